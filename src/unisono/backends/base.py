@@ -1,0 +1,148 @@
+"""The waist: all that the engine knows of a model, and all that a backend has to be.
+
+A backend holds one model and some *slots*. A slot is one text that the model has read so far, that
+is, one row of its key-value cache. Sampling, gating, batching policy and retries live above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NewType, Protocol, runtime_checkable
+
+from unisono.vocab.tokenizer import Tokenizer
+
+Slot = NewType("Slot", int)
+"""A handle that `open` gave; it names nothing after `close`."""
+
+Array = Any
+"""Float32 logits: a numpy array when they lie in the host's memory, else the device library's own
+array (a torch tensor on CUDA or MPS). `array_api_compat` gives the operations for either."""
+
+Progress = Callable[[float, str], None]
+"""Called while weights load with the fraction done (0 to 1) and what is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one slot reads in a pass."""
+
+    slot: Slot
+    ids: Sequence[int]
+    """At least one token id: a single token, a block that was caught up, or a whole prompt."""
+    wanted: int = 1
+    """How many of the last positions give their distribution: 0, 1, … up to ``len(ids)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """What does not change while a model is loaded."""
+
+    device: str
+    """Where it computes: ``cpu``, ``cuda:0``, ``mps`` … Members on different devices run side by side."""
+    rows: int
+    """V: the rows of its output, padding rows beyond the tokenizer included."""
+    context: int
+    """Tokens that one slot holds at most."""
+    slots: int
+    """Slots that may be open at once."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One loaded model. Not thread-safe: one thread drives it."""
+
+    facts: BackendFacts
+
+    def open(self) -> Slot:
+        """Take an empty slot. Raises `RuntimeError` when all `facts.slots` are taken."""
+        ...
+
+    def advance(self, feeds: Sequence[Feed]) -> Array:
+        """Read every feed in one batched forward pass.
+
+        Returns ``logits_NV``, float32: the wanted positions of the first feed in reading order, then
+        those of the second, and so on; N may be 0. Valid until the next call on this backend.
+        A slot is fed at most once a call and never beyond `facts.context`: the caller counts.
+        """
+        ...
+
+    def rewind(self, slot: Slot, length: int) -> None:
+        """Forget all but the first ``length`` tokens of a slot, exactly: what is read next gives the
+        same distributions as if the rest had never been read."""
+        ...
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back."""
+        ...
+
+    def unload(self) -> None:
+        """Free the model. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's bytes are, after ``demo:`` names have been resolved."""
+
+    kind: Literal["hub", "folder", "gguf", "fake"]
+    location: str
+    """A hub id, or a path."""
+    sha256: str | None = None
+    """The sum of the file, when it is known; already checked."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.location)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """One member of a spec, as its backend needs it. ``None`` leaves the choice to the backend."""
+
+    name: str
+    source: ModelSource
+    dtype: str | None = None
+    device: str | None = None
+    context: int | None = None
+    threads: int | None = None
+    slots: int = 1
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What can be told of a model without loading its weights; `doctor` shows it."""
+
+    architecture: str
+    parameters: int | None
+    context: int
+    """Tokens a slot will hold with this request."""
+    trained_context: int | None
+    weight_bytes: int
+    """Memory the weights will need."""
+    cache_bytes: int
+    """Memory the key-value cache of all requested slots will need at full context."""
+    dtype: str
+    device: str
+
+
+class Loader(Protocol):
+    """How a backend module brings a model in: the vocabulary first, the weights when asked for.
+
+    Every backend module has one class of this shape, named in `unisono.backends.registry` and made
+    with a `LoadRequest`. Making it checks the request (options, device, dtype) and touches no weights.
+    """
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, without loading weights. Called as often as one likes; loaded once."""
+        ...
+
+    def facts(self) -> ModelFacts:
+        """What is known without loading weights."""
+        ...
+
+    def load(self, progress: Progress) -> Backend:
+        """Load the weights. Raises a `ModelError` or `DeviceError` that names the member."""
+        ...

@@ -1,0 +1,107 @@
+"""The names of the backends, what each reads, and what to install for it. Imports none of them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import cast
+
+from unisono.backends.base import Loader, LoadRequest
+from unisono.errors import BackendMissing, SpecError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEntry:
+    """One backend, before its library is imported."""
+
+    name: str
+    module: str
+    loader: str
+    """The name of the `Loader` class in the module."""
+    libraries: tuple[str, ...]
+    """Modules that have to be importable."""
+    install: str
+    """The command that makes them so."""
+    reads: frozenset[str]
+    """Kinds of `ModelSource` it can read."""
+    keys: frozenset[str]
+    """Optional keys of a member, besides the common ones, that mean something to it."""
+    options: frozenset[str]
+    """Keys that a member's ``options`` may hold."""
+
+
+BACKENDS: dict[str, BackendEntry] = {
+    entry.name: entry
+    for entry in (
+        BackendEntry(
+            name="llamacpp",
+            module="unisono.backends.llamacpp",
+            loader="LlamaCppLoader",
+            libraries=("llama_cpp",),
+            install="pip install 'unisono[llamacpp]'",
+            reads=frozenset({"gguf"}),
+            keys=frozenset({"device", "context", "threads"}),
+            options=frozenset({"gpu_layers", "flash_attention", "batch_tokens", "cache_dtype", "mmap"}),
+        ),
+        BackendEntry(
+            name="transformers",
+            module="unisono.backends.transformers",
+            loader="TransformersLoader",
+            libraries=("transformers", "torch"),
+            install="pip install 'unisono[transformers]'",
+            reads=frozenset({"hub", "folder", "gguf"}),
+            keys=frozenset({"dtype", "device", "context", "threads"}),
+            options=frozenset(
+                {"attention", "device_map", "revision", "trust_remote_code", "allow_pickle", "local_files_only"}
+            ),
+        ),
+        BackendEntry(
+            name="fake",
+            module="unisono.backends.fake",
+            loader="FakeLoader",
+            libraries=(),
+            install="",
+            reads=frozenset({"fake"}),
+            keys=frozenset({"context"}),
+            options=frozenset(),
+        ),
+    )
+}
+"""In order of preference for a model that several can read."""
+
+
+def backend_entry(name: str) -> BackendEntry:
+    """Return the entry of a backend.
+
+    Raises:
+        SpecError: there is no backend of that name.
+    """
+    if name not in BACKENDS:
+        raise SpecError(
+            f"unknown backend {name!r}{nearest(name, BACKENDS)}",
+            hint=f"choose one of: {', '.join(BACKENDS)}",
+        )
+    return BACKENDS[name]
+
+
+def installed(entry: BackendEntry) -> bool:
+    """Whether the backend's libraries can be imported. Imports nothing."""
+    return all(importlib.util.find_spec(library) is not None for library in entry.libraries)
+
+
+def make_loader(name: str, request: LoadRequest) -> Loader:
+    """Import a backend and give it a request.
+
+    Raises:
+        BackendMissing: its library is not installed; the hint says what to install.
+    """
+    entry = backend_entry(name)
+    if not installed(entry):
+        missing = [library for library in entry.libraries if importlib.util.find_spec(library) is None]
+        raise BackendMissing(
+            f"member {request.name!r} needs the backend {name!r}, but {', '.join(missing)} is not installed",
+            hint=f"install it: {entry.install}",
+        )
+    module = importlib.import_module(entry.module)
+    return cast(Loader, getattr(module, entry.loader)(request))

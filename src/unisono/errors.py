@@ -1,0 +1,79 @@
+"""Every error that unisono raises on purpose.
+
+The tree::
+
+    UnisonoError
+     ├── SpecError                an ensemble file or an argument is wrong
+     ├── ModelError               a member's model cannot be used
+     │    ├── ModelNotFound       no such file, folder, hub id or demo model
+     │    ├── ModelCorrupt        the file is damaged or its sum is wrong
+     │    └── ModelUnsupported    read, but not a model that can be a member
+     ├── BackendMissing           the library behind a backend is not installed
+     ├── VocabularyError          a vocabulary, a union or a spelling is impossible
+     ├── PromptError              a prompt is empty, too long, or cannot be represented
+     ├── DeviceError              no such device, or not enough memory on it
+     └── CacheError               a cache folder cannot be written
+
+Each carries a ``hint``: what to do about it. The command line prints both and exits with 2;
+nothing else of unisono's own is ever shown to a user as a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnisonoError(Exception):
+    """The root of the tree: a message that says what is wrong and a hint that says the way out."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SpecError(UnisonoError, ValueError):
+    """An ensemble file, a flag or an argument is wrong."""
+
+
+class ModelError(UnisonoError):
+    """A member's model cannot be used."""
+
+
+class ModelNotFound(ModelError):
+    """There is no such file, folder, hub id or demo model."""
+
+
+class ModelCorrupt(ModelError):
+    """The model's file is damaged, truncated, or its checksum is wrong."""
+
+
+class ModelUnsupported(ModelError):
+    """The file is sound, but what it holds cannot be a member of an ensemble."""
+
+
+class BackendMissing(UnisonoError):
+    """The library behind a backend is not installed."""
+
+
+class VocabularyError(UnisonoError):
+    """A vocabulary, a union or a spelling is impossible."""
+
+
+class PromptError(UnisonoError, ValueError):
+    """A prompt is empty, too long, or cannot be represented by a member."""
+
+
+class DeviceError(UnisonoError):
+    """A device does not exist or has not enough memory."""
+
+
+class CacheError(UnisonoError):
+    """A cache folder cannot be written."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string when none is close."""
+    close = difflib.get_close_matches(word.lower(), list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

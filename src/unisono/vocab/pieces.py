@@ -1,0 +1,137 @@
+"""From token ids to pieces: what every id of a vocabulary stands for, in bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from unisono.errors import VocabularyError
+from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
+
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+ESSENTIAL_BYTES = frozenset(range(0x20, 0x7F)) | {0x0A}
+"""Printable ASCII, space and newline: a vocabulary that cannot spell these can be no member."""
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's table: printable bytes stand for themselves, the others for U+0100 and up, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
+
+
+def token_bytes(text: str, kind: Kind, scheme: Scheme) -> bytes | None:
+    """Return the bytes that a token's text stands for, or ``None`` when it stands for no text.
+
+    Args:
+        text: the token as the tokenizer's files write it.
+        kind: what the files say of it.
+        scheme: how the vocabulary spells bytes.
+    """
+    if not text or kind in ("control", "unused"):
+        return None
+    if kind == "byte":
+        match = BYTE_TOKEN.fullmatch(text)
+        if match is None:
+            raise VocabularyError(f"byte token {text!r} is not of the form <0xNN>")
+        return bytes([int(match.group(1), 16)])
+    if scheme == "sentencepiece":
+        return text.replace("\u2581", " ").encode("utf-8", "surrogatepass")
+    if scheme == "bytes":
+        return text.encode("utf-8") if kind == "added" else text.encode("latin-1")
+    if kind == "added":
+        return text.encode("utf-8")
+    try:
+        return bytes(BYTE_LEVEL_ALPHABET[character] for character in text)
+    except KeyError:  # an added token whose file calls it normal: its characters are not the alphabet's
+        return text.encode("utf-8")
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """One member's classes: every id is a piece (non-empty bytes), END, or excluded."""
+
+    pieces: tuple[bytes | None, ...]
+    """By id; ``None`` for END and for excluded ids."""
+    end_ids: tuple[int, ...]
+    """The ids that are END, ascending."""
+    byte_ids: frozenset[int] = frozenset()
+    """Byte-fallback tokens: used only for bytes that no other token spells."""
+    family: str = ""
+    fingerprint: str = field(default="")
+    """SHA-256 of the above: equal vocabularies have equal maps."""
+
+    @property
+    def rows(self) -> int:
+        """V: the number of ids, rows beyond the tokenizer included."""
+        return len(self.pieces)
+
+    @cached_property
+    def canonical(self) -> dict[bytes, int]:
+        """The id that each piece is taken as: the lowest that is no byte-fallback token."""
+        ids: dict[bytes, int] = {}
+        for plain in (True, False):
+            for token, piece in enumerate(self.pieces):
+                if piece is not None and (token not in self.byte_ids) is plain:
+                    ids.setdefault(piece, token)
+        return ids
+
+    @cached_property
+    def excluded_ids(self) -> tuple[int, ...]:
+        """Ids that are neither a piece nor END."""
+        end = set(self.end_ids)
+        return tuple(i for i, piece in enumerate(self.pieces) if piece is None and i not in end)
+
+    @cached_property
+    def missing_bytes(self) -> frozenset[int]:
+        """The bytes that have no token of their own."""
+        return frozenset(byte for byte in range(256) if bytes([byte]) not in self.canonical)
+
+    def join(self, ids: Iterable[int]) -> bytes:
+        """The bytes that a sequence of ids spells; END and excluded ids add nothing."""
+        return b"".join(piece for i in ids if (piece := self.pieces[i]) is not None)
+
+
+def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None = None) -> Vocabulary:
+    """Build a vocabulary from a token table.
+
+    Args:
+        table: the tokenizer's own description.
+        end_ids: every id that ends a text or a turn, see `unisono.vocab.ending`.
+        rows: V, the rows of the model's output. Rows beyond the table are excluded; tokens beyond
+            the rows can be neither read nor written and are left out. Default: the table's length.
+
+    Raises:
+        VocabularyError: a byte token is malformed.
+    """
+    rows = len(table.texts) if rows is None else rows
+    ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))
+    pieces: list[bytes | None] = [
+        token_bytes(text, kind, table.scheme)
+        for text, kind in zip(table.texts[:rows], table.kinds[:rows], strict=True)
+    ]
+    pieces.extend([None] * (rows - len(pieces)))
+    for token in ends:
+        pieces[token] = None
+    byte_ids = frozenset(i for i, kind in enumerate(table.kinds[:rows]) if kind == "byte")
+    return Vocabulary(
+        pieces=tuple(pieces),
+        end_ids=ends,
+        byte_ids=byte_ids,
+        family=table.family,
+        fingerprint=_fingerprint(pieces, ends, byte_ids),
+    )
+
+
+def _fingerprint(pieces: list[bytes | None], ends: tuple[int, ...], byte_ids: frozenset[int]) -> str:
+    digest = hashlib.sha256()
+    lengths = ",".join("-" if piece is None else str(len(piece)) for piece in pieces)
+    digest.update(f"{lengths};{ends};{sorted(byte_ids)};".encode())
+    digest.update(b"".join(piece for piece in pieces if piece is not None))
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""What the core knows of a member's tokenizer: a table of its tokens and three ways to encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Scheme = Literal["byte-level", "sentencepiece", "bytes"]
+"""How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte;
+or raw bytes (tiktoken, tekken), for which texts are decoded as Latin-1: one character, one byte."""
+
+Kind = Literal["normal", "byte", "added", "control", "unused"]
+"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: not
+special, its content is its text. ``control``: special, never text (unknown and padding tokens are
+control tokens too). ``unused``: a row without a token."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenTable:
+    """A tokenizer's vocabulary in a neutral form, as the library that read it tells it."""
+
+    scheme: Scheme
+    family: str
+    """For people: ``byte-level BPE``, ``SentencePiece BPE``, ``Unigram``, ``tekken`` …"""
+    texts: tuple[str, ...]
+    """By id; an empty string for an unused row."""
+    kinds: tuple[Kind, ...]
+    """By id, as long as ``texts``."""
+    declared_end_ids: tuple[int, ...] = ()
+    """Ids that the model's files declare to end a text or a turn."""
+    bos_id: int | None = None
+    eos_id: int | None = None
+    adds_bos: bool = False
+    """Whether the tokenizer itself begins a plain text with its BOS."""
+    chat_template: str | None = None
+    """The model's own Jinja template, if it has one."""
+    special_texts: Mapping[str, str] = field(default_factory=dict)
+    """What templates may refer to: ``bos_token``, ``eos_token``, ``pad_token`` … by name."""
+
+
+class Tokenizer(Protocol):
+    """A member's own tokenizer."""
+
+    table: TokenTable
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text as it would stand in the middle of a text: nothing added (no BOS, no leading
+        space), and nothing in it taken for a control token. May be lossy where the vocabulary is;
+        the caller checks by joining the pieces."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a plain text in the tokenizer's own form: with its BOS and its leading space, if it
+        adds them; no closing token; nothing in the text taken for a control token."""
+        ...
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Encode what a chat template wrote: control tokens are recognised, nothing is added."""
+        ...
