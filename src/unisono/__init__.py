@@ -1,0 +1,1 @@
+"""Several large language models, with different tokenizers, write one text together."""

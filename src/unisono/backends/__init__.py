@@ -1,0 +1,1 @@
+"""One adapter a library, behind one narrow protocol."""

@@ -1,0 +1,124 @@
+"""The user's cache folder: written atomically, so that a reader never meets a half-written entry.
+
+Entries are built under a temporary name in the same folder and renamed when complete. Two processes
+may build the same entry at once: one waits for the other's lock and then finds it done. Everything
+here can be deleted at any time; it is made again when needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from unisono.errors import CacheError
+
+ENVIRONMENT_KEY = "UNISONO_CACHE"
+
+
+def cache_root() -> Path:
+    """The folder that holds all entries: ``$UNISONO_CACHE``, or the platform's cache folder."""
+    chosen = os.environ.get(ENVIRONMENT_KEY)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("unisono")
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """Refuse early when ``size`` bytes would not fit.
+
+    Raises:
+        CacheError: the file system of ``folder`` has less room than that.
+    """
+    with _cache_errors(folder, what):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < size:
+        raise CacheError(
+            f"{what} needs {size / 1e6:,.0f} MB in {folder}, which has {free / 1e6:,.0f} MB free",
+            hint=f"free some space, or set {ENVIRONMENT_KEY} to a folder on a larger disk",
+        )
+
+
+def file_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
+    """Return ``path``, after ``build`` has written it if it is not there.
+
+    Args:
+        path: where the entry belongs.
+        build: writes the file whose temporary path it is given.
+        what: the entry, in words, for errors.
+
+    Raises:
+        CacheError: the folder cannot be written, or the disk is full.
+    """
+    if path.is_file():
+        return path
+    with _building(path, what) as temporary:
+        if temporary is not None:
+            build(temporary)
+            os.replace(temporary, path)
+    return path
+
+
+def folder_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
+    """The same for an entry that is a folder: ``build`` fills the temporary folder it is given."""
+    if path.is_dir():
+        return path
+    with _building(path, what) as temporary:
+        if temporary is not None:
+            temporary.mkdir()
+            build(temporary)
+            os.rename(temporary, path)
+    return path
+
+
+def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
+    """Write ``path`` anew, whatever is there: readers see the old file or the new one, never a mixture."""
+    with _cache_errors(path, what), _temporary(path) as temporary:
+        build(temporary)
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _building(path: Path, what: str) -> Iterator[Path | None]:
+    """Hold the entry's lock; yield a temporary path, or ``None`` if another process built it meanwhile."""
+    with _cache_errors(path, what):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):
+            if path.exists():
+                yield None
+            else:
+                with _temporary(path) as temporary:
+                    yield temporary
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield holder / path.name
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _cache_errors(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            problem, way_out = "the disk is full", "free some space"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            problem, way_out = f"it cannot be written ({error.strerror})", "check its permissions"
+        else:
+            raise
+        raise CacheError(
+            f"cannot keep {what} in {path.parent}: {problem}",
+            hint=f"{way_out}, or set {ENVIRONMENT_KEY} to another folder",
+        ) from error

@@ -1,0 +1,1 @@
+"""The loop that makes several members write one text."""

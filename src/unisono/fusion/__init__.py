@@ -1,0 +1,1 @@
+"""The mathematics of combining distributions: no models, no tokenizers, no state."""

@@ -1,0 +1,1 @@
+"""What token ids mean: pieces, the union vocabulary, spelling, prompts."""
