@@ -78,7 +78,7 @@ DEMO_MODELS: dict[str, DemoModel] = {
             file="gemma-3-270m-q4_k_m.gguf",
             size=253_113_024,
             sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-            licence="Gemma terms",
+            licence="Gemma",
             vocabulary=262_144,
             instruct=False,
         ),
