@@ -116,6 +116,8 @@ class ModelFacts:
     """What can be told of a model without loading its weights; `doctor` shows it."""
 
     architecture: str
+    rows: int
+    """V: the rows that its output will have, as `BackendFacts.rows`."""
     parameters: int | None
     context: int
     """Tokens a slot will hold with this request."""
