@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +12,9 @@ from unisono.errors import VocabularyError
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
+"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for
+most of them (``does_token_look_special``), and the same model must mean the same from either file."""
 ESSENTIAL_BYTES = frozenset(range(0x20, 0x7F)) | {0x0A}
 """Printable ASCII, space and newline: a vocabulary that cannot spell these can be no member."""
 
@@ -25,14 +28,22 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
+# For `str.translate`, far faster than a loop: each character of the alphabet becomes the Latin-1
+# character of its byte, and what is below U+0100 but outside the alphabet leaves Latin-1.
+_TO_LATIN_1 = dict.fromkeys(range(256), "\uffff") | {ord(c): byte for c, byte in BYTE_LEVEL_ALPHABET.items()}
+
 
 def token_bytes(text: str, kind: Kind, scheme: Scheme) -> bytes | None:
     """Return the bytes that a token's text stands for, or ``None`` when it stands for no text.
 
     Args:
-        text: the token as the tokenizer's files write it.
+        text: the token as the tokenizer's files write it. Bytes of a file that are not UTF-8 are
+            lone surrogates, as ``errors="surrogateescape"`` decodes them.
         kind: what the files say of it.
         scheme: how the vocabulary spells bytes.
+
+    Raises:
+        VocabularyError: the text cannot be what its kind and scheme say.
     """
     if not text or kind in ("control", "unused"):
         return None
@@ -41,16 +52,39 @@ def token_bytes(text: str, kind: Kind, scheme: Scheme) -> bytes | None:
         if match is None:
             raise VocabularyError(f"byte token {text!r} is not of the form <0xNN>")
         return bytes([int(match.group(1), 16)])
-    if scheme == "sentencepiece":
-        return text.replace("\u2581", " ").encode("utf-8", "surrogatepass")
-    if scheme == "bytes":
-        return text.encode("utf-8") if kind == "added" else text.encode("latin-1")
-    if kind == "added":
-        return text.encode("utf-8")
     try:
-        return bytes(BYTE_LEVEL_ALPHABET[character] for character in text)
-    except KeyError:  # an added token whose file calls it normal: its characters are not the alphabet's
-        return text.encode("utf-8")
+        if scheme == "sentencepiece":
+            return text.replace("\u2581", " ").encode("utf-8", "surrogateescape")
+        if kind == "added":
+            return text.encode("utf-8", "surrogateescape")
+        if scheme == "bytes":
+            return text.encode("latin-1")
+        return _byte_level(text)
+    except UnicodeEncodeError as error:
+        raise VocabularyError(f"token {text!r} stands for no bytes in a {scheme} vocabulary") from error
+
+
+def _byte_level(text: str) -> bytes:
+    try:
+        return text.translate(_TO_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError:  # an added token whose file calls it normal: its characters are not the alphabet's
+        return text.encode("utf-8", "surrogateescape")
+
+
+def settled_kinds(texts: Sequence[str], kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+    """Return the kinds with what differs from file to file of one model settled the same way.
+
+    An added token that looks special is a control token, see `LOOKS_SPECIAL`; one named ``[PADn]``
+    after its own id n is a row that GGUF's converter filled up. Settling twice changes nothing.
+    """
+    settled = list(kinds)
+    for token, kind in enumerate(kinds):
+        if kind == "added":
+            if LOOKS_SPECIAL.fullmatch(texts[token]):
+                settled[token] = "control"
+            elif texts[token] == f"[PAD{token}]":
+                settled[token] = "unused"
+    return tuple(settled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +142,18 @@ def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None 
             the rows can be neither read nor written and are left out. Default: the table's length.
 
     Raises:
-        VocabularyError: a byte token is malformed.
+        VocabularyError: a token's text cannot be what its kind and the scheme say.
     """
     rows = len(table.texts) if rows is None else rows
+    kinds = settled_kinds(table.texts, table.kinds)
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))
     pieces: list[bytes | None] = [
-        token_bytes(text, kind, table.scheme)
-        for text, kind in zip(table.texts[:rows], table.kinds[:rows], strict=True)
+        token_bytes(text, kind, table.scheme) for text, kind in zip(table.texts[:rows], kinds[:rows], strict=True)
     ]
     pieces.extend([None] * (rows - len(pieces)))
     for token in ends:
         pieces[token] = None
-    byte_ids = frozenset(i for i, kind in enumerate(table.kinds[:rows]) if kind == "byte")
+    byte_ids = frozenset(i for i, kind in enumerate(kinds[:rows]) if kind == "byte")
     return Vocabulary(
         pieces=tuple(pieces),
         end_ids=ends,
