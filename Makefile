@@ -1,0 +1,43 @@
+# Every target first installs what it needs into .venv; a second time that takes no time.
+# PYTHON=… chooses another Python (3.11 or newer), ARGS=… is passed on to pytest or the benchmarks.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
+  $(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null)))
+INSTALL = $(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install.py
+QUESTION = Why does the sea look blue on a sunny day?
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help install demo test check bench
+
+help:
+	@echo 'make demo     two real models with different tokenizers answer a question together'
+	@echo 'make test     run the tests, with real models'
+	@echo 'make check    style, types and the import rule'
+	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
+	@echo 'make install  only install, into .venv'
+
+install:
+	@$(INSTALL)
+
+demo:
+	@$(INSTALL)
+	@echo 'SmolLM2 and Gemma 3, two models with different tokenizers, now write one answer together.'
+	@echo 'Question: $(QUESTION)'
+	@.venv/bin/unisono run examples/duo.yaml '$(QUESTION)'
+
+test:
+	@$(INSTALL) tests
+	.venv/bin/python -m pytest $(ARGS)
+
+check:
+	@$(INSTALL)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/mypy tools
+	.venv/bin/lint-imports
+
+bench:
+	@$(INSTALL) tests qwen
+	.venv/bin/python benchmarks/run.py $(ARGS)
