@@ -1,0 +1,84 @@
+"""Talk on stderr: progress, notes and errors. What a command is asked for goes to stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from unisono.errors import UnisonoError
+
+if TYPE_CHECKING:
+    from unisono.build import Report
+
+
+def say(words: str) -> None:
+    """Print a line of talk."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def say_error(error: UnisonoError) -> None:
+    """Print what is wrong and the way out."""
+    say(f"unisono: {error.message}")
+    if error.hint:
+        say(f"  hint: {error.hint}")
+
+
+@contextlib.contextmanager
+def loading_report(*, quiet: bool = False) -> Iterator[Report]:
+    """Yield a `Report` that shows loading: bars on a terminal, else a line whenever something begins."""
+    if quiet:
+        yield lambda member, fraction, words: None
+    elif sys.stderr.isatty():
+        with _bars() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.fields[member]}"),
+        BarColumn(24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(member: str, fraction: float, words: str) -> None:
+            if member not in tasks:
+                tasks[member] = progress.add_task(words, total=1.0, member=member)
+            progress.update(tasks[member], completed=fraction, description=words)
+
+        yield report
+
+
+def _lines() -> Report:
+    last: dict[str, str] = {}
+
+    def report(member: str, fraction: float, words: str) -> None:
+        if last.get(member) != words:
+            last[member] = words
+            say(f"{member}: {words}")
+
+    return report
+
+
+@contextlib.contextmanager
+def counting(total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Yield a callable that counts finished texts: a bar with the time left on a terminal, else nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,66 @@
+"""The program: its verbs, and what a user sees when something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from unisono.cli.bench import bench
+from unisono.cli.console import say_error
+from unisono.cli.doctor import doctor
+from unisono.cli.models import models
+from unisono.cli.run import RunCommand, run
+from unisono.errors import UnisonoError
+
+DEBUG_KEY = "UNISONO_DEBUG"
+
+app = typer.Typer(
+    name="unisono",
+    help="Several large language models, with different tokenizers, write one text together.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(cls=RunCommand)(run)
+app.command()(doctor)
+app.command()(bench)
+app.command()(models)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    """Accept what stands before the verb."""
+    if version:
+        from importlib.metadata import version as installed_version
+
+        print(f"unisono {installed_version('unisono')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the program; the exit status is 0, 2 for a user's error, 130 for Ctrl-C, 1 for a fault of ours."""
+    logging.basicConfig(level=logging.WARNING, format="unisono: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except UnisonoError as error:
+        if os.environ.get(DEBUG_KEY):
+            raise
+        say_error(error)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output has left; closing it again at exit would only complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get(DEBUG_KEY):
+            raise
+        print(f"unisono: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"  this is a fault of unisono; {DEBUG_KEY}=1 shows where it happened", file=sys.stderr)
+        sys.exit(1)

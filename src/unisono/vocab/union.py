@@ -1,0 +1,166 @@
+"""The union vocabulary: one numbering for the pieces of all members, and the maps into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.errors import VocabularyError
+from unisono.vocab.pieces import ESSENTIAL_BYTES
+from unisono.vocab.spelling import Speller
+
+ABSENT = -1
+
+Indices = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnionMember:
+    """What the union needs to know of a member."""
+
+    name: str
+    speller: Speller
+    leading_space: bool = False
+    """Whether its answers begin with a space that is folded away at their first step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberMap:
+    """How one member's ids and the union's columns belong together."""
+
+    column_V: Indices
+    """The column of each id; `ABSENT` for excluded ids and for pieces that were left out."""
+    first_column_V: Indices | None
+    """The same for the first step of an answer, when the member's leading space is folded away."""
+    id_U: Indices
+    """The canonical id of each column's piece; `ABSENT` where the member lacks it, and for END."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnionVocabulary:
+    """All pieces that every member can spell, and END.
+
+    Columns are numbered in the order of members and, within a member, of ids; a piece keeps the first
+    number it was given. Pieces that exist only without a leading space follow, END is last.
+    """
+
+    maps: tuple[MemberMap, ...]
+    data: bytes
+    """The bytes of all pieces, one after the other."""
+    offset_U: NDArray[np.int64]
+    """Where each piece begins in ``data``; one entry a column, that of END is ``len(data)``."""
+    left_out: tuple[bytes, ...]
+    """Pieces that some member cannot spell, so that nobody may choose them."""
+
+    @property
+    def size(self) -> int:
+        """U: the number of columns, END included."""
+        return len(self.offset_U)
+
+    @property
+    def end(self) -> int:
+        """The column of END."""
+        return self.size - 1
+
+    def piece(self, column: int) -> bytes | None:
+        """The bytes of a column, or ``None`` for END."""
+        if column == self.end:
+            return None
+        return self.data[self.offset_U[column] : self.offset_U[column + 1]]
+
+
+def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
+    """Number the union of the members' pieces and map every member into it.
+
+    Raises:
+        VocabularyError: a member cannot spell printable ASCII, space and newline.
+    """
+    for member in members:
+        check_essentials(member)
+    left_out = _unspellable(members)
+    columns: dict[bytes, int] = {}
+    for member in members:
+        for piece in member.speller.vocabulary.pieces:
+            if piece is not None and piece not in left_out:
+                columns.setdefault(piece, len(columns))
+    for member in members:
+        if member.leading_space:
+            for piece in member.speller.vocabulary.pieces:
+                if piece is not None and piece in columns and (bare := without_space(piece)) != piece:
+                    columns.setdefault(bare, len(columns))
+    end = len(columns)
+    lengths = np.fromiter(map(len, columns), dtype=np.int64, count=end)
+    return UnionVocabulary(
+        maps=tuple(_map_member(member, columns, end) for member in members),
+        data=b"".join(columns),
+        offset_U=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        left_out=tuple(sorted(left_out)),
+    )
+
+
+def check_essentials(member: UnionMember) -> None:
+    """Refuse a vocabulary that cannot write plain text.
+
+    Raises:
+        VocabularyError: naming the member and the bytes.
+    """
+    lacking = [byte for byte in sorted(ESSENTIAL_BYTES) if member.speller.spell(bytes([byte])) is None]
+    if lacking:
+        shown = ", ".join(f"{byte:02X}" for byte in lacking[:8]) + (" …" if len(lacking) > 8 else "")
+        raise VocabularyError(
+            f"the vocabulary of member {member.name!r} cannot spell {len(lacking)} bytes of plain text: {shown}",
+            hint="a member must be able to write printable ASCII, space and newline; choose another model",
+        )
+
+
+def without_space(piece: bytes) -> bytes:
+    """The piece as it stands when the one space that begins an answer is folded away.
+
+    A bare space stays: nothing would be left of it.
+    """
+    return piece[1:] if len(piece) > 1 and piece.startswith(b" ") else piece
+
+
+def _unspellable(members: Sequence[UnionMember]) -> frozenset[bytes]:
+    """The pieces that some member cannot spell.
+
+    Only a piece with a byte that the member has no token for can be one, so no other is looked at.
+    """
+    left_out: set[bytes] = set()
+    for member in members:
+        missing = bytes(sorted(member.speller.vocabulary.missing_bytes))
+        if not missing:
+            continue
+        for other in members:
+            if other is not member:
+                left_out.update(
+                    piece
+                    for piece in other.speller.vocabulary.pieces
+                    if piece is not None
+                    and len(piece.translate(None, missing)) < len(piece)
+                    and member.speller.spell(piece) is None
+                )
+    return frozenset(left_out)
+
+
+def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> MemberMap:
+    vocabulary = member.speller.vocabulary
+    column_V = np.full(vocabulary.rows, ABSENT, np.int32)
+    for token, piece in enumerate(vocabulary.pieces):
+        if piece is not None:
+            column_V[token] = columns.get(piece, ABSENT)
+    column_V[list(vocabulary.end_ids)] = end
+    first_column_V = None
+    if member.leading_space:
+        first_column_V = column_V.copy()
+        for token, piece in enumerate(vocabulary.pieces):
+            if piece is not None and column_V[token] != ABSENT:
+                first_column_V[token] = columns[without_space(piece)]
+    id_U = np.full(end + 1, ABSENT, np.int32)
+    for piece, token in vocabulary.canonical.items():
+        if piece in columns:
+            id_U[columns[piece]] = token
+    return MemberMap(column_V, first_column_V, id_U)
