@@ -14,7 +14,6 @@ from unisono.vocab.pieces import (
     BYTE_LEVEL_ALPHABET,
     Vocabulary,
     read_vocabulary,
-    settled_kinds,
     token_bytes,
 )
 from unisono.vocab.spelling import Speller
@@ -100,15 +99,13 @@ def test_bytes_of_a_file_that_are_not_utf8_come_through() -> None:
 def test_added_tokens_that_look_special_are_control_tokens() -> None:
     special = ["<|im_start|>", "<|tool_call>", "<turn|>", "<｜User｜>", "<unused99>", "<pad>", "<mask>", "[@BOS@]"]
     ordinary = ["<think>", "</s>", "[INST]", "  ", "<unused>", "<table>", "|>", "<|", "ø"]
-    kinds: tuple[Kind, ...] = ("added",) * len(special + ordinary)
-    expected = ("control",) * len(special) + ("added",) * len(ordinary)
-    assert settled_kinds(special + ordinary, kinds) == expected
-    assert settled_kinds(special + ordinary, expected) == expected
-    assert settled_kinds(["<|x|>"], ["normal"]) == ("normal",)
+    table = table_of(*[(text, "added") for text in special + ordinary])
+    assert table.kinds == ("control",) * len(special) + ("added",) * len(ordinary)
+    assert table_of(("<|x|>", "normal")).kinds == ("normal",)
 
 
 def test_rows_that_a_converter_filled_up_are_unused() -> None:
-    assert settled_kinds(["a", "[PAD1]", "[PAD1]"], ["normal", "added", "added"]) == ("normal", "unused", "added")
+    assert table_of(("a", "normal"), ("[PAD1]", "added"), ("[PAD1]", "added")).kinds == ("normal", "unused", "added")
 
 
 def test_rows_beyond_the_tokenizer_are_excluded() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unisono.vocab.pieces import settled_kinds
 from unisono.vocab.tokenizer import TokenTable
 
 END_NAMES = frozenset(
@@ -67,7 +66,7 @@ def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, st
         reasons.setdefault(table.eos_id, EOS)
     for token in turn_end_ids:
         reasons.setdefault(token, TEMPLATE)
-    for token, (text, kind) in enumerate(zip(table.texts, settled_kinds(table.texts, table.kinds), strict=True)):
+    for token, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True)):
         if kind == "control" and text in END_NAMES:
             reasons.setdefault(token, f"named {text}")
     return {token: reasons[token] for token in sorted(reasons) if token >= 0}

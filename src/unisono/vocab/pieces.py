@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,9 +12,6 @@ from unisono.errors import VocabularyError
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
-"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for
-most of them (``does_token_look_special``), and the same model must mean the same from either file."""
 ESSENTIAL_BYTES = frozenset(range(0x20, 0x7F)) | {0x0A}
 """Printable ASCII, space and newline: a vocabulary that cannot spell these can be no member."""
 
@@ -69,22 +66,6 @@ def _byte_level(text: str) -> bytes:
         return text.translate(_TO_LATIN_1).encode("latin-1")
     except UnicodeEncodeError:  # an added token whose file calls it normal: its characters are not the alphabet's
         return text.encode("utf-8", "surrogateescape")
-
-
-def settled_kinds(texts: Sequence[str], kinds: Sequence[Kind]) -> tuple[Kind, ...]:
-    """Return the kinds with what differs from file to file of one model settled the same way.
-
-    An added token that looks special is a control token, see `LOOKS_SPECIAL`; one named ``[PADn]``
-    after its own id n is a row that GGUF's converter filled up. Settling twice changes nothing.
-    """
-    settled = list(kinds)
-    for token, kind in enumerate(kinds):
-        if kind == "added":
-            if LOOKS_SPECIAL.fullmatch(texts[token]):
-                settled[token] = "control"
-            elif texts[token] == f"[PAD{token}]":
-                settled[token] = "unused"
-    return tuple(settled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,15 +126,14 @@ def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None 
         VocabularyError: a token's text cannot be what its kind and the scheme say.
     """
     rows = len(table.texts) if rows is None else rows
-    kinds = settled_kinds(table.texts, table.kinds)
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))
     pieces: list[bytes | None] = [
-        token_bytes(text, kind, table.scheme) for text, kind in zip(table.texts[:rows], kinds[:rows], strict=True)
+        token_bytes(text, kind, table.scheme) for text, kind in zip(table.texts[:rows], table.kinds[:rows], strict=True)
     ]
     pieces.extend([None] * (rows - len(pieces)))
     for token in ends:
         pieces[token] = None
-    byte_ids = frozenset(i for i, kind in enumerate(kinds[:rows]) if kind == "byte")
+    byte_ids = frozenset(i for i, kind in enumerate(table.kinds[:rows]) if kind == "byte")
     return Vocabulary(
         pieces=tuple(pieces),
         end_ids=ends,

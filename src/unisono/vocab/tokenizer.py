@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -16,9 +17,18 @@ special, its content is its text. ``control``: special, never text (unknown and 
 control tokens too). ``unused``: a row without a token."""
 
 
+LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
+"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for
+most of them (``does_token_look_special``), and the same model must mean the same from either file."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
-    """A tokenizer's vocabulary in a neutral form, as the library that read it tells it."""
+    """A tokenizer's vocabulary in a neutral form, as the library that read it tells it.
+
+    What differs between the files of one model is settled here: an added token that looks special is
+    a control token, and one named ``[PADn]`` after its own id n is a row that a converter filled up.
+    """
 
     scheme: Scheme
     family: str
@@ -38,6 +48,19 @@ class TokenTable:
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """What templates may refer to: ``bos_token``, ``eos_token``, ``pad_token`` … by name."""
 
+    def __post_init__(self) -> None:
+        pairs = zip(self.texts, self.kinds, strict=True)
+        kinds = tuple(_settled(token, text, kind) for token, (text, kind) in enumerate(pairs))
+        object.__setattr__(self, "kinds", kinds)
+
+
+def _settled(token: int, text: str, kind: Kind) -> Kind:
+    if kind != "added":
+        return kind
+    if LOOKS_SPECIAL.fullmatch(text):
+        return "control"
+    return "unused" if text == f"[PAD{token}]" else kind
+
 
 class Tokenizer(Protocol):
     """A member's own tokenizer."""
@@ -47,12 +70,14 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Encode text as it would stand in the middle of a text: nothing added (no BOS, no leading
         space), and nothing in it taken for a control token. May be lossy where the vocabulary is;
-        the caller checks by joining the pieces."""
+        the caller checks by joining the pieces.
+        """
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a plain text in the tokenizer's own form: with its BOS and its leading space, if it
-        adds them; no closing token; nothing in the text taken for a control token."""
+        adds them; no closing token; nothing in the text taken for a control token.
+        """
         ...
 
     def encode_rendered(self, text: str) -> list[int]:
