@@ -1,0 +1,210 @@
+"""What can be told of an ensemble before it writes a word, and what would hurt it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+
+from unisono.backends.base import ModelFacts
+from unisono.build import Prepared, PreparedMember
+
+LOW_SHARE = 0.6
+"""Below this share of common pieces in ordinary text, members often have to spell each other's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndToken:
+    """An id that is END."""
+
+    id: int
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDiagnosis:
+    """One member, its weights unseen."""
+
+    name: str
+    model: str
+    backend: str
+    weight: float
+    """Its share of the vote; the members' shares sum to 1."""
+    family: str
+    rows: int
+    """Ids of its output, those beyond the tokenizer included."""
+    pieces: int
+    """Different pieces among them."""
+    end: tuple[EndToken, ...]
+    excluded: int
+    """Ids whose mass is dropped: control tokens, padding, unused rows."""
+    excluded_examples: tuple[str, ...]
+    missing_bytes: tuple[str, ...]
+    """Bytes without a token, in hexadecimal."""
+    unspellable_bytes: tuple[str, ...]
+    """Bytes that no spelling reaches, in hexadecimal."""
+    chat_template: str
+    """``own``, ``given`` or ``none``."""
+    adds_bos: bool
+    leading_space: bool
+    """Whether the space before its answers is folded away."""
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PairDiagnosis:
+    """How much of their vocabularies two members share."""
+
+    members: tuple[str, str]
+    shared: int
+    """Pieces that both have."""
+    share_of_first: float
+    share_of_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """An ensemble, seen from its vocabularies."""
+
+    members: tuple[MemberDiagnosis, ...]
+    pairs: tuple[PairDiagnosis, ...]
+    union_size: int
+    """Pieces of the union, END included."""
+    left_out: int
+    """Pieces that some member cannot spell, so that nobody may choose them."""
+    ordinary_text_share: float
+    """Of the pieces in which the members write ordinary text, the share that all members have."""
+    context: int
+    """The smallest context, in tokens."""
+    memory_bytes: int
+    """Weights and key-value caches of all members."""
+    host_memory_bytes: int | None
+    """What this machine has."""
+    warnings: tuple[str, ...]
+    """What would hurt this ensemble, in words."""
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only."""
+        return asdict(self)
+
+
+def diagnose(prepared: Prepared) -> Diagnosis:
+    """Look at an ensemble's vocabularies, templates and sizes."""
+    members = tuple(_diagnose_member(member) for member in prepared.members)
+    share = ordinary_text_share(prepared)
+    memory = sum(member.facts.weight_bytes + member.facts.cache_bytes for member in members)
+    host = _host_memory()
+    return Diagnosis(
+        members=members,
+        pairs=tuple(_diagnose_pair(a, b) for a, b in itertools.combinations(prepared.members, 2)),
+        union_size=prepared.union.size,
+        left_out=len(prepared.union.left_out),
+        ordinary_text_share=share,
+        context=min(member.facts.context for member in members),
+        memory_bytes=memory,
+        host_memory_bytes=host,
+        warnings=(*_warnings(members, share), *_memory_warning(members, memory, host)),
+    )
+
+
+def ordinary_text_share(prepared: Prepared) -> float:
+    """Of the pieces in which the members write a sample of ordinary text, the share that all members have.
+
+    The sample is English prose, dialogue, arithmetic, code, a table, and a little of seven other
+    languages. Every member writes it with its own tokenizer; all their pieces count alike.
+    """
+    text = files("unisono.data").joinpath("ordinary.txt").read_text(encoding="utf-8")
+    vocabularies = [member.vocabulary for member in prepared.members]
+    pieces = [
+        vocabulary.pieces[token]
+        for member, vocabulary in zip(prepared.members, vocabularies, strict=True)
+        for token in member.tokenizer.encode(text)
+    ]
+    common = sum(all(piece in vocabulary.canonical for vocabulary in vocabularies) for piece in pieces if piece)
+    return common / len(pieces)
+
+
+def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
+    table, vocabulary = member.tokenizer.table, member.vocabulary
+
+    def text_of(token: int) -> str:
+        return table.texts[token] if token < len(table.texts) else ""
+
+    own = "none" if member.reader.template is None else "own"
+    return MemberDiagnosis(
+        name=member.spec.name,
+        model=member.spec.model,
+        backend=member.backend,
+        weight=member.weight,
+        family=vocabulary.family,
+        rows=vocabulary.rows,
+        pieces=len(vocabulary.canonical),
+        end=tuple(EndToken(token, text_of(token), why) for token, why in member.endings.items()),
+        excluded=len(vocabulary.excluded_ids),
+        excluded_examples=tuple(text for token in vocabulary.excluded_ids[:8] if (text := text_of(token))),
+        missing_bytes=tuple(f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes)),
+        unspellable_bytes=tuple(
+            f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes) if member.speller.spell(bytes([byte])) is None
+        ),
+        chat_template="given" if member.spec.chat_template is not None else own,
+        adds_bos=table.adds_bos,
+        leading_space=member.leading_space,
+        facts=member.loader.facts(),
+    )
+
+
+def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
+    of_a, of_b = a.vocabulary.canonical.keys(), b.vocabulary.canonical.keys()
+    shared = len(of_a & of_b)
+    return PairDiagnosis((a.spec.name, b.spec.name), shared, shared / len(of_a), shared / len(of_b))
+
+
+def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> list[str]:
+    found: list[str] = []
+    if len(members) == 1:
+        found.append("only one member votes, so this is no ensemble: it writes what that model writes alone")
+    for member in members:
+        if member.chat_template == "none":
+            found.append(
+                f"{member.name} has no chat template (a base model), so the ensemble can only continue raw text "
+                "(--raw); give the member a chat_template to let it answer messages"
+            )
+        if not member.end:
+            found.append(f"{member.name} has no token that ends a text: it never votes to stop")
+        if member.unspellable_bytes:
+            found.append(
+                f"{member.name} cannot spell {len(member.unspellable_bytes)} bytes "
+                f"({' '.join(member.unspellable_bytes)}): no member may choose a piece that holds one, "
+                "and a prompt that holds one is refused"
+            )
+        if len(members) > 1 and member.weight > 0.9:
+            found.append(f"{member.name} has {member.weight:.0%} of the vote: the others hardly matter")
+    if share < LOW_SHARE:
+        found.append(
+            f"only {share:.0%} of the pieces of ordinary text are known to all members: they often read each other's "
+            "words in spellings they have rarely seen, and every such piece costs them several tokens"
+        )
+    contexts = {member.name: member.facts.context for member in members}
+    small, large = min(contexts, key=contexts.__getitem__), max(contexts, key=contexts.__getitem__)
+    if contexts[large] > 2 * contexts[small]:
+        found.append(
+            f"the context of {small}, {contexts[small]:,} tokens, ends every text, though {large} could hold "
+            f"{contexts[large]:,}"
+        )
+    return found
+
+
+def _memory_warning(members: tuple[MemberDiagnosis, ...], needed: int, host: int | None) -> list[str]:
+    on_host = all(member.facts.device.startswith(("cpu", "mps")) for member in members)
+    if host is None or not on_host or needed < 0.9 * host:
+        return []
+    return [f"weights and caches need {needed / 1e9:.1f} GB, and this machine has {host / 1e9:.1f} GB of memory"]
+
+
+def _host_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
