@@ -1,0 +1,185 @@
+"""What a GGUF file says of itself: its metadata and the shapes of its tensors, without any library.
+
+Reading 262,144 token texts through a library that wraps each value takes seconds; this takes a
+fraction of one. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+
+Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
+"""A metadata value. Strings in arrays stay bytes: a vocabulary is read for its bytes."""
+
+VERSIONS = (2, 3)
+_STRING, _ARRAY = 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_MERGES = "tokenizer.ggml.merges"
+_SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GgufFile:
+    """The head of a GGUF file."""
+
+    path: Path
+    metadata: Mapping[str, Value]
+    tensors: int
+    """How many tensors it holds; a file that holds a vocabulary only has none."""
+    parameters: int
+    """Elements of all its tensors."""
+    data_bytes: int
+    """Bytes of tensor data, in all files when the model is split over several."""
+
+    @property
+    def architecture(self) -> str:
+        """The key prefix under which the model's own numbers are found."""
+        return self.text("general.architecture") or "unknown"
+
+    def text(self, key: str) -> str | None:
+        """A string, or ``None`` where there is none of that name."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) else None
+
+    def number(self, key: str) -> int | None:
+        """An integer, or ``None`` where there is none of that name."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def per_layer(self, key: str, layers: int) -> list[int] | None:
+        """A number for every layer, whether the file gives one for all or one each."""
+        value = self.metadata.get(key)
+        if isinstance(value, np.ndarray):
+            return [int(each) for each in value[:layers]]
+        number = self.number(key)
+        return None if number is None else [number] * layers
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Read the head of a GGUF file. The merges of a BPE tokenizer are passed over.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        ModelCorrupt: it is no GGUF file, or its head is damaged or cut short.
+        ModelUnsupported: its format version is none of `VERSIONS`.
+    """
+    if not path.exists():
+        raise ModelNotFound(f"there is no file {path}", hint="check the path")
+    if not path.is_file():
+        raise ModelNotFound(f"{path} is not a file", hint="give the path of a .gguf file")
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelCorrupt(f"{path} is not a GGUF file", hint="download or convert it again")
+            with contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as data:
+                return _read_head(path, data)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+    except (struct.error, UnicodeDecodeError, KeyError, OverflowError, EOFError) as error:
+        raise ModelCorrupt(
+            f"the head of {path} is damaged or cut short ({error})", hint="download or copy it again"
+        ) from error
+
+
+def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
+    (version,) = struct.unpack_from("<I", data, 4)
+    if version not in VERSIONS:
+        raise ModelUnsupported(
+            f"{path} has version {version} of the GGUF format; versions {VERSIONS} can be read"
+            if version < 1 << 16
+            else f"{path} is a big-endian GGUF file",
+            hint="convert the model again",
+        )
+    tensors, pairs = struct.unpack_from("<QQ", data, 8)
+    reader = _Reader(data, 24)
+    metadata: dict[str, Value] = {}
+    for _ in range(pairs):
+        key = reader.string().decode()
+        metadata[key] = reader.value(reader.unpack("<I"), skip=key == _MERGES)
+    parameters = sum(reader.tensor_elements() for _ in range(tensors))
+    alignment = metadata.get("general.alignment", 32)
+    step = alignment if isinstance(alignment, int) and alignment > 0 else 32
+    own = max(0, len(data) - -(-reader.position // step) * step)
+    return GgufFile(path, metadata, tensors, parameters, own + _other_parts(path))
+
+
+def _other_parts(path: Path) -> int:
+    """Bytes of the other files of a model that is split over several."""
+    match = _SPLIT_NAME.search(path.name)
+    if match is None:
+        return 0
+    stem = path.name[: match.start()]
+    others = path.parent.glob(f"{stem}-?????-of-{match.group(2)}.gguf")
+    return sum(other.stat().st_size for other in others if other.name != path.name)
+
+
+class _Reader:
+    """A position in the file's bytes. Reading past their end raises."""
+
+    def __init__(self, data: mmap.mmap, position: int) -> None:
+        self.data = data
+        self.position = position
+
+    def unpack(self, layout: str) -> Any:
+        (value,) = struct.unpack_from(layout, self.data, self.position)
+        self.position += struct.calcsize(layout)
+        return value
+
+    def take(self, size: int) -> bytes:
+        end = self.position + size
+        if end > len(self.data):
+            raise EOFError(f"{size} bytes expected at {self.position}, the file has {len(self.data)}")
+        taken = self.data[self.position : end]
+        self.position = end
+        return taken
+
+    def string(self) -> bytes:
+        return self.take(self.unpack("<Q"))
+
+    def value(self, kind: int, skip: bool = False) -> Value:
+        if kind == _STRING:
+            return self.string().decode("utf-8", "replace")
+        if kind == _ARRAY:
+            return self.array(skip)
+        value: bool | int | float = self.unpack("<" + _SCALARS[kind])
+        return value
+
+    def array(self, skip: bool) -> Value:
+        kind, size = self.unpack("<I"), self.unpack("<Q")
+        if kind == _STRING:
+            return self.strings(size, skip)
+        numbers = np.dtype("<" + _SCALARS[kind])
+        return np.frombuffer(self.take(size * numbers.itemsize), numbers)
+
+    def strings(self, size: int, skip: bool) -> list[bytes]:
+        """The hot loop: a vocabulary has hundreds of thousands of them."""
+        unpack, data, position = struct.Struct("<Q").unpack_from, self.data, self.position
+        found: list[bytes] = []
+        for _ in range(size):
+            start = position + 8
+            position = start + unpack(data, position)[0]
+            if not skip:
+                found.append(data[start:position])
+        if position > len(data):
+            raise EOFError("an array of strings does not end")
+        self.position = position
+        return found
+
+    def tensor_elements(self) -> int:
+        self.string()
+        elements = 1
+        for _ in range(self.unpack("<I")):
+            elements *= self.unpack("<Q")
+        self.position += struct.calcsize("<IQ")
+        return elements

@@ -1,0 +1,241 @@
+"""A model that llama.cpp has loaded: slots are sequences of one context, a pass is one decode."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from unisono.backends.base import BackendFacts, Feed, Slot
+from unisono.errors import DeviceError, ModelError
+
+FloatRows = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def output_rows(rows: int, slots: int, batch_tokens: int) -> int:
+    """How many distributions one decode may give: about 128 MB of them, at least one a slot."""
+    return max(slots, min(batch_tokens, (128 << 20) // (4 * rows)))
+
+
+class LlamaCppBackend:
+    """One loaded model, with a key-value cache for every slot."""
+
+    facts: BackendFacts
+
+    def __init__(
+        self,
+        library: Any,
+        name: str,
+        loaded: Loaded,
+        facts: BackendFacts,
+        last_errors: Callable[[], str],
+    ) -> None:
+        """Take over a loaded model and its last context."""
+        context = loaded.contexts[-1]
+        self.facts = facts
+        self._name = name
+        self._library = library
+        self._context = context
+        self._memory = library.llama_get_memory(context)
+        self._last_errors = last_errors
+        self._loaded = loaded
+        self._lengths: list[int | None] = [None] * facts.slots
+        self._batch = _Batch(library, library.llama_n_batch(context))
+        self._outputs_max = output_rows(facts.rows, facts.slots, self._batch.capacity)
+        self._seen: tuple[tuple[int, int], FloatRows] | None = None
+        self._none = np.empty((0, facts.rows), np.float32)
+
+    def open(self) -> Slot:
+        """Take an empty slot. Raises `RuntimeError` when none is free or the model is unloaded."""
+        self._check_loaded()
+        if None not in self._lengths:
+            raise RuntimeError(f"all {self.facts.slots} slots are taken")
+        slot = self._lengths.index(None)
+        self._lengths[slot] = 0
+        return Slot(slot)
+
+    def advance(self, feeds: Sequence[Feed]) -> FloatRows:
+        """Read every feed, in one decode where they fit; see `unisono.backends.base.Backend`.
+
+        Where one decode was enough, the result is llama.cpp's own buffer, without a copy: it holds
+        until the next call, `unload` included.
+
+        Raises:
+            ValueError: a feed breaks the waist's rules; nothing was read.
+            ModelError: llama.cpp failed; the slots hold what they held before.
+            DeviceError: the device's memory did not suffice; likewise.
+        """
+        self._check_loaded()
+        lengths = self._checked(feeds)
+        batch, total = self._batch, sum(len(feed.ids) for feed in feeds)
+        staged = batch if total <= batch.capacity else _Batch(self._library, total)
+        self._stage(staged, feeds, lengths, total)
+        wanted = sum(feed.wanted for feed in feeds)
+        try:
+            if total <= batch.capacity and wanted <= self._outputs_max:
+                logits_NV = self._decode(total, wanted) if total else self._none
+            else:
+                logits_NV = self._decode_parts(staged, total, wanted)
+        except BaseException:  # Ctrl-C as well: a slot has read a feed, or it has not
+            for feed, length in zip(feeds, lengths, strict=True):
+                self._library.llama_memory_seq_rm(self._memory, feed.slot, length, -1)
+            raise
+        for feed, length in zip(feeds, lengths, strict=True):
+            self._lengths[feed.slot] = length + len(feed.ids)
+        return logits_NV
+
+    def rewind(self, slot: Slot, length: int) -> None:
+        """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
+        self._check_loaded()
+        held = self._length(slot)
+        if not 0 <= length <= held:
+            raise ValueError(f"slot {slot} holds {held} tokens and cannot be rewound to {length}")
+        if length < held:
+            if not self._library.llama_memory_seq_rm(self._memory, slot, length, -1):
+                raise ModelError(f"member {self._name!r}: llama.cpp could not cut slot {slot} back to {length}")
+            self._lengths[slot] = length
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back. Raises `ValueError` when it is not open."""
+        self._check_loaded()
+        self._length(slot)
+        self._library.llama_memory_seq_rm(self._memory, slot, 0, -1)
+        self._lengths[slot] = None
+
+    def unload(self) -> None:
+        """Free the context and the model."""
+        self._loaded.free()
+
+    def _check_loaded(self) -> None:
+        if not self._loaded.free.alive:
+            raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
+
+    def _length(self, slot: Slot) -> int:
+        length = self._lengths[slot] if 0 <= slot < len(self._lengths) else None
+        if length is None:
+            raise ValueError(f"slot {slot} is not open")
+        return length
+
+    def _checked(self, feeds: Sequence[Feed]) -> list[int]:
+        """Return what each feed's slot holds, after checking all that can be checked by its size."""
+        lengths = [self._length(feed.slot) for feed in feeds]
+        if len({feed.slot for feed in feeds}) < len(feeds):
+            raise ValueError("a slot is fed twice in one call")
+        for feed, length in zip(feeds, lengths, strict=True):
+            size = len(feed.ids)
+            if not size:
+                raise ValueError(f"slot {feed.slot} is fed nothing")
+            if not 0 <= feed.wanted <= size:
+                raise ValueError(f"{feed.wanted} distributions are wanted of {size} tokens")
+            if length + size > self.facts.context:
+                raise ValueError(
+                    f"slot {feed.slot} holds {length} tokens; {size} more exceed its context of {self.facts.context}"
+                )
+        return lengths
+
+    def _stage(self, batch: _Batch, feeds: Sequence[Feed], lengths: list[int], total: int) -> None:
+        """Write all feeds into a batch."""
+        try:
+            if total == len(feeds):  # one token each, as in every step of generation: four writes in all
+                batch.tokens[:total] = [feed.ids[0] for feed in feeds]
+                batch.positions[:total] = lengths
+                batch.slots[:total] = [feed.slot for feed in feeds]
+                batch.wanted[:total] = [feed.wanted for feed in feeds]
+            else:
+                end = 0
+                for feed, length in zip(feeds, lengths, strict=True):
+                    start, end = end, end + len(feed.ids)
+                    batch.tokens[start:end] = feed.ids
+                    batch.positions[start:end] = np.arange(length, length + end - start)
+                    batch.slots[start:end] = feed.slot
+                    batch.wanted[start : end - feed.wanted] = 0
+                    batch.wanted[end - feed.wanted : end] = 1
+        except OverflowError:
+            raise ValueError("an id is fed that is no token of any model") from None
+        fed = batch.tokens[:total]
+        if total and not 0 <= fed.min() <= fed.max() < self.facts.rows:
+            raise ValueError(f"an id is fed that is not among the model's 0 … {self.facts.rows - 1}")
+
+    def _decode(self, size: int, wanted: int) -> FloatRows:
+        """Decode what is staged; return a view of the distributions."""
+        self._batch.struct.n_tokens = size
+        status = self._library.llama_decode(self._context, self._batch.struct)
+        if status != 0:
+            kind = DeviceError if status == -2 else ModelError
+            raise kind(
+                f"member {self._name!r}: llama.cpp could not compute {size} tokens "
+                f"(status {status}): {self._last_errors()}",
+                hint="lower batch_tokens, context or the number of prompts at once" if status == -2 else None,
+            )
+        if not wanted:
+            return self._none
+        return self._view(self._library.llama_get_logits(self._context), wanted)
+
+    def _view(self, buffer: Any, wanted: int) -> FloatRows:
+        """See llama.cpp's buffer as an array; it seldom moves, and making the array takes longer than this."""
+        place = ctypes.addressof(buffer.contents), wanted
+        if self._seen is None or self._seen[0] != place:
+            self._seen = place, np.ctypeslib.as_array(buffer, (wanted, self.facts.rows))
+        return self._seen[1]
+
+    def _decode_parts(self, staged: _Batch, total: int, wanted: int) -> FloatRows:
+        """Decode what is too much for one go, part by part, in order."""
+        logits_NV = np.empty((wanted, self.facts.rows), np.float32)
+        source = [each[:total].copy() for each in staged.columns]
+        ends = np.cumsum(source[-1])
+        start = row = 0
+        while start < total:
+            end = min(start + self._batch.capacity, int(np.searchsorted(ends, row + self._outputs_max, "right")))
+            for column, values in zip(self._batch.columns, source, strict=True):
+                column[: end - start] = values[start:end]
+            rows = int(ends[end - 1]) - row
+            logits_NV[row : row + rows] = self._decode(end - start, rows)
+            start, row = end, row + rows
+        return logits_NV
+
+
+class _Batch:
+    """The memory of a ``llama_batch``, written through numpy."""
+
+    def __init__(self, library: Any, capacity: int) -> None:
+        self.capacity = capacity
+        self.tokens = np.zeros(capacity, np.int32)
+        self.positions = np.zeros(capacity, np.int32)
+        self.slots = np.zeros(capacity, np.int32)
+        self.wanted = np.zeros(capacity, np.int8)
+        self.columns: tuple[np.ndarray[Any, Any], ...] = (self.tokens, self.positions, self.slots, self.wanted)
+        # llama.cpp lets a token belong to several sequences: a count, and a pointer to their numbers
+        self._counts = np.ones(capacity, np.int32)
+        self._pointers = (self.slots.ctypes.data + 4 * np.arange(capacity)).astype(np.uintp)
+        self.struct = library.llama_batch()
+        for name, array in (
+            ("token", self.tokens),
+            ("pos", self.positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._pointers),
+            ("logits", self.wanted),
+        ):
+            kind = dict(library.llama_batch._fields_)[name]
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
+
+
+class Loaded:
+    """Owns a model and its contexts: they are freed by ``free()``, with this object, or at exit."""
+
+    def __init__(self, library: Any, model: int) -> None:
+        self.model = model
+        self.contexts: list[int] = []
+        self.free = weakref.finalize(self, _free, library, model, self.contexts)
+
+    def add_context(self, context: int) -> None:
+        """Own a context of the model as well."""
+        self.contexts.append(context)
+
+
+def _free(library: Any, model: int, contexts: list[int]) -> None:
+    while contexts:
+        library.llama_free(contexts.pop())
+    library.llama_model_free(model)
