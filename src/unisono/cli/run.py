@@ -15,6 +15,7 @@ from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.ensemble import Stream
+    from unisono.types import Limits
 
 INLINE = ""
 """The value of a ``--trace`` without a file."""
@@ -67,17 +68,27 @@ def run(
 
     limits = make_limits(max_new_tokens, stop or ())
     if prompts is None:
-        for flag, given in (("--out", out), ("--resume", resume), ("--overwrite", overwrite), ("--batch", batch != 1)):
-            if given:
-                raise SpecError(f"{flag} goes with --prompts", hint="give a file of prompts, or leave it out")
-        _run_one(spec, _text(text), raw, system, limits.max_new_tokens, limits.stop, as_json, trace, quiet)
+        _refuse(
+            "goes with --prompts",
+            "give a file of prompts, or leave it out",
+            {"--out": out, "--resume": resume, "--overwrite": overwrite, "--batch": batch != 1},
+        )
+        _run_one(spec, _text(text), raw, system, limits, as_json, trace, quiet)
         return
     from unisono.cli.prompts import PromptsJob, run_prompts
 
-    for flag, given in (("a text", text), ("--json", as_json), ("a FILE for --trace", trace)):
-        if given:
-            raise SpecError(f"{flag} does not go with --prompts", hint="the answers, and their traces, go to --out")
+    _refuse(
+        "does not go with --prompts",
+        "the answers, and their traces, go to --out",
+        {"a text": text, "--json": as_json, "a FILE for --trace": trace},
+    )
     run_prompts(PromptsJob(spec, prompts, out, raw, system, limits, batch, resume, overwrite, trace is not None, quiet))
+
+
+def _refuse(why: str, hint: str, given: dict[str, object]) -> None:
+    for flag, value in given.items():
+        if value:
+            raise SpecError(f"{flag} {why}", hint=hint)
 
 
 def _run_one(
@@ -85,8 +96,7 @@ def _run_one(
     text: str,
     raw: bool,
     system: str | None,
-    max_new_tokens: int,
-    stop: Any,
+    limits: Limits,
     as_json: bool,
     trace: str | None,
     quiet: bool,
@@ -104,7 +114,11 @@ def _run_one(
         engine = prepared.load(report)
     with Ensemble(prepared, engine) as ensemble:
         stream = ensemble.stream(
-            prompt.text, messages=prompt.messages, max_new_tokens=max_new_tokens, stop=stop, trace=trace is not None
+            prompt.text,
+            messages=prompt.messages,
+            max_new_tokens=limits.max_new_tokens,
+            stop=limits.stop,
+            trace=trace is not None,
         )
         with stream:
             try:
