@@ -1,8 +1,10 @@
 # Every target first installs what it needs into .venv; a second time that takes no time.
 # PYTHON=… chooses another Python (3.11 or newer), ARGS=… is passed on to pytest or the benchmarks.
 
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
-  $(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null)))
+ifndef PYTHON
+PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+  $$name -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys.executable)' 2>/dev/null && break; done)
+endif
 INSTALL = $(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install.py
 QUESTION = Why does the sea look blue on a sunny day?
 
