@@ -1,0 +1,236 @@
+"""A key-value cache in rows: one row a slot, each with its own length, exact to rewind.
+
+Tensors are only handed through here: nothing imports torch. Storage is ``[rows, heads, capacity,
+dim]`` a layer and grows by copying, never shrinks. Open slots always fill the rows from 0 on, so that
+feeding all of them reads a plain slice. What lies beyond a row's length is never read: rewinding is
+forgetting a number, also for sliding-window layers, which keep everything and leave the window to
+the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Tensor = Any
+MIN_CAPACITY = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Where one forward pass reads and writes.
+
+    Feeds of unequal length stand right-aligned: a shorter one is padded at the head. A padded query
+    writes beyond its row's new end, where the next tokens overwrite it, and its output is not used.
+    """
+
+    rows: tuple[int, ...]
+    """B: the row of each sequence in the batch, ascending."""
+    starts: tuple[int, ...]
+    """B: how many tokens each row holds already."""
+    lengths: tuple[int, ...]
+    """B: how many it reads now."""
+
+    @property
+    def width(self) -> int:
+        """T: queries of each sequence, padding included."""
+        return max(self.lengths)
+
+    @property
+    def end(self) -> int:
+        """Positions that the pass reads or writes at most."""
+        return max(self.starts) + self.width
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows hold equally much and read equally much: nothing is padded or masked."""
+        return len(set(self.starts)) == 1 and len(set(self.lengths)) == 1
+
+    @property
+    def first_row(self) -> int | None:
+        """The first row when they follow one another, so that a slice holds them."""
+        first = self.rows[0]
+        return first if self.rows[-1] - first + 1 == len(self.rows) else None
+
+    def positions(self) -> list[list[int]]:
+        """BT: the position in its text of each query; a padded one takes its row's first new one."""
+        return [
+            [start] * (self.width - length) + list(range(start, start + length))
+            for start, length in zip(self.starts, self.lengths, strict=True)
+        ]
+
+    def places(self) -> list[list[int]]:
+        """BT: where in its row each query's key and value are written."""
+        return [
+            list(range(start + length, start + self.width)) + list(range(start, start + length))
+            for start, length in zip(self.starts, self.lengths, strict=True)
+        ]
+
+
+class RowLayer:
+    """One layer's keys and values. It has what transformers asks of a cache layer (`CacheLayerMixin`)."""
+
+    is_compileable = False
+    is_croppable = True
+    supports_early_init = False
+
+    def __init__(self, pool: RowPool, window: int | None) -> None:
+        self.pool = pool
+        self.window = window
+        self.is_sliding = window is not None
+        self.is_initialized = False
+        self.keys: Tensor = None
+        self.values: Tensor = None
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values ``[B, heads, T, dim]`` and return all that the queries may see."""
+        self._make_room(keys, values)
+        return self._write(self.keys, keys), self._write(self.values, values)
+
+    def get_seq_length(self) -> int:
+        """Tokens that are cached already. Meaningful in uniform passes only."""
+        return self.pool.now.starts[0]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many positions `update` returns, and which is the first."""
+        first = self.first
+        return self.pool.now.starts[0] + query_length - first, first
+
+    def get_max_length(self) -> int:
+        return -1
+
+    @property
+    def first(self) -> int:
+        """The first position that a query of this pass can see."""
+        return 0 if self.window is None else max(0, min(self.pool.now.starts) - self.window + 1)
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.pool.now.rows)
+
+    def move_row(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first ``length`` positions to another row."""
+        if self.is_initialized and length:
+            self.keys[target, :, :length] = self.keys[source, :, :length]
+            self.values[target, :, :length] = self.values[source, :, :length]
+
+    def _write(self, store: Tensor, new: Tensor) -> Tensor:
+        now, first = self.pool.now, self.first
+        row, count = now.first_row, len(now.rows)
+        if now.uniform and row is not None:
+            start = now.starts[0]
+            store[row : row + count, :, start : start + now.width].copy_(new)
+            return store[row : row + count, :, first : start + now.width]
+        index = self.pool.index(new.device)
+        store[index.rows, :, index.places] = new.transpose(1, 2)
+        if row is not None:
+            return store[row : row + count, :, first : now.end]
+        return store[:, :, first : now.end].index_select(0, index.rows.view(-1))
+
+    def _make_room(self, keys: Tensor, values: Tensor) -> None:
+        rows, capacity = self.pool.rows, self.pool.capacity
+        if self.is_initialized and self.keys.shape[0] >= rows and self.keys.shape[2] >= capacity:
+            return
+        # Zeros, not just any memory: a masked NaN would still spoil the sum.
+        grown = [new.new_zeros((rows, new.shape[1], capacity, new.shape[3])) for new in (keys, values)]
+        if self.is_initialized:
+            for store, old in zip(grown, (self.keys, self.values), strict=True):
+                store[: old.shape[0], :, : old.shape[2]] = old
+        self.keys, self.values = grown
+        self.is_initialized = True
+
+
+@dataclass(frozen=True, slots=True)
+class PassIndex:
+    """A pass's indices on one device."""
+
+    rows: Tensor
+    """B1"""
+    places: Tensor
+    """BT"""
+
+
+class RowPool:
+    """Rows for slots, and the layers that hold them."""
+
+    def __init__(
+        self,
+        windows: Sequence[int | None],
+        slots: int,
+        context: int,
+        integers: Callable[[Sequence[Sequence[int]], Any], Tensor],
+    ) -> None:
+        """Make an empty pool.
+
+        Args:
+            windows: by layer, the length of its sliding window; ``None`` for full attention.
+            slots: rows at most.
+            context: tokens a row holds at most.
+            integers: makes a tensor of integers on a device.
+        """
+        self.layers = [RowLayer(self, window) for window in windows]
+        self.slots = slots
+        self.context = context
+        self.rows = 0
+        self.capacity = 0
+        self.lengths: list[int] = []
+        """By row, of the rows in use."""
+        self.now = Pass((0,), (0,), (1,))
+        self._integers = integers
+        self._index: dict[Any, PassIndex] = {}
+
+    def begin(self, step: Pass) -> None:
+        """Say what the next forward pass reads, and plan room for it."""
+        self.now = step
+        self._index.clear()
+        if len(self.lengths) > self.rows:
+            self.rows = min(self.slots, max(len(self.lengths), 2 * self.rows))
+        if step.end > self.capacity:
+            # A padded query may write beyond the context, so the limit is not the context itself.
+            self.capacity = max(step.end, min(2 * self.capacity, self.context), MIN_CAPACITY)
+
+    def index(self, device: Any) -> PassIndex:
+        """The current pass's indices on a device, made once."""
+        if device not in self._index:
+            rows = self._integers([[row] for row in self.now.rows], device)
+            self._index[device] = PassIndex(rows, self._integers(self.now.places(), device))
+        return self._index[device]
+
+    def add(self) -> int:
+        """Take a row."""
+        self.lengths.append(0)
+        return len(self.lengths) - 1
+
+    def drop(self, row: int) -> int:
+        """Give a row back. The last row moves into its place; returns the number that row had."""
+        last = len(self.lengths) - 1
+        if row != last:
+            for layer in self.layers:
+                layer.move_row(last, row, self.lengths[last])
+            self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+        return last
+
+
+def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
+    """Group feeds into passes of similar length, so that padding costs less than another pass would.
+
+    Args:
+        lengths: how many tokens each feed reads.
+        slack: padded tokens that a pass may hold.
+
+    Returns:
+        Lists of indices into ``lengths``; together they are all of them.
+    """
+    groups: list[list[int]] = []
+    waste = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        widest = lengths[groups[-1][0]] if groups else 0
+        if groups and waste + widest - lengths[i] <= slack:
+            groups[-1].append(i)
+            waste += widest - lengths[i]
+        else:
+            groups.append([i])
+            waste = 0
+    return groups

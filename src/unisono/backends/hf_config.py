@@ -1,0 +1,93 @@
+"""What a transformers configuration says of a model: whether it can be a member, and its shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unisono.errors import ModelUnsupported
+
+MASKED = {"full_attention", "sliding_attention"}
+"""Kinds of layers that can be rewound exactly, with a mask for rows of unequal length."""
+LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
+DEFAULT_CONTEXT = 4096
+"""For models that name no limit (ALiBi and the like)."""
+
+
+def check_language_model(config: Any, model_class: Any, who: str) -> None:
+    """Make sure that a model writes text token by token and can be rewound.
+
+    Args:
+        config: its configuration.
+        model_class: what transformers would make of it as a causal language model; ``None`` if nothing.
+        who: the member, for errors.
+
+    Raises:
+        ModelUnsupported: it does not, with the reason.
+    """
+    hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
+    kind = getattr(config, "model_type", "unknown")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelUnsupported(f"{who} is an encoder-decoder model ({kind}), not a causal language model", hint=hint)
+    if model_class is None:
+        raise ModelUnsupported(f"{who} is a model of the type {kind!r}, not a causal language model", hint=hint)
+    names = list(getattr(config, "architectures", None) or ())
+    known = (*LANGUAGE_HEADS, getattr(model_class, "__name__", ""))
+    if names and not any(part in name for name in names for part in known if part):
+        raise ModelUnsupported(f"{who} is a {names[0]}, which has no head that predicts the next token", hint=hint)
+    text = config.get_text_config(decoder=True)
+    kinds = set(layer_kinds(text))
+    if getattr(model_class, "_is_stateful", False) or not kinds <= MASKED:
+        odd = ", ".join(sorted(kinds - MASKED)) or "a recurrent state"
+        raise ModelUnsupported(
+            f"{who} has layers ({odd}) whose memory of a text cannot be rewound to an earlier length",
+            hint="use a model all of whose layers have full or sliding-window attention",
+        )
+
+
+def layer_kinds(text: Any) -> list[str]:
+    """The kind of attention of each layer, as transformers' own cache infers it."""
+    kinds = getattr(text, "layer_types", None)
+    if kinds is not None:
+        return list(kinds)
+    if getattr(text, "sliding_window", None) is not None:
+        kind = "sliding_attention"
+    elif getattr(text, "attention_chunk_size", None) is not None:
+        kind = "chunked_attention"
+    else:
+        kind = "full_attention"
+    return [kind] * int(text.num_hidden_layers)
+
+
+def layer_windows(text: Any) -> list[int | None]:
+    """The sliding window of each layer; ``None`` for full attention."""
+    return [int(text.sliding_window) if kind == "sliding_attention" else None for kind in layer_kinds(text)]
+
+
+def trained_context(text: Any) -> int | None:
+    """Tokens that a model was made for.
+
+    Where the rotary embedding changes with the length of the text (dynamic, longrope), the length up
+    to which it does not: beyond it, a cache that was filled before is not what a fresh one would be.
+    """
+    limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limit = next((int(each) for each in limits if each), None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        original = rope.get("original_max_position_embeddings") or getattr(
+            text, "original_max_position_embeddings", None
+        )
+        limit = int(original) if original else limit
+    return limit
+
+
+def context_of(text: Any, asked: int | None) -> int:
+    """Tokens that a slot holds: what was asked for, within what the model was made for."""
+    limit = trained_context(text)
+    return min(asked or limit or DEFAULT_CONTEXT, limit or asked or DEFAULT_CONTEXT)
+
+
+def cache_numbers(text: Any) -> int:
+    """Numbers that the key-value cache holds for each token."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * len(layer_kinds(text)) * int(heads) * int(width)

@@ -1,0 +1,98 @@
+"""What transformers, torch, safetensors and the hub raise, as errors of unisono's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+from unisono.errors import BackendMissing, DeviceError, ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+NOT_THERE = {"HfHubHTTPError", "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError"} | {
+    "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+    "EntryNotFoundError",
+    "HFValidationError",
+    "ConnectError",
+    "ConnectionError",
+}
+HUB_WORDS = (
+    "couldn't connect",
+    "not a valid model identifier",
+    "does not appear to have",
+    "cached files",
+    "gated repo",
+)
+DAMAGE = {"SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"}
+DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch", "invalid header", "corrupt")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host or on a device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def out_of_memory_told(who: str, device: str) -> Iterator[None]:
+    """Tell a lack of memory as a `DeviceError`; other errors pass."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{who} needs more memory than {device} has free",
+            hint="use a smaller model, dtype (bfloat16), context or batch, or another device",
+        ) from error
+
+
+@contextlib.contextmanager
+def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
+    """Tell whatever loading raises as a `ModelError`, `DeviceError` or `BackendMissing`.
+
+    Args:
+        who: the member and its model, to begin the message.
+        where: the hub id, folder or file.
+        device: where it was to be loaded.
+    """
+    try:
+        with out_of_memory_told(who, device):
+            yield
+    except UnisonoError:
+        raise
+    except Exception as error:  # the libraries raise everything from OSError to bare Exception
+        raise _translated(error, who, where) from error
+
+
+def _translated(error: Exception, who: str, where: str) -> UnisonoError:
+    said = " ".join(str(error).split())
+    short = said if len(said) <= 300 else said[:300] + " …"
+    chain = {type(each).__name__ for each in _chain(error)}
+    lower = said.lower()
+    if chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
+        return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
+    if chain & NOT_THERE or (isinstance(error, OSError) and any(words in lower for words in HUB_WORDS)):
+        return ModelNotFound(
+            f"{who}: {where!r} is neither in the local cache nor can it be fetched from the hub ({short})",
+            hint="check the id and the network; or download the model elsewhere and give the path of its folder",
+        )
+    if "trust_remote_code" in said:
+        return ModelUnsupported(
+            f"{who} brings its own Python code, which is not run",
+            hint="set `options: {trust_remote_code: true}` if you trust its author",
+        )
+    if isinstance(error, ImportError):
+        return BackendMissing(f"{who} needs another library: {short}", hint="pip install what it names")
+    if isinstance(error, json.JSONDecodeError):
+        return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
+    hint = "use the file through llama.cpp: `backend: llamacpp`" if where.endswith(".gguf") else None
+    return ModelUnsupported(f"{who} cannot be loaded by transformers: {type(error).__name__}: {short}", hint=hint)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,120 @@
+"""Tokenizers that transformers keeps in another library: tekken and SentencePiece, through mistral-common or not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from unisono.errors import ModelUnsupported
+from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
+
+
+class NativeTokenizer:
+    """A tokenizer that knows plain text only; control tokens are cut out of rendered text here."""
+
+    def __init__(
+        self, table: TokenTable, middle: Callable[[str], list[int]], whole: Callable[[str], list[int]]
+    ) -> None:
+        """Bind a table to what encodes plain text in the middle of a text, and at its beginning."""
+        self.table = table
+        self._middle = middle
+        self._whole = whole
+        self._controls = {
+            text: i for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True)) if kind == "control"
+        }
+        names = sorted(filter(None, self._controls), key=len, reverse=True)
+        self._cuts = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text as it stands in the middle of a text."""
+        return self._middle(text)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
+        opening = [self.table.bos_id] if self.table.adds_bos and self.table.bos_id is not None else []
+        return opening + self._whole(text)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Encode what a chat template wrote."""
+        ids: list[int] = []
+        for part in filter(None, self._cuts.split(text)):
+            ids.extend([self._controls[part]] if part in self._controls else self._whole(part))
+        return ids
+
+
+def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer:
+    """Read a tokenizer without a `tokenizer.json` behind it.
+
+    Raises:
+        ModelUnsupported: it is of no kind that is known here.
+    """
+    inner = getattr(getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None), "tokenizer", None)
+    if hasattr(inner, "id_to_byte_piece") and hasattr(inner, "num_special_tokens"):
+        return _tekken(inner, facts)
+    processor = getattr(inner, "_model", None) or getattr(tokenizer, "sp_model", None)
+    if processor is not None and hasattr(processor, "id_to_piece"):
+        return _sentencepiece(processor, tokenizer, inner is not None, facts)
+    raise ModelUnsupported(
+        f"{who}: its tokenizer ({type(tokenizer).__name__}) does not tell how its tokens spell bytes",
+        hint="use a model with a tokenizer.json, a SentencePiece model or a tekken.json",
+    )
+
+
+def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
+    """Special tokens come first, then one row a byte string."""
+    special = int(inner.num_special_tokens)
+    texts, kinds = [], []
+    for i in range(int(inner.n_words)):
+        control = i < special
+        texts.append(inner.id_to_piece(i) if control else inner.id_to_byte_piece(i).decode("latin-1"))
+        kinds.append("control" if control else "normal")
+    table = TokenTable(
+        scheme="bytes", family="tekken", texts=tuple(texts), kinds=_checked(kinds), adds_bos=True, **facts
+    )
+
+    def plain(text: str) -> list[int]:
+        return list(inner.encode(text, bos=False, eos=False))
+
+    return NativeTokenizer(table, plain, plain)
+
+
+def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping[str, Any]) -> Tokenizer:
+    size = int(processor.get_piece_size())
+    texts = [processor.id_to_piece(i) for i in range(size)]
+    kinds = ["normal"] * size
+    for i in range(size):
+        if processor.is_byte(i):
+            kinds[i] = "byte"
+        elif processor.is_control(i) or processor.is_unknown(i):
+            kinds[i] = "control"
+        elif processor.is_unused(i):
+            kinds[i], texts[i] = "unused", ""
+    if not mistral and [tokenizer.convert_ids_to_tokens(i) for i in (size // 2, size - 1)] != [
+        texts[size // 2],
+        texts[-1],
+    ]:
+        raise ModelUnsupported(
+            f"its tokenizer ({type(tokenizer).__name__}) numbers tokens otherwise than its SentencePiece model",
+            hint="save it as a fast tokenizer (tokenizer.json)",
+        )
+    table = TokenTable(
+        scheme="sentencepiece",
+        family="SentencePiece",
+        texts=tuple(texts),
+        kinds=_checked(kinds),
+        adds_bos=facts.get("bos_id") is not None,
+        **facts,
+    )
+    newline = list(processor.encode("\n"))
+
+    def middle(text: str) -> list[int]:
+        """A newline merges with nothing that follows: encoded before the text, it takes the leading space."""
+        ids = list(processor.encode("\n" + text))
+        return ids[len(newline) :] if ids[: len(newline)] == newline else list(processor.encode(text))
+
+    return NativeTokenizer(table, middle, lambda text: list(processor.encode(text)))
+
+
+def _checked(kinds: list[str]) -> tuple[Kind, ...]:
+    return tuple(kinds)  # type: ignore[arg-type]

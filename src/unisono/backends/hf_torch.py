@@ -1,0 +1,160 @@
+"""Devices, dtypes and the forward pass of the transformers backend: the only file that imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from unisono.backends import hf_config
+from unisono.backends.base import Array, LoadRequest
+from unisono.backends.hf_cache import Pass, RowPool
+from unisono.backends.hf_errors import out_of_memory_told
+from unisono.errors import DeviceError, SpecError
+
+
+def find_device(request: LoadRequest) -> torch.device:
+    """The device that a request names, or the best there is.
+
+    Raises:
+        SpecError: no such kind of device.
+        DeviceError: it is not there; the message says what is.
+    """
+    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    named = request.device or "auto"
+    if named == "auto":
+        return torch.device("cuda:0" if "cuda:0" in there else there[-1])
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", named):
+        raise SpecError(
+            f"member {request.name!r}: device is {named!r}", hint="choose one of: auto, cpu, cuda, cuda:N, mps"
+        )
+    device = "cuda:0" if named == "cuda" else named
+    if device not in there:
+        raise DeviceError(
+            f"member {request.name!r} asks for the device {named!r}, which is not here",
+            hint=f"there are: {', '.join(there)}",
+        )
+    return torch.device(device)
+
+
+def find_dtype(named: str | None, device: torch.device, own: object, spread: bool) -> torch.dtype:
+    """The dtype that a member computes in.
+
+    Args:
+        named: what the spec says.
+        device: where it computes.
+        own: the model's own dtype, or ``None`` when it has none (a quantised file).
+        spread: whether a device map puts it on several devices.
+    """
+    if named not in (None, "auto"):
+        return getattr(torch, str(named))  # type: ignore[no-any-return]
+    on_host = device.type == "cpu" and not spread
+    if own is None:
+        return torch.float32 if on_host else torch.bfloat16
+    if named is None and on_host:
+        return torch.float32
+    return own if isinstance(own, torch.dtype) else torch.float32
+
+
+def shape_only() -> contextlib.AbstractContextManager[Any]:
+    """Within it, models are built without memory for their weights."""
+    return torch.device("meta")
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads, in the whole process."""
+    torch.set_num_threads(count)
+
+
+def save_weights(model: Any, file: Path) -> None:
+    """Write a model's weights as safetensors, each once however many names it is tied to."""
+    tensors = {each.data_ptr(): (name, each) for name, each in reversed(list(model.state_dict().items()))}
+    named = {name: each.contiguous() for name, each in tensors.values()}
+    safetensors.torch.save_file(named, file, metadata={"format": "pt"})
+
+
+def output_rows(model: Any) -> int:
+    """V: the rows of a model's output."""
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0] if head is not None else model.config.get_text_config(decoder=True).vocab_size)
+
+
+class RowForward:
+    """A model's forward pass over the rows of a pool. See `unisono.backends.hf_backend.Forward`."""
+
+    def __init__(self, model: Any, text: Any, pool: RowPool, cache: Any, who: str) -> None:
+        """Bind a model to a pool, and to the cache object of transformers that holds the pool's layers."""
+        self.rows = output_rows(model)
+        self.device = model.get_input_embeddings().weight.device
+        devices = sorted({str(each.device) for each in model.parameters()})
+        self.device_name = "+".join(devices)
+        self.pool = pool
+        self._model = model
+        self._cache = cache
+        self._kinds = sorted(set(hf_config.layer_kinds(text)))
+        parameters = inspect.signature(model.forward).parameters
+        self.ragged = "position_ids" in parameters
+        self._keeps = "logits_to_keep" in parameters
+        self._additive = model.config._attn_implementation == "eager"
+        self._who = who
+
+    def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
+        inputs: dict[str, Any] = {"input_ids": integers(ids_BT, self.device)}
+        if self.ragged:
+            inputs["position_ids"] = positions_BT = integers(step.positions(), self.device)
+            if not step.uniform:
+                inputs["attention_mask"] = self._masks(positions_BT)
+        if self._keeps:
+            inputs["logits_to_keep"] = keep
+        with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
+            logits = self._model(**inputs, past_key_values=self._cache, use_cache=True).logits
+        return logits[:, -keep:]
+
+    def finish(self, parts: Sequence[torch.Tensor]) -> Array:
+        """Join logits into one array: numpy's on the host, torch's elsewhere."""
+        with torch.inference_mode():
+            if not parts:
+                joined = torch.zeros((0, self.rows), device=self.device)
+            else:
+                joined = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+            joined = joined.float()
+        return joined.numpy() if joined.device.type == "cpu" else joined
+
+    def unload(self) -> None:
+        """Free the model and its cache."""
+        del self._model, self._cache, self.pool
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _masks(self, positions_BT: torch.Tensor) -> Any:
+        """What each query sees, for rows of unequal length: one mask, or one for each kind of layer."""
+        masks = {kind: self._mask(positions_BT, kind == "sliding_attention") for kind in self._kinds}
+        return masks if len(masks) > 1 else masks[self._kinds[0]]
+
+    def _mask(self, positions_BT: torch.Tensor, sliding: bool) -> torch.Tensor:
+        layer = next(layer for layer in self.pool.layers if layer.is_sliding is sliding)
+        places_S = torch.arange(layer.first, self.pool.now.end, device=positions_BT.device)
+        queries = positions_BT[:, None, :, None]
+        seen = places_S <= queries
+        if layer.window is not None:
+            seen &= places_S > queries - layer.window
+        if not self._additive:
+            return seen
+        dtype = self._model.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:
+    """A tensor of integers on a device."""
+    tensor = torch.tensor(numbers, dtype=torch.long)
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
