@@ -1,0 +1,267 @@
+"""The fake backend: scripted models without weights, for the tests of whoever builds on unisono.
+
+A `FakeModel` is a tokenizer and a rule that tells the next token's distribution from the ids read so
+far. Register it and name it in a spec as ``fake:NAME``; its ``passes`` tell afterwards what it was fed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unisono.backends.base import BackendFacts, Feed, LoadRequest, ModelFacts, Progress, Slot
+from unisono.errors import ModelNotFound, SpecError, nearest
+from unisono.vocab.pieces import token_bytes
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
+
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+NextToken = Callable[[tuple[int, ...]], Logits]
+"""From the ids read so far (never none) to ``logits_V`` of the next."""
+
+IMPOSSIBLE = -1e4
+"""The logit of a token that a script gives no mass: its softmax is exactly 0 in float32."""
+
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class FakePass:
+    """One call of `advance`."""
+
+    member: str
+    feeds: tuple[Feed, ...]
+
+
+@dataclass(eq=False)
+class FakeModel:
+    """A scripted model. One may serve several members and be loaded several times."""
+
+    tokenizer: Tokenizer
+    next_token: NextToken
+    context: int = DEFAULT_CONTEXT
+    """The context that it was "trained" for."""
+    rows: int | None = None
+    """V, where its output has more rows than its tokenizer has tokens."""
+    passes: list[FakePass] = field(default_factory=list)
+    """Every pass of every backend that was loaded from it, in order."""
+
+    @property
+    def output_rows(self) -> int:
+        """V."""
+        return len(self.tokenizer.table.texts) if self.rows is None else self.rows
+
+    def tokens_read(self, member: str | None = None) -> int:
+        """How many tokens were fed, to one member or to all."""
+        return sum(len(feed.ids) for step in self.passes if member in (None, step.member) for feed in step.feeds)
+
+
+FAKE_MODELS: dict[str, FakeModel] = {}
+"""By the name that follows ``fake:``."""
+
+
+def register_fake(name: str, model: FakeModel) -> FakeModel:
+    """Make a model known as ``fake:NAME``, in place of any earlier one of that name; return it."""
+    FAKE_MODELS[name] = model
+    return model
+
+
+def hashed_rule(rows: int, seed: int = 0, spread: float = 3.0) -> NextToken:
+    """A rule without sense: independent normal logits, fixed by the seed and all ids read.
+
+    Args:
+        rows: V.
+        seed: rules of different seeds are different models.
+        spread: the standard deviation; larger makes the model surer of itself.
+    """
+
+    def next_token(read: tuple[int, ...]) -> Logits:
+        digest = hashlib.blake2b(np.asarray([seed, *read], np.int64).tobytes(), digest_size=16).digest()
+        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+        return (spread * generator.standard_normal(rows)).astype(np.float32)
+
+    return next_token
+
+
+def scripted_rule(
+    table: TokenTable, script: Mapping[str | bytes, Mapping[str | bytes, float]], rows: int | None = None
+) -> NextToken:
+    """A rule that follows a script of what comes after what.
+
+    Args:
+        table: the member's vocabulary.
+        script: by the end of the text read so far, the probabilities of the next token. The longest
+            key that the text ends with is followed; ``""`` is the end of every text. A token is named
+            by its text in plain spelling (``" the"``), a control token by its name (``"</s>"``);
+            the first token so spelled is meant. What is not named has probability 0.
+        rows: V, default the table's length.
+
+    Raises:
+        KeyError: while it runs, when no key fits.
+        ValueError: a token is not in the table, or it has no entry for a key's probabilities.
+    """
+    named, pieces = _tokens_by_name(table)
+    width = len(table.texts) if rows is None else rows
+    entries = {_bytes(key): _scripted_logits(chances, named, width) for key, chances in script.items()}
+    ends = sorted(entries, key=len, reverse=True)
+
+    def next_token(read: tuple[int, ...]) -> Logits:
+        text = b"".join(pieces.get(token, b"") for token in read)
+        for end in ends:
+            if text.endswith(end):
+                return entries[end]
+        raise KeyError(f"the script has no entry for a text that ends with {text[-40:]!r}")
+
+    return next_token
+
+
+def _tokens_by_name(table: TokenTable) -> tuple[dict[bytes, int], dict[int, bytes]]:
+    named: dict[bytes, int] = {}
+    pieces: dict[int, bytes] = {}
+    for token, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True)):
+        piece = token_bytes(text, kind, table.scheme)
+        if piece is not None:
+            pieces[token] = piece
+        named.setdefault(text.encode() if piece is None else piece, token)
+    return named, pieces
+
+
+def _scripted_logits(chances: Mapping[str | bytes, float], named: Mapping[bytes, int], rows: int) -> Logits:
+    logits_V = np.full(rows, IMPOSSIBLE, np.float32)
+    for name, chance in chances.items():
+        if _bytes(name) not in named:
+            raise ValueError(f"the script names {name!r}, which is no token of the vocabulary")
+        if not 0 < chance <= 1:
+            raise ValueError(f"the script gives {name!r} the probability {chance}")
+        logits_V[named[_bytes(name)]] = np.log(chance)
+    return logits_V
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+class FakeLoader:
+    """Brings a registered `FakeModel` in."""
+
+    def __init__(self, request: LoadRequest) -> None:
+        """Look the model up.
+
+        Raises:
+            ModelNotFound: nothing is registered under that name.
+            SpecError: the context is larger than the model's.
+        """
+        name = request.source.location
+        if name not in FAKE_MODELS:
+            raise ModelNotFound(
+                f"member {request.name!r}: there is no fake model {name!r}{nearest(name, FAKE_MODELS)}",
+                hint="register it first: unisono.testing.register_fake(name, model)",
+            )
+        self._request = request
+        self._model = FAKE_MODELS[name]
+        asked = request.context
+        if asked is not None and not 1 <= asked <= self._model.context:
+            raise SpecError(f"member {request.name!r}: context is {asked}, the model's is {self._model.context}")
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+        return self._model.tokenizer
+
+    def facts(self) -> ModelFacts:
+        """A fake weighs nothing."""
+        return ModelFacts(
+            architecture="fake",
+            rows=self._model.output_rows,
+            parameters=None,
+            context=self._request.context or self._model.context,
+            trained_context=self._model.context,
+            weight_bytes=0,
+            cache_bytes=0,
+            dtype="float32",
+            device="cpu",
+        )
+
+    def load(self, progress: Progress) -> FakeBackend:
+        """Return a backend with empty slots."""
+        progress(1.0, "loaded")
+        return FakeBackend(self._model, self._request.name, self._request.slots, self.facts().context)
+
+
+class FakeBackend:
+    """A cursor over each slot's ids; a distribution is computed anew from all of them."""
+
+    facts: BackendFacts
+
+    def __init__(self, model: FakeModel, name: str = "fake", slots: int = 1, context: int | None = None) -> None:
+        """Take a model with ``slots`` empty slots of ``context`` tokens, by default the model's."""
+        self.facts = BackendFacts("cpu", model.output_rows, context or model.context, slots)
+        self._model = model
+        self._name = name
+        self._read: dict[Slot, tuple[int, ...]] = {}
+        self._loaded = True
+
+    def open(self) -> Slot:
+        """Take the lowest free slot. Raises `RuntimeError` when there is none."""
+        self._check_loaded()
+        free = [slot for slot in range(self.facts.slots) if Slot(slot) not in self._read]
+        if not free:
+            raise RuntimeError(f"all {self.facts.slots} slots are taken")
+        self._read[Slot(free[0])] = ()
+        return Slot(free[0])
+
+    def advance(self, feeds: Sequence[Feed]) -> Logits:
+        """Read every feed. Raises `ValueError` for one that breaks the waist's rules; nothing is read then."""
+        self._check_loaded()
+        self._check(feeds)
+        self._model.passes.append(
+            FakePass(self._name, tuple(Feed(feed.slot, tuple(feed.ids), feed.wanted) for feed in feeds))
+        )
+        rows: list[Logits] = []
+        for feed in feeds:
+            before = self._read[feed.slot]
+            read = self._read[feed.slot] = (*before, *feed.ids)
+            rows += [self._model.next_token(read[:end]) for end in range(len(read) - feed.wanted + 1, len(read) + 1)]
+        return np.stack(rows).astype(np.float32) if rows else np.empty((0, self.facts.rows), np.float32)
+
+    def rewind(self, slot: Slot, length: int) -> None:
+        """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
+        held = self.read(slot)
+        if not 0 <= length <= len(held):
+            raise ValueError(f"slot {slot} holds {len(held)} tokens and cannot be rewound to {length}")
+        self._read[slot] = held[:length]
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back. Raises `ValueError` when it is not open."""
+        self.read(slot)
+        del self._read[slot]
+
+    def unload(self) -> None:
+        """Forget everything."""
+        self._loaded = False
+        self._read.clear()
+
+    def read(self, slot: Slot) -> tuple[int, ...]:
+        """The ids that a slot holds; for tests."""
+        self._check_loaded()
+        if slot not in self._read:
+            raise ValueError(f"slot {slot} is not open")
+        return self._read[slot]
+
+    def _check_loaded(self) -> None:
+        if not self._loaded:
+            raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
+
+    def _check(self, feeds: Sequence[Feed]) -> None:
+        if len({feed.slot for feed in feeds}) < len(feeds):
+            raise ValueError("a slot is fed twice in one call")
+        for feed in feeds:
+            held, size = len(self.read(feed.slot)), len(feed.ids)
+            if not size or not 0 <= feed.wanted <= size:
+                raise ValueError(f"slot {feed.slot}: {feed.wanted} distributions are wanted of {size} tokens")
+            if held + size > self.facts.context:
+                raise ValueError(f"slot {feed.slot} holds {held} of {self.facts.context} tokens; {size} are too many")
+            if not all(0 <= token < self.facts.rows for token in feed.ids):
+                raise ValueError(f"slot {feed.slot} is fed an id outside 0 … {self.facts.rows - 1}")

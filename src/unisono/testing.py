@@ -1,0 +1,259 @@
+"""For the tests of whoever builds on unisono: fake members, tiny vocabularies, the backend contract.
+
+A combine rule, a gate or an engine is tried on `FakeModel`; a new backend is held to the contract::
+
+    case = ContractCase(texts=(ids_a, ids_b, ids_c), tolerance=1e-4)
+    check_backend_contract(load_my_backend(slots=4), case)
+
+Nothing here needs a test framework: a broken rule raises `AssertionError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.backends.fake import (
+    FakeBackend,
+    FakeModel,
+    FakePass,
+    hashed_rule,
+    register_fake,
+    scripted_rule,
+)
+from unisono.backends.fake_vocabulary import (
+    CHAT_TEMPLATE,
+    LongestMatchTokenizer,
+    byte_level_table,
+    sentencepiece_table,
+)
+
+__all__ = [
+    "BACKEND_CONTRACT",
+    "CHAT_TEMPLATE",
+    "ContractCase",
+    "FakeBackend",
+    "FakeModel",
+    "FakePass",
+    "LongestMatchTokenizer",
+    "byte_level_table",
+    "check_backend_contract",
+    "check_unload",
+    "fake_member",
+    "hashed_rule",
+    "register_fake",
+    "scripted_rule",
+    "sentencepiece_table",
+]
+
+Rows = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: str = "byte-level") -> FakeModel:
+    """Make and register a fake member with a tiny vocabulary and a hashed rule, for ``model: fake:NAME``.
+
+    Args:
+        name: the name after ``fake:``.
+        words: tokens longer than a byte.
+        seed: the rule's; members of one seed and one vocabulary are the same model.
+        family: ``byte-level`` or ``sentencepiece``.
+    """
+    if family not in ("byte-level", "sentencepiece"):
+        raise ValueError(f"unknown family {family!r}; choose byte-level or sentencepiece")
+    table = byte_level_table(words) if family == "byte-level" else sentencepiece_table(words)
+    tokenizer = LongestMatchTokenizer(table, leading_space=family == "sentencepiece")
+    return register_fake(name, FakeModel(tokenizer, hashed_rule(len(table.texts), seed)))
+
+
+@dataclass(frozen=True)
+class ContractCase:
+    """What the contract is checked with."""
+
+    texts: tuple[tuple[int, ...], ...]
+    """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with
+    sliding-window layers one has to be longer than its window."""
+    tolerance: float
+    """How far two logits may differ that ought to be equal. 0 where the sums are made in one order
+    only; real kernels choose theirs by the shape of a batch."""
+
+
+def check_backend_contract(backend: Backend, case: ContractCase) -> None:
+    """Hold a backend to the waist's contract, and unload it.
+
+    Args:
+        backend: freshly loaded, with four slots or more, all free.
+        case: the texts and the tolerance.
+
+    Raises:
+        AssertionError: a rule is broken; the message says which.
+    """
+    for rule, check in BACKEND_CONTRACT.items():
+        try:
+            check(backend, case)
+        except AssertionError as error:
+            raise AssertionError(f"{rule}: {error}") from error
+    check_unload(backend)
+
+
+def alone(backend: Backend, ids: Sequence[int], wanted: int = 1) -> Rows:
+    """What a slot of its own gives for a text read in one block: the oracle of the contract."""
+    slot = backend.open()
+    logits_NV = _advance(backend, Feed(slot, ids, wanted))
+    backend.close(slot)
+    return logits_NV
+
+
+def check_block(backend: Backend, case: ContractCase) -> None:
+    """Reading a block is reading its tokens one by one."""
+    for text in case.texts:
+        ids, slot = text[:40], backend.open()
+        single_NV = np.concatenate([_advance(backend, Feed(slot, [token])) for token in ids])
+        backend.close(slot)
+        _same(alone(backend, ids, len(ids)), single_NV, case, "a block and its tokens one by one")
+
+
+def check_wanted(backend: Backend, case: ContractCase) -> None:
+    """Any number of last positions can be asked for, none and all included."""
+    ids = case.texts[0]
+    all_NV = alone(backend, ids, len(ids))
+    for wanted in (0, 1, 2, len(ids) - 1):
+        _same(alone(backend, ids, wanted), all_NV[len(ids) - wanted :], case, f"the last {wanted} positions")
+    _expect(_advance(backend).shape == (0, backend.facts.rows), "no feeds give no rows")
+
+
+def check_joined(backend: Backend, case: ContractCase) -> None:
+    """Slots that read together do not feel each other; rows come in the feeds' order, then in reading order."""
+    for texts in (case.texts[:3], case.texts[2::-1]):
+        slots = [backend.open() for _ in texts]
+        feeds = [Feed(slot, ids, 1 + n) for n, (slot, ids) in enumerate(zip(slots, texts, strict=True))]
+        joined_NV = _advance(backend, *feeds)
+        for slot in slots:
+            backend.close(slot)
+        each = [alone(backend, feed.ids, feed.wanted) for feed in feeds]
+        _same(joined_NV, np.concatenate(each), case, "prompts in one pass and each alone")
+
+
+def check_ragged(backend: Backend, case: ContractCase) -> None:
+    """A prompt may join, and a block be caught up, while other slots read one token."""
+    one, block, prompt = case.texts[:3]
+    slots = [backend.open() for _ in range(3)]
+    _advance(backend, Feed(slots[0], one[:-2]), Feed(slots[1], block[:-4], 0))
+    rows = [
+        _advance(backend, Feed(slots[0], one[-2:-1]), Feed(slots[1], block[-4:-1]), Feed(slots[2], prompt[:-1])),
+        _advance(backend, Feed(slots[2], prompt[-1:]), Feed(slots[1], block[-1:]), Feed(slots[0], one[-1:])),
+    ]
+    for slot in slots:
+        backend.close(slot)
+    each = [alone(backend, ids, 2) for ids in (one, block, prompt)]
+    _same(rows[0], np.stack([row_NV[0] for row_NV in each]), case, "a ragged pass and each alone")
+    _same(rows[1], np.stack([row_NV[1] for row_NV in each[::-1]]), case, "the pass after it and each alone")
+
+
+def check_rewind(backend: Backend, case: ContractCase) -> None:
+    """What is rewound was never read, wherever the cut is, and other slots do not notice."""
+    for text, other in zip(case.texts, case.texts[1:] + case.texts[:1], strict=True):
+        slot, witness = backend.open(), backend.open()
+        _advance(backend, Feed(slot, text, 0), Feed(witness, other[:-1], 0))
+        new = other[: min(len(other) // 2 + 1, 24)]
+        for length in sorted({len(text), len(text) - 1, len(text) // 2, 0}, reverse=True):
+            backend.rewind(slot, length)
+            if length + len(new) <= backend.facts.context:
+                read_NV = _advance(backend, Feed(slot, new, 1))
+                _same(read_NV, alone(backend, (*text[:length], *new)), case, f"read on after a rewind to {length}")
+        last_NV = _advance(backend, Feed(witness, other[-1:]))
+        _same(last_NV, alone(backend, other), case, "a slot beside one that was rewound")
+        backend.close(slot)
+        backend.close(witness)
+
+
+def check_reuse(backend: Backend, case: ContractCase) -> None:
+    """A slot given back leaves no trace, and there are as many slots as the facts say."""
+    ids = case.texts[0]
+    fresh_NV = alone(backend, ids)
+    slots = [backend.open() for _ in range(backend.facts.slots)]
+    _expect(len(set(slots)) == len(slots), "open slots have different names")
+    _raises(RuntimeError, backend.open, "opening more slots than there are")
+    feeds = [Feed(slot, case.texts[n % len(case.texts)]) for n, slot in enumerate(slots)]
+    _advance(backend, *feeds)
+    for slot in slots[::2] + slots[1::2]:
+        backend.close(slot)
+    _same(alone(backend, ids), fresh_NV, case, "a slot that was used before")
+
+
+def check_misuse(backend: Backend, case: ContractCase) -> None:
+    """What breaks the waist's rules raises `ValueError`, and nothing is read."""
+    ids, rows, context = case.texts[0], backend.facts.rows, backend.facts.context
+    slot, closed = backend.open(), backend.open()
+    backend.close(closed)
+    _advance(backend, Feed(slot, ids[:-1], 0))
+    good = Feed(slot, ids[-1:])
+    for feeds, what in (
+        ([Feed(slot, [])], "feeding nothing"),
+        ([Feed(slot, [-1])], "feeding a negative id"),
+        ([Feed(slot, [*ids, rows])], "feeding an id beyond the rows"),
+        ([Feed(slot, ids[:2], 3)], "wanting more rows than tokens"),
+        ([Feed(slot, ids[:2], -1)], "wanting fewer rows than none"),
+        ([good, good], "feeding a slot twice"),
+        ([good, Feed(closed, ids)], "feeding a closed slot"),
+        ([good, Feed(Slot(backend.facts.slots), ids)], "feeding a slot that never was"),
+        ([Feed(slot, [ids[0]] * context)], "feeding beyond the context"),
+    ):
+        _raises(ValueError, lambda feeds=feeds: backend.advance(feeds), what)  # type: ignore[misc]
+    _raises(ValueError, lambda: backend.rewind(slot, len(ids)), "rewinding to what was not read")
+    _raises(ValueError, lambda: backend.rewind(slot, -1), "rewinding to a negative length")
+    _raises(ValueError, lambda: backend.rewind(closed, 0), "rewinding a closed slot")
+    _raises(ValueError, lambda: backend.close(closed), "closing a closed slot")
+    _same(_advance(backend, good), alone(backend, ids), case, "reading on after misuse")
+    backend.close(slot)
+
+
+def check_unload(backend: Backend) -> None:
+    """Unloading twice is unloading once, and an unloaded model is not used by mistake."""
+    backend.unload()
+    backend.unload()
+    _raises(RuntimeError, backend.open, "opening a slot of an unloaded model")
+
+
+BACKEND_CONTRACT: dict[str, Callable[[Backend, ContractCase], None]] = {
+    "block": check_block,
+    "wanted": check_wanted,
+    "joined": check_joined,
+    "ragged": check_ragged,
+    "rewind": check_rewind,
+    "reuse": check_reuse,
+    "misuse": check_misuse,
+}
+"""The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, stands apart."""
+
+
+def _advance(backend: Backend, *feeds: Feed) -> Rows:
+    """Advance and copy the result to the host, after checking its form."""
+    logits_NV: Array = backend.advance(feeds)
+    host_NV = np.array(logits_NV.detach().cpu() if hasattr(logits_NV, "detach") else logits_NV)
+    expected = (sum(feed.wanted for feed in feeds), backend.facts.rows)
+    _expect(host_NV.shape == expected, f"logits have the shape {host_NV.shape}, expected is {expected}")
+    _expect(host_NV.dtype == np.float32, f"logits are {host_NV.dtype}, expected is float32")
+    return host_NV
+
+
+def _same(left_NV: Rows, right_NV: Rows, case: ContractCase, what: str) -> None:
+    _expect(left_NV.shape == right_NV.shape, f"{what}: {left_NV.shape} and {right_NV.shape}")
+    furthest = float(np.abs(left_NV - right_NV).max(initial=0.0))
+    _expect(furthest <= case.tolerance, f"{what} differ by {furthest:.3g}, more than {case.tolerance:.3g}")
+
+
+def _raises(kind: type[Exception], call: Callable[[], object], what: str) -> None:
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError(f"{what} has to raise {kind.__name__}")
+
+
+def _expect(truth: bool, what: str) -> None:
+    if not truth:
+        raise AssertionError(what)
