@@ -108,7 +108,9 @@ def _llama_wheel() -> Iterator[Callable[[], Path]]:
     command = [BASE_PYTHON, str(ROOT / "tools" / "build_llama.py"), str(PYTHON), str(folder)]
     command += [str(VOCABULARIES), _pinned("llama-cpp-python"), str(CONSTRAINTS)]
     with LLAMA_LOG.open("wb") as log:
-        compiling = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        compiling = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, close_fds=False
+        )
 
     def wait() -> Path:
         if compiling.poll() is None:
@@ -183,12 +185,19 @@ def _must(command: list[str]) -> None:
 
 def _run(command: list[str], *, quiet: bool = False) -> int:
     sink = subprocess.DEVNULL if quiet else None
-    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, check=False).returncode
+    finished = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, close_fds=False, check=False)
+    return finished.returncode
 
 
 @contextlib.contextmanager
 def _only_one() -> Iterator[None]:
+    """Hold the lock.
+
+    Its file stays open in pip and the compiler too: if this program is killed and they are not, the
+    next one waits until they are done.
+    """
     with (STATE / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,0 +1,56 @@
+"""The installation's tools: how llama.cpp is compiled, and that the pins are complete."""
+
+from __future__ import annotations
+
+import itertools
+import runpy
+import shlex
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+AMX_SERVER = (
+    "flags : sse4_2 avx avx2 bmi2 fma f16c avx_vnni avx512f avx512cd avx512bw avx512dq avx512vl avx512vbmi "
+    "avx512_vnni avx512_bf16 amx_bf16 amx_tile amx_int8"
+)
+
+
+@pytest.fixture(scope="module")
+def llama_cmake_args() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "tools" / "llama_cmake_args.py"))
+
+
+def processor_args(tool: dict[str, Any], cpuinfo: str) -> list[str]:
+    args: Callable[[set[str]], list[str]] = tool["_processor_args"]
+    return args(tool["_processor_flags"](cpuinfo))
+
+
+def test_amx_is_never_compiled_in_but_everything_else_is(llama_cmake_args: dict[str, Any]) -> None:
+    args = processor_args(llama_cmake_args, AMX_SERVER)
+    assert "-DGGML_NATIVE=OFF" in args
+    assert {arg for arg in args if "AMX" in arg} == {f"-DGGML_AMX_{kind}=OFF" for kind in ("TILE", "INT8", "BF16")}
+    assert {"-DGGML_AVX2=ON", "-DGGML_AVX512=ON", "-DGGML_AVX512_BF16=ON"} <= set(args)
+
+
+def test_a_feature_that_the_processor_lacks_is_off(llama_cmake_args: dict[str, Any]) -> None:
+    args = processor_args(llama_cmake_args, "flags : sse4_2 avx avx2 bmi2 fma f16c avx512f")
+    assert {"-DGGML_AVX2=ON", "-DGGML_AVX512=OFF", "-DGGML_AVX_VNNI=OFF"} <= set(args)
+
+
+def test_the_users_own_arguments_come_last(llama_cmake_args: dict[str, Any]) -> None:
+    args = shlex.split(llama_cmake_args["cmake_args"]({"CMAKE_ARGS": "-DGGML_AVX512=OFF -DGGML_CUDA=ON"}))
+    assert args[-2:] == ["-DGGML_AVX512=OFF", "-DGGML_CUDA=ON"]
+
+
+def test_every_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {requirement.split(">=")[0] for requirement in wanted if not requirement.startswith("unisono")}
+    assert names <= pinned
