@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from unisono.vocab.pieces import (
     read_vocabulary,
     token_bytes,
 )
+from unisono.vocab.plain import encode_plain
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
@@ -36,6 +38,21 @@ def table_of(
         declared_end_ids=declared,
         eos_id=eos,
     )
+
+
+def test_typed_control_tokens_are_cut_where_a_library_takes_them_for_one() -> None:
+    def encode(text: str) -> list[int]:
+        """A library that knows ``<s>`` (1), ``a`` (2) whole, and every other character."""
+        return [1 if part == "<s>" else 2 if part == "a" else ord(part) for part in re.findall("<s>|.", text)]
+
+    def rest(text: str) -> list[int]:
+        return [-1, *encode(text)]
+
+    assert encode_plain("<<s>x<s>", {1: "<s>"}, encode, rest) == [
+        *map(ord, "<<"), -1, *map(ord, "s>x<"), -1, *map(ord, "s>")
+    ]  # fmt: skip
+    assert encode_plain("<s", {1: "<s>"}, encode, rest) == [*map(ord, "<s")]
+    assert encode_plain("xa", {2: "a"}, encode, rest) == [ord("x")]
 
 
 def test_the_byte_level_alphabet_is_that_of_gpt2() -> None:
@@ -179,16 +196,16 @@ def test_a_vocabulary_with_all_bytes_spells_any_bytes(data: bytes, longer: list[
     assert vocabulary.join(ids) == data
 
 
-def test_a_quarter_million_pieces_take_less_than_half_a_second() -> None:
-    words = [f"▁word{number}ĠĊéø" for number in range(262_144)]
-    for scheme in ("sentencepiece", "byte-level"):
-        table = TokenTable(scheme=scheme, family="large", texts=tuple(words), kinds=("normal",) * len(words))
-        seconds = []
-        for _ in range(3):
-            started = time.perf_counter()
-            read_vocabulary(table, ())
-            seconds.append(time.perf_counter() - started)
-        assert min(seconds) < 0.5, scheme
+@pytest.mark.parametrize("scheme", ["sentencepiece", "byte-level"])
+def test_a_quarter_million_pieces_take_less_than_half_a_second(scheme: Scheme) -> None:
+    words = tuple(f"▁Ġword{number}é" for number in range(262_144))
+    table = TokenTable(scheme=scheme, family="large", texts=words, kinds=("normal",) * len(words))
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        read_vocabulary(table, ())
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.5
 
 
 def test_end_ids_come_from_declarations_eos_template_and_names() -> None:

@@ -12,6 +12,7 @@ import tokenizers
 from unisono.backends.hf_native import read_native
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.pieces import BYTE_TOKEN
+from unisono.vocab.plain import encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
 
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
@@ -38,15 +39,27 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode text as it stands in the middle of a text."""
-        return _encode(self._middle, text, controls=False)
+        return encode_plain(text, self._controls, self._encode_middle, self._encode_middle)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
-        return self._opening + _encode(self._whole, text, controls=False)
+        return self._opening + encode_plain(text, self._controls, self._encode_whole, self._encode_middle)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Encode what a chat template wrote."""
         return _encode(self._whole, text, controls=True)
+
+    def _encode_whole(self, text: str) -> list[int]:
+        return _encode(self._whole, text, controls=False)
+
+    def _encode_middle(self, text: str) -> list[int]:
+        return _encode(self._middle, text, controls=False)
+
+    @cached_property
+    def _controls(self) -> dict[int, str]:
+        unknown = _unknown_ids(self._content["model"])
+        kinds = zip(self.table.texts, self.table.kinds, strict=True)
+        return {i: text for i, (text, kind) in enumerate(kinds) if kind == "control" and i not in unknown}
 
     @cached_property
     def _whole(self) -> tokenizers.Tokenizer:
@@ -122,7 +135,7 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], rows
         texts[: len(vocab)] = [text for text, _ in vocab]
     for i, token in added.items():
         texts[i], kinds[i] = token["content"], "control" if token["special"] else "added"
-    for i in (*special_ids, *_unknown_ids(model, ids)):
+    for i in (*special_ids, *_unknown_ids(model)):
         if 0 <= i < length:
             kinds[i] = "control"
     return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
@@ -185,8 +198,11 @@ def _parts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [part for part in found if part.get("type") != "Sequence"]
 
 
-def _unknown_ids(model: Mapping[str, Any], ids: Mapping[str, int]) -> list[int]:
-    unknown = model.get("unk_id") if model.get("unk_id") is not None else ids.get(model.get("unk_token") or "")
+def _unknown_ids(model: Mapping[str, Any]) -> list[int]:
+    if model.get("unk_id") is not None:
+        return [int(model["unk_id"])]
+    vocab = model["vocab"]
+    unknown = vocab.get(model.get("unk_token") or "") if isinstance(vocab, dict) else None
     return [] if unknown is None else [int(unknown)]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
-import re
 import unicodedata
 import weakref
 from functools import cached_property
@@ -14,6 +12,7 @@ import numpy as np
 
 from unisono.backends.gguf_file import GgufFile
 from unisono.errors import ModelCorrupt, ModelUnsupported
+from unisono.vocab.plain import encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 SCHEMES: dict[str, tuple[Scheme, str]] = {
@@ -109,7 +108,6 @@ class LlamaCppTokenizer:
         self.table = read_table(file, bool(library.llama_vocab_get_add_bos(self._vocab)))
         bos = library.llama_vocab_bos(self._vocab)
         self._bos = [bos] if self.table.adds_bos and bos >= 0 else []
-        self._control = frozenset(i for i, kind in enumerate(self.table.kinds) if kind == "control")
         first = self._call(self._representable("a"))[:1]
         self._adds_space = self.table.scheme == "sentencepiece" and any(
             self.table.texts[token].startswith("\u2581") for token in first
@@ -117,11 +115,11 @@ class LlamaCppTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode text as it stands in the middle of a text."""
-        return self._plain(text, middle=True)
+        return encode_plain(text, self._controls, self._middle, self._middle)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a plain text with the BOS and the leading space that the vocabulary adds."""
-        return self._bos + self._plain(text, middle=False)
+        return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Encode what a chat template wrote, as llama.cpp's own chat does: where a SentencePiece
@@ -129,31 +127,27 @@ class LlamaCppTokenizer:
         """
         return self._call(self._representable(text), special=True)
 
-    def _plain(self, text: str, middle: bool) -> list[int]:
-        """Encode text in which nothing is a control token."""
-        ids = self._middle(text) if middle else self._call(self._representable(text))
-        spelled = self._control.intersection(ids) - {self._unknown}
-        if not spelled:
-            return ids
-        # llama.cpp takes some control tokens out of plain text all the same, because it has declared
-        # them user-defined by their name (gpt-oss's <|channel|>): cut each after its first character.
-        names = "|".join(re.escape(self.table.texts[token]) for token in spelled)
-        cuts = [match.start() + 1 for match in re.finditer(f"(?={names})", text)]
-        if not cuts or cuts == [len(text)]:
-            return [token for token in ids if token not in spelled]
-        bounds = [0, *cuts, len(text)]
-        parts = [text[start:end] for start, end in itertools.pairwise(bounds) if start < end]
-        return self._plain(parts[0], middle) + [token for part in parts[1:] for token in self._plain(part, True)]
+    @cached_property
+    def _controls(self) -> dict[int, str]:
+        return {
+            token: text
+            for token, (text, kind) in enumerate(zip(self.table.texts, self.table.kinds, strict=True))
+            if kind == "control" and token != self._unknown
+        }
+
+    def _whole(self, text: str) -> list[int]:
+        """Encode with the leading space, if one is added."""
+        return self._call(self._representable(text))
 
     def _middle(self, text: str) -> list[int]:
         """Encode without the leading space: put a character before it that merges with nothing,
         and take its ids away again.
         """
         if not self._adds_space or self._probe is None:
-            return self._call(self._representable(text))
+            return self._whole(text)
         before = self._call(self._probe.encode())
         ids = self._call(self._representable(self._probe + text))
-        return ids[len(before) :] if ids[: len(before)] == before else self._call(self._representable(text))
+        return ids[len(before) :] if ids[: len(before)] == before else self._whole(text)
 
     @cached_property
     def _probe(self) -> str | None:
