@@ -178,13 +178,17 @@ class TransformersLoader:
         return model.eval()
 
     def _generation_ends(self) -> list[int]:
-        """Every id that the model's files say ends a text."""
-        try:
-            declared = library.GenerationConfig.from_pretrained(
-                self.request.source.location, revision=self.options.revision or "main"
-            ).eos_token_id
-        except OSError:  # most base models have no such file
-            declared = getattr(self._text, "eos_token_id", None)
+        """Every id that the model's files say ends a text. What the class of a configuration assumes
+        where its file is silent (Llama's: 2) is nobody's word on this vocabulary and does not count.
+        """
+        location = self.request.source.location
+        declared = None
+        with contextlib.suppress(OSError):  # most base models have no such file
+            generation = library.GenerationConfig.from_pretrained(location, revision=self.options.revision or "main")
+            declared = generation.eos_token_id
+        if declared is None:
+            stated, _ = library.PreTrainedConfig.get_config_dict(location, **self._hub_options)
+            declared = (stated.get("text_config") or stated).get("eos_token_id")
         return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
 
     def _read_gguf_config(self) -> dict[str, Any]:
