@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from dataclasses import dataclass
 
 from unisono.types import Message
@@ -10,7 +12,7 @@ from unisono.vocab.template import ChatTemplate, TemplateFailure
 from unisono.vocab.tokenizer import Tokenizer
 
 _QUESTION = Message(role="user", content="Hi")
-_REPLY = "Hello"
+_REPLIES = ("Hello", "Yes", "The", "I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +26,35 @@ class AnswerForm:
 
 
 def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> AnswerForm:
-    """Render a short conversation with a known reply and look at the tokens around it.
+    """Render short conversations with known replies and look at the tokens around each reply.
 
-    A template that refuses the conversation, or does not show the reply, tells nothing; neither does
-    one that does not write replies at all.
+    A template that refuses the conversation, or does not write replies at all, tells nothing.
     """
+    forms = [] if template is None else [_probe(template, tokenizer, reply) for reply in _REPLIES]
+    return AnswerForm(
+        leading_space=any(form.leading_space for form in forms),
+        turn_end_ids=tuple(sorted({token for form in forms for token in form.turn_end_ids})),
+    )
+
+
+def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
-    if template is None:
-        return unknown
-    reply = Message(role="assistant", content=_REPLY)
+    answer = Message(role="assistant", content=reply)
     try:
         opening = template.render([_QUESTION])
-        whole = template.render([_QUESTION, reply], add_generation_prompt=False)
+        whole = template.render([_QUESTION, answer], add_generation_prompt=False)
     except TemplateFailure:
         return unknown
-    pieces = [(i, _bytes_of(tokenizer, i)) for i in tokenizer.encode_rendered(whole)]
-    start, end = _place_of_reply([piece for _, piece in pieces])
-    if start is None:
+    ids = tokenizer.encode_rendered(whole)
+    pieces = [_bytes_of(tokenizer, token) for token in ids]
+    span = _span_of(reply.encode(), pieces)
+    if span is None:
         return unknown
-    first = pieces[start][1] or b""
+    begin, behind = span
+    starts_with_space = (pieces[begin] or b"").startswith(b" ")
     return AnswerForm(
-        leading_space=first.startswith(b" ") and whole.startswith(opening) and not opening.endswith(" "),
-        turn_end_ids=_turn_end(tokenizer, pieces[end:]),
+        leading_space=starts_with_space and whole.startswith(opening) and not opening.endswith(" "),
+        turn_end_ids=_turn_end(tokenizer, list(zip(ids, pieces, strict=True))[behind:]),
     )
 
 
@@ -54,22 +63,13 @@ def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes | None:
     return token_bytes(table.texts[token], table.kinds[token], table.scheme)
 
 
-def _place_of_reply(pieces: list[bytes | None]) -> tuple[int | None, int]:
-    """The index of the piece in which the last occurrence of the reply begins, and the one after its end."""
-    parts = [piece or b"" for piece in pieces]
-    text = b"".join(parts)
-    begin = text.rfind(_REPLY.encode())
+def _span_of(reply: bytes, pieces: list[bytes | None]) -> tuple[int, int] | None:
+    """The index of the piece in which the last occurrence of the reply begins, and of the one behind it."""
+    edges = list(itertools.accumulate((len(piece or b"") for piece in pieces), initial=0))
+    begin = b"".join(piece or b"" for piece in pieces).rfind(reply)
     if begin < 0:
-        return None, 0
-    finish = begin + len(_REPLY.encode())
-    start, position = 0, 0
-    for index, part in enumerate(parts):
-        if position <= begin < position + len(part):
-            start = index
-        position += len(part)
-        if position >= finish:
-            return start, index + 1
-    return None, 0
+        return None
+    return bisect.bisect_right(edges, begin) - 1, bisect.bisect_left(edges, begin + len(reply))
 
 
 def _turn_end(tokenizer: Tokenizer, rest: list[tuple[int, bytes | None]]) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ def write_union(path: Path, union: UnionVocabulary) -> None:
 def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | None:
     """Read a union's file; ``None`` when it is absent, damaged, or of other members."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             ends = np.cumsum(arrays["left_out_length"])
             pieces = arrays["left_out"].tobytes()
             union = UnionVocabulary(
