@@ -26,7 +26,7 @@ demo:
 	@$(INSTALL)
 	@echo 'SmolLM2 and Gemma 3, two models with different tokenizers, now write one answer together.'
 	@echo 'Question: $(QUESTION)'
-	@.venv/bin/unisono run examples/duo.yaml '$(QUESTION)'
+	@.venv/bin/unisono run examples/duo.yaml --stop 'Question:' '$(QUESTION)'
 
 test:
 	@$(INSTALL) tests
