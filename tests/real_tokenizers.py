@@ -6,6 +6,7 @@ at is not known to be right.
 
 from __future__ import annotations
 
+import atexit
 import base64
 import functools
 import importlib.util
@@ -93,6 +94,7 @@ def real(backend: str, name: str) -> RealTokenizer:
 def hub_folder(name: str) -> Path:
     """A folder as it lies on a hub, made of what a package carries."""
     folder = Path(tempfile.mkdtemp(prefix=f"unisono-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     config["eos_token_id"] = EOS_IDS[name]
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
