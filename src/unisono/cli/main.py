@@ -32,16 +32,21 @@ app.command()(bench)
 app.command()(models)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"unisono {version('unisono')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Accept what stands before the verb."""
-    if version:
-        from importlib.metadata import version as installed_version
-
-        print(f"unisono {installed_version('unisono')}")
-        raise typer.Exit
 
 
 def main() -> None:

@@ -176,20 +176,22 @@ def _already_done(job: PromptsJob) -> set[str]:
 
 
 def _kept_records(path: Path) -> Iterator[dict[str, Any]]:
+    kept = 0
     with path.open("r+b") as file:
-        kept = 0
-        for line in file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
             try:
                 record = json.loads(line)
             except ValueError:
                 record = None
-            if not isinstance(record, dict) or not line.endswith(b"\n"):
-                break
+            if not isinstance(record, dict):
+                raise SpecError(
+                    f"{str(path)!r} is not the output of a run: line {number} is not a JSON object",
+                    hint="check the name of the file; nothing in it was changed",
+                )
             kept += len(line)
             yield record
-        rest = path.stat().st_size - kept
-        if rest and b"\n" in path.read_bytes()[kept:-1]:
-            raise SpecError(f"{str(path)!r} is not the output of a run: a line in its middle is not a JSON object")
         file.truncate(kept)
 
 
