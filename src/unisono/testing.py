@@ -48,6 +48,7 @@ __all__ = [
     "register_fake",
     "scripted_rule",
     "sentencepiece_table",
+    "total_variation",
 ]
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
@@ -77,8 +78,9 @@ class ContractCase:
     """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with
     sliding-window layers one has to be longer than its window."""
     tolerance: float
-    """How far two logits may differ that ought to be equal. 0 where the sums are made in one order
-    only; real kernels choose theirs by the shape of a batch."""
+    """How far two distributions that ought to be equal may be apart, as their total variation: half
+    the sum of all differences, from 0 to 1. It is 0 where sums are made in one order only; real
+    kernels choose theirs by the shape of a batch."""
 
 
 def check_backend_contract(backend: Backend, case: ContractCase) -> None:
@@ -242,8 +244,18 @@ def _advance(backend: Backend, *feeds: Feed) -> Rows:
 
 def _same(left_NV: Rows, right_NV: Rows, case: ContractCase, what: str) -> None:
     _expect(left_NV.shape == right_NV.shape, f"{what}: {left_NV.shape} and {right_NV.shape}")
-    furthest = float(np.abs(left_NV - right_NV).max(initial=0.0))
-    _expect(furthest <= case.tolerance, f"{what} differ by {furthest:.3g}, more than {case.tolerance:.3g}")
+    apart = max(
+        (total_variation(left_V, right_V) for left_V, right_V in zip(left_NV, right_NV, strict=True)), default=0
+    )
+    _expect(apart <= case.tolerance, f"{what} are {apart:.3g} apart, more than {case.tolerance:.3g}")
+
+
+def total_variation(left_V: Rows, right_V: Rows) -> float:
+    """The distance between the distributions of two rows of logits: 0 for equal ones, at most 1."""
+    if np.array_equal(left_V, right_V):
+        return 0.0
+    left, right = (np.exp(row_V - row_V.max(), dtype=np.float64) for row_V in (left_V, right_V))
+    return float(0.5 * np.abs(left / left.sum() - right / right.sum()).sum())
 
 
 def _raises(kind: type[Exception], call: Callable[[], object], what: str) -> None:

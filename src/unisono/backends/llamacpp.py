@@ -21,15 +21,14 @@ from unisono.backends.gguf_file import GgufFile, read_gguf
 from unisono.backends.llamacpp_facts import cache_bytes_a_token, refuse_other_models, trained_context, unsupported
 from unisono.backends.llamacpp_model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp_options import CACHE_TYPES, choose_device, physical_cores, read_options
-from unisono.backends.llamacpp_vocab import LlamaCppTokenizer
+from unisono.backends.llamacpp_vocab import LlamaCppTokenizer, read_table
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
 """Tokens a slot holds when the spec does not say: a cache for the whole trained context can need
 more memory than the weights."""
 
-_CACHE_STEP = 256
-"""llama.cpp makes a slot's cache of a multiple of this many tokens."""
+_CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
 
 _log: deque[tuple[int, str]] = deque(maxlen=400)
 _ERROR = 4
@@ -117,6 +116,7 @@ class LlamaCppLoader:
     def _tokenizer(self) -> LlamaCppTokenizer:
         with self._named():
             file = self._file
+            table = read_table(file)  # first: some vocabularies that it refuses end the process in llama.cpp
             params = library.llama_model_default_params()
             params.vocab_only = True
             model = _load(file.path, params)
@@ -125,7 +125,7 @@ class LlamaCppLoader:
             except ModelError:
                 library.llama_model_free(model)
                 raise
-            return LlamaCppTokenizer(library, model, file)
+            return LlamaCppTokenizer(library, model, table)
 
     @property
     def _slot_context(self) -> int:

@@ -6,6 +6,9 @@ from unisono.backends.gguf_file import GgufFile
 from unisono.backends.llamacpp_options import CACHE_TYPES, Options
 from unisono.errors import ModelUnsupported
 
+_MOST_LAYERS = 512
+"""LLAMA_MAX_LAYERS; llama.cpp ends the process where a file declares more, or none."""
+
 
 def refuse_other_models(file: GgufFile) -> None:
     """Refuse files that hold something else than the weights of a language model.
@@ -22,6 +25,8 @@ def refuse_other_models(file: GgufFile) -> None:
         raise unsupported(file, "it has no tokenizer")
     if file.metadata.get(f"{architecture}.attention.causal") is False or file.number(f"{architecture}.pooling_type"):
         raise unsupported(file, "it makes embeddings, not text")
+    if not 0 < (file.number(f"{architecture}.block_count") or 0) <= _MOST_LAYERS:
+        raise unsupported(file, "it does not say how many layers it has")
 
 
 def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:

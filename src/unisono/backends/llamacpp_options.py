@@ -32,7 +32,9 @@ class Options:
 
     gpu_layers: int | None = None
     """Layers on the GPU; ``None`` for all of them, where there is one."""
-    flash_attention: bool | Literal["auto"] = False
+    flash_attention: bool | Literal["auto"] = "auto"
+    """``auto`` is llama.cpp's own choice: on, where the device and the cache allow it. On a CPU a slot then
+    gives the same numbers alone and among others, as far as the formats of the weights allow."""
     batch_tokens: int = 512
     """Tokens computed in one go; longer prompts go in one after the other."""
     cache_dtype: str = "f16"

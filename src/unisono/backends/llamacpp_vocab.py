@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import unicodedata
 import weakref
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -33,8 +34,8 @@ _KINDS: dict[int, Kind] = {1: "normal", 2: "control", 3: "control", 4: "added", 
 _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
-def read_table(file: GgufFile, adds_bos: bool) -> TokenTable:
-    """Read the token table of a GGUF file.
+def read_table(file: GgufFile) -> TokenTable:
+    """Read the token table of a GGUF file, all but whether BOS is added, which llama.cpp decides.
 
     The kinds are those the file declares. llama.cpp changes some by the token's name when it loads
     a vocabulary (Gemma's ``</s>``, an HTML tag there, becomes a control token); the Hugging Face
@@ -65,7 +66,6 @@ def read_table(file: GgufFile, adds_bos: bool) -> TokenTable:
         declared_end_ids=tuple(sorted({end for end in ends if end is not None and end < len(texts)})),
         bos_id=_known(file, "bos", len(texts)),
         eos_id=_known(file, "eos", len(texts)),
-        adds_bos=adds_bos,
         chat_template=file.text("tokenizer.chat_template"),
         special_texts={
             name: texts[token]
@@ -100,12 +100,12 @@ def _known(file: GgufFile, name: str, tokens: int) -> int | None:
 class LlamaCppTokenizer:
     """Encodes with llama.cpp's own tokenizer, through a model of which only the vocabulary is loaded."""
 
-    def __init__(self, library: Any, model: int, file: GgufFile) -> None:
+    def __init__(self, library: Any, model: int, table: TokenTable) -> None:
         """Take over ``model``, a handle of llama.cpp; it is freed with this object."""
         self._free = weakref.finalize(self, library.llama_model_free, model)
         self._library = library
         self._vocab = library.llama_model_get_vocab(model)
-        self.table = read_table(file, bool(library.llama_vocab_get_add_bos(self._vocab)))
+        self.table = replace(table, adds_bos=bool(library.llama_vocab_get_add_bos(self._vocab)))
         bos = library.llama_vocab_bos(self._vocab)
         self._bos = [bos] if self.table.adds_bos and bos >= 0 else []
         first = self._call(self._representable("a"))[:1]
