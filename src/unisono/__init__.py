@@ -11,28 +11,28 @@ Example::
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import importlib
+from typing import TYPE_CHECKING
 
-from unisono.diagnosis import Diagnosis, diagnose
-from unisono.ensemble import Ensemble, Request, Stream
-from unisono.errors import (
-    BackendMissing,
-    CacheError,
-    DeviceError,
-    ModelCorrupt,
-    ModelError,
-    ModelNotFound,
-    ModelUnsupported,
-    PromptError,
-    SpecError,
-    UnisonoError,
-    VocabularyError,
-)
-from unisono.measure import Benchmark, measure
-from unisono.spec import EnsembleSpec, MemberSpec, load_spec
-from unisono.types import Finish, Generation, Limits, Message, Prompt, Seconds, StepRecord, Usage
-
-__version__ = version("unisono")
+if TYPE_CHECKING:
+    from unisono.benchmark import Benchmark, measure
+    from unisono.diagnosis import Diagnosis, diagnose
+    from unisono.ensemble import Ensemble, Request, Stream
+    from unisono.errors import (
+        BackendMissing,
+        CacheError,
+        DeviceError,
+        ModelCorrupt,
+        ModelError,
+        ModelNotFound,
+        ModelUnsupported,
+        PromptError,
+        SpecError,
+        UnisonoError,
+        VocabularyError,
+    )
+    from unisono.spec import EnsembleSpec, MemberSpec, load_spec
+    from unisono.types import Finish, Generation, Limits, Message, Prompt, Seconds, StepRecord, Usage
 
 __all__ = [
     "BackendMissing",
@@ -65,3 +65,24 @@ __all__ = [
     "load_spec",
     "measure",
 ]
+
+_MODULES = ("benchmark", "diagnosis", "ensemble", "errors", "spec", "types")
+"""Where the public names live. They are imported when first used: the command line's help needs none."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("unisono")
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(importlib.import_module(f"unisono.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'unisono' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

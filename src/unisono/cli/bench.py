@@ -11,7 +11,7 @@ import typer
 from unisono.cli.console import counting, loading_report
 
 if TYPE_CHECKING:
-    from unisono.measure import Benchmark, Figure
+    from unisono.benchmark import Benchmark, Figure
 
 
 def bench(
@@ -23,8 +23,8 @@ def bench(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Time each member alone and the ensemble, in turn, through the same loaded models."""
+    from unisono.benchmark import measure
     from unisono.build import prepare
-    from unisono.measure import measure
     from unisono.spec import load_spec
 
     with loading_report(quiet=quiet) as report:
