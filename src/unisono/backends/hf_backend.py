@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from unisono.backends.base import Array, BackendFacts, Feed, Slot
@@ -26,6 +27,10 @@ class Forward(Protocol):
         """Join logits ``[n, V]`` into one float32 array."""
         ...
 
+    def inference(self) -> AbstractContextManager[Any]:
+        """Within it, the cache's tensors may be written."""
+        ...
+
     def unload(self) -> None:
         """Free the model."""
         ...
@@ -43,6 +48,7 @@ class RowBackend:
         self._opened = 0
 
     def open(self) -> Slot:
+        self._loaded()
         if len(self._slots) >= self.facts.slots:
             raise RuntimeError(f"all {self.facts.slots} slots are open")
         slot = Slot(self._opened)
@@ -53,7 +59,8 @@ class RowBackend:
 
     def close(self, slot: Slot) -> None:
         row = self._row(slot)
-        moved = self._slots[self._pool.drop(row)]
+        with self._loaded().inference():
+            moved = self._slots[self._pool.drop(row)]
         self._slots[row] = moved
         self._slots.pop()
         self._rows[moved] = row

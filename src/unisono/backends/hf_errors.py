@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from collections.abc import Iterator
 
 from unisono.errors import BackendMissing, DeviceError, ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError
@@ -26,6 +27,9 @@ HUB_WORDS = (
 )
 DAMAGE = {"SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"}
 DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch", "invalid header", "corrupt")
+
+CUT_SHORT = (ValueError, IndexError)
+"""What reading a GGUF file raises where its tensors end too early."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -74,6 +78,8 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
     lower = said.lower()
     if chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
         return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
+    if where.endswith(".gguf") and isinstance(error, (*CUT_SHORT, struct.error)) and "not supported" not in lower:
+        return ModelCorrupt(f"{who} is damaged or cut short: {short}", hint="download it again")
     if chain & NOT_THERE or (isinstance(error, OSError) and any(words in lower for words in HUB_WORDS)):
         return ModelNotFound(
             f"{who}: {where!r} is neither in the local cache nor can it be fetched from the hub ({short})",
@@ -88,7 +94,10 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
         return BackendMissing(f"{who} needs another library: {short}", hint="pip install what it names")
     if isinstance(error, json.JSONDecodeError):
         return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
-    hint = "use the file through llama.cpp: `backend: llamacpp`" if where.endswith(".gguf") else None
+    if where.endswith(".gguf"):
+        hint = "use the file through llama.cpp: `backend: llamacpp`"
+    else:
+        hint = "update transformers, or use a model that it can load"
     return ModelUnsupported(f"{who} cannot be loaded by transformers: {type(error).__name__}: {short}", hint=hint)
 
 

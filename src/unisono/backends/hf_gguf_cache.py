@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,7 @@ class Conversion:
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, its table read from the file itself."""
-        begins = adds_bos(self.file)
-        table = read_table(self.file, begins)
+        table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
 
         def build(target: Path) -> None:
             target.write_text(json.dumps(gguf_tokenizer_json(self.file, table), ensure_ascii=False), "utf-8")
@@ -51,7 +51,7 @@ class Conversion:
         content = json.loads(
             file_once(self._entry("tokenizer.json"), build, self._what("tokenizer")).read_text("utf-8")
         )
-        return JsonTokenizer(table, content, [table.bos_id] if begins and table.bos_id is not None else [])
+        return JsonTokenizer(table, content, [table.bos_id] if table.adds_bos and table.bos_id is not None else [])
 
     def config(self) -> dict[str, Any]:
         """The model's configuration, as a ``config.json`` holds it."""
@@ -59,6 +59,7 @@ class Conversion:
         def build(target: Path) -> None:
             target.write_text(json.dumps(self._read_config()), "utf-8")
 
+        assert self.file  # tells damage better than the library does
         content: dict[str, Any] = json.loads(
             file_once(self._entry("config.json"), build, self._what("configuration")).read_text("utf-8")
         )

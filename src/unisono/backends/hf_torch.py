@@ -115,19 +115,23 @@ class RowForward:
                 inputs["attention_mask"] = self._masks(positions_BT)
         if self._keeps:
             inputs["logits_to_keep"] = keep
-        with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
+        with self.inference(), out_of_memory_told(self._who, self.device_name):
             logits = self._model(**inputs, past_key_values=self._cache, use_cache=True).logits
         return logits[:, -keep:]
 
     def finish(self, parts: Sequence[torch.Tensor]) -> Array:
         """Join logits into one array: numpy's on the host, torch's elsewhere."""
-        with torch.inference_mode():
+        with self.inference():
             if not parts:
                 joined = torch.zeros((0, self.rows), device=self.device)
             else:
                 joined = parts[0] if len(parts) == 1 else torch.cat(list(parts))
             joined = joined.float()
         return joined.numpy() if joined.device.type == "cpu" else joined
+
+    def inference(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it, the cache's tensors may be written: they were made without gradients."""
+        return torch.inference_mode()
 
     def unload(self) -> None:
         """Free the model and its cache."""

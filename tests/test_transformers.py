@@ -1,0 +1,312 @@
+"""The transformers backend: exact rewinding, unequal rows, what it refuses, and `generate()` as the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E402
+from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.hf_backend import RowBackend  # noqa: E402
+from unisono.backends.hf_cache import plan_passes  # noqa: E402
+from unisono.backends.transformers import TransformersLoader  # noqa: E402
+from unisono.demo import demo_path  # noqa: E402
+from unisono.errors import (  # noqa: E402
+    DeviceError,
+    ModelCorrupt,
+    ModelNotFound,
+    ModelUnsupported,
+    SpecError,
+    UnisonoError,
+)
+from unisono.testing import ContractCase, check_backend_contract  # noqa: E402
+
+RNG = np.random.default_rng(3)
+TEXTS = tuple(tuple(int(i) for i in RNG.integers(0, 256, length)) for length in (11, 23, 7, 40))
+"""Longer than the sliding window of 8."""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    saved: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in saved:
+            saved[name] = save_tiny(tmp_path_factory.mktemp(name), name)
+        return saved[name]
+
+    return folder
+
+
+def request_of(place: object, kind: Any = "folder", **keys: Any) -> LoadRequest:
+    return LoadRequest(name="tiny", source=ModelSource(kind, str(place)), **{"slots": 4, "device": "cpu", **keys})
+
+
+def load(place: object, kind: Any = "folder", **keys: Any) -> RowBackend:
+    return TransformersLoader(request_of(place, kind, **keys)).load(lambda fraction, words: None)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_every_kind_of_attention_keeps_the_contract(tiny: Callable[[str], Path], name: str, attention: str) -> None:
+    options = {} if name == "bloom" else {"attention": attention}
+    check_backend_contract(load(tiny(name), options=options), ContractCase(TEXTS, tolerance=2e-5))
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_greedy_ids_are_those_of_generate(tiny: Callable[[str], Path], name: str) -> None:
+    backend = load(tiny(name))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny(name), dtype=torch.float32).eval()
+    for text in TEXTS:
+        assert greedy(backend, text, 20) == generated(model, text, 20)
+
+
+def greedy(backend: RowBackend, ids: Any, count: int) -> list[int]:
+    slot, found = backend.open(), []
+    logits_NV = backend.advance([Feed(slot, ids)])
+    for _ in range(count):
+        found.append(int(logits_NV[0].argmax()))
+        logits_NV = backend.advance([Feed(slot, found[-1:])])
+    backend.close(slot)
+    return found
+
+
+def generated(model: Any, ids: Any, count: int) -> list[int]:
+    """What `generate` gives, going on after an END as `greedy` does."""
+    model.generation_config.eos_token_id = None
+    ids_BT = torch.tensor([list(ids)])
+    whole = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=count, do_sample=False)
+    return [int(i) for i in whole[0, len(ids) :]]
+
+
+def test_a_failing_pass_leaves_the_slots_as_they_were(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, other = load(tiny("gemma3")), load(tiny("gemma3"))
+    slot, same = backend.open(), other.open()
+    for each, its in ((backend, slot), (other, same)):
+        each.advance([Feed(its, TEXTS[0])])
+    model = backend._forward._model  # type: ignore[union-attr]
+    with monkeypatch.context() as patch:
+        patch.setattr(model.lm_head, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+        with pytest.raises(DeviceError, match=r"member 'tiny'.*more memory"):
+            backend.advance([Feed(slot, [1, 2, 3])])
+    np.testing.assert_array_equal(backend.advance([Feed(slot, [9])]), other.advance([Feed(same, [9])]))
+
+
+def test_bad_feeds_are_refused_before_anything_is_computed(tiny: Callable[[str], Path]) -> None:
+    backend = load(tiny("llama"), context=16)
+    slot, closed = backend.open(), backend.open()
+    backend.close(closed)
+    for feeds in (
+        [Feed(slot, [])],
+        [Feed(slot, [ROWS])],
+        [Feed(slot, [-1])],
+        [Feed(slot, [1], wanted=2)],
+        [Feed(slot, [1] * 17)],
+        [Feed(slot, [1]), Feed(slot, [2])],
+        [Feed(closed, [1])],
+    ):
+        with pytest.raises(ValueError, match=r".+"):
+            backend.advance(feeds)
+    with pytest.raises(ValueError, match="cannot be rewound"):
+        backend.rewind(slot, 1)
+
+
+def test_similar_feeds_share_a_pass_and_a_prompt_has_its_own() -> None:
+    assert plan_passes([1, 1, 300, 3, 1], slack=16) == [[2], [3, 0, 1, 4]]
+    assert plan_passes([5, 5], slack=0) == [[0, 1]]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "auto"])
+def test_a_dtype_is_what_the_model_computes_in_and_logits_are_float32(tiny: Callable[[str], Path], dtype: str) -> None:
+    loader = TransformersLoader(request_of(tiny("llama"), dtype=dtype))
+    assert loader.facts().dtype == ("float32" if dtype == "auto" else dtype)
+    backend = loader.load(lambda fraction, words: None)
+    assert backend.advance([Feed(backend.open(), [1, 2])]).dtype == np.float32
+
+
+def test_facts_need_no_weights_and_are_right(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_bytes((tiny("gemma3") / name).read_bytes())
+    facts = TransformersLoader(request_of(folder, context=100)).facts()
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny("gemma3"))
+    assert facts.parameters == sum(each.numel() for each in model.parameters())
+    assert (facts.rows, facts.context, facts.trained_context, facts.device) == (ROWS, 100, 128, "cpu")
+    assert facts.cache_bytes == 4 * 100 * 3 * 2 * 2 * 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"dtype": "int8"}, "int8"),
+        ({"device": "gpu"}, "'gpu'"),
+        ({"context": 0}, "context"),
+        ({"threads": 0}, "threads"),
+        ({"options": {"attention": "flash_attention_2"}}, "flash_attention_2"),
+        ({"options": {"attentoin": "sdpa"}}, "did you mean 'attention'"),
+        ({"options": {"allow_pickle": "yes"}}, "allow_pickle"),
+        ({"options": {"revision": 3}}, "revision"),
+        ({"options": {"device_map": 3}}, "device_map"),
+        ({"options": {"device_map": "auto"}}, "both a device"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_choices(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words) as caught:
+        TransformersLoader(request_of(tmp_path, **keys))
+    assert "'tiny'" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="cuda:77") as caught:
+        TransformersLoader(request_of(tmp_path, device="cuda:77"))
+    assert "cpu" in str(caught.value.hint)
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    loader = TransformersLoader(request_of("nobody/no-such-model", "hub", options={"local_files_only": True}))
+    for act in (loader.tokenizer, loader.facts, lambda: loader.load(lambda fraction, words: None)):
+        with pytest.raises(ModelNotFound, match="no-such-model") as caught:
+            act()
+        assert "folder" in str(caught.value.hint)
+
+
+def copied(source: Path, target: Path) -> Path:
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+DAMAGES: list[tuple[Callable[[Path], object], type[UnisonoError], str]] = [
+    (lambda folder: (folder / "config.json").unlink(), ModelNotFound, "config.json"),
+    (lambda folder: (folder / "config.json").write_text("{"), ModelCorrupt, "JSON"),
+    (lambda folder: (folder / "config.json").write_text("[]"), ModelCorrupt, "JSON object"),
+    (lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'), ModelUnsupported, "nonsense"),
+    (lambda folder: (folder / "tokenizer.json").unlink(), ModelNotFound, "tokenizer"),
+    (lambda folder: (folder / "model.safetensors").unlink(), ModelNotFound, "no weights"),
+    (lambda folder: cut(folder / "model.safetensors"), ModelCorrupt, "cut short"),
+    (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), ModelCorrupt, "damaged"),
+    (pickled, ModelUnsupported, "pickled"),
+]
+
+
+@pytest.mark.parametrize(("damage", "error", "words"), DAMAGES, ids=[words for *_, words in DAMAGES])
+def test_a_damaged_folder_is_told_as_what_it_is(
+    tiny: Callable[[str], Path], tmp_path: Path, damage: Callable[[Path], object], error: type[UnisonoError], words: str
+) -> None:
+    folder = copied(tiny("llama"), tmp_path / "copy")
+    damage(folder)
+    with pytest.raises(error, match=words) as caught:
+        load(folder)
+    assert caught.value.hint
+
+
+def test_missing_weights_are_told(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    import safetensors.torch
+
+    folder = copied(tiny("llama"), tmp_path / "copy")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelCorrupt, match=r"layers\.1\.mlp\.up_proj"):
+        load(folder)
+
+
+def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="no folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_models_that_do_not_write_text_token_by_token_are_refused(tmp_path: Path) -> None:
+    small = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=ROWS, **small))
+    encoder_decoder = transformers.T5Config(vocab_size=ROWS, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
+    mamba = transformers.MambaConfig(vocab_size=ROWS, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with_state = transformers.Qwen3NextConfig(**{**COMMON, "num_hidden_layers": 4})
+    vision = transformers.ViTConfig(**small)
+    for name, thing, words in (
+        ("bert", bert, "BertForMaskedLM"),
+        ("t5", encoder_decoder, "encoder-decoder"),
+        ("mamba", mamba, "cannot be rewound"),
+        ("qwen3-next", with_state, "linear_attention"),
+        ("vit", vision, "not a causal language model"),
+    ):
+        folder = tmp_path / name
+        if isinstance(thing, transformers.PreTrainedModel):
+            save_model(folder, thing)
+        else:
+            thing.save_pretrained(folder)
+            (folder / "tokenizer.json").write_text("{}")
+        with pytest.raises(ModelUnsupported, match=words):
+            TransformersLoader(request_of(folder)).facts()
+
+
+@pytest.mark.parametrize("size", [3, 100, 5_000_000])
+def test_a_gguf_file_cut_short_is_corrupt(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(demo_path("smollm2-135m-instruct").read_bytes()[:size])
+    with pytest.raises(ModelCorrupt):
+        load(path, "gguf")
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_no_room_for_a_conversion_is_told_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unisono.backends import hf_gguf_cache
+
+    loader = TransformersLoader(request_of(demo_path("smollm2-135m-instruct"), "gguf", dtype="float16"))
+    assert loader.gguf is not None
+    config = loader._config
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hf_gguf_cache, "SPARE_BYTES", 10**18)
+    with pytest.raises(UnisonoError, match="free"):
+        loader.gguf.weights(config, "float16", lambda fraction, words: None)
+
+
+def test_ctrl_c_while_converting_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = TransformersLoader(request_of(demo_path("smollm2-135m-instruct"), "gguf"))
+    config = loader._config
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+
+    def interrupted(fraction: float, words: str) -> None:
+        if words == "converting the weights":
+            raise KeyboardInterrupt
+
+    assert loader.gguf is not None
+    with pytest.raises(KeyboardInterrupt):
+        loader.gguf.weights(config, "float32", interrupted)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"]
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma3-270m"])
+def test_a_converted_demo_model_gives_what_generate_gives(name: str) -> None:
+    loader = TransformersLoader(request_of(demo_path(name), "gguf", context=1024))
+    tokenizer, backend = loader.tokenizer(), loader.load(lambda fraction, words: None)
+    assert backend.facts.rows == loader.facts().rows
+    model = backend._forward._model  # type: ignore[union-attr]
+    for text in ("The capital of France is", "def fibonacci(n):\n", "今日はとても", "Der schnelle braune"):
+        ids = tokenizer.encode_prompt(text)
+        assert greedy(backend, ids, 12) == generated(model, ids, 12)
+    backend.unload()
