@@ -65,12 +65,16 @@ class Backend(Protocol):
         Returns ``logits_NV``, float32: the wanted positions of the first feed in reading order, then
         those of the second, and so on; N may be 0. Valid until the next call on this backend.
         A slot is fed at most once a call and never beyond `facts.context`: the caller counts.
+
+        Raises `ValueError` when the feeds break these rules, before anything is computed, and
+        `RuntimeError` after `unload`; this holds for all methods.
         """
         ...
 
     def rewind(self, slot: Slot, length: int) -> None:
         """Forget all but the first ``length`` tokens of a slot, exactly: what is read next gives the
-        same distributions as if the rest had never been read."""
+        same distributions as if the rest had never been read.
+        """
         ...
 
     def close(self, slot: Slot) -> None:
