@@ -184,7 +184,11 @@ class TransformersLoader:
         location = self.request.source.location
         declared = None
         with contextlib.suppress(OSError):  # most base models have no such file
-            generation = library.GenerationConfig.from_pretrained(location, revision=self.options.revision or "main")
+            generation = library.GenerationConfig.from_pretrained(
+                location,
+                revision=self.options.revision or "main",
+                local_files_only=self.options.local_files_only,
+            )
             declared = generation.eos_token_id
         if declared is None:
             stated, _ = library.PreTrainedConfig.get_config_dict(location, **self._hub_options)
