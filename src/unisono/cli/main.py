@@ -5,21 +5,37 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unisono.cli.bench import bench
-from unisono.cli.console import say_error
+from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.models import models
 from unisono.cli.run import RunCommand, run
 from unisono.errors import UnisonoError
 
 DEBUG_KEY = "UNISONO_DEBUG"
+INTERRUPTED = 130
+
+
+class Verbs(TyperGroup):
+    """Says that it was interrupted, where Typer would leave without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("\nunisono: interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="unisono",
+    cls=Verbs,
     help="Several large language models, with different tokenizers, write one text together.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,6 +70,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="unisono: %(message)s", stream=sys.stderr)
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except UnisonoError as error:
         if os.environ.get(DEBUG_KEY):
             raise

@@ -95,7 +95,11 @@ def run_prompts(job: PromptsJob) -> None:
             with loading_report(quiet=job.quiet) as report:
                 prepared = prepare(load_spec(job.spec), batch=min(job.batch, len(sound)), report=report)
                 ensemble = stack.enter_context(Ensemble(prepared, prepared.load(report)))
-            failed += _answer(ensemble, sound, file, job.quiet)
+            try:
+                failed += _answer(ensemble, sound, file, job.quiet)
+            except KeyboardInterrupt:
+                say("\n--resume goes on from here" if job.out else "")
+                raise
     if not job.quiet:
         earlier = f", {len(tasks) - len(waiting)} were there already" if len(waiting) < len(tasks) else ""
         say(f"{len(waiting)} lines written{earlier}" + (f"; {failed} of them are errors" if failed else ""))

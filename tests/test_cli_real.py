@@ -1,0 +1,156 @@
+"""The program as a user meets it: a process of its own, the real demo models, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.models
+
+ROOT = Path(__file__).parent.parent
+DUO = ROOT / "examples" / "duo.yaml"
+PROGRAM = [sys.executable, "-c", "from unisono.cli.main import main; main()"]
+
+
+def unisono(*words: object, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def test_the_demo_pair_answers_together_and_writes_whole_characters() -> None:
+    shown = unisono("run", DUO, "日本の首都はどこですか。", "--max-new-tokens", 24, "--json")
+    assert shown.returncode == 0, shown.stderr
+    record = json.loads(shown.stdout)
+    assert record["usage"]["prompt_tokens"].keys() == {"smol", "gemma"}
+    assert record["text"].strip()
+    assert "\ufffd" not in record["text"]
+    assert "smol: " in shown.stderr
+
+
+def test_the_same_text_comes_out_every_time() -> None:
+    words = ("run", DUO, "--raw", "The history of the lighthouse began when", "--max-new-tokens", 16, "-q")
+    first, second = (unisono(*words, PYTHONHASHSEED=seed) for seed in ("1", "2"))
+    assert first.stdout == second.stdout
+    assert first.stderr == second.stderr == ""
+
+
+def test_ctrl_c_while_loading_ends_cleanly() -> None:
+    with start("run", DUO, "Hello") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "vocabulary" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130
+    assert "Traceback" not in rest
+
+
+def test_ctrl_c_while_writing_ends_cleanly_and_keeps_the_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    with start("run", DUO, "--raw", "Once upon a time", "--max-new-tokens", 2000, "--trace", trace) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130
+    assert "Traceback" not in rest
+    assert "interrupted" in rest
+    steps = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert steps
+    assert all(step["voted"] == ["smol", "gemma"] for step in steps)
+
+
+def rows(path: Path) -> dict[Any, str]:
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["id"] for row in found}) == len(found)
+    return {row["id"]: row["text"] for row in found}
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    prompts, whole, out = (tmp_path / name for name in ("in.jsonl", "whole.jsonl", "out.jsonl"))
+    with prompts.open("w") as file:
+        for n in range(6):
+            file.write(json.dumps({"id": n, "prompt": f"Count from {n} to ten:"}) + "\n")
+    words = ("run", DUO, "--prompts", prompts, "--raw", "--max-new-tokens", 24, "-q")
+    assert unisono(*words, "--out", whole).returncode == 0
+    with start(*words, "--out", out) as process:
+        while not (out.exists() and out.read_text().count("\n") >= 2):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    assert len(rows(out)) < 6
+    resumed = unisono(*words, "--out", out, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(out) == rows(whole)
+
+
+@pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
+def test_a_damaged_model_is_named_without_a_traceback(tmp_path: Path, backend: str) -> None:
+    from unisono.demo import demo_path
+
+    data = demo_path("smollm2-135m-instruct").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(data[: len(data) // 2])
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"members: [{{name: m, model: cut.gguf, backend: {backend}}}]")
+    shown = unisono("run", spec, "Hello")
+    assert shown.returncode == 2
+    assert "cut.gguf" in shown.stderr
+    assert "'m'" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_the_help_is_quick() -> None:
+    best = min(_seconds("--help") for _ in range(5))
+    assert best < 1
+
+
+def _seconds(*words: str) -> float:
+    began = time.perf_counter()
+    assert unisono(*words).returncode == 0
+    return time.perf_counter() - began
+
+
+def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
+    """Those that run unisono; ``make`` has its own test wherever it is used."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if re.match(r"(echo .*\| *)?unisono ", line)]
+    assert len(lines) >= 3
+    program = tmp_path / "unisono"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from unisono.cli.main import main; main()" "$@"\n')
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for line in lines:
+        shown = subprocess.run(line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert shown.returncode == 0, (line, shown.stderr)
+        assert shown.stdout
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
+        shown = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout
