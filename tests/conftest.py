@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "duo.yaml"
 
 
-def demo_member(name: str, backend: str, **keys: object) -> dict[str, Any]:
+def demo_member(name: str, backend: str, /, **keys: object) -> dict[str, Any]:
     """A member of the example's spec, through a backend of choice."""
     from unisono.spec import load_spec
 

@@ -20,7 +20,7 @@ from unisono.types import Limits, Prompt
 
 pytestmark = pytest.mark.models
 
-PIECES = 24
+PIECES = 16
 NAMES = ("smol", "gemma")
 FILES = {"smol": "smollm2-135m-instruct", "gemma": "gemma3-270m"}
 
