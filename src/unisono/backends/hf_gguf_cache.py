@@ -16,9 +16,9 @@ from typing import Any
 
 from unisono.backends.base import Progress
 from unisono.backends.gguf_file import GgufFile, read_gguf
+from unisono.backends.gguf_table import read_table
 from unisono.backends.hf_gguf import adds_bos, gguf_tokenizer_json
 from unisono.backends.hf_tokenizer import JsonTokenizer
-from unisono.backends.llamacpp_vocab import read_table
 from unisono.cache import cache_root, file_once, folder_once, require_space
 
 FORMAT = 1

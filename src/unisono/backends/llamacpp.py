@@ -18,10 +18,11 @@ import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
 from unisono.backends.gguf_file import GgufFile, read_gguf
+from unisono.backends.gguf_table import read_table
 from unisono.backends.llamacpp_facts import cache_bytes_a_token, refuse_other_models, trained_context, unsupported
 from unisono.backends.llamacpp_model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp_options import CACHE_TYPES, choose_device, physical_cores, read_options
-from unisono.backends.llamacpp_vocab import LlamaCppTokenizer, read_table
+from unisono.backends.llamacpp_vocab import LlamaCppTokenizer
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
