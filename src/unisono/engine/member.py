@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.fusion.fold import fold, plan_fold
+from unisono.fusion.fold import Scratch, fold, plan_fold
 from unisono.types import Prompt
 from unisono.vocab.prompt import PromptReader
 from unisono.vocab.spelling import Speller
@@ -61,6 +61,7 @@ class Member:
         self._plan = plan_fold(member_map.column_V, size)
         first = member_map.first_column_V
         self._first_plan = None if first is None else plan_fold(first, size)
+        self._scratch = Scratch()
         self._placed = False
 
     @property
@@ -76,7 +77,7 @@ class Member:
             first: which of them are at the first step of an answer.
 
         Returns:
-            ``p_BU``, on the member's device.
+            ``p_BU``, on the member's device, valid until the next vote.
         """
         began = time.perf_counter()
         logits_BV = self.backend.advance([Feed(cursor.slot, cursor.waiting) for cursor in cursors])
@@ -85,7 +86,7 @@ class Member:
             cursor.read = len(cursor.ids)
         self._place_plans(logits_BV)
         if self._first_plan is None or not any(first):
-            return fold(logits_BV, self._plan)
+            return fold(logits_BV, self._plan, self._scratch)
         if all(first):
             return fold(logits_BV, self._first_plan)
         xp = array_namespace(logits_BV)

@@ -23,10 +23,14 @@ class FoldPlan:
     the order in which a device adds.
     """
 
+    size: int
+    """U, the number of columns."""
     dropped: Array
-    """Ids whose mass is dropped."""
-    source_U: Array
-    """The id that each column takes its mass from; V, the slot behind the last id, where none does."""
+    """Ids whose mass is dropped, and V, the slot behind the last id, whose mass is 0."""
+    source: Array
+    """The id that each of the first columns takes its mass from; V where none does. Columns beyond
+    take none: those of members that come later, which a first member with few ids would gather for
+    nothing."""
     additions: tuple[tuple[Array, Array], ...]
     """Pairs of (columns, ids): further ids of columns, one per column and pair."""
 
@@ -38,8 +42,9 @@ class FoldPlan:
             return xp.asarray(indices, device=where)
 
         return FoldPlan(
+            self.size,
             place(self.dropped),
-            place(self.source_U),
+            place(self.source),
             tuple((place(columns), place(ids)) for columns, ids in self.additions),
         )
 
@@ -49,28 +54,51 @@ def plan_fold(column_V: NDArray[np.int32], size: int) -> FoldPlan:
 
     Args:
         column_V: the column of each id.
-        size: U, the number of columns.
+        size: U, the number of columns; the last one is END's.
     """
-    rows = len(column_V)
-    source_U = np.full(size, rows, np.int64)
-    rounds = _rounds(column_V)
-    for columns, ids in rounds[:1]:
-        source_U[columns] = ids
-    return FoldPlan(np.append(np.flatnonzero(column_V < 0), rows), source_U, tuple(rounds[1:]))
+    rows, end = len(column_V), size - 1
+    pieces = np.flatnonzero((column_V >= 0) & (column_V != end))
+    reach = int(column_V[pieces].max(initial=-1)) + 1
+    source = np.full(reach, rows, np.int64)
+    (columns, ids), *additions = _rounds(column_V, pieces) or [(pieces, pieces)]
+    source[columns] = ids
+    ends = [(np.array([end]), np.array([token])) for token in np.flatnonzero(column_V == end)]
+    return FoldPlan(size, np.append(np.flatnonzero(column_V < 0), rows), source, (*additions, *ends))
 
 
-def _rounds(column_V: NDArray[np.int32]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Split the map's pairs of column and id so that each round holds a column at most once."""
-    left = np.flatnonzero(column_V >= 0)
+def _rounds(column_V: NDArray[np.int32], ids: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Split pairs of column and id so that each round holds a column at most once."""
     rounds = []
-    while len(left):
-        columns, first = np.unique(column_V[left], return_index=True)
-        rounds.append((columns.astype(np.int64), left[first].astype(np.int64)))
-        left = np.delete(left, first)
+    while len(ids):
+        columns, first = np.unique(column_V[ids], return_index=True)
+        rounds.append((columns.astype(np.int64), ids[first]))
+        ids = np.delete(ids, first)
     return rounds
 
 
-def fold(logits_BV: Array, plan: FoldPlan) -> Array:
+class Scratch:
+    """Arrays that a member's `fold` writes into, kept from step to step.
+
+    Fresh megabytes at every step would cost more in page faults than the arithmetic does.
+    """
+
+    def __init__(self) -> None:
+        """Begin without arrays; the first fold makes them."""
+        self._arrays: tuple[Array, Array] | None = None
+
+    def take(self, logits_BV: Array, size: int) -> tuple[Array, Array]:
+        """Arrays of shapes (B, V + 1) and (B, U) where the logits lie; their content is anything."""
+        rows, width = logits_BV.shape
+        if self._arrays is None or self._arrays[0].shape[0] != rows or self._arrays[1].shape[1] != size:
+            xp, where = array_namespace(logits_BV), device(logits_BV)
+            self._arrays = (
+                xp.empty((rows, width + 1), dtype=logits_BV.dtype, device=where),
+                xp.empty((rows, size), dtype=logits_BV.dtype, device=where),
+            )
+        return self._arrays
+
+
+def fold(logits_BV: Array, plan: FoldPlan, scratch: Scratch | None = None) -> Array:
     """Softmax over a member's own ids, folded into the union.
 
     The mass of dropped ids is renormalised away, the masses of all ids of a piece are summed, and so
@@ -79,22 +107,32 @@ def fold(logits_BV: Array, plan: FoldPlan) -> Array:
     Args:
         logits_BV: float32, any device; not changed.
         plan: of the same member, on the same device.
+        scratch: where to work; the result is then valid until the next fold with it.
 
     Returns:
         ``p_BU``, float32, on the same device.
     """
     xp = array_namespace(logits_BV)
-    rows, width = logits_BV.shape
-    p_BV = xp.empty((rows, width + 1), dtype=logits_BV.dtype, device=device(logits_BV))
-    p_BV[:, :width] = logits_BV
+    p_BV, p_BU = (scratch or Scratch()).take(logits_BV, plan.size)
+    p_BV[:, :-1] = logits_BV
     p_BV[:, plan.dropped] = -xp.inf
     p_BV -= xp.max(p_BV, axis=1, keepdims=True)
     xp.exp(p_BV, out=p_BV)
     p_BV /= xp.sum(p_BV, axis=1, keepdims=True)
-    p_BU = xp.take(p_BV, plan.source_U, axis=1)
+    reach = plan.source.shape[0]
+    _gather(p_BV, plan.source, p_BU[:, :reach])
+    p_BU[:, reach:] = 0
     for columns, ids in plan.additions:
         p_BU[:, columns] += p_BV[:, ids]
     return p_BU
+
+
+def _gather(p_BV: Array, source: Array, out: Array) -> None:
+    if isinstance(p_BV, np.ndarray):
+        for row, masses in zip(out, p_BV, strict=True):
+            np.take(masses, source, out=row, mode="clip")  # "clip" writes straight into out
+    else:
+        out[:] = array_namespace(p_BV).take(p_BV, source, axis=1)
 
 
 def bring(array: Array, like: Array) -> Array:
