@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unisono.backends.base import Loader, LoadRequest, ModelSource
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed, make_loader
-from unisono.demo import demo_path
+from unisono.demo import PREFIX, demo_model, demo_path
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
@@ -160,8 +160,9 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         ModelCorrupt: it is called ``.gguf`` and is no GGUF file.
     """
     name = spec.model
-    if name.startswith("demo:"):
-        return ModelSource("gguf", str(demo_path(name.removeprefix("demo:"), progress=say)))
+    if name.startswith(PREFIX):
+        model = name.removeprefix(PREFIX)
+        return ModelSource("gguf", str(demo_path(model, progress=say)), demo_model(model).sha256)
     if name.startswith("fake:"):
         return ModelSource("fake", name.removeprefix("fake:"))
     path = folder / Path(name).expanduser()
