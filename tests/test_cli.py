@@ -39,7 +39,7 @@ def duo(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     def call(*words: object, stdin: bytes = b"") -> Shown:
         monkeypatch.setattr(sys, "argv", ["unisono", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
@@ -48,7 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             code = 0
         except SystemExit as leaving:
             code = int(leaving.code or 0)
-        return Shown(code, *capsys.readouterr())
+        return Shown(code, *capfd.readouterr())
 
     return call
 
@@ -129,7 +129,7 @@ def test_a_file_of_prompts_gives_a_line_each_and_a_bad_line_spoils_no_other(
     out = tmp_path / "out.jsonl"
     shown = run("run", duo, "--prompts", prompts, "--out", out, "--batch", 2, "--max-new-tokens", 5, "--trace")
     assert shown.code == 0
-    assert "10 lines written; 7 of them are errors" in shown.err
+    assert "10 lines written; errors among them: 7" in shown.err
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     good = {record["id"]: record for record in records if "error" not in record}
     bad = {record.get("line", record["id"]): record["error"] for record in records if "error" in record}

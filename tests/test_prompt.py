@@ -90,7 +90,7 @@ def test_a_base_model_without_a_template_reads_raw_text_only() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [Prompt(text=""), Prompt(), Prompt(messages=()), Prompt(messages=user("")), Prompt(messages=user("a", ""))],
+    [Prompt(text=""), Prompt(messages=()), Prompt(messages=user("")), Prompt(messages=user("a", ""))],
 )
 def test_an_empty_prompt_is_refused(prompt: Prompt) -> None:
     with pytest.raises(PromptError, match="empty"):

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unisono.backends.base import Loader, LoadRequest, ModelSource
+from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed, make_loader
 from unisono.demo import PREFIX, demo_model, demo_path
-from unisono.engine.engine import Engine
+from unisono.engine.engine import Engine, check_length
 from unisono.engine.member import Member
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
 from unisono.fusion.combine import COMBINE_RULES
@@ -55,6 +55,7 @@ class PreparedMember:
     endings: dict[int, str]
     """The ids that are END, and why."""
     leading_space: bool
+    facts: ModelFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,7 @@ class Prepared:
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
         for member in self.members:
-            member.reader.read(prompt)
+            check_length(member.spec.name, len(member.reader.read(prompt)), member.facts.context)
 
     def load(self, report: Report = silent) -> Engine:
         """Load all weights and return the engine; frees what was loaded when one fails."""
@@ -102,8 +103,8 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
     Raises:
         UnisonoError: of the kind that fits, naming the member.
     """
-    if batch < 1:
-        raise SpecError(f"the batch is {batch}: it must be at least 1")
+    if not isinstance(batch, int) or batch < 1:
+        raise SpecError(f"the batch is {batch!r}: it must be a whole number, 1 or more")
     for member in spec.members:
         if member.weight == 0:
             log.warning("member %r has weight 0 and is left out", member.name)
@@ -111,11 +112,11 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
         prepare_member(member, weight, folder=spec.folder, batch=batch, report=report)
         for member, weight in spec.voters()
     ]
-    report("union", 0.0, "mapping the vocabularies")
+    report("the union", 0.0, "mapping the vocabularies")
     union = load_union(
         [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
     )
-    report("union", 1.0, f"{union.size:,} pieces")
+    report("the union", 1.0, f"{union.size:,} pieces")
     return Prepared(spec, members, union)
 
 
@@ -143,12 +144,13 @@ def prepare_member(
     template = _template(spec, tokenizer)
     form = probe_answer_form(template, tokenizer)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
-    vocabulary = read_vocabulary(tokenizer.table, endings, loader.facts().rows)
+    facts = loader.facts()
+    vocabulary = read_vocabulary(tokenizer.table, endings, facts.rows)
     speller = Speller(vocabulary, tokenizer.encode)
     check_essentials(UnionMember(spec.name, speller))
     reader = PromptReader(spec.name, tokenizer, speller, template, given_template=spec.chat_template is not None)
     return PreparedMember(
-        spec, weight, entry.name, loader, tokenizer, vocabulary, speller, reader, endings, form.leading_space
+        spec, weight, entry.name, loader, tokenizer, vocabulary, speller, reader, endings, form.leading_space, facts
     )
 
 
@@ -157,7 +159,7 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
 
     Raises:
         ModelNotFound: it looks like a path, but nothing is there.
-        ModelCorrupt: it is called ``.gguf`` and is no GGUF file.
+        ModelCorrupt: it is a file, but no GGUF file.
     """
     name = spec.model
     if name.startswith(PREFIX):
@@ -165,10 +167,14 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         return ModelSource("gguf", str(demo_path(model, progress=say)), demo_model(model).sha256)
     if name.startswith("fake:"):
         return ModelSource("fake", name.removeprefix("fake:"))
-    path = folder / Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = folder / Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user that is not there
+        raise ModelNotFound(f"the model of member {spec.name!r}, {name!r}, cannot be looked up: {error}") from error
+    if is_folder:
         return ModelSource("folder", str(path))
-    if path.is_file():
+    if is_file:
         with path.open("rb") as file:
             if file.read(4) == GGUF_MAGIC:
                 return ModelSource("gguf", str(path))

@@ -151,7 +151,7 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         chat_template="given" if member.spec.chat_template is not None else own,
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
-        facts=member.loader.facts(),
+        facts=member.facts,
     )
 
 

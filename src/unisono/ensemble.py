@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Self
 from unisono.build import Prepared, Report, prepare, silent
 from unisono.engine.engine import Engine
 from unisono.engine.sequence import Sequence as Text
-from unisono.errors import SpecError, UnisonoError
+from unisono.errors import UnisonoError
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.types import Generation, Limits, Message, Prompt, StepRecord
 
@@ -40,6 +41,7 @@ class Stream:
         self._text = text
         self._parts = engine.run(text)
         self._engine = engine
+        weakref.finalize(self, engine.drop, text)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -161,8 +163,8 @@ class Ensemble:
         trace: bool = False,
     ) -> Stream:
         """Write one text and hand it out as it grows; the arguments are those of `generate`."""
-        limits = make_limits(max_new_tokens, stop)
-        return Stream(self._engine, self._engine.add(make_prompt(prompt, messages), limits, trace=trace))
+        limits = Limits(max_new_tokens, stop)
+        return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, trace=trace))
 
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
         """Write many texts, as many at once as the ensemble was loaded for.
@@ -173,6 +175,7 @@ class Ensemble:
         """
         waiting = iter(requests)
         writing: dict[Text, Request] = {}
+        request: Request | None = None
         try:
             while True:
                 while len(self._engine.active) < self._engine.slots:
@@ -184,7 +187,9 @@ class Ensemble:
                     except UnisonoError as error:
                         yield request, error
                 if not writing:
-                    return
+                    if request is None:
+                        return
+                    raise RuntimeError("all slots are taken by other texts: finish those, or load with a larger batch")
                 self._engine.step()
                 for text in [text for text in writing if text.finish is not None]:
                     yield writing.pop(text), text.generation()
@@ -195,23 +200,3 @@ class Ensemble:
     def close(self) -> None:
         """Unload all members. Idempotent."""
         self._engine.close()
-
-
-def make_prompt(prompt: str | None, messages: Sequence[Message] | None) -> Prompt:
-    """Check that exactly one of the two is given. Raises a `SpecError` otherwise."""
-    if (prompt is None) == (messages is None):
-        raise SpecError(
-            "give either prompt or messages" + ("" if prompt is None else ", not both"),
-            hint="prompt is raw text to continue; messages are a conversation to answer",
-        )
-    return Prompt(text=prompt, messages=None if messages is None else tuple(messages))
-
-
-def make_limits(max_new_tokens: int, stop: str | Sequence[str]) -> Limits:
-    """Check the limits of one text. Raises a `SpecError` that names the argument."""
-    if max_new_tokens < 1:
-        raise SpecError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    if "" in strings:
-        raise SpecError("a stop string is empty: every text would end before it begins")
-    return Limits(max_new_tokens, strings)

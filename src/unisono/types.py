@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypedDict
+
+from unisono.errors import SpecError
 
 Finish = Literal["end", "stop", "length", "context"]
 """Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
-reached, or the smallest context of the members was full."""
+reached, or a member's context was full."""
 
 Role = Literal["system", "user", "assistant"]
 
@@ -24,11 +26,24 @@ class Message(TypedDict):
 class Prompt:
     """What the ensemble is asked to continue: raw text, or a conversation to be answered.
 
-    Exactly one of the two is set. Each member reads it in its own form.
+    Exactly one of the two is set. Each member reads it in its own form. Anything else raises a
+    `SpecError`.
     """
 
     text: str | None = None
-    messages: tuple[Message, ...] | None = None
+    messages: Sequence[Message] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shape; whether there is anything to read is for the members to say."""
+        if (self.text is None) == (self.messages is None):
+            raise SpecError(
+                "give either a prompt or messages" + ("" if self.text is None else ", not both"),
+                hint="a prompt is raw text to continue; messages are a conversation to answer",
+            )
+        if self.text is not None and not isinstance(self.text, str):
+            raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
+        if self.messages is not None:
+            object.__setattr__(self, "messages", _checked_messages(self.messages))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +96,8 @@ class Generation:
     """A finished text and how it came about."""
 
     text: str
-    """The text, with a completed stop string cut off; a piece cut short inside a character at the
-    end is shown as U+FFFD here and kept in ``data``."""
+    """The text, with a completed stop string cut off; an incomplete character at the end is left out
+    here and kept in ``data``."""
     data: bytes
     """The exact bytes of the chosen pieces, up to the stop string."""
     finish_reason: Finish
@@ -114,5 +129,47 @@ class Limits:
 
     max_new_tokens: int = 256
     """Pieces to choose at most."""
-    stop: Sequence[str] = field(default=())
-    """Stop strings; the text ends before the first that is completed."""
+    stop: Sequence[str] = ()
+    """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before
+    the leftmost string that it then holds."""
+
+    def __post_init__(self) -> None:
+        """Check the limits. Raises a `SpecError` that names the value."""
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise SpecError(
+                f"max_new_tokens is {self.max_new_tokens!r}: it must be a whole number, 1 or more",
+                hint="it counts the pieces to write at most",
+            )
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
+            raise SpecError(f"stop is {self.stop!r}", hint="give a string or a list of strings")
+        for text in stop:
+            if not text:
+                raise SpecError("a stop string is empty: every text would end before it begins", hint="leave it out")
+            if not is_unicode(text):
+                raise SpecError(f"the stop string {text!r} is not Unicode text", hint="repair its encoding")
+        object.__setattr__(self, "stop", tuple(stop))
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked_messages(messages: object) -> tuple[Message, ...]:
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise SpecError(
+            f"messages is {type(messages).__name__}, not a list of messages",
+            hint='each message is {"role": "user", "content": "…"}',
+        )
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            raise SpecError(
+                f"message {number} has no role and content that are text",
+                hint='each message is {"role": "user", "content": "…"}',
+            )
+    return tuple(messages)

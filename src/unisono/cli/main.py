@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -66,12 +67,15 @@ def options(
 
 
 def main() -> None:
-    """Run the program; the exit status is 0, 2 for a user's error, 130 for Ctrl-C, 1 for a fault of ours."""
-    logging.basicConfig(level=logging.WARNING, format="unisono: %(message)s", stream=sys.stderr)
+    """Run the program.
+
+    The exit status is 0, 2 for an error that the user can mend, 130 for Ctrl-C, and 1 when nobody reads
+    what we write or for a fault of ours.
+    """
+    _mend_streams()
+    _show_warnings()
     try:
         app()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except UnisonoError as error:
         if os.environ.get(DEBUG_KEY):
             raise
@@ -81,9 +85,33 @@ def main() -> None:
         # Whoever read our output has left; closing it again at exit would only complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if os.environ.get(DEBUG_KEY):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"unisono: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        sys.exit(2)
     except Exception as error:
         if os.environ.get(DEBUG_KEY):
             raise
         print(f"unisono: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         print(f"  this is a fault of unisono; {DEBUG_KEY}=1 shows where it happened", file=sys.stderr)
         sys.exit(1)
+
+
+def _mend_streams() -> None:
+    """Give closed streams a place to go, and let no character be refused by an old encoding."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open as long as we run
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_warnings() -> None:
+    """Show our own warnings on stderr; those of libraries are not the user's affair."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("unisono: %(message)s"))
+    log = logging.getLogger("unisono")
+    log.handlers[:] = [handler]

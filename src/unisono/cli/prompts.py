@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from unisono.build import prepare
 from unisono.cli.console import counting, loading_report, say
-from unisono.cli.run import conversation
-from unisono.ensemble import Ensemble, Request, make_prompt
+from unisono.cli.run import conversation, write_line
+from unisono.ensemble import Ensemble, Request
 from unisono.errors import SpecError, UnisonoError
-from unisono.spec import load_spec
-from unisono.types import Generation, Limits
+from unisono.types import Generation, Limits, Message, Prompt
 
 Id = str | int
 
@@ -80,41 +78,51 @@ class _Task:
 def run_prompts(job: PromptsJob) -> None:
     """Answer every line of the file; each answer is written and flushed as soon as it has ended.
 
+    Nothing is written, and nothing that was there is touched, before the models are loaded.
+
     Raises:
         SpecError: a file cannot be read or written, or ``--out`` holds answers and nothing says what
             should become of them.
     """
+    _check_out(job)
     tasks = _read_tasks(job)
-    done = _already_done(job)
+    done = {_key(record.get("id"), record.get("line", 0)) for record in _records(job)}
+    waiting = [task for task in tasks if task.key not in done]
+    sound = {task.key: task for task in waiting if task.request is not None}
     with ExitStack() as stack:
-        waiting = [task for task in tasks if task.key not in done]
-        file = stack.enter_context(_open_out(job)) if job.out else sys.stdout
-        failed = sum(_write(file, _error_record(task, task.error)) for task in waiting if task.error is not None)
-        sound = {task.key: task for task in waiting if task.request is not None}
-        if sound:
-            with loading_report(quiet=job.quiet) as report:
-                prepared = prepare(load_spec(job.spec), batch=min(job.batch, len(sound)), report=report)
-                ensemble = stack.enter_context(Ensemble(prepared, prepared.load(report)))
-            try:
-                failed += _answer(ensemble, sound, file, job.quiet)
-            except KeyboardInterrupt:
-                say("\n--resume goes on from here" if job.out else "")
-                raise
-    if not job.quiet:
+        ensemble = stack.enter_context(_load(job, len(sound))) if sound else None
+        file = stack.enter_context(_open_out(job))
+        faulty = [task for task in waiting if task.error is not None]
+        for task in faulty:
+            write_line(file, _error_record(task, task.error))
+        failed = len(faulty)
+        try:
+            failed += _answer(ensemble, sound, file, job.quiet) if ensemble else 0
+        except KeyboardInterrupt:
+            say("\n--resume goes on from here" if job.out else "")
+            raise
+    if failed or not job.quiet:
         earlier = f", {len(tasks) - len(waiting)} were there already" if len(waiting) < len(tasks) else ""
-        say(f"{len(waiting)} lines written{earlier}" + (f"; {failed} of them are errors" if failed else ""))
+        say(f"{len(waiting)} lines written{earlier}" + (f"; errors among them: {failed}" if failed else ""))
 
 
-def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: TextIO, quiet: bool) -> int:
+def _load(job: PromptsJob, texts: int) -> Ensemble:
+    with loading_report(quiet=job.quiet) as report:
+        return Ensemble.load(job.spec, batch=min(job.batch, texts), report=report)
+
+
+def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:
+    """Write an answer for every sound line; return how many became errors."""
     failed = 0
     requests = (task.request for task in sound.values() if task.request is not None)
     with counting(len(sound), quiet=quiet) as count:
         for request, result in ensemble.generate_batch(requests):
             task = sound[request.id]
             if isinstance(result, Generation):
-                _write(file, {"id": task.id, **result.to_json()})
+                write_line(file, {"id": task.id, **result.to_json()})
             else:
-                failed += _write(file, _error_record(task, _words(result)))
+                write_line(file, _error_record(task, _words(result)))
+                failed += 1
             count()
     return failed
 
@@ -129,96 +137,114 @@ def _read_tasks(job: PromptsJob) -> list[_Task]:
 
 
 def _task(line: bytes, number: int, job: PromptsJob, seen: set[str]) -> _Task:
+    """Read one line. One whose id stood on an earlier line goes by its number: its id is that line's."""
     identity: Id | None = None
     try:
-        data = json.loads(line.decode("utf-8"))
-        identity = data.get("id") if isinstance(data, dict) and isinstance(data.get("id"), str | int) else None
+        data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        given = data.get("id") if isinstance(data, dict) else None
+        identity = given if isinstance(given, str | int) and not isinstance(given, bool) else None
+        if identity is not None:
+            if _key(identity, number) in seen:
+                return _Task(None, number, error=f"line {number}: the id {identity!r} stands on an earlier line")
+            seen.add(_key(identity, number))
         row = _Line.model_validate(data)
-        if (key := _key(row.id, number)) in seen:
-            return _Task(None, number, error=f"line {number}: the id {row.id!r} stands on an earlier line")
-        seen.add(key)
-        return _Task(row.id, number, Request(key, _prompt(row, job), job.limits, job.trace))
+        return _Task(row.id, number, Request(_key(row.id, number), _prompt(row, job), job.limits, job.trace))
     except UnicodeDecodeError as error:
-        return _Task(identity, number, error=f"line {number}: not UTF-8: {error.reason} at byte {error.start}")
+        problem = f"not UTF-8: {error.reason} at byte {error.start}"
     except json.JSONDecodeError as error:
-        return _Task(identity, number, error=f"line {number}: not JSON: {error.msg} at column {error.colno}")
+        problem = f"not JSON: {error.msg} at column {error.colno}"
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        return _Task(identity, number, error=f"line {number}: {where + ': ' if where else ''}{message}")
+        problem = _first_problem(error)
     except UnisonoError as error:
-        return _Task(identity, number, error=f"line {number}: {_words(error)}")
+        problem = _words(error)
+    except (ValueError, RecursionError) as error:
+        problem = f"not readable: {error}"
+    return _Task(identity, number, error=f"line {number}: {problem}")
 
 
-def _prompt(row: _Line, job: PromptsJob) -> Any:
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = [str(part) for part in problem["loc"]]
+    if not where and problem["type"] == "model_type":
+        return 'a line is an object: {"id": …, "prompt": "…"} or {"id": …, "messages": […]}'
+    if where[:1] == ["id"]:
+        return "lacks an id" if problem["type"] == "missing" else "an id is a string or a whole number"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message}" if where else message
+
+
+def _prompt(row: _Line, job: PromptsJob) -> Prompt:
     if row.prompt is not None:
-        return make_prompt(*conversation(row.prompt, job.raw, job.system))
+        return Prompt(*conversation(row.prompt, job.raw, job.system))
     if job.raw:
         raise SpecError("messages cannot be continued as raw text", hint="leave --raw out, or give a prompt")
-    opening = [] if job.system is None else [{"role": "system", "content": job.system}]
-    return make_prompt(None, [*opening, *(turn.model_dump() for turn in row.messages or [])])  # type: ignore[list-item]
+    opening = [] if job.system is None else [Message(role="system", content=job.system)]
+    return Prompt(messages=[*opening, *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])])
 
 
-def _already_done(job: PromptsJob) -> set[str]:
-    """The keys of the lines that ``--out`` holds; a line that was cut off is taken away."""
+def _check_out(job: PromptsJob) -> None:
+    """Refuse an ``--out`` that would cost the user something."""
     if job.out is None:
         if job.resume:
             raise SpecError("--resume needs --out: nothing else knows what is done already")
-        return set()
+        return
+    name = repr(str(job.out))
     if job.resume and job.overwrite:
         raise SpecError("--resume and --overwrite contradict each other", hint="give one of them")
-    if not job.out.exists() or job.overwrite:
-        return set()
-    if not job.resume:
-        if job.out.stat().st_size == 0:
-            return set()
-        raise SpecError(
-            f"{str(job.out)!r} holds answers already", hint="--resume goes on with it, --overwrite replaces it"
-        )
-    return {_key(record.get("id"), record.get("line", 0)) for record in _kept_records(job.out)}
+    if job.out.is_dir():
+        raise SpecError(f"--out is {name}, a folder", hint="give a file")
+    if job.out.exists() and job.prompts.exists() and job.out.samefile(job.prompts):
+        raise SpecError(f"--out is {name}, the file of the prompts itself", hint="give another file")
+    if job.out.is_file() and job.out.stat().st_size and not (job.resume or job.overwrite):
+        raise SpecError(f"{name} holds answers already", hint="--resume goes on with it, --overwrite replaces it")
 
 
-def _kept_records(path: Path) -> Iterator[dict[str, Any]]:
-    kept = 0
-    with path.open("r+b") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise SpecError(
-                    f"{str(path)!r} is not the output of a run: line {number} is not a JSON object",
-                    hint="check the name of the file; nothing in it was changed",
-                )
-            kept += len(line)
-            yield record
-        file.truncate(kept)
+def _records(job: PromptsJob) -> list[dict[str, Any]]:
+    """What an earlier run has written, when this one goes on with it."""
+    if not job.resume or job.out is None or not job.out.is_file():
+        return []
+    return _complete_lines(job.out)[0]
 
 
-def _open_out(job: PromptsJob) -> TextIO:
-    assert job.out is not None
+def _complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a run's output and the length of their lines; a last line may have been cut off.
+
+    Raises:
+        SpecError: the file is something else.
+    """
+    records: list[dict[str, Any]] = []
+    length = 0
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n") and (records or b'{"id": '.startswith(line[:7])):
+            break
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or "id" not in record:
+            raise SpecError(
+                f"{str(path)!r} is not the output of a run: line {number} is not an answer",
+                hint="check the name of the file; nothing in it was changed",
+            )
+        records.append(record)
+        length += len(line)
+    return records, length
+
+
+def _open_out(job: PromptsJob) -> contextlib.AbstractContextManager[FileIO]:
+    if job.out is None:
+        sys.stdout.flush()
+        return contextlib.nullcontext(FileIO(sys.stdout.fileno(), "wb", closefd=False))
     try:
-        return job.out.open("a" if job.resume else "w", encoding="utf-8")
+        if not job.resume:
+            return FileIO(job.out, "wb")
+        kept = _complete_lines(job.out)[1] if job.out.is_file() else None
+        file = FileIO(job.out, "ab")
+        if kept is not None:
+            file.truncate(kept)
+        return file
     except OSError as error:
         raise SpecError(f"cannot write {str(job.out)!r}: {error.strerror}") from error
-
-
-def _write(file: TextIO, record: dict[str, Any]) -> int:
-    """Write one line and make sure that it survives us. Returns 1, the number of lines."""
-    try:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        file.flush()
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise SpecError(
-            f"cannot write an answer: {os.strerror(error.errno or 0)}", hint="--resume goes on from here"
-        ) from error
-    return 1
 
 
 def _error_record(task: _Task, words: str | None) -> dict[str, Any]:

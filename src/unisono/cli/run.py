@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,9 +29,10 @@ class RunCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare ``--trace`` an empty value."""
         given: list[str] = []
+        options = args.index("--") if "--" in args else len(args)
         for index, word in enumerate(args):
-            bare = word == "--trace" and (index + 1 == len(args) or args[index + 1].startswith("--"))
-            given.append("--trace=" if bare else word)
+            alone = index + 1 == len(args) or args[index + 1].startswith("-")
+            given.append("--trace=" if word == "--trace" and alone and index < options else word)
         return super().parse_args(ctx, given)
 
 
@@ -64,9 +67,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Let an ensemble write: stream one answer to stdout, or answer a file of prompts."""
-    from unisono.ensemble import make_limits
+    from unisono.types import Limits
 
-    limits = make_limits(max_new_tokens, stop or ())
+    limits = Limits(max_new_tokens, stop or ())
     if prompts is None:
         _refuse(
             "goes with --prompts",
@@ -102,12 +105,14 @@ def _run_one(
     quiet: bool,
 ) -> None:
     from unisono.build import prepare
-    from unisono.ensemble import Ensemble, make_prompt
+    from unisono.ensemble import Ensemble
     from unisono.spec import load_spec
+    from unisono.types import Prompt
 
     if trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
-    prompt = make_prompt(*conversation(text, raw, system))
+    prompt = Prompt(*conversation(text, raw, system))
+    trace_file = None if trace is None else _open_trace(Path(trace))
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
         prepared.check_prompt(prompt)
@@ -124,8 +129,8 @@ def _run_one(
             try:
                 _show(stream, as_json, quiet)
             finally:
-                if trace is not None:
-                    _write_trace(stream, Path(trace))
+                if trace_file is not None:
+                    _write_trace(stream, trace_file)
 
 
 def conversation(text: str, raw: bool, system: str | None) -> tuple[str | None, list[Any] | None]:
@@ -167,9 +172,30 @@ def _show(stream: Stream, as_json: bool, quiet: bool) -> None:
         say(f"[{pieces} pieces in {seconds:.1f} s, {pieces / seconds:.1f} a second; {generation.finish_reason}]")
 
 
-def _write_trace(stream: Stream, path: Path) -> None:
+def _open_trace(path: Path) -> FileIO:
     try:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(step.to_json()) + "\n" for step in stream.steps)
+        return path.open("wb", buffering=0)
     except OSError as error:
         raise SpecError(f"cannot write the trace to {str(path)!r}: {error.strerror}") from error
+
+
+def _write_trace(stream: Stream, file: FileIO) -> None:
+    with file:
+        for step in stream.steps:
+            write_line(file, step.to_json())
+
+
+def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
+    """Write one JSON line to an unbuffered file, so that it survives us.
+
+    Raises:
+        SpecError: it cannot be written; nothing is left behind to fail again when the file is closed.
+    """
+    data = memoryview((json.dumps(record, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError as error:
+        raise SpecError(
+            f"cannot write to {file.name!r}: {error.strerror}", hint="make room, or choose another file"
+        ) from error

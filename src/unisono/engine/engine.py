@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Self
 
 from unisono.engine.member import Cursor, Member
 from unisono.engine.sequence import Sequence
-from unisono.errors import PromptError
+from unisono.errors import ModelError, PromptError
 from unisono.fusion.combine import CombineRule, mean
 from unisono.fusion.fold import Array, bring
 from unisono.fusion.sample import greedy
@@ -63,10 +64,10 @@ class Engine:
         """
         prompts = {member.name: member.begin(prompt) for member in self.members}
         for member in self.members:
-            _check_length(member, len(prompts[member.name]))
+            check_length(member.name, len(prompts[member.name]), member.backend.facts.context)
         if len(self.active) >= self.slots:
             raise RuntimeError(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
-        cursors = {member.name: Cursor(member.backend.open(), list(prompts[member.name])) for member in self.members}
+        cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
         sequence = Sequence(cursors, limits or Limits(), is_answer=prompt.messages is not None, trace=trace)
         self.active.append(sequence)
         return sequence
@@ -77,7 +78,9 @@ class Engine:
             return []
         p_BU_K = self._vote()
         q_BU = self._rule(p_BU_K, [member.weight for member in self.members])
-        for row, column in enumerate(greedy(q_BU)):
+        columns = greedy(q_BU)
+        self._check_numbers(q_BU, columns, p_BU_K)
+        for row, column in enumerate(columns):
             sequence = self.active[row]
             if sequence.steps is not None:
                 masses = {
@@ -103,6 +106,8 @@ class Engine:
         """
         try:
             while sequence.finish is None:
+                if sequence not in self.active:
+                    raise RuntimeError("the text was given up before it ended")
                 self.step()
                 if text := sequence.take_text():
                     yield text
@@ -140,6 +145,20 @@ class Engine:
         lead = votes[self.members[0].name]
         return [bring(votes[member.name], lead) for member in self.members]
 
+    def _check_numbers(self, q_BU: Array, columns: list[int], p_BU_K: list[Array]) -> None:
+        """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
+        for row, column in enumerate(columns):
+            if not math.isfinite(float(q_BU[row, column])):
+                broken = [
+                    member.name
+                    for member, p_BU in zip(self.members, p_BU_K, strict=True)
+                    if not math.isfinite(float(p_BU[row, column]))
+                ]
+                raise ModelError(
+                    f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
+                    hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
+                )
+
     def _commit(self, sequence: Sequence, column: int) -> None:
         """Let every member go on from the chosen piece, each with its own ids for it."""
         piece = self.union.piece(column)
@@ -170,12 +189,14 @@ def _by_device(members: list[Member]) -> list[list[Member]]:
     return list(groups.values())
 
 
-def _check_length(member: Member, length: int) -> None:
-    context = member.backend.facts.context
+def check_length(member: str, length: int, context: int) -> None:
+    """Refuse a prompt that a member's context cannot hold. Raises a `PromptError`."""
     if length > context:
         raise PromptError(
-            f"the prompt has {length} tokens for member {member.name!r}, more than its context of {context}",
+            f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
             hint="shorten the prompt, or raise the member's context in the spec",
         )
     if length == 0:
-        raise PromptError(f"the prompt is empty for member {member.name!r}", hint="give some text to continue")
+        raise PromptError(
+            f"member {member!r} reads this prompt as nothing at all", hint="check the member's chat_template"
+        )

@@ -44,7 +44,7 @@ class Member:
         Args:
             name: as the spec has it.
             weight: its share of the vote; the members' weights sum to 1.
-            backend: the model; this object takes over closing it.
+            backend: the model; the engine unloads it.
             reader: how it reads prompts.
             speller: how it writes pieces that others chose.
             member_map: its ids and the union's columns.

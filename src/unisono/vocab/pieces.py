@@ -80,7 +80,7 @@ class Vocabulary:
     """Byte-fallback tokens: used only for bytes that no other token spells."""
     family: str = ""
     fingerprint: str = field(default="")
-    """SHA-256 of the above: equal vocabularies have equal maps."""
+    """SHA-256 of pieces, END and byte-fallback ids: equal vocabularies have equal maps."""
 
     @property
     def rows(self) -> int:

@@ -14,7 +14,7 @@ from unisono.vocab.template import ChatTemplate, TemplateFailure
 from unisono.vocab.tokenizer import Tokenizer
 
 _NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC", "NFD", "NFKD")
-_MARKS = [chr(code) for code in range(0xE000, 0xF8FF)]
+_MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
 """Private-use characters, one of which marks control texts that a user typed."""
 
 
@@ -104,9 +104,10 @@ class PromptReader:
             ) from failure
 
     def _with_bos(self, ids: list[int]) -> list[int]:
-        table = self.tokenizer.table
-        lacks = self.given_template and table.adds_bos and table.bos_id is not None and ids[:1] != [table.bos_id]
-        return [table.bos_id, *ids] if lacks and table.bos_id is not None else ids
+        bos = self.tokenizer.table.bos_id
+        if not self.given_template or not self.tokenizer.table.adds_bos or bos is None or ids[:1] == [bos]:
+            return ids
+        return [bos, *ids]
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         """Whether the bytes are the text, but for spaces the tokenizer adds and its normal form."""
@@ -140,7 +141,9 @@ class PromptReader:
         controls = self._controls_in(written)
         if not controls:
             return messages, ""
-        mark = next(character for character in _MARKS if character not in written)
+        mark = next((character for character in _MARKS if character not in written), None)
+        if mark is None:
+            raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
         pattern = _alternatives(controls)
 
         def broken(content: str) -> str:
@@ -174,7 +177,7 @@ def _split(text: str, controls: dict[str, int]) -> list[str]:
 
 def _check_messages(messages: Sequence[Message]) -> None:
     if not messages or not messages[-1]["content"]:
-        raise PromptError("the prompt is empty", hint="give at least one message with some content")
+        raise PromptError("the prompt is empty", hint="give some text to answer")
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
             raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")

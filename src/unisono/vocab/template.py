@@ -56,7 +56,7 @@ class ChatTemplate:
             )
         except jinja2.TemplateError as error:
             raise TemplateFailure(str(error)) from error
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # a template is a program and can fail in any way
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
 
 
