@@ -66,8 +66,15 @@ __all__ = [
     "measure",
 ]
 
-_MODULES = ("benchmark", "diagnosis", "ensemble", "errors", "spec", "types")
-"""Where the public names live. They are imported when first used: the command line's help needs none."""
+_HOMES = {
+    "benchmark": ("Benchmark", "measure"),
+    "diagnosis": ("Diagnosis", "diagnose"),
+    "ensemble": ("Ensemble", "Request", "Stream"),
+    "spec": ("EnsembleSpec", "MemberSpec", "load_spec"),
+    "types": ("Finish", "Generation", "Limits", "Message", "Prompt", "Seconds", "StepRecord", "Usage"),
+}
+"""Where the public names live, but for the errors. They are imported when first used: the command
+line's help needs none."""
 
 
 def __getattr__(name: str) -> object:
@@ -75,13 +82,10 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("unisono")
-    if name in __all__:
-        for module in _MODULES:
-            found = getattr(importlib.import_module(f"unisono.{module}"), name, None)
-            if found is not None:
-                globals()[name] = found
-                return found
-    raise AttributeError(f"module 'unisono' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'unisono' has no attribute {name!r}")
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    return getattr(importlib.import_module(f"unisono.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from unisono.build import Prepared, Report, silent
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
+from unisono.errors import ModelError
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionMember, build_union
 
@@ -22,6 +23,8 @@ PROMPTS = (
 """Raw texts to continue: base models can, and none of them ends soon."""
 
 ENSEMBLE = "ensemble"
+PATIENCE = 8
+"""Texts that may end at their first piece before a system is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +106,25 @@ def measure(
         count: called after every turn.
     """
     with prepared.load(report) as engine:
-        systems = {member.name: _alone(prepared, engine, index) for index, member in enumerate(engine.members)}
-        systems[ENSEMBLE] = engine
-        times = {name: _Times() for name in systems}
-        names = list(systems)
+        alone = [_alone(prepared, engine, index) for index in range(len(engine.members))]
+        systems = [*alone, engine]
+        times = [_Times() for _ in systems]
         for turn in range(rounds + 1):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                step, forward = _run(systems[name], pieces, batch, first_prompt=turn)
+            for index in (*range(turn % len(systems), len(systems)), *range(turn % len(systems))):
+                step, forward = _run(systems[index], pieces, batch, first_prompt=turn)
                 if turn:
-                    times[name].step.append(step)
-                    times[name].forward.append(forward)
+                    times[index].step.append(step)
+                    times[index].forward.append(forward)
                 count()
-    members = [name for name in names if name != ENSEMBLE]
-    ratios = [
-        statistics.median(times[ENSEMBLE].step[turn])
-        / sum(statistics.median(times[name].step[turn]) for name in members)
-        for turn in range(rounds)
-    ]
+    *members, ensemble = times
+    whole = [statistics.median(steps) for steps in ensemble.step]
+    ratios = [whole[turn] / sum(statistics.median(member.step[turn]) for member in members) for turn in range(rounds)]
     strict = [
-        statistics.median(times[ENSEMBLE].step[turn])
-        / sum(statistics.median(times[name].forward[turn]) for name in members)
-        for turn in range(rounds)
+        whole[turn] / sum(statistics.median(member.forward[turn]) for member in members) for turn in range(rounds)
     ]
+    names = [*(member.spec.name for member in prepared.members), ENSEMBLE]
     return Benchmark(
-        systems=tuple(_figures(name, times[name]) for name in names),
+        systems=tuple(_figures(name, found) for name, found in zip(names, times, strict=True)),
         ratio=statistics.median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
@@ -151,6 +149,12 @@ def _run(engine: Engine, pieces: int, batch: int, first_prompt: int) -> tuple[li
     forward: list[float] = []
     prompt = first_prompt
     while len(step) < pieces:
+        if prompt > first_prompt + PATIENCE * batch and not step:
+            raise ModelError(
+                f"{', '.join(member.name for member in engine.members)} ended {PATIENCE} texts at once: "
+                "there is nothing to time",
+                hint="look at what it writes: unisono run --raw",
+            )
         texts = []
         for _ in range(batch):
             texts.append(engine.add(Prompt(text=PROMPTS[prompt % len(PROMPTS)]), Limits(max_new_tokens=pieces + 1)))
@@ -179,5 +183,5 @@ def _figures(name: str, times: _Times) -> SystemFigures:
 
 
 def _figure(values: list[float]) -> Figure:
-    tenths = statistics.quantiles(values, n=10)
+    tenths = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else values
     return Figure(statistics.median(values), tenths[0], tenths[-1])

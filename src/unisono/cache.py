@@ -1,8 +1,9 @@
 """The user's cache folder: written atomically, so that a reader never meets a half-written entry.
 
 Entries are built under a temporary name in the same folder and renamed when complete. Two processes
-may build the same entry at once: one waits for the other's lock and then finds it done. Everything
-here can be deleted at any time; it is made again when needed.
+may want the same entry at once: with `file_once` and `folder_once` one waits for the other's lock and
+then finds it done; with `replace_file` both write, and the last one stays. Everything here can be
+deleted at any time; it is made again when needed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ENVIRONMENT_KEY = "UNISONO_CACHE"
 def cache_root() -> Path:
     """The folder that holds all entries: ``$UNISONO_CACHE``, or the platform's cache folder."""
     chosen = os.environ.get(ENVIRONMENT_KEY)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("unisono")
+    return Path(os.path.expanduser(chosen)) if chosen else platformdirs.user_cache_path("unisono")
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
@@ -36,7 +37,7 @@ def require_space(folder: Path, size: int, what: str) -> None:
         CacheError: the file system of ``folder`` has less room than that.
     """
     with _cache_errors(folder, what):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder, what)
         free = shutil.disk_usage(folder).free
     if free < size:
         raise CacheError(
@@ -79,6 +80,7 @@ def folder_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
 
 def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
     """Write ``path`` anew, whatever is there: readers see the old file or the new one, never a mixture."""
+    _make_folder(path.parent, what)
     with _cache_errors(path, what), _temporary(path) as temporary:
         build(temporary)
         os.replace(temporary, path)
@@ -88,18 +90,29 @@ def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
 def _building(path: Path, what: str) -> Iterator[Path | None]:
     """Hold the entry's lock; yield a temporary path, or ``None`` if another process built it meanwhile."""
     with _cache_errors(path, what):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent, what)
         with filelock.FileLock(f"{path}.lock"):
             if path.exists():
                 yield None
             else:
+                for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
+                    shutil.rmtree(left, ignore_errors=True)
                 with _temporary(path) as temporary:
                     yield temporary
 
 
+def _make_folder(folder: Path, what: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"cannot keep {what} in {folder}: the folder cannot be made ({error.strerror})",
+            hint=f"set {ENVIRONMENT_KEY} to a folder that can be written",
+        ) from error
+
+
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield holder / path.name
@@ -114,7 +127,7 @@ def _cache_errors(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             problem, way_out = "the disk is full", "free some space"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             problem, way_out = f"it cannot be written ({error.strerror})", "check its permissions"
         else:
             raise

@@ -9,6 +9,8 @@ from importlib.resources import files
 
 from unisono.backends.base import ModelFacts
 from unisono.build import Prepared, PreparedMember
+from unisono.errors import PromptError
+from unisono.types import Message
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -47,6 +49,8 @@ class MemberDiagnosis:
     """Bytes that no spelling reaches, in hexadecimal."""
     chat_template: str
     """``own``, ``given`` or ``none``."""
+    deaf: bool
+    """Whether its chat template writes the same for different questions."""
     adds_bos: bool
     leading_space: bool
     """Whether the space before its answers is folded away."""
@@ -149,10 +153,23 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
             f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes) if member.speller.spell(bytes([byte])) is None
         ),
         chat_template="given" if member.spec.chat_template is not None else own,
+        deaf=_is_deaf(member),
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
         facts=member.facts,
     )
+
+
+def _is_deaf(member: PreparedMember) -> bool:
+    if member.reader.template is None:
+        return False
+    try:
+        first, second = (
+            member.reader.read_messages([Message(role="user", content=question)]) for question in ("Why?", "How many?")
+        )
+    except PromptError:
+        return False
+    return first == second
 
 
 def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
@@ -170,6 +187,10 @@ def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> list[str]:
             found.append(
                 f"{member.name} has no chat template (a base model), so the ensemble can only continue raw text "
                 "(--raw); give the member a chat_template to let it answer messages"
+            )
+        if member.deaf:
+            found.append(
+                f"the chat template of {member.name} writes the same whatever is asked: it never sees the question"
             )
         if not member.end:
             found.append(f"{member.name} has no token that ends a text: it never votes to stop")

@@ -175,21 +175,22 @@ class Ensemble:
         """
         waiting = iter(requests)
         writing: dict[Text, Request] = {}
-        request: Request | None = None
+        more = True
         try:
             while True:
-                while len(self._engine.active) < self._engine.slots:
+                while more and len(self._engine.active) < self._engine.slots:
                     request = next(waiting, None)
                     if request is None:
+                        more = False
                         break
                     try:
                         writing[self._engine.add(request.prompt, request.limits, trace=request.trace)] = request
                     except UnisonoError as error:
                         yield request, error
                 if not writing:
-                    if request is None:
-                        return
-                    raise RuntimeError("all slots are taken by other texts: finish those, or load with a larger batch")
+                    if more:
+                        raise RuntimeError("all slots are taken by other texts: end those, or load with a larger batch")
+                    return
                 self._engine.step()
                 for text in [text for text in writing if text.finish is not None]:
                     yield writing.pop(text), text.generation()

@@ -28,7 +28,7 @@ class MemberSpec(BaseModel):
     """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
     backend: str | None = None
     """``llamacpp`` or ``transformers``; default: the first that reads this model and is installed."""
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 1.0
     """Its share of the vote, relative to the others'; 0 leaves the member out."""
     dtype: str | None = None
     """Number format of the weights (transformers)."""
@@ -36,7 +36,7 @@ class MemberSpec(BaseModel):
     """``cpu``, ``cuda``, ``cuda:1``, ``mps`` …"""
     context: Annotated[int, Field(gt=0)] | None = None
     """Tokens that one text may hold."""
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Processor threads for computing."""
     chat_template: str | None = None
     """A Jinja template to use in place of the model's own."""
@@ -94,6 +94,10 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
         return source
     if isinstance(source, Mapping):
         return _validate(dict(source), "the spec", {}, Path())
+    if not isinstance(source, str | Path) or "\0" in str(source):
+        raise SpecError(
+            f"a spec cannot be {_shown(source)}", hint="give the path of an ensemble file, or its content as a mapping"
+        )
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
@@ -117,8 +121,10 @@ def _parse(text: str, path: Path) -> tuple[Any, dict[tuple[Hashable, ...], Place
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(f"{path}{where}: this is not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise SpecError(f"{path}: this is not valid YAML: {error}") from error
+    except RecursionError:
+        raise SpecError(f"{path}: this is nested too deeply, or refers to itself") from None
 
 
 def _locate(
@@ -130,6 +136,9 @@ def _locate(
             _locate(item, (*where, index), places, path)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line, column = key.start_mark.line + 1, key.start_mark.column + 1
+                raise SpecError(f"{path}, line {line}, column {column}: a key has to be plain text")
             inner = (*where, key.value)
             if inner in places:
                 line, column = key.start_mark.line + 1, key.start_mark.column + 1
@@ -150,7 +159,7 @@ def _validate(data: Any, source: str, places: dict[tuple[Hashable, ...], Place],
         return EnsembleSpec.model_validate({**data, "folder": folder})
     except ValidationError as error:
         problems = [_explain(dict(problem), source, places) for problem in error.errors(include_url=False)]
-        raise SpecError("\n".join(problems)) from error
+        raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
 
 
 def _explain(problem: dict[str, Any], source: str, places: dict[tuple[Hashable, ...], Place]) -> str:
@@ -168,9 +177,17 @@ def _explain(problem: dict[str, Any], source: str, places: dict[tuple[Hashable, 
     if kind == "string_pattern_mismatch":
         return f"{prefix}{_named(where)} is {value!r}: use letters, digits, '.', '_' and '-'"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if kind in ("value_error", "spec_error") or not where:
-        return f"{prefix}{message}"
+    if kind == "model_type":
+        return f"{prefix}{_named(where)} is {_shown(value)}: a member is a mapping with a name and a model"
+    if kind == "value_error" or not where:
+        return f"{prefix}{message}{_way_out(problem)}"
     return f"{prefix}{_named(where)} is {_shown(value)}: {message[:1].lower()}{message[1:]}"
+
+
+def _way_out(problem: dict[str, Any]) -> str:
+    """The hint of an error of ours that a validator raised."""
+    hint = getattr(problem.get("ctx", {}).get("error"), "hint", None)
+    return f"; {hint}" if hint else ""
 
 
 def _unknown_key(

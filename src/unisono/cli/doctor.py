@@ -106,7 +106,8 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
 
     def excluded(member: Any) -> str:
         examples = " ".join(member.excluded_examples)
-        return f"{member.excluded:,}" + (f": {examples} …" if member.excluded else "")
+        more = " …" if member.excluded > len(member.excluded_examples) else ""
+        return f"{member.excluded:,}" + (f": {examples}{more}" if examples else "")
 
     rows: list[tuple[str, list[str]]] = [
         ("model", [member.model for member in members]),

@@ -88,9 +88,9 @@ def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | 
                     pieces[end - length : end] for end, length in zip(ends, arrays["left_out_length"], strict=True)
                 ),
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         log.warning("the cached union vocabulary %s is damaged (%s) and is built again", path, error)
         return None
     return union if _fits(union, members) else None
