@@ -53,7 +53,8 @@ class Engine:
     @property
     def context(self) -> int:
         """The smallest of the members' contexts, in tokens of the member that has it; each member ends a text
-        when its own is full."""
+        when its own is full.
+        """
         return min(member.backend.facts.context for member in self.members)
 
     def add(self, prompt: Prompt, limits: Limits | None = None, *, trace: bool = False) -> Sequence:
