@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +50,16 @@ def load_demo() -> Iterator[Callable[..., Any]]:
     yield load
     for ensemble in loaded.values():
         ensemble.close()
+
+
+def written(engine: Any, prompts: Sequence[Any], pieces: int, size: int) -> list[Any]:
+    """Let an engine write all prompts, ``size`` at a time, a new one joining whenever one ends."""
+    from unisono.types import Limits
+
+    texts: list[Any] = []
+    waiting = list(prompts)
+    while waiting or engine.active:
+        while waiting and len(engine.active) < size:
+            texts.append(engine.add(waiting.pop(0), Limits(pieces), trace=True))
+        engine.step()
+    return texts

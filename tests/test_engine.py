@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import written
 from unisono.backends.fake import FAKE_MODELS
 from unisono.engine.engine import Engine
 from unisono.engine.plain import plain_steps
@@ -26,7 +27,7 @@ from unisono.testing import (
     scripted_rule,
     sentencepiece_table,
 )
-from unisono.types import Limits, Prompt
+from unisono.types import Prompt
 
 WORDS_A = [" the", "Hello", " Hello", "日本", " cat", "ing"]
 WORDS_B = [" the", " Hel", "lo", "日", " dog", "ing"]
@@ -58,16 +59,6 @@ def load(*names: str, batch: int = 1, **keys: Any) -> Ensemble:
 
 def engine_of(ensemble: Ensemble) -> Engine:
     return ensemble._engine
-
-
-def written(engine: Engine, prompts: list[Prompt], pieces: int, size: int) -> list[Any]:
-    texts: list[Any] = []
-    waiting = list(prompts)
-    while waiting or engine.active:
-        while waiting and len(engine.active) < size:
-            texts.append(engine.add(waiting.pop(0), Limits(pieces), trace=True))
-        engine.step()
-    return texts
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b"), ("b", "a"), ("a", "b", "c"), ("lame", "b"), ("a", "lame", "b")])

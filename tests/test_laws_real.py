@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import written
 from prompts import ALL, CHATS, RAW
 from unisono.engine.engine import Engine
 from unisono.engine.plain import plain_steps
 from unisono.ensemble import Ensemble
-from unisono.types import Limits, Prompt
 
 pytestmark = pytest.mark.models
 
@@ -25,17 +25,6 @@ def engine_of(ensemble: Ensemble) -> Engine:
     return ensemble._engine
 
 
-def write_batch(engine: Engine, prompts: tuple[Prompt, ...], pieces: int, size: int) -> list[Any]:
-    """Write all prompts, ``size`` at a time, a new one joining whenever one ends."""
-    texts: list[Any] = []
-    waiting = list(prompts)
-    while waiting or engine.active:
-        while waiting and len(engine.active) < size:
-            texts.append(engine.add(waiting.pop(0), Limits(pieces), trace=True))
-        engine.step()
-    return texts
-
-
 def pieces_of(text: Any) -> list[bytes | None]:
     return [step.piece for step in text.steps]
 
@@ -43,8 +32,8 @@ def pieces_of(text: Any) -> list[bytes | None]:
 def test_the_engine_equals_the_plain_loop_that_recomputes_everything(load_demo: Callable[..., Ensemble]) -> None:
     """Law 5: 30 prompts of 32 pieces, float32, one at a time and eight at a time."""
     engine = engine_of(load_demo(backend="transformers", dtype="float32"))
-    alone = write_batch(engine, ALL, 32, 1)
-    together = write_batch(engine, ALL, 32, 8)
+    alone = written(engine, ALL, 32, 1)
+    together = written(engine, ALL, 32, 8)
     for prompt, one, many in zip(ALL, alone, together, strict=True):
         plain = list(plain_steps(engine.members, engine.union, prompt, 32))
         expected = [piece for piece, _ in plain]
@@ -66,7 +55,7 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     engine = engine_of(load_demo(backend="llamacpp"))
     prompts = (*CHATS[:3], *RAW[-6:])
     for size in (1, 8):
-        for prompt, text in zip(prompts, write_batch(engine, prompts, 24, size), strict=True):
+        for prompt, text in zip(prompts, written(engine, prompts, 24, size), strict=True):
             for step, (piece, q_U) in zip(
                 text.steps, plain_steps(engine.members, engine.union, prompt, 24), strict=False
             ):
