@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from unisono.errors import SpecError
@@ -47,25 +47,88 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class GateReading:
+    """What a gate saw before one piece, and what followed from it."""
+
+    score: float
+    """What the gate measured: a mass, a difference of masses, nats, or the position."""
+    threshold: float
+    """What it was held against."""
+    asked: bool
+    """Whether the other members were asked."""
+    inside: str | None = None
+    """The member inside whose token the text stood, which kept the gate shut."""
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only."""
+        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRecord:
+    """What had been drafted for one step before it was decided."""
+
+    drafter: str
+    """A member, or ``ngram``."""
+    piece: bytes | None
+    """The drafted piece; ``None`` for END."""
+    accepted: bool
+    """Whether it was chosen."""
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only."""
+        return {"drafter": self.drafter, "bytes": _json_piece(self.piece), "accepted": self.accepted}
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Where the time of one step went. Steps that came out of one block share its time evenly."""
+
+    total: float
+    members: Mapping[str, float]
+    """Forward passes, by member."""
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only."""
+        return {
+            "total": round(self.total, 6),
+            "members": {name: round(value, 6) for name, value in self.members.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """One step of generation, as it is written to a trace."""
 
     piece: bytes | None
     """The chosen piece; ``None`` for END."""
     p: float
-    """Its combined probability ``q(piece)``."""
+    """Its combined probability ``q(piece)``; where the gate was shut, the lead's own."""
     voted: tuple[str, ...]
-    """The members that were asked."""
+    """The members that were asked; the lead alone where the gate was shut."""
     members: Mapping[str, float]
     """Each voter's folded mass of the piece."""
+    top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
+    """Each voter's own likeliest pieces and their masses: five at most, none below 0.001 but the first."""
+    gate: GateReading | None = None
+    """What the gate saw; ``None`` without one."""
+    draft: DraftRecord | None = None
+    """What had been drafted here; ``None`` where nothing had."""
+    seconds: StepSeconds | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""
         return {
-            "bytes": None if self.piece is None else list(self.piece),
+            "bytes": _json_piece(self.piece),
             "p": self.p,
             "voted": list(self.voted),
             "members": dict(self.members),
+            "top": {
+                name: [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces] for name, pieces in self.top.items()
+            },
+            "gate": None if self.gate is None else self.gate.to_json(),
+            "draft": None if self.draft is None else self.draft.to_json(),
+            "seconds": None if self.seconds is None else self.seconds.to_json(),
         }
 
 
@@ -77,6 +140,22 @@ class Usage:
     """Tokens of the prompt, by member: each counts in its own tokenizer."""
     pieces: int
     """Pieces chosen, END not counted."""
+    ensembled: int
+    """Those at which all members were asked."""
+    drafted: int = 0
+    """Pieces that were drafted and read by all who had to."""
+    accepted: int = 0
+    """Those of them that were chosen."""
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only."""
+        return {
+            "prompt_tokens": dict(self.prompt_tokens),
+            "pieces": self.pieces,
+            "ensembled": self.ensembled,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +190,7 @@ class Generation:
         out: dict[str, object] = {
             "text": self.text,
             "finish_reason": self.finish_reason,
-            "usage": {"prompt_tokens": dict(self.usage.prompt_tokens), "pieces": self.usage.pieces},
+            "usage": self.usage.to_json(),
             "seconds": {
                 "total": round(self.seconds.total, 6),
                 "first_piece": round(self.seconds.first_piece, 6),
@@ -158,6 +237,10 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _json_piece(piece: bytes | None) -> list[int] | None:
+    return None if piece is None else list(piece)
 
 
 def _checked_messages(messages: object) -> tuple[Message, ...]:

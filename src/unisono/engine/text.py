@@ -1,63 +1,80 @@
-"""From chosen pieces to text: whole characters only, and never past a stop string."""
+"""One text that is being written: its limits, its members' cursors, its bytes and its trace."""
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
+
+from unisono.engine.member import Cursor
+from unisono.engine.text import TextAssembler, decode_text
+from unisono.types import Finish, Generation, Limits, Seconds, StepRecord, Usage
 
 
-class TextAssembler:
-    """Collects the bytes of one text and hands out what is safe to show.
+class Sequence:
+    """A text in the making. The engine writes it; whoever asked for it reads it."""
 
-    What might still become a stop string, and an incomplete character at the end, wait.
-    """
-
-    def __init__(self, stop: Sequence[str] = ()) -> None:
-        """Begin an empty text that ends before the first completed string of ``stop``."""
-        self._stops = [text.encode() for text in stop]
-        self._reach = max(map(len, self._stops), default=1) - 1
-        self._data = bytearray()
-        self._shown = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.stopped = False
-        """Whether a stop string has been completed."""
-
-    @property
-    def data(self) -> bytes:
-        """All bytes so far, up to a completed stop string."""
-        return bytes(self._data)
-
-    def add(self, piece: bytes) -> None:
-        """Append a piece; sets `stopped` and cuts the text when it completes a stop string."""
-        before = len(self._data)
-        self._data += piece
-        found = [self._data.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops]
-        starts = [start for start in found if start >= 0]
-        if starts:
-            del self._data[min(starts) :]
-            self.stopped = True
-
-    def take(self, *, final: bool = False) -> str:
-        """Return the text that has become safe to show since the last call.
+    def __init__(self, cursors: Mapping[str, Cursor], limits: Limits, *, is_answer: bool, trace: bool = False) -> None:
+        """Begin a text.
 
         Args:
-            final: nothing will follow: the rest is shown, except an incomplete character at its end,
-                which no member finished.
+            cursors: by member; each holds the ids of the prompt.
+            limits: when to stop.
+            is_answer: whether this answers a conversation, rather than continuing raw text.
+            trace: whether to keep a record of every step.
         """
-        until = len(self._data) if final else len(self._data) - self._waiting()
-        fresh = bytes(self._data[self._shown : until])
-        self._shown = max(self._shown, until)
-        return self._decoder.decode(fresh)
+        self.cursors = cursors
+        self.limits = limits
+        self.is_answer = is_answer
+        self.finish: Finish | None = None
+        """Why it ended; ``None`` while it is being written."""
+        self.pieces = 0
+        self.steps: list[StepRecord] | None = [] if trace else None
+        self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
+        self._prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
+        self._text = TextAssembler(limits.stop)
+        self._began = time.perf_counter()
+        self._first_piece: float | None = None
+        self._ended: float | None = None
 
-    def _waiting(self) -> int:
-        """How many bytes at the end might be the beginning of a stop string."""
-        tail = bytes(self._data[-self._reach :]) if self._reach else b""
-        for length in range(len(tail), 0, -1):
-            if any(stop.startswith(tail[-length:]) for stop in self._stops):
-                return length
-        return 0
+    @property
+    def at_first_piece(self) -> bool:
+        """Whether the next piece is the first of an answer."""
+        return self.is_answer and self.pieces == 0
 
+    def append(self, piece: bytes) -> None:
+        """Add a chosen piece; ends the text when it completes a stop string or fills the limit."""
+        self.pieces += 1
+        if self._first_piece is None:
+            self._first_piece = time.perf_counter()
+        self._text.add(piece)
+        if self._text.stopped:
+            self.end("stop")
+        elif self.pieces >= self.limits.max_new_tokens:
+            self.end("length")
 
-def decode_text(data: bytes) -> str:
-    """The text of a finished generation: an incomplete character at the end is left out."""
-    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+    def end(self, reason: Finish) -> None:
+        """End the text."""
+        self.finish = reason
+        self._ended = time.perf_counter()
+
+    def take_text(self) -> str:
+        """Return what has become safe to show since the last call: whole characters, no stop string."""
+        return self._text.take(final=self.finish is not None)
+
+    def generation(self) -> Generation:
+        """The finished record; of an unfinished text, what there is of it would be a lie."""
+        if self.finish is None or self._ended is None:
+            raise RuntimeError("the text is still being written")
+        data = self._text.data
+        return Generation(
+            text=decode_text(data),
+            data=data,
+            finish_reason=self.finish,
+            usage=Usage(prompt_tokens=self._prompt_tokens, pieces=self.pieces),
+            seconds=Seconds(
+                total=self._ended - self._began,
+                first_piece=(self._first_piece or self._ended) - self._began,
+                members=dict(self.member_seconds),
+            ),
+            steps=None if self.steps is None else tuple(self.steps),
+        )

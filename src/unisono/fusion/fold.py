@@ -84,18 +84,30 @@ class Scratch:
 
     def __init__(self) -> None:
         """Begin without arrays; the first fold makes them."""
-        self._arrays: tuple[Array, Array] | None = None
+        self._p_BV: Array = None
+        self._p_BU: Array = None
+        self._used = 0
+
+    def reset(self) -> None:
+        """Let all results be overwritten."""
+        self._used = 0
 
     def take(self, logits_BV: Array, size: int) -> tuple[Array, Array]:
-        """Arrays of shapes (B, V + 1) and (B, U) where the logits lie; their content is anything."""
+        """Arrays of shapes (B, V + 1) and (B, U) where the logits lie; their content is anything.
+
+        The second one stays the caller's until `reset`.
+        """
         rows, width = logits_BV.shape
-        if self._arrays is None or self._arrays[0].shape[0] != rows or self._arrays[1].shape[1] != size:
-            xp, where = array_namespace(logits_BV), device(logits_BV)
-            self._arrays = (
-                xp.empty((rows, width + 1), dtype=logits_BV.dtype, device=where),
-                xp.empty((rows, size), dtype=logits_BV.dtype, device=where),
-            )
-        return self._arrays
+        xp, where = array_namespace(logits_BV), device(logits_BV)
+        if self._p_BV is None or self._p_BV.shape[0] < rows:
+            self._p_BV = xp.empty((rows, width + 1), dtype=logits_BV.dtype, device=where)
+        start, end = self._used, self._used + rows
+        if self._p_BU is None or self._p_BU.shape[0] < end:
+            start, end = 0, rows
+            held = 0 if self._p_BU is None else self._p_BU.shape[0]
+            self._p_BU = xp.empty((max(rows, 2 * held), size), dtype=logits_BV.dtype, device=where)
+        self._used = end
+        return self._p_BV[:rows], self._p_BU[start:end]
 
 
 def fold(logits_BV: Array, plan: FoldPlan, scratch: Scratch | None = None) -> Array:
@@ -107,7 +119,7 @@ def fold(logits_BV: Array, plan: FoldPlan, scratch: Scratch | None = None) -> Ar
     Args:
         logits_BV: float32, any device; not changed.
         plan: of the same member, on the same device.
-        scratch: where to work; the result is then valid until the next fold with it.
+        scratch: where to work; the result is then valid until it is reset.
 
     Returns:
         ``p_BU``, float32, on the same device.

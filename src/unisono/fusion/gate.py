@@ -1,0 +1,205 @@
+"""Gates: whether the other members are asked, told from the lead's own distribution and the position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from array_api_compat import array_namespace
+
+from unisono.errors import SpecError, nearest
+from unisono.fusion.fold import Array
+
+Score = Callable[[Array, Sequence[int]], list[float]]
+"""``(p_BU of the lead, the position of each row's next piece) -> score_B``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateKind:
+    """A way to decide: a score, and which scores open the gate."""
+
+    score: Score
+    opens: Callable[[float, float], bool]
+    """``(score, parameter)``: whether the others are asked."""
+    parameter: str
+    """Which key of the spec gives the parameter: ``threshold`` or ``n``."""
+    low: float
+    high: float
+    meaning: str
+
+
+def confidence(p_BU: Array, positions: Sequence[int]) -> list[float]:
+    """The largest mass, from 0 to 1 (GaC with a threshold, arXiv 2406.12585, section 3.4)."""
+    return [float(mass) for mass in array_namespace(p_BU).max(p_BU, axis=1)]
+
+
+def margin(p_BU: Array, positions: Sequence[int]) -> list[float]:
+    """The largest mass less the second largest, from 0 to 1 (margin sampling: Scheffer et al., IDA 2001)."""
+    xp = array_namespace(p_BU)
+    scores = []
+    for p_U, top in zip(p_BU, xp.argmax(p_BU, axis=1), strict=True):
+        sides = [float(xp.max(side)) for side in (p_U[: int(top)], p_U[int(top) + 1 :]) if side.shape[0]]
+        scores.append(float(p_U[int(top)]) - max(sides, default=0.0))
+    return scores
+
+
+def entropy(p_BU: Array, positions: Sequence[int]) -> list[float]:
+    """The entropy ``-Σ p log p``, in nats (entropy sampling: Settles, 2009, section 3.1)."""
+    xp = array_namespace(p_BU)
+    tiny = 1e-30  # 0 log 0 is 0
+    return [-float(total) for total in xp.sum(p_BU * xp.log(p_BU + tiny), axis=1)]
+
+
+def position(p_BU: Array, positions: Sequence[int]) -> list[float]:
+    """How many pieces the text has already; the distribution is not looked at."""
+    return [float(place) for place in positions]
+
+
+def nothing(p_BU: Array, positions: Sequence[int]) -> list[float]:
+    """0: there is nothing to score."""
+    return [0.0] * len(positions)
+
+
+GATE_KINDS: dict[str, GateKind] = {
+    "always": GateKind(nothing, lambda score, _: True, "", 0, 0, "at every step"),
+    "confidence": GateKind(
+        confidence,
+        lambda score, threshold: score <= threshold,
+        "threshold",
+        0,
+        1,
+        "where the lead's largest mass is at most the threshold",
+    ),
+    "margin": GateKind(
+        margin,
+        lambda score, threshold: score <= threshold,
+        "threshold",
+        0,
+        1,
+        "where the lead's two largest masses differ by the threshold at most",
+    ),
+    "entropy": GateKind(
+        entropy,
+        lambda score, threshold: score >= threshold,
+        "threshold",
+        0,
+        20,
+        "where the lead's entropy is at least the threshold, in nats",
+    ),
+    "every": GateKind(position, lambda place, n: place % n == 0, "n", 1, 2**31, "at the first of every n pieces"),
+    "first": GateKind(position, lambda place, n: place < n, "n", 0, 2**31, "at the first n pieces"),
+}
+"""By the name that a spec's ``gate`` uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """When the other members are asked. The default asks at every step."""
+
+    kind: str = "always"
+    """One of `GATE_KINDS`."""
+    threshold: float | None = None
+    """For ``confidence``, ``margin`` and ``entropy``."""
+    n: int | None = None
+    """For ``every`` and ``first``."""
+    boundary: bool = False
+    """Do not ask right after a piece that ends inside another member's token (SAFE, arXiv 2510.15346)."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value and the choices."""
+        if self.kind not in GATE_KINDS:
+            raise SpecError(
+                f"unknown gate {self.kind!r}{nearest(str(self.kind), GATE_KINDS)}; known: {', '.join(GATE_KINDS)}",
+                hint="write it as always, confidence:0.5 or {kind: confidence, threshold: 0.5}",
+            )
+        kind = GATE_KINDS[self.kind]
+        for key in ("threshold", "n"):
+            value = getattr(self, key)
+            if key != kind.parameter and value is not None:
+                raise SpecError(
+                    f"the gate {self.kind!r} has no {key}", hint=f"it has {kind.parameter}" if kind.parameter else None
+                )
+            if key == kind.parameter:
+                self._check_parameter(key, value, kind)
+        if not isinstance(self.boundary, bool):
+            raise SpecError(f"boundary is {self.boundary!r}", hint="it is true or false")
+
+    def _check_parameter(self, key: str, value: object, kind: GateKind) -> None:
+        if value is None:
+            raise SpecError(
+                f"the gate {self.kind!r} needs {key}", hint=f"write {self.kind}:NUMBER, or give the key {key}"
+            )
+        wanted: tuple[type, ...] = (int,) if key == "n" else (int, float)
+        sound = isinstance(value, wanted) and not isinstance(value, bool)
+        if not sound or not math.isfinite(value) or not kind.low <= value <= kind.high:  # type: ignore[arg-type, operator]
+            number = "a whole number" if key == "n" else "a number"
+            limits = f"of {kind.low:g} or more" if key == "n" else f"from {kind.low:g} to {kind.high:g}"
+            raise SpecError(
+                f"the {key} of the gate {self.kind!r} is {value!r}: it must be {number} {limits}",
+                hint=f"the others are asked {kind.meaning}",
+            )
+
+    @property
+    def parameter(self) -> float | None:
+        """The threshold or n."""
+        return self.threshold if self.n is None else self.n
+
+    @property
+    def always_open(self) -> bool:
+        """Whether nothing has to be known of the lead before the others are asked."""
+        return self.kind == "always" and not self.boundary
+
+    def score(self, p_BU: Array, positions: Sequence[int]) -> list[float]:
+        """Score rows of the lead's folded distribution; ``positions`` counts the pieces before each."""
+        return GATE_KINDS[self.kind].score(p_BU, positions)
+
+    def opens(self, score: float) -> bool:
+        """Whether a score means that the others are asked, but for the boundary."""
+        return GATE_KINDS[self.kind].opens(score, self.parameter or 0)
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read what a spec, a flag or an argument gives.
+
+        Args:
+            value: a `Gate`; ``"always"``; ``"confidence:0.5"``; a mapping of the fields of a gate.
+
+        Raises:
+            SpecError: it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            kind, colon, number = value.partition(":")
+            if not colon or kind not in GATE_KINDS or not GATE_KINDS[kind].parameter:
+                return cls(value)
+            return cls(kind, **{GATE_KINDS[kind].parameter: _number(number)})  # type: ignore[arg-type]
+        if isinstance(value, Mapping):
+            return cls(**known_keys("gate", value, [field.name for field in fields(cls)]))
+        raise SpecError(f"gate is {value!r}", hint="write it as always, confidence:0.5 or {kind: confidence, …}")
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        number = "" if self.parameter is None else f":{self.parameter:g}"
+        return f"{self.kind}{number}{' boundary' if self.boundary else ''}"
+
+
+def known_keys(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> dict[str, Any]:
+    """Return the mapping when all its keys are known. Raises a `SpecError` that suggests the nearest."""
+    for key in given:
+        if key not in known:
+            raise SpecError(
+                f"unknown key {str(key)!r} in {what}{nearest(str(key), known)}; known: {', '.join(known)}",
+            )
+    return dict(given)
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
