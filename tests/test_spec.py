@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from unisono.engine.method import Method, Speculation
 from unisono.errors import SpecError
+from unisono.fusion.gate import GATE_KINDS, Gate
 from unisono.spec import EnsembleSpec, load_spec
+
+ROOT = Path(__file__).parent.parent
 
 
 def write(folder: Path, text: str) -> Path:
@@ -27,21 +33,39 @@ def member(**keys: object) -> dict[str, object]:
     return {"name": "a", "model": "m", **keys}
 
 
-def test_the_specs_of_the_documentation_are_read(tmp_path: Path) -> None:
-    spec = load_spec(
-        write(
-            tmp_path,
-            """
-members:
-  - {name: smol, model: "demo:smollm2-135m-instruct"}
-  - {name: gemma, model: "demo:gemma3-270m", backend: llamacpp, weight: 1, chat_template: "{{ messages }}"}
-combine: mean
-""",
-        )
-    )
-    assert [member.name for member in spec.members] == ["smol", "gemma"]
-    assert spec.members[1].backend == "llamacpp"
-    assert spec.folder == tmp_path
+def trio(**keys: object) -> dict[str, object]:
+    """Two members that vote and one that does not."""
+    return {"members": [member(), member(name="b"), member(name="mute", weight=0)], **keys}
+
+
+def whole_specs(page: str) -> list[str]:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return [block for block in blocks if re.search(r"^members:", block, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", ["docs/spec.md", "README.md"])
+def test_the_specs_of_the_documentation_are_read(tmp_path: Path, page: str) -> None:
+    for block in whole_specs(page):
+        spec = load_spec(write(tmp_path, block))
+        assert [member.name for member in spec.members] == ["smol", "gemma"]
+        assert spec.folder == tmp_path
+    assert whole_specs(page)
+
+
+def test_the_documentation_has_every_key_and_every_gate() -> None:
+    page = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
+    for key in (*EnsembleSpec.model_fields.keys() - {"folder"}, "boundary", "threshold", "n", "drafter", "max_pieces"):
+        assert f"`{key}`" in page or f"## {key}" in page, key
+    for kind in GATE_KINDS:
+        assert f"| `{kind}`" in page, kind
+
+
+def test_the_examples_are_read() -> None:
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        assert load_spec(path).members
+    gated = load_spec(ROOT / "examples" / "duo-gated.yaml").method
+    assert gated == Method("smol", "mean", Gate("confidence", 0.5, boundary=True), Speculation("smol"))
+    assert load_spec(ROOT / "examples" / "duo.yaml").method == Method()
 
 
 def test_a_spec_is_passed_through_and_a_mapping_is_checked() -> None:
@@ -140,3 +164,128 @@ def test_a_missing_file_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     assert "cannot read the spec file" in problem(binary)
     assert "cannot read the spec file" in problem(tmp_path)
+
+
+def test_the_default_is_the_papers_method() -> None:
+    assert load_spec(trio()).method == Method() == Method(None, "mean", Gate("always"), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("always", Gate()),
+        ("confidence:0.5", Gate("confidence", threshold=0.5)),
+        ("margin:0", Gate("margin", threshold=0)),
+        ("entropy:1.5", Gate("entropy", threshold=1.5)),
+        ("every:4", Gate("every", n=4)),
+        ("first:10", Gate("first", n=10)),
+        ("{kind: confidence, threshold: 0.5, boundary: true}", Gate("confidence", threshold=0.5, boundary=True)),
+        ("{kind: every, n: 4}", Gate("every", n=4)),
+        ("{boundary: true}", Gate(boundary=True)),
+    ],
+)
+def test_a_gate_is_a_word_or_a_mapping(given: str, meant: Gate) -> None:
+    assert load_spec(trio(gate=yaml.safe_load(given))).method.gate == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a", Speculation("a")),
+        ("b:4", Speculation("b", 4)),
+        ("ngram", Speculation("ngram")),
+        ("auto:64", Speculation("auto", 64)),
+        ("{drafter: a}", Speculation("a", 6)),
+        ("{drafter: a, max_pieces: 1}", Speculation("a", 1)),
+        ("off", None),  # which YAML reads as False
+        ("'off'", None),
+        ("~", None),
+    ],
+)
+def test_speculation_is_a_word_or_a_mapping_or_off(given: str, meant: Speculation | None) -> None:
+    assert load_spec(trio(speculate=yaml.safe_load(given))).method.speculate == meant
+
+
+def test_the_first_member_that_votes_leads_unless_another_is_named() -> None:
+    assert load_spec(trio()).method.lead is None
+    assert load_spec(trio(lead="b")).method.lead == "b"
+
+
+def test_a_spec_survives_being_written_down_and_read_again() -> None:
+    spec = load_spec(trio(lead="b", gate="confidence:0.5", speculate="a:3"))
+    assert load_spec(spec.model_dump()) == spec
+    assert EnsembleSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert load_spec(load_spec(trio()).model_dump(exclude_defaults=True)) == load_spec(trio())
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ("gate: off", "4, column 1", "the gate is off; write always"),
+        ("gate: [1]", "4, column 1", "gate is [1]; write it as always"),
+        ("gate: confidance:0.5", "4, column 1", "unknown gate 'confidance:0.5'; did you mean 'confidence'"),
+        ("gate: confidence", "4, column 1", "the gate 'confidence' needs threshold"),
+        ("gate: confidence:high", "4, column 1", "'high': it must be a number from 0 to 1"),
+        ("gate: confidence:1.01", "4, column 1", "1.01: it must be a number from 0 to 1"),
+        ("gate: margin:-0.1", "4, column 1", "-0.1: it must be a number from 0 to 1"),
+        ("gate: entropy:.nan", "4, column 1", "it must be a number from 0 to 20"),
+        ("gate: every:0", "4, column 1", "0: it must be a whole number of 1 or more"),
+        ("gate: first:1.5", "4, column 1", "1.5: it must be a whole number of 0 or more"),
+        ("gate: {kind: every,\n  n: 0}", "5, column 3", "the n of the gate 'every' is 0"),
+        ("gate: {kind: every, n: 2,\n  threshold: 1}", "5, column 3", "the gate 'every' has no threshold"),
+        ("gate: {kind: confidence,\n  treshold: 1}", "5, column 3", "'treshold' in gate; did you mean 'threshold'"),
+        ("gate: {threshold: 0.5,\n  boundary: 1, kind: margin}", "5, column 3", "boundary is 1; it is true or false"),
+        ("lead: mute", "4, column 1", "the lead 'mute' has weight 0, so it is left out; members that vote: a, b"),
+        ("lead: c", "4, column 1", "the lead 'c' is no member that votes; members that vote: a, b"),
+        ("lead: 3", "4, column 1", "lead is 3"),
+        ("speculate: mute", "4, column 1", "the drafter 'mute' has weight 0, so it is left out"),
+        ("speculate: ngrams", "4, column 1", "the drafter 'ngrams' is no member that votes; did you mean 'ngram'"),
+        ("speculate: {drafter: c}", "4, column 13", "name one of a, b, or ngram, or auto"),
+        ("speculate: on", "4, column 1", "speculate is True; write it as smol"),
+        ("speculate: a:65", "4, column 1", "max_pieces is 65: it must be a whole number from 1 to 64"),
+        ("speculate: {drafter: a,\n  max_pieces: 0}", "5, column 3", "max_pieces is 0"),
+        ("speculate: {drafter: a,\n  max_piece: 3}", "5, column 3", "did you mean 'max_pieces'"),
+        ("speculate: {max_pieces: 3}", "4, column 1", "speculate lacks the key 'drafter'"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused_with_its_place(tmp_path: Path, line: str, place: str, words: str) -> None:
+    members = ["{name: a, model: m}", "{name: b, model: m}", "{name: mute, model: m, weight: 0}"]
+    found = problem(write(tmp_path, f"# three\nmembers: [{', '.join(members)}]\n\n{line}\n"))
+    assert f"line {place}: " in found
+    assert words in found
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"gate": "confidence:0.5"}, "the gate 'confidence:0.5' has no other member to ask: a votes alone"),
+        ({"gate": {"boundary": True}}, "has no other member to ask"),
+        ({"speculate": "a"}, "'a' votes alone: drafts of its own would be verified by nobody"),
+    ],
+)
+def test_a_member_that_votes_alone_has_nobody_to_spare(keys: dict[str, object], words: str) -> None:
+    assert words in problem({"members": [member(), member(name="mute", weight=0)], **keys})
+    assert load_spec({"members": [member()], "speculate": "ngram"}).method.speculate == Speculation("ngram")
+
+
+def test_a_member_may_not_bear_the_name_of_a_drafter_that_drafts() -> None:
+    spec = {"members": [member(), member(name="ngram")]}
+    assert load_spec(spec).members[1].name == "ngram"
+    assert "'ngram' could be the member of that name" in problem({**spec, "speculate": "ngram"})
+
+
+def test_some_keys_of_a_spec_can_be_replaced() -> None:
+    spec = load_spec(trio(gate="confidence:0.5", speculate="a:3"))
+    assert spec.but() == spec
+    assert spec.but(lead="b", boundary=True).method == Method(
+        "b", "mean", Gate("confidence", 0.5, boundary=True), Speculation("a", 3)
+    )
+    assert spec.but(gate="always", speculate="off").method == Method()
+    assert spec.but(max_pieces=9).method.speculate == Speculation("a", 9)
+    for keys, words in (
+        ({"lead": "mute"}, "has weight 0"),
+        ({"speculate": "off", "max_pieces": 2}, "max_pieces is given, but nobody drafts"),
+        ({"gate": "confidence:2"}, "from 0 to 1"),
+    ):
+        with pytest.raises(SpecError, match=words):
+            spec.but(**keys)

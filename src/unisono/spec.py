@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from unisono.backends.registry import backend_entry
+from unisono.engine.method import Method, Speculation
 from unisono.errors import SpecError, nearest
 from unisono.fusion.combine import COMBINE_RULES
+from unisono.fusion.gate import Gate
 
 Place = tuple[int, int]
 """Line and column, counted from 1."""
@@ -57,11 +60,37 @@ class EnsembleSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     members: Annotated[list[MemberSpec], Field(min_length=1)]
-    """The voters. Their order numbers the union vocabulary and decides ties; the first one leads."""
+    """The voters. Their order numbers the union vocabulary and decides ties."""
+    lead: str | None = None
+    """The member whose distribution the gate looks at; ``None`` for the first that votes."""
     combine: Literal["mean"] = "mean"
     """How the members' distributions become one."""
+    gate: Gate = Gate()
+    """When the other members are asked: all that `Gate.parse` reads."""
+    speculate: Speculation | None = None
+    """Who drafts: all that `Speculation.parse` reads."""
     folder: Path = Field(default=Path(), exclude=True)
     """What relative paths of models are relative to: the folder of the spec's file."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _gate_is_read(cls, value: object) -> Gate:
+        if value is False:  # YAML reads off and no as False, and who writes them could mean either end
+            raise SpecError("the gate is off", hint="write always, which asks the others at every step")
+        return Gate.parse(value)
+
+    @field_validator("speculate", mode="before")
+    @classmethod
+    def _speculation_is_read(cls, value: object) -> Speculation | None:
+        return None if value is False else Speculation.parse(value)
+
+    @field_validator("lead", "gate", "speculate")
+    @classmethod
+    def _fits_the_members(cls, value: Any, info: ValidationInfo) -> Any:
+        members: list[MemberSpec] = info.data.get("members", [])
+        if info.field_name is not None and any(member.weight > 0 for member in members):
+            _check_method(Method(**{info.field_name: value}), members)
+        return value
 
     @model_validator(mode="after")
     def _members_fit_together(self) -> EnsembleSpec:
@@ -78,6 +107,36 @@ class EnsembleSpec(BaseModel):
         present = [member for member in self.members if member.weight > 0]
         total = sum(member.weight for member in present)
         return [(member, member.weight / total) for member in present]
+
+    @property
+    def method(self) -> Method:
+        """How the ensemble writes."""
+        return Method(self.lead, self.combine, self.gate, self.speculate)
+
+    def but(self, **keys: Any) -> EnsembleSpec:
+        """This spec with some keys of its method replaced, as `Method.but` takes them.
+
+        Raises:
+            SpecError: a value is wrong, or does not fit the members.
+        """
+        method = self.method.but(**keys)
+        _check_method(method, self.members)
+        return self.model_copy(
+            update={"lead": method.lead, "gate": method.gate, "speculate": method.speculate},
+        )
+
+
+def _check_method(method: Method, members: list[MemberSpec]) -> None:
+    """Hold a method against the members; one that is left out of the vote can neither lead nor draft."""
+    voters = [member.name for member in members if member.weight > 0]
+    silent = {member.name for member in members} - set(voters)
+    for role, name in (("lead", method.lead), ("drafter", method.speculate and method.speculate.drafter)):
+        if name in silent:
+            raise SpecError(
+                f"the {role} {name!r} has weight 0, so it is left out",
+                hint=f"members that vote: {', '.join(voters)}",
+            )
+    method.check(voters)
 
 
 def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> EnsembleSpec:
@@ -177,11 +236,20 @@ def _explain(problem: dict[str, Any], source: str, places: dict[tuple[Hashable, 
     if kind == "string_pattern_mismatch":
         return f"{prefix}{_named(where)} is {value!r}: use letters, digits, '.', '_' and '-'"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "value_error" and isinstance(value, Mapping):
+        prefix = f"{source}{_place(_inner(where, value, message), places)}: "
     if kind == "model_type":
         return f"{prefix}{_named(where)} is {_shown(value)}: a member is a mapping with a name and a model"
     if kind == "value_error" or not where:
         return f"{prefix}{message}{_way_out(problem)}"
     return f"{prefix}{_named(where)} is {_shown(value)}: {message[:1].lower()}{message[1:]}"
+
+
+def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:
+    """Where the key of a mapping stands that a message speaks of first."""
+    found = {str(key): re.search(rf"\b{re.escape(str(key))}\b", message) for key in value}
+    spoken_of = {key: match.start() for key, match in found.items() if match}
+    return (*where, min(spoken_of, key=spoken_of.__getitem__)) if spoken_of else where
 
 
 def _way_out(problem: dict[str, Any]) -> str:
