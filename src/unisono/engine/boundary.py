@@ -1,0 +1,79 @@
+"""Whether a text ends inside a token that another member would write: no place to ask that member."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping
+
+from unisono.vocab.spelling import Speller
+
+REACH = 48
+"""How many bytes before the end of a text are read at most."""
+_LAST_WORD = re.compile(rb"\s*\S*\Z")
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+def first_inside(text: bytes, following: bytes, spellers: Mapping[str, Speller]) -> str | None:
+    """The first member inside whose token ``text`` ends, or ``None``.
+
+    Args:
+        text: what has been generated so far.
+        following: the piece that the lead would write next; nothing for END.
+        spellers: by member, without the lead.
+    """
+    return next((name for name, speller in spellers.items() if ends_inside_token(text, following, speller)), None)
+
+
+def ends_inside_token(text: bytes, following: bytes, speller: Speller) -> bool:
+    """Whether the member, reading the end of the text and what follows as one, has a token across the border.
+
+    Asked there, a member would go on from a token that it would not have written itself: an "OOV-like"
+    token of SAFE (arXiv 2510.15346), which looks for them in what the lead drafted. Here what the lead
+    would write next is the look-ahead. For a member that sees ``Sofia`` as one token the text ``" So"`` ends
+    inside it when ``fia`` follows, and does not when a space follows.
+
+    The end of the text is its last word with all whitespace before it, as tokens carry leading spaces;
+    of a long one, the last 48 bytes, from a whole character on. Of what follows only whole characters
+    are read, and where there is none, the end of a text included, no token is known to go across.
+
+    Args:
+        text: what has been generated so far; it may end inside a character, which is inside a token.
+            An empty one is not.
+        following: the piece that the lead would write next; nothing for END.
+        speller: of the member. Where its tokenizer does not give the bytes back, no token is known to
+            go across.
+    """
+    if _opening(text):
+        return True
+    whole = following[: len(following) - _opening(following)]
+    if not text or not whole:
+        return False
+    tail = _tail(text)
+    ids = speller.own_encoding(tail + whole)
+    return ids is not None and not _has_border(speller, ids, len(tail))
+
+
+def _opening(data: bytes) -> int:
+    """How many bytes at the end begin a character without ending it."""
+    decoder = _new_decoder("ignore")
+    decoder.decode(data[-3:])  # one that lacks a byte has three at most
+    return len(decoder.getstate()[0])
+
+
+def _tail(text: bytes) -> bytes:
+    start = max(0, len(text) - REACH)
+    while start and start < len(text) and text[start] & 0xC0 == 0x80:  # a byte within a character
+        start += 1
+    match = _LAST_WORD.search(text, start)
+    return match.group() if match else b""
+
+
+def _has_border(speller: Speller, ids: tuple[int, ...], place: int) -> bool:
+    """Whether one of the ids begins at a place, in bytes."""
+    length = 0
+    for token in ids:
+        if length >= place:
+            break
+        length += len(speller.vocabulary.pieces[token] or b"")
+    return length == place
