@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -49,7 +48,9 @@ def entropy(p_BU: Array, positions: Sequence[int]) -> list[float]:
     """The entropy ``-Σ p log p``, in nats (entropy sampling: Settles, 2009, section 3.1)."""
     xp = array_namespace(p_BU)
     tiny = 1e-30  # 0 log 0 is 0
-    return [-float(total) for total in xp.sum(p_BU * xp.log(p_BU + tiny), axis=1)]
+    # Row by row: temporary arrays of a whole batch would cost more in page faults than the logarithms do.
+    totals = [float(xp.sum(p_U * xp.log(p_U + tiny))) for p_U in p_BU]
+    return [max(0.0, -total) for total in totals]  # a mass that rounding left above 1 has none
 
 
 def position(p_BU: Array, positions: Sequence[int]) -> list[float]:
@@ -92,6 +93,7 @@ GATE_KINDS: dict[str, GateKind] = {
     "first": GateKind(position, lambda place, n: place < n, "n", 0, 2**31, "at the first n pieces"),
 }
 """By the name that a spec's ``gate`` uses."""
+_BOUNDARY = " boundary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value and the choices."""
-        if self.kind not in GATE_KINDS:
+        if not isinstance(self.kind, str) or self.kind not in GATE_KINDS:
             raise SpecError(
                 f"unknown gate {self.kind!r}{nearest(str(self.kind), GATE_KINDS)}; known: {', '.join(GATE_KINDS)}",
                 hint="write it as always, confidence:0.5 or {kind: confidence, threshold: 0.5}",
@@ -118,8 +120,11 @@ class Gate:
         for key in ("threshold", "n"):
             value = getattr(self, key)
             if key != kind.parameter and value is not None:
+                having = ", ".join(name for name, other in GATE_KINDS.items() if other.parameter == key)
+                own = f"write {self.kind!r} with {kind.parameter}" if kind.parameter else f"leave {key} out"
                 raise SpecError(
-                    f"the gate {self.kind!r} has no {key}", hint=f"it has {kind.parameter}" if kind.parameter else None
+                    f"the gate {self.kind!r} has no {key}, but {key} is {value!r}",
+                    hint=f"{own}, or choose a gate that has {key}: {having}",
                 )
             if key == kind.parameter:
                 self._check_parameter(key, value, kind)
@@ -133,11 +138,12 @@ class Gate:
             )
         wanted: tuple[type, ...] = (int,) if key == "n" else (int, float)
         sound = isinstance(value, wanted) and not isinstance(value, bool)
-        if not sound or not math.isfinite(value) or not kind.low <= value <= kind.high:  # type: ignore[arg-type, operator]
-            number = "a whole number" if key == "n" else "a number"
-            limits = f"of {kind.low:g} or more" if key == "n" else f"from {kind.low:g} to {kind.high:g}"
+        if not sound or not kind.low <= value <= kind.high:  # type: ignore[operator]
+            limits = f"a number from {kind.low} to {kind.high}"
+            if key == "n":
+                limits = f"a whole number of {kind.low} or more, {kind.high:,} at most"
             raise SpecError(
-                f"the {key} of the gate {self.kind!r} is {value!r}: it must be {number} {limits}",
+                f"the {key} of the gate {self.kind!r} is {value!r}: it must be {limits}",
                 hint=f"the others are asked {kind.meaning}",
             )
 
@@ -164,7 +170,8 @@ class Gate:
         """Read what a spec, a flag or an argument gives.
 
         Args:
-            value: a `Gate`; ``"always"``; ``"confidence:0.5"``; a mapping of the fields of a gate.
+            value: a `Gate`; ``"always"``; ``"confidence:0.5"``, with ``" boundary"`` after it or not; a
+                mapping of the fields of a gate.
 
         Raises:
             SpecError: it is none of these.
@@ -172,18 +179,19 @@ class Gate:
         if isinstance(value, cls):
             return value
         if isinstance(value, str):
-            kind, colon, number = value.partition(":")
-            if not colon or kind not in GATE_KINDS or not GATE_KINDS[kind].parameter:
-                return cls(value)
-            return cls(kind, **{GATE_KINDS[kind].parameter: _number(number)})  # type: ignore[arg-type]
+            words = value.removesuffix(_BOUNDARY)
+            kind, colon, number = words.partition(":")
+            key = GATE_KINDS[kind].parameter if kind in GATE_KINDS else ""
+            given = {key: _number(number)} if colon and key else {}
+            return cls(kind if given else words, boundary=words != value, **given)  # type: ignore[arg-type]
         if isinstance(value, Mapping):
             return cls(**known_keys("gate", value, [field.name for field in fields(cls)]))
         raise SpecError(f"gate is {value!r}", hint="write it as always, confidence:0.5 or {kind: confidence, …}")
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
-        number = "" if self.parameter is None else f":{self.parameter:g}"
-        return f"{self.kind}{number}{' boundary' if self.boundary else ''}"
+        """In one line, as `parse` reads it."""
+        number = "" if self.parameter is None else f":{self.parameter}"
+        return f"{self.kind}{number}{_BOUNDARY if self.boundary else ''}"
 
 
 def known_keys(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> dict[str, Any]:
