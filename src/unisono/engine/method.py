@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 from unisono.errors import SpecError, nearest
@@ -15,6 +15,7 @@ NGRAM = "ngram"
 AUTO = "auto"
 """The drafter that is whichever has been fastest for this ensemble so far."""
 OFF = "off"
+ALWAYS = Gate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Speculation:
                 return cls(drafter)
             return cls(drafter, int(number) if number.isascii() and number.isdigit() else number)  # type: ignore[arg-type]
         if isinstance(value, Mapping):
-            given = known_keys("speculate", value, [field.name for field in fields(cls)])
+            given = known_keys("speculate", value, [key.name for key in fields(cls)])
             if "drafter" not in given:
                 raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
             return cls(**given)
@@ -77,7 +78,7 @@ class Method:
     """The member whose distribution the gate looks at; ``None`` for the first that votes."""
     combine: str = "mean"
     """How the members' distributions become one; one of `COMBINE_RULES`."""
-    gate: Gate = Gate()
+    gate: Gate = field(default_factory=Gate)
     """When the others are asked."""
     speculate: Speculation | None = None
     """Who drafts; ``None`` for nobody."""
@@ -104,9 +105,7 @@ class Method:
             if speculation is None:
                 raise SpecError("max_pieces is given, but nobody drafts", hint="name a drafter: speculate")
             speculation = replace(speculation, max_pieces=max_pieces)
-        return replace(
-            self, lead=self.lead if lead is None else lead, gate=new_gate, speculate=speculation
-        )
+        return replace(self, lead=self.lead if lead is None else lead, gate=new_gate, speculate=speculation)
 
     def check(self, members: Sequence[str]) -> None:
         """Hold the method against the members that vote.
@@ -117,7 +116,7 @@ class Method:
         known = ", ".join(members)
         if self.lead is not None and self.lead not in members:
             raise SpecError(
-                f"the lead {self.lead!r} is no member that votes{nearest(self.lead, members)}",
+                f"the lead {self.lead!r} is no member that votes{nearest(str(self.lead), members)}",
                 hint=f"members that vote: {known}",
             )
         if self.combine not in COMBINE_RULES:
@@ -125,7 +124,7 @@ class Method:
                 f"unknown rule {self.combine!r}{nearest(self.combine, COMBINE_RULES)}; "
                 f"known: {', '.join(COMBINE_RULES)}"
             )
-        if self.gate != Gate() and len(members) == 1:
+        if self.gate != ALWAYS and len(members) == 1:
             raise SpecError(
                 f"the gate {str(self.gate)!r} has no other member to ask: {known} votes alone",
                 hint="leave the gate out, or add a member with a positive weight",

@@ -1,0 +1,184 @@
+"""The method of an ensemble: how it is changed, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unisono.engine.method import AUTO, NGRAM, OFF, Method, Speculation
+from unisono.errors import SpecError
+from unisono.fusion.gate import Gate
+
+METHOD = Method("a", gate=Gate("confidence", threshold=0.5, boundary=True), speculate=Speculation("b", 4))
+NAMES = st.text(st.characters(exclude_characters=":"), min_size=1).filter(lambda name: name != OFF)
+
+
+@pytest.mark.parametrize(
+    ("value", "speculation"),
+    [
+        (None, None),
+        ("off", None),
+        ("smol", Speculation("smol")),
+        ("smol:6", Speculation("smol", 6)),
+        ("ngram:64", Speculation(NGRAM, 64)),
+        ("auto", Speculation(AUTO)),
+        ({"drafter": "smol"}, Speculation("smol")),
+        ({"drafter": "smol", "max_pieces": 1}, Speculation("smol", 1)),
+        (Speculation("smol", 3), Speculation("smol", 3)),
+    ],
+)
+def test_a_speculation_is_read(value: object, speculation: Speculation | None) -> None:
+    assert Speculation.parse(value) == speculation
+
+
+@given(NAMES, st.integers(1, 64))
+def test_a_speculation_is_read_from_what_it_is_written_as(drafter: str, pieces: int) -> None:
+    speculation = Speculation(drafter, pieces)
+    assert Speculation.parse(str(speculation)) == speculation
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "way_out"),
+    [
+        ("smol:0", "max_pieces is 0: it must be a whole number from 1 to 64", "pieces of a draft"),
+        ("smol:65", "max_pieces is 65", "pieces of a draft"),
+        ("smol:-1", "max_pieces is '-1'", "pieces of a draft"),
+        ("smol:many", "max_pieces is 'many'", "pieces of a draft"),
+        ("smol:", "max_pieces is ''", "pieces of a draft"),
+        ("", "the drafter is ''", "name a member, ngram or auto"),
+        (":6", "the drafter is ''", "name a member, ngram or auto"),
+        ({"max_pieces": 6}, "speculate lacks the key 'drafter'", "name a member, ngram or auto"),
+        ({"drafter": 7}, "the drafter is 7", "name a member, ngram or auto"),
+        ({"drafter": "smol", "max_pieces": True}, "max_pieces is True", "pieces of a draft"),
+        ({"drafter": "smol", "max_pieces": 6.0}, "max_pieces is 6.0", "pieces of a draft"),
+        ({"drafter": "smol", "max_piece": 6}, "'max_piece' in speculate; did you mean 'max_pieces'?", ""),
+        (6, "speculate is 6", "write it as smol, smol:6"),
+    ],
+)
+def test_a_bad_speculation_is_refused_with_its_value_and_the_way_out(value: object, message: str, way_out: str) -> None:
+    with pytest.raises(SpecError) as refusal:
+        Speculation.parse(value)
+    assert message in refusal.value.message
+    assert way_out in (refusal.value.hint or "")
+
+
+def test_a_method_with_nothing_changed_is_that_method() -> None:
+    assert METHOD.but() == METHOD
+    assert Method().but() == Method()
+
+
+def test_what_is_given_is_replaced_and_the_rest_stays() -> None:
+    assert METHOD.but(lead="b") == Method("b", gate=METHOD.gate, speculate=METHOD.speculate)
+    assert METHOD.but(boundary=False).gate == Gate("confidence", threshold=0.5)
+    assert METHOD.but(max_pieces=9).speculate == Speculation("b", 9)
+    assert METHOD.but(speculate="ngram").speculate == Speculation(NGRAM)
+    assert METHOD.but(speculate="ngram", max_pieces=9).speculate == Speculation(NGRAM, 9)
+    assert METHOD.but(gate="every:3").gate == Gate("every", n=3)
+    assert METHOD.but(gate="every:3", boundary=True).gate == Gate("every", n=3, boundary=True)
+
+
+def test_off_ends_speculation() -> None:
+    assert METHOD.but(speculate="off").speculate is None
+    assert Method().but(speculate="off") == Method()
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "message"),
+    [
+        (METHOD, {"gate": "confidence:1.5"}, "the threshold of the gate 'confidence' is 1.5"),
+        (METHOD, {"boundary": "yes"}, "boundary is 'yes'"),
+        (METHOD, {"max_pieces": 0}, "max_pieces is 0"),
+        (METHOD, {"speculate": "off", "max_pieces": 4}, "max_pieces is given, but nobody drafts"),
+        (Method(), {"max_pieces": 4}, "max_pieces is given, but nobody drafts"),
+    ],
+)
+def test_a_bad_change_is_refused(method: Method, keys: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as refusal:
+        method.but(**keys)  # type: ignore[arg-type]
+    assert message in refusal.value.message
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("method", "members"),
+    [
+        (Method(), ["a"]),
+        (METHOD, ["a", "b"]),
+        (Method("b", gate=Gate("first", n=3), speculate=Speculation(AUTO)), ["a", "b"]),
+        (Method("a", speculate=Speculation(NGRAM)), ["a"]),
+        (Method(speculate=Speculation(AUTO)), ["a"]),
+        (Method("a", speculate=Speculation("a")), ["a", "b"]),
+        (Method(speculate=Speculation("a")), ["a", "ngram"]),
+    ],
+)
+def test_a_method_that_fits_its_members_is_let_pass(method: Method, members: list[str]) -> None:
+    method.check(members)
+
+
+@pytest.mark.parametrize(
+    ("method", "members", "message", "way_out"),
+    [
+        pytest.param(
+            Method("gema"),
+            ["smol", "gemma"],
+            "the lead 'gema' is no member that votes; did you mean 'gemma'?",
+            "members that vote: smol, gemma",
+            id="the lead is no member",
+        ),
+        pytest.param(Method(combine="median"), ["a", "b"], "unknown rule 'median'", "", id="the rule is not known"),
+        pytest.param(
+            Method(gate=Gate("confidence", threshold=0.5)),
+            ["a"],
+            "the gate 'confidence:0.5' has no other member to ask: a votes alone",
+            "leave the gate out, or add a member",
+            id="a gate without others",
+        ),
+        pytest.param(
+            Method(gate=Gate(boundary=True)), ["a"], "the gate 'always boundary' has no other", "", id="a boundary too"
+        ),
+        pytest.param(
+            Method(speculate=Speculation("gema")),
+            ["smol", "gemma"],
+            "the drafter 'gema' is no member that votes; did you mean 'gemma'?",
+            "name one of smol, gemma, or ngram, or auto",
+            id="the drafter is no member",
+        ),
+        pytest.param(
+            Method(speculate=Speculation("ngam")), ["smol", "gemma"], "did you mean 'ngram'?", "", id="nearly ngram"
+        ),
+        pytest.param(
+            Method(speculate=Speculation("a")),
+            ["a"],
+            "'a' votes alone: drafts of its own would be verified by nobody",
+            "leave speculate out, let ngram draft, or add a member",
+            id="the drafter votes alone",
+        ),
+        pytest.param(
+            Method(speculate=Speculation(NGRAM)),
+            ["a", "ngram"],
+            "the drafter 'ngram' could be the member of that name",
+            "give that member another name",
+            id="a member is named ngram",
+        ),
+        pytest.param(
+            Method(speculate=Speculation(AUTO)),
+            ["auto", "b"],
+            "the drafter 'auto' could be the member of that name",
+            "give that member another name",
+            id="a member is named auto",
+        ),
+    ],
+)
+def test_a_method_that_does_not_fit_is_refused_with_the_way_out(
+    method: Method, members: list[str], message: str, way_out: str
+) -> None:
+    with pytest.raises(SpecError) as refusal:
+        method.check(members)
+    assert message in refusal.value.message
+    assert way_out in (refusal.value.hint or "")
+
+
+def test_a_lead_that_is_no_name_is_refused_like_any_other() -> None:
+    with pytest.raises(SpecError, match="the lead 3 is no member that votes"):
+        Method().but(lead=3).check(["a", "b"])  # type: ignore[arg-type]
