@@ -103,7 +103,8 @@ def test_a_full_disk_is_told_wherever_it_is_met(run: Run, duo: Path, tmp_path: P
     for words in (("--prompts", prompts, "--out", "/dev/full"), ("Hi", "--trace", "/dev/full")):
         shown = run("run", duo, *words, "--max-new-tokens", 2)
         assert shown.code == 2
-        assert "No space left on device" in shown.err
+        assert "cannot write to '/dev/full': No space left on device" in shown.err
+    assert shown.out == run("run", duo, "Hi", "--max-new-tokens", 2).out  # the answer itself is there
     program = [sys.executable, "-m", "unisono", "models", "--json"]
     with open("/dev/full", "w") as full:
         models = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
@@ -138,6 +139,8 @@ def test_closed_streams_and_old_encodings_do_no_harm() -> None:
         "members: [{name: a, model: '~nosuchuser/x.gguf'}]",
         f"members: [{{name: a, model: {'x' * 5000}}}]",
         "members: [{name: a, model: 'fake:a', chat_template: '{{ 1/0 }}'}]",
+        "members: [{name: a, model: 'fake:a'}]\ngate: {? null : null}",
+        "members: [{name: a, model: 'fake:a'}]\nspeculate: {drafter: {}}",
     ],
 )
 def test_no_spec_however_strange_is_a_fault_of_ours(run: Run, duo: Path, text: str) -> None:
@@ -165,6 +168,15 @@ def test_no_spec_however_strange_is_a_fault_of_ours(run: Run, duo: Path, text: s
         {"prompt": "a", "stop": [1]},
         {"prompt": "a", "stop": [""]},
         {"prompt": "a", "stop": "\ud800"},
+        {"prompt": "a", "lead": "b"},
+        {"prompt": "a", "gate": "confidence:0.5"},
+        {"prompt": "a", "gate": 0.5},
+        {"prompt": "a", "gate": {"kind": "every", "threshold": 2}},
+        {"prompt": "a", "gate": {"knd": "every"}},
+        {"prompt": "a", "speculate": "a"},
+        {"prompt": "a", "speculate": "b"},
+        {"prompt": "a", "speculate": 4},
+        {"prompt": "a", "speculate": {"max_pieces": 4}},
     ],
 )
 def test_wrong_arguments_are_refused_and_take_no_slot(one: dict[str, Any], arguments: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unisono.benchmark import Benchmark, measure
     from unisono.diagnosis import Diagnosis, diagnose
+    from unisono.engine.method import Method, Speculation
     from unisono.ensemble import Ensemble, Request, Stream
     from unisono.errors import (
         BackendMissing,
@@ -31,8 +32,21 @@ if TYPE_CHECKING:
         UnisonoError,
         VocabularyError,
     )
+    from unisono.fusion.gate import Gate
     from unisono.spec import EnsembleSpec, MemberSpec, load_spec
-    from unisono.types import Finish, Generation, Limits, Message, Prompt, Seconds, StepRecord, Usage
+    from unisono.types import (
+        DraftRecord,
+        Finish,
+        GateReading,
+        Generation,
+        Limits,
+        Message,
+        Prompt,
+        Seconds,
+        StepRecord,
+        StepSeconds,
+        Usage,
+    )
 
 __all__ = [
     "BackendMissing",
@@ -40,13 +54,17 @@ __all__ = [
     "CacheError",
     "DeviceError",
     "Diagnosis",
+    "DraftRecord",
     "Ensemble",
     "EnsembleSpec",
     "Finish",
+    "Gate",
+    "GateReading",
     "Generation",
     "Limits",
     "MemberSpec",
     "Message",
+    "Method",
     "ModelCorrupt",
     "ModelError",
     "ModelNotFound",
@@ -56,7 +74,9 @@ __all__ = [
     "Request",
     "Seconds",
     "SpecError",
+    "Speculation",
     "StepRecord",
+    "StepSeconds",
     "Stream",
     "UnisonoError",
     "Usage",
@@ -69,9 +89,23 @@ __all__ = [
 _HOMES = {
     "benchmark": ("Benchmark", "measure"),
     "diagnosis": ("Diagnosis", "diagnose"),
+    "engine.method": ("Method", "Speculation"),
     "ensemble": ("Ensemble", "Request", "Stream"),
+    "fusion.gate": ("Gate",),
     "spec": ("EnsembleSpec", "MemberSpec", "load_spec"),
-    "types": ("Finish", "Generation", "Limits", "Message", "Prompt", "Seconds", "StepRecord", "Usage"),
+    "types": (
+        "DraftRecord",
+        "Finish",
+        "GateReading",
+        "Generation",
+        "Limits",
+        "Message",
+        "Prompt",
+        "Seconds",
+        "StepRecord",
+        "StepSeconds",
+        "Usage",
+    ),
 }
 """Where the public names live, but for the errors. They are imported when first used: the command
 line's help needs none."""

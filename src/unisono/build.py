@@ -14,7 +14,6 @@ from unisono.demo import PREFIX, demo_model, demo_path
 from unisono.engine.engine import Engine, check_length
 from unisono.engine.member import Member
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
-from unisono.fusion.combine import COMBINE_RULES
 from unisono.spec import EnsembleSpec, MemberSpec
 from unisono.types import Prompt
 from unisono.vocab.ending import end_ids
@@ -89,7 +88,7 @@ class Prepared:
                     )
                 )
             loaded.pop_all()
-        return Engine(members, self.union, COMBINE_RULES[self.spec.combine])
+        return Engine(members, self.union, self.spec.method)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:

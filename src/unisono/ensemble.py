@@ -10,8 +10,10 @@ from typing import Any, Self
 
 from unisono.build import Prepared, Report, prepare, silent
 from unisono.engine.engine import Engine
-from unisono.engine.sequence import Sequence as Text
+from unisono.engine.method import Method, Speculation
+from unisono.engine.text import Text
 from unisono.errors import UnisonoError
+from unisono.fusion.gate import Gate
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.types import Generation, Limits, Message, Prompt, StepRecord
 
@@ -27,6 +29,8 @@ class Request:
     prompt: Prompt
     limits: Limits = DEFAULT_LIMITS
     trace: bool = False
+    method: Method | None = None
+    """How this one is written; ``None`` for as the ensemble writes, which `Ensemble.method` tells."""
 
 
 class Stream:
@@ -121,6 +125,11 @@ class Ensemble:
         """The smallest of the members' contexts, in tokens."""
         return self._engine.context
 
+    @property
+    def method(self) -> Method:
+        """How a text is written that asks for nothing else."""
+        return self._engine.method
+
     def generate(
         self,
         prompt: str | None = None,
@@ -129,6 +138,9 @@ class Ensemble:
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
+        lead: str | None = None,
+        gate: Gate | str | Mapping[str, Any] | None = None,
+        speculate: Speculation | str | Mapping[str, Any] | None = None,
     ) -> Generation:
         """Write one text.
 
@@ -138,15 +150,28 @@ class Ensemble:
             max_new_tokens: pieces to choose at most.
             stop: the text ends before the first of these strings that is completed.
             trace: keep a `StepRecord` of every step.
+            lead: the member whose distribution the gate looks at. ``None``, here and below: as the spec says.
+            gate: when the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …
+            speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` for nobody.
 
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
             SpecError: an argument is wrong.
         """
-        with self.stream(prompt, messages=messages, max_new_tokens=max_new_tokens, stop=stop, trace=trace) as parts:
-            for _ in parts:
+        stream = self.stream(
+            prompt,
+            messages=messages,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            trace=trace,
+            lead=lead,
+            gate=gate,
+            speculate=speculate,
+        )
+        with stream:
+            for _ in stream:
                 pass
-            return parts.generation
+            return stream.generation
 
     def stream(
         self,
@@ -156,10 +181,14 @@ class Ensemble:
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
+        lead: str | None = None,
+        gate: Gate | str | Mapping[str, Any] | None = None,
+        speculate: Speculation | str | Mapping[str, Any] | None = None,
     ) -> Stream:
         """Write one text and hand it out as it grows; the arguments are those of `generate`."""
         limits = Limits(max_new_tokens, stop)
-        return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, trace=trace))
+        method = self.method.but(lead=lead, gate=gate, speculate=speculate)
+        return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace))
 
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
         """Write many texts, as many at once as the ensemble was loaded for.
@@ -179,7 +208,10 @@ class Ensemble:
                         more = False
                         break
                     try:
-                        writing[self._engine.add(request.prompt, request.limits, trace=request.trace)] = request
+                        text = self._engine.add(
+                            request.prompt, request.limits, method=request.method, trace=request.trace
+                        )
+                        writing[text] = request
                     except UnisonoError as error:
                         yield request, error
                 if not writing:
