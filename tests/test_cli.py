@@ -82,9 +82,9 @@ def test_json_has_what_the_contract_says(run: Run, duo: Path) -> None:
     shown = run("run", duo, "Hello", "--max-new-tokens", 6, "--json", "-q")
     (record,) = shown.lines()
     assert record.keys() == {"text", "finish_reason", "usage", "seconds"}
-    assert record["usage"].keys() == {"prompt_tokens", "pieces"}
+    assert record["usage"].keys() == {"prompt_tokens", "pieces", "ensembled", "blocks", "drafted", "accepted"}
     assert record["usage"]["prompt_tokens"].keys() == {"a", "b"}
-    assert record["usage"]["pieces"] == 6
+    assert record["usage"]["pieces"] == record["usage"]["ensembled"] == 6
     assert record["finish_reason"] == "length"
     assert record["text"] + "\n" == run("run", duo, "Hello", "--max-new-tokens", 6, "-q").out
 
@@ -94,8 +94,10 @@ def test_a_trace_has_a_line_a_step(run: Run, duo: Path, tmp_path: Path) -> None:
     shown = run("run", duo, "Hello", "--max-new-tokens", 6, "--json", "-q", "--trace", trace)
     steps = [json.loads(line) for line in trace.read_text().splitlines()]
     assert len(steps) == 6
-    assert all(step.keys() == {"bytes", "p", "voted", "members"} for step in steps)
+    keys = {"bytes", "p", "voted", "members", "top", "gate", "draft", "seconds"}
+    assert all(step.keys() == keys for step in steps)
     assert steps[0]["voted"] == ["a", "b"]
+    assert steps[0]["top"].keys() == steps[0]["seconds"]["members"].keys() == {"a", "b"}
     text = b"".join(bytes(step["bytes"]) for step in steps).decode("utf-8", "replace")
     assert text.startswith(shown.lines()[0]["text"].rstrip("\ufffd"))
 

@@ -14,9 +14,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unisono.cli.console import counting, loading_report, say
-from unisono.cli.run import conversation, write_line
+from unisono.cli.lines import write_line
+from unisono.cli.method import MethodKeys
+from unisono.cli.run import conversation
 from unisono.ensemble import Ensemble, Request
 from unisono.errors import SpecError, UnisonoError
+from unisono.spec import load_spec
 from unisono.types import Generation, Limits, Message, Prompt
 
 Id = str | int
@@ -32,6 +35,7 @@ class PromptsJob:
     raw: bool
     system: str | None
     limits: Limits
+    method: MethodKeys
     batch: int
     resume: bool
     overwrite: bool
@@ -108,7 +112,7 @@ def run_prompts(job: PromptsJob) -> None:
 
 def _load(job: PromptsJob, texts: int) -> Ensemble:
     with loading_report(quiet=job.quiet) as report:
-        return Ensemble.load(job.spec, batch=min(job.batch, texts), report=report)
+        return Ensemble.load(load_spec(job.spec).but(**job.method), batch=min(job.batch, texts), report=report)
 
 
 def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:

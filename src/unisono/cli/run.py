@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
-from io import FileIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,14 +13,32 @@ import typer
 from typer.core import TyperCommand
 
 from unisono.cli.console import loading_report, say
+from unisono.cli.lines import TraceFile
+from unisono.cli.method import BoundaryFlag, GateFlag, LeadFlag, MaxPiecesFlag, MethodKeys, SpeculateFlag
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
+    from unisono.engine.method import Method
     from unisono.ensemble import Stream
-    from unisono.types import Limits
+    from unisono.types import Generation, Limits
 
 INLINE = ""
 """The value of a ``--trace`` without a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextJob:
+    """What ``unisono run`` was asked to do with one text."""
+
+    spec: Path
+    text: str
+    raw: bool
+    system: str | None
+    limits: Limits
+    method: MethodKeys
+    as_json: bool
+    trace: str | None
+    quiet: bool
 
 
 class RunCommand(TyperCommand):
@@ -47,6 +65,11 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; may be given several times.", show_default=False)
     ] = None,
+    lead: LeadFlag = None,
+    gate: GateFlag = None,
+    boundary: BoundaryFlag = None,
+    speculate: SpeculateFlag = None,
+    max_pieces: MaxPiecesFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when the text has ended.")] = False,
     trace: Annotated[
         str | None,
@@ -70,13 +93,14 @@ def run(
     from unisono.types import Limits
 
     limits = Limits(max_new_tokens, stop or ())
+    method = MethodKeys(lead=lead, gate=gate, boundary=boundary, speculate=speculate, max_pieces=max_pieces)
     if prompts is None:
         _refuse(
             "goes with --prompts",
             "give a file of prompts, or leave it out",
             {"--out": out, "--resume": resume, "--overwrite": overwrite, "--batch": batch != 1},
         )
-        _run_one(spec, _text(text), raw, system, limits, as_json, trace, quiet)
+        _run_one(TextJob(spec, _text(text), raw, system, limits, method, as_json, trace, quiet))
         return
     from unisono.cli.prompts import PromptsJob, run_prompts
 
@@ -85,7 +109,10 @@ def run(
         "the answers, and their traces, go to --out",
         {"a text": text, "--json": as_json, "a FILE for --trace": trace},
     )
-    run_prompts(PromptsJob(spec, prompts, out, raw, system, limits, batch, resume, overwrite, trace is not None, quiet))
+    keep_steps = trace is not None
+    run_prompts(
+        PromptsJob(spec, prompts, out, raw, system, limits, method, batch, resume, overwrite, keep_steps, quiet)
+    )
 
 
 def _refuse(why: str, hint: str, given: dict[str, object]) -> None:
@@ -94,43 +121,32 @@ def _refuse(why: str, hint: str, given: dict[str, object]) -> None:
             raise SpecError(f"{flag} {why}", hint=hint)
 
 
-def _run_one(
-    spec: Path,
-    text: str,
-    raw: bool,
-    system: str | None,
-    limits: Limits,
-    as_json: bool,
-    trace: str | None,
-    quiet: bool,
-) -> None:
+def _run_one(job: TextJob) -> None:
     from unisono.build import prepare
     from unisono.ensemble import Ensemble
     from unisono.spec import load_spec
     from unisono.types import Prompt
 
-    if trace == INLINE:
+    if job.trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
-    prompt = Prompt(*conversation(text, raw, system))
-    trace_file = None if trace is None else _open_trace(Path(trace))
-    with loading_report(quiet=quiet) as report:
-        prepared = prepare(load_spec(spec), report=report)
-        prepared.check_prompt(prompt)
-        engine = prepared.load(report)
-    with Ensemble(prepared, engine) as ensemble:
+    prompt = Prompt(*conversation(job.text, job.raw, job.system))
+    with contextlib.ExitStack() as stack:
+        trace = None if job.trace is None else stack.enter_context(TraceFile(Path(job.trace)))
+        with loading_report(quiet=job.quiet) as report:
+            prepared = prepare(load_spec(job.spec).but(**job.method), report=report)
+            prepared.check_prompt(prompt)
+            engine = prepared.load(report)
+        ensemble = stack.enter_context(Ensemble(prepared, engine))
         stream = ensemble.stream(
             prompt.text,
             messages=prompt.messages,
-            max_new_tokens=limits.max_new_tokens,
-            stop=limits.stop,
+            max_new_tokens=job.limits.max_new_tokens,
+            stop=job.limits.stop,
             trace=trace is not None,
         )
-        with stream:
-            try:
-                _show(stream, as_json, quiet)
-            finally:
-                if trace_file is not None:
-                    _write_trace(stream, trace_file)
+        _show(stack.enter_context(stream), job, trace)
+        if not job.as_json and not job.quiet and sys.stderr.isatty():
+            say(_closing(stream.generation, ensemble.method))
 
 
 def conversation(text: str, raw: bool, system: str | None) -> tuple[str | None, list[Any] | None]:
@@ -154,48 +170,34 @@ def _text(text: str | None) -> str:
         raise SpecError(f"the text on stdin is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _show(stream: Stream, as_json: bool, quiet: bool) -> None:
-    for part in stream:
-        if not as_json:
-            sys.stdout.write(part)
-            sys.stdout.flush()
-    generation = stream.generation
-    if as_json:
-        record = generation.to_json()
-        record.pop("steps", None)
-        print(json.dumps(record, ensure_ascii=False))
+def _show(stream: Stream, job: TextJob, trace: TraceFile | None) -> None:
+    if trace is not None:
+        trace.begin()
+    try:
+        for part in stream:
+            if not job.as_json:
+                sys.stdout.write(part)
+                sys.stdout.flush()
+            if trace is not None:
+                trace.write(stream.steps)
+    finally:
+        if trace is not None:
+            trace.write(stream.steps)
+    if not job.as_json:
+        print(flush=True)
         return
-    print(flush=True)
-    if not quiet and sys.stderr.isatty():
-        seconds = generation.seconds.total
-        pieces = generation.usage.pieces
-        say(f"[{pieces} pieces in {seconds:.1f} s, {pieces / seconds:.1f} a second; {generation.finish_reason}]")
+    record = stream.generation.to_json()
+    record.pop("steps", None)
+    print(json.dumps(record, ensure_ascii=False))
 
 
-def _open_trace(path: Path) -> FileIO:
-    try:
-        return path.open("wb", buffering=0)
-    except OSError as error:
-        raise SpecError(f"cannot write the trace to {str(path)!r}: {error.strerror}") from error
-
-
-def _write_trace(stream: Stream, file: FileIO) -> None:
-    with file:
-        for step in stream.steps:
-            write_line(file, step.to_json())
-
-
-def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
-    """Write one JSON line to an unbuffered file, so that it survives us.
-
-    Raises:
-        SpecError: it cannot be written; nothing is left behind to fail again when the file is closed.
-    """
-    data = memoryview((json.dumps(record, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
-    try:
-        while data:
-            data = data[file.write(data) :]
-    except OSError as error:
-        raise SpecError(
-            f"cannot write to {file.name!r}: {error.strerror}", hint="make room, or choose another file"
-        ) from error
+def _closing(generation: Generation, method: Method) -> str:
+    """The line after a text: how fast it was, and what the gate and the drafts have saved."""
+    usage, seconds = generation.usage, generation.seconds.total
+    parts = [f"{usage.pieces} pieces in {seconds:.1f} s, {usage.pieces / seconds:.1f} a second"]
+    if not method.gate.always_open and usage.pieces:
+        parts.append(f"{100 * usage.ensembled / usage.pieces:.0f} % ensembled")
+    if method.speculate is not None:
+        drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
+        parts.append(drafted if usage.drafted else "nothing drafted")
+    return f"[{'; '.join((*parts, generation.finish_reason))}]"

@@ -1,0 +1,103 @@
+"""How the ensemble writes, as it is said on the command line: as flags, or as settings in one string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict
+
+import typer
+
+from unisono.errors import SpecError, nearest
+
+LeadFlag = Annotated[
+    str | None,
+    typer.Option("--lead", metavar="NAME", help="The member that the gate looks at.", show_default=False),
+]
+GateFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--gate",
+        metavar="KIND[:NUMBER]",
+        help="When the others are asked: always, confidence:MASS, margin:MASS, entropy:NATS, every:N or first:N.",
+        show_default=False,
+    ),
+]
+BoundaryFlag = Annotated[
+    bool | None,
+    typer.Option(
+        "--boundary/--no-boundary",
+        help="Do not ask right after a piece that ends inside another member's token.",
+        show_default=False,
+    ),
+]
+SpeculateFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--speculate",
+        metavar="DRAFTER[:N]",
+        help="Who drafts what the others then read in one block: a member, ngram, auto or off.",
+        show_default=False,
+    ),
+]
+MaxPiecesFlag = Annotated[
+    int | None, typer.Option("--max-pieces", metavar="N", help="Pieces in a draft at most.", show_default=False)
+]
+
+
+class MethodKeys(TypedDict, total=False):
+    """The keywords of `Method.but` as the command line gives them; ``None`` leaves the spec's."""
+
+    lead: str | None
+    gate: str | None
+    boundary: bool | None
+    speculate: str | None
+    max_pieces: int | None
+
+
+def parse_setting(text: str) -> MethodKeys:
+    """Read ``"gate=confidence:0.5 boundary=true speculate=smol"``; an empty string changes nothing.
+
+    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
+
+    Raises:
+        SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
+    """
+    keys: MethodKeys = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise SpecError(
+                f"the setting {word!r} is not KEY=VALUE",
+                hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(_READERS)}",
+            )
+        if key not in _READERS:
+            raise SpecError(f"unknown setting {key!r}{nearest(key, _READERS)}; known: {', '.join(_READERS)}")
+        if key in keys:
+            raise SpecError(f"the setting {key!r} is given twice in {text!r}", hint="give it once")
+        keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's
+    return keys
+
+
+def _word(key: str, value: str) -> str:
+    return value
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise SpecError(f"the setting {key} is {value!r}", hint=f"write {key}=true or {key}=false")
+    return value == "true"
+
+
+def _count(key: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise SpecError(f"the setting {key} is {value!r}: it must be a whole number", hint=f"write it as in {key}=4")
+    return int(value)
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "lead": _word,
+    "gate": _word,
+    "boundary": _switch,
+    "speculate": _word,
+    "max_pieces": _count,
+}
