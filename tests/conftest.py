@@ -52,7 +52,7 @@ def load_demo() -> Iterator[Callable[..., Any]]:
         ensemble.close()
 
 
-def written(engine: Any, prompts: Sequence[Any], pieces: int, size: int) -> list[Any]:
+def written(engine: Any, prompts: Sequence[Any], pieces: int, size: int, method: Any = None) -> list[Any]:
     """Let an engine write all prompts, ``size`` at a time, a new one joining whenever one ends."""
     from unisono.types import Limits
 
@@ -60,6 +60,6 @@ def written(engine: Any, prompts: Sequence[Any], pieces: int, size: int) -> list
     waiting = list(prompts)
     while waiting or engine.active:
         while waiting and len(engine.active) < size:
-            texts.append(engine.add(waiting.pop(0), Limits(pieces), trace=True))
+            texts.append(engine.add(waiting.pop(0), Limits(pieces), method=method, trace=True))
         engine.step()
     return texts

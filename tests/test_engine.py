@@ -69,8 +69,8 @@ def test_the_engine_equals_the_plain_loop_that_recomputes_everything(names: tupl
     prompts = RAW + CHAT
     for prompt, text in zip(prompts, written(engine, prompts, 20, size), strict=True):
         plain = list(plain_steps(engine.members, engine.union, prompt, 20))
-        assert [step.piece for step in text.steps] == [piece for piece, _ in plain]
-        np.testing.assert_allclose([step.p for step in text.steps], [q_U.max() for _, q_U in plain], rtol=1e-4)
+        assert [step.piece for step in text.steps] == [step.piece for step in plain]
+        np.testing.assert_allclose([step.p for step in text.steps], [step.q_U.max() for step in plain], rtol=1e-4)
 
 
 def test_the_plain_loop_equals_a_computation_by_hand() -> None:
@@ -83,9 +83,9 @@ def test_the_plain_loop_equals_a_computation_by_hand() -> None:
         tokenizer = LongestMatchTokenizer(table)
         register_fake(name, FakeModel(tokenizer, scripted_rule(table, {"": chances})))
     engine = engine_of(load("x", "y"))
-    piece, q_U = next(plain_steps(engine.members, engine.union, RAW[0], 1))
-    masses = {engine.union.piece(column): mass for column, mass in enumerate(q_U) if mass > 1e-9}
-    assert piece == b" the"
+    step = next(plain_steps(engine.members, engine.union, RAW[0], 1))
+    masses = {engine.union.piece(column): mass for column, mass in enumerate(step.q_U) if mass > 1e-9}
+    assert step.piece == b" the"
     assert masses == pytest.approx({b" the": 0.5, b" cat": 0.15, b" dog": 0.075, None: 0.275}, abs=1e-6)
 
 
@@ -133,7 +133,7 @@ def test_the_order_of_members_changes_no_distribution(order: tuple[str, ...]) ->
     distributions = []
     for names in (("a", "b", "c"), order):
         engine = engine_of(load(*names))
-        _, q_U = next(plain_steps(engine.members, engine.union, CHAT[0], 1))
+        q_U = next(plain_steps(engine.members, engine.union, CHAT[0], 1)).q_U
         distributions.append({engine.union.piece(column): mass for column, mass in enumerate(q_U)})
     assert distributions[0] == pytest.approx(distributions[1], abs=1e-9)
 

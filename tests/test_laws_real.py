@@ -36,13 +36,13 @@ def test_the_engine_equals_the_plain_loop_that_recomputes_everything(load_demo: 
     together = written(engine, ALL, 32, 8)
     for prompt, one, many in zip(ALL, alone, together, strict=True):
         plain = list(plain_steps(engine.members, engine.union, prompt, 32))
-        expected = [piece for piece, _ in plain]
+        expected = [step.piece for step in plain]
         assert pieces_of(one) == expected, prompt
         assert pieces_of(many) == expected, prompt
-        likely = [q_U.max() for _, q_U in plain]
+        likely = [step.q_U.max() for step in plain]
         np.testing.assert_allclose([step.p for step in one.steps], likely, atol=1e-4)
         np.testing.assert_allclose([step.p for step in many.steps], likely, atol=1e-4)
-        assert all(abs(q_U.sum() - 1) < 1e-9 for _, q_U in plain)
+        assert all(abs(step.q_U.sum() - 1) < 1e-9 for step in plain)
 
 
 def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[..., Ensemble]) -> None:
@@ -56,12 +56,10 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     prompts = (*CHATS[:3], *RAW[-6:])
     for size in (1, 8):
         for prompt, text in zip(prompts, written(engine, prompts, 24, size), strict=True):
-            for step, (piece, q_U) in zip(
-                text.steps, plain_steps(engine.members, engine.union, prompt, 24), strict=False
-            ):
-                second, best = np.partition(q_U, -2)[-2:]
+            for step, plain in zip(text.steps, plain_steps(engine.members, engine.union, prompt, 24), strict=False):
+                second, best = np.partition(plain.q_U, -2)[-2:]
                 assert abs(step.p - best) < CLOSE or best - second < CLOSE
-                if step.piece != piece:
+                if step.piece != plain.piece:
                     assert best - second < CLOSE, prompt
                     break
 
@@ -110,7 +108,7 @@ def test_the_order_of_members_changes_no_distribution(load_demo: Callable[..., E
     seen: list[dict[bytes | None, float]] = []
     for names in (("smol", "gemma"), ("gemma", "smol")):
         engine = engine_of(load_demo(*names, backend="llamacpp"))
-        _, q_U = next(plain_steps(engine.members, engine.union, CHATS[0], 1))
+        q_U = next(plain_steps(engine.members, engine.union, CHATS[0], 1)).q_U
         seen.append({engine.union.piece(column): mass for column, mass in enumerate(q_U)})
     assert seen[0].keys() == seen[1].keys()
     assert max(abs(mass - seen[1][piece]) for piece, mass in seen[0].items()) < 1e-6

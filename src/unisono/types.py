@@ -70,14 +70,14 @@ class DraftRecord:
 
     drafter: str
     """A member, or ``ngram``."""
-    piece: bytes | None
-    """The drafted piece; ``None`` for END."""
+    piece: bytes
+    """The drafted piece. END is never drafted: nothing could be read after it."""
     accepted: bool
     """Whether it was chosen."""
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {"drafter": self.drafter, "bytes": _json_piece(self.piece), "accepted": self.accepted}
+        return {"drafter": self.drafter, "bytes": list(self.piece), "accepted": self.accepted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,8 @@ class StepRecord:
             "voted": list(self.voted),
             "members": dict(self.members),
             "top": {
-                name: [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces] for name, pieces in self.top.items()
+                name: [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
+                for name, pieces in self.top.items()
             },
             "gate": None if self.gate is None else self.gate.to_json(),
             "draft": None if self.draft is None else self.draft.to_json(),
@@ -142,10 +143,12 @@ class Usage:
     """Pieces chosen, END not counted."""
     ensembled: int
     """Those at which all members were asked."""
+    blocks: int = 0
+    """Drafts that were read in one block, of one piece or more."""
     drafted: int = 0
-    """Pieces that were drafted and read by all who had to."""
+    """Pieces in them."""
     accepted: int = 0
-    """Those of them that were chosen."""
+    """Those of the pieces that were chosen."""
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
@@ -153,6 +156,7 @@ class Usage:
             "prompt_tokens": dict(self.prompt_tokens),
             "pieces": self.pieces,
             "ensembled": self.ensembled,
+            "blocks": self.blocks,
             "drafted": self.drafted,
             "accepted": self.accepted,
         }

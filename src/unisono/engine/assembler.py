@@ -27,6 +27,10 @@ class TextAssembler:
         """All bytes so far, up to a completed stop string."""
         return bytes(self._data)
 
+    def tail(self, size: int) -> bytes:
+        """The last bytes, at most ``size``."""
+        return bytes(self._data[-size:])
+
     def add(self, piece: bytes) -> None:
         """Append a piece; sets `stopped` and cuts the text when it completes a stop string."""
         before = len(self._data)

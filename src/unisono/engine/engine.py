@@ -1,40 +1,63 @@
-"""The loop: every member votes, the votes are combined, a piece is drawn, everyone goes on from it."""
+"""The loop: draft, ask, combine, choose, commit."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import Self
 
+from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Cursor, Member
-from unisono.engine.sequence import Sequence
+from unisono.engine.method import AUTO, NGRAM, Method
+from unisono.engine.ngram import NgramIndex
+from unisono.engine.pace import AdaptivePace, Pace
+from unisono.engine.plan import make_plan
+from unisono.engine.speculate import Drafting
+from unisono.engine.text import Text
+from unisono.engine.trace import top_pieces
+from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError, PromptError
-from unisono.fusion.combine import CombineRule, mean
 from unisono.fusion.fold import Array, bring
 from unisono.fusion.sample import greedy
 from unisono.types import Limits, Prompt, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
+DEFAULT_METHOD = Method()
+
 
 class Engine:
     """Loaded members and the texts that they are writing. Not thread-safe: one thread drives it."""
 
-    def __init__(self, members: list[Member], union: UnionVocabulary, rule: CombineRule = mean) -> None:
+    def __init__(
+        self,
+        members: list[Member],
+        union: UnionVocabulary,
+        method: Method = DEFAULT_METHOD,
+        *,
+        pace: Pace | None = None,
+    ) -> None:
         """Join members that were mapped into one union.
 
         Args:
             members: at least one; the weights sum to 1.
             union: the vocabulary of their maps.
-            rule: how their distributions become one.
+            method: how texts are written that bring no method of their own.
+            pace: how far drafts go; by default as far as it pays.
+
+        Raises:
+            SpecError: the method does not fit the members.
         """
+        method.check([member.name for member in members])
         self.members = members
         self.union = union
-        self.active: list[Sequence] = []
-        self._rule = rule
-        self._groups = _by_device(members)
-        self._pool = ThreadPoolExecutor(len(self._groups)) if len(self._groups) > 1 else None
+        self.method = method
+        self.active: list[Text] = []
+        self._pace = pace or AdaptivePace()
+        self._hearing = Hearing(members, union, self._pace)
+        self._drafting = Drafting(members, union, self._hearing, self._pace)
 
     def __enter__(self) -> Self:
         return self
@@ -54,138 +77,198 @@ class Engine:
         """
         return min(member.backend.facts.context for member in self.members)
 
-    def add(self, prompt: Prompt, limits: Limits | None = None, *, trace: bool = False) -> Sequence:
+    def add(
+        self, prompt: Prompt, limits: Limits | None = None, *, method: Method | None = None, trace: bool = False
+    ) -> Text:
         """Take up a new text; it joins the others at the next step.
+
+        Args:
+            prompt: what to continue or answer.
+            limits: when to stop.
+            method: how it is written; by default as the engine's others.
+            trace: whether to keep a record of every step.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
+            SpecError: the method does not fit the members.
             RuntimeError: all slots are taken.
         """
+        plan = make_plan(method or self.method, self.members)
         prompts = {member.name: member.begin(prompt) for member in self.members}
         for member in self.members:
             check_length(member.name, len(prompts[member.name]), member.backend.facts.context)
         if len(self.active) >= self.slots:
             raise RuntimeError(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
         cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
-        sequence = Sequence(cursors, limits or Limits(), is_answer=prompt.messages is not None, trace=trace)
-        self.active.append(sequence)
-        return sequence
+        text = Text(cursors, limits or Limits(), plan, is_answer=prompt.messages is not None, trace=trace)
+        if plan.drafter in (NGRAM, AUTO):
+            column_V = plan.lead.map.column_V
+            text.history = NgramIndex(self.union.end, (int(column_V[token]) for token in prompts[plan.lead.name]))
+        self.active.append(text)
+        return text
 
-    def step(self) -> list[Sequence]:
-        """Choose one piece for every active text; return the texts that ended with it."""
+    def prefill(self, text: Text) -> None:
+        """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
+        for member in self.members:
+            member.prefill(text.cursors[member.name])
+
+    def step(self) -> list[Text]:
+        """Write on at every active text, by one piece or by as many as a draft allows; return those that ended."""
         if not self.active:
             return []
-        p_BU_K = self._vote()
-        q_BU = self._rule(p_BU_K, [member.weight for member in self.members])
-        columns = greedy(q_BU)
-        self._check_numbers(q_BU, columns, p_BU_K)
-        for row, column in enumerate(columns):
-            sequence = self.active[row]
-            if sequence.steps is not None:
-                masses = {
-                    member.name: float(p_BU[row, column]) for member, p_BU in zip(self.members, p_BU_K, strict=True)
-                }
-                voted = tuple(member.name for member in self.members)
-                piece = self.union.piece(column)
-                sequence.steps.append(StepRecord(piece, float(q_BU[row, column]), voted, masses))
-            self._commit(sequence, column)
+        began = time.perf_counter()
+        for member in self.members:
+            member.begin_step()
+        windows = [Window(text, self.members) for text in self.active]
+        warm = all(text.pieces for text in self.active)
+        written = sum(text.pieces for text in self.active)
+        try:
+            self._drafting.extend(windows)
+            self._ask(windows)
+            self._settle(windows)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._undo(windows)
+            raise
+        spent = time.perf_counter() - began
+        for window in windows:
+            window.close(spent)
+        if warm:
+            plain = sum(self._pace.seconds(member.name, len(windows)) for member in self.members)
+            self._pace.learn_step(len(windows), sum(text.pieces for text in self.active) - written, spent, plain)
         return self._retire()
 
-    def drop(self, sequence: Sequence) -> None:
+    def drop(self, text: Text) -> None:
         """Give up a text and free its slots. Dropping one that has ended changes nothing."""
-        if sequence in self.active:
-            self.active.remove(sequence)
+        if text in self.active:
+            self.active.remove(text)
             for member in self.members:
-                member.backend.close(sequence.cursors[member.name].slot)
+                member.backend.close(text.cursors[member.name].slot)
 
-    def run(self, sequence: Sequence) -> Iterator[str]:
+    def run(self, text: Text) -> Iterator[str]:
         """Step until a text has ended, yielding its text as it becomes safe to show.
 
         Other active texts go on meanwhile. Leaving the loop early gives the text up.
         """
         try:
-            while sequence.finish is None:
-                if sequence not in self.active:
+            while text.finish is None:
+                if text not in self.active:
                     raise RuntimeError("the text was given up before it ended")
                 self.step()
-                if text := sequence.take_text():
-                    yield text
+                if fresh := text.take_text():
+                    yield fresh
         finally:
-            self.drop(sequence)
+            self.drop(text)
 
     def close(self) -> None:
         """Unload all members. Idempotent."""
-        for sequence in list(self.active):
-            self.drop(sequence)
-        if self._pool is not None:
-            self._pool.shutdown()
+        for text in list(self.active):
+            self.drop(text)
+        self._hearing.close()
         for member in self.members:
             member.backend.unload()
 
-    def _vote(self) -> list[Array]:
-        """Ask every member about every active text: ``p_BU`` by member, all where the first one's lies."""
-        before = {member.name: member.seconds for member in self.members}
-        first = [sequence.at_first_piece for sequence in self.active]
-        votes: dict[str, Array] = {}
+    def _ask(self, windows: Sequence[Window]) -> None:
+        """Ask the leads, read the gates, and ask the others where these are open."""
+        led = [window for window in windows if not (window.plan.gate.always_open or window.led_by_drafter)]
+        self._hearing.hear(
+            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
+            for member in self.members
+        )
+        position = 0
+        while led := [window for window in led if window.reaches(position)]:
+            self._hearing.read_gates(led, position)
+            position += 1
+        spans = [(window, *span) for window in windows if (span := window.asked_span()) is not None]
+        self._hearing.hear(
+            Question(member, [span for span in spans if not span[0].knows(member, span[2])]) for member in self.members
+        )
 
-        def ask(group: list[Member]) -> None:
-            for member in group:
-                votes[member.name] = member.vote([text.cursors[member.name] for text in self.active], first)
+    def _settle(self, windows: Sequence[Window]) -> None:
+        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
+        position, alive = 0, list(windows)
+        while alive:
+            groups: defaultdict[tuple[bool, object], list[Window]] = defaultdict(list)
+            for window in alive:
+                all_vote = window.asked(position)
+                groups[all_vote, window.plan.rule if all_vote else window.plan.lead].append(window)
+            for (asked, _), group in groups.items():
+                self._choose(group, position, asked=asked)
+            alive = [window for window in alive if window.alive]
+            position += 1
+        for window in windows:
+            self._commit(window)
 
-        if self._pool is None:
-            ask(self.members)
-        else:
-            for asked in [self._pool.submit(ask, group) for group in self._groups]:
-                asked.result()
+    def _choose(self, windows: Sequence[Window], position: int, *, asked: bool) -> None:
+        """Choose the piece at a position of windows that have the same voters and rule."""
+        plan = windows[0].plan
+        voters = self.members if asked else [plan.lead]
+        own = rows_at(windows, plan.lead, position)
+        p_BU_K = [own if voter is plan.lead else bring(rows_at(windows, voter, position), own) for voter in voters]
+        q_BU = plan.rule(p_BU_K, [voter.weight for voter in voters]) if asked else own
+        columns = greedy(q_BU)
+        _check_numbers(q_BU, columns, p_BU_K, voters)
+        for row, (window, column) in enumerate(zip(windows, columns, strict=True)):
+            if window.text.steps is not None:
+                p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, p_BU_K, strict=True)}
+                window.record(self._record(window, position, column, float(q_BU[row, column]), p_U_by_member))
+            self._drafting.learn(window, position, column, asked=asked)
+            window.settle(position, column, self.union.piece(column), asked=asked)
+
+    def _record(
+        self, window: Window, position: int, column: int, p: float, p_U_by_member: dict[str, Array]
+    ) -> StepRecord:
+        return StepRecord(
+            piece=self.union.piece(column),
+            p=p,
+            voted=tuple(p_U_by_member),
+            members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
+            top=top_pieces(p_U_by_member, self.union),
+            gate=window.gates[position] if window.gates else None,
+            draft=window.draft_record(self.union, position, column),
+        )
+
+    def _commit(self, window: Window) -> None:
+        """Let every member go on from what was chosen, each with its own ids for it."""
+        text, piece = window.text, None if window.choice is None else self.union.piece(window.choice)
         for member in self.members:
-            spent = member.seconds - before[member.name]
-            for sequence in self.active:
-                sequence.member_seconds[member.name] += spent
-        lead = votes[self.members[0].name]
-        return [bring(votes[member.name], lead) for member in self.members]
-
-    def _check_numbers(self, q_BU: Array, columns: list[int], p_BU_K: list[Array]) -> None:
-        """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
-        for row, column in enumerate(columns):
-            if not math.isfinite(float(q_BU[row, column])):
-                broken = [
-                    member.name
-                    for member, p_BU in zip(self.members, p_BU_K, strict=True)
-                    if not math.isfinite(float(p_BU[row, column]))
-                ]
-                raise ModelError(
-                    f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
-                    hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
-                )
-
-    def _commit(self, sequence: Sequence, column: int) -> None:
-        """Let every member go on from the chosen piece, each with its own ids for it."""
-        piece = self.union.piece(column)
-        if piece is None:
-            sequence.end("end")
-            return
-        first = sequence.at_first_piece
-        for member in self.members:
-            sequence.cursors[member.name].ids.extend(member.spell(column, piece, first=first))
-        sequence.append(piece)
-        if sequence.finish is None and any(
-            len(sequence.cursors[member.name].ids) > member.backend.facts.context for member in self.members
+            cursor = text.cursors[member.name]
+            member.cut(cursor, window.accepted)
+            if window.choice is not None and piece is not None:
+                cursor.ids.extend(member.spell(window.choice, piece, first=window.opens_answer))
+        if text.finish is None and any(
+            len(text.cursors[member.name].ids) > member.backend.facts.context for member in self.members
         ):
-            sequence.end("context")
+            text.end("context")
 
-    def _retire(self) -> list[Sequence]:
-        ended = [sequence for sequence in self.active if sequence.finish is not None]
-        for sequence in ended:
-            self.drop(sequence)
+    def _undo(self, windows: Sequence[Window]) -> None:
+        """After a failure: forget what was drafted and not chosen, so that a step can begin anew."""
+        for window in windows:
+            for member in self.members:
+                cursor = window.text.cursors[member.name]
+                member.cut(cursor, window.accepted)
+                member.unread_last(cursor)
+
+    def _retire(self) -> list[Text]:
+        ended = [text for text in self.active if text.finish is not None]
+        for text in ended:
+            self.drop(text)
         return ended
 
 
-def _by_device(members: list[Member]) -> list[list[Member]]:
-    """Members that share a device take turns on it; the groups run side by side."""
-    groups: defaultdict[str, list[Member]] = defaultdict(list)
-    for member in members:
-        groups[member.backend.facts.device].append(member)
-    return list(groups.values())
+def _check_numbers(q_BU: Array, columns: list[int], p_BU_K: Sequence[Array], voters: Sequence[Member]) -> None:
+    """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
+    for row, column in enumerate(columns):
+        if not math.isfinite(float(q_BU[row, column])):
+            broken = [
+                voter.name
+                for voter, p_BU in zip(voters, p_BU_K, strict=True)
+                if not math.isfinite(float(p_BU[row, column]))
+            ]
+            raise ModelError(
+                f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
+                hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
+            )
 
 
 def check_length(member: str, length: int, context: int) -> None:

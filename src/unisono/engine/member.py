@@ -1,4 +1,4 @@
-"""A member at work: its model, what each text has told it so far, and its vote."""
+"""A member at work: its model, what each text has told it so far, and what it says of the next pieces."""
 
 from __future__ import annotations
 
@@ -19,18 +19,39 @@ from unisono.vocab.union import ABSENT, MemberMap
 
 @dataclass(slots=True)
 class Cursor:
-    """One text as one member has it: the log of its ids, and how far the model has read."""
+    """One text as one member has it: the log of its ids, and how far the model has read.
+
+    Within a step the log may go on with drafted pieces: position 0 follows what is written, position j
+    follows j drafted pieces more.
+    """
 
     slot: Slot
     ids: list[int] = field(default_factory=list)
-    """The truth about this text; only ever appended to."""
+    """The truth about this text; only ever appended to, or cut back to a position."""
     read: int = 0
     """How many of them the model has read; the others wait and go in as one block."""
+    ends: list[int] = field(default_factory=list)
+    """By position, how many ids stand before it."""
 
-    @property
-    def waiting(self) -> list[int]:
-        """The ids that the model has not read yet."""
-        return self.ids[self.read :]
+    def begin(self) -> None:
+        """Make the end of the log position 0."""
+        self.ends = [len(self.ids)]
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append a drafted piece: one more position."""
+        self.ids.extend(ids)
+        self.ends.append(len(self.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Positions of one text that a member is asked about."""
+
+    cursor: Cursor
+    first: int
+    last: int
+    opens_answer: bool
+    """Whether position 0 is the first piece of an answer."""
 
 
 class Member:
@@ -53,15 +74,14 @@ class Member:
         self.weight = weight
         self.backend = backend
         self.reader = reader
+        self.speller = speller
+        self.map = member_map
         self.seconds = 0.0
         """Forward time so far."""
-        self._speller = speller
-        self._id_U = member_map.id_U
-        size = len(member_map.id_U)
-        self._plan = plan_fold(member_map.column_V, size)
+        self._plan = plan_fold(member_map.column_V, len(member_map.id_U))
         first = member_map.first_column_V
-        self._first_plan = None if first is None else plan_fold(first, size)
-        self._scratch = Scratch()
+        self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
+        self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
     @property
@@ -69,40 +89,85 @@ class Member:
         """Whether the first piece of its answers carries a space that is folded away."""
         return self._first_plan is not None
 
-    def vote(self, cursors: Sequence[Cursor], first: Sequence[bool]) -> Array:
-        """Read what waits in every cursor, in one pass, and return the member's folded distributions.
+    def read(self, asks: Sequence[Ask]) -> Reading:
+        """Read what waits in every cursor up to the last position asked about, in one pass.
+
+        At every position's end something must be unread: a distribution is given once.
+        """
+        feeds = []
+        rows: list[list[int]] = []
+        opening: set[int] = set()
+        row = 0
+        for ask in asks:
+            cursor = ask.cursor
+            start, end = cursor.ends[ask.first], cursor.ends[ask.last]
+            feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
+            rows.append([row + place - start for place in cursor.ends[ask.first : ask.last + 1]])
+            if ask.opens_answer and ask.first == 0:
+                opening.add(row)
+            row += end - start + 1
+        began = time.perf_counter()
+        logits_NV = self.backend.advance(feeds)
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        for ask in asks:
+            ask.cursor.read = ask.cursor.ends[ask.last]
+        self._place_plans(logits_NV)
+        tokens = sum(len(feed.ids) for feed in feeds)
+        return Reading(self, logits_NV, rows, frozenset(opening), tokens, spent)
+
+    def prefill(self, cursor: Cursor) -> None:
+        """Read all that waits but for the last id, whose distribution will be wanted."""
+        waiting = cursor.ids[cursor.read : -1]
+        if waiting:
+            self.backend.advance([Feed(cursor.slot, waiting, 0)])
+            cursor.read += len(waiting)
+
+    def cut(self, cursor: Cursor, position: int) -> None:
+        """Forget the drafted pieces behind a position."""
+        length = cursor.ends[position]
+        del cursor.ids[length:]
+        if cursor.read > length:
+            self.backend.rewind(cursor.slot, length)
+            cursor.read = length
+
+    def unread_last(self, cursor: Cursor) -> None:
+        """Forget the last id if it was read, so that its distribution can be had again."""
+        if cursor.read == len(cursor.ids):
+            cursor.read -= 1
+            self.backend.rewind(cursor.slot, cursor.read)
+
+    def begin_step(self) -> None:
+        """Let the distributions that were kept be overwritten."""
+        self._kept.reset()
+
+    def fold(self, logits_BV: Array, opening: Sequence[bool], *, keep: bool) -> Array:
+        """Fold rows into the union: ``p_BU``, on the member's device.
 
         Args:
-            cursors: of B texts.
-            first: which of them are at the first step of an answer.
-
-        Returns:
-            ``p_BU``, on the member's device, valid until the next vote.
+            logits_BV: rows of a reading.
+            opening: which of them are at the first piece of an answer.
+            keep: whether the result is to last until `begin_step`; else it does until the next call.
         """
-        began = time.perf_counter()
-        logits_BV = self.backend.advance([Feed(cursor.slot, cursor.waiting) for cursor in cursors])
-        self.seconds += time.perf_counter() - began
-        for cursor in cursors:
-            cursor.read = len(cursor.ids)
-        self._place_plans(logits_BV)
-        if self._first_plan is None or not any(first):
-            return fold(logits_BV, self._plan, self._scratch)
-        if all(first):
-            return fold(logits_BV, self._first_plan)
+        scratch = self._kept if keep else self._scratch
+        if not keep:
+            scratch.reset()
+        if self._first_plan is None or not any(opening):
+            return fold(logits_BV, self._plan, scratch)
         xp = array_namespace(logits_BV)
         return xp.concat(
             [
                 fold(logits_BV[row : row + 1], self._first_plan if is_first else self._plan)
-                for row, is_first in enumerate(first)
+                for row, is_first in enumerate(opening)
             ]
         )
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
         """Return the ids as which this member takes a chosen piece."""
         if first and self.leading_space and piece != b" ":
-            whole = self._speller.spell(b" " + piece)
+            whole = self.speller.spell(b" " + piece)
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
-        token = int(self._id_U[column])
+        token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
 
     def begin(self, prompt: Prompt) -> list[int]:
@@ -110,15 +175,59 @@ class Member:
         return self.reader.read(prompt)
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
-        ids = self._speller.spell(piece)
+        ids = self.speller.spell(piece)
         if ids is None:
             raise AssertionError(f"the union holds {piece!r}, which member {self.name!r} cannot spell")
         return ids
 
-    def _place_plans(self, logits_BV: Array) -> None:
+    def _place_plans(self, logits_NV: Array) -> None:
         """Bring the fold plans to where the logits lie, once."""
-        if not self._placed and not isinstance(logits_BV, np.ndarray):
-            self._plan = self._plan.to_device_of(logits_BV)
+        if not self._placed and not isinstance(logits_NV, np.ndarray):
+            self._plan = self._plan.to_device_of(logits_NV)
             if self._first_plan is not None:
-                self._first_plan = self._first_plan.to_device_of(logits_BV)
+                self._first_plan = self._first_plan.to_device_of(logits_NV)
         self._placed = True
+
+
+class Reading:
+    """What one pass of a member gave. Its rows are folded when they are looked at, before its next pass."""
+
+    def __init__(
+        self,
+        member: Member,
+        logits_NV: Array,
+        rows: list[list[int]],
+        opening: frozenset[int],
+        tokens: int,
+        seconds: float,
+    ) -> None:
+        self.member = member
+        self.rows = rows
+        """For each ask, the row of each of its positions."""
+        self.tokens = tokens
+        """How many ids were read."""
+        self.seconds = seconds
+        self._logits_NV = logits_NV
+        self._opening = opening
+        self._kept_NU: Array | None = None
+
+    def keep(self) -> Array:
+        """Fold all rows now, to last until the step ends, the member's later passes notwithstanding."""
+        if self._kept_NU is None:
+            opening = [row in self._opening for row in range(self._logits_NV.shape[0])]
+            self._kept_NU = self.member.fold(self._logits_NV, opening, keep=True)
+            self._logits_NV = None
+        return self._kept_NU
+
+    def fold(self, rows: Sequence[int]) -> Array:
+        """``p_BU`` of some rows; lasts until the next call."""
+        if self._kept_NU is not None:
+            return _select(self._kept_NU, rows)
+        return self.member.fold(_select(self._logits_NV, rows), [row in self._opening for row in rows], keep=False)
+
+
+def _select(array: Array, rows: Sequence[int]) -> Array:
+    """Rows of an array: a view where they follow one another."""
+    if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+        return array[rows[0] : rows[0] + len(rows)]
+    return array_namespace(array).stack([array[row] for row in rows])

@@ -5,29 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from unisono.engine.assembler import TextAssembler, decode_text
 from unisono.engine.member import Cursor
-from unisono.engine.text import TextAssembler, decode_text
+from unisono.engine.ngram import NgramIndex
+from unisono.engine.plan import Plan
 from unisono.types import Finish, Generation, Limits, Seconds, StepRecord, Usage
 
 
-class Sequence:
+class Text:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
-    def __init__(self, cursors: Mapping[str, Cursor], limits: Limits, *, is_answer: bool, trace: bool = False) -> None:
+    def __init__(
+        self, cursors: Mapping[str, Cursor], limits: Limits, plan: Plan, *, is_answer: bool, trace: bool = False
+    ) -> None:
         """Begin a text.
 
         Args:
             cursors: by member; each holds the ids of the prompt.
             limits: when to stop.
+            plan: how it is written.
             is_answer: whether this answers a conversation, rather than continuing raw text.
             trace: whether to keep a record of every step.
         """
         self.cursors = cursors
         self.limits = limits
+        self.plan = plan
         self.is_answer = is_answer
         self.finish: Finish | None = None
         """Why it ended; ``None`` while it is being written."""
         self.pieces = 0
+        self.ensembled = 0
+        """Pieces at which all members were asked."""
+        self.blocks = 0
+        self.drafted = 0
+        self.accepted = 0
+        self.history: NgramIndex | None = None
+        """What look-up drafts from; ``None`` where nobody does."""
         self.steps: list[StepRecord] | None = [] if trace else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
         self._prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
@@ -40,6 +53,15 @@ class Sequence:
     def at_first_piece(self) -> bool:
         """Whether the next piece is the first of an answer."""
         return self.is_answer and self.pieces == 0
+
+    @property
+    def room(self) -> int:
+        """How many pieces may still be written."""
+        return self.limits.max_new_tokens - self.pieces
+
+    def tail(self, size: int) -> bytes:
+        """The last bytes written, at most ``size``."""
+        return self._text.tail(size)
 
     def append(self, piece: bytes) -> None:
         """Add a chosen piece; ends the text when it completes a stop string or fills the limit."""
@@ -70,7 +92,14 @@ class Sequence:
             text=decode_text(data),
             data=data,
             finish_reason=self.finish,
-            usage=Usage(prompt_tokens=self._prompt_tokens, pieces=self.pieces),
+            usage=Usage(
+                prompt_tokens=self._prompt_tokens,
+                pieces=self.pieces,
+                ensembled=self.ensembled,
+                blocks=self.blocks,
+                drafted=self.drafted,
+                accepted=self.accepted,
+            ),
             seconds=Seconds(
                 total=self._ended - self._began,
                 first_piece=(self._first_piece or self._ended) - self._began,

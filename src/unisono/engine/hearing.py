@@ -1,0 +1,80 @@
+"""Asking members: one batched pass each, side by side where they sit on different devices."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from unisono.engine.member import Member
+from unisono.engine.pace import Pace
+from unisono.engine.window import Window, rows_at
+from unisono.fusion.sample import greedy
+from unisono.vocab.union import UnionVocabulary
+
+
+@dataclass(slots=True)
+class Question:
+    """What one member is asked in one pass: positions first to last of some windows."""
+
+    member: Member
+    spans: list[tuple[Window, int, int]] = field(default_factory=list)
+    keep: bool = False
+    """Whether its distributions have to outlast its next pass, or are looked at several times."""
+
+
+class Hearing:
+    """Runs passes; the windows note what is heard."""
+
+    def __init__(self, members: Sequence[Member], union: UnionVocabulary, pace: Pace) -> None:
+        """Bind it to an engine's members."""
+        self._union = union
+        self._pace = pace
+        devices = {member.backend.facts.device for member in members}
+        self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
+
+    def close(self) -> None:
+        """End the threads. Idempotent."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def hear(self, questions: Iterable[Question]) -> None:
+        """Ask them all; members that share a device take turns on it."""
+        groups: defaultdict[str, list[Question]] = defaultdict(list)
+        for question in questions:
+            if question.spans:
+                groups[question.member.backend.facts.device].append(question)
+        if self._pool is None or len(groups) < 2:
+            for question in itertools.chain(*groups.values()):
+                self._ask(question)
+            return
+        for asked in [self._pool.submit(self._ask_all, group) for group in groups.values()]:
+            asked.result()
+
+    def read_gates(self, windows: Sequence[Window], position: int) -> None:
+        """Let the gates of windows whose lead has been heard decide at a position."""
+        groups: defaultdict[tuple[int, object], list[Window]] = defaultdict(list)
+        for window in windows:
+            groups[id(window.plan.lead), window.plan.gate].append(window)
+        for group in groups.values():
+            plan = group[0].plan
+            p_BU = rows_at(group, plan.lead, position)
+            scores = plan.gate.score(p_BU, [window.text.pieces + position for window in group])
+            for window, score, choice in zip(group, scores, greedy(p_BU), strict=True):
+                window.read_gate(score, choice, self._union)
+
+    def _ask_all(self, questions: Sequence[Question]) -> None:
+        for question in questions:
+            self._ask(question)
+
+    def _ask(self, question: Question) -> None:
+        member = question.member
+        reading = member.read([window.ask(member, first, last) for window, first, last in question.spans])
+        if question.keep:
+            reading.keep()
+        for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
+            window.heard(member, reading, rows, first)
+            window.text.member_seconds[member.name] += reading.seconds
+        self._pace.learn_pass(member.name, reading.tokens, reading.seconds)

@@ -1,0 +1,170 @@
+"""Drafting: a member, or look-up in the text so far, proposes pieces that the others read in one block.
+
+The engine then decides position by position, as without drafts, and keeps what it would have chosen
+anyway, so that the text stays the same (Speculative Ensemble, arXiv 2502.01662, for one vocabulary;
+here every member reads its own spelling of the draft). A lead that drafts past the positions at which
+its gate asks gives the generate-verify-ensemble loop of SAFE (arXiv 2510.15346).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from array_api_compat import array_namespace
+
+from unisono.engine.hearing import Hearing, Question
+from unisono.engine.member import Member
+from unisono.engine.method import AUTO, NGRAM
+from unisono.engine.ngram import LONGEST
+from unisono.engine.pace import Outlook, Pace
+from unisono.engine.window import Window, rows_at
+from unisono.fusion.fold import Array
+from unisono.vocab.union import UnionVocabulary
+
+SHARE_MEMORY = 60.0
+"""Over how many pieces the share of asked ones is taken, about."""
+
+
+class Drafting:
+    """Extends windows by drafted pieces, and learns from what became of them."""
+
+    def __init__(self, members: Sequence[Member], union: UnionVocabulary, hearing: Hearing, pace: Pace) -> None:
+        """Bind it to an engine's members."""
+        self._members = {member.name: member for member in members}
+        self._union = union
+        self._hearing = hearing
+        self._pace = pace
+        self._asked_share = 1.0
+
+    def extend(self, windows: Sequence[Window]) -> None:
+        """Draft for every text whose plan says so; never before its first piece, for which somebody waits."""
+        drafting: defaultdict[str, list[Window]] = defaultdict(list)
+        for window in windows:
+            if window.plan.drafter is None or not window.text.pieces:
+                continue
+            if window.text.history is not None:
+                window.found, window.matched = window.text.history.propose(window.plan.max_pieces)
+            window.drafter = self._drafter(window, len(windows))
+            if window.drafter == NGRAM:
+                self._draft_found(window, len(windows))
+            else:
+                drafting[window.drafter].append(window)
+        for name, group in drafting.items():
+            self._draft_by(self._members[name], group, len(windows))
+
+    def learn(self, window: Window, position: int, choice: int, *, asked: bool) -> None:
+        """Hold what was guessed for a position against what was chosen."""
+        if window.drafter is None:
+            return
+        self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
+        if position == 0 and window.found:
+            self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
+        if position < len(window.guesses) and (asked or not window.led_by_drafter):
+            column, mass = window.guesses[position]
+            self._pace.learn_guess(window.drafter, mass, column == choice)
+        if window.plan.drafter == AUTO and asked:
+            for member in self._members.values():
+                if member.name != window.drafter:
+                    column, mass = _favourites(rows_at([window], member, position))[0]
+                    self._pace.learn_guess(member.name, mass, column == choice)
+
+    def _draft_found(self, window: Window, texts: int) -> None:
+        """Draft what look-up found, as long as that pays."""
+        chance = self._pace.chance(NGRAM, _sureness(window.matched))
+        members = list(self._members.values())
+        for column in window.found:
+            if not window.fits(column, self._union):
+                return
+            outlook = Outlook(window.sure, chance, waits=True)
+            if not self._pace.go_on([outlook], lambda count: self._block_seconds(members, [window], count), texts):
+                return
+            window.sure *= chance
+            window.draft(column, self._union)
+
+    def _draft_by(self, drafter: Member, windows: list[Window], texts: int) -> None:
+        """Let a member draft for some windows, a piece for each in one pass, as long as that pays."""
+        others = [member for member in self._members.values() if member is not drafter]
+        group, position = windows, 0
+        while group:
+            self._hearing.hear([Question(drafter, [(window, position, position) for window in group], keep=True)])
+            gated = [window for window in group if window.led_by_drafter and not window.plan.gate.always_open]
+            self._hearing.read_gates(gated, position)
+            for window, guess in zip(group, _favourites(rows_at(group, drafter, position)), strict=True):
+                window.guesses.append(guess)
+            able = [window for window in group if self._able(window)]
+            outlooks = [Outlook(window.sure, self._chance(window), window.waits) for window in able]
+            waiting = [window for window in windows if window.waits]
+
+            def cost(count: int, waiting: Sequence[Window] = waiting) -> float:
+                return self._pace.seconds(drafter.name, count) + self._block_seconds(others, waiting, count)
+
+            group = [able[index] for index in self._pace.go_on(outlooks, cost, texts)]
+            for window in group:
+                window.sure *= self._chance(window)
+                window.draft(window.guesses[position][0], self._union)
+            position += 1
+
+    def _able(self, window: Window) -> bool:
+        """Whether the drafter's choice at the last position can be drafted at all."""
+        column = window.guesses[-1][0]
+        return window.last < window.plan.max_pieces and column != self._union.end and window.fits(column, self._union)
+
+    def _chance(self, window: Window) -> float:
+        """The chance that the drafter's choice at the last position holds."""
+        if window.led_by_drafter and not window.plan.gate.always_open and not window.gates[-1].asked:
+            return 1.0
+        return self._pace.chance(str(window.drafter), window.guesses[-1][1])
+
+    def _block_seconds(self, members: Sequence[Member], windows: Sequence[Window], count: int) -> float:
+        """What so many ids more cost the members in the blocks that they will have to read."""
+        extra = 0.0
+        for member in members:
+            tokens = sum(window.unread(member) for window in windows)
+            extra += self._pace.seconds(member.name, tokens + count) - self._pace.seconds(member.name, tokens)
+        return extra
+
+    def _drafter(self, window: Window, texts: int) -> str:
+        """Who drafts for a text: as its plan says, or who promises the best rate."""
+        drafter = window.plan.drafter
+        if drafter is None or drafter != AUTO:
+            return str(drafter)
+        rates = {name: self._promise(name, window, texts) for name in self._members} if len(self._members) > 1 else {}
+        if window.found or not rates:
+            rates[NGRAM] = self._promise(NGRAM, window, texts)
+        return max(rates, key=lambda name: rates[name])
+
+    def _promise(self, drafter: str, window: Window, texts: int) -> float:
+        """Pieces a second to expect from a drafter, at its best length, if each guess holds as most did."""
+        gated = not window.plan.gate.always_open
+        lead = window.plan.lead.name
+        if drafter == NGRAM:
+            share = self._pace.chance(NGRAM, _sureness(window.matched))
+        else:
+            share = self._pace.share(drafter)
+            if gated and drafter == lead:
+                share = 1 - self._asked_share * (1 - share)
+        rates = []
+        pieces, hold = 0.0, 1.0
+        for length in range(window.plan.max_pieces + 1):
+            pieces += hold
+            hold *= share
+            seconds = (length + 1) * self._pace.seconds(drafter, texts)
+            asked = 1 - (1 - self._asked_share) ** (length + 1) if gated else 1.0
+            for name in self._members:
+                if name != drafter:
+                    needed = 1.0 if name == lead else asked
+                    seconds += needed * self._pace.seconds(name, texts * (length + 1))
+            rates.append(pieces / seconds if seconds else 0.0)
+        return max(rates)
+
+
+def _sureness(matched: int) -> float:
+    """How sure look-up is, from how many pieces were the same."""
+    return matched / (LONGEST + 1)
+
+
+def _favourites(p_BU: Array) -> list[tuple[int, float]]:
+    """The likeliest column of each row and its mass."""
+    xp = array_namespace(p_BU)
+    return [(int(column), float(p_U[int(column)])) for column, p_U in zip(xp.argmax(p_BU, axis=1), p_BU, strict=True)]

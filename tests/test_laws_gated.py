@@ -1,0 +1,265 @@
+"""Law 5 for gates and drafts on fakes: every combination writes what the plain loop writes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import written
+from unisono.backends.fake import FAKE_MODELS, NextToken
+from unisono.engine.engine import Engine
+from unisono.engine.method import Method
+from unisono.engine.pace import AdaptivePace, Pace, SteadyPace
+from unisono.engine.plain import PlainStep, plain_steps
+from unisono.ensemble import Ensemble
+from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, sentencepiece_table
+from unisono.types import Limits, Prompt
+from unisono.vocab.pieces import token_bytes
+from unisono.vocab.tokenizer import TokenTable
+
+STORY = " the cat 日本 sees Hello, Sofia — and the dog sings: ça va, 🎉! Then the singing cat ends."
+WORDS = {
+    "a": [" the", "Hello", " Sofia", "日本", " cat", "ing", "sing", " 🎉"],
+    "b": [" the", " Hel", "lo", " So", "fia", "日", " dog", "ing", " sees"],
+    "c": [" the cat", " Then", "ç", " va", " sing", "ings"],
+}
+PROMPTS = [
+    *(
+        Prompt(text=text)
+        for text in ("the cat", " the dog sings: ça", "日", "cats and dogs " * 3, STORY + STORY[:8], "ng cat e")
+    ),
+    *(Prompt(messages=({"role": "user", "content": text},)) for text in ("Hello", "日本?")),
+]
+PIECES = 20
+
+
+def storyteller(table: TokenTable, seed: int, noise: float = 2.2) -> NextToken:
+    """A model that mostly tells one story, in its own tokens: others do too, so that drafts can hold."""
+    pieces = [token_bytes(text, kind, table.scheme) or b"" for text, kind in zip(table.texts, table.kinds, strict=True)]
+    story = STORY.encode()
+
+    def next_token(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        digest = hashlib.blake2b(np.asarray([seed, *read], np.int64).tobytes(), digest_size=16).digest()
+        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+        logits = noise * generator.standard_normal(len(pieces))
+        end = b"".join(pieces[token] for token in read[-8:])[-3:]
+        place = (story.find(end) + len(end)) % len(story) if end in story else generator.integers(len(story))
+        rest = story[place:] + story
+        best = max((piece for piece in pieces if piece and rest.startswith(piece)), key=len, default=None)
+        if best is not None:
+            logits[table.declared_end_ids[0] if place == 0 and end in story else pieces.index(best)] += 9.0
+        return logits.astype(np.float32)
+
+    return next_token
+
+
+@pytest.fixture(autouse=True)
+def fakes() -> Iterator[None]:
+    make_fakes()
+    yield
+    FAKE_MODELS.clear()
+
+
+def make_fakes() -> None:
+    for seed, (name, words) in enumerate(WORDS.items()):
+        table = sentencepiece_table(words) if name == "b" else byte_level_table(words)
+        tokenizer = LongestMatchTokenizer(table, leading_space=name == "b")
+        register_fake(name, FakeModel(tokenizer, storyteller(table, seed)))
+
+
+def engine_of(names: Sequence[str], batch: int = 8, pace: Pace | None = None, **keys: Any) -> Engine:
+    members = [{"name": name, "model": f"fake:{name}", **keys} for name in names]
+    loaded = Ensemble.load({"members": members}, batch=batch)._engine
+    return Engine(loaded.members, loaded.union, pace=pace)
+
+
+def oracle(engine: Engine, prompts: Sequence[Prompt], method: Method, pieces: int = PIECES) -> list[list[PlainStep]]:
+    return [list(plain_steps(engine.members, engine.union, prompt, pieces, method)) for prompt in prompts]
+
+
+def check(texts: Sequence[Any], expected: Sequence[Sequence[PlainStep]], lead: str, names: Sequence[str]) -> None:
+    for text, plain in zip(texts, expected, strict=True):
+        assert [step.piece for step in text.steps] == [step.piece for step in plain]
+        np.testing.assert_allclose([step.p for step in text.steps], [step.q_U.max() for step in plain], rtol=1e-4)
+        assert [step.voted for step in text.steps] == [tuple(names) if step.asked else (lead,) for step in plain]
+        for step, oracle_step in zip(text.steps, plain, strict=True):
+            assert tuple(step.members) == step.voted == tuple(step.top)
+            if step.gate is not None:
+                assert step.gate.score == pytest.approx(oracle_step.score, rel=1e-4, abs=1e-5)
+                assert step.gate.asked == oracle_step.asked
+        assert text.ensembled == sum(step.asked and step.piece is not None for step in plain)
+
+
+GATES = (
+    "always",
+    "confidence:0.3",
+    "confidence:0.6",
+    "confidence:0.95",
+    "margin:0.5",
+    "entropy:1.5",
+    "every:3",
+    "first:5",
+    "first:0",
+)
+PACES: dict[str, tuple[type[Pace], int]] = {
+    "steady2": (SteadyPace, 2),
+    "steady6": (SteadyPace, 6),
+    "adaptive": (AdaptivePace, 6),
+}
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "c", "a")])
+def test_gates_drafts_and_batches_equal_the_plain_loop(names: tuple[str, ...], gate: str, boundary: bool) -> None:
+    """Law 5, for every gate x drafter x length of drafts x batch size, the lead not being the first member."""
+    lead = names[1]
+    method = Method(lead=lead).but(gate=gate, boundary=boundary)
+    expected = oracle(engine_of(names), PROMPTS, method)
+    for size in (1, 3, 8):
+        engine = engine_of(names)
+        check(written(engine, PROMPTS, PIECES, size, method), expected, lead, names)
+        for drafter, (pace, longest) in itertools.product((*names, "ngram", "auto"), PACES.values()):
+            engine = engine_of(names, pace=pace())
+            texts = written(engine, PROMPTS, PIECES, size, method.but(speculate=f"{drafter}:{longest}"))
+            check(texts, expected, lead, names)
+            assert all(text.drafted >= text.accepted >= 0 and text.blocks <= text.drafted for text in texts)
+
+
+def test_the_combinations_above_are_not_vacuous() -> None:
+    """Gates open and shut, drafts hold and fail, END is reached, boundaries keep gates shut."""
+    engine = engine_of(("a", "b", "c"), pace=SteadyPace())
+    texts = written(engine, PROMPTS, 60, 8, Method().but(gate="confidence:0.6", boundary=True, speculate="b"))
+    steps = [step for text in texts for step in text.steps]
+    assert {step.gate.asked for step in steps} == {True, False}
+    assert {step.draft.accepted for step in steps if step.draft} == {True, False}
+    assert any(step.gate.inside for step in steps)
+    assert any(step.piece is None for step in steps)
+    found = written(engine_of(("a", "b"), pace=SteadyPace()), PROMPTS, 60, 8, Method().but(speculate="ngram"))
+    assert sum(text.accepted for text in found) > 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_texts_of_different_methods_share_a_batch(data: st.DataObject) -> None:
+    """What a text says does not depend on how the others beside it are written."""
+    make_fakes()
+    names = ("a", "b", "c")
+    engine = engine_of(names, batch=4, pace=data.draw(st.sampled_from([SteadyPace, AdaptivePace]))())
+    wanted = []
+    for _ in range(data.draw(st.integers(2, 6))):
+        method = Method(lead=data.draw(st.sampled_from(names))).but(
+            gate=data.draw(st.sampled_from(GATES)),
+            boundary=data.draw(st.booleans()),
+            speculate=data.draw(st.sampled_from(["off", "a", "b:2", "c", "ngram", "auto"])),
+        )
+        wanted.append((data.draw(st.sampled_from(PROMPTS)), data.draw(st.integers(1, 18)), method))
+    texts, waiting = [], list(wanted)
+    while waiting or engine.active:
+        while waiting and len(engine.active) < 4 and data.draw(st.booleans()):
+            prompt, pieces, method = waiting.pop(0)
+            texts.append(engine.add(prompt, Limits(pieces), method=method, trace=True))
+        if not engine.active:
+            prompt, pieces, method = waiting.pop(0)
+            texts.append(engine.add(prompt, Limits(pieces), method=method, trace=True))
+        engine.step()
+    for text, (prompt, pieces, method) in zip(texts, wanted, strict=True):
+        expected = oracle(engine_of(names), [prompt], method, pieces)
+        check([text], expected, str(method.lead), names)
+
+
+def test_a_shut_gate_is_the_lead_alone_and_runs_nobody_else() -> None:
+    """Law 1 for a gate that never opens: the lead's own ids; the other model is not touched."""
+    alone = engine_of(("a",))
+    pair = engine_of(("a", "b"))
+    own = written(alone, PROMPTS, PIECES, 1)
+    led = written(pair, PROMPTS, PIECES, 1, Method().but(gate="first:0"))
+    assert [text.cursors["a"].ids for text in led] == [text.cursors["a"].ids for text in own]
+    assert FAKE_MODELS["b"].passes == []
+    assert all(text.ensembled == 0 and text.member_seconds["b"] == 0 for text in led)
+
+
+def test_a_lagging_member_catches_up_in_one_block() -> None:
+    """Asked at every fourth piece, it reads its prompt with the first and four pieces with each after."""
+    engine = engine_of(("a", "b"))
+    text = written(engine, PROMPTS[:1], 13, 1, Method().but(gate="every:4"))[0]
+    passes = [step.feeds[0] for step in FAKE_MODELS["b"].passes]
+    assert len(passes) == 4 == sum(step.voted == ("a", "b") for step in text.steps)
+    read = [token for feed in passes for token in feed.ids]
+    assert text.cursors["b"].ids[: len(read)] == read
+    assert all(feed.wanted == 1 for feed in passes)
+    assert len(FAKE_MODELS["a"].passes) == 13
+
+
+def test_a_draft_is_read_in_one_pass_by_those_who_verify_it() -> None:
+    engine = engine_of(("a", "b", "c"), pace=SteadyPace())
+    text = written(engine, PROMPTS[:1], 40, 1, Method().but(speculate="a:5"))[0]
+    steps = len(FAKE_MODELS["b"].passes)
+    assert steps == len(FAKE_MODELS["c"].passes) < 40
+    assert text.blocks <= steps
+    assert text.accepted == len(text.steps) - steps
+    assert {feed.wanted for step in FAKE_MODELS["a"].passes for feed in step.feeds} == {1}
+
+
+def test_prompts_can_be_read_before_the_gate_asks() -> None:
+    engine = engine_of(("a", "b"))
+    method = Method().but(gate="every:5")
+    expected = oracle(engine_of(("a", "b")), PROMPTS[:1], method)
+    FAKE_MODELS["b"].passes.clear()
+    text = engine.add(PROMPTS[0], Limits(PIECES), method=method, trace=True)
+    engine.prefill(text)
+    assert text.cursors["b"].read == len(text.cursors["b"].ids) - 1
+    while engine.active:
+        engine.step()
+    check([text], expected, "a", ("a", "b"))
+
+
+def test_a_context_that_fills_within_a_draft_ends_the_text_where_the_plain_way_does() -> None:
+    for drafter, context in itertools.product(("off", "a", "b", "ngram"), range(14, 26)):
+        plain = engine_of(("a", "b"), context=context)
+        engine = engine_of(("a", "b"), pace=SteadyPace(), context=context)
+        expected = written(plain, PROMPTS[:3], 40, 1)
+        texts = written(engine, PROMPTS[:3], 40, 3, Method().but(speculate=drafter))
+        assert [(text.finish, [step.piece for step in text.steps]) for text in texts] == [
+            (text.finish, [step.piece for step in text.steps]) for text in expected
+        ]
+
+
+def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
+    for drafter in ("off", "a", "b", "ngram", "auto"):
+        engine = engine_of(("a", "b"), pace=SteadyPace())
+        text = engine.add(PROMPTS[4], Limits(60, "Sofia"), method=Method().but(speculate=drafter))
+        while engine.active:
+            engine.step()
+        assert text.finish == "stop"
+        assert text.generation().text == " 日本 sees Hello, "
+
+
+def test_a_failure_in_the_middle_of_a_draft_leaves_texts_as_they_were() -> None:
+    """After an interruption the engine goes on as if the step had never begun."""
+    engine = engine_of(("a", "b"), pace=SteadyPace())
+    method = Method().but(speculate="a:4")
+    expected = oracle(engine_of(("a", "b")), PROMPTS[:2], method)
+    texts = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:2]]
+    engine.step()
+    advance, calls = engine.members[1].backend.advance, itertools.count()
+
+    def failing(feeds: Any) -> Any:
+        if next(calls) % 2 == 0:
+            raise KeyboardInterrupt
+        return advance(feeds)
+
+    engine.members[1].backend.advance = failing  # type: ignore[method-assign]
+    while engine.active:
+        try:
+            engine.step()
+        except KeyboardInterrupt:
+            assert all(len(cursor.ids) >= cursor.read for text in engine.active for cursor in text.cursors.values())
+    check(texts, expected, "a", ("a", "b"))
