@@ -1,24 +1,28 @@
-"""How fast an ensemble is, beside its members: measured interleaved, through the same loaded models."""
+"""How fast an ensemble is, beside its members and written in other ways: interleaved, through the same models."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 
 from unisono.build import Prepared, Report, silent
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
+from unisono.engine.method import Method
 from unisono.errors import ModelError
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionMember, build_union
 
-PROMPTS = (
-    "The history of the lighthouse began when",
-    "There are three reasons why bread rises. First,",
-    "She opened the letter, read it twice, and",
-    "In most cities the price of a flat depends on",
+PROMPTS = tuple(
+    Prompt(text=text)
+    for text in (
+        "The history of the lighthouse began when",
+        "There are three reasons why bread rises. First,",
+        "She opened the letter, read it twice, and",
+        "In most cities the price of a flat depends on",
+    )
 )
 """Raw texts to continue: base models can, and none of them ends soon."""
 
@@ -28,8 +32,18 @@ PATIENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """A way to write that is compared with the ensemble's own."""
+
+    name: str
+    method: Method
+    trace: bool = False
+    """Whether every step is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
-    """A time in milliseconds a piece."""
+    """A figure of several rounds."""
 
     median: float
     low: float
@@ -40,15 +54,28 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class SystemFigures:
-    """One member alone, or the ensemble."""
+    """One member alone, the ensemble, or the ensemble in another setting. Times are milliseconds a piece."""
 
     name: str
     step: Figure
-    """A whole step: members' forward passes, mapping, combining, choosing, text."""
+    """All of it: members' forward passes, mapping, combining, choosing, text."""
     forward: Figure
     """The members' forward passes in it."""
     rest: Figure
     """Everything else."""
+    ensembled: float
+    """The share of pieces at which all members were asked."""
+    block: float
+    """Drafted pieces in a block, on average; 0 where nothing was drafted."""
+    accepted: float
+    """The share of drafted pieces that were chosen."""
+    speedup: Figure
+    """By round: the ensemble's time ÷ this system's."""
+    to_parts: Figure
+    """By round: this system's time ÷ (the lead's alone + ``ensembled`` x the other members')."""
+    same_text: float | None
+    """The share of rounds in which it wrote what it would have written without drafts; ``None`` where no
+    compared system shows that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +83,18 @@ class Benchmark:
     """The result of `measure`."""
 
     systems: tuple[SystemFigures, ...]
+    """The members alone, the ensemble, and what was compared with it."""
     ratio: float
-    """Median over the rounds: the ensemble's step ÷ the sum of the members' steps alone."""
+    """Median over the rounds: the ensemble's time ÷ the sum of the members' times alone."""
     ratio_low: float
     """The smallest ratio of a round."""
     ratio_high: float
     """The largest ratio of a round."""
     ratio_to_forward: float
-    """The stricter one: the ensemble's step ÷ the sum of the members' bare forward passes alone."""
+    """The stricter one: the ensemble's time ÷ the sum of the members' bare forward passes alone."""
     rounds: int
     pieces: int
-    """Steps of each system in a round."""
+    """Pieces that each system writes in a round."""
     batch: int
     """Texts written at once."""
 
@@ -75,12 +103,30 @@ class Benchmark:
         return asdict(self)
 
 
-@dataclass(slots=True)
-class _Times:
-    """The steps of one system: one list a round."""
+@dataclass(frozen=True, slots=True)
+class _System:
+    name: str
+    engine: Engine
+    method: Method
+    trace: bool = False
 
-    step: list[list[float]] = field(default_factory=list)
-    forward: list[list[float]] = field(default_factory=list)
+
+@dataclass(slots=True)
+class _Turn:
+    """What one system did in one round."""
+
+    step: float = 0.0
+    """Milliseconds a piece."""
+    forward: float = 0.0
+    pieces: int = 0
+    """Pieces that were timed."""
+    written: int = 0
+    """All of them."""
+    ensembled: int = 0
+    blocks: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    texts: tuple[bytes, ...] = ()
 
 
 def measure(
@@ -89,50 +135,49 @@ def measure(
     rounds: int = 5,
     pieces: int = 48,
     batch: int = 1,
+    compare: Sequence[Setting] = (),
+    prompts: Sequence[Prompt] = PROMPTS,
     report: Report = silent,
     count: Callable[[], None] = lambda: None,
 ) -> Benchmark:
-    """Time every member alone and the ensemble, in turn, round by round.
+    """Time every member alone, the ensemble, and the ensemble in other settings, in turn, round by round.
 
     The models are loaded once. A member alone is an ensemble of one over the same loaded model. Each
-    round begins with another system, so that none always comes first. Reading the prompt is not timed.
+    round begins with another system, so that none always comes first, and all systems go on from the
+    same prompts. Reading the prompt and choosing the first piece are not timed.
 
     Args:
         prepared: for a batch of at least ``batch``.
         rounds: how often each system takes its turn; one more is run before and thrown away.
-        pieces: how many steps of each system to time in a round.
+        pieces: how many pieces of each text to time in a round.
         batch: how many texts are written at once.
+        compare: other settings.
+        prompts: what to go on from, in turn.
         report: told about loading.
         count: called after every turn.
     """
     with prepared.load(report) as engine:
-        alone = [_alone(prepared, engine, index) for index in range(len(engine.members))]
-        systems = [*alone, engine]
-        times = [_Times() for _ in systems]
-        for turn in range(rounds + 1):
-            for index in (*range(turn % len(systems), len(systems)), *range(turn % len(systems))):
-                step, forward = _run(systems[index], pieces, batch, first_prompt=turn)
-                if turn:
-                    times[index].step.append(step)
-                    times[index].forward.append(forward)
+        systems = _systems(prepared, engine, compare)
+        turns: list[list[_Turn]] = [[] for _ in systems]
+        for number in range(rounds + 1):
+            for index in (*range(number % len(systems), len(systems)), *range(number % len(systems))):
+                turn = _run(systems[index], pieces, batch, [*prompts[number % len(prompts) :], *prompts])
+                if number:
+                    turns[index].append(turn)
                 count()
-    *members, ensemble = times
-    whole = [statistics.median(steps) for steps in ensemble.step]
-    ratios = [whole[turn] / sum(statistics.median(member.step[turn]) for member in members) for turn in range(rounds)]
-    strict = [
-        whole[turn] / sum(statistics.median(member.forward[turn]) for member in members) for turn in range(rounds)
+        return _benchmark(systems, turns, pieces, batch)
+
+
+def _systems(prepared: Prepared, engine: Engine, compare: Sequence[Setting]) -> list[_System]:
+    alone = [
+        _System(member.spec.name, _alone(prepared, engine, index), Method())
+        for index, member in enumerate(prepared.members)
     ]
-    names = [*(member.spec.name for member in prepared.members), ENSEMBLE]
-    return Benchmark(
-        systems=tuple(_figures(name, found) for name, found in zip(names, times, strict=True)),
-        ratio=statistics.median(ratios),
-        ratio_low=min(ratios),
-        ratio_high=max(ratios),
-        ratio_to_forward=statistics.median(strict),
-        rounds=rounds,
-        pieces=pieces,
-        batch=batch,
-    )
+    others = [
+        _System(setting.name, Engine(engine.members, engine.union, setting.method), setting.method, setting.trace)
+        for setting in compare
+    ]
+    return [*alone, _System(ENSEMBLE, engine, engine.method), *others]
 
 
 def _alone(prepared: Prepared, engine: Engine, index: int) -> Engine:
@@ -143,45 +188,117 @@ def _alone(prepared: Prepared, engine: Engine, index: int) -> Engine:
     return Engine([single], union)
 
 
-def _run(engine: Engine, pieces: int, batch: int, first_prompt: int) -> tuple[list[float], list[float]]:
-    """Time ``pieces`` steps of ``batch`` texts: whole steps and the forward passes in them, in ms."""
-    step: list[float] = []
-    forward: list[float] = []
-    prompt = first_prompt
-    while len(step) < pieces:
-        if prompt > first_prompt + PATIENCE * batch and not step:
+def _run(system: _System, pieces: int, batch: int, prompts: Sequence[Prompt]) -> _Turn:
+    """Let a system write ``pieces`` pieces of ``batch`` texts, other texts following those that end."""
+    engine, turn, waiting = system.engine, _Turn(), iter(prompts)
+    spent = forward = 0.0
+    used = 0
+    while turn.pieces < pieces * batch:
+        texts = []
+        for _ in range(batch):
+            prompt = next(waiting, None) or prompts[used % len(prompts)]
+            used += 1
+            limits = Limits(max_new_tokens=pieces - turn.pieces // batch + 1)
+            texts.append(engine.add(prompt, limits, method=system.method, trace=system.trace))
+            engine.prefill(texts[-1])
+        engine.step()
+        before = _forward_seconds(engine.members)
+        began = time.perf_counter()
+        while len(engine.active) == batch:
+            engine.step()
+        spent += time.perf_counter() - began
+        forward += _forward_seconds(engine.members) - before
+        for text in texts:
+            engine.drop(text)
+            turn.pieces += max(0, text.pieces - 1)
+            turn.written += text.pieces
+            turn.ensembled += text.ensembled
+            turn.blocks += text.blocks
+            turn.drafted += text.drafted
+            turn.accepted += text.accepted
+            turn.texts += (text.tail(1 << 20),)
+        if not turn.pieces and used >= PATIENCE * batch:
             raise ModelError(
                 f"{', '.join(member.name for member in engine.members)} ended {PATIENCE} texts at once: "
                 "there is nothing to time",
                 hint="look at what it writes: unisono run --raw",
             )
-        texts = []
-        for _ in range(batch):
-            texts.append(engine.add(Prompt(text=PROMPTS[prompt % len(PROMPTS)]), Limits(max_new_tokens=pieces + 1)))
-            prompt += 1
-        engine.step()
-        while len(engine.active) == batch and len(step) < pieces:
-            before = _forward_seconds(engine.members)
-            began = time.perf_counter()
-            engine.step()
-            step.append((time.perf_counter() - began) * 1e3)
-            forward.append((_forward_seconds(engine.members) - before) * 1e3)
-        for text in texts:
-            engine.drop(text)
-    return step, forward
+    turn.step, turn.forward = (seconds * 1e3 * batch / turn.pieces for seconds in (spent, forward))
+    return turn
 
 
 def _forward_seconds(members: Sequence[Member]) -> float:
     return sum(member.seconds for member in members)
 
 
-def _figures(name: str, times: _Times) -> SystemFigures:
-    step = [value for turn in times.step for value in turn]
-    forward = [value for turn in times.forward for value in turn]
-    rest = [whole - part for whole, part in zip(step, forward, strict=True)]
-    return SystemFigures(name, _figure(step), _figure(forward), _figure(rest))
+def _benchmark(systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], pieces: int, batch: int) -> Benchmark:
+    ensemble = next(index for index, system in enumerate(systems) if system.name == ENSEMBLE)
+    members, whole = turns[:ensemble], [turn.step for turn in turns[ensemble]]
+    names = [system.name for system in systems[:ensemble]]
+    sums = [sum(turn.step for turn in turn_K) for turn_K in zip(*members, strict=True)]
+    bare = [sum(turn.forward for turn in turn_K) for turn_K in zip(*members, strict=True)]
+    ratios = [step / total for step, total in zip(whole, sums, strict=True)]
+    figures = []
+    for index, (system, own) in enumerate(zip(systems, turns, strict=True)):
+        share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
+        leads = members[index] if index < ensemble else members[names.index(system.method.lead or names[0])]
+        parts = [lead.step + share * (total - lead.step) for lead, total in zip(leads, sums, strict=True)]
+        if index < ensemble:
+            share, parts = 1.0, [turn.step for turn in own]
+        figures.append(_figures(system.name, own, whole, parts, share, _same_text(systems, turns, index)))
+    return Benchmark(
+        systems=tuple(figures),
+        ratio=statistics.median(ratios),
+        ratio_low=min(ratios),
+        ratio_high=max(ratios),
+        ratio_to_forward=statistics.median(step / total for step, total in zip(whole, bare, strict=True)),
+        rounds=len(whole),
+        pieces=pieces,
+        batch=batch,
+    )
 
 
-def _figure(values: list[float]) -> Figure:
+def _figures(
+    name: str,
+    own: Sequence[_Turn],
+    whole: Sequence[float],
+    parts: Sequence[float],
+    share: float,
+    same_text: float | None,
+) -> SystemFigures:
+    step = [turn.step for turn in own]
+    drafted, blocks = sum(turn.drafted for turn in own), sum(turn.blocks for turn in own)
+    return SystemFigures(
+        name=name,
+        step=_figure(step),
+        forward=_figure([turn.forward for turn in own]),
+        rest=_figure([turn.step - turn.forward for turn in own]),
+        ensembled=share,
+        block=_share(drafted, blocks),
+        accepted=_share(sum(turn.accepted for turn in own), drafted),
+        speedup=_figure([plain / mine for plain, mine in zip(whole, step, strict=True)]),
+        to_parts=_figure([mine / part for mine, part in zip(step, parts, strict=True)]),
+        same_text=same_text,
+    )
+
+
+def _same_text(systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], index: int) -> float | None:
+    """How often a system that drafts wrote what the same system wrote without drafts."""
+    system = systems[index]
+    if system.method.speculate is None:
+        return None
+    plain = replace(system.method, speculate=None)
+    for other, theirs in zip(systems, turns, strict=True):
+        if other.method == plain and other.engine.members is system.engine.members:
+            pairs = list(zip(turns[index], theirs, strict=True))
+            return _share(sum(mine.texts == other.texts for mine, other in pairs), len(pairs))
+    return None
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _figure(values: Sequence[float]) -> Figure:
     tenths = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else values
     return Figure(statistics.median(values), tenths[0], tenths[-1])

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import counting, loading_report
+from unisono.cli.method import parse_setting
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from unisono.benchmark import Benchmark, Figure
+
+WIDE = 160
+"""Columns for a table that goes into a file or a pipe."""
 
 
 def bench(
@@ -19,19 +25,30 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each member and of the ensemble.")] = 5,
     pieces: Annotated[int, typer.Option(min=2, help="Pieces to write in a turn.")] = 48,
     batch: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 1,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING",
+            help="Time another setting beside the file's: 'gate=confidence:0.5 speculate=smol'. "
+            "Keys: lead, gate, boundary, speculate, max_pieces. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Time each member alone and the ensemble, in turn, through the same loaded models."""
-    from unisono.benchmark import measure
+    """Time each member alone, the ensemble and what is compared with it, in turn, through the same loaded models."""
+    from unisono.benchmark import Setting, measure
     from unisono.build import prepare
     from unisono.spec import load_spec
 
+    checked = load_spec(spec)
+    settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in compare or ()]
     with loading_report(quiet=quiet) as report:
-        prepared = prepare(load_spec(spec), batch=batch, report=report)
-    turns = (rounds + 1) * (len(prepared.members) + 1)
+        prepared = prepare(checked, batch=batch, report=report)
+    turns = (rounds + 1) * (len(prepared.members) + 1 + len(settings))
     with counting(turns, quiet=quiet) as count:
-        benchmark = measure(prepared, rounds=rounds, pieces=pieces, batch=batch, count=count)
+        benchmark = measure(prepared, rounds=rounds, pieces=pieces, batch=batch, compare=settings, count=count)
     if as_json:
         print(json.dumps(benchmark.to_json(), indent=2))
     else:
@@ -40,21 +57,42 @@ def bench(
 
 def _show(benchmark: Benchmark) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(_table(benchmark))
+    for system in benchmark.systems:
+        if system.ensembled < 1:
+            console.print(
+                f"{system.name} ÷ (its lead + {system.ensembled:.0%} of the others' time): {_words(system.to_parts)}"
+            )
+    console.print(
+        f"ensemble ÷ sum of its members: {benchmark.ratio:.3f} "
+        f"({benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds); "
+        f"÷ sum of their bare forward passes: {benchmark.ratio_to_forward:.3f}"
+    )
+
+
+def _table(benchmark: Benchmark) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    for title in ("ms a piece", "forward", "everything else"):
+    titles = ["ms a piece", "forward", "everything else"]
+    compared = any(system.ensembled < 1 or system.block for system in benchmark.systems)
+    if compared:
+        titles += ["speed", "ensembled", "a draft", "accepted", "same text"]
+    for title in titles:
         table.add_column(title, justify="right")
     for system in benchmark.systems:
-        table.add_row(system.name, _words(system.step), _words(system.forward), _words(system.rest))
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(
-        f"\nensemble ÷ sum of its members: {benchmark.ratio:.3f} "
-        f"({benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds); "
-        f"÷ sum of their bare forward passes: {benchmark.ratio_to_forward:.3f}"
-    )
+        cells = [_words(system.step), f"{system.forward.median:.2f}", f"{system.rest.median:.2f}"]
+        if compared:
+            cells += [f"{system.speedup.median:.2f}x", f"{system.ensembled:.0%}"]
+            cells += [f"{system.block:.1f}", f"{system.accepted:.0%}"] if system.block else ["", ""]
+            cells.append("" if system.same_text is None else f"{system.same_text:.0%}")
+        table.add_row(system.name, *cells)
+    return table
 
 
 def _words(figure: Figure) -> str:

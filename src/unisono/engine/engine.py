@@ -130,11 +130,12 @@ class Engine:
             with contextlib.suppress(Exception):
                 self._undo(windows)
             raise
-        spent = time.perf_counter() - began
-        for window in windows:
-            window.close(spent)
+        finally:
+            spent = time.perf_counter() - began
+            for window in windows:
+                window.close(spent)
         if warm:
-            plain = sum(self._pace.seconds(member.name, len(windows)) for member in self.members)
+            plain = self._drafting.plain_seconds(windows)
             self._pace.learn_step(len(windows), sum(text.pieces for text in self.active) - written, spent, plain)
         return self._retire()
 
@@ -231,6 +232,9 @@ class Engine:
     def _commit(self, window: Window) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
         text, piece = window.text, None if window.choice is None else self.union.piece(window.choice)
+        if window.committed:
+            return
+        window.committed = True
         for member in self.members:
             cursor = text.cursors[member.name]
             member.cut(cursor, window.accepted)
@@ -242,12 +246,11 @@ class Engine:
             text.end("context")
 
     def _undo(self, windows: Sequence[Window]) -> None:
-        """After a failure: forget what was drafted and not chosen, so that a step can begin anew."""
+        """After a failure: keep what was chosen and forget the rest, so that a step can begin anew."""
         for window in windows:
+            self._commit(window)
             for member in self.members:
-                cursor = window.text.cursors[member.name]
-                member.cut(cursor, window.accepted)
-                member.unread_last(cursor)
+                member.unread_last(window.text.cursors[member.name])
 
     def _retire(self) -> list[Text]:
         ended = [text for text in self.active if text.finish is not None]

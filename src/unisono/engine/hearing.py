@@ -77,4 +77,4 @@ class Hearing:
         for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
             window.heard(member, reading, rows, first)
             window.text.member_seconds[member.name] += reading.seconds
-        self._pace.learn_pass(member.name, reading.tokens, reading.seconds)
+        self._pace.learn_pass(member.name, reading.work, reading.seconds)

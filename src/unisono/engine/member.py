@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.engine.pace import Work
 from unisono.fusion.fold import Scratch, fold, plan_fold
 from unisono.types import Prompt
 from unisono.vocab.prompt import PromptReader
@@ -113,8 +114,8 @@ class Member:
         for ask in asks:
             ask.cursor.read = ask.cursor.ends[ask.last]
         self._place_plans(logits_NV)
-        tokens = sum(len(feed.ids) for feed in feeds)
-        return Reading(self, logits_NV, rows, frozenset(opening), tokens, spent)
+        work = Work(len(feeds), sum(len(feed.ids) for feed in feeds), row)
+        return Reading(self, logits_NV, rows, frozenset(opening), work, spent)
 
     def prefill(self, cursor: Cursor) -> None:
         """Read all that waits but for the last id, whose distribution will be wanted."""
@@ -198,14 +199,14 @@ class Reading:
         logits_NV: Array,
         rows: list[list[int]],
         opening: frozenset[int],
-        tokens: int,
+        work: Work,
         seconds: float,
     ) -> None:
         self.member = member
         self.rows = rows
         """For each ask, the row of each of its positions."""
-        self.tokens = tokens
-        """How many ids were read."""
+        self.work = work
+        """How much was read and wanted."""
         self.seconds = seconds
         self._logits_NV = logits_NV
         self._opening = opening

@@ -9,16 +9,17 @@ can be held against the choice, drafted or not.
 
 from __future__ import annotations
 
+import bisect
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 BLOCK_LIMIT = 128
 """Passes over more ids than this are prompts; they tell nothing of the cost of short blocks."""
 SLOPE = 0.05
-"""How much of a small pass one id more is thought to cost before such a pass was run: little, so that it is tried."""
+"""How much of the largest pass so far one id more is thought to cost: little, so that it is tried."""
 RECENT = 5
 """Passes of one size that its cost is the median of."""
 STALE = 300
@@ -29,43 +30,85 @@ SMOOTHING = 0.1
 """The weight of the newest step in the rate."""
 
 
-@dataclass(slots=True)
-class PassTimes:
-    """What a member's passes take, by how many ids they read."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a member reads in one pass, over all texts."""
 
-    recent: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=RECENT)))
-    seen: dict[int, int] = field(default_factory=dict)
-    passes: int = 0
-    _medians: dict[int, float] = field(default_factory=dict)
+    texts: int
+    tokens: int
+    """Ids that are read."""
+    rows: int
+    """Distributions that are wanted: one a text, more where drafts are verified."""
 
-    def learn(self, tokens: int, seconds: float) -> None:
+
+class SizeTimes:
+    """What passes of some sizes take: the median of the latest of each size."""
+
+    def __init__(self) -> None:
+        self._recent: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._medians: dict[int, float] = {}
+        self._seen: dict[int, int] = {}
+        self._passes = 0
+
+    def learn(self, size: int, seconds: float) -> None:
         """Note one pass."""
-        self.passes += 1
-        if tokens > BLOCK_LIMIT:
-            return
-        self.recent[tokens].append(seconds)
-        self._medians[tokens] = statistics.median(self.recent[tokens])
-        self.seen[tokens] = self.passes
-        for size, last in list(self.seen.items()):
-            if self.passes - last > STALE:
-                del self.seen[size], self.recent[size], self._medians[size]
+        self._passes += 1
+        self._recent[size].append(seconds)
+        self._medians[size] = statistics.median(self._recent[size])
+        self._seen[size] = self._passes
+        for old in [old for old, last in self._seen.items() if self._passes - last >= STALE]:
+            del self._seen[old], self._recent[old], self._medians[old]
 
-    def seconds(self, tokens: int) -> float:
-        """The expected time of a pass over so many ids; 0 for no ids, and while nothing is known."""
-        if not tokens or not self._medians:
+    def seconds(self, size: int) -> float | None:
+        """The expected time of a pass of this size; ``None`` while nothing is known."""
+        if size in self._medians or not self._medians:
+            return self._medians.get(size)
+        sizes = sorted(self._medians)
+        place = bisect.bisect(sizes, size)
+        if place == 0:
+            return self._medians[sizes[0]] / (1 + SLOPE * (sizes[0] - size))
+        below = self._medians[sizes[place - 1]]
+        if place == len(sizes):
+            return below * (1 + SLOPE * (size - sizes[-1]))
+        part = (size - sizes[place - 1]) / (sizes[place] - sizes[place - 1])
+        return below + part * (self._medians[sizes[place]] - below)
+
+
+class PassTimes:
+    """What a member's passes take, by how many ids they read and how many distributions are wanted.
+
+    The output layer is much of a small model, so that reading a block to catch up, for one distribution,
+    is cheaper than verifying one, for all. Both are learned apart, and added for what is both at once.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self._verifying = SizeTimes(), SizeTimes()
+
+    def learn(self, work: Work, seconds: float) -> None:
+        """Note one pass."""
+        if work.tokens > BLOCK_LIMIT:
+            return
+        if work.rows <= work.texts:
+            self._reading.learn(work.tokens, seconds)
+        if work.rows == work.tokens:
+            self._verifying.learn(work.rows, seconds)
+        elif work.rows > work.texts:
+            more = self._read(work.tokens) - self._read(work.rows)
+            self._verifying.learn(work.rows, max(0.0, seconds - more))
+
+    def seconds(self, work: Work) -> float:
+        """The expected time of a pass; 0 for no ids, and while nothing is known."""
+        if not work.tokens:
             return 0.0
-        if tokens in self._medians:
-            return self._medians[tokens]
-        below = max((size for size in self._medians if size < tokens), default=None)
-        above = min((size for size in self._medians if size > tokens), default=None)
-        if below is None:
-            assert above is not None
-            return self._medians[above] / (1 + SLOPE * (above - tokens))
-        low = self._medians[below]
-        guess = low * (1 + SLOPE * (tokens - below))
-        if above is None:
-            return guess
-        return min(guess, max(low, self._medians[above]))
+        if work.rows <= work.texts:
+            return self._read(work.tokens)
+        verifying = self._verifying.seconds(work.rows)
+        if verifying is None:
+            return self._read(work.tokens)
+        return verifying + max(0.0, self._read(work.tokens) - self._read(work.rows))
+
+    def _read(self, tokens: int) -> float:
+        return self._reading.seconds(tokens) or 0.0
 
 
 class Chances:
@@ -119,7 +162,7 @@ Cost = Callable[[int], float]
 class Pace(Protocol):
     """Decides how far drafts go."""
 
-    def learn_pass(self, member: str, tokens: int, seconds: float) -> None:
+    def learn_pass(self, member: str, work: Work, seconds: float) -> None:
         """Note what a pass took."""
         ...
 
@@ -128,10 +171,10 @@ class Pace(Protocol):
         ...
 
     def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
-        """Note what a step gave and took, and what one piece for every text would take if all were asked."""
+        """Note what a step gave and took, and what one piece for every text would take without drafts."""
         ...
 
-    def seconds(self, member: str, tokens: int) -> float:
+    def seconds(self, member: str, work: Work) -> float:
         """The expected time of a pass."""
         ...
 
@@ -157,9 +200,9 @@ class AdaptivePace:
         self._chances: defaultdict[str, Chances] = defaultdict(Chances)
         self._rates: dict[int, float] = {}
 
-    def learn_pass(self, member: str, tokens: int, seconds: float) -> None:
+    def learn_pass(self, member: str, work: Work, seconds: float) -> None:
         """See `Pace`."""
-        self._times[member].learn(tokens, seconds)
+        self._times[member].learn(work, seconds)
 
     def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
         """See `Pace`."""
@@ -172,9 +215,9 @@ class AdaptivePace:
         floor = texts / plain if plain else 0.0
         self._rates[texts] = max(known + SMOOTHING * (rate - known), floor)
 
-    def seconds(self, member: str, tokens: int) -> float:
+    def seconds(self, member: str, work: Work) -> float:
         """See `Pace`."""
-        return self._times[member].seconds(tokens)
+        return self._times[member].seconds(work)
 
     def chance(self, drafter: str, sureness: float) -> float:
         """See `Pace`."""
@@ -185,22 +228,23 @@ class AdaptivePace:
         return self._chances[drafter].share
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        """See `Pace`."""
-        if not any(outlook.waits for outlook in outlooks):
+        """See `Pace`. Nothing is drafted before a step without drafts has shown what that takes."""
+        rate = self._rates.get(texts)
+        if rate is None or not any(outlook.waits for outlook in outlooks):
             return []
         order = sorted(range(len(outlooks)), key=lambda i: -outlooks[i].sure * outlooks[i].chance)
         best: tuple[float, int] = (0.0, 0)
         gain = 0.0
         for count, index in enumerate(order, 1):
             gain += outlooks[index].sure * outlooks[index].chance
-            best = max(best, (gain - self._rates.get(texts, 0.0) * cost(count), count))
+            best = max(best, (gain - rate * cost(count), count))
         return sorted(order[: best[1]])
 
 
 class SteadyPace:
     """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
 
-    def learn_pass(self, member: str, tokens: int, seconds: float) -> None:
+    def learn_pass(self, member: str, work: Work, seconds: float) -> None:
         """Nothing to learn."""
 
     def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
@@ -209,7 +253,7 @@ class SteadyPace:
     def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
         """Nothing to learn."""
 
-    def seconds(self, member: str, tokens: int) -> float:
+    def seconds(self, member: str, work: Work) -> float:
         """Nothing costs anything."""
         return 0.0
 

@@ -17,13 +17,16 @@ from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Member
 from unisono.engine.method import AUTO, NGRAM
 from unisono.engine.ngram import LONGEST
-from unisono.engine.pace import Outlook, Pace
+from unisono.engine.pace import Outlook, Pace, Work
 from unisono.engine.window import Window, rows_at
 from unisono.fusion.fold import Array
 from unisono.vocab.union import UnionVocabulary
 
 SHARE_MEMORY = 60.0
 """Over how many pieces the share of asked ones is taken, about."""
+
+SAMPLING = 4
+"""At every so many pieces the members that do not draft are looked at, to know who could."""
 
 
 class Drafting:
@@ -63,7 +66,7 @@ class Drafting:
         if position < len(window.guesses) and (asked or not window.led_by_drafter):
             column, mass = window.guesses[position]
             self._pace.learn_guess(window.drafter, mass, column == choice)
-        if window.plan.drafter == AUTO and asked:
+        if window.plan.drafter == AUTO and asked and window.text.pieces % SAMPLING == 0:
             for member in self._members.values():
                 if member.name != window.drafter:
                     column, mass = _favourites(rows_at([window], member, position))[0]
@@ -77,7 +80,7 @@ class Drafting:
             if not window.fits(column, self._union):
                 return
             outlook = Outlook(window.sure, chance, waits=True)
-            if not self._pace.go_on([outlook], lambda count: self._block_seconds(members, [window], count), texts):
+            if not self._pace.go_on([outlook], lambda count: self._longer_blocks(members, [window], count), texts):
                 return
             window.sure *= chance
             window.draft(column, self._union)
@@ -97,7 +100,8 @@ class Drafting:
             waiting = [window for window in windows if window.waits]
 
             def cost(count: int, waiting: Sequence[Window] = waiting) -> float:
-                return self._pace.seconds(drafter.name, count) + self._block_seconds(others, waiting, count)
+                drafting = self._pace.seconds(drafter.name, Work(count, count, count))
+                return drafting + self._longer_blocks(others, waiting, count)
 
             group = [able[index] for index in self._pace.go_on(outlooks, cost, texts)]
             for window in group:
@@ -116,13 +120,27 @@ class Drafting:
             return 1.0
         return self._pace.chance(str(window.drafter), window.guesses[-1][1])
 
-    def _block_seconds(self, members: Sequence[Member], windows: Sequence[Window], count: int) -> float:
-        """What so many ids more cost the members in the blocks that they will have to read."""
-        extra = 0.0
+    def _longer_blocks(self, members: Sequence[Member], windows: Sequence[Window], count: int) -> float:
+        """What it costs the members if the blocks that they will have to read are so many pieces longer."""
+        extra, rows = 0.0, sum(window.rows_wanted for window in windows)
         for member in members:
             tokens = sum(window.unread(member) for window in windows)
-            extra += self._pace.seconds(member.name, tokens + count) - self._pace.seconds(member.name, tokens)
+            longer = Work(len(windows), tokens + count, rows + count)
+            extra += self._pace.seconds(member.name, longer)
+            extra -= self._pace.seconds(member.name, Work(len(windows), tokens, rows))
         return extra
+
+    def plain_seconds(self, windows: Sequence[Window]) -> float:
+        """What one piece for every text would take without drafts."""
+        texts, total = len(windows), 0.0
+        gated = all(not window.plan.gate.always_open for window in windows)
+        share = max(self._asked_share, 1 / 8) if gated else 1.0
+        for name in self._members:
+            if gated and all(name != window.plan.lead.name for window in windows):
+                total += share * self._pace.seconds(name, Work(texts, round(texts / share), texts))
+            else:
+                total += self._pace.seconds(name, Work(texts, texts, texts))
+        return total
 
     def _drafter(self, window: Window, texts: int) -> str:
         """Who drafts for a text: as its plan says, or who promises the best rate."""
@@ -149,12 +167,13 @@ class Drafting:
         for length in range(window.plan.max_pieces + 1):
             pieces += hold
             hold *= share
-            seconds = (length + 1) * self._pace.seconds(drafter, texts)
+            seconds = (length + 1) * self._pace.seconds(drafter, Work(texts, texts, texts))
             asked = 1 - (1 - self._asked_share) ** (length + 1) if gated else 1.0
             for name in self._members:
                 if name != drafter:
                     needed = 1.0 if name == lead else asked
-                    seconds += needed * self._pace.seconds(name, texts * (length + 1))
+                    rows = texts * (length + 1)
+                    seconds += needed * self._pace.seconds(name, Work(texts, rows, rows))
             rates.append(pieces / seconds if seconds else 0.0)
         return max(rates)
 

@@ -47,6 +47,8 @@ class Window:
         """The column chosen behind them; ``None`` where a chosen draft ended the text."""
         self.alive = True
         """Whether the position behind the accepted pieces is still to be settled."""
+        self.committed = False
+        """Whether the members have gone on from what was chosen."""
         self.opens_answer = text.at_first_piece
         """Whether position 0 is the first piece of an answer."""
         self._records: list[StepRecord] = []
@@ -77,6 +79,14 @@ class Window:
         """How many ids a member would read to catch up with the draft."""
         cursor = self.cursor(member)
         return len(cursor.ids) - cursor.read
+
+    @property
+    def rows_wanted(self) -> int:
+        """How many distributions the others would be asked for if the draft ended here."""
+        if self.plan.gate.always_open or not self.led_by_drafter:
+            return self.last + 1
+        span = self.asked_span()
+        return 0 if span is None else span[1] - span[0] + 1
 
     def cursor(self, member: Member) -> Cursor:
         """The text as a member has it."""
@@ -175,7 +185,7 @@ class Window:
             text.drafted += len(self.drafted)
             text.accepted += self.accepted
         if text.steps is not None:
-            share = len(self._records)
+            share = max(1, len(self._records))
             members = {
                 name: (spent - self._seconds[name]) / share
                 for name, spent in text.member_seconds.items()
