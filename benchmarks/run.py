@@ -1,9 +1,11 @@
 """The benchmarks of the README: everything measured on this machine, side by side, written as JSON.
 
-Usage: python benchmarks/run.py [--only NAME …] [--rounds N] [--out FILE]
+Usage: python benchmarks/run.py [--only NAME …] [--rounds N] [--data DIR] [--out FILE]
 
 Each figure that asks for a process of its own (memory, time to the first piece) gets one; the speed
 ratios interleave the ensemble with its members in one process. The models are the demo models.
+``key_tokens`` needs real questions: --data names a folder with gsm8k.jsonl, mmlu.jsonl and triviaqa.jsonl,
+each line with a "question", those of MMLU with "choices".
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -35,6 +38,11 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 PAIRS = (("smol", "gemma"), ("smol", "qwen"))
 BACKENDS = ("llamacpp", "transformers")
+KEY_TOKENS = (
+    (("smol", "gemma"), {"llamacpp": 48, "transformers": 24}),
+    (("qwen", "smol"), {"llamacpp": 48, "transformers": 16}),
+)
+"""Pairs, the lead first, and how many pieces of each answer are timed."""
 
 
 def spec(names: tuple[str, ...], backend: str) -> dict[str, Any]:
@@ -221,6 +229,23 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def key_tokens(data: Path, only: list[str]) -> dict[str, Any]:
+    """Gates, drafts and traces beside every-step ensembling, on real questions."""
+    found = {}
+    for (pair, pieces), backend in itertools.product(KEY_TOKENS, BACKENDS):
+        name = f"{'+'.join(pair)}, {backend}"
+        if not only or name in only:
+            found[name] = in_process("_key_tokens", pair, backend, str(data.resolve()), pieces[backend])
+            print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+    return found
+
+
+def _key_tokens(pair: list[str], backend: str, data: str, pieces: int) -> dict[str, Any]:
+    from key_tokens import compare
+
+    return compare(spec(tuple(pair), backend), data, pieces, None)
+
+
 BENCHMARKS = {
     "step_ratio": step_ratio,
     "batch": batch,
@@ -233,14 +258,21 @@ BENCHMARKS = {
 def main() -> None:
     """Run the benchmarks that were asked for and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
+    parser.add_argument("--only", nargs="+", choices=[*BENCHMARKS, "key_tokens"], default=list(BENCHMARKS))
+    parser.add_argument("--data", type=Path, help="a folder with questions, for key_tokens")
+    parser.add_argument("--pairs", nargs="+", default=[], help='for key_tokens: "smol+gemma, llamacpp" …; all')
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine()}
     for name in options.only:
         print(f"{name} …", file=sys.stderr, flush=True)
-        result[name] = BENCHMARKS[name](options.rounds)
+        if name == "key_tokens":
+            if options.data is None:
+                parser.error("key_tokens needs --data DIR")
+            result[name] = key_tokens(options.data, options.pairs)
+        else:
+            result[name] = BENCHMARKS[name](options.rounds)
         print(json.dumps(result[name], indent=2), file=sys.stderr, flush=True)
     text = json.dumps(result, indent=2) + "\n"
     if options.out:
