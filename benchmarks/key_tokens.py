@@ -44,14 +44,14 @@ def questions(data: Path) -> list[Any]:
     return [prompt for prompt in mixed if prompt is not None]
 
 
-def compare(spec: dict[str, Any], data: str, pieces: int, rounds: int | None) -> dict[str, Any]:
+def compare(spec: dict[str, Any], data: str, pieces: int, *, overheads: bool) -> dict[str, Any]:
     """Measure every setting on all questions.
 
     Args:
         spec: an ensemble of two; the first member leads.
         data: the folder with the questions.
         pieces: pieces of each answer.
-        rounds: how many questions; ``None`` for all.
+        overheads: whether to time gates that are always shut or open, and a trace, as well.
     """
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
@@ -64,12 +64,11 @@ def compare(spec: dict[str, Any], data: str, pieces: int, rounds: int | None) ->
     texts = [
         *GATES,
         *(f"speculate={drafter}" for drafter in (lead, other, "ngram", "auto")),
-        *(f"{BOTH} speculate={drafter}" for drafter in ("off", lead, "auto")),
-        "gate=confidence:0",
-        "gate=confidence:1",
+        *(f"{BOTH} speculate={drafter}" for drafter in ("off", lead)),
+        *(("gate=confidence:0", "gate=confidence:1") if overheads else ()),
     ]
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in texts]
-    settings.append(Setting("trace", checked.method, trace=True))
-    return measure(
-        prepare(checked), rounds=rounds or len(prompts), pieces=pieces, compare=settings, prompts=prompts
-    ).to_json()
+    if overheads:
+        settings.append(Setting("trace", checked.method, trace=True))
+    prepared = prepare(checked)
+    return measure(prepared, rounds=len(prompts), pieces=pieces, compare=settings, prompts=prompts).to_json()

@@ -270,6 +270,23 @@ def test_bench_times_each_member_and_the_ensemble(run: Run, duo: Path) -> None:
     assert "ensemble ÷ sum of its members" in run("bench", duo, "-q", "--rounds", 1, "--pieces", 4, "--batch", 2).out
 
 
+def test_bench_compares_settings_side_by_side(run: Run, duo: Path) -> None:
+    settings = ("gate=every:2", "gate=every:2 speculate=ngram", "speculate=auto max_pieces=2")
+    flags = [word for setting in settings for word in ("--compare", setting)]
+    record = json.loads(run("bench", duo, "--json", "-q", "--rounds", 2, "--pieces", 6, *flags).out)
+    gated, drafted, automatic = record["systems"][3:]
+    assert (gated["name"], drafted["name"]) == settings[:2]
+    assert gated["ensembled"] == pytest.approx(drafted["ensembled"]) == pytest.approx(4 / 7, abs=0.2)
+    assert gated["same_text"] is None
+    assert drafted["same_text"] == automatic["same_text"] == 1.0
+    assert record["systems"][2]["speedup"]["median"] == 1.0
+    table = run("bench", duo, "-q", "--rounds", 1, "--pieces", 4, *flags).out
+    assert "gate=every:2 ÷ (its lead +" in table
+    assert "same text" in table
+    assert "did you mean 'gate'" in run("bench", duo, "--compare", "gates=every:2").err
+    assert "'nobody' is no member" in run("bench", duo, "--compare", "speculate=nobody").err
+
+
 def test_version_and_help_are_shown(run: Run) -> None:
     assert run("--version").out.startswith("unisono 0.")
     for verb in ("run", "doctor", "bench", "models"):

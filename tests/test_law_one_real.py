@@ -42,11 +42,13 @@ def until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_ensemble_of_one_is_what_transformers_generates(load_demo: Callable[..., Ensemble], name: str) -> None:
+    """As transformers itself loads the model, its weights unpacked."""
     torch = pytest.importorskip("torch")
     ensemble = load_demo(name, backend="transformers", dtype="float32")
-    model = ensemble._engine.members[0].backend._forward._model
-    for prompt in ALL:
-        ids, own, ends = own_ids(ensemble, prompt)
+    written = [own_ids(ensemble, prompt) for prompt in ALL]
+    plain = load_demo(name, backend="transformers", dtype="float32", options={"pack_weights": False})
+    model = plain._engine.members[0].backend._forward._model
+    for prompt, (ids, own, ends) in zip(ALL, written, strict=True):
         ids_BT = torch.tensor([ids])
         whole = model.generate(
             ids_BT,

@@ -242,6 +242,47 @@ def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
         assert text.generation().text == " 日本 sees Hello, "
 
 
+def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_went() -> None:
+    engine = engine_of(("a", "b"), pace=SteadyPace())
+    text = written(engine, PROMPTS[:1], PIECES, 1, Method().but(gate="confidence:0.9", speculate="a:3"))[0]
+    columns = {engine.union.piece(column): column for column in range(engine.union.size)}
+    for step, plain in zip(
+        text.steps, oracle(engine_of(("a", "b")), PROMPTS[:1], text_method(), PIECES)[0], strict=True
+    ):
+        if step.voted == ("a",):
+            likeliest = np.argsort(-plain.q_U, kind="stable")[:5]
+            kept = [column for column in likeliest if plain.q_U[column] >= 1e-3]
+            assert [columns[piece] for piece, _ in step.top["a"]] == kept
+            assert [mass for _, mass in step.top["a"]] == pytest.approx(plain.q_U[kept], rel=1e-4)
+        for name, top in step.top.items():
+            assert 1 <= len(top) <= 5
+            assert [mass for _, mass in top] == sorted((mass for _, mass in top), reverse=True)
+            assert step.members[name] == pytest.approx(dict(top).get(step.piece, step.members[name]))
+        record = step.to_json()
+        assert record["gate"]["threshold"] == 0.9  # type: ignore[index]
+        assert bytes(record["bytes"] or []) == (step.piece or b"")  # type: ignore[call-overload]
+    drafts = [step.draft for step in text.steps if step.draft]
+    assert sum(draft.accepted for draft in drafts) == text.accepted
+    assert all(draft.drafter == "a" for draft in drafts)
+    seconds = text.generation().seconds
+    for name in ("a", "b"):
+        spent = sum(step.seconds.members.get(name, 0.0) for step in text.steps)
+        assert spent == pytest.approx(seconds.members[name])
+    assert sum(step.seconds.total for step in text.steps) <= seconds.total
+
+
+def text_method() -> Method:
+    return Method().but(gate="confidence:0.9")
+
+
+def test_recording_nothing_keeps_nothing() -> None:
+    engine = engine_of(("a", "b"))
+    text = engine.add(PROMPTS[0], Limits(3))
+    while engine.active:
+        engine.step()
+    assert text.generation().steps is None
+
+
 def test_a_failure_in_the_middle_of_a_draft_leaves_texts_as_they_were() -> None:
     """After an interruption the engine goes on as if the step had never begun."""
     engine = engine_of(("a", "b"), pace=SteadyPace())

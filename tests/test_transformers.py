@@ -155,6 +155,7 @@ def test_facts_need_no_weights_and_are_right(tiny: Callable[[str], Path], tmp_pa
         ({"options": {"attention": "flash_attention_2"}}, "flash_attention_2"),
         ({"options": {"attentoin": "sdpa"}}, "did you mean 'attention'"),
         ({"options": {"allow_pickle": "yes"}}, "allow_pickle"),
+        ({"options": {"pack_weights": 1}}, "options.pack_weights is 1"),
         ({"options": {"revision": 3}}, "revision"),
         ({"options": {"device_map": 3}}, "device_map"),
         ({"options": {"device_map": "auto"}}, "both a device"),
@@ -305,8 +306,10 @@ def test_a_converted_demo_model_gives_what_generate_gives(name: str) -> None:
     loader = TransformersLoader(request_of(demo_path(name), "gguf", context=1024))
     tokenizer, backend = loader.tokenizer(), loader.load(lambda fraction, words: None)
     assert backend.facts.rows == loader.facts().rows
-    model = backend._forward._model  # type: ignore[union-attr]
+    reference = load(demo_path(name), "gguf", context=1024, options={"pack_weights": False})
+    model = reference._forward._model  # type: ignore[union-attr]
     for text in ("The capital of France is", "def fibonacci(n):\n", "今日はとても", "Der schnelle braune"):
         ids = tokenizer.encode_prompt(text)
         assert greedy(backend, ids, 12) == generated(model, ids, 12)
     backend.unload()
+    reference.unload()

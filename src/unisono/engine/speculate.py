@@ -8,6 +8,7 @@ its gate asks gives the generate-verify-ensemble loop of SAFE (arXiv 2510.15346)
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -48,29 +49,29 @@ class Drafting:
                 continue
             if window.text.history is not None:
                 window.found, window.matched = window.text.history.propose(window.plan.max_pieces)
-            window.drafter = self._drafter(window, len(windows))
+            window.drafter = self._drafter(window, windows)
             if window.drafter == NGRAM:
                 self._draft_found(window, len(windows))
-            else:
+            elif window.drafter is not None:
                 drafting[window.drafter].append(window)
         for name, group in drafting.items():
             self._draft_by(self._members[name], group, len(windows))
 
     def learn(self, window: Window, position: int, choice: int, *, asked: bool) -> None:
         """Hold what was guessed for a position against what was chosen."""
-        if window.drafter is None:
+        if window.plan.drafter is None:
             return
         self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
         if position == 0 and window.found:
             self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
         if position < len(window.guesses) and (asked or not window.led_by_drafter):
             column, mass = window.guesses[position]
-            self._pace.learn_guess(window.drafter, mass, column == choice)
-        if window.plan.drafter == AUTO and asked and window.text.pieces % SAMPLING == 0:
-            for member in self._members.values():
-                if member.name != window.drafter:
+            self._pace.learn_guess(str(window.drafter), mass, column == choice)
+        if asked and window.text.pieces % SAMPLING == 0:
+            for name, member in self._members.items():
+                if name != window.drafter and window.plan.drafter in (name, AUTO):
                     column, mass = _favourites(rows_at([window], member, position))[0]
-                    self._pace.learn_guess(member.name, mass, column == choice)
+                    self._pace.learn_guess(name, mass, column == choice)
 
     def _draft_found(self, window: Window, texts: int) -> None:
         """Draft what look-up found, as long as that pays."""
@@ -142,18 +143,25 @@ class Drafting:
                 total += self._pace.seconds(name, Work(texts, texts, texts))
         return total
 
-    def _drafter(self, window: Window, texts: int) -> str:
-        """Who drafts for a text: as its plan says, or who promises the best rate."""
-        drafter = window.plan.drafter
-        if drafter is None or drafter != AUTO:
-            return str(drafter)
-        rates = {name: self._promise(name, window, texts) for name in self._members} if len(self._members) > 1 else {}
-        if window.found or not rates:
-            rates[NGRAM] = self._promise(NGRAM, window, texts)
-        return max(rates, key=lambda name: rates[name])
+    def _drafter(self, window: Window, windows: Sequence[Window]) -> str | None:
+        """Who drafts for a text: as its plan says, or who promises the best rate.
 
-    def _promise(self, drafter: str, window: Window, texts: int) -> float:
-        """Pieces a second to expect from a drafter, at its best length, if each guess holds as most did."""
+        Nobody does where the lead's gate could spare a drafter its pass, if what it promises is no better.
+        """
+        drafter, texts = window.plan.drafter, len(windows)
+        if drafter == AUTO:
+            names = list(self._members) if len(self._members) > 1 else []
+            rates = {name: self._promise(name, window, texts) for name in (*names, *([NGRAM] * bool(window.found)))}
+            drafter = max(rates, key=lambda name: rates[name], default=NGRAM)
+        if drafter in (NGRAM, window.plan.lead.name) or window.plan.gate.always_open:
+            return drafter
+        plain = self.plain_seconds(windows)
+        if plain and self._promise(str(drafter), window, texts, shortest=1) * plain < texts:
+            return None
+        return drafter
+
+    def _promise(self, drafter: str, window: Window, texts: int, shortest: int = 0) -> float:
+        """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
         gated = not window.plan.gate.always_open
         lead = window.plan.lead.name
         if drafter == NGRAM:
@@ -165,7 +173,7 @@ class Drafting:
         rates = []
         pieces, hold = 0.0, 1.0
         for length in range(window.plan.max_pieces + 1):
-            pieces += hold
+            pieces += texts * hold
             hold *= share
             seconds = (length + 1) * self._pace.seconds(drafter, Work(texts, texts, texts))
             asked = 1 - (1 - self._asked_share) ** (length + 1) if gated else 1.0
@@ -174,8 +182,8 @@ class Drafting:
                     needed = 1.0 if name == lead else asked
                     rows = texts * (length + 1)
                     seconds += needed * self._pace.seconds(name, Work(texts, rows, rows))
-            rates.append(pieces / seconds if seconds else 0.0)
-        return max(rates)
+            rates.append(pieces / seconds if seconds else math.inf)
+        return max(rates[shortest:])
 
 
 def _sureness(matched: int) -> float:

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from array_api_compat import array_namespace
 
-from unisono.engine.boundary import first_inside
+from unisono.engine.boundary import REACH, first_inside
 from unisono.engine.member import Ask, Cursor, Member, Reading
 from unisono.engine.text import Text
 from unisono.fusion.fold import Array
 from unisono.types import DraftRecord, GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
-BOUNDARY_REACH = 64
-"""Bytes at the end of a text that decide whether it stands inside a token."""
+LONGEST_CHARACTER = 4
+"""Bytes of a character in UTF-8, at most."""
 
 
 class Window:
@@ -206,7 +206,7 @@ class Window:
         """The member inside whose token the text stands, if its lead goes on as it would."""
         position = len(self.gates)
         pieces = [union.piece(column) or b"" for column in self.drafted[:position]]
-        text = self.text.tail(BOUNDARY_REACH) + b"".join(pieces)
+        text = self.text.tail(REACH + LONGEST_CHARACTER) + b"".join(pieces)
         others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
         return first_inside(text, union.piece(choice) or b"", others)
 
