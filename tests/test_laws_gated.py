@@ -244,7 +244,9 @@ def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
 
 def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_went() -> None:
     engine = engine_of(("a", "b"), pace=SteadyPace())
-    text = written(engine, PROMPTS[:1], PIECES, 1, Method().but(gate="confidence:0.9", speculate="a:3"))[0]
+    method = Method().but(gate="confidence:0.9")
+    text = written(engine, PROMPTS[:1], PIECES, 1, method.but(speculate="a:3"))[0]
+    expected = oracle(engine_of(("a", "b")), PROMPTS[:1], method)[0]
     columns = {engine.union.piece(column): column for column in range(engine.union.size)}
     for step, plain in zip(
         text.steps, oracle(engine_of(("a", "b")), PROMPTS[:1], text_method(), PIECES)[0], strict=True
@@ -269,10 +271,6 @@ def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_we
         spent = sum(step.seconds.members.get(name, 0.0) for step in text.steps)
         assert spent == pytest.approx(seconds.members[name])
     assert sum(step.seconds.total for step in text.steps) <= seconds.total
-
-
-def text_method() -> Method:
-    return Method().but(gate="confidence:0.9")
 
 
 def test_recording_nothing_keeps_nothing() -> None:
