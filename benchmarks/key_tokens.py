@@ -44,14 +44,14 @@ def questions(data: Path) -> list[Any]:
     return [prompt for prompt in mixed if prompt is not None]
 
 
-def compare(spec: dict[str, Any], data: str, pieces: int, *, overheads: bool) -> dict[str, Any]:
+def compare(spec: dict[str, Any], data: str, pieces: int, *, everything: bool) -> dict[str, Any]:
     """Measure every setting on all questions.
 
     Args:
         spec: an ensemble of two; the first member leads.
         data: the folder with the questions.
         pieces: pieces of each answer.
-        overheads: whether to time gates that are always shut or open, and a trace, as well.
+        everything: whether to time drafts by the lead, gates that are always shut or open, and a trace as well.
     """
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
@@ -63,12 +63,13 @@ def compare(spec: dict[str, Any], data: str, pieces: int, *, overheads: bool) ->
     lead, other = (member["name"] for member in spec["members"])
     texts = [
         *GATES,
-        *(f"speculate={drafter}" for drafter in (lead, other, "ngram", "auto")),
-        *(f"{BOTH} speculate={drafter}" for drafter in ("off", lead)),
-        *(("gate=confidence:0", "gate=confidence:1") if overheads else ()),
+        *(f"speculate={drafter}" for drafter in (other, "ngram", "auto")),
     ]
+    if everything:
+        texts += [f"speculate={lead}", f"{BOTH} speculate=off", f"{BOTH} speculate={lead}"]
+        texts += ["gate=confidence:0", "gate=confidence:1"]
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in texts]
-    if overheads:
+    if everything:
         settings.append(Setting("trace", checked.method, trace=True))
     prepared = prepare(checked)
     return measure(prepared, rounds=len(prompts), pieces=pieces, compare=settings, prompts=prompts).to_json()
