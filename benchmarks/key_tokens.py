@@ -9,6 +9,8 @@ from typing import Any
 
 GATES = ("gate=confidence:0.3", "gate=confidence:0.5", "gate=confidence:0.7", "gate=confidence:0.9")
 BOTH = "gate=confidence:0.5 boundary=true"
+LONGEST_QUESTION = 160
+"""Characters."""
 FREE = (
     "The history of the lighthouse began when",
     "There are three reasons why bread rises. First,",
@@ -19,12 +21,16 @@ FREE = (
 
 
 def questions(data: Path) -> list[Any]:
-    """Twenty questions (8 of GSM8K, 6 of MMLU, 6 of TriviaQA) and five texts to continue, as prompts, mixed."""
+    """Twenty questions (8 of GSM8K, 6 of MMLU, 6 of TriviaQA) and five texts to continue, as prompts, mixed.
+
+    The questions are spread over the files; long ones are passed over, for every system reads them anew.
+    """
     from unisono.types import Prompt
 
     def rows(name: str, count: int, step: int) -> list[dict[str, Any]]:
-        lines = (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(lines[place * step]) for place in range(count)]
+        found = [json.loads(line) for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        parts = [found[place * step : (place + 1) * step] for place in range(count)]
+        return [next(row for row in part if len(row["question"]) <= LONGEST_QUESTION) for part in parts]
 
     def chat(text: str) -> Any:
         return Prompt(messages=({"role": "user", "content": text},))
