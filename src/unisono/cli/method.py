@@ -108,8 +108,9 @@ def parse_setting(text: str) -> MethodKeys:
 def method_words(method: Method, members: Sequence[str]) -> str:
     """How an ensemble writes, in words; empty for the default."""
     words = []
-    if method.lead is not None or not method.gate.always_open:
-        words.append(f"{method.lead or members[0]} leads")
+    lead = method.lead or members[0]
+    if lead != members[0] or not method.gate.always_open:
+        words.append(f"{lead} leads")
     if not method.gate.always_open:
         words.append(f"gate {method.gate}")
     if method.speculate is not None:
