@@ -64,7 +64,7 @@ def test_the_examples_are_read() -> None:
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         assert load_spec(path).members
     gated = load_spec(ROOT / "examples" / "duo-gated.yaml").method
-    assert gated == Method("smol", "mean", Gate("confidence", 0.5, boundary=True), Speculation("smol"))
+    assert gated == Method("smol", "mean", Gate("confidence", 0.7, boundary=True), Speculation("smol"))
     assert load_spec(ROOT / "examples" / "duo.yaml").method == Method()
 
 
@@ -311,7 +311,7 @@ def test_a_duplicate_key_is_named_once_and_is_not_called_bad_yaml(tmp_path: Path
         ("gate: confidence: 0.5", "write gate: confidence:0.5"),
         ("gate: {kind: confidence, threshold: 1e-1}", "write confidence:0.1 or threshold: 0.1"),
         ("speculate: a: 4", "write speculate: a:4"),
-        ("speculate: {drafter: off}", "the drafter is off; say it of speculate itself"),
+        ("speculate: {drafter: off}", "the drafter is off; write speculate: off"),
         ("speculate: none", "or ngram, auto, or off for nobody"),
         ("lead: no", "the lead is False; members that vote: a, b"),
     ],

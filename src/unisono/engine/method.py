@@ -37,7 +37,7 @@ class Speculation:
         if _is_off(self.drafter):
             raise SpecError(
                 "the drafter is off",
-                hint=f"say it of speculate itself, without the key 'drafter'; or name a member, {NGRAM} or {AUTO}",
+                hint=f"write speculate: {OFF} for nobody, or name a member, {NGRAM} or {AUTO}",
             )
         if not isinstance(self.drafter, str) or not self.drafter:
             raise SpecError(f"the drafter is {shown(self.drafter)}", hint=f"name a member, {NGRAM} or {AUTO}")
