@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,16 @@ def test_wrong_arguments_are_refused_and_take_no_slot(one: dict[str, Any], argum
         with pytest.raises(SpecError):
             ensemble.generate(**arguments)
         assert ensemble.generate("Hello", max_new_tokens=2).usage.pieces == 2
+
+
+@pytest.mark.parametrize("field", [{"prompt": "Hi"}, {"prompt": None}, {"limits": 5}, {"limits": None}])
+def test_a_field_of_the_wrong_type_spoils_its_own_request_alone(one: dict[str, Any], field: dict[str, Any]) -> None:
+    good = Request("good", Prompt(text="Hi"), Limits(2))
+    with Ensemble.load(one) as ensemble:
+        batch = ensemble.generate_batch([replace(good, id="bad", **field), good])
+        results = {request.id: result for request, result in batch}
+    assert isinstance(results["good"], Generation)
+    assert isinstance(results["bad"], SpecError)
 
 
 @pytest.mark.parametrize("method", ["first:0", "", {}, {"gate": "first:0"}, 0, []])

@@ -210,8 +210,10 @@ class Ensemble:
                         more = False
                         break
                     try:
-                        method = _checked(request.method)
-                        text = self._engine.add(request.prompt, request.limits, method=method, trace=request.trace)
+                        _check(request)
+                        text = self._engine.add(
+                            request.prompt, request.limits, method=request.method, trace=request.trace
+                        )
                         writing[text] = request
                     except UnisonoError as error:
                         yield request, error
@@ -231,11 +233,18 @@ class Ensemble:
         self._engine.close()
 
 
-def _checked(method: object) -> Method | None:
-    """Refuse what is no method before it reaches the engine. Raises a `SpecError`."""
-    if method is None or isinstance(method, Method):
-        return method
-    raise SpecError(
-        f"the method of a request is {shown(method)}, not a Method",
-        hint='make one: ensemble.method.but(gate="first:8")',
-    )
+def _check(request: Request) -> None:
+    """Refuse fields of the wrong type before they reach the engine. Raises a `SpecError`."""
+    if not isinstance(request.prompt, Prompt):
+        raise SpecError(
+            f"the prompt of a request is {shown(request.prompt)}, not a Prompt", hint='write Prompt(text="…")'
+        )
+    if not isinstance(request.limits, Limits):
+        raise SpecError(
+            f"the limits of a request are {shown(request.limits)}, not Limits", hint="write Limits(max_new_tokens=64)"
+        )
+    if not isinstance(request.method, Method | None):
+        raise SpecError(
+            f"the method of a request is {shown(request.method)}, not a Method",
+            hint='make one: ensemble.method.but(gate="first:8")',
+        )
