@@ -17,7 +17,7 @@ from conftest import written
 from unisono.backends.fake import FAKE_MODELS, NextToken
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method
-from unisono.engine.pace import AdaptivePace, Pace, SteadyPace
+from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
 from unisono.ensemble import Ensemble
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, sentencepiece_table
@@ -112,7 +112,7 @@ GATES = (
 PACES: dict[str, tuple[type[Pace], int]] = {
     "steady2": (SteadyPace, 2),
     "steady6": (SteadyPace, 6),
-    "adaptive": (AdaptivePace, 6),
+    "adaptive": (Pace, 6),
 }
 
 
@@ -153,7 +153,7 @@ def test_texts_of_different_methods_share_a_batch(data: st.DataObject) -> None:
     """What a text says does not depend on how the others beside it are written."""
     make_fakes()
     names = ("a", "b", "c")
-    engine = engine_of(names, batch=4, pace=data.draw(st.sampled_from([SteadyPace, AdaptivePace]))())
+    engine = engine_of(names, batch=4, pace=data.draw(st.sampled_from([SteadyPace, Pace]))())
     wanted = []
     for _ in range(data.draw(st.integers(2, 6))):
         method = Method(lead=data.draw(st.sampled_from(names))).but(

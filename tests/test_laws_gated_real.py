@@ -20,7 +20,7 @@ from prompts import ALL
 from unisono.engine import plain
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method
-from unisono.engine.pace import AdaptivePace, SteadyPace
+from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
 from unisono.ensemble import Ensemble
 
@@ -81,7 +81,7 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(
     pair: Engine, expected: dict[str, list[list[PlainStep]]], keys: dict[str, Any], drafter: str, size: int
 ) -> None:
     """30 prompts, 12 of them not ASCII; drafts go as far as allowed, whether that pays or not."""
-    pace = AdaptivePace() if drafter == "auto" else SteadyPace()
+    pace = Pace() if drafter == "auto" else SteadyPace()
     engine = Engine(pair.members, pair.union, pace=pace)
     texts = written(engine, ALL, PIECES, size, Method().but(**keys, speculate=drafter))
     lead = keys.get("lead", "smol")

@@ -243,8 +243,3 @@ def _check(request: Request) -> None:
         raise SpecError(
             f"the limits of a request are {shown(request.limits)}, not Limits", hint="write Limits(max_new_tokens=64)"
         )
-    if not isinstance(request.method, Method | None):
-        raise SpecError(
-            f"the method of a request is {shown(request.method)}, not a Method",
-            hint='make one: ensemble.method.but(gate="first:8")',
-        )

@@ -13,7 +13,7 @@ from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Cursor, Member
 from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.ngram import NgramIndex
-from unisono.engine.pace import AdaptivePace, Pace
+from unisono.engine.pace import Pace
 from unisono.engine.plan import make_plan
 from unisono.engine.speculate import Drafting
 from unisono.engine.text import Text
@@ -57,7 +57,7 @@ class Engine:
         self.active: list[Text] = []
         self._stepping = False
         self._given_up: list[Text] = []
-        self._pace = pace or AdaptivePace()
+        self._pace = pace or Pace()
         self._hearing = Hearing(members, union, self._pace)
         self._drafting = Drafting(members, union, self._hearing, self._pace)
 
@@ -95,7 +95,7 @@ class Engine:
             SpecError: the method does not fit the members.
             RuntimeError: all slots are taken.
         """
-        plan = make_plan(method or self.method, self.members)
+        plan = make_plan(self.method if method is None else method, self.members)
         prompts = {member.name: member.begin(prompt) for member in self.members}
         for member in self.members:
             check_length(member.name, len(prompts[member.name]), member.backend.facts.context)

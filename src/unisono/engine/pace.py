@@ -14,7 +14,6 @@ import statistics
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 BLOCK_LIMIT = 128
 """Passes over more ids than this are prompts; they tell nothing of the cost of short blocks."""
@@ -159,40 +158,8 @@ Cost = Callable[[int], float]
 """Seconds that drafting one piece more costs, if so many texts do it."""
 
 
-class Pace(Protocol):
-    """Decides how far drafts go."""
-
-    def learn_pass(self, member: str, work: Work, seconds: float) -> None:
-        """Note what a pass took."""
-        ...
-
-    def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
-        """Note whether a guess was chosen."""
-        ...
-
-    def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
-        """Note what a step gave and took, and what one piece for every text would take without drafts."""
-        ...
-
-    def seconds(self, member: str, work: Work) -> float:
-        """The expected time of a pass."""
-        ...
-
-    def chance(self, drafter: str, sureness: float) -> float:
-        """The chance that a guess holds."""
-        ...
-
-    def share(self, drafter: str) -> float:
-        """The share of a drafter's guesses that hold."""
-        ...
-
-    def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        """Which of the outlooks draft one piece more, in a step of so many texts; none ends the drafting."""
-        ...
-
-
-class AdaptivePace:
-    """Drafts as long as it pays."""
+class Pace:
+    """Decides how far drafts go: as long as it pays."""
 
     def __init__(self) -> None:
         """Begin without experience."""
@@ -201,34 +168,37 @@ class AdaptivePace:
         self._rates: dict[int, float] = {}
 
     def learn_pass(self, member: str, work: Work, seconds: float) -> None:
-        """See `Pace`."""
+        """Note what a pass took."""
         self._times[member].learn(work, seconds)
 
     def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
-        """See `Pace`."""
+        """Note whether a guess was chosen."""
         self._chances[drafter].learn(sureness, held)
 
     def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
-        """See `Pace`."""
+        """Note what a step gave and took, and what one piece for every text would take without drafts."""
         rate = pieces / seconds
         known = self._rates.get(texts, rate)
         floor = texts / plain if plain else 0.0
         self._rates[texts] = max(known + SMOOTHING * (rate - known), floor)
 
     def seconds(self, member: str, work: Work) -> float:
-        """See `Pace`."""
+        """The expected time of a pass."""
         return self._times[member].seconds(work)
 
     def chance(self, drafter: str, sureness: float) -> float:
-        """See `Pace`."""
+        """The chance that a guess holds."""
         return self._chances[drafter].chance(sureness)
 
     def share(self, drafter: str) -> float:
-        """See `Pace`."""
+        """The share of a drafter's guesses that hold, lately."""
         return self._chances[drafter].share
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        """See `Pace`. Nothing is drafted before a step without drafts has shown what that takes."""
+        """Which of the outlooks draft one piece more, in a step of so many texts; none ends the drafting.
+
+        Nothing is drafted before a step without drafts has shown what that takes.
+        """
         rate = self._rates.get(texts)
         if rate is None or not any(outlook.waits for outlook in outlooks):
             return []
@@ -241,29 +211,12 @@ class AdaptivePace:
         return sorted(order[: best[1]])
 
 
-class SteadyPace:
+class SteadyPace(Pace):
     """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
-
-    def learn_pass(self, member: str, work: Work, seconds: float) -> None:
-        """Nothing to learn."""
-
-    def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
-        """Nothing to learn."""
-
-    def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
-        """Nothing to learn."""
 
     def seconds(self, member: str, work: Work) -> float:
         """Nothing costs anything."""
         return 0.0
-
-    def chance(self, drafter: str, sureness: float) -> float:
-        """Everything is hoped to hold."""
-        return 1.0
-
-    def share(self, drafter: str) -> float:
-        """Everything is hoped to hold."""
-        return 1.0
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
         """All texts, as long as one waits for the others."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from unisono.engine.member import Member
 from unisono.engine.method import Method
+from unisono.errors import SpecError, shown
 from unisono.fusion.combine import COMBINE_RULES, CombineRule
 from unisono.fusion.gate import Gate
 
@@ -26,6 +27,10 @@ class Plan:
 
 def make_plan(method: Method, members: Sequence[Member]) -> Plan:
     """Look the names of a method up. Raises a `SpecError` when they do not fit the members."""
+    if not isinstance(method, Method):
+        raise SpecError(
+            f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
+        )
     method.check([member.name for member in members])
     lead = next((member for member in members if member.name == method.lead), members[0])
     speculation = method.speculate
