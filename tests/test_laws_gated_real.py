@@ -1,7 +1,7 @@
 """Law 5 for gates and drafts on the real demo pair, transformers in float32.
 
 Every gate is combined with two drafters and two batch sizes, every drafter with two batch sizes or all;
-``UNISONO_TEST_ALL=1`` runs the whole product, which takes an hour on two cores.
+``UNISONO_TEST_ALL=1`` runs the whole product, about half an hour on two cores.
 """
 
 from __future__ import annotations
