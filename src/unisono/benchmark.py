@@ -161,11 +161,11 @@ def measure(
         turns: list[list[_Turn]] = [[] for _ in systems]
         for number in range(rounds + 1):
             for index in (*range(number % len(systems), len(systems)), *range(number % len(systems))):
-                turn = _run(systems[index], pieces, batch, [*prompts[number % len(prompts) :], *prompts])
+                turn = _run(systems[index], pieces, batch, prompts, number)
                 if number:
                     turns[index].append(turn)
                 count()
-        return _benchmark(systems, turns, pieces, batch)
+        return _benchmark(systems, turns, len(prepared.members), pieces, batch)
 
 
 def _systems(prepared: Prepared, engine: Engine, compare: Sequence[Setting]) -> list[_System]:
@@ -188,15 +188,15 @@ def _alone(prepared: Prepared, engine: Engine, index: int) -> Engine:
     return Engine([single], union)
 
 
-def _run(system: _System, pieces: int, batch: int, prompts: Sequence[Prompt]) -> _Turn:
+def _run(system: _System, pieces: int, batch: int, prompts: Sequence[Prompt], first: int) -> _Turn:
     """Let a system write ``pieces`` pieces of ``batch`` texts, other texts following those that end."""
-    engine, turn, waiting = system.engine, _Turn(), iter(prompts)
+    engine, turn = system.engine, _Turn()
     spent = forward = 0.0
     used = 0
     while turn.pieces < pieces * batch:
         texts = []
         for _ in range(batch):
-            prompt = next(waiting, None) or prompts[used % len(prompts)]
+            prompt = prompts[(first + used) % len(prompts)]
             used += 1
             limits = Limits(max_new_tokens=pieces - turn.pieces // batch + 1)
             texts.append(engine.add(prompt, limits, method=system.method, trace=system.trace))
@@ -231,8 +231,10 @@ def _forward_seconds(members: Sequence[Member]) -> float:
     return sum(member.seconds for member in members)
 
 
-def _benchmark(systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], pieces: int, batch: int) -> Benchmark:
-    ensemble = next(index for index, system in enumerate(systems) if system.name == ENSEMBLE)
+def _benchmark(
+    systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], ensemble: int, pieces: int, batch: int
+) -> Benchmark:
+    """Sum up what was timed; ``ensemble`` is the place of the ensemble, behind its members."""
     members, whole = turns[:ensemble], [turn.step for turn in turns[ensemble]]
     names = [system.name for system in systems[:ensemble]]
     sums = [sum(turn.step for turn in turn_K) for turn_K in zip(*members, strict=True)]

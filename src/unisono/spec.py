@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from unisono.backends.registry import backend_entry
@@ -15,9 +14,7 @@ from unisono.engine.method import Method, Speculation, check_off
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.combine import COMBINE_RULES
 from unisono.fusion.gate import Gate
-
-Place = tuple[int, int]
-"""Line and column, counted from 1."""
+from unisono.located_yaml import Places, read_yaml
 
 
 class MemberSpec(BaseModel):
@@ -172,62 +169,11 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
         raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read the spec file {str(path)!r}: {error}") from error
-    data, places = _parse(text, path)
+    data, places = read_yaml(text, path)
     return _validate(data, str(path), places, path.resolve().parent)
 
 
-def _parse(text: str, path: Path) -> tuple[Any, dict[tuple[Hashable, ...], Place]]:
-    """The document, and where each of its values stands."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        places: dict[tuple[Hashable, ...], Place] = {}
-        if node is not None:
-            _locate(node, (), places, path)
-        return yaml.safe_load(text), places
-    except SpecError:
-        raise
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(
-            f"{path}{where}: this is not valid YAML: {error.problem or error.context}",
-            hint=_without_the_space(text.splitlines()[mark.line])
-            if mark and mark.line < text.count("\n") + 1
-            else None,
-        ) from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise SpecError(f"{path}: this is not valid YAML: {error}") from error
-    except RecursionError:
-        raise SpecError(f"{path}: this is nested too deeply, or refers to itself") from None
-
-
-def _without_the_space(line: str) -> str | None:
-    """What is meant by ``gate: confidence: 0.5``, which YAML refuses."""
-    slip = re.match(r"\s*(gate|speculate)\s*:\s*([\w.-]+)\s*:\s+([\w.-]+)", line)
-    return slip and f"write {slip[1]}: {slip[2]}:{slip[3]}"
-
-
-def _locate(
-    node: yaml.Node, where: tuple[Hashable, ...], places: dict[tuple[Hashable, ...], Place], path: Path
-) -> None:
-    places.setdefault(where, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _locate(item, (*where, index), places, path)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                line, column = key.start_mark.line + 1, key.start_mark.column + 1
-                raise SpecError(f"{path}, line {line}, column {column}: a key has to be plain text")
-            inner = (*where, key.value)
-            if inner in places:
-                line, column = key.start_mark.line + 1, key.start_mark.column + 1
-                raise SpecError(f"{path}, line {line}, column {column}: the key {shown(key.value)} is given twice")
-            places[inner] = (key.start_mark.line + 1, key.start_mark.column + 1)
-            _locate(value, inner, places, path)
-
-
-def _validate(data: Any, source: str, places: dict[tuple[Hashable, ...], Place], folder: Path) -> EnsembleSpec:
+def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleSpec:
     if not isinstance(data, dict):
         raise SpecError(
             f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
@@ -242,7 +188,7 @@ def _validate(data: Any, source: str, places: dict[tuple[Hashable, ...], Place],
         raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
 
 
-def _explain(problem: dict[str, Any], source: str, places: dict[tuple[Hashable, ...], Place]) -> str:
+def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
     where: tuple[Hashable, ...] = tuple(problem["loc"])
     kind, value = problem["type"], problem["input"]
     prefix = f"{source}{_place(where, places)}: "
@@ -280,9 +226,7 @@ def _way_out(problem: dict[str, Any]) -> str:
     return f"; {hint}" if hint else ""
 
 
-def _unknown_key(
-    source: str, where: tuple[Hashable, ...], places: dict[tuple[Hashable, ...], Place], model: type[BaseModel]
-) -> str:
+def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model: type[BaseModel]) -> str:
     known = [name for name in model.model_fields if name != "folder"]
     key = str(where[-1])
     inside = f" in {_named(where[:-1])}" if len(where) > 1 else ""
@@ -290,7 +234,7 @@ def _unknown_key(
     return f"{source}{_place(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}"
 
 
-def _place(where: tuple[Hashable, ...], places: dict[tuple[Hashable, ...], Place]) -> str:
+def _place(where: tuple[Hashable, ...], places: Places) -> str:
     while where and where not in places:
         where = where[:-1]
     if where not in places:

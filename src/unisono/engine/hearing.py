@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from unisono.engine.member import Member
 from unisono.engine.pace import Pace
 from unisono.engine.window import Window, rows_at
+from unisono.fusion.gate import Gate
 from unisono.fusion.sample import greedy
 from unisono.vocab.union import UnionVocabulary
 
@@ -61,13 +62,12 @@ class Hearing:
 
     def read_gates(self, windows: Sequence[Window], position: int) -> None:
         """Let the gates of windows whose lead has been heard decide at a position."""
-        groups: defaultdict[tuple[int, object], list[Window]] = defaultdict(list)
+        groups: defaultdict[tuple[Member, Gate], list[Window]] = defaultdict(list)
         for window in windows:
-            groups[id(window.plan.lead), window.plan.gate].append(window)
-        for group in groups.values():
-            plan = group[0].plan
-            p_BU = rows_at(group, plan.lead, position)
-            scores = plan.gate.score(p_BU, [window.text.pieces + position for window in group])
+            groups[window.plan.lead, window.plan.gate].append(window)
+        for (lead, gate), group in groups.items():
+            p_BU = rows_at(group, lead, position)
+            scores = gate.score(p_BU, [window.text.pieces + position for window in group])
             for window, score, choice in zip(group, scores, greedy(p_BU), strict=True):
                 window.read_gate(score, choice, self._union)
 

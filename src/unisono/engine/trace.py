@@ -19,7 +19,6 @@ TOP_MASS = 1e-3
 
 _HOST = np.empty(0, np.float32)
 
-
 TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
@@ -62,9 +61,9 @@ def _draft_record(window: Window, position: int, column: int, union: UnionVocabu
 
 def _top(p_U: Array, union: UnionVocabulary) -> TopPieces:
     xp = array_namespace(p_U)
-    columns = bring(xp.nonzero(p_U >= TOP_MASS)[0], _HOST)
-    if not len(columns):
-        columns = np.asarray([int(xp.argmax(p_U))])
-    masses = np.asarray([float(p_U[int(column)]) for column in columns])
+    found = xp.nonzero(p_U >= TOP_MASS)[0]
+    if not len(found):
+        found = xp.reshape(xp.argmax(p_U), (1,))
+    columns, masses = bring(found, _HOST), bring(xp.take(p_U, found), _HOST)
     order = np.argsort(-masses, kind="stable")[:TOP_PIECES]
     return tuple((union.piece(int(columns[place])), float(masses[place])) for place in order)
