@@ -151,19 +151,21 @@ def test_a_bias_is_that_of_transformers(row: str) -> None:
 
 
 @pytest.mark.parametrize("row", ["peaky", "flat", "sharp", "sparse"])
-def test_options_are_applied_in_the_order_of_transformers(row: str) -> None:
+@pytest.mark.parametrize("share", [0.0213, 0.2113])
+def test_options_are_applied_in_the_order_of_transformers(row: str, share: float) -> None:
     draw = Draw(
-        temperature=1.3, top_k=60, top_p=0.9017, min_p=0.0213, typical_p=0.8011, repetition_penalty=1.2,
+        temperature=1.3, top_k=60, top_p=0.9017, min_p=share, typical_p=0.8011, repetition_penalty=1.2,
         presence_penalty=0.5, frequency_penalty=0.25,
     )  # fmt: skip
-    bias, counts = {3: 1.5, 17: -2.0}, {17: 2, 30: 1}
-    expected = transformers_says("SequenceBiasLogitsProcessor", ROWS[row], {(3,): 1.5, (17,): -2.0})
-    expected = transformers_says("RepetitionPenaltyLogitsProcessor", expected, 1.2, written=[17, 30])
-    expected[[17, 30]] *= np.exp([-0.5 - 2 * 0.25, -0.5 - 0.25])
+    often, once, never = np.argsort(ROWS[row])[[-1, -3, -5]].tolist()
+    bias, counts = {never: 0.5, often: -1.0}, {often: 2, once: 1}
+    expected = transformers_says("SequenceBiasLogitsProcessor", ROWS[row], {(never,): 0.5, (often,): -1.0})
+    expected = transformers_says("RepetitionPenaltyLogitsProcessor", expected, 1.2, written=[often, once])
+    expected[[often, once]] *= np.exp([-0.5 - 2 * 0.25, -0.5 - 0.25])
     expected = transformers_says("TemperatureLogitsWarper", distribution(expected), 1.3)
     expected = transformers_says("TopKLogitsWarper", expected, 60)
     expected = transformers_says("TopPLogitsWarper", expected, 0.9017)
-    expected = transformers_says("MinPLogitsWarper", expected, 0.0213)
+    expected = transformers_says("MinPLogitsWarper", expected, share)
     expected = transformers_says("TypicalLogitsWarper", expected, 0.8011)
     assert_same(shape(ROWS[row][None], [draw], [counts], [bias])[0], expected)
 
@@ -405,6 +407,17 @@ def test_the_largest_number_draws_the_last_column_that_has_mass(width: int) -> N
     q_BU[0, [1, 3]] = 0.3, 0.6
     assert inverse_transform(q_BU, [1 - 2.0**-53]) == [3]
     assert inverse_transform(q_BU, [0.0]) == [1]
+
+
+def test_no_column_without_mass_is_drawn_where_sums_round() -> None:
+    rng = np.random.default_rng(5)
+    masses = np.exp(rng.uniform(-30, 0, (200, 1024)))
+    masses[:, 1000:] = 0
+    q_U = distribution(masses.ravel())
+    ends = np.cumsum(q_U.reshape(200, 1024).sum(axis=1, dtype=np.float64))
+    ends /= ends[-1]
+    near = [float(number) for end in ends[:-1] for number in (end, np.nextafter(end, 0), np.nextafter(end, 1))]
+    assert all(q_U[inverse_transform(q_U[None], [number])[0]] for number in near)
 
 
 # Uniform numbers
