@@ -9,6 +9,8 @@ from typing import Any
 
 GATES = ("gate=confidence:0.3", "gate=confidence:0.5", "gate=confidence:0.7", "gate=confidence:0.9")
 BOTH = "gate=confidence:0.5 boundary=true"
+LONGEST_QUESTION = 160
+"""Characters."""
 FREE = (
     "The history of the lighthouse began when",
     "There are three reasons why bread rises. First,",
@@ -19,12 +21,16 @@ FREE = (
 
 
 def questions(data: Path) -> list[Any]:
-    """Twenty questions (8 of GSM8K, 6 of MMLU, 6 of TriviaQA) and five texts to continue, as prompts, mixed."""
+    """Twenty questions (8 of GSM8K, 6 of MMLU, 6 of TriviaQA) and five texts to continue, as prompts, mixed.
+
+    The questions are spread over the files; long ones are passed over, for every system reads them anew.
+    """
     from unisono.types import Prompt
 
     def rows(name: str, count: int, step: int) -> list[dict[str, Any]]:
-        lines = (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(lines[place * step]) for place in range(count)]
+        found = [json.loads(line) for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        parts = [found[place * step : (place + 1) * step] for place in range(count)]
+        return [next(row for row in part if len(row["question"]) <= LONGEST_QUESTION) for part in parts]
 
     def chat(text: str) -> Any:
         return Prompt(messages=({"role": "user", "content": text},))
@@ -44,14 +50,14 @@ def questions(data: Path) -> list[Any]:
     return [prompt for prompt in mixed if prompt is not None]
 
 
-def compare(spec: dict[str, Any], data: str, pieces: int, *, overheads: bool) -> dict[str, Any]:
+def compare(spec: dict[str, Any], data: str, pieces: int, *, everything: bool) -> dict[str, Any]:
     """Measure every setting on all questions.
 
     Args:
         spec: an ensemble of two; the first member leads.
         data: the folder with the questions.
         pieces: pieces of each answer.
-        overheads: whether to time gates that are always shut or open, and a trace, as well.
+        everything: whether to time drafts by the lead, gates that are always shut or open, and a trace as well.
     """
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
@@ -63,12 +69,13 @@ def compare(spec: dict[str, Any], data: str, pieces: int, *, overheads: bool) ->
     lead, other = (member["name"] for member in spec["members"])
     texts = [
         *GATES,
-        *(f"speculate={drafter}" for drafter in (lead, other, "ngram", "auto")),
-        *(f"{BOTH} speculate={drafter}" for drafter in ("off", lead)),
-        *(("gate=confidence:0", "gate=confidence:1") if overheads else ()),
+        *(f"speculate={drafter}" for drafter in (other, "ngram", "auto")),
     ]
+    if everything:
+        texts += [f"speculate={lead}", f"{BOTH} speculate=off", f"{BOTH} speculate={lead}"]
+        texts += ["gate=confidence:0", "gate=confidence:1"]
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in texts]
-    if overheads:
+    if everything:
         settings.append(Setting("trace", checked.method, trace=True))
     prepared = prepare(checked)
     return measure(prepared, rounds=len(prompts), pieces=pieces, compare=settings, prompts=prompts).to_json()

@@ -39,8 +39,8 @@ MODELS: dict[str, dict[str, Any]] = {
 PAIRS = (("smol", "gemma"), ("smol", "qwen"))
 BACKENDS = ("llamacpp", "transformers")
 KEY_TOKENS = (
-    (("smol", "gemma"), {"llamacpp": 48, "transformers": 24}),
-    (("qwen", "smol"), {"llamacpp": 32, "transformers": 12}),
+    (("smol", "gemma"), {"llamacpp": 48, "transformers": 16}),
+    (("qwen", "smol"), {"llamacpp": 24, "transformers": 12}),
 )
 """Pairs, the lead first, and how many pieces of each answer are timed."""
 
@@ -243,7 +243,9 @@ def key_tokens(data: Path, only: list[str]) -> dict[str, Any]:
 def _key_tokens(pair: list[str], backend: str, data: str, pieces: int) -> dict[str, Any]:
     from key_tokens import compare
 
-    return compare(spec(tuple(pair), backend), data, pieces, overheads=pair == ["smol", "gemma"])
+    return compare(
+        spec(tuple(pair), backend), data, pieces, everything=pair == ["smol", "gemma"] and backend == "llamacpp"
+    )
 
 
 BENCHMARKS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -248,9 +249,7 @@ def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_we
     text = written(engine, PROMPTS[:1], PIECES, 1, method.but(speculate="a:3"))[0]
     expected = oracle(engine_of(("a", "b")), PROMPTS[:1], method)[0]
     columns = {engine.union.piece(column): column for column in range(engine.union.size)}
-    for step, plain in zip(
-        text.steps, oracle(engine_of(("a", "b")), PROMPTS[:1], text_method(), PIECES)[0], strict=True
-    ):
+    for step, plain in zip(text.steps, expected, strict=True):
         if step.voted == ("a",):
             likeliest = np.argsort(-plain.q_U, kind="stable")[:5]
             kept = [column for column in likeliest if plain.q_U[column] >= 1e-3]
@@ -302,3 +301,91 @@ def test_a_failure_in_the_middle_of_a_draft_leaves_texts_as_they_were() -> None:
         except KeyboardInterrupt:
             assert all(len(cursor.ids) >= cursor.read for text in engine.active for cursor in text.cursors.values())
     check(texts, expected, "a", ("a", "b"))
+
+
+def test_streams_that_take_turns_are_each_read_to_their_end() -> None:
+    members = [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]
+    with Ensemble.load({"members": members}, batch=3) as pair:
+        streams = [
+            pair.stream(prompt.text, max_new_tokens=size) for prompt, size in zip(PROMPTS, (8, 8, 5), strict=False)
+        ]
+        shown = ["", "", ""]
+        for turn in itertools.cycle(range(3)):
+            shown[turn] += next(streams[turn], "")
+            if all(stream._text.finish for stream in streams):
+                break
+        assert [text + "".join(stream) for text, stream in zip(shown, streams, strict=True)] == [
+            stream.generation.text for stream in streams
+        ]
+        waiting = pair.stream(PROMPTS[0].text, max_new_tokens=3)
+        pair.generate(PROMPTS[1].text, max_new_tokens=20)
+        assert "".join(waiting) == waiting.generation.text != ""
+
+
+def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further() -> None:
+    engine = engine_of(("a", "b"))
+    short, other = engine.add(PROMPTS[0], Limits(2)), engine.add(PROMPTS[1], Limits(20))
+    engine.step()
+    choose = engine._choose
+
+    def fails_after_the_first(windows: Any, position: int, *, asked: bool) -> None:
+        choose(windows[:1], position, asked=asked)
+        raise RuntimeError("no more")
+
+    engine._choose = fails_after_the_first  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no more"):
+        engine.step()
+    del engine._choose
+    assert short.finish == "length"
+    assert engine.active == [other]
+    while engine.active:
+        engine.step()
+    assert short.generation().usage.pieces == 2
+    alone = written(engine_of(("a", "b")), PROMPTS[1:2], 20, 1)[0]
+    assert other.generation().data == alone.generation().data
+
+
+def test_a_member_that_fails_beside_a_slow_one_on_another_device_leaves_it_as_it_was() -> None:
+    engine = engine_of(("a", "b"))
+    for member in engine.members:
+        facts = member.backend.facts
+        member.backend.facts = type(facts)(f"device of {member.name}", facts.rows, facts.context, facts.slots)
+    engine = Engine(engine.members, engine.union)
+    text = engine.add(PROMPTS[0], Limits(PIECES), trace=True)
+    failing, slow = (member.backend.advance for member in engine.members)
+    broken = [True]
+
+    def fails_once(feeds: Any) -> Any:
+        if broken and broken.pop():
+            raise RuntimeError("once")
+        return failing(feeds)
+
+    def late(feeds: Any) -> Any:
+        time.sleep(0.02)
+        return slow(feeds)
+
+    engine.members[0].backend.advance, engine.members[1].backend.advance = fails_once, late  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="once"):
+        engine.step()
+    while engine.active:
+        engine.step()
+    check([text], oracle(engine_of(("a", "b")), PROMPTS[:1], Method()), "a", ("a", "b"))
+
+
+def test_a_text_given_up_within_a_step_keeps_its_slots_until_the_step_ends() -> None:
+    """As when a garbage collector finds an abandoned stream while another text is written."""
+    engine = engine_of(("a", "b"), batch=2)
+    abandoned, other = engine.add(PROMPTS[0], Limits(20)), engine.add(PROMPTS[1], Limits(PIECES), trace=True)
+    advance = engine.members[0].backend.advance
+
+    def collects(feeds: Any) -> Any:
+        engine.drop(abandoned)
+        return advance(feeds)
+
+    engine.members[0].backend.advance = collects  # type: ignore[method-assign]
+    engine.step()
+    assert engine.active == [other]
+    engine.members[0].backend.advance = advance  # type: ignore[method-assign]
+    while engine.active:
+        engine.step()
+    check([other], oracle(engine_of(("a", "b")), PROMPTS[1:2], Method()), "a", ("a", "b"))

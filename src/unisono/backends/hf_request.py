@@ -12,7 +12,7 @@ from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, SpecEr
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")
-FLAGS = ("trust_remote_code", "allow_pickle", "local_files_only")
+FLAGS = ("pack_weights", "trust_remote_code", "allow_pickle", "local_files_only")
 OPTIONS = ("attention", "device_map", "revision", *FLAGS)
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -26,6 +26,8 @@ class HfOptions:
     """``None``: sdpa where the model has it, else eager."""
     device_map: str | Mapping[str, object] | None = None
     revision: str | None = None
+    pack_weights: bool = True
+    """Where oneDNN can do the linear layers; it says nothing elsewhere."""
     trust_remote_code: bool = False
     allow_pickle: bool = False
     local_files_only: bool = False

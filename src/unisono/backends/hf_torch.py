@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
+import logging
+import platform
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,12 @@ from unisono.backends.base import Array, LoadRequest
 from unisono.backends.hf_cache import Pass, RowPool
 from unisono.backends.hf_errors import out_of_memory_told
 from unisono.errors import DeviceError, SpecError
+
+log = logging.getLogger(__name__)
+
+PACKED_DTYPES = (torch.float32, torch.bfloat16)
+PACKED_FOR = 8
+"""Rows that oneDNN is told to expect; from 2 up the order it chooses is the same, and good for any number."""
 
 
 def find_device(request: LoadRequest) -> torch.device:
@@ -156,6 +165,74 @@ class RowForward:
             return seen
         dtype = self._model.dtype
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def pack_linear_layers(model: Any) -> int:
+    """Let oneDNN do the linear layers of a model on an x86-64 CPU, with their weights in its own order.
+
+    It reads the weights once for up to about 16 rows, where torch's usual call (MKL) reads them anew
+    for each of a few; see docs/adr/0005. Each packed matrix takes the place of the one that it is made
+    of. A matrix that other modules hold as well (most often the head that is the embedding) stays as it
+    is, and oneDNN reads it so: nothing is in memory twice. Layers of any class but `torch.nn.Linear`
+    itself are left alone, and so is the whole model where oneDNN is missing or fails.
+
+    Returns:
+        How many layers oneDNN does.
+    """
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not there or platform.machine().lower() not in ("x86_64", "amd64"):
+        return 0
+    changed: list[torch.nn.Linear] = []
+    try:
+        holders = Counter(id(each) for module in model.modules() for each in module._parameters.values())
+        for layer in _plain_linear_layers(model):
+            changed.append(layer)
+            with torch.no_grad():
+                if holders[id(layer.weight)] == 1:
+                    packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight, PACKED_FOR)
+                    layer.weight = torch.nn.Parameter(packed, requires_grad=False)
+            layer.__class__ = OneDnnLinear
+        with torch.inference_mode():
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long), use_cache=False)
+    except Exception as error:  # the operations are private to torch, and a model may compute with a layer's weights
+        log.debug("the weights stay unpacked: %s", error)
+        for layer in changed:
+            _unpack(layer)
+        return 0
+    _leave_the_file(model)
+    return len(changed)
+
+
+class OneDnnLinear(torch.nn.Linear):
+    """A linear layer that oneDNN does; its weight is dense, or packed and opaque to all but `to_dense`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def _plain_linear_layers(model: Any) -> Iterator[torch.nn.Linear]:
+    for module in model.modules():
+        if type(module) is not torch.nn.Linear or "forward" in vars(module):
+            continue
+        weight = module.weight
+        ordinary = type(weight) is torch.nn.Parameter and weight.layout == torch.strided and weight.device.type == "cpu"
+        if ordinary and weight.dtype in PACKED_DTYPES and weight.numel():
+            yield module
+
+
+def _leave_the_file(model: Any) -> None:
+    """Copy what still lies in the mapped file of weights: the mapping covers all that was packed too, and
+    goes with the last tensor that lies in it. Such memory is lent to torch, so torch cannot resize it.
+    """
+    for each in (*model.parameters(), *model.buffers()):  # a tied one comes once
+        if each.layout == torch.strided and not each.untyped_storage().resizable():
+            each.data = each.data.clone()
+
+
+def _unpack(layer: torch.nn.Linear) -> None:
+    if layer.weight.is_mkldnn:
+        layer.weight = torch.nn.Parameter(layer.weight.to_dense(), requires_grad=False)
+    layer.__class__ = torch.nn.Linear
 
 
 def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:

@@ -53,7 +53,15 @@ BACKENDS: dict[str, BackendEntry] = {
             reads=frozenset({"hub", "folder", "gguf"}),
             keys=frozenset({"dtype", "device", "context", "threads"}),
             options=frozenset(
-                {"attention", "device_map", "revision", "trust_remote_code", "allow_pickle", "local_files_only"}
+                {
+                    "attention",
+                    "device_map",
+                    "revision",
+                    "pack_weights",
+                    "trust_remote_code",
+                    "allow_pickle",
+                    "local_files_only",
+                }
             ),
         ),
         BackendEntry(

@@ -35,9 +35,10 @@ CacheLayerMixin.register(RowLayer)
 class TransformersLoader:
     """Brings one member's model in. See `unisono.backends.base.Loader`.
 
-    Options: ``attention`` (sdpa, eager), ``device_map``, ``revision``, ``trust_remote_code``,
-    ``allow_pickle``, ``local_files_only``. ``dtype`` is float32 on a CPU unless given; elsewhere, and
-    for ``auto``, it is the model's own (a GGUF file's: float32 on a CPU, else bfloat16).
+    Options: ``attention`` (sdpa, eager), ``device_map``, ``revision``, ``pack_weights``,
+    ``trust_remote_code``, ``allow_pickle``, ``local_files_only``. ``dtype`` is float32 on a CPU unless
+    given; elsewhere, and for ``auto``, it is the model's own (a GGUF file's: float32 on a CPU, else
+    bfloat16).
     """
 
     def __init__(self, request: LoadRequest) -> None:
@@ -90,6 +91,9 @@ class TransformersLoader:
                 place = self.gguf.weights(self._config, str(self._dtype).removeprefix("torch."), progress)
             progress(0.5 if self.gguf else 0.05, "loading the weights")
             model = self._load_weights(place)
+            if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
+                progress(0.9, "packing the weights")
+                hf_torch.pack_linear_layers(model)
             pool = RowPool(hf_config.layer_windows(self._text), request.slots, self.context, hf_torch.integers)
             layers: Any = pool.layers
             forward = hf_torch.RowForward(model, self._text, pool, Cache(layers=layers), self.who)

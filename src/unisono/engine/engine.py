@@ -17,12 +17,12 @@ from unisono.engine.pace import AdaptivePace, Pace
 from unisono.engine.plan import make_plan
 from unisono.engine.speculate import Drafting
 from unisono.engine.text import Text
-from unisono.engine.trace import top_pieces
+from unisono.engine.trace import step_record
 from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError, PromptError
 from unisono.fusion.fold import Array, bring
 from unisono.fusion.sample import greedy
-from unisono.types import Limits, Prompt, StepRecord
+from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -55,6 +55,8 @@ class Engine:
         self.union = union
         self.method = method
         self.active: list[Text] = []
+        self._stepping = False
+        self._given_up: list[Text] = []
         self._pace = pace or AdaptivePace()
         self._hearing = Hearing(members, union, self._pace)
         self._drafting = Drafting(members, union, self._hearing, self._pace)
@@ -120,28 +122,31 @@ class Engine:
         for member in self.members:
             member.begin_step()
         windows = [Window(text, self.members) for text in self.active]
-        warm = all(text.pieces for text in self.active)
-        written = sum(text.pieces for text in self.active)
+        self._stepping = True
         try:
             self._drafting.extend(windows)
             self._ask(windows)
             self._settle(windows)
         except BaseException:
-            with contextlib.suppress(Exception):
-                self._undo(windows)
+            self._undo(windows)
             raise
         finally:
             spent = time.perf_counter() - began
             for window in windows:
-                window.close(spent)
-        if warm:
-            plain = self._drafting.plain_seconds(windows)
-            self._pace.learn_step(len(windows), sum(text.pieces for text in self.active) - written, spent, plain)
-        return self._retire()
+                window.conclude(spent)
+            self._stepping = False
+            ended = self._retire()
+        self._drafting.learn_step(windows, spent)
+        return ended
 
     def drop(self, text: Text) -> None:
-        """Give up a text and free its slots. Dropping one that has ended changes nothing."""
-        if text in self.active:
+        """Give up a text and free its slots. Dropping one that has ended changes nothing.
+
+        Within a step, where only a garbage collector would think of it, the slots are freed when it ends.
+        """
+        if self._stepping:
+            self._given_up.append(text)
+        elif text in self.active:
             self.active.remove(text)
             for member in self.members:
                 member.backend.close(text.cursors[member.name].slot)
@@ -156,8 +161,10 @@ class Engine:
                 if text not in self.active:
                     raise RuntimeError("the text was given up before it ended")
                 self.step()
-                if fresh := text.take_text():
+                while fresh := text.take_text():  # others may write on while this one is not being read
                     yield fresh
+            if fresh := text.take_text():
+                yield fresh
         finally:
             self.drop(text)
 
@@ -171,7 +178,7 @@ class Engine:
 
     def _ask(self, windows: Sequence[Window]) -> None:
         """Ask the leads, read the gates, and ask the others where these are open."""
-        led = [window for window in windows if not (window.plan.gate.always_open or window.led_by_drafter)]
+        led = [window for window in windows if window.awaits_lead]
         self._hearing.hear(
             Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
             for member in self.members
@@ -210,36 +217,24 @@ class Engine:
         columns = greedy(q_BU)
         _check_numbers(q_BU, columns, p_BU_K, voters)
         for row, (window, column) in enumerate(zip(windows, columns, strict=True)):
+            p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, p_BU_K, strict=True)}
             if window.text.steps is not None:
-                p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, p_BU_K, strict=True)}
-                window.record(self._record(window, position, column, float(q_BU[row, column]), p_U_by_member))
-            self._drafting.learn(window, position, column, asked=asked)
+                p = float(q_BU[row, column])
+                window.record(step_record(window, position, column, p, p_U_by_member, self.union))
+            self._drafting.learn(window, position, column, p_U_by_member, asked=asked)
             window.settle(position, column, self.union.piece(column), asked=asked)
-
-    def _record(
-        self, window: Window, position: int, column: int, p: float, p_U_by_member: dict[str, Array]
-    ) -> StepRecord:
-        return StepRecord(
-            piece=self.union.piece(column),
-            p=p,
-            voted=tuple(p_U_by_member),
-            members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-            top=top_pieces(p_U_by_member, self.union),
-            gate=window.gates[position] if window.gates else None,
-            draft=window.draft_record(self.union, position, column),
-        )
 
     def _commit(self, window: Window) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
         text, piece = window.text, None if window.choice is None else self.union.piece(window.choice)
-        if window.committed:
-            return
-        window.committed = True
         for member in self.members:
+            if member.name in window.committed:
+                continue
             cursor = text.cursors[member.name]
             member.cut(cursor, window.accepted)
             if window.choice is not None and piece is not None:
                 cursor.ids.extend(member.spell(window.choice, piece, first=window.opens_answer))
+            window.committed.add(member.name)
         if text.finish is None and any(
             len(text.cursors[member.name].ids) > member.backend.facts.context for member in self.members
         ):
@@ -248,14 +243,16 @@ class Engine:
     def _undo(self, windows: Sequence[Window]) -> None:
         """After a failure: keep what was chosen and forget the rest, so that a step can begin anew."""
         for window in windows:
-            self._commit(window)
-            for member in self.members:
-                member.unread_last(window.text.cursors[member.name])
+            with contextlib.suppress(Exception):
+                self._commit(window)
+                for member in self.members:
+                    member.unread_last(window.text.cursors[member.name])
 
     def _retire(self) -> list[Text]:
         ended = [text for text in self.active if text.finish is not None]
-        for text in ended:
+        for text in (*ended, *self._given_up):
             self.drop(text)
+        self._given_up.clear()
         return ended
 
 

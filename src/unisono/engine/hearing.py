@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from unisono.engine.member import Member
@@ -50,8 +50,14 @@ class Hearing:
             for question in itertools.chain(*groups.values()):
                 self._ask(question)
             return
-        for asked in [self._pool.submit(self._ask_all, group) for group in groups.values()]:
-            asked.result()
+        asked = [self._pool.submit(self._ask_all, group) for group in groups.values()]
+        try:
+            wait(asked)
+        except BaseException:  # Ctrl-C: a pass that has begun ends before anything is undone
+            wait(asked)
+            raise
+        for answer in asked:
+            answer.result()
 
     def read_gates(self, windows: Sequence[Window], position: int) -> None:
         """Let the gates of windows whose lead has been heard decide at a position."""

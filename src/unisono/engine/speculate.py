@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from array_api_compat import array_namespace
 
@@ -40,6 +40,7 @@ class Drafting:
         self._hearing = hearing
         self._pace = pace
         self._asked_share = 1.0
+        """The share of pieces at which all members were asked, lately."""
 
     def extend(self, windows: Sequence[Window]) -> None:
         """Draft for every text whose plan says so; never before its first piece, for which somebody waits."""
@@ -57,21 +58,29 @@ class Drafting:
         for name, group in drafting.items():
             self._draft_by(self._members[name], group, len(windows))
 
-    def learn(self, window: Window, position: int, choice: int, *, asked: bool) -> None:
-        """Hold what was guessed for a position against what was chosen."""
+    def learn(
+        self, window: Window, position: int, choice: int, p_U_by_member: Mapping[str, Array], *, asked: bool
+    ) -> None:
+        """Hold what was guessed for a position, or would have been by its voters, against what was chosen."""
         if window.plan.drafter is None:
             return
         self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
         if position == 0 and window.found:
             self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
-        if position < len(window.guesses) and (asked or not window.led_by_drafter):
+        if position < len(window.guesses) and (asked or not window.reads_gate):
             column, mass = window.guesses[position]
             self._pace.learn_guess(str(window.drafter), mass, column == choice)
         if asked and window.text.pieces % SAMPLING == 0:
-            for name, member in self._members.items():
+            for name, p_U in p_U_by_member.items():
                 if name != window.drafter and window.plan.drafter in (name, AUTO):
-                    column, mass = _favourites(rows_at([window], member, position))[0]
+                    column, mass = _favourites(p_U[None])[0]
                     self._pace.learn_guess(name, mass, column == choice)
+
+    def learn_step(self, windows: Sequence[Window], seconds: float) -> None:
+        """Note what a step gave and took; one that read prompts tells nothing."""
+        if not any(window.opening for window in windows):
+            pieces = sum(window.settled for window in windows)
+            self._pace.learn_step(len(windows), pieces, seconds, self._plain_seconds(windows))
 
     def _draft_found(self, window: Window, texts: int) -> None:
         """Draft what look-up found, as long as that pays."""
@@ -92,8 +101,7 @@ class Drafting:
         group, position = windows, 0
         while group:
             self._hearing.hear([Question(drafter, [(window, position, position) for window in group], keep=True)])
-            gated = [window for window in group if window.led_by_drafter and not window.plan.gate.always_open]
-            self._hearing.read_gates(gated, position)
+            self._hearing.read_gates([window for window in group if window.reads_gate], position)
             for window, guess in zip(group, _favourites(rows_at(group, drafter, position)), strict=True):
                 window.guesses.append(guess)
             able = [window for window in group if self._able(window)]
@@ -117,7 +125,7 @@ class Drafting:
 
     def _chance(self, window: Window) -> float:
         """The chance that the drafter's choice at the last position holds."""
-        if window.led_by_drafter and not window.plan.gate.always_open and not window.gates[-1].asked:
+        if window.reads_gate and not window.gates[-1].asked:
             return 1.0
         return self._pace.chance(str(window.drafter), window.guesses[-1][1])
 
@@ -131,7 +139,7 @@ class Drafting:
             extra -= self._pace.seconds(member.name, Work(len(windows), tokens, rows))
         return extra
 
-    def plain_seconds(self, windows: Sequence[Window]) -> float:
+    def _plain_seconds(self, windows: Sequence[Window]) -> float:
         """What one piece for every text would take without drafts."""
         texts, total = len(windows), 0.0
         gated = all(not window.plan.gate.always_open for window in windows)
@@ -155,7 +163,7 @@ class Drafting:
             drafter = max(rates, key=lambda name: rates[name], default=NGRAM)
         if drafter in (NGRAM, window.plan.lead.name) or window.plan.gate.always_open:
             return drafter
-        plain = self.plain_seconds(windows)
+        plain = self._plain_seconds(windows)
         if plain and self._promise(str(drafter), window, texts, shortest=1) * plain < texts:
             return None
         return drafter

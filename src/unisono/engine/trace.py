@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from array_api_compat import array_namespace
 
+from unisono.engine.window import Window
 from unisono.fusion.fold import Array, bring
+from unisono.types import DraftRecord, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 TOP_PIECES = 5
@@ -21,9 +23,41 @@ _HOST = np.empty(0, np.float32)
 TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
-def top_pieces(p_U_by_member: Mapping[str, Array], union: UnionVocabulary) -> dict[str, TopPieces]:
-    """Each voter's likeliest pieces with their masses, the likeliest first."""
-    return {name: _top(p_U, union) for name, p_U in p_U_by_member.items()}
+def step_record(
+    window: Window,
+    position: int,
+    column: int,
+    p: float,
+    p_U_by_member: Mapping[str, Array],
+    union: UnionVocabulary,
+) -> StepRecord:
+    """The record of a choice, but for its time, which is known when the step has ended.
+
+    Args:
+        window: of the text.
+        position: where in it the choice was made.
+        column: what was chosen.
+        p: its mass in what it was chosen from.
+        p_U_by_member: the voters' distributions.
+        union: the vocabulary of the columns.
+    """
+    return StepRecord(
+        piece=union.piece(column),
+        p=p,
+        voted=tuple(p_U_by_member),
+        members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
+        top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()},
+        gate=window.gates[position] if window.gates else None,
+        draft=_draft_record(window, position, column, union),
+    )
+
+
+def _draft_record(window: Window, position: int, column: int, union: UnionVocabulary) -> DraftRecord | None:
+    if position >= window.last:
+        return None
+    piece = union.piece(window.drafted[position])
+    assert piece is not None, "END is never drafted"
+    return DraftRecord(str(window.drafter), piece, window.drafted[position] == column)
 
 
 def _top(p_U: Array, union: UnionVocabulary) -> TopPieces:

@@ -11,7 +11,7 @@ from unisono.engine.boundary import REACH, first_inside
 from unisono.engine.member import Ask, Cursor, Member, Reading
 from unisono.engine.text import Text
 from unisono.fusion.fold import Array
-from unisono.types import DraftRecord, GateReading, StepRecord, StepSeconds
+from unisono.types import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
 LONGEST_CHARACTER = 4
@@ -26,7 +26,7 @@ class Window:
         self.text = text
         self.plan = text.plan
         self.drafter: str | None = None
-        """Who drafted."""
+        """Who drafts, if anybody; whether anything was drafted is another matter."""
         self.drafted: list[int] = []
         """Columns of the drafted pieces."""
         self.sure = 1.0
@@ -47,10 +47,14 @@ class Window:
         """The column chosen behind them; ``None`` where a chosen draft ended the text."""
         self.alive = True
         """Whether the position behind the accepted pieces is still to be settled."""
-        self.committed = False
-        """Whether the members have gone on from what was chosen."""
+        self.committed: set[str] = set()
+        """The members that have gone on from what was chosen."""
         self.opens_answer = text.at_first_piece
         """Whether position 0 is the first piece of an answer."""
+        self.settled = 0
+        """Positions at which something was chosen."""
+        self.opening = not text.pieces
+        """Whether nothing was written before: prompts are read."""
         self._records: list[StepRecord] = []
         self._seconds = dict(text.member_seconds)
         self._members = members
@@ -64,16 +68,19 @@ class Window:
         return len(self.drafted)
 
     @property
-    def led_by_drafter(self) -> bool:
-        """Whether the drafting member is the lead, so that its gate is read while it drafts."""
-        return self.drafter == self.plan.lead.name
+    def awaits_lead(self) -> bool:
+        """Whether the lead has still to be heard before anybody knows who is asked."""
+        return not self.plan.gate.always_open and self.drafter != self.plan.lead.name
+
+    @property
+    def reads_gate(self) -> bool:
+        """Whether the lead drafts, and its gate is read on the way: what it writes at a shut one is certain."""
+        return not self.plan.gate.always_open and self.drafter == self.plan.lead.name
 
     @property
     def waits(self) -> bool:
-        """Whether the others have to be asked before the text can go on."""
-        if self.plan.gate.always_open or not self.led_by_drafter:
-            return True
-        return any(gate.asked for gate in self.gates)
+        """Whether others have to be asked before the text can go on."""
+        return not self.reads_gate or any(gate.asked for gate in self.gates)
 
     def unread(self, member: Member) -> int:
         """How many ids a member would read to catch up with the draft."""
@@ -83,7 +90,7 @@ class Window:
     @property
     def rows_wanted(self) -> int:
         """How many distributions the others would be asked for if the draft ended here."""
-        if self.plan.gate.always_open or not self.led_by_drafter:
+        if not self.reads_gate:
             return self.last + 1
         span = self.asked_span()
         return 0 if span is None else span[1] - span[0] + 1
@@ -159,6 +166,7 @@ class Window:
     def settle(self, position: int, column: int, piece: bytes | None, *, asked: bool) -> None:
         """Take over what was chosen at a position."""
         text = self.text
+        self.settled += 1
         if piece is None:
             text.end("end")
         else:
@@ -177,10 +185,10 @@ class Window:
         """Keep the record of a step until its time is known."""
         self._records.append(step)
 
-    def close(self, seconds: float) -> None:
-        """Count what was drafted, and write the trace of a step that took so long."""
+    def conclude(self, seconds: float) -> None:
+        """Count what was drafted, and write the trace, after a step that took so long."""
         text = self.text
-        if self.drafted:
+        if self.drafted and self.settled:
             text.blocks += 1
             text.drafted += len(self.drafted)
             text.accepted += self.accepted
@@ -193,14 +201,6 @@ class Window:
             }
             split = StepSeconds(seconds / share, members)
             text.steps.extend(replace(record, seconds=split) for record in self._records)
-
-    def draft_record(self, union: UnionVocabulary, position: int, choice: int) -> DraftRecord | None:
-        """What was drafted at a position, for the trace."""
-        if position >= self.last or self.drafter is None:
-            return None
-        piece = union.piece(self.drafted[position])
-        assert piece is not None, "END is never drafted"
-        return DraftRecord(self.drafter, piece, self.drafted[position] == choice)
 
     def _inside(self, choice: int, union: UnionVocabulary) -> str | None:
         """The member inside whose token the text stands, if its lead goes on as it would."""
