@@ -13,20 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from unisono.errors import SpecError
-from unisono.fusion.combine import (
-    COMBINE_RULES,
-    FLOOR,
-    PARAMETERS,
-    Combine,
-    contrastive,
-    geometric,
-    largest,
-    mean,
-    plan_prefixes,
-    sharpen,
-    truncate,
-)
+from unisono.fusion.combine import PARAMETERS, Combine
+from unisono.fusion.rules import COMBINE_RULES, FLOOR, contrastive, geometric, largest, mean, truncate
 from unisono.fusion.sample import greedy
+from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.fusion.weights import WEIGHT_SCHEMES
 
 VOTES = [name for name in COMBINE_RULES if name != "contrastive"]
