@@ -247,6 +247,21 @@ def test_doctor_tells_what_an_ensemble_is_made_of(run: Run, duo: Path) -> None:
         assert words in shown
 
 
+def test_doctor_tells_how_an_ensemble_writes_where_that_is_not_the_default(run: Run, duo: Path) -> None:
+    assert "method:" not in run("doctor", duo, "-q").out
+    assert json.loads(run("doctor", duo, "-q", "--json").out)["method"] == {
+        "lead": "a",
+        "combine": "mean",
+        "gate": {"kind": "always", "threshold": None, "n": None, "boundary": False},
+        "speculate": None,
+    }
+    duo.write_text(duo.read_text() + "gate: confidence:0.5 boundary\nspeculate: b\n")
+    shown = run("doctor", duo, "-q").out
+    assert "\nmethod: a leads, gate confidence:0.5 boundary, b drafts 6 pieces at most\n" in shown
+    record = json.loads(run("doctor", duo, "-q", "--json").out)["method"]
+    assert (record["gate"]["threshold"], record["speculate"]["drafter"]) == (0.5, "b")
+
+
 def test_doctor_says_in_words_what_would_hurt(run: Run, tmp_path: Path, duo: Path) -> None:
     from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 
@@ -267,7 +282,25 @@ def test_bench_times_each_member_and_the_ensemble(run: Run, duo: Path) -> None:
         assert system["step"]["low"] <= system["step"]["median"] <= system["step"]["high"]
         assert system["forward"]["median"] <= system["step"]["median"]
     assert record["ratio_low"] <= record["ratio"] <= record["ratio_high"]
-    assert "ensemble ÷ sum of its members" in run("bench", duo, "-q", "--rounds", 1, "--pieces", 4, "--batch", 2).out
+    shown = run("bench", duo, "-q", "--rounds", 1, "--pieces", 4, "--batch", 2).out
+    assert "ensemble ÷ sum of its members" in shown
+    assert "(in 1 round)" in shown
+    assert " to " not in shown.replace("members: ", "")
+    assert "ensemble: " not in shown
+
+
+def test_bench_says_how_the_ensemble_of_the_file_writes(run: Run, duo: Path) -> None:
+    duo.write_text(duo.read_text() + "lead: b\ngate: every:2\nspeculate: ngram:3\n")
+    words = ("bench", duo, "-q", "--rounds", 2, "--pieces", 4)
+    shown = run(*words).out
+    assert "\nensemble: b leads, gate every:2, ngram drafts 3 pieces at most\n" in shown
+    assert "in 2 rounds" in shown
+    record = json.loads(run(*words, "--json").out)
+    assert record["method"]["speculate"] == {"drafter": "ngram", "max_pieces": 3}
+    for empty in ("", "  "):
+        refused = run(*words, "--compare", empty)
+        assert (refused.code, refused.out) == (2, "")
+        assert "a --compare is empty" in refused.err
 
 
 def test_bench_compares_settings_side_by_side(run: Run, duo: Path) -> None:

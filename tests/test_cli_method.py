@@ -132,7 +132,11 @@ def test_the_flags_go_with_a_file_of_prompts_too(run: Run, duo: Path, tmp_path: 
         (("--speculate", "a", "--max-pieces", "65"), "max_pieces is 65"),
         (("--max-pieces", "4"), "max_pieces is given, but nobody drafts"),
         (("--speculate", "off", "--max-pieces", "4"), "max_pieces is given, but nobody drafts"),
-        (("--max-pieces", "four"), "--max-pieces"),
+        (("--max-pieces", "four"), "Invalid value for '--max-pieces': 'four' is not a whole number"),
+        (("--max-pieces", "４"), "'４' is not a whole number"),
+        (("--max-pieces", "9" * 5000), "is not a whole number"),
+        (("--speculate", "a:" + "9" * 5000), "max_pieces is '999"),
+        (("--speculate", "none"), "no member that votes"),
     ],
 )
 @pytest.mark.parametrize("many", [False, True])
@@ -231,7 +235,9 @@ def test_settings_are_read_from_one_string(text: str, keys: dict[str, object]) -
         ),
         ("lead=a lead=b", "the setting 'lead' is given twice"),
         ("boundary=yes", "the setting boundary is 'yes'"),
-        ("max_pieces=-1", "the setting max_pieces is '-1': it must be a whole number"),
+        ("max_pieces=many", "the setting max_pieces is 'many': it must be a whole number"),
+        ("max_pieces=" + "9" * 5000, "the setting max_pieces is '999"),
+        ("max_pieces=1_0", "the setting max_pieces is '1_0'"),
         ("max_pieces=²", "the setting max_pieces is '²'"),
     ],
 )
@@ -239,6 +245,7 @@ def test_wrong_settings_are_named(text: str, problem: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_setting(text)
     assert problem in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_a_trace_is_written_while_its_text_is(tmp_path: Path) -> None:
@@ -260,6 +267,25 @@ def test_an_earlier_trace_is_kept_when_nothing_comes_to_be_written(run: Run, duo
     assert run("run", duo, "Hello", "--trace", trace, "--lead", "c").code == 2
     assert trace.read_text() == "precious\n"
     assert run("run", duo, "Hello", "--trace", tmp_path).code == 2
+
+
+@pytest.mark.parametrize("words", [("--trace", "{new}"), ("Hello", "--lead", "c", "--trace", "{new}")])
+def test_a_run_that_is_refused_leaves_no_trace(run: Run, duo: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    new = tmp_path / "Hi"
+    assert run("run", duo, *(word.format(new=new) for word in words)).code == 2
+    assert not new.exists()
+    assert run("run", duo, "Hello", "--max-new-tokens", 2, "--trace", new).code == 0
+    assert len(new.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["none/trace", "x" * 5000, "duo.yaml/trace"])
+def test_a_trace_that_cannot_be_written_is_refused_before_the_models_are_touched(
+    run: Run, duo: Path, tmp_path: Path, name: str
+) -> None:
+    shown = run("run", duo, "Hello", "--trace", tmp_path / name)
+    assert shown.code == 2
+    assert "cannot write the trace to" in shown.err
+    assert "reading the vocabulary" not in shown.err
 
 
 def test_the_method_of_an_ensemble_can_be_replaced_text_by_text(ensemble: Ensemble) -> None:

@@ -169,6 +169,10 @@ def test_only_the_default_needs_to_know_nothing_of_the_lead() -> None:
         ("always boundary", Gate(boundary=True)),
         ("confidence:0.5 boundary", Gate("confidence", threshold=0.5, boundary=True)),
         ({}, Gate()),
+        (None, Gate()),
+        ({"kind": "every", "n": np.int64(4)}, Gate("every", n=4)),
+        ({"kind": "margin", "threshold": np.float32(0.25)}, Gate("margin", threshold=0.25)),
+        ({"kind": "margin", "threshold": 1}, Gate("margin", threshold=1.0)),
         ({"kind": "every", "n": 4}, Gate("every", n=4)),
         ({"kind": "margin", "threshold": 0.1, "boundary": True}, Gate("margin", threshold=0.1, boundary=True)),
         ({"boundary": True}, Gate(boundary=True)),
@@ -190,8 +194,8 @@ def test_a_gate_is_read_from_what_it_is_written_as(gate: Gate) -> None:
     [
         ("confidence:1.5", "the threshold of the gate 'confidence' is 1.5: it must be a number from 0 to 1", "asked"),
         ("margin:-0.1", "the threshold of the gate 'margin' is -0.1: it must be a number from 0 to 1", "asked"),
-        ("entropy:nan", "the threshold of the gate 'entropy' is nan: it must be a number from 0 to 20", "asked"),
-        ("entropy:inf", "is inf: it must be a number from 0 to 20", "in nats"),
+        ("entropy:nan", "the threshold of the gate 'entropy' is 'nan': it must be a number from 0 to 20", "asked"),
+        ("entropy:inf", "is 'inf': it must be a number from 0 to 20", "in nats"),
         ("confidence:x", "is 'x': it must be a number", "asked"),
         ("confidence:", "is '': it must be a number", "asked"),
         ("confidence", "the gate 'confidence' needs threshold", "write confidence:NUMBER, or give the key threshold"),
@@ -219,7 +223,21 @@ def test_a_gate_is_read_from_what_it_is_written_as(gate: Gate) -> None:
         ({"kind": "every", "n": 2.0}, "is 2.0: it must be a whole number", "every n pieces"),
         ({"boundary": "yes"}, "boundary is 'yes'", "true or false"),
         (0.5, "gate is 0.5", "write it as always, confidence:0.5"),
-        (None, "gate is None", "write it as always, confidence:0.5"),
+        (True, "gate is True", "write it as always, confidence:0.5"),
+        (False, "the gate is off", "or first:0, which never asks"),
+        ("off", "unknown gate 'off'; known:", "write always, which asks the others at every step, or first:0"),
+        ({"kind": False}, "the gate is off", "first:0"),
+        ({"confidence": 0.5}, "unknown key 'confidence' in gate", "write confidence:0.5 or {kind: confidence, thresh"),
+        ({"every": None}, "unknown key 'every' in gate", "write every:NUMBER"),
+        ("confidence: 0.5", "is ' 0.5': it must be", "write confidence:0.5"),
+        ({"kind": "entropy", "threshold": "1e-1"}, "is '1e-1': it must be", "write entropy:0.1 or threshold: 0.1;"),
+        ("confidence:٠.٥", "is '٠.٥': it must be a number", "asked"),
+        ("every:３", "is '３': it must be a whole number", "every n pieces"),
+        ("every:1_0", "is '1_0': it must be a whole number", "every n pieces"),
+        ("every:+3", "is '+3': it must be a whole number", "every n pieces"),
+        ("first:" + "9" * 5000, "is '9999", "the first n pieces"),
+        ({"kind": "first", "n": 10**5000}, "is a value of type int that cannot be shown", "the first n pieces"),
+        ("x" * 5000, "…; known: always", "write it as always"),
     ],
 )
 def test_a_bad_gate_is_refused_with_its_value_and_the_way_out(value: object, message: str, way_out: str) -> None:
@@ -227,6 +245,12 @@ def test_a_bad_gate_is_refused_with_its_value_and_the_way_out(value: object, mes
         Gate.parse(value)
     assert message in refusal.value.message
     assert way_out in (refusal.value.hint or "")
+    assert len(refusal.value.message) < 300
+
+
+def test_numbers_are_kept_as_pythons_own() -> None:
+    assert type(Gate("margin", threshold=np.float32(0.25)).threshold) is float  # type: ignore[arg-type]
+    assert type(Gate("every", n=np.int8(3)).n) is int  # type: ignore[arg-type]
 
 
 def test_an_unknown_key_is_refused_and_the_nearest_suggested() -> None:

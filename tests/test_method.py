@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.engine.method import AUTO, NGRAM, OFF, Method, Speculation
+from unisono.engine.method import AUTO, NGRAM, OFF, Method, Speculation, check_off
 from unisono.errors import SpecError
 from unisono.fusion.gate import Gate
 
@@ -19,12 +20,14 @@ NAMES = st.text(st.characters(exclude_characters=":"), min_size=1).filter(lambda
     [
         (None, None),
         ("off", None),
+        (False, None),
         ("smol", Speculation("smol")),
         ("smol:6", Speculation("smol", 6)),
         ("ngram:64", Speculation(NGRAM, 64)),
         ("auto", Speculation(AUTO)),
         ({"drafter": "smol"}, Speculation("smol")),
         ({"drafter": "smol", "max_pieces": 1}, Speculation("smol", 1)),
+        ({"drafter": "smol", "max_pieces": np.int64(3)}, Speculation("smol", 3)),
         (Speculation("smol", 3), Speculation("smol", 3)),
     ],
 )
@@ -43,10 +46,19 @@ def test_a_speculation_is_read_from_what_it_is_written_as(drafter: str, pieces: 
     [
         ("smol:0", "max_pieces is 0: it must be a whole number from 1 to 64", "pieces of a draft"),
         ("smol:65", "max_pieces is 65", "pieces of a draft"),
-        ("smol:-1", "max_pieces is '-1'", "pieces of a draft"),
+        ("smol:-1", "max_pieces is -1", "pieces of a draft"),
         ("smol:many", "max_pieces is 'many'", "pieces of a draft"),
         ("smol:", "max_pieces is ''", "pieces of a draft"),
         ("", "the drafter is ''", "name a member, ngram or auto"),
+        ("smol:" + "9" * 5000, "max_pieces is '999", "pieces of a draft"),
+        ({"drafter": "smol", "max_pieces": 10**5000}, "max_pieces is a value of type int that", "pieces of a draft"),
+        ("smol:６", "max_pieces is '６'", "pieces of a draft"),
+        ("smol:1_0", "max_pieces is '1_0'", "pieces of a draft"),
+        ({"drafter": "smol", "max_pieces": "6"}, "max_pieces is '6'", "write 6"),
+        ({"drafter": False}, "the drafter is off", "write speculate: off"),
+        ({"drafter": "off"}, "the drafter is off", "write speculate: off"),
+        ({"smol": 6}, "unknown key 'smol' in speculate", "write it as smol, smol:6"),
+        (True, "speculate is True", "off for nobody"),
         (":6", "the drafter is ''", "name a member, ngram or auto"),
         ({"max_pieces": 6}, "speculate lacks the key 'drafter'", "name a member, ngram or auto"),
         ({"drafter": 7}, "the drafter is 7", "name a member, ngram or auto"),
@@ -141,17 +153,24 @@ def test_a_method_that_fits_its_members_is_let_pass(method: Method, members: lis
             Method(speculate=Speculation("gema")),
             ["smol", "gemma"],
             "the drafter 'gema' is no member that votes; did you mean 'gemma'?",
-            "name one of smol, gemma, or ngram, or auto",
+            "name one of smol, gemma, or ngram, auto, or off for nobody",
             id="the drafter is no member",
         ),
         pytest.param(
             Method(speculate=Speculation("ngam")), ["smol", "gemma"], "did you mean 'ngram'?", "", id="nearly ngram"
         ),
         pytest.param(
+            Method(speculate=Speculation("OFF")),
+            ["a", "b"],
+            "did you mean 'off'?",
+            "or off for nobody",
+            id="nearly off",
+        ),
+        pytest.param(
             Method(speculate=Speculation("a")),
             ["a"],
             "'a' votes alone: drafts of its own would be verified by nobody",
-            "leave speculate out, let ngram draft, or add a member",
+            "let ngram draft, or nobody, or add a member",
             id="the drafter votes alone",
         ),
         pytest.param(
@@ -180,5 +199,37 @@ def test_a_method_that_does_not_fit_is_refused_with_the_way_out(
 
 
 def test_a_lead_that_is_no_name_is_refused_like_any_other() -> None:
-    with pytest.raises(SpecError, match="the lead 3 is no member that votes"):
-        Method().but(lead=3).check(["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="the lead is 3"):
+        Method().but(lead=3)  # type: ignore[arg-type]
+
+
+def test_a_method_reads_its_fields_as_a_spec_does() -> None:
+    method = Method(gate="confidence:0.5 boundary", speculate="smol:4")  # type: ignore[arg-type]
+    assert method == Method(gate=Gate("confidence", 0.5, boundary=True), speculate=Speculation("smol", 4))
+    assert Method(gate=None, speculate=False) == Method()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"gate": "confidance"}, "unknown gate 'confidance'"),
+        ({"gate": 3}, "gate is 3"),
+        ({"speculate": 3}, "speculate is 3"),
+        ({"lead": b"a"}, "the lead is b'a'"),
+        ({"combine": None}, "the rule is None"),
+    ],
+)
+def test_a_method_is_checked_when_it_is_built(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as refusal:
+        Method(**fields)  # type: ignore[arg-type]
+    assert message in refusal.value.message
+    assert refusal.value.hint
+
+
+def test_a_member_named_off_cannot_be_told_from_nobody() -> None:
+    for value in ("off", False):
+        with pytest.raises(SpecError, match="'off' could be the member of that name"):
+            check_off(value, ["off", "b"])
+        check_off(value, ["a", "b"])
+    check_off(None, ["off", "b"])
+    check_off("b", ["off", "b"])

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from test_cli import Run, duo, jsonl, run
 from unisono.backends.fake import FAKE_MODELS
 from unisono.benchmark import measure
 from unisono.build import prepare
+from unisono.engine.method import Method
 from unisono.ensemble import Ensemble, Request
 from unisono.errors import ModelError, SpecError
 from unisono.spec import load_spec
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, register_fake
-from unisono.types import Limits, Prompt
+from unisono.types import Generation, Limits, Prompt
 
 __all__ = ["duo", "run"]
 
@@ -164,6 +166,7 @@ def test_no_spec_however_strange_is_a_fault_of_ours(run: Run, duo: Path, text: s
         {"prompt": "a", "max_new_tokens": "5"},
         {"prompt": "a", "max_new_tokens": 1.5},
         {"prompt": "a", "max_new_tokens": 0},
+        {"prompt": "a", "max_new_tokens": -(10**5000)},
         {"prompt": "a", "stop": None},
         {"prompt": "a", "stop": [1]},
         {"prompt": "a", "stop": [""]},
@@ -184,6 +187,42 @@ def test_wrong_arguments_are_refused_and_take_no_slot(one: dict[str, Any], argum
         with pytest.raises(SpecError):
             ensemble.generate(**arguments)
         assert ensemble.generate("Hello", max_new_tokens=2).usage.pieces == 2
+
+
+@pytest.mark.parametrize("field", [{"prompt": "Hi"}, {"prompt": None}, {"limits": 5}, {"limits": None}])
+def test_a_field_of_the_wrong_type_spoils_its_own_request_alone(one: dict[str, Any], field: dict[str, Any]) -> None:
+    good = Request("good", Prompt(text="Hi"), Limits(2))
+    with Ensemble.load(one) as ensemble:
+        batch = ensemble.generate_batch([replace(good, id="bad", **field), good])
+        results = {request.id: result for request, result in batch}
+    assert isinstance(results["good"], Generation)
+    assert isinstance(results["bad"], SpecError)
+
+
+@pytest.mark.parametrize("method", ["first:0", "", {}, {"gate": "first:0"}, 0, []])
+def test_a_method_that_is_none_spoils_its_own_request_alone(one: dict[str, Any], method: Any) -> None:
+    requests = [
+        Request("bad", Prompt(text="Hi"), Limits(2), method=method),
+        Request("good", Prompt(text="Hi"), Limits(2)),
+    ]
+    with Ensemble.load(one) as ensemble:
+        results = {request.id: result for request, result in ensemble.generate_batch(requests)}
+    assert isinstance(results["good"], Generation)
+    bad = results["bad"]
+    assert isinstance(bad, SpecError)
+    assert "not a Method" in bad.message
+    assert "ensemble.method.but" in (bad.hint or "")
+
+
+def test_a_method_may_be_written_as_in_a_spec(one: dict[str, Any]) -> None:
+    methods = [Method(speculate="ngram"), Method(gate="first:0")]  # type: ignore[arg-type]
+    requests = [Request(str(n), Prompt(text="Hi"), Limits(2), method=method) for n, method in enumerate(methods)]
+    with Ensemble.load(one) as ensemble:
+        results = {request.id: result for request, result in ensemble.generate_batch(requests)}
+    assert isinstance(results["0"], Generation)
+    assert isinstance(results["1"], SpecError)  # nobody else is there to be asked
+    with Ensemble.load(one) as ensemble:
+        assert ensemble.generate("Hi", max_new_tokens=2, speculate=False).usage.drafted == 0
 
 
 @pytest.mark.parametrize("spec", [None, [], "a\0b", 3])

@@ -64,7 +64,7 @@ def test_the_examples_are_read() -> None:
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         assert load_spec(path).members
     gated = load_spec(ROOT / "examples" / "duo-gated.yaml").method
-    assert gated == Method("smol", "mean", Gate("confidence", 0.5, boundary=True), Speculation("smol"))
+    assert gated == Method("smol", "mean", Gate("confidence", 0.7, boundary=True), Speculation("smol"))
     assert load_spec(ROOT / "examples" / "duo.yaml").method == Method()
 
 
@@ -240,7 +240,7 @@ def test_a_spec_survives_being_written_down_and_read_again() -> None:
         ("lead: 3", "4, column 1", "lead is 3"),
         ("speculate: mute", "4, column 1", "the drafter 'mute' has weight 0, so it is left out"),
         ("speculate: ngrams", "4, column 1", "the drafter 'ngrams' is no member that votes; did you mean 'ngram'"),
-        ("speculate: {drafter: c}", "4, column 13", "name one of a, b, or ngram, or auto"),
+        ("speculate: {drafter: c}", "4, column 13", "name one of a, b, or ngram, auto, or off for nobody"),
         ("speculate: on", "4, column 1", "speculate is True; write it as smol"),
         ("speculate: a:65", "4, column 1", "max_pieces is 65: it must be a whole number from 1 to 64"),
         ("speculate: {drafter: a,\n  max_pieces: 0}", "5, column 3", "max_pieces is 0"),
@@ -289,3 +289,48 @@ def test_some_keys_of_a_spec_can_be_replaced() -> None:
     ):
         with pytest.raises(SpecError, match=words):
             spec.but(**keys)
+
+
+def test_a_key_left_empty_is_a_key_left_out() -> None:
+    assert load_spec(trio(lead=None, gate=None, speculate=None)).method == Method()
+
+
+def test_a_duplicate_key_is_named_once_and_is_not_called_bad_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path, "members: [{name: a, model: m}]\ngate: always\ngate: always\n")
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert str(caught.value) == f"{path}, line 3, column 1: the key 'gate' is given twice"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("gate: off", "the gate is off; write always, which asks the others at every step, or first:0"),
+        ("gate: {kind: off}", "the gate is off; write always"),
+        ("gate: {confidence: 0.5}", "write confidence:0.5 or {kind: confidence, threshold: 0.5}"),
+        ("gate: confidence: 0.5", "write gate: confidence:0.5"),
+        ("gate: {kind: confidence, threshold: 1e-1}", "write confidence:0.1 or threshold: 0.1"),
+        ("speculate: a: 4", "write speculate: a:4"),
+        ("speculate: {drafter: off}", "the drafter is off; write speculate: off"),
+        ("speculate: none", "or ngram, auto, or off for nobody"),
+        ("lead: no", "the lead is False; members that vote: a, b"),
+    ],
+)
+def test_the_likeliest_slips_are_told_the_way_out(tmp_path: Path, line: str, words: str) -> None:
+    path = write(tmp_path, f"members:\n  - {{name: a, model: m}}\n  - {{name: b, model: m}}\n{line}\n")
+    found = problem(path)
+    assert words in found
+    assert "did you mean 'always'" not in found
+
+
+def test_nobody_and_a_member_named_off_are_not_confused() -> None:
+    spec = {"members": [member(), member(name="off")]}
+    for value in ("off", False):
+        assert "'off' could be the member of that name" in problem({**spec, "speculate": value})
+    with pytest.raises(SpecError, match="'off' could be the member"):
+        load_spec(spec).but(speculate="off")
+
+
+def test_huge_values_are_shortened() -> None:
+    for keys in ({"lead": "x" * 9000}, {"gate": "x" * 9000}, {"speculate": "a:" + "9" * 9000}, {"x" * 9000: 1}):
+        assert len(problem(trio(**keys))) < 500

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 
 from unisono.backends.base import ModelFacts
 from unisono.build import Prepared, PreparedMember
+from unisono.engine.method import Method
 from unisono.errors import PromptError
 from unisono.types import Message
 
@@ -86,6 +87,8 @@ class Diagnosis:
     """Weights and key-value caches of all members."""
     host_memory_bytes: int | None
     """What this machine has."""
+    method: Method
+    """How the ensemble writes; its lead is named."""
     warnings: tuple[str, ...]
     """What would hurt this ensemble, in words."""
 
@@ -109,6 +112,7 @@ def diagnose(prepared: Prepared) -> Diagnosis:
         context=min(member.facts.context for member in members),
         memory_bytes=memory,
         host_memory_bytes=host,
+        method=replace(prepared.spec.method, lead=prepared.spec.method.lead or members[0].name),
         warnings=(*_warnings(members, share), *_memory_warning(members, memory, host)),
     )
 

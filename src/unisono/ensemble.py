@@ -6,13 +6,13 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from unisono.build import Prepared, Report, prepare, silent
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method, Speculation
+from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
-from unisono.errors import UnisonoError
+from unisono.errors import SpecError, UnisonoError, shown
 from unisono.fusion.gate import Gate
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.types import Generation, Limits, Message, Prompt, StepRecord
@@ -30,7 +30,8 @@ class Request:
     limits: Limits = DEFAULT_LIMITS
     trace: bool = False
     method: Method | None = None
-    """How this one is written; ``None`` for as the ensemble writes, which `Ensemble.method` tells."""
+    """How this one is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the
+    ensemble writes, which is `Ensemble.method`."""
 
 
 class Stream:
@@ -140,7 +141,7 @@ class Ensemble:
         trace: bool = False,
         lead: str | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
-        speculate: Speculation | str | Mapping[str, Any] | None = None,
+        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
     ) -> Generation:
         """Write one text.
 
@@ -152,7 +153,7 @@ class Ensemble:
             trace: keep a `StepRecord` of every step.
             lead: the member whose distribution the gate looks at. ``None``, here and below: as the spec says.
             gate: when the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …
-            speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` for nobody.
+            speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody.
 
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
@@ -183,10 +184,11 @@ class Ensemble:
         trace: bool = False,
         lead: str | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
-        speculate: Speculation | str | Mapping[str, Any] | None = None,
+        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
     ) -> Stream:
         """Write one text and hand it out as it grows; the arguments are those of `generate`."""
         limits = Limits(max_new_tokens, stop)
+        check_off(speculate, self.members)
         method = self.method.but(lead=lead, gate=gate, speculate=speculate)
         return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace))
 
@@ -208,6 +210,7 @@ class Ensemble:
                         more = False
                         break
                     try:
+                        _check(request)
                         text = self._engine.add(
                             request.prompt, request.limits, method=request.method, trace=request.trace
                         )
@@ -228,3 +231,20 @@ class Ensemble:
     def close(self) -> None:
         """Unload all members. Idempotent."""
         self._engine.close()
+
+
+def _check(request: Request) -> None:
+    """Refuse fields of the wrong type before they reach the engine. Raises a `SpecError`."""
+    if not isinstance(request.prompt, Prompt):
+        raise SpecError(
+            f"the prompt of a request is {shown(request.prompt)}, not a Prompt", hint='write Prompt(text="…")'
+        )
+    if not isinstance(request.limits, Limits):
+        raise SpecError(
+            f"the limits of a request are {shown(request.limits)}, not Limits", hint="write Limits(max_new_tokens=64)"
+        )
+    if not isinstance(request.method, Method | None):
+        raise SpecError(
+            f"the method of a request is {shown(request.method)}, not a Method",
+            hint='make one: ensemble.method.but(gate="first:8")',
+        )

@@ -73,7 +73,23 @@ class CacheError(UnisonoError):
     """A cache folder cannot be written."""
 
 
+LONGEST_WORD = 100
+"""Characters; what is longer resembles no name."""
+LONGEST_SHOWN = 60
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string when none is close."""
-    close = difflib.get_close_matches(word.lower(), list(choices), n=1, cutoff=0.5)
+    if len(word) > LONGEST_WORD:
+        return ""
+    close = difflib.get_close_matches(word.lower(), list(choices), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its ``repr``, shortened."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of thousands of digits; an object whose repr is broken
+        return f"a value of type {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from unisono.backends.registry import backend_entry
-from unisono.engine.method import Method, Speculation
-from unisono.errors import SpecError, nearest
+from unisono.engine.method import Method, Speculation, check_off
+from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.combine import COMBINE_RULES
 from unisono.fusion.gate import Gate
 
@@ -72,17 +72,24 @@ class EnsembleSpec(BaseModel):
     folder: Path = Field(default=Path(), exclude=True)
     """What relative paths of models are relative to: the folder of the spec's file."""
 
+    @field_validator("lead", mode="before")
+    @classmethod
+    def _lead_is_a_name(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and not isinstance(value, str):
+            voters = [member.name for member in info.data.get("members", []) if member.weight > 0]
+            raise SpecError(f"the lead is {shown(value)}", hint=f"members that vote: {', '.join(voters)}")
+        return value
+
     @field_validator("gate", mode="before")
     @classmethod
     def _gate_is_read(cls, value: object) -> Gate:
-        if value is False:  # YAML reads off and no as False, and who writes them could mean either end
-            raise SpecError("the gate is off", hint="write always, which asks the others at every step")
         return Gate.parse(value)
 
     @field_validator("speculate", mode="before")
     @classmethod
-    def _speculation_is_read(cls, value: object) -> Speculation | None:
-        return None if value is False else Speculation.parse(value)
+    def _speculation_is_read(cls, value: object, info: ValidationInfo) -> Speculation | None:
+        check_off(value, [member.name for member in info.data.get("members", [])])
+        return Speculation.parse(value)
 
     @field_validator("lead", "gate", "speculate")
     @classmethod
@@ -119,6 +126,7 @@ class EnsembleSpec(BaseModel):
         Raises:
             SpecError: a value is wrong, or does not fit the members.
         """
+        check_off(keys.get("speculate"), [member.name for member in self.members])
         method = self.method.but(**keys)
         _check_method(method, self.members)
         return self.model_copy(
@@ -155,7 +163,7 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
         return _validate(dict(source), "the spec", {}, Path())
     if not isinstance(source, str | Path) or "\0" in str(source):
         raise SpecError(
-            f"a spec cannot be {_shown(source)}", hint="give the path of an ensemble file, or its content as a mapping"
+            f"a spec cannot be {shown(source)}", hint="give the path of an ensemble file, or its content as a mapping"
         )
     path = Path(source)
     try:
@@ -176,14 +184,27 @@ def _parse(text: str, path: Path) -> tuple[Any, dict[tuple[Hashable, ...], Place
         if node is not None:
             _locate(node, (), places, path)
         return yaml.safe_load(text), places
+    except SpecError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(f"{path}{where}: this is not valid YAML: {error.problem or error.context}") from error
+        raise SpecError(
+            f"{path}{where}: this is not valid YAML: {error.problem or error.context}",
+            hint=_without_the_space(text.splitlines()[mark.line])
+            if mark and mark.line < text.count("\n") + 1
+            else None,
+        ) from error
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise SpecError(f"{path}: this is not valid YAML: {error}") from error
     except RecursionError:
         raise SpecError(f"{path}: this is nested too deeply, or refers to itself") from None
+
+
+def _without_the_space(line: str) -> str | None:
+    """What is meant by ``gate: confidence: 0.5``, which YAML refuses."""
+    slip = re.match(r"\s*(gate|speculate)\s*:\s*([\w.-]+)\s*:\s+([\w.-]+)", line)
+    return slip and f"write {slip[1]}: {slip[2]}:{slip[3]}"
 
 
 def _locate(
@@ -201,7 +222,7 @@ def _locate(
             inner = (*where, key.value)
             if inner in places:
                 line, column = key.start_mark.line + 1, key.start_mark.column + 1
-                raise SpecError(f"{path}, line {line}, column {column}: the key {key.value!r} is given twice")
+                raise SpecError(f"{path}, line {line}, column {column}: the key {shown(key.value)} is given twice")
             places[inner] = (key.start_mark.line + 1, key.start_mark.column + 1)
             _locate(value, inner, places, path)
 
@@ -209,7 +230,7 @@ def _locate(
 def _validate(data: Any, source: str, places: dict[tuple[Hashable, ...], Place], folder: Path) -> EnsembleSpec:
     if not isinstance(data, dict):
         raise SpecError(
-            f"{source}: a spec is a mapping with the key 'members', not {_shown(data)}",
+            f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
     if "folder" in data:
@@ -230,19 +251,20 @@ def _explain(problem: dict[str, Any], source: str, places: dict[tuple[Hashable, 
     if kind == "missing":
         return f"{prefix}{_named(where[:-1])} lacks the key {where[-1]!r}"
     if kind == "literal_error" and where == ("combine",):
-        return f"{prefix}unknown rule {value!r}{nearest(str(value), COMBINE_RULES)}; known: {', '.join(COMBINE_RULES)}"
+        near = nearest(value, COMBINE_RULES) if isinstance(value, str) else ""
+        return f"{prefix}unknown rule {shown(value)}{near}; known: {', '.join(COMBINE_RULES)}"
     if kind == "too_short" and where == ("members",):
         return f"{prefix}there are no members; list at least one, each with a name and a model"
     if kind == "string_pattern_mismatch":
-        return f"{prefix}{_named(where)} is {value!r}: use letters, digits, '.', '_' and '-'"
+        return f"{prefix}{_named(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if kind == "value_error" and isinstance(value, Mapping):
         prefix = f"{source}{_place(_inner(where, value, message), places)}: "
     if kind == "model_type":
-        return f"{prefix}{_named(where)} is {_shown(value)}: a member is a mapping with a name and a model"
+        return f"{prefix}{_named(where)} is {shown(value)}: a member is a mapping with a name and a model"
     if kind == "value_error" or not where:
         return f"{prefix}{message}{_way_out(problem)}"
-    return f"{prefix}{_named(where)} is {_shown(value)}: {message[:1].lower()}{message[1:]}"
+    return f"{prefix}{_named(where)} is {shown(value)}: {message[:1].lower()}{message[1:]}"
 
 
 def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:
@@ -264,9 +286,8 @@ def _unknown_key(
     known = [name for name in model.model_fields if name != "folder"]
     key = str(where[-1])
     inside = f" in {_named(where[:-1])}" if len(where) > 1 else ""
-    return (
-        f"{source}{_place(where, places)}: unknown key {key!r}{inside}{nearest(key, known)}; known: {', '.join(known)}"
-    )
+    near = nearest(key, known)
+    return f"{source}{_place(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}"
 
 
 def _place(where: tuple[Hashable, ...], places: dict[tuple[Hashable, ...], Place]) -> str:
@@ -283,8 +304,3 @@ def _named(where: tuple[Hashable, ...]) -> str:
     for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text or "the spec"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from unisono.errors import SpecError
+from unisono.errors import SpecError, shown
 
 Finish = Literal["end", "stop", "length", "context"]
 """Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
@@ -220,17 +220,17 @@ class Limits:
         """Check the limits. Raises a `SpecError` that names the value."""
         if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
             raise SpecError(
-                f"max_new_tokens is {self.max_new_tokens!r}: it must be a whole number, 1 or more",
+                f"max_new_tokens is {shown(self.max_new_tokens)}: it must be a whole number, 1 or more",
                 hint="it counts the pieces to write at most",
             )
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
-            raise SpecError(f"stop is {self.stop!r}", hint="give a string or a list of strings")
+            raise SpecError(f"stop is {shown(self.stop)}", hint="give a string or a list of strings")
         for text in stop:
             if not text:
                 raise SpecError("a stop string is empty: every text would end before it begins", hint="leave it out")
             if not is_unicode(text):
-                raise SpecError(f"the stop string {text!r} is not Unicode text", hint="repair its encoding")
+                raise SpecError(f"the stop string {shown(text)} is not Unicode text", hint="repair its encoding")
         object.__setattr__(self, "stop", tuple(stop))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unisono.cli.console import counting, loading_report
-from unisono.cli.method import parse_setting
+from unisono.cli.method import method_words, parse_setting
+from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,6 +45,10 @@ def bench(
     from unisono.spec import load_spec
 
     checked = load_spec(spec)
+    if not all(text.strip() for text in compare or ()):
+        raise SpecError(
+            "a --compare is empty", hint="the file's own setting is timed anyway; name what differs from it"
+        )
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in compare or ()]
     with loading_report(quiet=quiet) as report:
         prepared = prepare(checked, batch=batch, report=report)
@@ -50,26 +56,31 @@ def bench(
     with counting(turns, quiet=quiet) as count:
         benchmark = measure(prepared, rounds=rounds, pieces=pieces, batch=batch, compare=settings, count=count)
     if as_json:
-        print(json.dumps(benchmark.to_json(), indent=2))
+        print(json.dumps({**benchmark.to_json(), "method": asdict(checked.method)}, indent=2))
     else:
-        _show(benchmark)
+        _show(benchmark, method_words(checked.method, [member.name for member, _ in checked.voters()]))
 
 
-def _show(benchmark: Benchmark) -> None:
+def _show(benchmark: Benchmark, method: str) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = WIDE
     console.print(_table(benchmark))
+    if method:
+        console.print(f"ensemble: {method}", markup=False)
     for system in benchmark.systems:
         if system.ensembled < 1:
             console.print(
-                f"{system.name} ÷ (its lead + {system.ensembled:.0%} of the others' time): {_words(system.to_parts)}"
+                f"{system.name} ÷ (its lead + {system.ensembled:.0%} of the others' time): "
+                f"{_words(system.to_parts, benchmark)}"
             )
+    spread = "in 1 round"
+    if benchmark.rounds > 1:
+        spread = f"{benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds"
     console.print(
-        f"ensemble ÷ sum of its members: {benchmark.ratio:.3f} "
-        f"({benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds); "
+        f"ensemble ÷ sum of its members: {benchmark.ratio:.3f} ({spread}); "
         f"÷ sum of their bare forward passes: {benchmark.ratio_to_forward:.3f}"
     )
 
@@ -86,7 +97,7 @@ def _table(benchmark: Benchmark) -> Table:
     for title in titles:
         table.add_column(title, justify="right")
     for system in benchmark.systems:
-        cells = [_words(system.step), f"{system.forward.median:.2f}", f"{system.rest.median:.2f}"]
+        cells = [_words(system.step, benchmark), f"{system.forward.median:.2f}", f"{system.rest.median:.2f}"]
         if compared:
             cells += [f"{system.speedup.median:.2f}x", f"{system.ensembled:.0%}"]
             cells += [f"{system.block:.1f}", f"{system.accepted:.0%}"] if system.block else ["", ""]
@@ -95,5 +106,7 @@ def _table(benchmark: Benchmark) -> Table:
     return table
 
 
-def _words(figure: Figure) -> str:
+def _words(figure: Figure, benchmark: Benchmark) -> str:
+    if benchmark.rounds == 1:
+        return f"{figure.median:.2f}"
     return f"{figure.median:.2f} ({figure.low:.2f} to {figure.high:.2f})"

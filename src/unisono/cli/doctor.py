@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unisono.cli.console import loading_report
+from unisono.cli.method import method_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,6 +88,8 @@ def _show(diagnosis: Diagnosis, console: Console) -> None:
         )
     console.print(f"union: {diagnosis.union_size:,} pieces, {diagnosis.left_out:,} left out")
     console.print(f"ordinary text: {diagnosis.ordinary_text_share:.0%} of its pieces are known to all members")
+    if words := method_words(diagnosis.method, [member.name for member in diagnosis.members]):
+        console.print(f"method: {words}", markup=False)
     console.print(f"context: {diagnosis.context:,} tokens")
     host = diagnosis.host_memory_bytes
     of = "" if host is None else f" of {_size(host)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from io import FileIO
 from pathlib import Path
@@ -37,12 +38,13 @@ class TraceFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file; what it holds stays until `begin`. Raises a `SpecError` when it cannot be written."""
-        try:
-            self._file = FileIO(path, "ab")
-        except OSError as error:
-            raise SpecError(f"cannot write the trace to {str(path)!r}: {error.strerror}") from error
-        self._is_file = path.is_file()
+        """Make sure that it can be written: what it holds stays until `begin`, which creates it too.
+
+        Raises:
+            SpecError: it cannot be written.
+        """
+        self._path = path
+        self._file = self._open() if _exists(path) else None
         self._written = 0
         self._failure: SpecError | None = None
 
@@ -53,14 +55,16 @@ class TraceFile:
         self.close()
 
     def begin(self) -> None:
-        """Take away what an earlier text has left."""
-        if self._is_file:
+        """Take away what an earlier text has left. Raises a `SpecError` when the file cannot be created."""
+        if self._file is None:
+            self._file = self._open()
+        if self._path.is_file():
             self._file.truncate(0)
 
     def write(self, steps: Sequence[StepRecord]) -> None:
-        """Add those of a text's steps that are not written yet."""
+        """Add those of a text's steps that are not written yet; nothing before `begin`."""
         try:
-            while self._failure is None and self._written < len(steps):
+            while self._file is not None and self._failure is None and self._written < len(steps):
                 write_line(self._file, steps[self._written].to_json())
                 self._written += 1
         except SpecError as failure:
@@ -68,6 +72,32 @@ class TraceFile:
 
     def close(self) -> None:
         """Close the file. Raises the `SpecError` that ended the trace too early."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._failure is not None:
             raise self._failure
+
+    def _open(self) -> FileIO:
+        try:
+            return FileIO(self._path, "ab")
+        except OSError as error:
+            raise _unwritable(self._path, error.strerror) from error
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is there already. Raises a `SpecError` where none could be created."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise _unwritable(path, "there is no such folder") from None
+        if not os.access(path.parent, os.W_OK):
+            raise _unwritable(path, "its folder cannot be written to") from None
+        return False
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, getattr(error, "strerror", None) or str(error)) from error
+    return True
+
+
+def _unwritable(path: Path, why: str | None) -> SpecError:
+    return SpecError(f"cannot write the trace to {str(path)!r}: {why}", hint="choose another file")

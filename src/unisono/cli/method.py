@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
-from unisono.errors import SpecError, nearest
+from unisono.errors import SpecError, nearest, shown
+from unisono.reading import read_number
+
+if TYPE_CHECKING:
+    from unisono.engine.method import Method
+
+
+def _whole_number(text: str) -> int:
+    number = read_number(text)
+    if not isinstance(number, int):
+        raise typer.BadParameter(f"{shown(text)} is not a whole number")
+    return number
+
 
 LeadFlag = Annotated[
     str | None,
-    typer.Option("--lead", metavar="NAME", help="The member that the gate looks at.", show_default=False),
+    typer.Option(
+        "--lead",
+        metavar="NAME",
+        help="The member that the gate looks at. Default: the file's, or else the first that votes.",
+        show_default=False,
+    ),
 ]
 GateFlag = Annotated[
     str | None,
     typer.Option(
         "--gate",
         metavar="KIND[:NUMBER]",
-        help="When the others are asked: always, confidence:MASS, margin:MASS, entropy:NATS, every:N or first:N.",
+        help="When the others are asked: always, confidence:MASS, margin:MASS, entropy:NATS, every:N or first:N. "
+        "Default: the file's, or else always.",
         show_default=False,
     ),
 ]
@@ -26,7 +44,8 @@ BoundaryFlag = Annotated[
     bool | None,
     typer.Option(
         "--boundary/--no-boundary",
-        help="Do not ask right after a piece that ends inside another member's token.",
+        help="Do not ask right after a piece that ends inside another member's token. "
+        "Default: the gate's, or else --no-boundary.",
         show_default=False,
     ),
 ]
@@ -35,12 +54,20 @@ SpeculateFlag = Annotated[
     typer.Option(
         "--speculate",
         metavar="DRAFTER[:N]",
-        help="Who drafts what the others then read in one block: a member, ngram, auto or off.",
+        help="Who drafts what the others then read in one block: a member, ngram, auto, or off for nobody. "
+        "Default: the file's, or else off.",
         show_default=False,
     ),
 ]
 MaxPiecesFlag = Annotated[
-    int | None, typer.Option("--max-pieces", metavar="N", help="Pieces in a draft at most.", show_default=False)
+    int | None,
+    typer.Option(
+        "--max-pieces",
+        metavar="N",
+        parser=_whole_number,
+        help="Pieces in a draft at most, 1 to 64. Default: the drafter's, or else 6.",
+        show_default=False,
+    ),
 ]
 
 
@@ -67,15 +94,28 @@ def parse_setting(text: str) -> MethodKeys:
         key, equals, value = word.partition("=")
         if not equals or not value:
             raise SpecError(
-                f"the setting {word!r} is not KEY=VALUE",
+                f"the setting {shown(word)} is not KEY=VALUE",
                 hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(_READERS)}",
             )
         if key not in _READERS:
-            raise SpecError(f"unknown setting {key!r}{nearest(key, _READERS)}; known: {', '.join(_READERS)}")
+            raise SpecError(f"unknown setting {shown(key)}{nearest(key, _READERS)}; known: {', '.join(_READERS)}")
         if key in keys:
-            raise SpecError(f"the setting {key!r} is given twice in {text!r}", hint="give it once")
+            raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
         keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's
     return keys
+
+
+def method_words(method: Method, members: Sequence[str]) -> str:
+    """How an ensemble writes, in words; empty for the default."""
+    words = []
+    lead = method.lead or members[0]
+    if lead != members[0] or not method.gate.always_open:
+        words.append(f"{lead} leads")
+    if not method.gate.always_open:
+        words.append(f"gate {method.gate}")
+    if method.speculate is not None:
+        words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
+    return ", ".join(words)
 
 
 def _word(key: str, value: str) -> str:
@@ -84,14 +124,17 @@ def _word(key: str, value: str) -> str:
 
 def _switch(key: str, value: str) -> bool:
     if value not in ("true", "false"):
-        raise SpecError(f"the setting {key} is {value!r}", hint=f"write {key}=true or {key}=false")
+        raise SpecError(f"the setting {key} is {shown(value)}", hint=f"write {key}=true or {key}=false")
     return value == "true"
 
 
 def _count(key: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise SpecError(f"the setting {key} is {value!r}: it must be a whole number", hint=f"write it as in {key}=4")
-    return int(value)
+    number = read_number(value)
+    if not isinstance(number, int):
+        raise SpecError(
+            f"the setting {key} is {shown(value)}: it must be a whole number", hint=f"write it as in {key}=4"
+        )
+    return number
 
 
 _READERS: dict[str, Callable[[str, str], Any]] = {

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Self
 
-from unisono.errors import SpecError, nearest
+from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.combine import COMBINE_RULES
-from unisono.fusion.gate import Gate, known_keys
+from unisono.fusion.gate import Gate
+from unisono.reading import known_keys, plain_number, read_number
 
 NGRAM = "ngram"
 """The drafter that looks up what followed the same pieces earlier in the text; it costs nothing."""
 AUTO = "auto"
-"""The drafter that is whichever has been fastest for this ensemble so far."""
+"""The drafter that is whichever promises most by what was measured so far."""
 OFF = "off"
+"""Nobody drafts."""
+MOST_PIECES = 64
 ALWAYS = Gate()
+_FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +30,25 @@ class Speculation:
     drafter: str
     """A member, ``ngram`` or ``auto``."""
     max_pieces: int = 6
-    """Drafted pieces in a block at most; how many it is in truth follows what has been accepted."""
+    """Drafted pieces in a block at most; how many it is follows what has been accepted and what passes cost."""
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value."""
-        if not isinstance(self.drafter, str) or not self.drafter:
-            raise SpecError(f"the drafter is {self.drafter!r}", hint=f"name a member, {NGRAM} or {AUTO}")
-        sound = isinstance(self.max_pieces, int) and not isinstance(self.max_pieces, bool)
-        if not sound or not 1 <= self.max_pieces <= 64:
+        if _is_off(self.drafter):
             raise SpecError(
-                f"max_pieces is {self.max_pieces!r}: it must be a whole number from 1 to 64",
-                hint="it counts the pieces of a draft at most",
+                "the drafter is off",
+                hint=f"write speculate: {OFF} for nobody, or name a member, {NGRAM} or {AUTO}",
             )
+        if not isinstance(self.drafter, str) or not self.drafter:
+            raise SpecError(f"the drafter is {shown(self.drafter)}", hint=f"name a member, {NGRAM} or {AUTO}")
+        sound = isinstance(self.max_pieces, Integral) and not isinstance(self.max_pieces, bool)
+        if not sound or not 1 <= self.max_pieces <= MOST_PIECES:
+            plain = plain_number(self.max_pieces)
+            raise SpecError(
+                f"max_pieces is {shown(self.max_pieces)}: it must be a whole number from 1 to {MOST_PIECES}",
+                hint="it counts the pieces of a draft at most" + ("" if plain is None else f"; write {plain}"),
+            )
+        object.__setattr__(self, "max_pieces", int(self.max_pieces))
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
@@ -44,26 +56,24 @@ class Speculation:
 
         Args:
             value: a `Speculation`; a drafter's name, with ``:N`` for its ``max_pieces``; a mapping of
-                the two; ``"off"`` or ``None`` for no speculation.
+                the two; ``"off"``, ``False`` or ``None`` for no speculation.
 
         Raises:
             SpecError: it is none of these.
         """
-        if value is None or isinstance(value, cls):
+        if value is None or _is_off(value):
+            return None
+        if isinstance(value, cls):
             return value
         if isinstance(value, str):
             drafter, colon, number = value.partition(":")
-            if value == OFF:
-                return None
-            if not colon:
-                return cls(drafter)
-            return cls(drafter, int(number) if number.isascii() and number.isdigit() else number)  # type: ignore[arg-type]
+            return cls(drafter, read_number(number)) if colon else cls(drafter)  # type: ignore[arg-type]
         if isinstance(value, Mapping):
-            given = known_keys("speculate", value, [key.name for key in fields(cls)])
+            given = known_keys("speculate", value, [key.name for key in fields(cls)], hint=_FORMS)
             if "drafter" not in given:
                 raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
             return cls(**given)
-        raise SpecError(f"speculate is {value!r}", hint="write it as smol, smol:6 or {drafter: smol, max_pieces: 6}")
+        raise SpecError(f"speculate is {shown(value)}", hint=f"{_FORMS}; {OFF} for nobody")
 
     def __str__(self) -> str:
         """As it is written on the command line."""
@@ -72,7 +82,10 @@ class Speculation:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How an ensemble writes. The default is the paper's: ask everybody at every step, take the mean."""
+    """How an ensemble writes. The default is the paper's: ask everybody at every step, take the mean.
+
+    ``gate`` and ``speculate`` may be given as `Gate.parse` and `Speculation.parse` read them.
+    """
 
     lead: str | None = None
     """The member whose distribution the gate looks at; ``None`` for the first that votes."""
@@ -82,6 +95,15 @@ class Method:
     """When the others are asked."""
     speculate: Speculation | None = None
     """Who drafts; ``None`` for nobody."""
+
+    def __post_init__(self) -> None:
+        """Read and check what needs no members to be known. Raises a `SpecError` that names the value."""
+        if self.lead is not None and not isinstance(self.lead, str):
+            raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
+        if not isinstance(self.combine, str):
+            raise SpecError(f"the rule is {shown(self.combine)}", hint=f"known: {', '.join(COMBINE_RULES)}")
+        object.__setattr__(self, "gate", Gate.parse(self.gate))
+        object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
 
     def but(
         self,
@@ -103,7 +125,9 @@ class Method:
         speculation = self.speculate if speculate is None else Speculation.parse(speculate)
         if max_pieces is not None:
             if speculation is None:
-                raise SpecError("max_pieces is given, but nobody drafts", hint="name a drafter: speculate")
+                raise SpecError(
+                    "max_pieces is given, but nobody drafts", hint=f"name a drafter: a member, {NGRAM} or {AUTO}"
+                )
             speculation = replace(speculation, max_pieces=max_pieces)
         return replace(self, lead=self.lead if lead is None else lead, gate=new_gate, speculate=speculation)
 
@@ -116,12 +140,12 @@ class Method:
         known = ", ".join(members)
         if self.lead is not None and self.lead not in members:
             raise SpecError(
-                f"the lead {self.lead!r} is no member that votes{nearest(str(self.lead), members)}",
+                f"the lead {shown(self.lead)} is no member that votes{nearest(self.lead, members)}",
                 hint=f"members that vote: {known}",
             )
         if self.combine not in COMBINE_RULES:
             raise SpecError(
-                f"unknown rule {self.combine!r}{nearest(self.combine, COMBINE_RULES)}; "
+                f"unknown rule {shown(self.combine)}{nearest(self.combine, COMBINE_RULES)}; "
                 f"known: {', '.join(COMBINE_RULES)}"
             )
         if self.gate != ALWAYS and len(members) == 1:
@@ -134,19 +158,33 @@ class Method:
 
     def _check_drafter(self, drafter: str, members: Sequence[str], known: str) -> None:
         if drafter in (NGRAM, AUTO):
-            if drafter in members:
-                raise SpecError(
-                    f"the drafter {drafter!r} could be the member of that name, or {drafter!r} itself",
-                    hint="give that member another name",
-                )
+            _refuse_namesake(drafter, members)
             return
         if drafter not in members:
             raise SpecError(
-                f"the drafter {drafter!r} is no member that votes{nearest(drafter, (*members, NGRAM, AUTO))}",
-                hint=f"name one of {known}, or {NGRAM}, or {AUTO}",
+                f"the drafter {shown(drafter)} is no member that votes{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
+                hint=f"name one of {known}, or {NGRAM}, {AUTO}, or {OFF} for nobody",
             )
         if len(members) == 1:
             raise SpecError(
                 f"{drafter!r} votes alone: drafts of its own would be verified by nobody",
-                hint=f"leave speculate out, let {NGRAM} draft, or add a member",
+                hint=f"let {NGRAM} draft, or nobody, or add a member",
             )
+
+
+def check_off(speculate: object, members: Sequence[str]) -> None:
+    """Refuse ``off`` where a member bears that name. Raises a `SpecError`."""
+    if _is_off(speculate):
+        _refuse_namesake(OFF, members)
+
+
+def _is_off(value: object) -> bool:
+    return value is False or (isinstance(value, str) and value == OFF)  # YAML reads off and no as False
+
+
+def _refuse_namesake(drafter: str, members: Sequence[str]) -> None:
+    if drafter in members:
+        raise SpecError(
+            f"the drafter {drafter!r} could be the member of that name, or {drafter!r} itself",
+            hint="give that member another name",
+        )

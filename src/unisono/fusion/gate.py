@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Self
 
 from array_api_compat import array_namespace
 
-from unisono.errors import SpecError, nearest
+from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
+from unisono.reading import known_keys, plain_number, read_number
 
 Score = Callable[[Array, Sequence[int]], list[float]]
 """``(p_BU of the lead, the position of each row's next piece) -> score_B``."""
@@ -94,6 +96,9 @@ GATE_KINDS: dict[str, GateKind] = {
 }
 """By the name that a spec's ``gate`` uses."""
 _BOUNDARY = " boundary"
+_OFF = ("off", "no", "none", "never", "false")
+_FORMS = "write it as always, confidence:0.5 or {kind: confidence, threshold: 0.5}"
+_ENDS = "write always, which asks the others at every step, or first:0, which never asks them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +116,14 @@ class Gate:
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value and the choices."""
+        if self.kind is False:  # type: ignore[comparison-overlap]  # what YAML makes of off and no
+            raise SpecError("the gate is off", hint=_ENDS)
         if not isinstance(self.kind, str) or self.kind not in GATE_KINDS:
+            is_off = isinstance(self.kind, str) and self.kind.lower() in _OFF
+            near = "" if is_off or not isinstance(self.kind, str) else nearest(self.kind, GATE_KINDS)
             raise SpecError(
-                f"unknown gate {self.kind!r}{nearest(str(self.kind), GATE_KINDS)}; known: {', '.join(GATE_KINDS)}",
-                hint="write it as always, confidence:0.5 or {kind: confidence, threshold: 0.5}",
+                f"unknown gate {shown(self.kind)}{near}; known: {', '.join(GATE_KINDS)}",
+                hint=_ENDS if is_off else _FORMS,
             )
         kind = GATE_KINDS[self.kind]
         for key in ("threshold", "n"):
@@ -123,29 +132,33 @@ class Gate:
                 having = ", ".join(name for name, other in GATE_KINDS.items() if other.parameter == key)
                 own = f"write {self.kind!r} with {kind.parameter}" if kind.parameter else f"leave {key} out"
                 raise SpecError(
-                    f"the gate {self.kind!r} has no {key}, but {key} is {value!r}",
+                    f"the gate {self.kind!r} has no {key}, but {key} is {shown(value)}",
                     hint=f"{own}, or choose a gate that has {key}: {having}",
                 )
             if key == kind.parameter:
-                self._check_parameter(key, value, kind)
+                object.__setattr__(self, key, self._checked(key, value, kind))
         if not isinstance(self.boundary, bool):
-            raise SpecError(f"boundary is {self.boundary!r}", hint="it is true or false")
+            raise SpecError(f"boundary is {shown(self.boundary)}", hint="it is true or false")
 
-    def _check_parameter(self, key: str, value: object, kind: GateKind) -> None:
+    def _checked(self, key: str, value: object, kind: GateKind) -> int | float:
         if value is None:
             raise SpecError(
                 f"the gate {self.kind!r} needs {key}", hint=f"write {self.kind}:NUMBER, or give the key {key}"
             )
-        wanted: tuple[type, ...] = (int,) if key == "n" else (int, float)
-        sound = isinstance(value, wanted) and not isinstance(value, bool)
-        if not sound or not kind.low <= value <= kind.high:  # type: ignore[operator]
-            limits = f"a number from {kind.low} to {kind.high}"
-            if key == "n":
-                limits = f"a whole number of {kind.low} or more, {kind.high:,} at most"
-            raise SpecError(
-                f"the {key} of the gate {self.kind!r} is {value!r}: it must be {limits}",
-                hint=f"the others are asked {kind.meaning}",
-            )
+        if not isinstance(value, bool):
+            if key == "n" and isinstance(value, Integral) and kind.low <= value <= kind.high:  # type: ignore[operator]
+                return int(value)
+            if key == "threshold" and isinstance(value, Real) and kind.low <= value <= kind.high:  # type: ignore[operator]
+                return float(value)
+        limits = f"a number from {kind.low} to {kind.high}"
+        if key == "n":
+            limits = f"a whole number of {kind.low} or more, {kind.high:,} at most"
+        plain = plain_number(value)
+        way_out = "" if plain is None else f"write {self.kind}:{plain} or {key}: {plain}; "
+        raise SpecError(
+            f"the {key} of the gate {self.kind!r} is {shown(value)}: it must be {limits}",
+            hint=f"{way_out}the others are asked {kind.meaning}",
+        )
 
     @property
     def parameter(self) -> float | None:
@@ -171,22 +184,26 @@ class Gate:
 
         Args:
             value: a `Gate`; ``"always"``; ``"confidence:0.5"``, with ``" boundary"`` after it or not; a
-                mapping of the fields of a gate.
+                mapping of the fields of a gate; ``None`` for the default.
 
         Raises:
             SpecError: it is none of these.
         """
         if isinstance(value, cls):
             return value
+        if value is None or value is False:
+            return cls() if value is None else cls(False)  # type: ignore[arg-type]  # which is refused
         if isinstance(value, str):
             words = value.removesuffix(_BOUNDARY)
             kind, colon, number = words.partition(":")
             key = GATE_KINDS[kind].parameter if kind in GATE_KINDS else ""
-            given = {key: _number(number)} if colon and key else {}
+            given = {key: read_number(number)} if colon and key else {}
             return cls(kind if given else words, boundary=words != value, **given)  # type: ignore[arg-type]
         if isinstance(value, Mapping):
-            return cls(**known_keys("gate", value, [field.name for field in fields(cls)]))
-        raise SpecError(f"gate is {value!r}", hint="write it as always, confidence:0.5 or {kind: confidence, …}")
+            slip = next(((kind, value[kind]) for kind in GATE_KINDS if kind in value), None)
+            hint = None if slip is None else _meant(*slip)
+            return cls(**known_keys("gate", value, [field.name for field in fields(cls)], hint=hint))
+        raise SpecError(f"gate is {shown(value)}", hint=_FORMS)
 
     def __str__(self) -> str:
         """In one line, as `parse` reads it."""
@@ -194,20 +211,7 @@ class Gate:
         return f"{self.kind}{number}{_BOUNDARY if self.boundary else ''}"
 
 
-def known_keys(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Return the mapping when all its keys are known. Raises a `SpecError` that suggests the nearest."""
-    for key in given:
-        if key not in known:
-            raise SpecError(
-                f"unknown key {str(key)!r} in {what}{nearest(str(key), known)}; known: {', '.join(known)}",
-            )
-    return dict(given)
-
-
-def _number(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _meant(kind: str, number: object) -> str:
+    """What is meant by ``gate: {confidence: 0.5}``."""
+    key, given = GATE_KINDS[kind].parameter, "NUMBER" if number is None else shown(number)
+    return f"write {kind}:{given} or {{kind: {kind}, {key}: {given}}}" if key else f"write {kind}"
