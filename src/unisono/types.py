@@ -186,6 +186,8 @@ class Generation:
     finish_reason: Finish
     usage: Usage
     seconds: Seconds
+    seed: int | None = None
+    """The seed that draws this text again; ``None`` where nothing was drawn."""
     steps: tuple[StepRecord, ...] | None = None
     """The trace, when one was asked for."""
 
@@ -201,6 +203,8 @@ class Generation:
                 "members": {name: round(value, 6) for name, value in self.seconds.members.items()},
             },
         }
+        if self.seed is not None:
+            out["seed"] = self.seed
         if self.steps is not None:
             out["steps"] = [step.to_json() for step in self.steps]
         return out

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+from unisono.engine.choosing import Chooser
 from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Cursor, Member
 from unisono.engine.method import AUTO, NGRAM, Method
@@ -18,10 +19,9 @@ from unisono.engine.plan import make_plan
 from unisono.engine.speculate import Drafting
 from unisono.engine.text import Text
 from unisono.engine.trace import step_record
-from unisono.engine.window import Window, rows_at
-from unisono.errors import ModelError, PromptError
-from unisono.fusion.fold import Array, bring
-from unisono.fusion.sample import greedy
+from unisono.engine.window import Window
+from unisono.errors import PromptError
+from unisono.fusion.combine import Combine
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionVocabulary
 
@@ -50,7 +50,7 @@ class Engine:
         Raises:
             SpecError: the method does not fit the members.
         """
-        method.check([member.name for member in members])
+        method.check({member.name: member.weight for member in members})
         self.members = members
         self.union = union
         self.method = method
@@ -58,8 +58,9 @@ class Engine:
         self._stepping = False
         self._given_up: list[Text] = []
         self._pace = pace or Pace()
-        self._hearing = Hearing(members, union, self._pace)
-        self._drafting = Drafting(members, union, self._hearing, self._pace)
+        self._chooser = Chooser(union)
+        self._hearing = Hearing(members, self._chooser, self._pace)
+        self._drafting = Drafting(members, union, self._hearing, self._chooser, self._pace)
 
     def __enter__(self) -> Self:
         return self
@@ -95,14 +96,15 @@ class Engine:
             SpecError: the method does not fit the members.
             RuntimeError: all slots are taken.
         """
-        plan = make_plan(self.method if method is None else method, self.members)
+        plan = make_plan(self.method if method is None else method, self.members, self.union)
         prompts = {member.name: member.begin(prompt) for member in self.members}
         for member in self.members:
             check_length(member.name, len(prompts[member.name]), member.backend.facts.context)
         if len(self.active) >= self.slots:
             raise RuntimeError(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
         cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
-        text = Text(cursors, limits or Limits(), plan, is_answer=prompt.messages is not None, trace=trace)
+        seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
+        text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
         if plan.drafter in (NGRAM, AUTO):
             column_V = plan.lead.map.column_V
             text.history = NgramIndex(self.union.end, (int(column_V[token]) for token in prompts[plan.lead.name]))
@@ -111,6 +113,7 @@ class Engine:
 
     def prefill(self, text: Text) -> None:
         """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
+        self._weigh_prompt(text)
         for member in self.members:
             member.prefill(text.cursors[member.name])
 
@@ -121,9 +124,11 @@ class Engine:
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
-        windows = [Window(text, self.members) for text in self.active]
+        windows = [Window(text, self.members, self.union) for text in self.active]
         self._stepping = True
         try:
+            for text in self.active:
+                self._weigh_prompt(text)
             self._drafting.extend(windows)
             self._ask(windows)
             self._settle(windows)
@@ -176,6 +181,13 @@ class Engine:
         for member in self.members:
             member.backend.unload()
 
+    def _weigh_prompt(self, text: Text) -> None:
+        """Let all members score a text's prompt before they read it, where weights follow from that."""
+        if text.plan.combine.reads_losses and not text.losses:
+            text.losses = {
+                member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self.members
+            }
+
     def _ask(self, windows: Sequence[Window]) -> None:
         """Ask the leads, read the gates, and ask the others where these are open."""
         led = [window for window in windows if window.awaits_lead]
@@ -187,42 +199,36 @@ class Engine:
         while led := [window for window in led if window.reaches(position)]:
             self._hearing.read_gates(led, position)
             position += 1
-        spans = [(window, *span) for window in windows if (span := window.asked_span()) is not None]
         self._hearing.hear(
-            Question(member, [span for span in spans if not span[0].knows(member, span[2])]) for member in self.members
+            Question(member, [(window, *span) for window in windows if (span := window.span(member)) is not None])
+            for member in self.members
         )
 
     def _settle(self, windows: Sequence[Window]) -> None:
         """Choose position by position, as long as the drafts hold, and let every member go on from there."""
         position, alive = 0, list(windows)
         while alive:
-            groups: defaultdict[tuple[bool, object], list[Window]] = defaultdict(list)
+            groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[Window]] = defaultdict(list)
             for window in alive:
-                all_vote = window.asked(position)
-                groups[all_vote, window.plan.rule if all_vote else window.plan.lead].append(window)
-            for (asked, _), group in groups.items():
-                self._choose(group, position, asked=asked)
+                rule = window.plan.combine if window.combines(position) else None
+                groups[window.voters(position), rule].append(window)
+            for (voters, rule), group in groups.items():
+                self._choose(group, position, voters, combines=rule is not None)
             alive = [window for window in alive if window.alive]
             position += 1
         for window in windows:
             self._commit(window)
 
-    def _choose(self, windows: Sequence[Window], position: int, *, asked: bool) -> None:
+    def _choose(self, windows: Sequence[Window], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
         """Choose the piece at a position of windows that have the same voters and rule."""
-        plan = windows[0].plan
-        voters = self.members if asked else [plan.lead]
-        own = rows_at(windows, plan.lead, position)
-        p_BU_K = [own if voter is plan.lead else bring(rows_at(windows, voter, position), own) for voter in voters]
-        q_BU = plan.rule(p_BU_K, [voter.weight for voter in voters]) if asked else own
-        columns = greedy(q_BU)
-        _check_numbers(q_BU, columns, p_BU_K, voters)
-        for row, (window, column) in enumerate(zip(windows, columns, strict=True)):
-            p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, p_BU_K, strict=True)}
+        choice = self._chooser.choose(windows, position, voters, combines=combines)
+        self._drafting.learn(windows, position, choice.columns)
+        for row, (window, column) in enumerate(zip(windows, choice.columns, strict=True)):
             if window.text.steps is not None:
-                p = float(q_BU[row, column])
+                p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, choice.p_BU_K, strict=True)}
+                p = float(choice.q_BU[row, column])
                 window.record(step_record(window, position, column, p, p_U_by_member, self.union))
-            self._drafting.learn(window, position, column, p_U_by_member, asked=asked)
-            window.settle(position, column, self.union.piece(column), asked=asked)
+            window.settle(position, column)
 
     def _commit(self, window: Window) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
@@ -254,21 +260,6 @@ class Engine:
             self.drop(text)
         self._given_up.clear()
         return ended
-
-
-def _check_numbers(q_BU: Array, columns: list[int], p_BU_K: Sequence[Array], voters: Sequence[Member]) -> None:
-    """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
-    for row, column in enumerate(columns):
-        if not math.isfinite(float(q_BU[row, column])):
-            broken = [
-                voter.name
-                for voter, p_BU in zip(voters, p_BU_K, strict=True)
-                if not math.isfinite(float(p_BU[row, column]))
-            ]
-            raise ModelError(
-                f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
-                hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
-            )
 
 
 def check_length(member: str, length: int, context: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,9 @@ from unisono.types import Prompt
 from unisono.vocab.prompt import PromptReader
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
+
+SCORED_AT_ONCE = 32
+"""Tokens of a prompt whose distributions are asked for in one pass: they are megabytes each."""
 
 
 @dataclass(slots=True)
@@ -123,6 +126,40 @@ class Member:
         if waiting:
             self.backend.advance([Feed(cursor.slot, waiting, 0)])
             cursor.read += len(waiting)
+
+    def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
+        """How unlikely this member finds a prompt's text: its mean negative log-likelihood, in nats a byte.
+
+        The text is read plain, a conversation's contents one after the other, so that what templates add
+        has no say; the bytes of its first token are not counted, as nothing tells how likely it is. 0 for
+        a text of one token.
+
+        Args:
+            prompt: to be scored.
+            slot: an empty slot to read in, left empty; by default one is opened for it.
+        """
+        text = prompt.text if prompt.text is not None else "\n\n".join(m["content"] for m in prompt.messages or ())
+        ids = self.reader.read_text(text)[: self.backend.facts.context]
+        own = self.backend.open() if slot is None else slot
+        try:
+            nats = sum(self._losses(own, ids))
+        finally:
+            if slot is None:
+                self.backend.close(own)
+            else:
+                self.backend.rewind(own, 0)
+        return nats / max(1, len(self.speller.vocabulary.join(ids[1:])))
+
+    def _losses(self, slot: Slot, ids: Sequence[int]) -> Iterator[float]:
+        """The negative log-likelihoods of all ids but the first, after those before, in nats."""
+        for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
+            block = ids[start : start + SCORED_AT_ONCE]
+            wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
+            logits_NV = self.backend.advance([Feed(slot, block, len(block))])
+            xp = array_namespace(logits_NV)
+            for logits_V, token in zip(logits_NV, wanted, strict=False):
+                highest = xp.max(logits_V)
+                yield float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
 
     def cut(self, cursor: Cursor, position: int) -> None:
         """Forget the drafted pieces behind a position."""

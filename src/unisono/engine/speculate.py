@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from array_api_compat import array_namespace
-
+from unisono.engine.choosing import Chooser
 from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Member
 from unisono.engine.method import AUTO, NGRAM
 from unisono.engine.ngram import LONGEST
 from unisono.engine.pace import Outlook, Pace, Work
-from unisono.engine.window import Window, rows_at
-from unisono.fusion.fold import Array
+from unisono.engine.window import Window
 from unisono.vocab.union import UnionVocabulary
 
 SHARE_MEMORY = 60.0
@@ -33,10 +31,13 @@ SAMPLING = 4
 class Drafting:
     """Extends windows by drafted pieces, and learns from what became of them."""
 
-    def __init__(self, members: Sequence[Member], union: UnionVocabulary, hearing: Hearing, pace: Pace) -> None:
+    def __init__(
+        self, members: Sequence[Member], union: UnionVocabulary, hearing: Hearing, chooser: Chooser, pace: Pace
+    ) -> None:
         """Bind it to an engine's members."""
         self._members = {member.name: member for member in members}
-        self._union = union
+        self._end = union.end
+        self._chooser = chooser
         self._hearing = hearing
         self._pace = pace
         self._asked_share = 1.0
@@ -58,23 +59,27 @@ class Drafting:
         for name, group in drafting.items():
             self._draft_by(self._members[name], group, len(windows))
 
-    def learn(
-        self, window: Window, position: int, choice: int, p_U_by_member: Mapping[str, Array], *, asked: bool
-    ) -> None:
+    def learn(self, windows: Sequence[Window], position: int, choices: Sequence[int]) -> None:
         """Hold what was guessed for a position, or would have been by its voters, against what was chosen."""
-        if window.plan.drafter is None:
-            return
-        self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
-        if position == 0 and window.found:
-            self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
-        if position < len(window.guesses) and (asked or not window.reads_gate):
-            column, mass = window.guesses[position]
-            self._pace.learn_guess(str(window.drafter), mass, column == choice)
-        if asked and window.text.pieces % SAMPLING == 0:
-            for name, p_U in p_U_by_member.items():
-                if name != window.drafter and window.plan.drafter in (name, AUTO):
-                    column, mass = _favourites(p_U[None])[0]
-                    self._pace.learn_guess(name, mass, column == choice)
+        for window, choice in zip(windows, choices, strict=True):
+            if window.plan.drafter is None:
+                continue
+            asked = window.opens(position)
+            self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
+            if position == 0 and window.found:
+                self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
+            if position < len(window.guesses) and not window.settles(position):
+                column, mass = window.guesses[position]
+                self._pace.learn_guess(str(window.drafter), mass, column == choice)
+            if window.combines(position) and window.text.pieces % SAMPLING == 0:
+                self._learn_from_voters(window, position, choice)
+
+    def _learn_from_voters(self, window: Window, position: int, choice: int) -> None:
+        """Learn what members would have guessed that did not draft."""
+        for member in window.voters(position):
+            if member.name != window.drafter and window.plan.drafter in (member.name, AUTO):
+                [(column, mass)] = self._chooser.guess([window], position, member)
+                self._pace.learn_guess(member.name, mass, column == choice)
 
     def learn_step(self, windows: Sequence[Window], seconds: float) -> None:
         """Note what a step gave and took; one that read prompts tells nothing."""
@@ -87,13 +92,13 @@ class Drafting:
         chance = self._pace.chance(NGRAM, _sureness(window.matched))
         members = list(self._members.values())
         for column in window.found:
-            if not window.fits(column, self._union):
+            if not window.fits(column):
                 return
             outlook = Outlook(window.sure, chance, waits=True)
             if not self._pace.go_on([outlook], lambda count: self._longer_blocks(members, [window], count), texts):
                 return
             window.sure *= chance
-            window.draft(column, self._union)
+            window.draft(column)
 
     def _draft_by(self, drafter: Member, windows: list[Window], texts: int) -> None:
         """Let a member draft for some windows, a piece for each in one pass, as long as that pays."""
@@ -102,7 +107,7 @@ class Drafting:
         while group:
             self._hearing.hear([Question(drafter, [(window, position, position) for window in group], keep=True)])
             self._hearing.read_gates([window for window in group if window.reads_gate], position)
-            for window, guess in zip(group, _favourites(rows_at(group, drafter, position)), strict=True):
+            for window, guess in zip(group, self._chooser.guess(group, position, drafter), strict=True):
                 window.guesses.append(guess)
             able = [window for window in group if self._able(window)]
             outlooks = [Outlook(window.sure, self._chance(window), window.waits) for window in able]
@@ -115,17 +120,17 @@ class Drafting:
             group = [able[index] for index in self._pace.go_on(outlooks, cost, texts)]
             for window in group:
                 window.sure *= self._chance(window)
-                window.draft(window.guesses[position][0], self._union)
+                window.draft(window.guesses[position][0])
             position += 1
 
     def _able(self, window: Window) -> bool:
         """Whether the drafter's choice at the last position can be drafted at all."""
         column = window.guesses[-1][0]
-        return window.last < window.plan.max_pieces and column != self._union.end and window.fits(column, self._union)
+        return window.last < window.plan.max_pieces and column != self._end and window.fits(column)
 
     def _chance(self, window: Window) -> float:
         """The chance that the drafter's choice at the last position holds."""
-        if window.reads_gate and not window.gates[-1].asked:
+        if window.settles(window.last):
             return 1.0
         return self._pace.chance(str(window.drafter), window.guesses[-1][1])
 
@@ -197,9 +202,3 @@ class Drafting:
 def _sureness(matched: int) -> float:
     """How sure look-up is, from how many pieces were the same."""
     return matched / (LONGEST + 1)
-
-
-def _favourites(p_BU: Array) -> list[tuple[int, float]]:
-    """The likeliest column of each row and its mass."""
-    xp = array_namespace(p_BU)
-    return [(int(column), float(p_U[int(column)])) for column, p_U in zip(xp.argmax(p_BU, axis=1), p_BU, strict=True)]

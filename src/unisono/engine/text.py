@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 from unisono.engine.assembler import TextAssembler, decode_text
 from unisono.engine.member import Cursor
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan
-from unisono.types import Finish, Generation, Limits, Seconds, StepRecord, Usage
+from unisono.types import Finish, Generation, Limits, Prompt, Seconds, StepRecord, Usage
 
 
 class Text:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
     def __init__(
-        self, cursors: Mapping[str, Cursor], limits: Limits, plan: Plan, *, is_answer: bool, trace: bool = False
+        self,
+        prompt: Prompt,
+        cursors: Mapping[str, Cursor],
+        limits: Limits,
+        plan: Plan,
+        *,
+        trace: bool = False,
+        seed: int = 0,
     ) -> None:
         """Begin a text.
 
         Args:
+            prompt: what is continued or answered.
             cursors: by member; each holds the ids of the prompt.
             limits: when to stop.
             plan: how it is written.
-            is_answer: whether this answers a conversation, rather than continuing raw text.
             trace: whether to keep a record of every step.
+            seed: what its random numbers come from, 0 to 2^64 - 1.
         """
+        self.prompt = prompt
         self.cursors = cursors
         self.limits = limits
         self.plan = plan
-        self.is_answer = is_answer
+        self.seed = seed
         self.finish: Finish | None = None
         """Why it ended; ``None`` while it is being written."""
         self.pieces = 0
@@ -39,6 +49,10 @@ class Text:
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
+        self.counts: Counter[int] = Counter()
+        """How many times each column was written."""
+        self.losses: dict[str, float] = {}
+        """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None
         """What look-up drafts from; ``None`` where nobody does."""
         self.steps: list[StepRecord] | None = [] if trace else None
@@ -52,7 +66,7 @@ class Text:
     @property
     def at_first_piece(self) -> bool:
         """Whether the next piece is the first of an answer."""
-        return self.is_answer and self.pieces == 0
+        return self.prompt.messages is not None and self.pieces == 0
 
     @property
     def room(self) -> int:
@@ -63,9 +77,12 @@ class Text:
         """The last bytes written, at most ``size``."""
         return self._text.tail(size)
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes, column: int) -> None:
         """Add a chosen piece; ends the text when it completes a stop string or fills the limit."""
         self.pieces += 1
+        self.counts[column] += 1
+        if self.history is not None:
+            self.history.append(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
         self._text.add(piece)
@@ -105,5 +122,6 @@ class Text:
                 first_piece=(self._first_piece or self._ended) - self._began,
                 members=dict(self.member_seconds),
             ),
+            seed=None if self.plan.draw.is_greedy else self.seed,
             steps=None if self.steps is None else tuple(self.steps),
         )

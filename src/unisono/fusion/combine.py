@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from unisono.errors import SpecError, nearest
+from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
-from unisono.fusion.gate import known_keys
 from unisono.fusion.rules import COMBINE_RULES
 from unisono.fusion.rules import truncate as cut_to_top
 from unisono.fusion.sharpen import SMOOTH
 from unisono.fusion.weights import WEIGHT_SCHEMES, Weight, perplexity
+from unisono.reading import known_keys, read_number
+
+_FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate: 10}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Combine:
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value and the choices."""
-        _check_name("rule", self.rule, COMBINE_RULES, "write it as mean, or {rule: mean, truncate: 10}")
+        _check_name("rule", self.rule, COMBINE_RULES, _FORMS)
         _check_name("weights", self.weights, WEIGHT_SCHEMES, "fixed weights are those of the members")
         if self.rule == "contrastive" and self.weights != "fixed":
             raise SpecError(
@@ -79,6 +82,11 @@ class Combine:
             if value is not None:
                 _check_number(key, value, parameter.low, parameter.high, parameter.meaning)
 
+    @property
+    def reads_losses(self) -> bool:
+        """Whether how unlikely members find the prompt has to be known."""
+        return self.weights == "perplexity"
+
     def check(self, weights: Mapping[str, float]) -> None:
         """Hold the rule against the members' weights, by their names.
 
@@ -90,6 +98,12 @@ class Combine:
         amateurs = [name for name, weight in weights.items() if weight < 0]
         if not experts:
             raise SpecError(f"no member has a positive weight: {given}", hint="give one a weight such as 1")
+        if amateurs and self.truncate is not None:
+            raise SpecError(
+                f"truncate is {self.truncate}, but {', '.join(amateurs)} has a negative weight: what an amateur finds "
+                "likeliest would join the pieces to choose from",
+                hint="leave truncate out: contrastive cuts to what the experts find plausible anyway (alpha)",
+            )
         if self.rule == "contrastive" and not amateurs:
             raise SpecError(
                 f"the rule 'contrastive' needs an amateur, but no member has a negative weight: {given}",
@@ -138,7 +152,7 @@ class Combine:
 
         Args:
             value: a `Combine`; a rule's name, with ``key:value`` for further fields behind it or not, as in
-                ``"geometric truncate:10"``; a mapping of the fields.
+                ``"geometric truncate:10"``, with blanks or commas between them; a mapping of the fields.
 
         Raises:
             SpecError: it is none of these.
@@ -147,15 +161,15 @@ class Combine:
             return value
         known = [key.name for key in fields(cls)]
         if isinstance(value, Mapping):
-            return cls(**known_keys("combine", value, known))
-        if not isinstance(value, str) or not value.split():
-            raise SpecError(f"combine is {value!r}", hint="write it as mean, or {rule: mean, truncate: 10}")
-        rule, *words = value.split()
+            return cls(**known_keys("combine", value, known, hint=_FORMS))
+        if not isinstance(value, str) or not value.strip():
+            raise SpecError(f"combine is {shown(value)}", hint=_FORMS)
+        rule, *words = re.split(r"[\s,]+", value.strip())
         given = dict(word.partition(":")[::2] for word in words)
         if "rule" in given or len(given) < len(words):
-            raise SpecError(f"combine is {value!r}: a key is given twice", hint="write it as geometric truncate:10")
-        read = {key: text if key == "weights" else _number(text) for key, text in given.items()}
-        return cls(rule, **known_keys("combine", read, known))
+            raise SpecError(f"combine is {shown(value)}: a key is given twice", hint=_FORMS)
+        read = {key: text if key == "weights" else read_number(text) for key, text in given.items()}
+        return cls(rule, **known_keys("combine", read, known, hint=_FORMS))
 
     def __str__(self) -> str:
         """As it is written on the command line."""
@@ -164,21 +178,14 @@ class Combine:
 
 
 def _check_name(key: str, value: object, known: Mapping[str, Any], hint: str) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise SpecError(f"unknown {key} {value!r}{nearest(str(value), known)}; known: {', '.join(known)}", hint=hint)
+    if not isinstance(value, str):
+        raise SpecError(f"the {key} is {shown(value)}", hint=f"known: {', '.join(known)}; {hint}")
+    if value not in known:
+        raise SpecError(f"unknown {key} {shown(value)}{nearest(value, known)}; known: {', '.join(known)}", hint=hint)
 
 
 def _check_number(key: str, value: object, low: float, high: float, hint: str, *, whole: bool = False) -> None:
     wanted: tuple[type, ...] = (int,) if whole else (int, float)
     if not isinstance(value, wanted) or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
         limits = f"a whole number from {low} to {high:,}" if whole else f"a number from {low} to {high}"
-        raise SpecError(f"{key} is {value!r}: it must be {limits}", hint=hint)
-
-
-def _number(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        raise SpecError(f"{key} is {shown(value)}: it must be {limits}", hint=hint)
