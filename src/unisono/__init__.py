@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         UnisonoError,
         VocabularyError,
     )
+    from unisono.fusion.combine import Combine
+    from unisono.fusion.draw import Draw
     from unisono.fusion.gate import Gate
     from unisono.spec import EnsembleSpec, MemberSpec, load_spec
     from unisono.types import (
@@ -52,9 +54,11 @@ __all__ = [
     "BackendMissing",
     "Benchmark",
     "CacheError",
+    "Combine",
     "DeviceError",
     "Diagnosis",
     "DraftRecord",
+    "Draw",
     "Ensemble",
     "EnsembleSpec",
     "Finish",
@@ -91,6 +95,8 @@ _HOMES = {
     "diagnosis": ("Diagnosis", "diagnose"),
     "engine.method": ("Method", "Speculation"),
     "ensemble": ("Ensemble", "Request", "Stream"),
+    "fusion.combine": ("Combine",),
+    "fusion.draw": ("Draw",),
     "fusion.gate": ("Gate",),
     "spec": ("EnsembleSpec", "MemberSpec", "load_spec"),
     "types": (

@@ -96,7 +96,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
 
     Args:
         spec: checked.
-        batch: texts to be written at once at most.
+        batch: texts to be written at once at most; a beam's width is counted in where the spec has one.
         report: told what is going on.
 
     Raises:
@@ -108,7 +108,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
         if member.weight == 0:
             log.warning("member %r has weight 0 and is left out", member.name)
     members = [
-        prepare_member(member, weight, folder=spec.folder, batch=batch, report=report)
+        prepare_member(member, weight, folder=spec.folder, batch=batch * spec.draw.beam_width, report=report)
         for member, weight in spec.voters()
     ]
     report("the union", 0.0, "mapping the vocabularies")

@@ -94,13 +94,14 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return asdict(self)
+        return {**asdict(self), "method": self.method.to_json()}
 
 
 def diagnose(prepared: Prepared) -> Diagnosis:
     """Look at an ensemble's vocabularies, templates and sizes."""
     members = tuple(_diagnose_member(member) for member in prepared.members)
     share = ordinary_text_share(prepared)
+    method, weights = prepared.spec.method, {member.spec.name: member.weight for member in prepared.members}
     memory = sum(member.facts.weight_bytes + member.facts.cache_bytes for member in members)
     host = _host_memory()
     return Diagnosis(
@@ -112,7 +113,7 @@ def diagnose(prepared: Prepared) -> Diagnosis:
         context=min(member.facts.context for member in members),
         memory_bytes=memory,
         host_memory_bytes=host,
-        method=replace(prepared.spec.method, lead=prepared.spec.method.lead or members[0].name),
+        method=replace(method, lead=method.lead_among(weights)),
         warnings=(*_warnings(members, share), *_memory_warning(members, memory, host)),
     )
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from array_api_compat import array_namespace
+
 from unisono.engine.member import Member
 from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError
@@ -18,14 +20,27 @@ from unisono.vocab.union import UnionVocabulary
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
-    """What was chosen for some texts at one position."""
+class Said:
+    """What some texts go on from at one position. The arrays last until a voter is heard again."""
 
-    columns: list[int]
-    q_BU: Array
-    """What it was chosen by: combined, or a lone voter's own, before the draw reshaped it."""
+    voters: tuple[Member, ...]
     p_BU_K: list[Array]
-    """The voters' own."""
+    """The voters' own, reshaped where a draw reshapes each member's."""
+    q_BU: Array
+    """What they make together, or a lone voter's own."""
+    shaped_BU: Array
+    """What a piece is drawn from, or the likeliest taken of."""
+
+    def of(self, row: int) -> dict[str, Array]:
+        """The voters' distributions of one text."""
+        return {voter.name: p_BU[row] for voter, p_BU in zip(self.voters, self.p_BU_K, strict=True)}
+
+    def copy(self) -> Said:
+        """The same in arrays that last."""
+        xp = array_namespace(self.q_BU)
+        q_BU = xp.asarray(self.q_BU, copy=True)
+        shaped_BU = q_BU if self.shaped_BU is self.q_BU else self.shaped_BU
+        return Said(self.voters, [xp.asarray(p_BU, copy=True) for p_BU in self.p_BU_K], q_BU, shaped_BU)
 
 
 class Chooser:
@@ -35,8 +50,8 @@ class Chooser:
         """Bind it to the vocabulary of the columns."""
         self._union = union
 
-    def choose(self, windows: Sequence[Window], position: int, voters: Sequence[Member], *, combines: bool) -> Choice:
-        """Choose the piece at a position.
+    def combine(self, windows: Sequence[Window], position: int, voters: tuple[Member, ...], *, combines: bool) -> Said:
+        """Combine what voters say of a position, and reshape it.
 
         Args:
             windows: of texts whose voters and whose rule are the same there.
@@ -49,18 +64,18 @@ class Chooser:
         """
         p_BU_K = self._all_said(windows, position, voters)
         q_BU = self._combined(windows, p_BU_K, voters) if combines else p_BU_K[0]
-        shaped_BU = _shaped(q_BU, windows, position)
-        columns = greedy(shaped_BU)
-        _check_numbers(q_BU, columns, p_BU_K, voters)
+        said = Said(voters, p_BU_K, q_BU, _shaped(q_BU, windows, position))
+        _check_numbers(said)
+        return said
+
+    def choose(self, windows: Sequence[Window], position: int, said: Said, *, combines: bool) -> list[int]:
+        """Choose the column of each text."""
+        columns = greedy(said.shaped_BU)
         for row, window in enumerate(windows):
-            if window.plan.draw.is_greedy:
-                continue
-            partner = next(
-                (k for k, voter in enumerate(voters) if combines and voter.name == window.plan.drafter), None
-            )
-            p_U = None if partner is None else _shaped(p_BU_K[partner][row : row + 1], [window], position)[0]
-            columns[row] = _draw(shaped_BU[row], p_U, window, position)
-        return Choice(columns, q_BU, p_BU_K)
+            if not window.plan.draw.is_greedy:
+                p_U = self._drafter_said(window, position, said, row) if combines else None
+                columns[row] = _draw(said.shaped_BU[row], p_U, window, position)
+        return columns
 
     def guess(self, windows: Sequence[Window], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""
@@ -70,6 +85,13 @@ class Chooser:
             if not window.plan.draw.is_greedy:
                 columns[row] = _draw(p_BU[row], None, window, position)
         return [(column, float(p_U[column])) for column, p_U in zip(columns, p_BU, strict=True)]
+
+    def _drafter_said(self, window: Window, position: int, said: Said, row: int) -> Array | None:
+        """What a text's drafting member would draw from, where it votes."""
+        for voter, p_BU in zip(said.voters, said.p_BU_K, strict=True):
+            if voter.name == window.plan.drafter:
+                return _shaped(p_BU[row : row + 1], [window], position)[0]
+        return None
 
     def _all_said(self, windows: Sequence[Window], position: int, voters: Sequence[Member]) -> list[Array]:
         lead = windows[0].plan.lead if windows[0].plan.lead in voters else voters[0]
@@ -126,15 +148,11 @@ def _draw(q_U: Array, p_U: Array | None, window: Window, position: int) -> int:
     return inverse_transform(residual(p_U, q_U)[None], [window.uniform(position, Purpose.RESIDUAL)])[0]
 
 
-def _check_numbers(q_BU: Array, columns: list[int], p_BU_K: Sequence[Array], voters: Sequence[Member]) -> None:
+def _check_numbers(said: Said) -> None:
     """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
-    for row, column in enumerate(columns):
-        if not math.isfinite(float(q_BU[row, column])):
-            broken = [
-                voter.name
-                for voter, p_BU in zip(voters, p_BU_K, strict=True)
-                if not math.isfinite(float(p_BU[row, column]))
-            ]
+    for row, column in enumerate(greedy(said.q_BU)):
+        if not math.isfinite(float(said.q_BU[row, column])):
+            broken = [name for name, p_U in said.of(row).items() if not math.isfinite(float(p_U[column]))]
             raise ModelError(
                 f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
                 hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",

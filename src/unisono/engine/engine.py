@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+from unisono.engine.beam import Beam
 from unisono.engine.choosing import Chooser
 from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Cursor, Member
@@ -16,16 +16,19 @@ from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.pace import Pace
 from unisono.engine.plan import make_plan
+from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
-from unisono.engine.text import Text
-from unisono.engine.trace import step_record
+from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
-from unisono.errors import PromptError
-from unisono.fusion.combine import Combine
+from unisono.errors import PromptError, SpecError
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
+
+
+class NoRoom(RuntimeError):
+    """Fewer slots are free than a text needs."""
 
 
 class Engine:
@@ -58,9 +61,10 @@ class Engine:
         self._stepping = False
         self._given_up: list[Text] = []
         self._pace = pace or Pace()
-        self._chooser = Chooser(union)
-        self._hearing = Hearing(members, self._chooser, self._pace)
-        self._drafting = Drafting(members, union, self._hearing, self._chooser, self._pace)
+        chooser = Chooser(union)
+        self._hearing = Hearing(members, chooser, self._pace)
+        self._drafting = Drafting(members, union, self._hearing, chooser, self._pace)
+        self._settling = Settling(members, union, chooser, self._drafting)
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +76,11 @@ class Engine:
     def slots(self) -> int:
         """How many texts can be written at once."""
         return min(member.backend.facts.slots for member in self.members)
+
+    @property
+    def free(self) -> int:
+        """How many more can be taken up; a text that a beam searches counts for as many as that may follow."""
+        return self.slots - sum(1 if text.beam is None else text.beam.width for text in self.active)
 
     @property
     def context(self) -> int:
@@ -94,28 +103,57 @@ class Engine:
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members.
-            RuntimeError: all slots are taken.
+            NoRoom: too few slots are free.
         """
         plan = make_plan(self.method if method is None else method, self.members, self.union)
         prompts = {member.name: member.begin(prompt) for member in self.members}
         for member in self.members:
             check_length(member.name, len(prompts[member.name]), member.backend.facts.context)
-        if len(self.active) >= self.slots:
-            raise RuntimeError(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
+        width = plan.draw.beam_width
+        if width > self.slots:
+            raise SpecError(
+                f"beam_width is {width}, but there are slots for {self.slots} texts at once",
+                hint=f"load with batch={width} or more, or say draw: {{beam_width: {width}}} in the ensemble's file",
+            )
+        if width > self.free:
+            raise RuntimeError(
+                f"{self.free} of {self.slots} slots are free: finish a text, or load with a larger batch"
+            )
         cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
         seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
         text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
+        if width > 1:
+            text.beam = Beam(text.copy(cursors), width, plan.draw.length_penalty)
         if plan.drafter in (NGRAM, AUTO):
             column_V = plan.lead.map.column_V
             text.history = NgramIndex(self.union.end, (int(column_V[token]) for token in prompts[plan.lead.name]))
         self.active.append(text)
         return text
 
+    def add_again(self, text: Text, seed: int) -> Text:
+        """Take up another text of a prompt that was taken up before, with another seed.
+
+        All members read the prompt now, if they have not, and it is not read again.
+
+        Raises:
+            NoRoom: all slots are taken.
+            RuntimeError: the text has been written on.
+        """
+        if text.pieces or text.beam is not None or text not in self.active:
+            raise RuntimeError("the text has been written on: take up its prompt anew")
+        if not self.free:
+            raise NoRoom(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
+        self.prefill(text)
+        twin = copy_text(text, self.members, seed)
+        self.active.append(twin)
+        return twin
+
     def prefill(self, text: Text) -> None:
         """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
-        self._weigh_prompt(text)
-        for member in self.members:
-            member.prefill(text.cursors[member.name])
+        for hypothesis in text.hypotheses:
+            self._weigh_prompt(hypothesis)
+            for member in self.members:
+                member.prefill(hypothesis.cursors[member.name])
 
     def step(self) -> list[Text]:
         """Write on at every active text, by one piece or by as many as a draft allows; return those that ended."""
@@ -124,14 +162,17 @@ class Engine:
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
-        windows = [Window(text, self.members, self.union) for text in self.active]
+        texts = [hypothesis for text in self.active for hypothesis in text.hypotheses]
+        windows = [Window(text, self.members, self.union) for text in texts]
         self._stepping = True
         try:
-            for text in self.active:
+            for text in texts:
                 self._weigh_prompt(text)
             self._drafting.extend(windows)
             self._ask(windows)
-            self._settle(windows)
+            self._settling.settle([window for window in windows if window.text in self.active])
+            for text in [text for text in self.active if text.beam is not None]:
+                windows += self._settling.spread(text, [window for window in windows if window.text in text.hypotheses])
         except BaseException:
             self._undo(windows)
             raise
@@ -153,8 +194,8 @@ class Engine:
             self._given_up.append(text)
         elif text in self.active:
             self.active.remove(text)
-            for member in self.members:
-                member.backend.close(text.cursors[member.name].slot)
+            for hypothesis in text.hypotheses:
+                close_text(hypothesis, self.members)
 
     def run(self, text: Text) -> Iterator[str]:
         """Step until a text has ended, yielding its text as it becomes safe to show.
@@ -204,53 +245,11 @@ class Engine:
             for member in self.members
         )
 
-    def _settle(self, windows: Sequence[Window]) -> None:
-        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
-        position, alive = 0, list(windows)
-        while alive:
-            groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[Window]] = defaultdict(list)
-            for window in alive:
-                rule = window.plan.combine if window.combines(position) else None
-                groups[window.voters(position), rule].append(window)
-            for (voters, rule), group in groups.items():
-                self._choose(group, position, voters, combines=rule is not None)
-            alive = [window for window in alive if window.alive]
-            position += 1
-        for window in windows:
-            self._commit(window)
-
-    def _choose(self, windows: Sequence[Window], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
-        """Choose the piece at a position of windows that have the same voters and rule."""
-        choice = self._chooser.choose(windows, position, voters, combines=combines)
-        self._drafting.learn(windows, position, choice.columns)
-        for row, (window, column) in enumerate(zip(windows, choice.columns, strict=True)):
-            if window.text.steps is not None:
-                p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, choice.p_BU_K, strict=True)}
-                p = float(choice.q_BU[row, column])
-                window.record(step_record(window, position, column, p, p_U_by_member, self.union))
-            window.settle(position, column)
-
-    def _commit(self, window: Window) -> None:
-        """Let every member go on from what was chosen, each with its own ids for it."""
-        text, piece = window.text, None if window.choice is None else self.union.piece(window.choice)
-        for member in self.members:
-            if member.name in window.committed:
-                continue
-            cursor = text.cursors[member.name]
-            member.cut(cursor, window.accepted)
-            if window.choice is not None and piece is not None:
-                cursor.ids.extend(member.spell(window.choice, piece, first=window.opens_answer))
-            window.committed.add(member.name)
-        if text.finish is None and any(
-            len(text.cursors[member.name].ids) > member.backend.facts.context for member in self.members
-        ):
-            text.end("context")
-
     def _undo(self, windows: Sequence[Window]) -> None:
         """After a failure: keep what was chosen and forget the rest, so that a step can begin anew."""
         for window in windows:
             with contextlib.suppress(Exception):
-                self._commit(window)
+                self._settling.commit(window)
                 for member in self.members:
                     member.unread_last(window.text.cursors[member.name])
 

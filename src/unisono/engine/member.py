@@ -120,6 +120,10 @@ class Member:
         work = Work(len(feeds), sum(len(feed.ids) for feed in feeds), row)
         return Reading(self, logits_NV, rows, frozenset(opening), work, spent)
 
+    def copy(self, cursor: Cursor) -> Cursor:
+        """A cursor over the same text that goes on by itself; what was read is not read again."""
+        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read)
+
     def prefill(self, cursor: Cursor) -> None:
         """Read all that waits but for the last id, whose distribution will be wanted."""
         waiting = cursor.ids[cursor.read : -1]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral
 from typing import Self
+from urllib.parse import quote_from_bytes
 
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.combine import Combine
@@ -169,6 +170,24 @@ class Method:
             self.draw if draw is None else Draw.parse(draw),
             self.spelling if spelling is None else spelling,
         )
+
+    def lead_among(self, weights: Mapping[str, float]) -> str:
+        """The member that leads: the one that is named, or else the first of positive weight."""
+        return self.lead or next(name for name, weight in weights.items() if weight > 0)
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only; texts of a bias are percent-encoded."""
+        draw = {key.name: getattr(self.draw, key.name) for key in fields(self.draw)}
+        for name in ("bias", "member_bias"):
+            draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
+        return {
+            "lead": self.lead,
+            "combine": asdict(self.combine),
+            "gate": asdict(self.gate),
+            "speculate": None if self.speculate is None else asdict(self.speculate),
+            "draw": draw,
+            "spelling": self.spelling,
+        }
 
     def check(self, weights: Mapping[str, float]) -> None:
         """Hold the method against the members that vote.

@@ -39,8 +39,9 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         raise SpecError(
             f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
         )
-    method.check({member.name: member.weight for member in members})
-    lead = next(member for member in members if member.name == method.lead or (not method.lead and member.weight > 0))
+    weights = {member.name: member.weight for member in members}
+    method.check(weights)
+    lead = next(member for member in members if member.name == method.lead_among(weights))
     speculation, draw = method.speculate, method.draw
     return Plan(
         lead,

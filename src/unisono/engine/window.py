@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,6 +69,14 @@ class Window:
         self._readings: dict[str, list[tuple[Reading, int] | None]] = {member.name: [] for member in members}
         for member in members:
             self.cursor(member).begin()
+
+    def branch(self, text: Text) -> Window:
+        """The same for a text that is a copy of this one's, before anything is settled."""
+        twin = copy.copy(self)
+        twin.text, twin.committed, twin._records = text, set(), []
+        for cursor in text.cursors.values():
+            cursor.begin()
+        return twin
 
     @property
     def last(self) -> int:
