@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         VocabularyError,
     )
     from unisono.fusion.gate import Gate
-    from unisono.spec import EnsembleSpec, MemberSpec, load_spec
+    from unisono.member_spec import MemberSpec
+    from unisono.spec import EnsembleSpec, load_spec
     from unisono.types import (
         DraftRecord,
         Finish,
@@ -92,7 +93,8 @@ _HOMES = {
     "engine.method": ("Method", "Speculation"),
     "ensemble": ("Ensemble", "Request", "Stream"),
     "fusion.gate": ("Gate",),
-    "spec": ("EnsembleSpec", "MemberSpec", "load_spec"),
+    "member_spec": ("MemberSpec",),
+    "spec": ("EnsembleSpec", "load_spec"),
     "types": (
         "DraftRecord",
         "Finish",

@@ -14,6 +14,7 @@ from unisono.engine.member import Cursor, Member
 from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.pace import Pace
+from unisono.engine.passes import by_model
 from unisono.engine.plan import make_plan
 from unisono.engine.speculate import Drafting
 from unisono.engine.text import Text
@@ -69,8 +70,8 @@ class Engine:
 
     @property
     def slots(self) -> int:
-        """How many texts can be written at once."""
-        return min(member.backend.facts.slots for member in self.members)
+        """How many texts can be written at once; members that share a model share its slots."""
+        return min(group[0].backend.facts.slots // len(group) for group in by_model(self.members))
 
     @property
     def context(self) -> int:
