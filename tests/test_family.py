@@ -307,7 +307,7 @@ def family_file(tmp_path: Path) -> Path:
 
 
 def test_bench_times_members_of_a_family_alone_and_together(run: Run, family_file: Path) -> None:
-    words = ("bench", family_file, "--rounds", 2, "--pieces", 4, "--batch", 2, "-q", "--compare", "speculate=c")
+    words = ("bench", family_file, "--rounds", 2, "--pieces", 4, "-q", "--compare", "speculate=c")
     shown = run(*words, "--json")
     assert shown.code == 0, shown.err
     systems = json.loads(shown.out)["systems"]

@@ -17,7 +17,7 @@ from unisono.errors import SpecError
 from unisono.member_spec import MemberSpec
 from unisono.sources import choose_backend, find_model
 from unisono.spec import EnsembleSpec
-from unisono.types import Prompt
+from unisono.types import Message, Prompt
 from unisono.vocab.ending import end_ids
 from unisono.vocab.pieces import Vocabulary, read_vocabulary
 from unisono.vocab.probe import probe_answer_form
@@ -72,6 +72,12 @@ class Prepared:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
         for member in self.members:
             check_length(member.spec.name, len(member.reader.read(prompt)), member.facts.context)
+
+    def prompt(self, text: str) -> Prompt:
+        """A prompt of some text that all members can read: raw, or a message where one has a system message."""
+        if all(member.spec.system is None for member in self.members):
+            return Prompt(text=text)
+        return Prompt(messages=(Message(role="user", content=text),))
 
     def load(self, report: Report = silent) -> Engine:
         """Load all weights, each once, and return the engine; frees what was loaded when one fails."""
