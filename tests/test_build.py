@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from unisono import build
+from unisono import sources
 from unisono.backends import registry
-from unisono.backends.base import ModelSource
+from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.fake import FAKE_MODELS
-from unisono.build import choose_backend, find_model, prepare
+from unisono.build import prepare
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, PromptError, SpecError, VocabularyError
+from unisono.sources import choose_backend, find_model
 from unisono.spec import MemberSpec, load_spec
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, hashed_rule, register_fake
 from unisono.types import Prompt
@@ -66,15 +67,15 @@ def test_the_backend_is_the_first_that_reads_the_model_and_knows_the_keys() -> N
 def test_a_backend_that_is_not_installed_is_passed_over_or_named_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(build, "installed", lambda entry: entry.name != "llamacpp")
+    monkeypatch.setattr(sources, "installed", lambda entry: entry.name != "llamacpp")
     assert choose_backend(member(), GGUF).name == "transformers"
-    monkeypatch.setattr(build, "installed", lambda entry: False)
+    monkeypatch.setattr(sources, "installed", lambda entry: False)
     with pytest.raises(BackendMissing) as caught:
         choose_backend(member(), HUB)
     assert "pip install 'unisono[transformers]'" in str(caught.value.hint)
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendMissing, match="'m' needs the backend 'llamacpp', but llama_cpp is not installed"):
-        registry.make_loader("llamacpp", build.LoadRequest("m", GGUF))
+        registry.make_loader("llamacpp", LoadRequest("m", GGUF))
 
 
 @pytest.mark.parametrize(

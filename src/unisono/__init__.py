@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from unisono.fusion.combine import Combine
     from unisono.fusion.draw import Draw
     from unisono.fusion.gate import Gate
-    from unisono.spec import EnsembleSpec, MemberSpec, load_spec
+    from unisono.member_spec import MemberSpec
+    from unisono.spec import EnsembleSpec, load_spec
     from unisono.types import (
         DraftRecord,
         Finish,
@@ -98,7 +99,8 @@ _HOMES = {
     "fusion.combine": ("Combine",),
     "fusion.draw": ("Draw",),
     "fusion.gate": ("Gate",),
-    "spec": ("EnsembleSpec", "MemberSpec", "load_spec"),
+    "member_spec": ("MemberSpec",),
+    "spec": ("EnsembleSpec", "load_spec"),
     "types": (
         "DraftRecord",
         "Finish",

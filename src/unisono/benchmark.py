@@ -15,14 +15,11 @@ from unisono.errors import ModelError
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionMember, build_union
 
-PROMPTS = tuple(
-    Prompt(text=text)
-    for text in (
-        "The history of the lighthouse began when",
-        "There are three reasons why bread rises. First,",
-        "She opened the letter, read it twice, and",
-        "In most cities the price of a flat depends on",
-    )
+TEXTS = (
+    "The history of the lighthouse began when",
+    "There are three reasons why bread rises. First,",
+    "She opened the letter, read it twice, and",
+    "In most cities the price of a flat depends on",
 )
 """Raw texts to continue: base models can, and none of them ends soon."""
 
@@ -136,7 +133,7 @@ def measure(
     pieces: int = 48,
     batch: int = 1,
     compare: Sequence[Setting] = (),
-    prompts: Sequence[Prompt] = PROMPTS,
+    prompts: Sequence[Prompt] = (),
     report: Report = silent,
     count: Callable[[], None] = lambda: None,
 ) -> Benchmark:
@@ -152,10 +149,11 @@ def measure(
         pieces: how many pieces of each text to time in a round.
         batch: how many texts are written at once.
         compare: other settings.
-        prompts: what to go on from, in turn.
+        prompts: what to go on from, in turn; by default `TEXTS`, raw where all members can read that.
         report: told about loading.
         count: called after every turn.
     """
+    prompts = prompts or [prepared.prompt(text) for text in TEXTS]
     with prepared.load(report) as engine:
         systems = _systems(prepared, engine, compare)
         turns: list[list[_Turn]] = [[] for _ in systems]

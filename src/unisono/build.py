@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
-from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed, make_loader
-from unisono.demo import PREFIX, demo_model, demo_path
+from unisono.backends.base import Backend, Loader, LoadRequest, ModelFacts
+from unisono.backends.registry import make_loader
 from unisono.engine.engine import Engine, check_length
 from unisono.engine.member import Member
-from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
-from unisono.spec import EnsembleSpec, MemberSpec
-from unisono.types import Prompt
+from unisono.errors import SpecError
+from unisono.member_spec import MemberSpec
+from unisono.sources import choose_backend, find_model
+from unisono.spec import EnsembleSpec
+from unisono.types import Message, Prompt
 from unisono.vocab.ending import end_ids
 from unisono.vocab.pieces import Vocabulary, read_vocabulary
 from unisono.vocab.probe import probe_answer_form
@@ -31,8 +33,6 @@ log = logging.getLogger(__name__)
 Report = Callable[[str, float, str], None]
 """Called while things load: the member, the fraction done (0 to 1), and what is being done."""
 
-GGUF_MAGIC = b"GGUF"
-
 
 def silent(member: str, fraction: float, words: str) -> None:
     """A `Report` that says nothing."""
@@ -45,8 +45,11 @@ class PreparedMember:
     spec: MemberSpec
     weight: float
     """Its share; the prepared members' weights sum to 1."""
+    owner: MemberSpec
+    """The member that names its model: itself, or the one whose weights it shares, which may have no vote."""
     backend: str
     loader: Loader
+    """One object for all members that share weights, as are the tokenizer and the facts."""
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     speller: Speller
@@ -70,18 +73,27 @@ class Prepared:
         for member in self.members:
             check_length(member.spec.name, len(member.reader.read(prompt)), member.facts.context)
 
+    def prompt(self, text: str) -> Prompt:
+        """A prompt of some text that all members can read: raw, or a message where one has a system message."""
+        if all(member.spec.system is None for member in self.members):
+            return Prompt(text=text)
+        return Prompt(messages=(Message(role="user", content=text),))
+
     def load(self, report: Report = silent) -> Engine:
-        """Load all weights and return the engine; frees what was loaded when one fails."""
+        """Load all weights, each once, and return the engine; frees what was loaded when one fails."""
         members: list[Member] = []
+        backends: dict[str, Backend] = {}
         with contextlib.ExitStack() as loaded:
             for index, member in enumerate(self.members):
-                backend = member.loader.load(_reporter(report, member.spec.name))
-                loaded.callback(backend.unload)
+                owner = member.owner.name
+                if owner not in backends:
+                    backends[owner] = member.loader.load(_reporter(report, owner))
+                    loaded.callback(backends[owner].unload)
                 members.append(
                     Member(
                         member.spec.name,
                         member.weight,
-                        backend,
+                        backends[owner],
                         member.reader,
                         member.speller,
                         self.union.maps[index],
@@ -104,13 +116,23 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
     """
     if not isinstance(batch, int) or batch < 1:
         raise SpecError(f"the batch is {batch!r}: it must be a whole number, 1 or more")
+    voters = spec.voters()
+    sharing = Counter(member.owner for member, _ in voters)
     for member in spec.members:
         if member.weight == 0:
-            log.warning("member %r has weight 0 and is left out", member.name)
-    members = [
-        prepare_member(member, weight, folder=spec.folder, batch=batch * spec.draw.beam_width, report=report)
-        for member, weight in spec.voters()
-    ]
+            log.warning(
+                "member %r has weight 0 and is left out%s",
+                member.name,
+                ", but for its weights, which others share" if member.name in sharing else "",
+            )
+    slots = batch * spec.draw.beam_width
+    models: dict[str, _Model] = {}
+    members = []
+    for member, weight in voters:
+        name = member.owner
+        if name not in models:
+            models[name] = _find(spec.member(name), spec.folder, slots * sharing[name], report)
+        members.append(_join(member, weight, models[name]))
     report("the union", 0.0, "mapping the vocabularies")
     union = load_union(
         [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
@@ -122,122 +144,78 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
 def prepare_member(
     spec: MemberSpec, weight: float = 1.0, *, folder: Path = Path(), batch: int = 1, report: Report = silent
 ) -> PreparedMember:
-    """Prepare one member; see `prepare`."""
-    say = _reporter(report, spec.name)
+    """Prepare one member that has a model of its own; see `prepare`."""
+    return _join(spec, weight, _find(spec, folder, batch, report))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """A model before its weights, for all members that share them."""
+
+    owner: MemberSpec
+    backend: str
+    loader: Loader
+    tokenizer: Tokenizer
+    facts: ModelFacts
+    spellers: dict[tuple[int, ...], Speller] = field(default_factory=dict)
+    """By the ids that are END. Members differ in them only where their templates close answers differently."""
+
+
+def _find(owner: MemberSpec, folder: Path, slots: int, report: Report) -> _Model:
+    """Find a member's model and read its vocabulary."""
+    say = _reporter(report, owner.name)
     say(0.0, "finding the model")
-    source = find_model(spec, folder, say)
-    entry = choose_backend(spec, source)
+    source = find_model(owner, folder, say)
+    entry = choose_backend(owner, source)
     request = LoadRequest(
-        name=spec.name,
+        name=owner.name,
         source=source,
-        dtype=spec.dtype,
-        device=spec.device,
-        context=spec.context,
-        threads=spec.threads,
-        slots=batch,
-        options=spec.options,
+        dtype=owner.dtype,
+        device=owner.device,
+        context=owner.context,
+        threads=owner.threads,
+        slots=slots,
+        options=owner.options,
     )
     loader = make_loader(entry.name, request)
     say(0.0, "reading the vocabulary")
-    tokenizer = loader.tokenizer()
+    return _Model(owner, entry.name, loader, loader.tokenizer(), loader.facts())
+
+
+def _join(spec: MemberSpec, weight: float, model: _Model) -> PreparedMember:
+    """Give a model to one of its members, whose template settles what is END."""
+    tokenizer = model.tokenizer
     template = _template(spec, tokenizer)
     form = probe_answer_form(template, tokenizer)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
-    facts = loader.facts()
-    vocabulary = read_vocabulary(tokenizer.table, endings, facts.rows)
-    speller = Speller(vocabulary, tokenizer.encode)
+    if tuple(endings) not in model.spellers:
+        vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows)
+        model.spellers[tuple(endings)] = Speller(vocabulary, tokenizer.encode)
+    speller = model.spellers[tuple(endings)]
     check_essentials(UnionMember(spec.name, speller))
-    reader = PromptReader(spec.name, tokenizer, speller, template, given_template=spec.chat_template is not None)
-    return PreparedMember(
-        spec, weight, entry.name, loader, tokenizer, vocabulary, speller, reader, endings, form.leading_space, facts
+    reader = PromptReader(
+        spec.name,
+        tokenizer,
+        speller,
+        template,
+        given_template=spec.chat_template is not None,
+        system=spec.system,
+        prefix=spec.prefix,
     )
-
-
-def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]) -> ModelSource:
-    """Tell what a member's ``model`` is: a demo model, a GGUF file, a folder, or a hub id.
-
-    Raises:
-        ModelNotFound: it looks like a path, but nothing is there.
-        ModelCorrupt: it is a file, but no GGUF file.
-    """
-    name = spec.model
-    if name.startswith(PREFIX):
-        model = name.removeprefix(PREFIX)
-        return ModelSource("gguf", str(demo_path(model, progress=say)), demo_model(model).sha256)
-    if name.startswith("fake:"):
-        return ModelSource("fake", name.removeprefix("fake:"))
-    try:
-        path = folder / Path(name).expanduser()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user that is not there
-        raise ModelNotFound(f"the model of member {spec.name!r}, {name!r}, cannot be looked up: {error}") from error
-    if is_folder:
-        return ModelSource("folder", str(path))
-    if is_file:
-        with path.open("rb") as file:
-            if file.read(4) == GGUF_MAGIC:
-                return ModelSource("gguf", str(path))
-        raise ModelCorrupt(
-            f"the model of member {spec.name!r}, {str(path)!r}, is not a GGUF file",
-            hint="give a GGUF file, a folder with a Hugging Face model, or a hub id",
-        )
-    if name.endswith(".gguf") or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelNotFound(
-            f"the model of member {spec.name!r}, {str(path)!r}, does not exist",
-            hint="relative paths are taken from the folder of the spec; demo models are written demo:NAME",
-        )
-    return ModelSource("hub", name)
-
-
-def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
-    """Return the backend that a member names, or the first that reads its model, knows its keys and is installed.
-
-    Raises:
-        SpecError: the named backend cannot read this kind of model, or does not know a key or an option.
-        BackendMissing: none that could is installed.
-    """
-    keys = {key for key in ("dtype", "device", "context", "threads") if getattr(spec, key) is not None}
-    if spec.backend is not None:
-        entry = backend_entry(spec.backend)
-        _check_fit(spec, entry, source, keys)
-        return entry
-    able = [
-        entry
-        for entry in BACKENDS.values()
-        if source.kind in entry.reads and keys <= entry.keys and set(spec.options) <= entry.options
-    ]
-    for entry in able:
-        if installed(entry):
-            return entry
-    if able:
-        raise BackendMissing(
-            f"member {spec.name!r} needs one of the backends {', '.join(entry.name for entry in able)}, "
-            "and none of them is installed",
-            hint=f"install one: {able[0].install}",
-        )
-    readers = [entry for entry in BACKENDS.values() if source.kind in entry.reads]
-    _check_fit(spec, readers[0], source, keys)
-    return readers[0]
-
-
-def _check_fit(spec: MemberSpec, entry: BackendEntry, source: ModelSource, keys: set[str]) -> None:
-    if source.kind not in entry.reads:
-        able = [other.name for other in BACKENDS.values() if source.kind in other.reads]
-        kind = {"hub": "a hub id", "folder": "a folder", "gguf": "a GGUF file", "fake": "a fake"}[source.kind]
-        raise SpecError(
-            f"the backend {entry.name!r} of member {spec.name!r} cannot read {kind} ({spec.model!r})",
-            hint=f"use backend: {' or '.join(able)}",
-        )
-    for key in sorted(keys - entry.keys):
-        raise SpecError(
-            f"the backend {entry.name!r} of member {spec.name!r} has no use for the key {key!r}",
-            hint=f"leave it out, or use a backend that knows it; {entry.name} knows: {', '.join(sorted(entry.keys))}",
-        )
-    for key in sorted(set(spec.options) - entry.options):
-        raise SpecError(
-            f"the backend {entry.name!r} of member {spec.name!r} has no option {key!r}{nearest(key, entry.options)}",
-            hint=f"its options: {', '.join(sorted(entry.options)) or 'none'}",
-        )
+    return PreparedMember(
+        spec,
+        weight,
+        model.owner,
+        model.backend,
+        model.loader,
+        tokenizer,
+        speller.vocabulary,
+        speller,
+        reader,
+        endings,
+        form.leading_space,
+        model.facts,
+    )
 
 
 def _template(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:

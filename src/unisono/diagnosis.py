@@ -12,6 +12,8 @@ from unisono.build import Prepared, PreparedMember
 from unisono.engine.method import Method
 from unisono.errors import PromptError
 from unisono.types import Message
+from unisono.vocab.prompt import own_messages
+from unisono.vocab.template import TemplateFailure
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -32,6 +34,8 @@ class MemberDiagnosis:
 
     name: str
     model: str
+    weights_of: str | None
+    """The member whose weights it shares; ``None`` where it has its own."""
     backend: str
     weight: float
     """Its share of the vote; the members' shares sum to 1."""
@@ -52,10 +56,22 @@ class MemberDiagnosis:
     """``own``, ``given`` or ``none``."""
     deaf: bool
     """Whether its chat template writes the same for different questions."""
+    system: str | None
+    """Its own system message."""
+    prefix: str | None
+    """What it reads before the first user message, or before raw text."""
+    system_heard: bool
+    """Whether its chat template writes that system message; true where there is none."""
     adds_bos: bool
     leading_space: bool
     """Whether the space before its answers is folded away."""
     facts: ModelFacts
+    """Of the model: for members that share weights, the same, and their cache is that of all of them."""
+
+    @property
+    def owner(self) -> str:
+        """The member that names its model."""
+        return self.weights_of or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,7 @@ class Diagnosis:
     context: int
     """The smallest context, in tokens."""
     memory_bytes: int
-    """Weights and key-value caches of all members."""
+    """Weights and key-value caches of all models, each counted once."""
     host_memory_bytes: int | None
     """What this machine has."""
     method: Method
@@ -102,7 +118,8 @@ def diagnose(prepared: Prepared) -> Diagnosis:
     members = tuple(_diagnose_member(member) for member in prepared.members)
     share = ordinary_text_share(prepared)
     method, weights = prepared.spec.method, {member.spec.name: member.weight for member in prepared.members}
-    memory = sum(member.facts.weight_bytes + member.facts.cache_bytes for member in members)
+    models = {member.owner: member.facts for member in members}
+    memory = sum(facts.weight_bytes + facts.cache_bytes for facts in models.values())
     host = _host_memory()
     return Diagnosis(
         members=members,
@@ -114,7 +131,7 @@ def diagnose(prepared: Prepared) -> Diagnosis:
         memory_bytes=memory,
         host_memory_bytes=host,
         method=replace(method, lead=method.lead_among(weights)),
-        warnings=(*_warnings(members, share), *_memory_warning(members, memory, host)),
+        warnings=(*_warnings(members, share), *_same_members(prepared), *_memory_warning(members, memory, host)),
     )
 
 
@@ -144,7 +161,8 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
     own = "none" if member.reader.template is None else "own"
     return MemberDiagnosis(
         name=member.spec.name,
-        model=member.spec.model,
+        model=str(member.owner.model),
+        weights_of=member.spec.weights_of,
         backend=member.backend,
         weight=member.weight,
         family=vocabulary.family,
@@ -159,6 +177,9 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         ),
         chat_template="given" if member.spec.chat_template is not None else own,
         deaf=_is_deaf(member),
+        system=member.spec.system,
+        prefix=member.spec.prefix,
+        system_heard=_hears_its_system(member),
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
         facts=member.facts,
@@ -177,6 +198,17 @@ def _is_deaf(member: PreparedMember) -> bool:
     return first == second
 
 
+def _hears_its_system(member: PreparedMember) -> bool:
+    template, system = member.reader.template, member.spec.system
+    if template is None or system is None:
+        return True
+    question = [Message(role="user", content="Why?")]
+    try:
+        return template.render(own_messages(question, system, None)) != template.render(question)
+    except TemplateFailure:
+        return False
+
+
 def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
     of_a, of_b = a.vocabulary.canonical.keys(), b.vocabulary.canonical.keys()
     shared = len(of_a & of_b)
@@ -187,7 +219,7 @@ def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> list[str]:
     found: list[str] = []
     if len(members) == 1:
         found.append("only one member votes, so this is no ensemble: it writes what that model writes alone")
-    for member in members:
+    for place, member in enumerate(members):
         if member.chat_template == "none":
             found.append(
                 f"{member.name} has no chat template (a base model), so the ensemble can only continue raw text "
@@ -197,9 +229,14 @@ def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> list[str]:
             found.append(
                 f"the chat template of {member.name} writes the same whatever is asked: it never sees the question"
             )
+        if not member.system_heard:
+            found.append(
+                f"the chat template of {member.name} does not write its system message, or refuses it: "
+                "give the member a prefix instead"
+            )
         if not member.end:
             found.append(f"{member.name} has no token that ends a text: it never votes to stop")
-        if member.unspellable_bytes:
+        if member.unspellable_bytes and member.owner not in {other.owner for other in members[:place]}:
             found.append(
                 f"{member.name} cannot spell {len(member.unspellable_bytes)} bytes "
                 f"({' '.join(member.unspellable_bytes)}): no member may choose a piece that holds one, "
@@ -220,6 +257,19 @@ def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> list[str]:
             f"{contexts[large]:,}"
         )
     return found
+
+
+def _same_members(prepared: Prepared) -> list[str]:
+    """Say which members share weights and differ in nothing."""
+    groups: dict[tuple[str | None, ...], list[str]] = {}
+    for spec in (member.spec for member in prepared.members):
+        groups.setdefault((spec.owner, spec.chat_template, spec.system, spec.prefix), []).append(spec.name)
+    return [
+        f"{' and '.join(names)} are the same: give each a system, a prefix or a chat_template of its own, "
+        "or make them one member with the sum of their weights"
+        for names in groups.values()
+        if len(names) > 1
+    ]
 
 
 def _memory_warning(members: tuple[MemberDiagnosis, ...], needed: int, host: int | None) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from unisono.backends.registry import backend_entry
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.combine import Combine
@@ -18,41 +17,7 @@ from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.fusion.weights import scaled
 from unisono.located_yaml import Places, read_yaml
-
-
-class MemberSpec(BaseModel):
-    """One member as a spec describes it. Only ``name`` and ``model`` are required."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-    """How the member is called in traces, figures and errors."""
-    model: Annotated[str, Field(min_length=1)]
-    """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
-    backend: str | None = None
-    """``llamacpp`` or ``transformers``; default: the first that reads this model and is installed."""
-    weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
-    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
-    has a use for a negative one, an amateur's."""
-    dtype: str | None = None
-    """Number format of the weights (transformers)."""
-    device: str | None = None
-    """``cpu``, ``cuda``, ``cuda:1``, ``mps`` …"""
-    context: Annotated[int, Field(gt=0)] | None = None
-    """Tokens that one text may hold."""
-    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
-    """Processor threads for computing."""
-    chat_template: str | None = None
-    """A Jinja template to use in place of the model's own."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """What only its backend understands."""
-
-    @field_validator("backend")
-    @classmethod
-    def _backend_exists(cls, name: str | None) -> str | None:
-        if name is not None:
-            backend_entry(name)
-        return name
+from unisono.member_spec import MemberSpec, Misplaced, check_owner
 
 
 class EnsembleSpec(BaseModel):
@@ -114,8 +79,15 @@ class EnsembleSpec(BaseModel):
             raise ValueError(f"two members are named {twice!r}; give each a name of its own")
         if not any(member.weight > 0 for member in self.members):
             raise ValueError("no weight is positive, so nobody would vote; give at least one member a positive weight")
+        for index, member in enumerate(self.members):
+            if member.weights_of is not None:
+                check_owner(index, member, self.members)
         _check_method(self.method, self.members)
         return self
+
+    def member(self, name: str) -> MemberSpec:
+        """The member of a name. Raises `KeyError` when there is none."""
+        return {member.name: member for member in self.members}[name]
 
     def voters(self) -> list[tuple[MemberSpec, float]]:
         """The members whose weight is not 0, with their shares; the positive ones sum to 1."""
@@ -196,10 +168,21 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
         raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
 
 
+WORDS = {
+    "string_too_short": "it is empty; write some text, or leave the key out",
+    "string_unicode": "it is not Unicode text; repair its encoding",
+}
+"""What pydantic says with fewer words, or without the way out."""
+
+
 def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
     where: tuple[Hashable, ...] = tuple(problem["loc"])
     kind, value = problem["type"], problem["input"]
     prefix = f"{source}{_place(where, places)}: "
+    error = problem.get("ctx", {}).get("error")
+    if isinstance(error, Misplaced):
+        where = (*where, *error.where)
+        return f"{source}{_place(where, places)}: {_named(where)} {error.message}; {error.hint}"
     if kind == "extra_forbidden":
         return _unknown_key(source, where, places, MemberSpec if where[0] == "members" else EnsembleSpec)
     if kind == "missing":
@@ -208,7 +191,7 @@ def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
         return f"{prefix}there are no members; list at least one, each with a name and a model"
     if kind == "string_pattern_mismatch":
         return f"{prefix}{_named(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
     if kind == "value_error" and isinstance(value, Mapping):
         prefix = f"{source}{_place(_inner(where, value, message), places)}: "
     if kind == "model_type":

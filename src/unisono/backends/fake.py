@@ -191,7 +191,10 @@ class FakeLoader:
 
 
 class FakeBackend:
-    """A cursor over each slot's ids; a distribution is computed anew from all of them."""
+    """A cursor over each slot's ids; a distribution is computed anew from all of them.
+
+    What `advance` gave is overwritten with NaN at the next call: whoever looks at it then finds out.
+    """
 
     facts: BackendFacts
 
@@ -201,11 +204,12 @@ class FakeBackend:
         self._model = model
         self._name = name
         self._read: dict[Slot, tuple[int, ...]] = {}
+        self._given: Logits = np.empty((0, 0), np.float32)
         self._loaded = True
 
     def open(self, copy_of: Slot | None = None) -> Slot:
         """Take the lowest free slot, empty or as a copy. Raises `RuntimeError` when there is none."""
-        self._check_loaded()
+        self._begin_call()
         held = () if copy_of is None else self.read(copy_of)
         free = [slot for slot in range(self.facts.slots) if Slot(slot) not in self._read]
         if not free:
@@ -215,7 +219,7 @@ class FakeBackend:
 
     def advance(self, feeds: Sequence[Feed]) -> Logits:
         """Read every feed. Raises `ValueError` for one that breaks the waist's rules; nothing is read then."""
-        self._check_loaded()
+        self._begin_call()
         self._check(feeds)
         self._model.passes.append(
             FakePass(self._name, tuple(Feed(feed.slot, tuple(feed.ids), feed.wanted) for feed in feeds))
@@ -225,7 +229,8 @@ class FakeBackend:
             before = self._read[feed.slot]
             read = self._read[feed.slot] = (*before, *feed.ids)
             rows += [self._model.next_token(read[:end]) for end in range(len(read) - feed.wanted + 1, len(read) + 1)]
-        return np.stack(rows).astype(np.float32) if rows else np.empty((0, self.facts.rows), np.float32)
+        self._given = np.stack(rows).astype(np.float32) if rows else np.empty((0, self.facts.rows), np.float32)
+        return self._given
 
     def rewind(self, slot: Slot, length: int) -> None:
         """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
@@ -246,14 +251,15 @@ class FakeBackend:
 
     def read(self, slot: Slot) -> tuple[int, ...]:
         """The ids that a slot holds; for tests."""
-        self._check_loaded()
+        self._begin_call()
         if slot not in self._read:
             raise ValueError(f"slot {slot} is not open")
         return self._read[slot]
 
-    def _check_loaded(self) -> None:
+    def _begin_call(self) -> None:
         if not self._loaded:
             raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
+        self._given.fill(np.nan)
 
     def _check(self, feeds: Sequence[Feed]) -> None:
         if len({feed.slot for feed in feeds}) < len(feeds):

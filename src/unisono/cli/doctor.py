@@ -55,11 +55,11 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     import resource
     import sys
 
-    from unisono.types import Limits, Prompt
+    from unisono.types import Limits
 
     began = time.perf_counter()
     with prepared.load(report) as engine:
-        text = engine.add(Prompt(text="Hello"), Limits(max_new_tokens=1))
+        text = engine.add(prepared.prompt("Hello"), Limits(max_new_tokens=1))
         engine.step()
         engine.drop(text)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -80,8 +80,16 @@ def _show(diagnosis: Diagnosis, console: Console) -> None:
         table.add_row(title, *values)
     console.print(table)
     console.print()
+    owners = {member.name: member.owner for member in diagnosis.members}
+    for owner in dict.fromkeys(owners.values()):
+        sharing = [name for name, of in owners.items() if of == owner != name]
+        if sharing:
+            runs = "run" if len(sharing) > 1 else "runs"
+            console.print(f"{_and(sharing)} {runs} on the weights of {owner}, which are loaded once")
     for pair in diagnosis.pairs:
         first, second = pair.members
+        if owners[first] == owners[second]:
+            continue
         console.print(
             f"{first} and {second} share {pair.shared:,} pieces: "
             f"{pair.share_of_first:.0%} of {first}'s, {pair.share_of_second:.0%} of {second}'s"
@@ -112,6 +120,12 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         more = " …" if member.excluded > len(member.excluded_examples) else ""
         return f"{member.excluded:,}" + (f": {examples}{more}" if examples else "")
 
+    def once(member: Any, size: str) -> str:
+        """What members of one model share is shown with the first of them."""
+        first = next(other for other in members if other.owner == member.owner)
+        return size if first is member else f"{first.name}'s"
+
+    chat_template = ("chat template", [member.chat_template for member in members])
     rows: list[tuple[str, list[str]]] = [
         ("model", [member.model for member in members]),
         ("backend", [f"{member.backend}, {member.facts.device}, {member.facts.dtype}" for member in members]),
@@ -125,14 +139,21 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         ("excluded ids", [excluded(member) for member in members]),
         ("bytes without token", [" ".join(member.missing_bytes) or "none" for member in members]),
         ("cannot spell", [" ".join(member.unspellable_bytes) or "nothing" for member in members]),
-        ("chat template", [member.chat_template for member in members]),
+        chat_template,
         ("begins with BOS", ["yes" if member.adds_bos else "no" for member in members]),
         ("space before answers", ["folded away" if member.leading_space else "none" for member in members]),
         ("context", [f"{member.facts.context:,} of {_count(member.facts.trained_context)}" for member in members]),
-        ("weights", [_size(member.facts.weight_bytes) for member in members]),
-        ("cache", [_size(member.facts.cache_bytes) for member in members]),
+        ("weights", [once(member, _size(member.facts.weight_bytes)) for member in members]),
+        ("cache", [once(member, _size(member.facts.cache_bytes)) for member in members]),
     ]
+    words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
+    if any(words):
+        rows.insert(rows.index(chat_template) + 1, ("words of its own", [each or "none" for each in words]))
     return rows
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _count(number: int | None) -> str:

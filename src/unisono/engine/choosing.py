@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
 from unisono.engine.member import Member
 from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError
@@ -34,13 +32,6 @@ class Said:
     def of(self, row: int) -> dict[str, Array]:
         """The voters' distributions of one text."""
         return {voter.name: p_BU[row] for voter, p_BU in zip(self.voters, self.p_BU_K, strict=True)}
-
-    def copy(self) -> Said:
-        """The same in arrays that last."""
-        xp = array_namespace(self.q_BU)
-        q_BU = xp.asarray(self.q_BU, copy=True)
-        shaped_BU = q_BU if self.shaped_BU is self.q_BU else self.shaped_BU
-        return Said(self.voters, [xp.asarray(p_BU, copy=True) for p_BU in self.p_BU_K], q_BU, shaped_BU)
 
 
 class Chooser:

@@ -15,6 +15,7 @@ from unisono.engine.member import Cursor, Member
 from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.pace import Pace
+from unisono.engine.passes import by_model
 from unisono.engine.plan import make_plan
 from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
@@ -74,8 +75,8 @@ class Engine:
 
     @property
     def slots(self) -> int:
-        """How many texts can be written at once."""
-        return min(member.backend.facts.slots for member in self.members)
+        """How many texts can be written at once; members that share a model share its slots."""
+        return min(group[0].backend.facts.slots // len(group) for group in by_model(self.members))
 
     @property
     def free(self) -> int:
@@ -240,8 +241,9 @@ class Engine:
         while led := [window for window in led if window.reaches(position)]:
             self._hearing.read_gates(led, position)
             position += 1
+        copies = any(text.beam is not None for text in self.active)  # slots are copied while texts are settled
         self._hearing.hear(
-            Question(member, [(window, *span) for window in windows if (span := window.span(member)) is not None])
+            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=copies)
             for member in self.members
         )
 

@@ -1,8 +1,7 @@
-"""Asking members: one batched pass each, side by side where they sit on different devices."""
+"""Asking members: one batched pass a model, side by side where models sit on different devices."""
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from unisono.engine.choosing import Chooser
 from unisono.engine.member import Member
 from unisono.engine.pace import Pace
+from unisono.engine.passes import make_block, run_pass
 from unisono.engine.window import Window, rows_at
 from unisono.fusion.gate import Gate
 from unisono.fusion.sample import greedy
@@ -23,7 +23,7 @@ class Question:
     member: Member
     spans: list[tuple[Window, int, int]] = field(default_factory=list)
     keep: bool = False
-    """Whether its distributions have to outlast its next pass, or are looked at several times."""
+    """Whether its distributions have to outlast its model's next pass, or are looked at several times."""
 
 
 class Hearing:
@@ -42,14 +42,17 @@ class Hearing:
             self._pool.shutdown()
 
     def hear(self, questions: Iterable[Question]) -> None:
-        """Ask them all; members that share a device take turns on it."""
-        groups: defaultdict[str, list[Question]] = defaultdict(list)
+        """Ask them all: members that share a model in one pass, models that share a device one after the other."""
+        passes: defaultdict[int, list[Question]] = defaultdict(list)
         for question in questions:
             if question.spans:
-                groups[question.member.backend.facts.device].append(question)
+                passes[question.member.model].append(question)
+        groups: defaultdict[str, list[list[Question]]] = defaultdict(list)
+        for together in passes.values():
+            groups[together[0].member.backend.facts.device].append(together)
         if self._pool is None or len(groups) < 2:
-            for question in itertools.chain(*groups.values()):
-                self._ask(question)
+            for group in groups.values():
+                self._ask_all(group)
             return
         asked = [self._pool.submit(self._ask_all, group) for group in groups.values()]
         try:
@@ -73,16 +76,22 @@ class Hearing:
             for window, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
                 window.read_gate(score, top, choice)
 
-    def _ask_all(self, questions: Sequence[Question]) -> None:
-        for question in questions:
-            self._ask(question)
+    def _ask_all(self, passes: Sequence[Sequence[Question]]) -> None:
+        for together in passes:
+            self._ask(together)
 
-    def _ask(self, question: Question) -> None:
-        member = question.member
-        reading = member.read([window.ask(member, first, last) for window, first, last in question.spans])
-        if question.keep:
-            reading.keep()
-        for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
-            window.heard(member, reading, rows, first)
-            window.text.member_seconds[member.name] += reading.seconds
-        self._pace.learn_pass(member.name, reading.work, reading.seconds)
+    def _ask(self, questions: Sequence[Question]) -> None:
+        """Ask members that share a model."""
+        blocks = [
+            make_block(question.member, [window.ask(question.member, *span) for window, *span in question.spans])
+            for question in questions
+        ]
+        readings, work, seconds = run_pass(blocks)
+        for question, reading in zip(questions, readings, strict=True):
+            member = question.member
+            if question.keep:
+                reading.keep()
+            for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
+                window.heard(member, reading, rows, first)
+                window.text.member_seconds[member.name] += reading.seconds
+        self._pace.learn_pass(questions[0].member.model, work, seconds)

@@ -1,8 +1,7 @@
-"""A member at work: its model, what each text has told it so far, and what it says of the next pieces."""
+"""A member at work: its model, what each text has told it so far, and how it reads and writes pieces."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +9,6 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.engine.pace import Work
 from unisono.fusion.fold import Scratch, fold, plan_fold
 from unisono.types import Prompt
 from unisono.vocab.prompt import PromptReader
@@ -69,7 +67,7 @@ class Member:
         Args:
             name: as the spec has it.
             weight: its share of the vote; the members' weights sum to 1.
-            backend: the model; the engine unloads it.
+            backend: the model; the engine unloads it. Members that have the same one share a pass.
             reader: how it reads prompts.
             speller: how it writes pieces that others chose.
             member_map: its ids and the union's columns.
@@ -81,7 +79,7 @@ class Member:
         self.speller = speller
         self.map = member_map
         self.seconds = 0.0
-        """Forward time so far."""
+        """Forward time so far: of a pass that several members share, each one's part."""
         self._plan = plan_fold(member_map.column_V, len(member_map.id_U))
         first = member_map.first_column_V
         self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
@@ -89,36 +87,14 @@ class Member:
         self._placed = False
 
     @property
+    def model(self) -> int:
+        """Which loaded model it is: the same number for members that share one."""
+        return id(self.backend)
+
+    @property
     def leading_space(self) -> bool:
         """Whether the first piece of its answers carries a space that is folded away."""
         return self._first_plan is not None
-
-    def read(self, asks: Sequence[Ask]) -> Reading:
-        """Read what waits in every cursor up to the last position asked about, in one pass.
-
-        At every position's end something must be unread: a distribution is given once.
-        """
-        feeds = []
-        rows: list[list[int]] = []
-        opening: set[int] = set()
-        row = 0
-        for ask in asks:
-            cursor = ask.cursor
-            start, end = cursor.ends[ask.first], cursor.ends[ask.last]
-            feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
-            rows.append([row + place - start for place in cursor.ends[ask.first : ask.last + 1]])
-            if ask.opens_answer and ask.first == 0:
-                opening.add(row)
-            row += end - start + 1
-        began = time.perf_counter()
-        logits_NV = self.backend.advance(feeds)
-        spent = time.perf_counter() - began
-        self.seconds += spent
-        for ask in asks:
-            ask.cursor.read = ask.cursor.ends[ask.last]
-        self._place_plans(logits_NV)
-        work = Work(len(feeds), sum(len(feed.ids) for feed in feeds), row)
-        return Reading(self, logits_NV, rows, frozenset(opening), work, spent)
 
     def copy(self, cursor: Cursor) -> Cursor:
         """A cursor over the same text that goes on by itself; what was read is not read again."""
@@ -194,6 +170,7 @@ class Member:
         scratch = self._kept if keep else self._scratch
         if not keep:
             scratch.reset()
+        self._place_plans(logits_BV)
         if self._first_plan is None or not any(opening):
             return fold(logits_BV, self._plan, scratch)
         xp = array_namespace(logits_BV)
@@ -222,54 +199,10 @@ class Member:
             raise AssertionError(f"the union holds {piece!r}, which member {self.name!r} cannot spell")
         return ids
 
-    def _place_plans(self, logits_NV: Array) -> None:
+    def _place_plans(self, logits_BV: Array) -> None:
         """Bring the fold plans to where the logits lie, once."""
-        if not self._placed and not isinstance(logits_NV, np.ndarray):
-            self._plan = self._plan.to_device_of(logits_NV)
+        if not self._placed and not isinstance(logits_BV, np.ndarray):
+            self._plan = self._plan.to_device_of(logits_BV)
             if self._first_plan is not None:
-                self._first_plan = self._first_plan.to_device_of(logits_NV)
+                self._first_plan = self._first_plan.to_device_of(logits_BV)
         self._placed = True
-
-
-class Reading:
-    """What one pass of a member gave. Its rows are folded when they are looked at, before its next pass."""
-
-    def __init__(
-        self,
-        member: Member,
-        logits_NV: Array,
-        rows: list[list[int]],
-        opening: frozenset[int],
-        work: Work,
-        seconds: float,
-    ) -> None:
-        self.member = member
-        self.rows = rows
-        """For each ask, the row of each of its positions."""
-        self.work = work
-        """How much was read and wanted."""
-        self.seconds = seconds
-        self._logits_NV = logits_NV
-        self._opening = opening
-        self._kept_NU: Array | None = None
-
-    def keep(self) -> Array:
-        """Fold all rows now, to last until the step ends, the member's later passes notwithstanding."""
-        if self._kept_NU is None:
-            opening = [row in self._opening for row in range(self._logits_NV.shape[0])]
-            self._kept_NU = self.member.fold(self._logits_NV, opening, keep=True)
-            self._logits_NV = None
-        return self._kept_NU
-
-    def fold(self, rows: Sequence[int]) -> Array:
-        """``p_BU`` of some rows; lasts until the next call."""
-        if self._kept_NU is not None:
-            return _select(self._kept_NU, rows)
-        return self.member.fold(_select(self._logits_NV, rows), [row in self._opening for row in rows], keep=False)
-
-
-def _select(array: Array, rows: Sequence[int]) -> Array:
-    """Rows of an array: a view where they follow one another."""
-    if list(rows) == list(range(rows[0], rows[0] + len(rows))):
-        return array[rows[0] : rows[0] + len(rows)]
-    return array_namespace(array).stack([array[row] for row in rows])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 BLOCK_LIMIT = 128
@@ -22,7 +22,7 @@ SLOPE = 0.05
 RECENT = 5
 """Passes of one size that its cost is the median of."""
 STALE = 300
-"""After so many passes of a member, the cost of a size that did not come up is forgotten and tried anew."""
+"""After so many passes of a model, the cost of a size that did not come up is forgotten and tried anew."""
 MEMORY = 60.0
 """How many guesses a chance is the share of, about; older ones fade."""
 SMOOTHING = 0.1
@@ -31,13 +31,21 @@ SMOOTHING = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a member reads in one pass, over all texts."""
+    """What is read in one pass, over all texts and all members that share it."""
 
     texts: int
+    """Texts, each as often as members read it."""
     tokens: int
     """Ids that are read."""
     rows: int
     """Distributions that are wanted: one a text, more where drafts are verified."""
+
+    @classmethod
+    def of_all(cls, works: Sequence[Work]) -> Work:
+        """What several members read in one pass."""
+        return cls(
+            sum(work.texts for work in works), sum(work.tokens for work in works), sum(work.rows for work in works)
+        )
 
 
 class SizeTimes:
@@ -74,7 +82,7 @@ class SizeTimes:
 
 
 class PassTimes:
-    """What a member's passes take, by how many ids they read and how many distributions are wanted.
+    """What a model's passes take, by how many ids they read and how many distributions are wanted.
 
     The output layer is much of a small model, so that reading a block to catch up, for one distribution,
     is cheaper than verifying one, for all. Both are learned apart, and added for what is both at once.
@@ -159,17 +167,21 @@ Cost = Callable[[int], float]
 
 
 class Pace:
-    """Decides how far drafts go: as long as it pays."""
+    """Decides how far drafts go: as long as it pays.
+
+    Chances are members'. Costs are models': what a pass takes follows from how much is read in it, whichever of
+    the members that share the model read it.
+    """
 
     def __init__(self) -> None:
         """Begin without experience."""
-        self._times: defaultdict[str, PassTimes] = defaultdict(PassTimes)
+        self._times: defaultdict[Hashable, PassTimes] = defaultdict(PassTimes)
         self._chances: defaultdict[str, Chances] = defaultdict(Chances)
         self._rates: dict[int, float] = {}
 
-    def learn_pass(self, member: str, work: Work, seconds: float) -> None:
-        """Note what a pass took."""
-        self._times[member].learn(work, seconds)
+    def learn_pass(self, model: Hashable, work: Work, seconds: float) -> None:
+        """Note what a pass of a model took."""
+        self._times[model].learn(work, seconds)
 
     def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
         """Note whether a guess was chosen."""
@@ -182,9 +194,9 @@ class Pace:
         floor = texts / plain if plain else 0.0
         self._rates[texts] = max(known + SMOOTHING * (rate - known), floor)
 
-    def seconds(self, member: str, work: Work) -> float:
-        """The expected time of a pass."""
-        return self._times[member].seconds(work)
+    def seconds(self, model: Hashable, work: Work) -> float:
+        """The expected time of a pass of a model."""
+        return self._times[model].seconds(work)
 
     def chance(self, drafter: str, sureness: float) -> float:
         """The chance that a guess holds."""
@@ -214,7 +226,7 @@ class Pace:
 class SteadyPace(Pace):
     """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
 
-    def seconds(self, member: str, work: Work) -> float:
+    def seconds(self, model: Hashable, work: Work) -> float:
         """Nothing costs anything."""
         return 0.0
 

@@ -43,15 +43,16 @@ class Settling:
             self.commit(window)
 
     def spread(self, sought: Text, windows: Sequence[Window]) -> list[Window]:
-        """Go on with the likeliest continuations of all that a beam follows; return the windows of new texts."""
+        """Go on with the likeliest continuations of all that a beam follows; return the windows of new texts.
+
+        What was heard has to be kept: slots are copied, and others' texts were settled before.
+        """
         beam = sought.beam
         assert beam is not None
         said: dict[Window, tuple[Said, int]] = {}
-        groups = _groups(windows, 0)
-        for voters, rule, group in groups:
+        for voters, rule, group in _groups(windows, 0):
             heard = self._chooser.combine(group, 0, voters, combines=rule is not None)
-            kept = heard if len(groups) == 1 else heard.copy()
-            said.update((window, (kept, row)) for row, window in enumerate(group))
+            said.update((window, (heard, row)) for row, window in enumerate(group))
         shaped = [said[window][0].shaped_BU[said[window][1]] for window in windows]
         ranked = list(beam.rank(shaped, self._union.end))
         scores = [hypothesis.score for hypothesis in beam.following]

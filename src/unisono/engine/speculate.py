@@ -18,6 +18,7 @@ from unisono.engine.member import Member
 from unisono.engine.method import AUTO, NGRAM
 from unisono.engine.ngram import LONGEST
 from unisono.engine.pace import Outlook, Pace, Work
+from unisono.engine.passes import by_model
 from unisono.engine.window import Window
 from unisono.vocab.union import UnionVocabulary
 
@@ -114,7 +115,7 @@ class Drafting:
             waiting = [window for window in windows if window.waits]
 
             def cost(count: int, waiting: Sequence[Window] = waiting) -> float:
-                drafting = self._pace.seconds(drafter.name, Work(count, count, count))
+                drafting = self._pace.seconds(drafter.model, Work(count, count, count))
                 return drafting + self._longer_blocks(others, waiting, count)
 
             group = [able[index] for index in self._pace.go_on(outlooks, cost, texts)]
@@ -137,23 +138,26 @@ class Drafting:
     def _longer_blocks(self, members: Sequence[Member], windows: Sequence[Window], count: int) -> float:
         """What it costs the members if the blocks that they will have to read are so many pieces longer."""
         extra, rows = 0.0, sum(window.rows_wanted for window in windows)
-        for member in members:
-            tokens = sum(window.unread(member) for window in windows)
-            longer = Work(len(windows), tokens + count, rows + count)
-            extra += self._pace.seconds(member.name, longer)
-            extra -= self._pace.seconds(member.name, Work(len(windows), tokens, rows))
+        for group in _passes(members, windows):
+            readers, model = len(group), group[0].model
+            tokens = sum(window.unread(member) for window in windows for member in group)
+            longer = Work(readers * len(windows), tokens + readers * count, readers * (rows + count))
+            extra += self._pace.seconds(model, longer)
+            extra -= self._pace.seconds(model, Work(readers * len(windows), tokens, readers * rows))
         return extra
 
     def _plain_seconds(self, windows: Sequence[Window]) -> float:
         """What one piece for every text would take without drafts."""
         texts, total = len(windows), 0.0
         gated = all(not window.plan.gate.always_open for window in windows)
+        leads = {window.plan.lead for window in windows}
         share = max(self._asked_share, 1 / 8) if gated else 1.0
-        for name in self._members:
-            if gated and all(name != window.plan.lead.name for window in windows):
-                total += share * self._pace.seconds(name, Work(texts, round(texts / share), texts))
+        for group in _passes(list(self._members.values()), windows if gated else ()):
+            rows = texts * len(group)
+            if gated and leads.isdisjoint(group):
+                total += share * self._pace.seconds(group[0].model, Work(rows, round(rows / share), rows))
             else:
-                total += self._pace.seconds(name, Work(texts, texts, texts))
+                total += self._pace.seconds(group[0].model, Work(rows, rows, rows))
         return total
 
     def _drafter(self, window: Window, windows: Sequence[Window]) -> str | None:
@@ -176,27 +180,39 @@ class Drafting:
     def _promise(self, drafter: str, window: Window, texts: int, shortest: int = 0) -> float:
         """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
         gated = not window.plan.gate.always_open
-        lead = window.plan.lead.name
+        lead = window.plan.lead
+        others = [member for member in self._members.values() if member.name != drafter]
         if drafter == NGRAM:
             share = self._pace.chance(NGRAM, _sureness(window.matched))
         else:
             share = self._pace.share(drafter)
-            if gated and drafter == lead:
+            if gated and drafter == lead.name:
                 share = 1 - self._asked_share * (1 - share)
         rates = []
         pieces, hold = 0.0, 1.0
         for length in range(window.plan.max_pieces + 1):
             pieces += texts * hold
             hold *= share
-            seconds = (length + 1) * self._pace.seconds(drafter, Work(texts, texts, texts))
+            seconds = 0.0
+            if drafter != NGRAM:
+                alone = Work(texts, texts, texts)
+                seconds += (length + 1) * self._pace.seconds(self._members[drafter].model, alone)
             asked = 1 - (1 - self._asked_share) ** (length + 1) if gated else 1.0
-            for name in self._members:
-                if name != drafter:
-                    needed = 1.0 if name == lead else asked
-                    rows = texts * (length + 1)
-                    seconds += needed * self._pace.seconds(name, Work(texts, rows, rows))
+            for group in _passes(others, [window] if gated else ()):
+                needed = 1.0 if lead in group else asked
+                rows = texts * (length + 1) * len(group)
+                seconds += needed * self._pace.seconds(group[0].model, Work(rows, rows, rows))
             rates.append(pieces / seconds if seconds else math.inf)
         return max(rates[shortest:])
+
+
+def _passes(members: Sequence[Member], gated: Sequence[Window]) -> list[list[Member]]:
+    """Members in groups that read in one pass: those that share a model, but for leads that gates wait for."""
+    leads = {window.plan.lead for window in gated if not window.plan.gate.always_open}
+    return [
+        *([member] for member in members if member in leads),
+        *by_model(member for member in members if member not in leads),
+    ]
 
 
 def _sureness(matched: int) -> float:

@@ -12,7 +12,8 @@ from array_api_compat import array_namespace
 
 from unisono.engine.bias import Bias
 from unisono.engine.boundary import REACH, first_inside
-from unisono.engine.member import Ask, Cursor, Member, Reading
+from unisono.engine.member import Ask, Cursor, Member
+from unisono.engine.passes import Reading
 from unisono.engine.text import Text
 from unisono.fusion.fold import Array
 from unisono.fusion.sample import Purpose, inverse_transform, uniform

@@ -1,4 +1,4 @@
-"""How one member reads a prompt: its own template, its BOS, and nothing that a user typed as control."""
+"""How one member reads a prompt: its words, its template, its BOS, and nothing that a user typed as control."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class PromptReader:
         template: ChatTemplate | None,
         *,
         given_template: bool = False,
+        system: str | None = None,
+        prefix: str | None = None,
     ) -> None:
         """Bind a member's parts.
 
@@ -39,12 +41,16 @@ class PromptReader:
             template: how it reads a conversation; ``None`` when it cannot.
             given_template: whether the template comes from the spec: such a one need not know of
                 the model's BOS.
+            system: the member's own system message, see `own_messages`.
+            prefix: what it reads before the first user message, or before raw text.
         """
         self.name = name
         self.tokenizer = tokenizer
         self.speller = speller
         self.template = template
         self.given_template = given_template
+        self.system = system
+        self.prefix = prefix
         table = tokenizer.table
         self._controls = {
             text: i
@@ -57,7 +63,8 @@ class PromptReader:
 
         Raises:
             PromptError: the prompt is empty, the member has no template for messages or its template
-                refuses them, or the member's vocabulary cannot represent the text.
+                refuses them, it has no place for the member's own words, or the member's vocabulary cannot
+                represent the text.
         """
         if prompt.messages is not None:
             return self.read_messages(prompt.messages)
@@ -66,7 +73,13 @@ class PromptReader:
         return self.read_text(prompt.text)
 
     def read_text(self, text: str) -> list[int]:
-        """Read plain text in the tokenizer's own form. See `read`."""
+        """Read plain text in the tokenizer's own form, behind the member's prefix. See `read`."""
+        if self.system is not None:
+            raise PromptError(
+                f"member {self.name!r} has a system message, and raw text has no place for one",
+                hint="ask with messages, or give the member a prefix in place of its system",
+            )
+        text = (self.prefix or "") + text
         _check_encodable(text)
         ids = self.tokenizer.encode_prompt(text)
         if self._is_own_form(self.speller.vocabulary.join(ids), text):
@@ -82,7 +95,12 @@ class PromptReader:
                 hint="give it one in the spec (chat_template: …), or continue plain text with --raw",
             )
         _check_messages(messages)
-        disguised, mark = self._disguise(messages)
+        if self.prefix is not None and all(message["role"] != "user" for message in messages):
+            raise PromptError(
+                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it stands",
+                hint="add a user message, or leave the prefix out",
+            )
+        disguised, mark = self._disguise(own_messages(messages, self.system, self.prefix))
         rendered = self._render(disguised)
         controls = self._controls_in(rendered)
         parts = [(part, controls.get(part)) for part in _split(rendered, controls)]
@@ -98,9 +116,10 @@ class PromptReader:
         try:
             return self.template.render(messages)
         except TemplateFailure as failure:
+            own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
-                hint="change the messages, or give the member another template in the spec (chat_template: …)",
+                hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
 
     def _with_bos(self, ids: list[int]) -> list[int]:
@@ -163,6 +182,26 @@ class PromptReader:
                 exact = self._is_own_form(self.speller.vocabulary.join(own), plain)
                 ids.extend(own if exact else self._spell(plain))
         return ids
+
+
+def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
+    """A conversation as a member reads it that has words of its own.
+
+    Args:
+        messages: of the request.
+        system: comes first; where the request begins with a system message, that one follows in the same
+            message, after a blank line.
+        prefix: comes right before the content of the first user message.
+    """
+    own = list(messages)
+    if prefix is not None:
+        first = next((place for place, message in enumerate(own) if message["role"] == "user"), None)
+        if first is not None:
+            own[first] = Message(role="user", content=prefix + own[first]["content"])
+    if system is not None:
+        theirs = [own.pop(0)["content"]] if own and own[0]["role"] == "system" else []
+        own.insert(0, Message(role="system", content="\n\n".join([system, *theirs])))
+    return own
 
 
 def _alternatives(texts: dict[str, int]) -> re.Pattern[str]:
