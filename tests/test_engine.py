@@ -230,7 +230,7 @@ def test_an_ended_or_abandoned_text_frees_its_slots() -> None:
         gc.collect()
         assert engine.active == []
         text = engine.add(RAW[0])
-        with pytest.raises(RuntimeError, match="0 of 1 slots are free"):
+        with pytest.raises(RuntimeError, match="all 1 slots are taken"):
             engine.add(RAW[0])
         engine.drop(text)
         assert ensemble.generate("Hello", max_new_tokens=3).usage.pieces == 3

@@ -119,7 +119,7 @@ def test_texts_whose_leads_and_drafters_are_relatives_share_a_batch(lead: str) -
     while engine.active:
         engine.step()
     for text, prompt, method in zip(texts, PROMPTS, methods, strict=True):
-        check([text], oracle(engine, [prompt], method, 14), lead, NAMES)
+        check([text], oracle(engine, [prompt], method, 14), NAMES)
 
 
 def test_members_that_are_asked_together_go_through_one_pass() -> None:

@@ -21,7 +21,7 @@ from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
 
-PIECES = 6
+PIECES = 4
 PROMPTS = ALL[::3]
 """10 prompts, some of them not ASCII."""
 

@@ -142,8 +142,9 @@ class Drafting:
             readers, model = len(group), group[0].model
             tokens = sum(window.unread(member) for window in windows for member in group)
             longer = Work(readers * len(windows), tokens + readers * count, readers * (rows + count))
-            extra += self._pace.seconds(model, longer)
-            extra -= self._pace.seconds(model, Work(readers * len(windows), tokens, readers * rows))
+            more = self._pace.seconds(model, longer)
+            more -= self._pace.seconds(model, Work(readers * len(windows), tokens, readers * rows))
+            extra += more * _drawn_share(group, windows)
         return extra
 
     def _plain_seconds(self, windows: Sequence[Window]) -> float:
@@ -154,23 +155,25 @@ class Drafting:
         share = max(self._asked_share, 1 / 8) if gated else 1.0
         for group in _passes(list(self._members.values()), windows if gated else ()):
             rows = texts * len(group)
-            if gated and leads.isdisjoint(group):
-                total += share * self._pace.seconds(group[0].model, Work(rows, round(rows / share), rows))
-            else:
-                total += self._pace.seconds(group[0].model, Work(rows, rows, rows))
+            asked = _drawn_share(group, windows)
+            if gated:
+                asked = asked * share if leads.isdisjoint(group) else 1.0
+            total += asked * self._pace.seconds(group[0].model, Work(rows, round(rows / asked), rows))
         return total
 
     def _drafter(self, window: Window, windows: Sequence[Window]) -> str | None:
         """Who drafts for a text: as its plan says, or who promises the best rate.
 
-        Nobody does where the lead's gate could spare a drafter its pass, if what it promises is no better.
+        Nobody does where the lead's gate, or that another member is drawn, could spare a drafter its pass, if
+        what it promises is no better.
         """
         drafter, texts = window.plan.drafter, len(windows)
         if drafter == AUTO:
             names = list(self._members) if len(self._members) > 1 else []
             rates = {name: self._promise(name, window, texts) for name in (*names, *([NGRAM] * bool(window.found)))}
             drafter = max(rates, key=lambda name: rates[name], default=NGRAM)
-        if drafter in (NGRAM, window.plan.lead.name) or window.plan.gate.always_open:
+        always_heard = window.plan.gate.always_open and not window.plan.draw.one_member
+        if always_heard or drafter == NGRAM or (drafter == window.plan.lead.name and not window.plan.gate.always_open):
             return drafter
         plain = self._plain_seconds(windows)
         if plain and self._promise(str(drafter), window, texts, shortest=1) * plain < texts:
@@ -197,9 +200,10 @@ class Drafting:
             if drafter != NGRAM:
                 alone = Work(texts, texts, texts)
                 seconds += (length + 1) * self._pace.seconds(self._members[drafter].model, alone)
-            asked = 1 - (1 - self._asked_share) ** (length + 1) if gated else 1.0
+            share_asked = self._asked_share if gated else 1.0
             for group in _passes(others, [window] if gated else ()):
-                needed = 1.0 if lead in group else asked
+                skipped = 1 - share_asked * _drawn_share(group, [window])
+                needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
                 rows = texts * (length + 1) * len(group)
                 seconds += needed * self._pace.seconds(group[0].model, Work(rows, rows, rows))
             rates.append(pieces / seconds if seconds else math.inf)
@@ -213,6 +217,13 @@ def _passes(members: Sequence[Member], gated: Sequence[Window]) -> list[list[Mem
         *([member] for member in members if member in leads),
         *by_model(member for member in members if member not in leads),
     ]
+
+
+def _drawn_share(group: Sequence[Member], windows: Sequence[Window]) -> float:
+    """How often members that share a model are asked where not all are: as often as one of them is drawn."""
+    if not all(window.plan.draw.one_member for window in windows):
+        return 1.0
+    return max(1 / 8, sum(member.weight for member in group))
 
 
 def _sureness(matched: int) -> float:
