@@ -117,9 +117,8 @@ class Engine:
                 hint=f"load with batch={width} or more, or say draw: {{beam_width: {width}}} in the ensemble's file",
             )
         if width > self.free:
-            raise RuntimeError(
-                f"{self.free} of {self.slots} slots are free: finish a text, or load with a larger batch"
-            )
+            room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
+            raise NoRoom(f"{room}: finish a text, or load with a larger batch")
         cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
         seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
         text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
