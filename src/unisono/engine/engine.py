@@ -23,6 +23,7 @@ from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
 from unisono.errors import PromptError, SpecError
 from unisono.types import Limits, Prompt
+from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -119,7 +120,10 @@ class Engine:
         if width > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
             raise NoRoom(f"{room}: finish a text, or load with a larger batch")
-        cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
+        tail = Tail() if plan.respells else None
+        cursors = {
+            member.name: Cursor(member.backend.open(), prompts[member.name], tail=tail) for member in self.members
+        }
         seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
         text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
         if width > 1:

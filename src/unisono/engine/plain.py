@@ -24,6 +24,7 @@ from unisono.fusion.draw import Draw
 from unisono.fusion.sample import Purpose, accepts, inverse_transform, residual, shape, uniform
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.types import Prompt
+from unisono.vocab.respell import Tail
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -93,6 +94,7 @@ class _PlainText:
         self._union = union
         self._ids = ids
         self._columns: list[int] = []
+        self._tails: dict[str, Tail | None] = dict.fromkeys(ids, Tail() if plan.respells else None)
 
     def distribution(self, member: Member, *, first: bool) -> Distribution:
         return plain_distribution(member, member.map, self._ids[member.name], first=first)
@@ -137,7 +139,9 @@ class _PlainText:
         self._columns.append(column)
         self.written += piece
         for member in members:
-            self._ids[member.name].extend(member.spell(column, piece, first=first))
+            ids, taken = self._ids[member.name], member.take(self._tails[member.name], column, piece, first=first)
+            self._ids[member.name] = [*ids[: len(ids) - taken.forget], *taken.append]
+            self._tails[member.name] = taken.tail
 
     def _shaped(self, q_U: Distribution, draw: Draw, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])

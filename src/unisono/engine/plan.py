@@ -31,6 +31,8 @@ class Plan:
     member_draw: Draw | None
     """What is done to each member's distribution before they are combined; ``None`` for nothing."""
     member_bias: Bias
+    respells: bool
+    """Whether members read what was written as their own tokenizers would have written it."""
 
 
 def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary) -> Plan:
@@ -53,4 +55,5 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.bias, union),
         draw.of_members(),
         Bias(draw.member_bias, union),
+        method.spelling == "canonical",
     )

@@ -91,7 +91,8 @@ class Settling:
             cursor = text.cursors[member.name]
             member.cut(cursor, window.accepted)
             if window.choice is not None and piece is not None:
-                cursor.ids.extend(member.spell(window.choice, piece, first=window.opens_answer))
+                taken = member.take(cursor.tail, window.choice, piece, first=window.opens_answer)
+                member.append(cursor, taken)
             window.committed.add(member.name)
         if text.finish is None and any(
             len(text.cursors[member.name].ids) > member.backend.facts.context for member in self._members

@@ -18,6 +18,7 @@ from unisono.engine.text import Text
 from unisono.fusion.fold import Array
 from unisono.fusion.sample import Purpose, inverse_transform, uniform
 from unisono.types import GateReading, StepRecord, StepSeconds
+from unisono.vocab.respell import Respelling
 from unisono.vocab.union import UnionVocabulary
 
 LONGEST_CHARACTER = 4
@@ -119,18 +120,21 @@ class Window:
         return self.text.cursors[member.name]
 
     def fits(self, column: int) -> bool:
-        """Whether one more drafted piece leaves room: in the limit, and in every member's context."""
+        """Whether one more drafted piece leaves room, in the limit and in every member's context, and is a mere
+        addition to what every member has before it.
+        """
         if self.last + 1 >= self.text.room:
             return False
-        return all(
-            len(self.cursor(member).ids) + len(self._spell(member, column)) <= member.backend.facts.context
-            for member in self._members
-        )
+        for member in self._members:
+            spelling, held = self._take(member, column), len(self.cursor(member).ids)
+            if spelling.forget or held + len(spelling.append) > member.backend.facts.context:
+                return False
+        return True
 
     def draft(self, column: int) -> None:
         """Add a drafted piece: one more position."""
         for member in self._members:
-            self.cursor(member).draft(self._spell(member, column))
+            self.cursor(member).draft(self._take(member, column))
         self.drafted.append(column)
 
     def ask(self, member: Member, first: int, last: int) -> Ask:
@@ -277,10 +281,10 @@ class Window:
             self._drawn[position] = self._members[drawn]
         return self._drawn[position]
 
-    def _spell(self, member: Member, column: int) -> tuple[int, ...]:
+    def _take(self, member: Member, column: int) -> Respelling:
         piece = self._union.piece(column)
         assert piece is not None, "END is never drafted"
-        return member.spell(column, piece)
+        return member.take(self.cursor(member).tail, column, piece)
 
 
 def rows_at(windows: Sequence[Window], member: Member, position: int) -> Array:

@@ -50,8 +50,8 @@ class Respelling:
     """How many of the last ids are taken away."""
     append: tuple[int, ...]
     """The ids that are then put at the end; never empty, as their last one ends the piece."""
-    tail: Tail
-    """The end of the text with the piece."""
+    tail: Tail | None
+    """The end of the text with the piece; ``None`` where nothing is respelled."""
 
 
 class Respeller:
