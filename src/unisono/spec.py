@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from unisono.engine.method import Method, Speculation, check_off
+from unisono.engine.method import PIECEWISE, Method, Speculation, check_off
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
@@ -37,7 +37,7 @@ class EnsembleSpec(BaseModel):
     """Who drafts: all that `Speculation.parse` reads."""
     draw: Draw = Draw()
     """How a piece is chosen: all that `Draw.parse` reads."""
-    spelling: str = "piecewise"
+    spelling: str = PIECEWISE
     """As which ids members read what was written: ``piecewise`` or ``canonical``."""
     folder: Path = Field(default=Path(), exclude=True)
     """What relative paths of models are relative to: the folder of the spec's file."""
@@ -54,7 +54,13 @@ class EnsembleSpec(BaseModel):
     @classmethod
     def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
         readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "draw": Draw}
-        return readers[info.field_name].parse(value)
+        reader = readers[info.field_name]
+        return reader() if value is None else reader.parse(value)
+
+    @field_validator("spelling", mode="before")
+    @classmethod
+    def _empty_is_left_out(cls, value: object) -> object:
+        return PIECEWISE if value is None else value
 
     @field_validator("speculate", mode="before")
     @classmethod

@@ -21,7 +21,11 @@ AUTO = "auto"
 OFF = "off"
 """Nobody drafts."""
 MOST_PIECES = 64
-SPELLINGS = ("piecewise", "canonical")
+PIECEWISE = "piecewise"
+"""Members read each piece as it was chosen."""
+CANONICAL = "canonical"
+"""Members read what was written as their own tokenizers would have written it."""
+SPELLINGS = (PIECEWISE, CANONICAL)
 ALWAYS = Gate()
 _FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
 
@@ -101,7 +105,7 @@ class Method:
     """Who drafts; ``None`` for nobody."""
     draw: Draw = field(default_factory=Draw)
     """How a piece is chosen from a distribution."""
-    spelling: str = "piecewise"
+    spelling: str = PIECEWISE
     """As which ids members read what was written: one of `SPELLINGS`."""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unisono.engine.bias import Bias
 from unisono.engine.member import Member
-from unisono.engine.method import Method
+from unisono.engine.method import CANONICAL, Method
 from unisono.errors import SpecError, shown
 from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
@@ -55,5 +55,5 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.bias, union),
         draw.of_members(),
         Bias(draw.member_bias, union),
-        method.spelling == "canonical",
+        method.spelling == CANONICAL,
     )
