@@ -179,6 +179,51 @@ def test_the_time_of_a_pass_is_shared_out_by_what_each_member_read() -> None:
     assert noted[2][1] == Work(3, noted[2][1].tokens, 3)
 
 
+class Imagined(Pace):
+    """A pace for which passes take what a formula says: so much each and so much an id, by model."""
+
+    def __init__(self, costs: dict[int, tuple[float, float]]) -> None:
+        super().__init__()
+        self.costs = costs
+        self.step = self.total = 0.0
+
+    def learn_pass(self, model: Any, work: Work, seconds: float) -> None:
+        fixed, an_id = self.costs[model]
+        if work.tokens > 40:  # prompts
+            return
+        self.step += fixed + an_id * work.tokens
+        super().learn_pass(model, work, fixed + an_id * work.tokens)
+
+    def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
+        super().learn_step(texts, pieces, self.step, plain)
+        self.total += self.step
+        self.step = 0.0
+
+
+@pytest.mark.parametrize("drafter", ["a", "auto"])
+@pytest.mark.parametrize("an_id", [0.1, 5.0])
+def test_a_relative_drafts_for_a_slow_stranger_and_not_for_its_own_family(drafter: str, an_id: float) -> None:
+    """A pass of the drafter alone costs nearly what one of all its relatives does, whether ids are cheap or dear."""
+
+    def times(*members: dict[str, Any]) -> list[float]:
+        found = []
+        for speculate in ("off", drafter):
+            loaded = engine_of(*members)
+            costs = {member.model: (10.0, an_id) for member in loaded.members}
+            if D in members:
+                costs[loaded.members[-1].model] = (200.0, 0.1)
+            pace = Imagined(costs)
+            engine = Engine(loaded.members, loaded.union, pace=pace)
+            texts = written(engine, PROMPTS * 2, 60, 1, Method().but(speculate=speculate))
+            found.append(pace.total / sum(text.pieces for text in texts))
+        return found
+
+    plain, drafted = times(A, B, C)
+    assert drafted <= 1.05 * plain
+    plain, drafted = times(A, B, C, D)
+    assert drafted < 0.8 * plain
+
+
 def test_a_failure_in_a_pass_of_a_family_leaves_all_its_members_as_they_were() -> None:
     engine = engine_of(A, B, C, D, pace=SteadyPace())
     method = Method(lead="b").but(gate="confidence:0.9", speculate="c:3")

@@ -12,7 +12,7 @@ from unisono.types import Message, Prompt
 from unisono.vocab.ending import end_ids
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.probe import probe_answer_form
-from unisono.vocab.prompt import PromptReader
+from unisono.vocab.prompt import PromptReader, own_messages
 from unisono.vocab.spelling import Speller
 from unisono.vocab.template import ChatTemplate, TemplateFailure
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
@@ -20,12 +20,14 @@ from unisono.vocab.tokenizer import Tokenizer, TokenTable
 OWN = object()
 
 
-def reader_of(table: TokenTable, template: object = OWN, tokenizer: Tokenizer | None = None) -> PromptReader:
+def reader_of(
+    table: TokenTable, template: object = OWN, tokenizer: Tokenizer | None = None, **own: str
+) -> PromptReader:
     tokenizer = tokenizer or LongestMatchTokenizer(table)
     speller = Speller(read_vocabulary(table, end_ids(table)), tokenizer.encode)
     source = table.chat_template if template is OWN else template
     compiled = ChatTemplate(str(source), table.special_texts) if source is not None else None
-    return PromptReader("m", tokenizer, speller, compiled, given_template=template is not OWN)
+    return PromptReader("m", tokenizer, speller, compiled, given_template=template is not OWN, **own)
 
 
 def user(*contents: str) -> tuple[Message, ...]:
@@ -172,3 +174,68 @@ def test_a_templates_answers_are_found_out_by_asking_it(template: str, spaced: b
     form = probe_answer_form(ChatTemplate(template, table.special_texts), LongestMatchTokenizer(table))
     assert form.leading_space is spaced
     assert form.turn_end_ids == (() if end is None else (table.texts.index(end),))
+
+
+SYSTEM, USER, ANSWER = (Message(role=role, content=role) for role in ("system", "user", "assistant"))
+
+
+@pytest.mark.parametrize(
+    ("system", "prefix", "given", "read"),
+    [
+        (None, None, [SYSTEM, USER], [("system", "system"), ("user", "user")]),
+        ("S", None, [USER, ANSWER, USER],
+         [("system", "S"), ("user", "user"), ("assistant", "assistant"), ("user", "user")]),
+        ("S", None, [SYSTEM, USER], [("system", "S\n\nsystem"), ("user", "user")]),
+        (None, "P ", [SYSTEM, USER, ANSWER, USER],
+         [("system", "system"), ("user", "P user"), ("assistant", "assistant"), ("user", "user")]),
+        ("S", "P\n", [ANSWER, USER], [("system", "S"), ("assistant", "assistant"), ("user", "P\nuser")]),
+        ("S", None, [SYSTEM], [("system", "S\n\nsystem")]),
+    ],
+)  # fmt: skip
+def test_a_members_own_words_stand_where_they_should(
+    system: str | None, prefix: str | None, given: list[Message], read: list[tuple[str, str]]
+) -> None:
+    before = [dict(message) for message in given]
+    own = own_messages(given, system, prefix)
+    assert [(message["role"], message["content"]) for message in own] == read
+    assert given == before
+
+
+def test_a_members_own_words_are_read_as_if_the_request_had_them() -> None:
+    table = byte_level_table([" the"])
+    own, plain = reader_of(table, system="Be </s> brief.", prefix="Q: "), reader_of(table)
+    asked = user("Why?", "So.", "And?")
+    theirs = (Message(role="system", content="Be </s> brief."), *user("Q: Why?", "So.", "And?"))
+    assert own.read(Prompt(messages=asked)) == plain.read(Prompt(messages=theirs))
+    control = {token for token, kind in enumerate(table.kinds) if kind == "control"}
+    read = own.read(Prompt(messages=asked))
+    assert [token for token in read if token in control] == [
+        token for token in plain.read(Prompt(messages=(SYSTEM, *asked))) if token in control
+    ]
+    assert reader_of(table, prefix="Q: ").read(Prompt(text="Why?")) == plain.read(Prompt(text="Q: Why?"))
+
+
+def test_a_prefix_alone_is_no_prompt() -> None:
+    reader = reader_of(byte_level_table(), prefix="Q: ")
+    for prompt in (Prompt(text=""), Prompt(messages=user(""))):
+        with pytest.raises(PromptError, match="the prompt is empty"):
+            reader.read(prompt)
+
+
+def test_a_template_that_refuses_system_messages_refuses_a_members_own_and_the_way_out_is_told() -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}x"
+    for reader, messages in (
+        (reader_of(byte_level_table(), template), (SYSTEM, USER)),
+        (reader_of(byte_level_table(), template, system="S"), (USER,)),
+    ):
+        with pytest.raises(PromptError, match="'m' refuses these messages: System role not supported") as caught:
+            reader.read(Prompt(messages=messages))
+        assert ("let the member have a prefix instead" in str(caught.value.hint)) == (reader.system is not None)
+
+
+def test_what_a_member_cannot_do_with_its_own_words_is_refused_by_name() -> None:
+    with pytest.raises(PromptError, match="'m' has a system message, and raw text has no place for one") as caught:
+        reader_of(byte_level_table(), system="S").read(Prompt(text="Hello"))
+    assert "ask with messages" in str(caught.value.hint)
+    with pytest.raises(PromptError, match="'m' has a prefix, and these messages are none of a user"):
+        reader_of(byte_level_table(), prefix="P").read(Prompt(messages=(SYSTEM,)))

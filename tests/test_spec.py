@@ -12,7 +12,7 @@ import yaml
 from unisono.engine.method import Method, Speculation
 from unisono.errors import SpecError
 from unisono.fusion.gate import GATE_KINDS, Gate
-from unisono.spec import EnsembleSpec, load_spec
+from unisono.spec import EnsembleSpec, MemberSpec, load_spec
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,14 +47,23 @@ def whole_specs(page: str) -> list[str]:
 def test_the_specs_of_the_documentation_are_read(tmp_path: Path, page: str) -> None:
     for block in whole_specs(page):
         spec = load_spec(write(tmp_path, block))
-        assert [member.name for member in spec.members] == ["smol", "gemma"]
+        assert [member.name for member in spec.members] in (["smol", "gemma"], ["plain", "teacher", "shots"])
         assert spec.folder == tmp_path
     assert whole_specs(page)
 
 
 def test_the_documentation_has_every_key_and_every_gate() -> None:
     page = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
-    for key in (*EnsembleSpec.model_fields.keys() - {"folder"}, "boundary", "threshold", "n", "drafter", "max_pieces"):
+    members = MemberSpec.model_fields.keys()
+    for key in (
+        *EnsembleSpec.model_fields.keys() - {"folder"},
+        *members,
+        "boundary",
+        "threshold",
+        "n",
+        "drafter",
+        "max_pieces",
+    ):
         assert f"`{key}`" in page or f"## {key}" in page, key
     for kind in GATE_KINDS:
         assert f"| `{kind}`" in page, kind
@@ -151,6 +160,59 @@ def test_a_value_out_of_place_is_named(keys: dict[str, object], words: str) -> N
 
 def test_a_member_without_a_model_is_refused() -> None:
     assert "members[0] lacks the key 'model'" in problem({"members": [{"name": "a"}]})
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ("{name: b}", "3, column 5", "members[1] lacks the key 'model'; give it one, or weights_of with the name"),
+        ("{name: b, weights_of: a, model: m}", "3, column 15", "is 'a', but this member has a model of its own"),
+        ("{name: b, weights_of: aa}", "3, column 15", "no such member; did you mean 'a'?; members with a model: a"),
+        ("{name: b, weights_of: b}", "3, column 15", "members[1].weights_of is 'b': that is the member itself"),
+        ("{name: b, weights_of: [a]}", "3, column 15", "members[1].weights_of is ['a']"),
+        ("{name: b, weights_of: c}\n  - {name: c, weights_of: a}", "3, column 15",
+         "weights_of is 'c': that member takes its own weights from 'a'; write weights_of: a here too"),
+        ("{name: b, weights_of: c}\n  - {name: c, weights_of: b}", "3, column 15", "members with a model: a"),
+        ("{name: b, weights_of: a, backend: llamacpp}", "3, column 30",
+         "members[1].backend is 'llamacpp', which is for the weights to say, and those are of 'a'; give it to 'a'"),
+        ("{name: b, weights_of: a, dtype: float32}", "3, column 30", "members[1].dtype is 'float32', which is for the"),
+        ("{name: b, weights_of: a, device: cpu}", "3, column 30", "members[1].device is 'cpu', which is for the"),
+        ("{name: b, weights_of: a, context: 9}", "3, column 30", "members[1].context is 9, which is for the weights"),
+        ("{name: b, weights_of: a, threads: 2}", "3, column 30", "members[1].threads is 2, which is for the weights"),
+        ("{name: b, weights_of: a, options: {mmap: on}}", "3, column 30", "which is for the weights to say"),
+        ("{name: b, model: m, system: ''}", "3, column 25", "system is '': it is empty; write some text, or leave"),
+        ("{name: b, model: m, prefix: ''}", "3, column 25", "prefix is '': it is empty"),
+        ('{name: b, model: m, prefix: "\\ud800"}', "3, column 25", "it is not Unicode text; repair its encoding"),
+        ("{name: b, model: m, system: [1]}", "3, column 25", "system is [1]"),
+    ],
+)  # fmt: skip
+def test_weights_and_words_that_cannot_be_are_refused_with_their_place(
+    tmp_path: Path, line: str, place: str, words: str
+) -> None:
+    found = problem(write(tmp_path, f"members:\n  - {{name: a, model: m}}\n  - {line}\n"))
+    assert f"line {place}: " in found
+    assert words in found
+
+
+def test_members_may_share_weights_and_have_words_of_their_own() -> None:
+    members = [
+        member(weight=0, dtype="float32", system="S"),
+        {
+            "name": "b",
+            "weights_of": "a",
+            "prefix": "P",
+            "chat_template": "x",
+            "weight": 2,
+            "dtype": None,
+            "options": {},
+        },
+        {"name": "c", "weights_of": "a"},
+    ]
+    spec = load_spec({"members": members})
+    assert [each.owner for each in spec.members] == ["a", "a", "a"]
+    assert [name.name for name, _ in spec.voters()] == ["b", "c"]
+    assert load_spec(spec.model_dump()) == spec
+    assert load_spec(spec.model_dump(exclude_defaults=True)) == spec
 
 
 def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:

@@ -164,21 +164,28 @@ class Drafting:
     def _drafter(self, window: Window, windows: Sequence[Window]) -> str | None:
         """Who drafts for a text: as its plan says, or who promises the best rate.
 
-        Nobody does where the lead's gate, or that another member is drawn, could spare a drafter its pass, if
-        what it promises is no better.
+        Nobody does where drafting takes a pass of its own, which the lead's gate could have spared, or that another
+        member is drawn, or which the drafter could have shared with its relatives, if what it promises is no better.
         """
         drafter, texts = window.plan.drafter, len(windows)
         if drafter == AUTO:
             names = list(self._members) if len(self._members) > 1 else []
             rates = {name: self._promise(name, window, texts) for name in (*names, *([NGRAM] * bool(window.found)))}
             drafter = max(rates, key=lambda name: rates[name], default=NGRAM)
-        always_heard = window.plan.gate.always_open and not window.plan.draw.one_member
-        if always_heard or drafter == NGRAM or (drafter == window.plan.lead.name and not window.plan.gate.always_open):
+        if drafter is None or drafter == NGRAM or not self._reads_apart(self._members[drafter], window):
             return drafter
         plain = self._plain_seconds(windows)
-        if plain and self._promise(str(drafter), window, texts, shortest=1) * plain < texts:
+        if plain and self._promise(drafter, window, texts, shortest=1) * plain < texts:
             return None
         return drafter
+
+    def _reads_apart(self, drafter: Member, window: Window) -> bool:
+        """Whether a drafter reads in a pass that a step without drafts may not have."""
+        if not window.plan.gate.always_open:
+            return drafter is not window.plan.lead
+        if window.plan.draw.one_member:
+            return True
+        return any(other.model == drafter.model for other in self._members.values() if other is not drafter)
 
     def _promise(self, drafter: str, window: Window, texts: int, shortest: int = 0) -> float:
         """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
