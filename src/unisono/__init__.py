@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unisono.benchmark import Benchmark, measure
     from unisono.diagnosis import Diagnosis, diagnose
     from unisono.engine.method import Method, Speculation
-    from unisono.ensemble import Ensemble, Request, Stream
+    from unisono.ensemble import Ensemble, Request
     from unisono.errors import (
         BackendMissing,
         CacheError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from unisono.fusion.gate import Gate
     from unisono.member_spec import MemberSpec
     from unisono.spec import EnsembleSpec, load_spec
+    from unisono.stream import Stream
     from unisono.types import (
         DraftRecord,
         Finish,
@@ -95,11 +96,12 @@ _HOMES = {
     "benchmark": ("Benchmark", "measure"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "engine.method": ("Method", "Speculation"),
-    "ensemble": ("Ensemble", "Request", "Stream"),
+    "ensemble": ("Ensemble", "Request"),
     "fusion.combine": ("Combine",),
     "fusion.draw": ("Draw",),
     "fusion.gate": ("Gate",),
     "member_spec": ("MemberSpec",),
+    "stream": ("Stream",),
     "spec": ("EnsembleSpec", "load_spec"),
     "types": (
         "DraftRecord",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.spec import EnsembleSpec, load_spec
-from unisono.types import Generation, Limits, Message, Prompt, StepRecord
+from unisono.stream import Stream
+from unisono.types import Generation, Limits, Message, Prompt
 
 DEFAULT_LIMITS = Limits()
 
@@ -34,47 +34,6 @@ class Request:
     method: Method | None = None
     """How this one is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the
     ensemble writes, which is `Ensemble.method`."""
-
-
-class Stream:
-    """A text while it is being written: iterate to receive it as whole characters.
-
-    After the last one, `generation` is there. Closing it, or leaving a ``with``, gives the text up.
-    """
-
-    def __init__(self, engine: Engine, text: Text) -> None:
-        """Begin to write ``text``, which ``engine`` has taken up."""
-        self._text = text
-        self._parts = engine.run(text)
-        self._engine = engine
-        weakref.finalize(self, engine.drop, text)
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._parts)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @property
-    def generation(self) -> Generation:
-        """The finished record. Raises `RuntimeError` while the text is being written."""
-        return self._text.generation()
-
-    @property
-    def steps(self) -> tuple[StepRecord, ...]:
-        """The trace so far; empty when none was asked for."""
-        return tuple(self._text.steps or ())
-
-    def close(self) -> None:
-        """Stop writing and free the text's slots. Idempotent."""
-        self._parts.close()  # type: ignore[attr-defined]  # run is a generator function
-        self._engine.drop(self._text)
 
 
 class Ensemble:
@@ -217,7 +176,12 @@ class Ensemble:
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
-        method: Method | None = None,
+        lead: str | None = None,
+        combine: Combine | str | Mapping[str, Any] | None = None,
+        gate: Gate | str | Mapping[str, Any] | None = None,
+        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
+        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        spelling: Literal["piecewise", "canonical"] | None = None,
     ) -> list[Generation]:
         """Draw several texts that go on from one prompt, which is read once.
 
@@ -226,18 +190,26 @@ class Ensemble:
 
         Args:
             n: how many; the ensemble is loaded for a batch of as many at least.
-            prompt: as in `generate`, like all that follows.
+            prompt: as in `generate`, like all that follows, here for each text.
             messages: a conversation to answer.
-            max_new_tokens: pieces of each.
-            stop: of each.
-            trace: of each.
-            method: how they are written, as ``ensemble.method.but(draw=0.7)`` says it.
+            max_new_tokens: pieces to choose at most.
+            stop: where a text ends.
+            trace: whether to keep every step.
+            lead: the member whose distribution the gate looks at.
+            combine: how distributions become one.
+            gate: when the others are asked.
+            speculate: who drafts.
+            draw: how a piece is chosen; something has to be drawn.
+            spelling: as which ids members read what was written.
 
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
             SpecError: an argument is wrong, or nothing is drawn, so that all would be the same.
         """
-        method = self.method if method is None else method
+        check_off(speculate, self.members)
+        method = self.method.but(
+            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
+        )
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= self._engine.slots:
             raise SpecError(
                 f"n is {shown(n)}: it must be a whole number from 1 to {self._engine.slots}, the texts that can be "

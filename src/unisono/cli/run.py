@@ -29,7 +29,8 @@ from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.engine.method import Method
-    from unisono.ensemble import Ensemble, Stream
+    from unisono.ensemble import Ensemble
+    from unisono.stream import Stream
     from unisono.types import Generation, Limits, Prompt
 
 INLINE = ""
