@@ -99,6 +99,17 @@ def _batch(backend: str, rounds: int) -> dict[str, Any]:
     }
 
 
+def shared_weights(rounds: int) -> dict[str, Any]:
+    """Time a step of three members that share one model's weights beside that of one."""
+    return {backend: in_process("_shared_weights", backend, rounds) for backend in BACKENDS}
+
+
+def _shared_weights(backend: str, rounds: int) -> dict[str, Any]:
+    from shared_weights import compare
+
+    return compare(backend, 3 * rounds, 32)
+
+
 def union_map(rounds: int) -> dict[str, Any]:
     """Seconds to build the union of the three demo vocabularies, and to load it from the cache."""
     return in_process("_union_map", rounds)
@@ -251,6 +262,7 @@ def _key_tokens(pair: list[str], backend: str, data: str, pieces: int) -> dict[s
 BENCHMARKS = {
     "step_ratio": step_ratio,
     "batch": batch,
+    "shared_weights": shared_weights,
     "union_map": union_map,
     "memory": memory,
     "first_piece": first_piece,
