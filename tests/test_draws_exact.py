@@ -18,7 +18,7 @@ from enumeration import Enumeration
 from unisono.backends.fake import FAKE_MODELS
 from unisono.engine import choosing
 from unisono.engine import engine as engine_module
-from unisono.engine import member as member_module
+from unisono.engine import passes as passes_module
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method
 from unisono.engine.pace import Cost, Outlook, Pace, SteadyPace
@@ -94,7 +94,7 @@ PACES = {"steady": SteadyPace, "restless": RestlessPace, "adaptive": Pace}
 def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass takes as long as any other, so that a pace which weighs times drafts."""
     clock = types.SimpleNamespace(perf_counter=map(float, itertools.count()).__next__)
-    for module in (engine_module, member_module):
+    for module in (engine_module, passes_module):
         monkeypatch.setattr(module, "time", clock)
 
 
