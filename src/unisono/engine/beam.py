@@ -72,12 +72,12 @@ class Beam:
             if not places:
                 return
 
-    def advance(self, hypotheses: Sequence[Hypothesis]) -> Text | None:
-        """Go on with some texts, of which some have ended; return the best that ended when the search is over."""
-        for hypothesis in hypotheses:
+    def advance(self) -> Text | None:
+        """Set aside what has ended of the texts that are followed; return the best when the search is over."""
+        for hypothesis in self.following:
             if hypothesis.text.finish is not None:
                 self._ended.append((self._ranked(hypothesis), hypothesis.text))
-        self.following = [hypothesis for hypothesis in hypotheses if hypothesis.text.finish is None]
+        self.following = [hypothesis for hypothesis in self.following if hypothesis.text.finish is None]
         self._ended = sorted(self._ended, key=lambda ended: -ended[0])[: self.width]
         if self.following and (len(self._ended) < self.width or self._hopeful()):
             return None

@@ -166,6 +166,7 @@ class Engine:
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
+        beams = [text for text in self.active if text.beam is not None]
         texts = [hypothesis for text in self.active for hypothesis in text.hypotheses]
         windows = [Window(text, self.members, self.union) for text in texts]
         self._stepping = True
@@ -173,9 +174,9 @@ class Engine:
             for text in texts:
                 self._weigh_prompt(text)
             self._drafting.extend(windows)
-            self._ask(windows)
+            self._ask(windows, keep=bool(beams))
             self._settling.settle([window for window in windows if window.text in self.active])
-            for text in [text for text in self.active if text.beam is not None]:
+            for text in beams:
                 windows += self._settling.spread(text, [window for window in windows if window.text in text.hypotheses])
         except BaseException:
             self._undo(windows)
@@ -186,7 +187,8 @@ class Engine:
                 window.conclude(spent)
             self._stepping = False
             ended = self._retire()
-        self._drafting.learn_step(windows, spent)
+        if not beams:
+            self._drafting.learn_step(windows, spent)
         return ended
 
     def drop(self, text: Text) -> None:
@@ -233,8 +235,13 @@ class Engine:
                 member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self.members
             }
 
-    def _ask(self, windows: Sequence[Window]) -> None:
-        """Ask the leads, read the gates, and ask the others where these are open."""
+    def _ask(self, windows: Sequence[Window], *, keep: bool) -> None:
+        """Ask the leads, read the gates, and ask the others where these are open.
+
+        Args:
+            windows: of all texts.
+            keep: whether what is heard has to last, as it does where a beam copies slots while it is settled.
+        """
         led = [window for window in windows if window.awaits_lead]
         self._hearing.hear(
             Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
@@ -244,9 +251,8 @@ class Engine:
         while led := [window for window in led if window.reaches(position)]:
             self._hearing.read_gates(led, position)
             position += 1
-        copies = any(text.beam is not None for text in self.active)  # slots are copied while texts are settled
         self._hearing.hear(
-            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=copies)
+            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=keep)
             for member in self.members
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -55,32 +56,39 @@ class Settling:
             said.update((window, (heard, row)) for row, window in enumerate(group))
         shaped = [said[window][0].shaped_BU[said[window][1]] for window in windows]
         ranked = list(beam.rank(shaped, self._union.end))
-        scores = [hypothesis.score for hypothesis in beam.following]
         parents = {candidate.parent for candidate in ranked if candidate.column != self._union.end}
         for number, window in enumerate(windows):
             if number not in parents:
                 _let_go(window.text, self._members)
-        beam.following = [Hypothesis(windows[number].text, scores[number]) for number in sorted(parents)]
-        children: list[tuple[Window, Candidate]] = []
-        for candidate in ranked:
-            window = windows[candidate.parent]
-            if candidate.column == self._union.end:
-                window = window.branch(window.text.copy({}))  # it ends here, and needs no slots
-            elif any(window is taken for taken, _ in children):
-                window = window.branch(copy_text(window.text, self._members))
-                beam.following.append(Hypothesis(window.text, scores[candidate.parent]))
-            children.append((window, candidate))
+        beam.following = [beam.following[number] for number in sorted(parents)]
+        children = self._branch(windows, ranked)
+        beam.following = [Hypothesis(window.text, candidate.score) for window, candidate in children]
         for window, candidate in children:
             record(window, 0, candidate.column, *said[windows[candidate.parent]], self._union)
             window.settle(0, candidate.column)
             self.commit(window)
-        best = beam.advance([Hypothesis(window.text, candidate.score) for window, candidate in children])
+        best = beam.advance()
         for window, _ in children:
             if window.text.finish is not None or best is not None:
                 _let_go(window.text, self._members)
         if best is not None:
             sought.become(best)
         return [window for window, _ in children if window not in windows]
+
+    def _branch(self, windows: Sequence[Window], ranked: Sequence[Candidate]) -> list[tuple[Window, Candidate]]:
+        """Give every candidate a window of its own: the first of a parent goes on in its, the others in copies."""
+        children: list[tuple[Window, Candidate]] = []
+        with contextlib.ExitStack() as copies:
+            for candidate in ranked:
+                window = windows[candidate.parent]
+                if candidate.column == self._union.end:
+                    window = window.branch(window.text.copy({}))  # it ends here, and needs no slots
+                elif any(window is taken for taken, _ in children):
+                    window = window.branch(copy_text(window.text, self._members))
+                    copies.callback(close_text, window.text, self._members)
+                children.append((window, candidate))
+            copies.pop_all()
+        return children
 
     def commit(self, window: Window) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
