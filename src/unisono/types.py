@@ -103,9 +103,9 @@ class StepRecord:
     piece: bytes | None
     """The chosen piece; ``None`` for END."""
     p: float
-    """Its combined probability ``q(piece)``; where the gate was shut, the lead's own."""
+    """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut."""
+    """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
     members: Mapping[str, float]
     """Each voter's folded mass of the piece."""
     top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)

@@ -57,12 +57,13 @@ def _first_above(reached: Array, goal: float) -> int:
 
 
 class Purpose(IntEnum):
-    """What a uniform number is for. Numbers for different purposes are independent."""
+    """What a uniform number is for. Numbers for different purposes are independent.
+
+    The values are part of what a seed means: changing one changes every text that is drawn.
+    """
 
     PIECE = 0
-    """Drawing the next piece."""
-    DRAFT = 1
-    """Drawing a drafted piece from the drafter's distribution."""
+    """Drawing the next piece, drafted or not."""
     ACCEPTANCE = 2
     """Accepting a drafted piece."""
     RESIDUAL = 3
