@@ -454,3 +454,12 @@ def test_parameters_reach_the_rule() -> None:
         np.testing.assert_array_equal(combine(p_BU_K, [0.5, 0.5]), q_BU)
     contrast = Combine("contrastive", alpha=0.9)
     np.testing.assert_array_equal(contrast(p_BU_K, [1, -0.5]), contrastive(p_BU_K, [1, -0.5], alpha=0.9))
+
+
+def test_keys_alone_mean_the_mean() -> None:
+    assert Combine.parse("weights:entropy truncate:4") == Combine(weights="entropy", truncate=4)
+
+
+def test_where_nobody_gives_mass_above_the_floor_the_product_stands() -> None:
+    p_BU = np.full((1, 200), 1 / 200, np.float32)
+    np.testing.assert_allclose(geometric([p_BU, p_BU], [0.5, 0.5], floor=0.01), p_BU, rtol=1e-5)

@@ -404,3 +404,15 @@ def test_the_plain_loop_takes_what_it_needs_before_the_next_member_reads() -> No
     """The fake spoils what it gave; the oracle of a family would be NaN if it looked later."""
     steps: list[PlainStep] = oracle(engine_of(A, B, C), PROMPTS[:1], Method(), 5)[0]
     assert all(np.isfinite(step.q_U).all() and abs(step.q_U.sum() - 1) < 1e-9 for step in steps)
+
+
+def test_the_prompts_perplexity_is_that_of_what_was_asked_alone() -> None:
+    """Neither a prefix nor a system message has a say, and a prompt of one token is weighed as any other."""
+    method = Method().but(combine="mean weights:perplexity")
+    engine = engine_of(A, B, C, D)
+    for prompt in (Prompt(messages=({"role": "user", "content": "Hello the"},)), PROMPTS[-1]):
+        text = engine.add(prompt, Limits(4), method=method)
+        while text.finish is None:
+            engine.step()
+        assert text.losses["a"] == text.losses["b"] == text.losses["c"] != text.losses["d"]
+        assert all(loss > 0 for loss in text.losses.values())

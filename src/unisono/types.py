@@ -222,7 +222,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Check the limits. Raises a `SpecError` that names the value."""
-        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+        if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:
             raise SpecError(
                 f"max_new_tokens is {shown(self.max_new_tokens)}: it must be a whole number, 1 or more",
                 hint="it counts the pieces to write at most",

@@ -21,16 +21,14 @@ from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
 from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
-from unisono.errors import PromptError, SpecError
+from unisono.errors import NoRoom, PromptError, SpecError
 from unisono.types import Limits, Prompt
 from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
-
-
-class NoRoom(RuntimeError):
-    """Fewer slots are free than a text needs."""
+SEED_BITS = 53
+"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
 
 
 class Engine:
@@ -115,16 +113,16 @@ class Engine:
         if width > self.slots:
             raise SpecError(
                 f"beam_width is {width}, but there are slots for {self.slots} texts at once",
-                hint=f"load with batch={width} or more, or say draw: {{beam_width: {width}}} in the ensemble's file",
+                hint=f"load for a batch of {width} or more, or say beam_width: {width} in the ensemble's file",
             )
         if width > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
-            raise NoRoom(f"{room}: finish a text, or load with a larger batch")
+            raise NoRoom(room, hint="finish a text, or load with a larger batch")
         tail = Tail() if plan.respells else None
         cursors = {
             member.name: Cursor(member.backend.open(), prompts[member.name], tail=tail) for member in self.members
         }
-        seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
+        seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
         text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
         if width > 1:
             text.beam = Beam(text.copy(cursors), width, plan.draw.length_penalty)
@@ -146,7 +144,7 @@ class Engine:
         if text.pieces or text.beam is not None or text not in self.active:
             raise RuntimeError("the text has been written on: take up its prompt anew")
         if not self.free:
-            raise NoRoom(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
+            raise NoRoom(f"all {self.slots} slots are taken", hint="finish a text, or load with a larger batch")
         self.prefill(text)
         twin = copy_text(text, self.members, seed)
         self.active.append(twin)

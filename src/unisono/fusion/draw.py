@@ -17,6 +17,10 @@ MEMBER = "member_"
 """What the options begin with that act on every member's distribution before these are combined."""
 
 
+LONGEST_BIAS = 256
+"""Bytes of a biased text."""
+
+
 class Option(NamedTuple):
     """What the number of an option may be."""
 
@@ -172,6 +176,10 @@ class Draw:
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
         if self.one_member:
             self._check_one_member()
+        if self.beam_width > 1 and self.one_member:
+            raise SpecError(
+                "one-member draws, and a beam searches for the likeliest text", hint="leave one of them out"
+            )
         if self.beam_width > 1 and not self.is_greedy:
             raise SpecError(
                 f"beam_width is {self.beam_width}, but at temperature {self.temperature:g} pieces are drawn: "
@@ -278,6 +286,10 @@ def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
         if not isinstance(key, (str, bytes)) or not key:
             raise SpecError(f"{name} is given for {shown(key)}", hint="give it for text or bytes that are not empty")
         text = key.encode(errors="surrogatepass") if isinstance(key, str) else key
+        if len(text) > LONGEST_BIAS:
+            raise SpecError(
+                f"{name} is given for a text of {len(text)} bytes", hint=f"texts may have {LONGEST_BIAS} bytes at most"
+            )
         if text in checked:
             raise SpecError(f"{name} is given twice for {key!r}", hint="as text and as bytes it is the same: leave one")
         sound = isinstance(number, (int, float)) and not isinstance(number, bool)
@@ -315,13 +327,15 @@ def _read_word(word: str) -> tuple[str | tuple[str, bytes], object]:
     """Return the field and its value; for a bias, the field and the text, and the number."""
     if word == GREEDY:
         return "temperature", 0
-    if word == ONE_MEMBER:
+    if word in (ONE_MEMBER, "one_member"):
         return "one_member", True
     key, _, rest = word.partition(":")
     if key in OPTIONS:
         return key, read_number(rest)
     if key in ("bias", MEMBER + "bias"):
-        text, _, number = rest.rpartition("=")
+        text, equals, number = rest.rpartition("=")
+        if not equals:
+            raise SpecError(f"{shown(word)} gives no number", hint=f"write {key}:TEXT=NUMBER, as in {key}:%20the=-5")
         return (key, unquote_to_bytes(text)), read_number(number)
     if not isinstance(temperature := read_number(word), str):
         return "temperature", temperature

@@ -72,6 +72,15 @@ class PromptReader:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         return self.read_text(prompt.text)
 
+    def read_contents(self, prompt: Prompt) -> list[int]:
+        """The ids of what was asked, and of nothing else: no template, no BOS, none of the member's own words.
+
+        A conversation's messages stand one after the other, with an empty line between them.
+        """
+        if prompt.text is not None:
+            return self._spell(prompt.text)
+        return self._spell("\n\n".join(message["content"] for message in prompt.messages or ()))
+
     def read_text(self, text: str) -> list[int]:
         """Read plain text in the tokenizer's own form, behind the member's prefix. See `read`."""
         if self.system is not None:
