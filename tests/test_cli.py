@@ -228,7 +228,7 @@ def test_wrong_usage_is_explained(run: Run, duo: Path) -> None:
 def test_a_fault_of_ours_is_owned_up_to_without_a_traceback(
     run: Run, duo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unisono.engine.engine.greedy", lambda q: 1 / 0)
+    monkeypatch.setattr("unisono.engine.choosing.greedy", lambda q: 1 / 0)
     shown = run("run", duo, "x")
     assert shown.code == 1
     assert "internal error: ZeroDivisionError" in shown.err
@@ -249,15 +249,15 @@ def test_doctor_tells_what_an_ensemble_is_made_of(run: Run, duo: Path) -> None:
 
 def test_doctor_tells_how_an_ensemble_writes_where_that_is_not_the_default(run: Run, duo: Path) -> None:
     assert "method:" not in run("doctor", duo, "-q").out
-    assert json.loads(run("doctor", duo, "-q", "--json").out)["method"] == {
-        "lead": "a",
-        "combine": "mean",
-        "gate": {"kind": "always", "threshold": None, "n": None, "boundary": False},
-        "speculate": None,
-    }
-    duo.write_text(duo.read_text() + "gate: confidence:0.5 boundary\nspeculate: b\n")
+    record = json.loads(run("doctor", duo, "-q", "--json").out)["method"]
+    assert (record["lead"], record["combine"]["rule"], record["draw"]["temperature"]) == ("a", "mean", 0)
+    assert record["gate"] == {"kind": "always", "threshold": None, "n": None, "boundary": False}
+    assert (record["speculate"], record["spelling"]) == (None, "piecewise")
+    more = "gate: confidence:0.5 boundary\nspeculate: b\ncombine: geometric\ndraw: {temperature: 0.5, bias: {é: 1}}\n"
+    duo.write_text(duo.read_text().replace("combine: mean\n", "") + more)
     shown = run("doctor", duo, "-q").out
-    assert "\nmethod: a leads, gate confidence:0.5 boundary, b drafts 6 pieces at most\n" in shown
+    assert "combined by geometric, a leads, gate confidence:0.5 boundary, b drafts 6 pieces at most" in shown
+    assert "draw temperature:0.5 bias:%C3%A9=1" in shown
     record = json.loads(run("doctor", duo, "-q", "--json").out)["method"]
     assert (record["gate"]["threshold"], record["speculate"]["drafter"]) == (0.5, "b")
 

@@ -231,7 +231,7 @@ def test_settings_are_read_from_one_string(text: str, keys: dict[str, object]) -
         ("gate=", "the setting 'gate=' is not KEY=VALUE"),
         (
             "gaet=always",
-            "unknown setting 'gaet'; did you mean 'gate'?; known: lead, gate, boundary, speculate, max_pieces",
+            "unknown setting 'gaet'; did you mean 'gate'?; known: lead, combine, gate",
         ),
         ("lead=a lead=b", "the setting 'lead' is given twice"),
         ("boundary=yes", "the setting boundary is 'yes'"),

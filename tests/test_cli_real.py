@@ -33,8 +33,14 @@ def unisono(*words: object, stdin: str | None = None, **environment: str) -> sub
 
 
 def start(*words: object) -> subprocess.Popen[str]:
+    """Start a run that hears Ctrl-C, even where these tests are run in the background and do not."""
     return subprocess.Popen(
-        [*PROGRAM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [*PROGRAM, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

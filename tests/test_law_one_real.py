@@ -60,6 +60,27 @@ def test_an_ensemble_of_one_is_what_transformers_generates(load_demo: Callable[.
         assert own == until_end(whole[0, len(ids) :].tolist(), ends), prompt
 
 
+def test_the_beam_of_an_ensemble_of_one_is_that_of_transformers(load_demo: Callable[..., Ensemble]) -> None:
+    """The same texts by the same search: width 4, likelihoods of whole texts, END among them, by their length."""
+    torch = pytest.importorskip("torch")
+    ensemble = load_demo("smol", backend="transformers", dtype="float32", options={"pack_weights": False})
+    member = ensemble._engine.members[0]
+    model, vocabulary = member.backend._forward._model, member.speller.vocabulary  # type: ignore[attr-defined]
+    for prompt in ALL[::3]:
+        ids_BT = torch.tensor([member.begin(prompt)])
+        [found] = model.generate(
+            ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            max_new_tokens=PIECES,
+            do_sample=False,
+            num_beams=4,
+            eos_token_id=sorted(vocabulary.end_ids),
+        )
+        theirs = until_end(found[ids_BT.shape[1] :].tolist(), set(vocabulary.end_ids))
+        own = ensemble.generate(prompt.text, messages=prompt.messages, max_new_tokens=PIECES, draw={"beam_width": 4})
+        assert own.data == vocabulary.join(theirs), prompt
+
+
 @pytest.fixture(scope="module")
 def library_of() -> Iterator[Callable[[str], Any]]:
     """llama-cpp-python's own high-level model; only the last one asked for stays in memory."""

@@ -72,7 +72,7 @@ def expected(pair: Engine) -> dict[str, list[list[PlainStep]]]:
             )
             for keys in GATES:
                 steps = plain_steps(pair.members, pair.union, prompt, PIECES, Method().but(**keys))
-                found[str(keys)].append([step._replace(q_U=np.asarray([step.q_U.max()])) for step in steps])
+                found[str(keys)].append([step._replace(q_U=np.empty(0)) for step in steps])
     return found
 
 
@@ -84,10 +84,9 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(
     pace = Pace() if drafter == "auto" else SteadyPace()
     engine = Engine(pair.members, pair.union, pace=pace)
     texts = written(engine, ALL, PIECES, size, Method().but(**keys, speculate=drafter))
-    lead = keys.get("lead", "smol")
     for prompt, text, steps in zip(ALL, texts, expected[str(keys)], strict=True):
         assert [step.piece for step in text.steps] == [step.piece for step in steps], prompt
-        assert [step.voted for step in text.steps] == [("smol", "gemma") if s.asked else (lead,) for s in steps]
-        np.testing.assert_allclose([step.p for step in text.steps], [step.q_U[0] for step in steps], atol=1e-4)
+        assert [step.voted for step in text.steps] == [step.voted for step in steps]
+        np.testing.assert_allclose([step.p for step in text.steps], [step.p for step in steps], atol=1e-4)
     if drafter not in ("off", "auto"):
         assert sum(text.drafted for text in texts) > 0

@@ -125,7 +125,7 @@ def test_a_bad_change_is_refused(method: Method, keys: dict[str, object], messag
     ],
 )
 def test_a_method_that_fits_its_members_is_let_pass(method: Method, members: list[str]) -> None:
-    method.check(members)
+    method.check(dict.fromkeys(members, 1 / len(members)))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,6 @@ def test_a_method_that_fits_its_members_is_let_pass(method: Method, members: lis
             "members that vote: smol, gemma",
             id="the lead is no member",
         ),
-        pytest.param(Method(combine="median"), ["a", "b"], "unknown rule 'median'", "", id="the rule is not known"),
         pytest.param(
             Method(gate=Gate("confidence", threshold=0.5)),
             ["a"],
@@ -193,7 +192,7 @@ def test_a_method_that_does_not_fit_is_refused_with_the_way_out(
     method: Method, members: list[str], message: str, way_out: str
 ) -> None:
     with pytest.raises(SpecError) as refusal:
-        method.check(members)
+        method.check(dict.fromkeys(members, 1 / len(members)))
     assert message in refusal.value.message
     assert way_out in (refusal.value.hint or "")
 
@@ -216,7 +215,13 @@ def test_a_method_reads_its_fields_as_a_spec_does() -> None:
         ({"gate": 3}, "gate is 3"),
         ({"speculate": 3}, "speculate is 3"),
         ({"lead": b"a"}, "the lead is b'a'"),
-        ({"combine": None}, "the rule is None"),
+        ({"combine": None}, "combine is None"),
+        ({"combine": "median"}, "unknown rule 'median'; did you mean 'mean'?"),
+        ({"draw": "one-member", "combine": "geometric"}, "one-member draws from the weighted mean of all members"),
+        ({"draw": "one-member", "combine": "mean weights:entropy"}, "but combine is 'mean weights:entropy'"),
+        ({"draw": "beam_width:4", "speculate": "a"}, "a draft goes on from one text, and a beam follows several"),
+        ({"spelling": "cannonical"}, "unknown spelling 'cannonical'; did you mean 'canonical'?"),
+        ({"spelling": 3}, "unknown spelling 3"),
     ],
 )
 def test_a_method_is_checked_when_it_is_built(fields: dict[str, object], message: str) -> None:
@@ -233,3 +238,25 @@ def test_a_member_named_off_cannot_be_told_from_nobody() -> None:
         check_off(value, ["a", "b"])
     check_off(None, ["off", "b"])
     check_off("b", ["off", "b"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "weights", "message"),
+    [
+        ({}, {"a": 1, "b": -0.5}, "the rule 'mean' has no use for a negative weight: a 1, b -0.5"),
+        ({"combine": "contrastive"}, {"a": 0.5, "b": 0.5}, "needs an amateur, but no member has a negative weight"),
+        ({"combine": "contrastive truncate:5"}, {"a": 1, "b": -0.5}, "truncate is 5, but b has a negative weight"),
+        ({"combine": "contrastive", "lead": "b"}, {"a": 1, "b": -0.5}, "the lead 'b' has a negative weight"),
+    ],
+)
+def test_negative_weights_are_for_amateurs_alone(
+    keys: dict[str, object], weights: dict[str, float], message: str
+) -> None:
+    with pytest.raises(SpecError) as refusal:
+        Method().but(**keys).check(weights)  # type: ignore[arg-type]
+    assert message in refusal.value.message
+    assert refusal.value.hint
+
+
+def test_the_lead_of_experts_and_amateurs_is_an_expert() -> None:
+    Method().but(combine="contrastive", lead="b").check({"a": -0.5, "b": 1})

@@ -108,10 +108,10 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ([-1.0, 1.0], "members[0].weight is -1.0"),
+        ([-1.0, 1.0], "'mean' has no use for a negative weight"),
         ([math.nan, 1.0], "members[0].weight is nan"),
         ([math.inf, 1.0], "members[0].weight is inf"),
-        ([0.0, 0.0], "all weights are 0"),
+        ([0.0, 0.0], "no weight is positive"),
         (["heavy", 1.0], "members[0].weight is 'heavy'"),
     ],
 )

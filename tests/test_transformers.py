@@ -101,6 +101,22 @@ def test_a_failing_pass_leaves_the_slots_as_they_were(
     np.testing.assert_array_equal(backend.advance([Feed(slot, [9])]), other.advance([Feed(same, [9])]))
 
 
+def test_a_copy_for_which_memory_does_not_suffice_leaves_the_slots_as_they_were(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = load(tiny("gemma3"))
+    slot = backend.open()
+    backend.advance([Feed(slot, TEXTS[0])])
+    with monkeypatch.context() as patch:
+        full = backend._pool.layers[1]
+        patch.setattr(full, "_make_room", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+        with pytest.raises(DeviceError, match=r"member 'tiny'.*more memory"):
+            backend.open(slot)
+    copies = [backend.open(slot) for _ in range(3)]
+    rows_NV = backend.advance([Feed(each, TEXTS[1]) for each in (slot, *copies)])
+    np.testing.assert_allclose(rows_NV, np.stack([rows_NV[0]] * 4), atol=1e-5)
+
+
 def test_bad_feeds_are_refused_before_anything_is_computed(tiny: Callable[[str], Path]) -> None:
     backend = load(tiny("llama"), context=16)
     slot, closed = backend.open(), backend.open()

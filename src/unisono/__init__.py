@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unisono.benchmark import Benchmark, measure
     from unisono.diagnosis import Diagnosis, diagnose
     from unisono.engine.method import Method, Speculation
-    from unisono.ensemble import Ensemble, Request, Stream
+    from unisono.ensemble import Ensemble, Request
     from unisono.errors import (
         BackendMissing,
         CacheError,
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
         UnisonoError,
         VocabularyError,
     )
+    from unisono.fusion.combine import Combine
+    from unisono.fusion.draw import Draw
     from unisono.fusion.gate import Gate
     from unisono.member_spec import MemberSpec
     from unisono.spec import EnsembleSpec, load_spec
+    from unisono.stream import Stream
     from unisono.types import (
         DraftRecord,
         Finish,
@@ -53,9 +56,11 @@ __all__ = [
     "BackendMissing",
     "Benchmark",
     "CacheError",
+    "Combine",
     "DeviceError",
     "Diagnosis",
     "DraftRecord",
+    "Draw",
     "Ensemble",
     "EnsembleSpec",
     "Finish",
@@ -91,9 +96,12 @@ _HOMES = {
     "benchmark": ("Benchmark", "measure"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "engine.method": ("Method", "Speculation"),
-    "ensemble": ("Ensemble", "Request", "Stream"),
+    "ensemble": ("Ensemble", "Request"),
+    "fusion.combine": ("Combine",),
+    "fusion.draw": ("Draw",),
     "fusion.gate": ("Gate",),
     "member_spec": ("MemberSpec",),
+    "stream": ("Stream",),
     "spec": ("EnsembleSpec", "load_spec"),
     "types": (
         "DraftRecord",

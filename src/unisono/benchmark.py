@@ -235,13 +235,14 @@ def _benchmark(
     """Sum up what was timed; ``ensemble`` is the place of the ensemble, behind its members."""
     members, whole = turns[:ensemble], [turn.step for turn in turns[ensemble]]
     names = [system.name for system in systems[:ensemble]]
+    weights = {member.name: member.weight for member in systems[ensemble].engine.members}
     sums = [sum(turn.step for turn in turn_K) for turn_K in zip(*members, strict=True)]
     bare = [sum(turn.forward for turn in turn_K) for turn_K in zip(*members, strict=True)]
     ratios = [step / total for step, total in zip(whole, sums, strict=True)]
     figures = []
     for index, (system, own) in enumerate(zip(systems, turns, strict=True)):
         share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
-        leads = members[index] if index < ensemble else members[names.index(system.method.lead or names[0])]
+        leads = members[index] if index < ensemble else members[names.index(system.method.lead_among(weights))]
         parts = [lead.step + share * (total - lead.step) for lead, total in zip(leads, sums, strict=True)]
         if index < ensemble:
             share, parts = 1.0, [turn.step for turn in own]

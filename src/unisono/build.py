@@ -108,7 +108,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
 
     Args:
         spec: checked.
-        batch: texts to be written at once at most.
+        batch: texts to be written at once at most; a beam's width is counted in where the spec has one.
         report: told what is going on.
 
     Raises:
@@ -125,12 +125,13 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
                 member.name,
                 ", but for its weights, which others share" if member.name in sharing else "",
             )
+    slots = batch * spec.draw.beam_width
     models: dict[str, _Model] = {}
     members = []
     for member, weight in voters:
         name = member.owner
         if name not in models:
-            models[name] = _find(spec.member(name), spec.folder, batch * sharing[name], report)
+            models[name] = _find(spec.member(name), spec.folder, slots * sharing[name], report)
         members.append(_join(member, weight, models[name]))
     report("the union", 0.0, "mapping the vocabularies")
     union = load_union(

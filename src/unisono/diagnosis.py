@@ -110,13 +110,14 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return asdict(self)
+        return {**asdict(self), "method": self.method.to_json()}
 
 
 def diagnose(prepared: Prepared) -> Diagnosis:
     """Look at an ensemble's vocabularies, templates and sizes."""
     members = tuple(_diagnose_member(member) for member in prepared.members)
     share = ordinary_text_share(prepared)
+    method, weights = prepared.spec.method, {member.spec.name: member.weight for member in prepared.members}
     models = {member.owner: member.facts for member in members}
     memory = sum(facts.weight_bytes + facts.cache_bytes for facts in models.values())
     host = _host_memory()
@@ -129,7 +130,7 @@ def diagnose(prepared: Prepared) -> Diagnosis:
         context=min(member.facts.context for member in members),
         memory_bytes=memory,
         host_memory_bytes=host,
-        method=replace(prepared.spec.method, lead=prepared.spec.method.lead or members[0].name),
+        method=replace(method, lead=method.lead_among(weights)),
         warnings=(*_warnings(members, share), *_same_members(prepared), *_memory_warning(members, memory, host)),
     )
 

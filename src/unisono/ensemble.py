@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from unisono.build import Prepared, Report, prepare, silent
-from unisono.engine.engine import Engine
+from unisono.engine.engine import Engine, NoRoom
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
 from unisono.errors import SpecError, UnisonoError, shown
+from unisono.fusion.combine import Combine
+from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.spec import EnsembleSpec, load_spec
-from unisono.types import Generation, Limits, Message, Prompt, StepRecord
+from unisono.stream import Stream
+from unisono.types import Generation, Limits, Message, Prompt
 
 DEFAULT_LIMITS = Limits()
 
@@ -32,47 +34,6 @@ class Request:
     method: Method | None = None
     """How this one is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the
     ensemble writes, which is `Ensemble.method`."""
-
-
-class Stream:
-    """A text while it is being written: iterate to receive it as whole characters.
-
-    After the last one, `generation` is there. Closing it, or leaving a ``with``, gives the text up.
-    """
-
-    def __init__(self, engine: Engine, text: Text) -> None:
-        """Begin to write ``text``, which ``engine`` has taken up."""
-        self._text = text
-        self._parts = engine.run(text)
-        self._engine = engine
-        weakref.finalize(self, engine.drop, text)
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._parts)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @property
-    def generation(self) -> Generation:
-        """The finished record. Raises `RuntimeError` while the text is being written."""
-        return self._text.generation()
-
-    @property
-    def steps(self) -> tuple[StepRecord, ...]:
-        """The trace so far; empty when none was asked for."""
-        return tuple(self._text.steps or ())
-
-    def close(self) -> None:
-        """Stop writing and free the text's slots. Idempotent."""
-        self._parts.close()  # type: ignore[attr-defined]  # run is a generator function
-        self._engine.drop(self._text)
 
 
 class Ensemble:
@@ -140,8 +101,11 @@ class Ensemble:
         stop: str | Sequence[str] = (),
         trace: bool = False,
         lead: str | None = None,
+        combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
+        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        spelling: Literal["piecewise", "canonical"] | None = None,
     ) -> Generation:
         """Write one text.
 
@@ -152,8 +116,11 @@ class Ensemble:
             stop: the text ends before the first of these strings that is completed.
             trace: keep a `StepRecord` of every step.
             lead: the member whose distribution the gate looks at. ``None``, here and below: as the spec says.
+            combine: how distributions become one, as `Combine.parse` reads it: ``"geometric"`` …
             gate: when the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …
             speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody.
+            draw: how a piece is chosen, as `Draw.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …
+            spelling: as which ids members read what was written.
 
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
@@ -166,8 +133,11 @@ class Ensemble:
             stop=stop,
             trace=trace,
             lead=lead,
+            combine=combine,
             gate=gate,
             speculate=speculate,
+            draw=draw,
+            spelling=spelling,
         )
         with stream:
             for _ in stream:
@@ -183,14 +153,83 @@ class Ensemble:
         stop: str | Sequence[str] = (),
         trace: bool = False,
         lead: str | None = None,
+        combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
+        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        spelling: Literal["piecewise", "canonical"] | None = None,
     ) -> Stream:
         """Write one text and hand it out as it grows; the arguments are those of `generate`."""
         limits = Limits(max_new_tokens, stop)
         check_off(speculate, self.members)
-        method = self.method.but(lead=lead, gate=gate, speculate=speculate)
+        method = self.method.but(
+            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
+        )
         return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace))
+
+    def continuations(
+        self,
+        n: int,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
+        stop: str | Sequence[str] = (),
+        trace: bool = False,
+        lead: str | None = None,
+        combine: Combine | str | Mapping[str, Any] | None = None,
+        gate: Gate | str | Mapping[str, Any] | None = None,
+        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
+        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        spelling: Literal["piecewise", "canonical"] | None = None,
+    ) -> list[Generation]:
+        """Draw several texts that go on from one prompt, which is read once.
+
+        The first has the draw's seed, or one that is chosen for it, the next that and 1, and so on: each can
+        be written again alone.
+
+        Args:
+            n: how many; the ensemble is loaded for a batch of as many at least.
+            prompt: as in `generate`, like all that follows, here for each text.
+            messages: a conversation to answer.
+            max_new_tokens: pieces to choose at most.
+            stop: where a text ends.
+            trace: whether to keep every step.
+            lead: the member whose distribution the gate looks at.
+            combine: how distributions become one.
+            gate: when the others are asked.
+            speculate: who drafts.
+            draw: how a piece is chosen; something has to be drawn.
+            spelling: as which ids members read what was written.
+
+        Raises:
+            PromptError: the prompt is empty, too long, or cannot be represented by a member.
+            SpecError: an argument is wrong, or nothing is drawn, so that all would be the same.
+        """
+        check_off(speculate, self.members)
+        method = self.method.but(
+            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
+        )
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= self._engine.slots:
+            raise SpecError(
+                f"n is {shown(n)}: it must be a whole number from 1 to {self._engine.slots}, the texts that can be "
+                "written at once",
+                hint="load with a larger batch",
+            )
+        if n > 1 and method.draw.is_greedy:
+            raise SpecError(
+                f"n is {n}, but nothing is drawn: all {n} texts would be the same", hint="give a temperature: draw=0.7"
+            )
+        first = self._engine.add(Prompt(prompt, messages), Limits(max_new_tokens, stop), method=method, trace=trace)
+        texts = [first]
+        try:
+            texts.extend(self._engine.add_again(first, (first.seed + more) % 2**64) for more in range(1, n))
+            while any(text.finish is None for text in texts):
+                self._engine.step()
+        finally:
+            for text in texts:
+                self._engine.drop(text)
+        return [text.generation() for text in texts]
 
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
         """Write many texts, as many at once as the ensemble was loaded for.
@@ -201,25 +240,27 @@ class Ensemble:
         """
         waiting = iter(requests)
         writing: dict[Text, Request] = {}
+        request: Request | None = None  # one that is taken from the iterable and does not fit yet
         more = True
         try:
             while True:
-                while more and len(self._engine.active) < self._engine.slots:
-                    request = next(waiting, None)
+                while more and self._engine.free:
+                    request = request or next(waiting, None)
                     if request is None:
                         more = False
                         break
                     try:
-                        _check(request)
-                        text = self._engine.add(
-                            request.prompt, request.limits, method=request.method, trace=request.trace
-                        )
-                        writing[text] = request
+                        writing[self._add(request)] = request
+                    except NoRoom:
+                        if not writing:
+                            raise
+                        break  # a beam waits for more slots
                     except UnisonoError as error:
                         yield request, error
+                    request = None
                 if not writing:
                     if more:
-                        raise RuntimeError("all slots are taken by other texts: end those, or load with a larger batch")
+                        raise NoRoom("all slots are taken by other texts: end those, or load with a larger batch")
                     return
                 self._engine.step()
                 for text in [text for text in writing if text.finish is not None]:
@@ -227,6 +268,10 @@ class Ensemble:
         finally:
             for text in writing:
                 self._engine.drop(text)
+
+    def _add(self, request: Request) -> Text:
+        _check(request)
+        return self._engine.add(request.prompt, request.limits, method=request.method, trace=request.trace)
 
     def close(self) -> None:
         """Unload all members. Idempotent."""

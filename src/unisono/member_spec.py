@@ -27,8 +27,9 @@ class MemberSpec(BaseModel):
     """The member whose model it is too: the weights are loaded once, for both."""
     backend: str | None = None
     """``llamacpp`` or ``transformers``; default: the first that reads this model and is installed."""
-    weight: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 1.0
-    """Its share of the vote, relative to the others'; 0 leaves the member out."""
+    weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
+    """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
+    has a use for a negative one, an amateur's."""
     dtype: str | None = None
     """Number format of the weights (transformers)."""
     device: str | None = None

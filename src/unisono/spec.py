@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from unisono.engine.method import Method, Speculation, check_off
+from unisono.engine.method import PIECEWISE, Method, Speculation, check_off
 from unisono.errors import SpecError, nearest, shown
-from unisono.fusion.combine import COMBINE_RULES
+from unisono.fusion.combine import Combine
+from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
+from unisono.fusion.weights import scaled
 from unisono.located_yaml import Places, read_yaml
 from unisono.member_spec import MemberSpec, Misplaced, check_owner
 
@@ -26,12 +29,16 @@ class EnsembleSpec(BaseModel):
     """The voters. Their order numbers the union vocabulary and decides ties."""
     lead: str | None = None
     """The member whose distribution the gate looks at; ``None`` for the first that votes."""
-    combine: Literal["mean"] = "mean"
-    """How the members' distributions become one."""
+    combine: Combine = Combine()
+    """How the members' distributions become one: all that `Combine.parse` reads."""
     gate: Gate = Gate()
     """When the other members are asked: all that `Gate.parse` reads."""
     speculate: Speculation | None = None
     """Who drafts: all that `Speculation.parse` reads."""
+    draw: Draw = Draw()
+    """How a piece is chosen: all that `Draw.parse` reads."""
+    spelling: str = PIECEWISE
+    """As which ids members read what was written: ``piecewise`` or ``canonical``."""
     folder: Path = Field(default=Path(), exclude=True)
     """What relative paths of models are relative to: the folder of the spec's file."""
 
@@ -39,14 +46,21 @@ class EnsembleSpec(BaseModel):
     @classmethod
     def _lead_is_a_name(cls, value: object, info: ValidationInfo) -> object:
         if value is not None and not isinstance(value, str):
-            voters = [member.name for member in info.data.get("members", []) if member.weight > 0]
+            voters = [member.name for member in info.data.get("members", []) if member.weight]
             raise SpecError(f"the lead is {shown(value)}", hint=f"members that vote: {', '.join(voters)}")
         return value
 
-    @field_validator("gate", mode="before")
+    @field_validator("combine", "gate", "draw", mode="before")
     @classmethod
-    def _gate_is_read(cls, value: object) -> Gate:
-        return Gate.parse(value)
+    def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
+        readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "draw": Draw}
+        reader = readers[info.field_name]
+        return reader() if value is None else reader.parse(value)
+
+    @field_validator("spelling", mode="before")
+    @classmethod
+    def _empty_is_left_out(cls, value: object) -> object:
+        return PIECEWISE if value is None else value
 
     @field_validator("speculate", mode="before")
     @classmethod
@@ -54,12 +68,13 @@ class EnsembleSpec(BaseModel):
         check_off(value, [member.name for member in info.data.get("members", [])])
         return Speculation.parse(value)
 
-    @field_validator("lead", "gate", "speculate")
+    @field_validator("lead", "combine", "gate", "speculate", "draw", "spelling")
     @classmethod
     def _fits_the_members(cls, value: Any, info: ValidationInfo) -> Any:
         members: list[MemberSpec] = info.data.get("members", [])
         if info.field_name is not None and any(member.weight > 0 for member in members):
-            _check_method(Method(**{info.field_name: value}), members)
+            known = {"combine": info.data["combine"]} if "combine" in info.data else {}
+            _check_method(Method(**{**known, info.field_name: value}), members)
         return value
 
     @model_validator(mode="after")
@@ -69,10 +84,11 @@ class EnsembleSpec(BaseModel):
         if twice is not None:
             raise ValueError(f"two members are named {twice!r}; give each a name of its own")
         if not any(member.weight > 0 for member in self.members):
-            raise ValueError("all weights are 0, so nobody would vote; give at least one member a positive weight")
+            raise ValueError("no weight is positive, so nobody would vote; give at least one member a positive weight")
         for index, member in enumerate(self.members):
             if member.weights_of is not None:
                 check_owner(index, member, self.members)
+        _check_method(self.method, self.members)
         return self
 
     def member(self, name: str) -> MemberSpec:
@@ -80,15 +96,14 @@ class EnsembleSpec(BaseModel):
         return {member.name: member for member in self.members}[name]
 
     def voters(self) -> list[tuple[MemberSpec, float]]:
-        """The members whose weight is not 0, with weights that sum to 1."""
-        present = [member for member in self.members if member.weight > 0]
-        total = sum(member.weight for member in present)
-        return [(member, member.weight / total) for member in present]
+        """The members whose weight is not 0, with their shares; the positive ones sum to 1."""
+        present = [member for member in self.members if member.weight]
+        return list(zip(present, scaled([member.weight for member in present]), strict=True))
 
     @property
     def method(self) -> Method:
         """How the ensemble writes."""
-        return Method(self.lead, self.combine, self.gate, self.speculate)
+        return Method(self.lead, self.combine, self.gate, self.speculate, self.draw, self.spelling)
 
     def but(self, **keys: Any) -> EnsembleSpec:
         """This spec with some keys of its method replaced, as `Method.but` takes them.
@@ -99,14 +114,12 @@ class EnsembleSpec(BaseModel):
         check_off(keys.get("speculate"), [member.name for member in self.members])
         method = self.method.but(**keys)
         _check_method(method, self.members)
-        return self.model_copy(
-            update={"lead": method.lead, "gate": method.gate, "speculate": method.speculate},
-        )
+        return self.model_copy(update={key.name: getattr(method, key.name) for key in fields(Method)})
 
 
 def _check_method(method: Method, members: list[MemberSpec]) -> None:
     """Hold a method against the members; one that is left out of the vote can neither lead nor draft."""
-    voters = [member.name for member in members if member.weight > 0]
+    voters = {member.name: member.weight for member in members if member.weight}
     silent = {member.name for member in members} - set(voters)
     for role, name in (("lead", method.lead), ("drafter", method.speculate and method.speculate.drafter)):
         if name in silent:
@@ -180,9 +193,6 @@ def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
         return _unknown_key(source, where, places, MemberSpec if where[0] == "members" else EnsembleSpec)
     if kind == "missing":
         return f"{prefix}{_named(where[:-1])} lacks the key {where[-1]!r}"
-    if kind == "literal_error" and where == ("combine",):
-        near = nearest(value, COMBINE_RULES) if isinstance(value, str) else ""
-        return f"{prefix}unknown rule {shown(value)}{near}; known: {', '.join(COMBINE_RULES)}"
     if kind == "too_short" and where == ("members",):
         return f"{prefix}there are no members; list at least one, each with a name and a model"
     if kind == "string_pattern_mismatch":

@@ -172,6 +172,39 @@ def check_rewind(backend: Backend, case: ContractCase) -> None:
         backend.close(witness)
 
 
+def check_copy(backend: Backend, case: ContractCase) -> None:
+    """A copy goes on as its original would, and neither feels what becomes of the other."""
+    for text, other in zip(case.texts, case.texts[1:] + case.texts[:1], strict=True):
+        kept, new, last = text[:-4], other[-4:-1], other[-1:]
+        short = kept[: len(kept) // 2]
+        text_NV = alone(backend, text)
+        kept_NV, short_NV = (alone(backend, (*ids, *new, *last), 2) for ids in (kept, short))
+        first = backend.open()
+        _advance(backend, Feed(first, kept, 0))
+        second = backend.open(first)
+        third = backend.open(second)
+        backend.rewind(second, len(short))
+        read_NV = _advance(backend, Feed(third, new), Feed(first, text[-4:]), Feed(second, new))
+        _same(read_NV, np.stack([kept_NV[0], text_NV[0], short_NV[0]]), case, "a copy, its original, one rewound")
+        backend.close(first)
+        fourth = backend.open(third)
+        backend.close(third)
+        fifth = backend.open(fourth)
+        backend.rewind(fifth, 0)
+        backend.close(fifth)
+        read_NV = _advance(backend, Feed(second, last), Feed(fourth, last))
+        _same(read_NV, np.stack([short_NV[1], kept_NV[1]]), case, "copies whose originals and copies are closed")
+        backend.rewind(fourth, len(short))
+        _same(_advance(backend, Feed(fourth, new)), short_NV[:1], case, "a copy rewound to before it was made")
+        backend.close(second)
+        backend.close(fourth)
+    empty = backend.open()
+    copy = backend.open(empty)
+    _same(_advance(backend, Feed(copy, case.texts[0])), alone(backend, case.texts[0]), case, "a copy of an empty slot")
+    backend.close(empty)
+    backend.close(copy)
+
+
 def check_reuse(backend: Backend, case: ContractCase) -> None:
     """A slot given back leaves no trace, and there are as many slots as the facts say."""
     ids = case.texts[0]
@@ -179,6 +212,7 @@ def check_reuse(backend: Backend, case: ContractCase) -> None:
     slots = [backend.open() for _ in range(backend.facts.slots)]
     _expect(len(set(slots)) == len(slots), "open slots have different names")
     _raises(RuntimeError, backend.open, "opening more slots than there are")
+    _raises(RuntimeError, lambda: backend.open(slots[0]), "copying a slot when all are taken")
     feeds = [Feed(slot, case.texts[n % len(case.texts)]) for n, slot in enumerate(slots)]
     _advance(backend, *feeds)
     for slot in slots[::2] + slots[1::2]:
@@ -209,6 +243,7 @@ def check_misuse(backend: Backend, case: ContractCase) -> None:
     _raises(ValueError, lambda: backend.rewind(slot, -1), "rewinding to a negative length")
     _raises(ValueError, lambda: backend.rewind(closed, 0), "rewinding a closed slot")
     _raises(ValueError, lambda: backend.close(closed), "closing a closed slot")
+    _raises(ValueError, lambda: backend.open(closed), "copying a closed slot")
     _same(_advance(backend, good), alone(backend, ids), case, "reading on after misuse")
     backend.close(slot)
 
@@ -226,6 +261,7 @@ BACKEND_CONTRACT: dict[str, Callable[[Backend, ContractCase], None]] = {
     "joined": check_joined,
     "ragged": check_ragged,
     "rewind": check_rewind,
+    "copy": check_copy,
     "reuse": check_reuse,
     "misuse": check_misuse,
 }

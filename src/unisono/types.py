@@ -103,9 +103,9 @@ class StepRecord:
     piece: bytes | None
     """The chosen piece; ``None`` for END."""
     p: float
-    """Its combined probability ``q(piece)``; where the gate was shut, the lead's own."""
+    """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut."""
+    """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
     members: Mapping[str, float]
     """Each voter's folded mass of the piece."""
     top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
@@ -187,6 +187,8 @@ class Generation:
     finish_reason: Finish
     usage: Usage
     seconds: Seconds
+    seed: int | None = None
+    """The seed that draws this text again; ``None`` where nothing was drawn."""
     steps: tuple[StepRecord, ...] | None = None
     """The trace, when one was asked for."""
 
@@ -202,6 +204,8 @@ class Generation:
                 "members": {name: round(value, 6) for name, value in self.seconds.members.items()},
             },
         }
+        if self.seed is not None:
+            out["seed"] = self.seed
         if self.steps is not None:
             out["steps"] = [step.to_json() for step in self.steps]
         return out

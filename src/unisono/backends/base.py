@@ -55,8 +55,14 @@ class Backend(Protocol):
 
     facts: BackendFacts
 
-    def open(self) -> Slot:
-        """Take an empty slot. Raises `RuntimeError` when all `facts.slots` are taken."""
+    def open(self, copy_of: Slot | None = None) -> Slot:
+        """Take an empty slot, or one that holds all that another one has read.
+
+        Nothing is computed for a copy: it goes on as its original would. What is then done with either
+        never reaches the other.
+
+        Raises `RuntimeError` when all `facts.slots` are taken, and `ValueError` when ``copy_of`` is not open.
+        """
         ...
 
     def advance(self, feeds: Sequence[Feed]) -> Array:

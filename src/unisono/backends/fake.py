@@ -207,13 +207,14 @@ class FakeBackend:
         self._given: Logits = np.empty((0, 0), np.float32)
         self._loaded = True
 
-    def open(self) -> Slot:
-        """Take the lowest free slot. Raises `RuntimeError` when there is none."""
+    def open(self, copy_of: Slot | None = None) -> Slot:
+        """Take the lowest free slot, empty or as a copy. Raises `RuntimeError` when there is none."""
         self._begin_call()
+        held = () if copy_of is None else self.read(copy_of)
         free = [slot for slot in range(self.facts.slots) if Slot(slot) not in self._read]
         if not free:
             raise RuntimeError(f"all {self.facts.slots} slots are taken")
-        self._read[Slot(free[0])] = ()
+        self._read[Slot(free[0])] = held
         return Slot(free[0])
 
     def advance(self, feeds: Sequence[Feed]) -> Logits:

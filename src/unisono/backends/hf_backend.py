@@ -28,7 +28,7 @@ class Forward(Protocol):
         ...
 
     def inference(self) -> AbstractContextManager[Any]:
-        """Within it, the cache's tensors may be written."""
+        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
         ...
 
     def unload(self) -> None:
@@ -47,13 +47,16 @@ class RowBackend:
         self._slots: list[Slot] = []
         self._opened = 0
 
-    def open(self) -> Slot:
-        self._loaded()
+    def open(self, copy_of: Slot | None = None) -> Slot:
+        forward = self._loaded()
+        source = None if copy_of is None else self._row(copy_of)
         if len(self._slots) >= self.facts.slots:
             raise RuntimeError(f"all {self.facts.slots} slots are open")
+        with forward.inference():
+            row = self._pool.add(source)
         slot = Slot(self._opened)
         self._opened += 1
-        self._rows[slot] = self._pool.add()
+        self._rows[slot] = row
         self._slots.append(slot)
         return slot
 

@@ -109,11 +109,14 @@ class RowLayer:
     def batch_size(self) -> int:
         return len(self.pool.now.rows)
 
-    def move_row(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first ``length`` positions to another row."""
-        if self.is_initialized and length:
-            self.keys[target, :, :length] = self.keys[source, :, :length]
-            self.values[target, :, :length] = self.values[source, :, :length]
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first ``length`` positions to another row; make that row when it is not there yet."""
+        if not (self.is_initialized and length):
+            return
+        if target >= self.keys.shape[0]:
+            self._make_room(self.keys, self.values)
+        self.keys[target, :, :length] = self.keys[source, :, :length]
+        self.values[target, :, :length] = self.values[source, :, :length]
 
     def _write(self, store: Tensor, new: Tensor) -> Tensor:
         now, first = self.pool.now, self.first
@@ -129,6 +132,7 @@ class RowLayer:
         return store[:, :, first : now.end].index_select(0, index.rows.view(-1))
 
     def _make_room(self, keys: Tensor, values: Tensor) -> None:
+        """Grow to the pool's size; the arguments show the heads, the dimensions, the dtype and the device."""
         rows, capacity = self.pool.rows, self.pool.capacity
         if self.is_initialized and self.keys.shape[0] >= rows and self.keys.shape[2] >= capacity:
             return
@@ -184,8 +188,7 @@ class RowPool:
         """Say what the next forward pass reads, and plan room for it."""
         self.now = step
         self._index.clear()
-        if len(self.lengths) > self.rows:
-            self.rows = min(self.slots, max(len(self.lengths), 2 * self.rows))
+        self._plan_rows(len(self.lengths))
         if step.end > self.capacity:
             # A padded query may write beyond the context, so the limit is not the context itself.
             self.capacity = max(step.end, min(2 * self.capacity, self.context), MIN_CAPACITY)
@@ -197,20 +200,30 @@ class RowPool:
             self._index[device] = PassIndex(rows, self._integers(self.now.places(), device))
         return self._index[device]
 
-    def add(self) -> int:
-        """Take a row."""
-        self.lengths.append(0)
-        return len(self.lengths) - 1
+    def add(self, copy_of: int | None = None) -> int:
+        """Take a row: an empty one, or a copy of another."""
+        row, length = len(self.lengths), 0
+        if copy_of is not None:
+            length = self.lengths[copy_of]
+            self._plan_rows(row + 1)
+            for layer in self.layers:
+                layer.copy_row(copy_of, row, length)
+        self.lengths.append(length)
+        return row
 
     def drop(self, row: int) -> int:
         """Give a row back. The last row moves into its place; returns the number that row had."""
         last = len(self.lengths) - 1
         if row != last:
             for layer in self.layers:
-                layer.move_row(last, row, self.lengths[last])
+                layer.copy_row(last, row, self.lengths[last])
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
         return last
+
+    def _plan_rows(self, count: int) -> None:
+        if count > self.rows:
+            self.rows = min(self.slots, max(count, 2 * self.rows))
 
 
 def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:

@@ -124,7 +124,7 @@ class RowForward:
                 inputs["attention_mask"] = self._masks(positions_BT)
         if self._keeps:
             inputs["logits_to_keep"] = keep
-        with self.inference(), out_of_memory_told(self._who, self.device_name):
+        with self.inference():
             logits = self._model(**inputs, past_key_values=self._cache, use_cache=True).logits
         return logits[:, -keep:]
 
@@ -138,9 +138,11 @@ class RowForward:
             joined = joined.float()
         return joined.numpy() if joined.device.type == "cpu" else joined
 
-    def inference(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
         """Within it, the cache's tensors may be written: they were made without gradients."""
-        return torch.inference_mode()
+        with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
+            yield
 
     def unload(self) -> None:
         """Free the model and its cache."""

@@ -48,13 +48,22 @@ class LlamaCppBackend:
         self._seen: tuple[tuple[int, int], FloatRows] | None = None
         self._none = np.empty((0, facts.rows), np.float32)
 
-    def open(self) -> Slot:
-        """Take an empty slot. Raises `RuntimeError` when none is free or the model is unloaded."""
+    def open(self, copy_of: Slot | None = None) -> Slot:
+        """Take an empty slot, or a copy of another; see `unisono.backends.base.Backend`.
+
+        The next decode does the copying, of all that a slot has room for: its time goes by the context,
+        not by how much has been read.
+        """
         self._check_loaded()
+        length = 0 if copy_of is None else self._length(copy_of)
         if None not in self._lengths:
             raise RuntimeError(f"all {self.facts.slots} slots are taken")
         slot = self._lengths.index(None)
-        self._lengths[slot] = 0
+        if length:
+            # A slot's saved state (llama_state_seq_get_data) is smaller and quicker to copy, but lacks what
+            # sliding windows have left behind: rewound to there, a copy would give wrong numbers.
+            self._library.llama_memory_seq_cp(self._memory, copy_of, slot, -1, -1)
+        self._lengths[slot] = length
         return Slot(slot)
 
     def advance(self, feeds: Sequence[Feed]) -> FloatRows:

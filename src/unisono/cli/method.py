@@ -21,6 +21,36 @@ def _whole_number(text: str) -> int:
     return number
 
 
+CombineFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--combine",
+        metavar="RULE[ KEY:VALUE…]",
+        help="How the members' distributions become one: mean, geometric, max or contrastive, then keys such as "
+        "weights:entropy or truncate:20. Default: the file's, or else mean.",
+        show_default=False,
+    ),
+]
+DrawFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--draw",
+        metavar="WORDS",
+        help='How a piece is chosen: greedy, one-member, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
+        '"beam_width:4". Default: the file\'s, or else greedy.',
+        show_default=False,
+    ),
+]
+SpellingFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--spelling",
+        metavar="HOW",
+        help="As which ids members read what was written: piecewise, or canonical. "
+        "Default: the file's, or else piecewise.",
+        show_default=False,
+    ),
+]
 LeadFlag = Annotated[
     str | None,
     typer.Option(
@@ -75,14 +105,17 @@ class MethodKeys(TypedDict, total=False):
     """The keywords of `Method.but` as the command line gives them; ``None`` leaves the spec's."""
 
     lead: str | None
+    combine: str | None
     gate: str | None
     boundary: bool | None
     speculate: str | None
     max_pieces: int | None
+    draw: str | None
+    spelling: str | None
 
 
 def parse_setting(text: str) -> MethodKeys:
-    """Read ``"gate=confidence:0.5 boundary=true speculate=smol"``; an empty string changes nothing.
+    """Read ``"gate=confidence:0.5 draw=0.7,top_p:0.9"``; an empty string changes nothing.
 
     Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
 
@@ -107,7 +140,10 @@ def parse_setting(text: str) -> MethodKeys:
 
 def method_words(method: Method, members: Sequence[str]) -> str:
     """How an ensemble writes, in words; empty for the default."""
-    words = []
+    from unisono.fusion.combine import Combine
+    from unisono.fusion.draw import Draw
+
+    words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
     lead = method.lead or members[0]
     if lead != members[0] or not method.gate.always_open:
         words.append(f"{lead} leads")
@@ -115,6 +151,10 @@ def method_words(method: Method, members: Sequence[str]) -> str:
         words.append(f"gate {method.gate}")
     if method.speculate is not None:
         words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
+    if method.draw != Draw():
+        words.append(f"draw {method.draw}")
+    if method.spelling != "piecewise":
+        words.append(f"spelling {method.spelling}")
     return ", ".join(words)
 
 
@@ -139,8 +179,11 @@ def _count(key: str, value: str) -> int:
 
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "lead": _word,
+    "combine": _word,
     "gate": _word,
     "boundary": _switch,
     "speculate": _word,
     "max_pieces": _count,
+    "draw": _word,
+    "spelling": _word,
 }

@@ -14,13 +14,24 @@ from typer.core import TyperCommand
 
 from unisono.cli.console import loading_report, say
 from unisono.cli.lines import TraceFile
-from unisono.cli.method import BoundaryFlag, GateFlag, LeadFlag, MaxPiecesFlag, MethodKeys, SpeculateFlag
+from unisono.cli.method import (
+    BoundaryFlag,
+    CombineFlag,
+    DrawFlag,
+    GateFlag,
+    LeadFlag,
+    MaxPiecesFlag,
+    MethodKeys,
+    SpeculateFlag,
+    SpellingFlag,
+)
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.engine.method import Method
-    from unisono.ensemble import Stream
-    from unisono.types import Generation, Limits
+    from unisono.ensemble import Ensemble
+    from unisono.stream import Stream
+    from unisono.types import Generation, Limits, Prompt
 
 INLINE = ""
 """The value of a ``--trace`` without a file."""
@@ -36,6 +47,7 @@ class TextJob:
     system: str | None
     limits: Limits
     method: MethodKeys
+    n: int
     as_json: bool
     trace: str | None
     quiet: bool
@@ -65,11 +77,17 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; may be given several times.", show_default=False)
     ] = None,
+    combine: CombineFlag = None,
     lead: LeadFlag = None,
     gate: GateFlag = None,
     boundary: BoundaryFlag = None,
     speculate: SpeculateFlag = None,
     max_pieces: MaxPiecesFlag = None,
+    draw: DrawFlag = None,
+    spelling: SpellingFlag = None,
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="Texts to draw from one prompt; with --json a line of each.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when the text has ended.")] = False,
     trace: Annotated[
         str | None,
@@ -93,21 +111,30 @@ def run(
     from unisono.types import Limits
 
     limits = Limits(max_new_tokens, stop or ())
-    method = MethodKeys(lead=lead, gate=gate, boundary=boundary, speculate=speculate, max_pieces=max_pieces)
+    method = MethodKeys(
+        lead=lead,
+        combine=combine,
+        gate=gate,
+        boundary=boundary,
+        speculate=speculate,
+        max_pieces=max_pieces,
+        draw=draw,
+        spelling=spelling,
+    )
     if prompts is None:
         _refuse(
             "goes with --prompts",
             "give a file of prompts, or leave it out",
             {"--out": out, "--resume": resume, "--overwrite": overwrite, "--batch": batch != 1},
         )
-        _run_one(TextJob(spec, _text(text), raw, system, limits, method, as_json, trace, quiet))
+        _run_one(TextJob(spec, _text(text), raw, system, limits, method, n, as_json, trace, quiet))
         return
     from unisono.cli.prompts import PromptsJob, run_prompts
 
     _refuse(
         "does not go with --prompts",
         "the answers, and their traces, go to --out",
-        {"a text": text, "--json": as_json, "a FILE for --trace": trace},
+        {"a text": text, "--json": as_json, "a FILE for --trace": trace, "--n": n > 1},
     )
     keep_steps = trace is not None
     run_prompts(
@@ -129,14 +156,19 @@ def _run_one(job: TextJob) -> None:
 
     if job.trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
+    if job.n > 1 and job.trace is not None:
+        raise SpecError("--trace does not go with --n", hint="draw each text alone, with the seed that --json tells")
     prompt = Prompt(*conversation(job.text, job.raw, job.system))
     with contextlib.ExitStack() as stack:
         trace = None if job.trace is None else stack.enter_context(TraceFile(Path(job.trace)))
         with loading_report(quiet=job.quiet) as report:
-            prepared = prepare(load_spec(job.spec).but(**job.method), report=report)
+            prepared = prepare(load_spec(job.spec).but(**job.method), batch=job.n, report=report)
             prepared.check_prompt(prompt)
             engine = prepared.load(report)
         ensemble = stack.enter_context(Ensemble(prepared, engine))
+        if job.n > 1:
+            _show_several(ensemble, prompt, job)
+            return
         stream = ensemble.stream(
             prompt.text,
             messages=prompt.messages,
@@ -189,6 +221,19 @@ def _show(stream: Stream, job: TextJob, trace: TraceFile | None) -> None:
     record = stream.generation.to_json()
     record.pop("steps", None)
     print(json.dumps(record, ensure_ascii=False))
+
+
+def _show_several(ensemble: Ensemble, prompt: Prompt, job: TextJob) -> None:
+    """Print several texts: as JSON lines, or with a line of dashes between them."""
+    limits = job.limits
+    generations = ensemble.continuations(
+        job.n, prompt.text, messages=prompt.messages, max_new_tokens=limits.max_new_tokens, stop=limits.stop
+    )
+    for number, generation in enumerate(generations):
+        if job.as_json:
+            print(json.dumps(generation.to_json(), ensure_ascii=False))
+        else:
+            print("---\n" * bool(number) + generation.text)
 
 
 def _closing(generation: Generation, method: Method) -> str:

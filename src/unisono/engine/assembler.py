@@ -29,7 +29,7 @@ class TextAssembler:
 
     def tail(self, size: int) -> bytes:
         """The last bytes, at most ``size``."""
-        return bytes(self._data[-size:])
+        return bytes(self._data[-size:]) if size else b""
 
     def add(self, piece: bytes) -> None:
         """Append a piece; sets `stopped` and cuts the text when it completes a stop string."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import secrets
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+from unisono.engine.beam import Beam
+from unisono.engine.choosing import Chooser
 from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Cursor, Member
 from unisono.engine.method import AUTO, NGRAM, Method
@@ -16,17 +17,20 @@ from unisono.engine.ngram import NgramIndex
 from unisono.engine.pace import Pace
 from unisono.engine.passes import by_model
 from unisono.engine.plan import make_plan
+from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
-from unisono.engine.text import Text
-from unisono.engine.trace import step_record
-from unisono.engine.window import Window, rows_at
-from unisono.errors import ModelError, PromptError
-from unisono.fusion.fold import Array, bring
-from unisono.fusion.sample import greedy
+from unisono.engine.text import Text, close_text, copy_text
+from unisono.engine.window import Window
+from unisono.errors import PromptError, SpecError
 from unisono.types import Limits, Prompt
+from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
+
+
+class NoRoom(RuntimeError):
+    """Fewer slots are free than a text needs."""
 
 
 class Engine:
@@ -51,7 +55,7 @@ class Engine:
         Raises:
             SpecError: the method does not fit the members.
         """
-        method.check([member.name for member in members])
+        method.check({member.name: member.weight for member in members})
         self.members = members
         self.union = union
         self.method = method
@@ -59,8 +63,10 @@ class Engine:
         self._stepping = False
         self._given_up: list[Text] = []
         self._pace = pace or Pace()
-        self._hearing = Hearing(members, union, self._pace)
-        self._drafting = Drafting(members, union, self._hearing, self._pace)
+        chooser = Chooser(union)
+        self._hearing = Hearing(members, chooser, self._pace)
+        self._drafting = Drafting(members, union, self._hearing, chooser, self._pace)
+        self._settling = Settling(members, union, chooser, self._drafting)
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +78,11 @@ class Engine:
     def slots(self) -> int:
         """How many texts can be written at once; members that share a model share its slots."""
         return min(group[0].backend.facts.slots // len(group) for group in by_model(self.members))
+
+    @property
+    def free(self) -> int:
+        """How many more can be taken up; a text that a beam searches counts for as many as that may follow."""
+        return self.slots - sum(1 if text.beam is None else text.beam.width for text in self.active)
 
     @property
     def context(self) -> int:
@@ -94,26 +105,59 @@ class Engine:
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members.
-            RuntimeError: all slots are taken.
+            NoRoom: too few slots are free.
         """
-        plan = make_plan(self.method if method is None else method, self.members)
+        plan = make_plan(self.method if method is None else method, self.members, self.union)
         prompts = {member.name: member.begin(prompt) for member in self.members}
         for member in self.members:
             check_length(member.name, len(prompts[member.name]), member.backend.facts.context)
-        if len(self.active) >= self.slots:
-            raise RuntimeError(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
-        cursors = {member.name: Cursor(member.backend.open(), prompts[member.name]) for member in self.members}
-        text = Text(cursors, limits or Limits(), plan, is_answer=prompt.messages is not None, trace=trace)
+        width = plan.draw.beam_width
+        if width > self.slots:
+            raise SpecError(
+                f"beam_width is {width}, but there are slots for {self.slots} texts at once",
+                hint=f"load with batch={width} or more, or say draw: {{beam_width: {width}}} in the ensemble's file",
+            )
+        if width > self.free:
+            room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
+            raise NoRoom(f"{room}: finish a text, or load with a larger batch")
+        tail = Tail() if plan.respells else None
+        cursors = {
+            member.name: Cursor(member.backend.open(), prompts[member.name], tail=tail) for member in self.members
+        }
+        seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
+        text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
+        if width > 1:
+            text.beam = Beam(text.copy(cursors), width, plan.draw.length_penalty)
         if plan.drafter in (NGRAM, AUTO):
             column_V = plan.lead.map.column_V
             text.history = NgramIndex(self.union.end, (int(column_V[token]) for token in prompts[plan.lead.name]))
         self.active.append(text)
         return text
 
+    def add_again(self, text: Text, seed: int) -> Text:
+        """Take up another text of a prompt that was taken up before, with another seed.
+
+        All members read the prompt now, if they have not, and it is not read again.
+
+        Raises:
+            NoRoom: all slots are taken.
+            RuntimeError: the text has been written on.
+        """
+        if text.pieces or text.beam is not None or text not in self.active:
+            raise RuntimeError("the text has been written on: take up its prompt anew")
+        if not self.free:
+            raise NoRoom(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
+        self.prefill(text)
+        twin = copy_text(text, self.members, seed)
+        self.active.append(twin)
+        return twin
+
     def prefill(self, text: Text) -> None:
         """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
-        for member in self.members:
-            member.prefill(text.cursors[member.name])
+        for hypothesis in text.hypotheses:
+            self._weigh_prompt(hypothesis)
+            for member in self.members:
+                member.prefill(hypothesis.cursors[member.name])
 
     def step(self) -> list[Text]:
         """Write on at every active text, by one piece or by as many as a draft allows; return those that ended."""
@@ -122,12 +166,18 @@ class Engine:
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
-        windows = [Window(text, self.members) for text in self.active]
+        beams = [text for text in self.active if text.beam is not None]
+        texts = [hypothesis for text in self.active for hypothesis in text.hypotheses]
+        windows = [Window(text, self.members, self.union) for text in texts]
         self._stepping = True
         try:
+            for text in texts:
+                self._weigh_prompt(text)
             self._drafting.extend(windows)
-            self._ask(windows)
-            self._settle(windows)
+            self._ask(windows, keep=bool(beams))
+            self._settling.settle([window for window in windows if window.text in self.active])
+            for text in beams:
+                windows += self._settling.spread(text, [window for window in windows if window.text in text.hypotheses])
         except BaseException:
             self._undo(windows)
             raise
@@ -137,7 +187,8 @@ class Engine:
                 window.conclude(spent)
             self._stepping = False
             ended = self._retire()
-        self._drafting.learn_step(windows, spent)
+        if not beams:
+            self._drafting.learn_step(windows, spent)
         return ended
 
     def drop(self, text: Text) -> None:
@@ -149,8 +200,8 @@ class Engine:
             self._given_up.append(text)
         elif text in self.active:
             self.active.remove(text)
-            for member in self.members:
-                member.backend.close(text.cursors[member.name].slot)
+            for hypothesis in text.hypotheses:
+                close_text(hypothesis, self.members)
 
     def run(self, text: Text) -> Iterator[str]:
         """Step until a text has ended, yielding its text as it becomes safe to show.
@@ -177,8 +228,20 @@ class Engine:
         for member in self.members:
             member.backend.unload()
 
-    def _ask(self, windows: Sequence[Window]) -> None:
-        """Ask the leads, read the gates, and ask the others where these are open."""
+    def _weigh_prompt(self, text: Text) -> None:
+        """Let all members score a text's prompt before they read it, where weights follow from that."""
+        if text.plan.combine.reads_losses and not text.losses:
+            text.losses = {
+                member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self.members
+            }
+
+    def _ask(self, windows: Sequence[Window], *, keep: bool) -> None:
+        """Ask the leads, read the gates, and ask the others where these are open.
+
+        Args:
+            windows: of all texts.
+            keep: whether what is heard has to last, as it does where a beam copies slots while it is settled.
+        """
         led = [window for window in windows if window.awaits_lead]
         self._hearing.hear(
             Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
@@ -188,64 +251,16 @@ class Engine:
         while led := [window for window in led if window.reaches(position)]:
             self._hearing.read_gates(led, position)
             position += 1
-        spans = [(window, *span) for window in windows if (span := window.asked_span()) is not None]
         self._hearing.hear(
-            Question(member, [span for span in spans if not span[0].knows(member, span[2])]) for member in self.members
+            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=keep)
+            for member in self.members
         )
-
-    def _settle(self, windows: Sequence[Window]) -> None:
-        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
-        position, alive = 0, list(windows)
-        while alive:
-            groups: defaultdict[tuple[bool, object], list[Window]] = defaultdict(list)
-            for window in alive:
-                all_vote = window.asked(position)
-                groups[all_vote, window.plan.rule if all_vote else window.plan.lead].append(window)
-            for (asked, _), group in groups.items():
-                self._choose(group, position, asked=asked)
-            alive = [window for window in alive if window.alive]
-            position += 1
-        for window in windows:
-            self._commit(window)
-
-    def _choose(self, windows: Sequence[Window], position: int, *, asked: bool) -> None:
-        """Choose the piece at a position of windows that have the same voters and rule."""
-        plan = windows[0].plan
-        voters = self.members if asked else [plan.lead]
-        own = rows_at(windows, plan.lead, position)
-        p_BU_K = [own if voter is plan.lead else bring(rows_at(windows, voter, position), own) for voter in voters]
-        q_BU = plan.rule(p_BU_K, [voter.weight for voter in voters]) if asked else own
-        columns = greedy(q_BU)
-        _check_numbers(q_BU, columns, p_BU_K, voters)
-        for row, (window, column) in enumerate(zip(windows, columns, strict=True)):
-            p_U_by_member = {voter.name: p_BU[row] for voter, p_BU in zip(voters, p_BU_K, strict=True)}
-            if window.text.steps is not None:
-                p = float(q_BU[row, column])
-                window.record(step_record(window, position, column, p, p_U_by_member, self.union))
-            self._drafting.learn(window, position, column, p_U_by_member, asked=asked)
-            window.settle(position, column, self.union.piece(column), asked=asked)
-
-    def _commit(self, window: Window) -> None:
-        """Let every member go on from what was chosen, each with its own ids for it."""
-        text, piece = window.text, None if window.choice is None else self.union.piece(window.choice)
-        for member in self.members:
-            if member.name in window.committed:
-                continue
-            cursor = text.cursors[member.name]
-            member.cut(cursor, window.accepted)
-            if window.choice is not None and piece is not None:
-                cursor.ids.extend(member.spell(window.choice, piece, first=window.opens_answer))
-            window.committed.add(member.name)
-        if text.finish is None and any(
-            len(text.cursors[member.name].ids) > member.backend.facts.context for member in self.members
-        ):
-            text.end("context")
 
     def _undo(self, windows: Sequence[Window]) -> None:
         """After a failure: keep what was chosen and forget the rest, so that a step can begin anew."""
         for window in windows:
             with contextlib.suppress(Exception):
-                self._commit(window)
+                self._settling.commit(window)
                 for member in self.members:
                     member.unread_last(window.text.cursors[member.name])
 
@@ -255,21 +270,6 @@ class Engine:
             self.drop(text)
         self._given_up.clear()
         return ended
-
-
-def _check_numbers(q_BU: Array, columns: list[int], p_BU_K: Sequence[Array], voters: Sequence[Member]) -> None:
-    """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
-    for row, column in enumerate(columns):
-        if not math.isfinite(float(q_BU[row, column])):
-            broken = [
-                voter.name
-                for voter, p_BU in zip(voters, p_BU_K, strict=True)
-                if not math.isfinite(float(p_BU[row, column]))
-            ]
-            raise ModelError(
-                f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
-                hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
-            )
 
 
 def check_length(member: str, length: int, context: int) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from unisono.engine.choosing import Chooser
 from unisono.engine.member import Member
 from unisono.engine.pace import Pace
 from unisono.engine.passes import make_block, run_pass
 from unisono.engine.window import Window, rows_at
 from unisono.fusion.gate import Gate
 from unisono.fusion.sample import greedy
-from unisono.vocab.union import UnionVocabulary
 
 
 @dataclass(slots=True)
@@ -29,9 +29,9 @@ class Question:
 class Hearing:
     """Runs passes; the windows note what is heard."""
 
-    def __init__(self, members: Sequence[Member], union: UnionVocabulary, pace: Pace) -> None:
+    def __init__(self, members: Sequence[Member], chooser: Chooser, pace: Pace) -> None:
         """Bind it to an engine's members."""
-        self._union = union
+        self._chooser = chooser
         self._pace = pace
         devices = {member.backend.facts.device for member in members}
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
@@ -71,8 +71,10 @@ class Hearing:
         for (lead, gate), group in groups.items():
             p_BU = rows_at(group, lead, position)
             scores = gate.score(p_BU, [window.text.pieces + position for window in group])
-            for window, score, choice in zip(group, scores, greedy(p_BU), strict=True):
-                window.read_gate(score, choice, self._union)
+            likeliest = greedy(p_BU)
+            choices = [column for column, _ in self._chooser.guess(group, position, lead)]
+            for window, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
+                window.read_gate(score, top, choice)
 
     def _ask_all(self, passes: Sequence[Sequence[Question]]) -> None:
         for together in passes:

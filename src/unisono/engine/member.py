@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,12 @@ from unisono.backends.base import Array, Backend, Feed, Slot
 from unisono.fusion.fold import Scratch, fold, plan_fold
 from unisono.types import Prompt
 from unisono.vocab.prompt import PromptReader
+from unisono.vocab.respell import Respeller, Respelling, Tail
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
+
+SCORED_AT_ONCE = 32
+"""Tokens of a prompt whose distributions are asked for in one pass: they are megabytes each."""
 
 
 @dataclass(slots=True)
@@ -29,17 +33,24 @@ class Cursor:
     """The truth about this text; only ever appended to, or cut back to a position."""
     read: int = 0
     """How many of them the model has read; the others wait and go in as one block."""
+    tail: Tail | None = None
+    """What may still be respelled; ``None`` where pieces stay as they were chosen."""
     ends: list[int] = field(default_factory=list)
     """By position, how many ids stand before it."""
+    tails: list[Tail | None] = field(default_factory=list)
+    """By position, the tail before it."""
 
     def begin(self) -> None:
         """Make the end of the log position 0."""
-        self.ends = [len(self.ids)]
+        self.ends, self.tails = [len(self.ids)], [self.tail]
 
-    def draft(self, ids: Sequence[int]) -> None:
+    def draft(self, spelling: Respelling) -> None:
         """Append a drafted piece: one more position."""
-        self.ids.extend(ids)
+        assert not spelling.forget, "a draft that changes what stands before it is no block behind it"
+        self.ids.extend(spelling.append)
+        self.tail = spelling.tail
         self.ends.append(len(self.ids))
+        self.tails.append(self.tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class Member:
         self._plan = plan_fold(member_map.column_V, len(member_map.id_U))
         first = member_map.first_column_V
         self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
+        self._respeller = Respeller(speller)
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
@@ -93,6 +105,10 @@ class Member:
         """Whether the first piece of its answers carries a space that is folded away."""
         return self._first_plan is not None
 
+    def copy(self, cursor: Cursor) -> Cursor:
+        """A cursor over the same text that goes on by itself; what was read is not read again."""
+        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read, cursor.tail)
+
     def prefill(self, cursor: Cursor) -> None:
         """Read all that waits but for the last id, whose distribution will be wanted."""
         waiting = cursor.ids[cursor.read : -1]
@@ -100,9 +116,52 @@ class Member:
             self.backend.advance([Feed(cursor.slot, waiting, 0)])
             cursor.read += len(waiting)
 
+    def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
+        """How unlikely this member finds a prompt's text: its mean negative log-likelihood, in nats a byte.
+
+        The text is read plain, a conversation's contents one after the other, so that what templates add
+        has no say; the bytes of its first token are not counted, as nothing tells how likely it is. 0 for
+        a text of one token.
+
+        Args:
+            prompt: to be scored.
+            slot: an empty slot to read in, left empty; by default one is opened for it.
+        """
+        text = prompt.text if prompt.text is not None else "\n\n".join(m["content"] for m in prompt.messages or ())
+        ids = self.reader.read_text(text)[: self.backend.facts.context]
+        own = self.backend.open() if slot is None else slot
+        try:
+            nats = sum(self._losses(own, ids))
+        finally:
+            if slot is None:
+                self.backend.close(own)
+            else:
+                self.backend.rewind(own, 0)
+        return nats / max(1, len(self.speller.vocabulary.join(ids[1:])))
+
+    def _losses(self, slot: Slot, ids: Sequence[int]) -> Iterator[float]:
+        """The negative log-likelihoods of all ids but the first, after those before, in nats."""
+        for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
+            block = ids[start : start + SCORED_AT_ONCE]
+            wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
+            logits_NV = self.backend.advance([Feed(slot, block, len(block))])
+            xp = array_namespace(logits_NV)
+            for logits_V, token in zip(logits_NV, wanted, strict=False):
+                highest = xp.max(logits_V)
+                yield float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
+
     def cut(self, cursor: Cursor, position: int) -> None:
         """Forget the drafted pieces behind a position."""
-        length = cursor.ends[position]
+        self._cut(cursor, cursor.ends[position])
+        cursor.tail = cursor.tails[position]
+
+    def append(self, cursor: Cursor, spelling: Respelling) -> None:
+        """Go on with a chosen piece."""
+        self._cut(cursor, len(cursor.ids) - spelling.forget)
+        cursor.ids.extend(spelling.append)
+        cursor.tail = spelling.tail
+
+    def _cut(self, cursor: Cursor, length: int) -> None:
         del cursor.ids[length:]
         if cursor.read > length:
             self.backend.rewind(cursor.slot, length)
@@ -139,6 +198,21 @@ class Member:
                 for row, is_first in enumerate(opening)
             ]
         )
+
+    def take(self, tail: Tail | None, column: int, piece: bytes, *, first: bool = False) -> Respelling:
+        """How this member goes on from a chosen piece: with its ids for it, which change those before or not.
+
+        Args:
+            tail: what may be respelled; ``None`` for nothing.
+            column: of the piece.
+            piece: its bytes.
+            first: whether it is the first of an answer.
+        """
+        spelled = self.spell(column, piece, first=first)
+        if tail is None:
+            return Respelling(0, spelled, None)
+        spaced = first and self.leading_space and piece != b" "
+        return self._respeller.extend(tail, b" " + piece if spaced else piece, spelled)
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
         """Return the ids as which this member takes a chosen piece."""

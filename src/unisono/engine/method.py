@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral
 from typing import Self
+from urllib.parse import quote_from_bytes
 
 from unisono.errors import SpecError, nearest, shown
-from unisono.fusion.combine import COMBINE_RULES
+from unisono.fusion.combine import Combine
+from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.reading import known_keys, plain_number, read_number
 
@@ -19,6 +21,11 @@ AUTO = "auto"
 OFF = "off"
 """Nobody drafts."""
 MOST_PIECES = 64
+PIECEWISE = "piecewise"
+"""Members read each piece as it was chosen."""
+CANONICAL = "canonical"
+"""Members read what was written as their own tokenizers would have written it."""
+SPELLINGS = (PIECEWISE, CANONICAL)
 ALWAYS = Gate()
 _FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
 
@@ -82,42 +89,72 @@ class Speculation:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How an ensemble writes. The default is the paper's: ask everybody at every step, take the mean.
+    """How an ensemble writes. The default is the paper's: ask everybody at every step, take the likeliest
+    piece of the mean.
 
-    ``gate`` and ``speculate`` may be given as `Gate.parse` and `Speculation.parse` read them.
+    ``combine``, ``gate``, ``speculate`` and ``draw`` may be given as the ``parse`` of each reads them.
     """
 
     lead: str | None = None
-    """The member whose distribution the gate looks at; ``None`` for the first that votes."""
-    combine: str = "mean"
-    """How the members' distributions become one; one of `COMBINE_RULES`."""
+    """The member whose distribution the gate looks at; ``None`` for the first of positive weight."""
+    combine: Combine = field(default_factory=Combine)
+    """How the members' distributions become one."""
     gate: Gate = field(default_factory=Gate)
     """When the others are asked."""
     speculate: Speculation | None = None
     """Who drafts; ``None`` for nobody."""
+    draw: Draw = field(default_factory=Draw)
+    """How a piece is chosen from a distribution."""
+    spelling: str = PIECEWISE
+    """As which ids members read what was written: one of `SPELLINGS`."""
 
     def __post_init__(self) -> None:
         """Read and check what needs no members to be known. Raises a `SpecError` that names the value."""
         if self.lead is not None and not isinstance(self.lead, str):
             raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
-        if not isinstance(self.combine, str):
-            raise SpecError(f"the rule is {shown(self.combine)}", hint=f"known: {', '.join(COMBINE_RULES)}")
+        if not isinstance(self.spelling, str) or self.spelling not in SPELLINGS:
+            near = nearest(self.spelling, SPELLINGS) if isinstance(self.spelling, str) else ""
+            raise SpecError(
+                f"unknown spelling {shown(self.spelling)}{near}; known: {', '.join(SPELLINGS)}",
+                hint="piecewise reads each piece as it was chosen, canonical as each member's tokenizer would write it",
+            )
+        object.__setattr__(self, "combine", Combine.parse(self.combine))
         object.__setattr__(self, "gate", Gate.parse(self.gate))
         object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
+        object.__setattr__(self, "draw", Draw.parse(self.draw))
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        """Refuse keys that contradict one another."""
+        draw, combine = self.draw, self.combine
+        if draw.one_member and combine != Combine():
+            raise SpecError(
+                f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
+                hint="leave combine out, or draw from all members: any temperature does",
+            )
+        if draw.beam_width > 1 and self.speculate is not None:
+            raise SpecError(
+                f"beam_width is {draw.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one text, "
+                "and a beam follows several",
+                hint=f"leave speculate out (speculate: {OFF}), or the beam",
+            )
 
     def but(
         self,
         *,
         lead: str | None = None,
+        combine: object = None,
         gate: object = None,
         boundary: bool | None = None,
         speculate: object = None,
         max_pieces: int | None = None,
+        draw: object = None,
+        spelling: str | None = None,
     ) -> Method:
         """This method with some keys replaced; ``None`` leaves a key as it is, ``speculate="off"`` ends it.
 
         Raises:
-            SpecError: a value is wrong, or ``max_pieces`` is given though nobody drafts.
+            SpecError: a value is wrong, contradicts another, or ``max_pieces`` is given though nobody drafts.
         """
         new_gate = self.gate if gate is None else Gate.parse(gate)
         if boundary is not None:
@@ -129,24 +166,55 @@ class Method:
                     "max_pieces is given, but nobody drafts", hint=f"name a drafter: a member, {NGRAM} or {AUTO}"
                 )
             speculation = replace(speculation, max_pieces=max_pieces)
-        return replace(self, lead=self.lead if lead is None else lead, gate=new_gate, speculate=speculation)
+        return Method(
+            self.lead if lead is None else lead,
+            self.combine if combine is None else Combine.parse(combine),
+            new_gate,
+            speculation,
+            self.draw if draw is None else Draw.parse(draw),
+            self.spelling if spelling is None else spelling,
+        )
 
-    def check(self, members: Sequence[str]) -> None:
+    def lead_among(self, weights: Mapping[str, float]) -> str:
+        """The member that leads: the one that is named, or else the first of positive weight."""
+        return self.lead or next(name for name, weight in weights.items() if weight > 0)
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only; texts of a bias are percent-encoded."""
+        draw = {key.name: getattr(self.draw, key.name) for key in fields(self.draw)}
+        for name in ("bias", "member_bias"):
+            draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
+        return {
+            "lead": self.lead,
+            "combine": asdict(self.combine),
+            "gate": asdict(self.gate),
+            "speculate": None if self.speculate is None else asdict(self.speculate),
+            "draw": draw,
+            "spelling": self.spelling,
+        }
+
+    def check(self, weights: Mapping[str, float]) -> None:
         """Hold the method against the members that vote.
 
+        Args:
+            weights: by member; negative ones are an amateur's.
+
         Raises:
-            SpecError: the lead or the drafter is none of them, or a gate or drafter has nobody to spare.
+            SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or
+                the rule does not fit the weights.
         """
-        known = ", ".join(members)
+        members, known = list(weights), ", ".join(weights)
+        self.combine.check(weights)
         if self.lead is not None and self.lead not in members:
             raise SpecError(
                 f"the lead {shown(self.lead)} is no member that votes{nearest(self.lead, members)}",
                 hint=f"members that vote: {known}",
             )
-        if self.combine not in COMBINE_RULES:
+        if self.lead is not None and weights[self.lead] < 0:
+            experts = ", ".join(name for name, weight in weights.items() if weight > 0)
             raise SpecError(
-                f"unknown rule {shown(self.combine)}{nearest(self.combine, COMBINE_RULES)}; "
-                f"known: {', '.join(COMBINE_RULES)}"
+                f"the lead {shown(self.lead)} has a negative weight: what it finds likely is not to be written",
+                hint=f"choose another lead: {experts}",
             )
         if self.gate != ALWAYS and len(members) == 1:
             raise SpecError(

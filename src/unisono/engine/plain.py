@@ -7,6 +7,7 @@ is held to, and the shortest way to see what the ensemble computes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,25 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.backends.base import Feed
+from unisono.engine.bias import Bias
 from unisono.engine.boundary import first_inside
 from unisono.engine.member import Member
 from unisono.engine.method import Method
-from unisono.engine.plan import make_plan
+from unisono.engine.plan import Plan, make_plan
+from unisono.fusion.draw import Draw
+from unisono.fusion.sample import Purpose, accepts, inverse_transform, residual, shape, uniform
+from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.types import Prompt
+from unisono.vocab.respell import Tail
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
 DEFAULT_METHOD = Method()
+
+Distribution = NDArray[np.float64]
 
 
 class PlainStep(NamedTuple):
     """One step of the plain loop."""
 
     piece: bytes | None
-    """The greedily chosen piece; ``None`` for END."""
-    q_U: NDArray[np.float64]
-    """What it was chosen from: the combined distribution, or the lead's own where the gate was shut."""
+    """The chosen piece; ``None`` for END."""
+    q_U: Distribution
+    """What it was chosen by: the combined distribution, or a lone voter's own."""
+    p: float
+    """The mass that ``q_U`` gives it."""
+    voted: tuple[str, ...]
     asked: bool
-    """Whether all members were asked."""
+    """Whether the gate was open."""
     score: float
     """What the gate measured."""
 
@@ -40,44 +51,106 @@ class PlainStep(NamedTuple):
 def plain_steps(
     members: list[Member], union: UnionVocabulary, prompt: Prompt, steps: int, method: Method = DEFAULT_METHOD
 ) -> Iterator[PlainStep]:
-    """Write greedily, one piece at a time.
+    """Write one text, one piece at a time.
 
     Args:
         members: in the order of the union's maps; each has a free slot.
         union: their vocabulary.
         prompt: what to continue.
         steps: how many pieces to choose at most.
-        method: how; its speculation is left out, as it changes nothing.
+        method: how. Drafts are left out, as they change nothing; where pieces are drawn, who drafts
+            matters all the same. A draw without a seed has seed 0 here.
     """
-    plan = make_plan(method, members)
-    texts = {member.name: list(member.begin(prompt)) for member in members}
-    others = {member.name: member.speller for member in members if member is not plan.lead}
-    written = b""
+    plan = make_plan(method, members, union)
+    text = _PlainText(plan, union, {member.name: member.begin(prompt) for member in members})
+    text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
         first = step == 0 and prompt.messages is not None
-
-        def ask(member: Member, first: bool = first) -> NDArray[np.float64]:
-            return plain_distribution(member, member.map, texts[member.name], first=first)
-
-        lead_U = ask(plan.lead)
+        lead_U = text.distribution(plan.lead, first=first)
         score = plan.gate.score(lead_U[None], [step])[0]
-        asked = plan.gate.opens(score)
-        if asked and plan.gate.boundary:
-            asked = first_inside(written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
-        q_U = plan.rule([ask(member)[None] for member in members], [m.weight for m in members])[0] if asked else lead_U
-        column = int(np.argmax(q_U))
+        opens = plan.gate.opens(score)
+        if opens and plan.gate.boundary:
+            others = {member.name: member.speller for member in members if member is not plan.lead}
+            opens = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
+        voters = text.voters(members, opens=opens)
+        p_U_K = [text.of_member(text.distribution(member, first=first)) for member in voters]
+        combines = opens and not plan.draw.one_member
+        q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
+        column = text.choose(q_U, p_U_K, voters, combines=combines)
         piece = union.piece(column)
-        yield PlainStep(piece, q_U, asked, score)
+        yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), opens, score)
         if piece is None:
             return
-        written += piece
+        text.append(column, piece, members, first=first)
+
+
+class _PlainText:
+    """What has been written, and the choice that follows from it."""
+
+    def __init__(self, plan: Plan, union: UnionVocabulary, ids: dict[str, list[int]]) -> None:
+        self.plan = plan
+        self.written = b""
+        self.losses: dict[str, float] = {}
+        self._union = union
+        self._ids = ids
+        self._columns: list[int] = []
+        self._tails: dict[str, Tail | None] = dict.fromkeys(ids, Tail() if plan.respells else None)
+
+    def distribution(self, member: Member, *, first: bool) -> Distribution:
+        return plain_distribution(member, member.map, self._ids[member.name], first=first)
+
+    def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
+        if not opens:
+            return [self.plan.lead]
+        if not self.plan.draw.one_member:
+            return members
+        weights = np.asarray([[member.weight for member in members]])
+        return [members[inverse_transform(weights, [self._uniform(Purpose.MEMBER)])[0]]]
+
+    def of_member(self, p_U: Distribution) -> Distribution:
+        """A member's distribution as it is before it is combined."""
+        draw = self.plan.member_draw
+        return p_U if draw is None else self._shaped(p_U, draw, self.plan.member_bias)
+
+    def combined(self, p_U_K: list[Distribution], voters: list[Member]) -> Distribution:
+        combine = self.plan.combine
+        losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
+        q_BU = combine([p_U[None] for p_U in p_U_K], [voter.weight for voter in voters], losses)
+        if combine.sharpen is not None:
+            prefixes = plan_prefixes([self._union.piece(column) or b"" for column in range(self._union.end)])
+            q_BU = sharpen(q_BU, prefixes, combine.sharpen)
+        return np.asarray(q_BU[0])
+
+    def choose(self, q_U: Distribution, p_U_K: list[Distribution], voters: list[Member], *, combines: bool) -> int:
+        draw, bias = self.plan.draw, self.plan.bias
+        shaped_U = self._shaped(q_U, draw, bias)
+        if draw.is_greedy:
+            return int(np.argmax(shaped_U))
+        drafter = [
+            p_U for p_U, voter in zip(p_U_K, voters, strict=True) if combines and voter.name == self.plan.drafter
+        ]
+        own_U = self._shaped(drafter[0], draw, bias) if drafter else shaped_U
+        [guess] = inverse_transform(own_U[None], [self._uniform(Purpose.PIECE)])
+        if not drafter or accepts(own_U, shaped_U, guess, self._uniform(Purpose.ACCEPTANCE)):
+            return guess
+        return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
+
+    def append(self, column: int, piece: bytes, members: list[Member], *, first: bool) -> None:
+        self._columns.append(column)
+        self.written += piece
         for member in members:
-            texts[member.name].extend(member.spell(column, piece, first=first))
+            ids, taken = self._ids[member.name], member.take(self._tails[member.name], column, piece, first=first)
+            self._ids[member.name] = [*ids[: len(ids) - taken.forget], *taken.append]
+            self._tails[member.name] = taken.tail
+
+    def _shaped(self, q_U: Distribution, draw: Draw, bias: Bias) -> Distribution:
+        return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])
+
+    def _uniform(self, purpose: Purpose) -> float:
+        return uniform(self.plan.draw.seed or 0, len(self._columns), purpose)
 
 
-def plain_distribution(
-    member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False
-) -> NDArray[np.float64]:
+def plain_distribution(member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False) -> Distribution:
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:

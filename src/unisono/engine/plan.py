@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unisono.engine.bias import Bias
 from unisono.engine.member import Member
-from unisono.engine.method import Method
+from unisono.engine.method import CANONICAL, Method
 from unisono.errors import SpecError, shown
-from unisono.fusion.combine import COMBINE_RULES, CombineRule
+from unisono.fusion.combine import Combine
+from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
+from unisono.vocab.union import UnionVocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,26 +21,39 @@ class Plan:
 
     lead: Member
     gate: Gate
-    rule: CombineRule
+    combine: Combine
     drafter: str | None
     """A member's name, ``ngram``, ``auto``, or ``None``."""
     max_pieces: int
     """Drafted pieces in a block at most."""
+    draw: Draw
+    bias: Bias
+    member_draw: Draw | None
+    """What is done to each member's distribution before they are combined; ``None`` for nothing."""
+    member_bias: Bias
+    respells: bool
+    """Whether members read what was written as their own tokenizers would have written it."""
 
 
-def make_plan(method: Method, members: Sequence[Member]) -> Plan:
+def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary) -> Plan:
     """Look the names of a method up. Raises a `SpecError` when they do not fit the members."""
     if not isinstance(method, Method):
         raise SpecError(
             f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
         )
-    method.check([member.name for member in members])
-    lead = next((member for member in members if member.name == method.lead), members[0])
-    speculation = method.speculate
+    weights = {member.name: member.weight for member in members}
+    method.check(weights)
+    lead = next(member for member in members if member.name == method.lead_among(weights))
+    speculation, draw = method.speculate, method.draw
     return Plan(
         lead,
         method.gate,
-        COMBINE_RULES[method.combine],
+        method.combine,
         None if speculation is None else speculation.drafter,
         0 if speculation is None else speculation.max_pieces,
+        draw,
+        Bias(draw.bias, union),
+        draw.of_members(),
+        Bias(draw.member_bias, union),
+        method.spelling == CANONICAL,
     )

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from array_api_compat import array_namespace
-
+from unisono.engine.choosing import Chooser
 from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Member
 from unisono.engine.method import AUTO, NGRAM
 from unisono.engine.ngram import LONGEST
 from unisono.engine.pace import Outlook, Pace, Work
 from unisono.engine.passes import by_model
-from unisono.engine.window import Window, rows_at
-from unisono.fusion.fold import Array
+from unisono.engine.window import Window
 from unisono.vocab.union import UnionVocabulary
 
 SHARE_MEMORY = 60.0
@@ -34,10 +32,13 @@ SAMPLING = 4
 class Drafting:
     """Extends windows by drafted pieces, and learns from what became of them."""
 
-    def __init__(self, members: Sequence[Member], union: UnionVocabulary, hearing: Hearing, pace: Pace) -> None:
+    def __init__(
+        self, members: Sequence[Member], union: UnionVocabulary, hearing: Hearing, chooser: Chooser, pace: Pace
+    ) -> None:
         """Bind it to an engine's members."""
         self._members = {member.name: member for member in members}
-        self._union = union
+        self._end = union.end
+        self._chooser = chooser
         self._hearing = hearing
         self._pace = pace
         self._asked_share = 1.0
@@ -59,23 +60,27 @@ class Drafting:
         for name, group in drafting.items():
             self._draft_by(self._members[name], group, len(windows))
 
-    def learn(
-        self, window: Window, position: int, choice: int, p_U_by_member: Mapping[str, Array], *, asked: bool
-    ) -> None:
+    def learn(self, windows: Sequence[Window], position: int, choices: Sequence[int]) -> None:
         """Hold what was guessed for a position, or would have been by its voters, against what was chosen."""
-        if window.plan.drafter is None:
-            return
-        self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
-        if position == 0 and window.found:
-            self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
-        if position < len(window.guesses) and (asked or not window.reads_gate):
-            column, mass = window.guesses[position]
-            self._pace.learn_guess(str(window.drafter), mass, column == choice)
-        if asked and window.text.pieces % SAMPLING == 0:
-            for name, p_U in p_U_by_member.items():
-                if name != window.drafter and window.plan.drafter in (name, AUTO):
-                    column, mass = _favourites(p_U[None])[0]
-                    self._pace.learn_guess(name, mass, column == choice)
+        for window, choice in zip(windows, choices, strict=True):
+            if window.plan.drafter is None:
+                continue
+            asked = window.opens(position)
+            self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
+            if position == 0 and window.found:
+                self._pace.learn_guess(NGRAM, _sureness(window.matched), window.found[0] == choice)
+            if position < len(window.guesses) and not window.settles(position):
+                column, mass = window.guesses[position]
+                self._pace.learn_guess(str(window.drafter), mass, column == choice)
+            if window.combines(position) and window.text.pieces % SAMPLING == 0:
+                self._learn_from_voters(window, position, choice)
+
+    def _learn_from_voters(self, window: Window, position: int, choice: int) -> None:
+        """Learn what members would have guessed that did not draft."""
+        for member in window.voters(position):
+            if member.name != window.drafter and window.plan.drafter in (member.name, AUTO):
+                [(column, mass)] = self._chooser.guess([window], position, member)
+                self._pace.learn_guess(member.name, mass, column == choice)
 
     def learn_step(self, windows: Sequence[Window], seconds: float) -> None:
         """Note what a step gave and took; one that read prompts tells nothing."""
@@ -88,13 +93,13 @@ class Drafting:
         chance = self._pace.chance(NGRAM, _sureness(window.matched))
         members = list(self._members.values())
         for column in window.found:
-            if not window.fits(column, self._union):
+            if not window.fits(column):
                 return
             outlook = Outlook(window.sure, chance, waits=True)
             if not self._pace.go_on([outlook], lambda count: self._longer_blocks(members, [window], count), texts):
                 return
             window.sure *= chance
-            window.draft(column, self._union)
+            window.draft(column)
 
     def _draft_by(self, drafter: Member, windows: list[Window], texts: int) -> None:
         """Let a member draft for some windows, a piece for each in one pass, as long as that pays."""
@@ -103,7 +108,7 @@ class Drafting:
         while group:
             self._hearing.hear([Question(drafter, [(window, position, position) for window in group], keep=True)])
             self._hearing.read_gates([window for window in group if window.reads_gate], position)
-            for window, guess in zip(group, _favourites(rows_at(group, drafter, position)), strict=True):
+            for window, guess in zip(group, self._chooser.guess(group, position, drafter), strict=True):
                 window.guesses.append(guess)
             able = [window for window in group if self._able(window)]
             outlooks = [Outlook(window.sure, self._chance(window), window.waits) for window in able]
@@ -116,17 +121,17 @@ class Drafting:
             group = [able[index] for index in self._pace.go_on(outlooks, cost, texts)]
             for window in group:
                 window.sure *= self._chance(window)
-                window.draft(window.guesses[position][0], self._union)
+                window.draft(window.guesses[position][0])
             position += 1
 
     def _able(self, window: Window) -> bool:
         """Whether the drafter's choice at the last position can be drafted at all."""
         column = window.guesses[-1][0]
-        return window.last < window.plan.max_pieces and column != self._union.end and window.fits(column, self._union)
+        return window.last < window.plan.max_pieces and column != self._end and window.fits(column)
 
     def _chance(self, window: Window) -> float:
         """The chance that the drafter's choice at the last position holds."""
-        if window.reads_gate and not window.gates[-1].asked:
+        if window.settles(window.last):
             return 1.0
         return self._pace.chance(str(window.drafter), window.guesses[-1][1])
 
@@ -137,8 +142,9 @@ class Drafting:
             readers, model = len(group), group[0].model
             tokens = sum(window.unread(member) for window in windows for member in group)
             longer = Work(readers * len(windows), tokens + readers * count, readers * (rows + count))
-            extra += self._pace.seconds(model, longer)
-            extra -= self._pace.seconds(model, Work(readers * len(windows), tokens, readers * rows))
+            more = self._pace.seconds(model, longer)
+            more -= self._pace.seconds(model, Work(readers * len(windows), tokens, readers * rows))
+            extra += more * _drawn_share(group, windows)
         return extra
 
     def _plain_seconds(self, windows: Sequence[Window]) -> float:
@@ -149,17 +155,17 @@ class Drafting:
         share = max(self._asked_share, 1 / 8) if gated else 1.0
         for group in _passes(list(self._members.values()), windows if gated else ()):
             rows = texts * len(group)
-            if gated and leads.isdisjoint(group):
-                total += share * self._pace.seconds(group[0].model, Work(rows, round(rows / share), rows))
-            else:
-                total += self._pace.seconds(group[0].model, Work(rows, rows, rows))
+            asked = _drawn_share(group, windows)
+            if gated:
+                asked = asked * share if leads.isdisjoint(group) else 1.0
+            total += asked * self._pace.seconds(group[0].model, Work(rows, round(rows / asked), rows))
         return total
 
     def _drafter(self, window: Window, windows: Sequence[Window]) -> str | None:
         """Who drafts for a text: as its plan says, or who promises the best rate.
 
-        Nobody does where drafting takes a pass of its own, which the lead's gate could have spared, or which the
-        drafter could have shared with its relatives, if what it promises is no better.
+        Nobody does where drafting takes a pass of its own, which the lead's gate could have spared, or that another
+        member is drawn, or which the drafter could have shared with its relatives, if what it promises is no better.
         """
         drafter, texts = window.plan.drafter, len(windows)
         if drafter == AUTO:
@@ -177,6 +183,8 @@ class Drafting:
         """Whether a drafter reads in a pass that a step without drafts may not have."""
         if not window.plan.gate.always_open:
             return drafter is not window.plan.lead
+        if window.plan.draw.one_member:
+            return True
         return any(other.model == drafter.model for other in self._members.values() if other is not drafter)
 
     def _promise(self, drafter: str, window: Window, texts: int, shortest: int = 0) -> float:
@@ -199,9 +207,10 @@ class Drafting:
             if drafter != NGRAM:
                 alone = Work(texts, texts, texts)
                 seconds += (length + 1) * self._pace.seconds(self._members[drafter].model, alone)
-            asked = 1 - (1 - self._asked_share) ** (length + 1) if gated else 1.0
+            share_asked = self._asked_share if gated else 1.0
             for group in _passes(others, [window] if gated else ()):
-                needed = 1.0 if lead in group else asked
+                skipped = 1 - share_asked * _drawn_share(group, [window])
+                needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
                 rows = texts * (length + 1) * len(group)
                 seconds += needed * self._pace.seconds(group[0].model, Work(rows, rows, rows))
             rates.append(pieces / seconds if seconds else math.inf)
@@ -217,12 +226,13 @@ def _passes(members: Sequence[Member], gated: Sequence[Window]) -> list[list[Mem
     ]
 
 
+def _drawn_share(group: Sequence[Member], windows: Sequence[Window]) -> float:
+    """How often members that share a model are asked where not all are: as often as one of them is drawn."""
+    if not all(window.plan.draw.one_member for window in windows):
+        return 1.0
+    return max(1 / 8, sum(member.weight for member in group))
+
+
 def _sureness(matched: int) -> float:
     """How sure look-up is, from how many pieces were the same."""
     return matched / (LONGEST + 1)
-
-
-def _favourites(p_BU: Array) -> list[tuple[int, float]]:
-    """The likeliest column of each row and its mass."""
-    xp = array_namespace(p_BU)
-    return [(int(column), float(p_U[int(column)])) for column, p_U in zip(xp.argmax(p_BU, axis=1), p_BU, strict=True)]

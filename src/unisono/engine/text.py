@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from unisono.engine.assembler import TextAssembler, decode_text
-from unisono.engine.member import Cursor
+from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan
-from unisono.types import Finish, Generation, Limits, Seconds, StepRecord, Usage
+from unisono.types import Finish, Generation, Limits, Prompt, Seconds, StepRecord, Usage
+
+if TYPE_CHECKING:
+    from unisono.engine.beam import Beam
 
 
 class Text:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
     def __init__(
-        self, cursors: Mapping[str, Cursor], limits: Limits, plan: Plan, *, is_answer: bool, trace: bool = False
+        self,
+        prompt: Prompt,
+        cursors: Mapping[str, Cursor],
+        limits: Limits,
+        plan: Plan,
+        *,
+        trace: bool = False,
+        seed: int = 0,
     ) -> None:
         """Begin a text.
 
         Args:
+            prompt: what is continued or answered.
             cursors: by member; each holds the ids of the prompt.
             limits: when to stop.
             plan: how it is written.
-            is_answer: whether this answers a conversation, rather than continuing raw text.
             trace: whether to keep a record of every step.
+            seed: what its random numbers come from, 0 to 2^64 - 1.
         """
+        self.prompt = prompt
         self.cursors = cursors
         self.limits = limits
         self.plan = plan
-        self.is_answer = is_answer
+        self.seed = seed
         self.finish: Finish | None = None
         """Why it ended; ``None`` while it is being written."""
         self.pieces = 0
@@ -39,8 +55,14 @@ class Text:
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
+        self.counts: Counter[int] = Counter()
+        """How many times each column was written."""
+        self.losses: dict[str, float] = {}
+        """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None
         """What look-up drafts from; ``None`` where nobody does."""
+        self.beam: Beam | None = None
+        """What is followed for it; ``None`` where it is written itself."""
         self.steps: list[StepRecord] | None = [] if trace else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
         self._prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
@@ -49,10 +71,34 @@ class Text:
         self._first_piece: float | None = None
         self._ended: float | None = None
 
+    def copy(self, cursors: Mapping[str, Cursor], seed: int | None = None) -> Text:
+        """A text that is as this one is now and goes on by itself, in cursors of its own."""
+        twin = copy.copy(self)
+        twin.cursors = cursors
+        twin.seed = self.seed if seed is None else seed
+        twin.counts = self.counts.copy()
+        twin.history = copy.deepcopy(self.history)
+        twin.steps = None if self.steps is None else list(self.steps)
+        twin.member_seconds = dict(self.member_seconds)
+        twin._text = copy.deepcopy(self._text)
+        return twin
+
+    def become(self, other: Text) -> None:
+        """Take over all that another text of the same prompt has written, and its end."""
+        began = self._began
+        for name, value in vars(other).items():
+            setattr(self, name, value)
+        self.beam, self._began = None, began
+
+    @property
+    def hypotheses(self) -> list[Text]:
+        """The texts that are written for this one: itself, or those that its beam follows."""
+        return [self] if self.beam is None else [hypothesis.text for hypothesis in self.beam.following]
+
     @property
     def at_first_piece(self) -> bool:
         """Whether the next piece is the first of an answer."""
-        return self.is_answer and self.pieces == 0
+        return self.prompt.messages is not None and self.pieces == 0
 
     @property
     def room(self) -> int:
@@ -63,9 +109,12 @@ class Text:
         """The last bytes written, at most ``size``."""
         return self._text.tail(size)
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes, column: int) -> None:
         """Add a chosen piece; ends the text when it completes a stop string or fills the limit."""
         self.pieces += 1
+        self.counts[column] += 1
+        if self.history is not None:
+            self.history.append(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
         self._text.add(piece)
@@ -105,5 +154,24 @@ class Text:
                 first_piece=(self._first_piece or self._ended) - self._began,
                 members=dict(self.member_seconds),
             ),
+            seed=None if self.plan.draw.is_greedy else self.seed,
             steps=None if self.steps is None else tuple(self.steps),
         )
+
+
+def copy_text(text: Text, members: Sequence[Member], seed: int | None = None) -> Text:
+    """A text that goes on by itself from where another one is, in slots of its own."""
+    with contextlib.ExitStack() as opened:
+        cursors: dict[str, Cursor] = {}
+        for member in members:
+            cursors[member.name] = member.copy(text.cursors[member.name])
+            opened.callback(member.backend.close, cursors[member.name].slot)
+        opened.pop_all()
+    return text.copy(cursors, seed)
+
+
+def close_text(text: Text, members: Sequence[Member]) -> None:
+    """Free a text's slots, if it has any."""
+    for member in members:
+        if member.name in text.cursors:
+            member.backend.close(text.cursors[member.name].slot)

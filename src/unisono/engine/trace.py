@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from array_api_compat import array_namespace
 
+from unisono.engine.choosing import Said
 from unisono.engine.window import Window
 from unisono.fusion.fold import Array, bring
 from unisono.types import DraftRecord, StepRecord
@@ -22,32 +21,30 @@ _HOST = np.empty(0, np.float32)
 TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
-def step_record(
-    window: Window,
-    position: int,
-    column: int,
-    p: float,
-    p_U_by_member: Mapping[str, Array],
-    union: UnionVocabulary,
-) -> StepRecord:
-    """The record of a choice, but for its time, which is known when the step has ended.
+def record(window: Window, position: int, column: int, said: Said, row: int, union: UnionVocabulary) -> None:
+    """Keep the record of a choice, if the text has a trace; its time is known when the step has ended.
 
     Args:
         window: of the text.
         position: where in it the choice was made.
         column: what was chosen.
-        p: its mass in what it was chosen from.
-        p_U_by_member: the voters' distributions.
+        said: what it was chosen by.
+        row: of this text in it.
         union: the vocabulary of the columns.
     """
-    return StepRecord(
-        piece=union.piece(column),
-        p=p,
-        voted=tuple(p_U_by_member),
-        members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-        top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()},
-        gate=window.gates[position] if window.gates else None,
-        draft=_draft_record(window, position, column, union),
+    if window.text.steps is None:
+        return
+    p_U_by_member = said.of(row)
+    window.record(
+        StepRecord(
+            piece=union.piece(column),
+            p=float(said.q_BU[row, column]),
+            voted=tuple(p_U_by_member),
+            members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
+            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()},
+            gate=window.gates[position] if window.gates else None,
+            draft=_draft_record(window, position, column, union),
+        )
     )
 
 

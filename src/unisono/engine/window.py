@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from array_api_compat import array_namespace
 
+from unisono.engine.bias import Bias
 from unisono.engine.boundary import REACH, first_inside
 from unisono.engine.member import Ask, Cursor, Member
 from unisono.engine.passes import Reading
 from unisono.engine.text import Text
 from unisono.fusion.fold import Array
+from unisono.fusion.sample import Purpose, inverse_transform, uniform
 from unisono.types import GateReading, StepRecord, StepSeconds
+from unisono.vocab.respell import Respelling
 from unisono.vocab.union import UnionVocabulary
 
 LONGEST_CHARACTER = 4
@@ -22,7 +28,7 @@ LONGEST_CHARACTER = 4
 class Window:
     """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
 
-    def __init__(self, text: Text, members: Sequence[Member]) -> None:
+    def __init__(self, text: Text, members: Sequence[Member], union: UnionVocabulary) -> None:
         """Begin with position 0 alone."""
         self.text = text
         self.plan = text.plan
@@ -54,14 +60,25 @@ class Window:
         """Whether position 0 is the first piece of an answer."""
         self.settled = 0
         """Positions at which something was chosen."""
+        self._before = text.pieces
         self.opening = not text.pieces
         """Whether nothing was written before: prompts are read."""
         self._records: list[StepRecord] = []
         self._seconds = dict(text.member_seconds)
-        self._members = members
+        self._members = tuple(members)
+        self._union = union
+        self._drawn: dict[int, Member] = {}
         self._readings: dict[str, list[tuple[Reading, int] | None]] = {member.name: [] for member in members}
         for member in members:
             self.cursor(member).begin()
+
+    def branch(self, text: Text) -> Window:
+        """The same for a text that is a copy of this one's, before anything is settled."""
+        twin = copy.copy(self)
+        twin.text, twin.committed, twin._records = text, set(), []
+        for cursor in text.cursors.values():
+            cursor.begin()
+        return twin
 
     @property
     def last(self) -> int:
@@ -81,6 +98,8 @@ class Window:
     @property
     def waits(self) -> bool:
         """Whether others have to be asked before the text can go on."""
+        if self.plan.draw.one_member:
+            return not all(self.settles(position) for position in range(self.last + 1))
         return not self.reads_gate or any(gate.asked for gate in self.gates)
 
     def unread(self, member: Member) -> int:
@@ -93,26 +112,29 @@ class Window:
         """How many distributions the others would be asked for if the draft ended here."""
         if not self.reads_gate:
             return self.last + 1
-        span = self.asked_span()
-        return 0 if span is None else span[1] - span[0] + 1
+        asked = [position for position, gate in enumerate(self.gates) if gate.asked]
+        return asked[-1] - asked[0] + 1 if asked else 0
 
     def cursor(self, member: Member) -> Cursor:
         """The text as a member has it."""
         return self.text.cursors[member.name]
 
-    def fits(self, column: int, union: UnionVocabulary) -> bool:
-        """Whether one more drafted piece leaves room: in the limit, and in every member's context."""
+    def fits(self, column: int) -> bool:
+        """Whether one more drafted piece leaves room, in the limit and in every member's context, and is a mere
+        addition to what every member has before it.
+        """
         if self.last + 1 >= self.text.room:
             return False
-        return all(
-            len(self.cursor(member).ids) + len(self._spell(member, column, union)) <= member.backend.facts.context
-            for member in self._members
-        )
+        for member in self._members:
+            spelling, held = self._take(member, column), len(self.cursor(member).ids)
+            if spelling.forget or held + len(spelling.append) > member.backend.facts.context:
+                return False
+        return True
 
-    def draft(self, column: int, union: UnionVocabulary) -> None:
+    def draft(self, column: int) -> None:
         """Add a drafted piece: one more position."""
         for member in self._members:
-            self.cursor(member).draft(self._spell(member, column, union))
+            self.cursor(member).draft(self._take(member, column))
         self.drafted.append(column)
 
     def ask(self, member: Member, first: int, last: int) -> Ask:
@@ -137,18 +159,59 @@ class Window:
             raise AssertionError(f"member {member.name!r} was not asked about position {position}")
         return found
 
-    def read_gate(self, score: float, choice: int, union: UnionVocabulary) -> None:
-        """Settle from the lead's distribution whether the others are asked at the next position."""
+    def read_gate(self, score: float, likeliest: int, choice: int) -> None:
+        """Settle from the lead's distribution whether the others are asked at the next position.
+
+        Args:
+            score: what the gate measured.
+            likeliest: the lead's likeliest column.
+            choice: the column that the lead would write, if it were alone.
+        """
         gate = self.plan.gate
         asked, inside = gate.opens(score), None
         if asked and gate.boundary:
-            inside = self._inside(choice, union)
+            inside = self._inside(likeliest)
         self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside))
         self.lead_choices.append(choice)
 
-    def asked(self, position: int) -> bool:
-        """Whether all members are asked at a position."""
+    def opens(self, position: int) -> bool:
+        """Whether the gate is open at a position."""
         return self.plan.gate.always_open or self.gates[position].asked
+
+    def voters(self, position: int) -> tuple[Member, ...]:
+        """Who is asked at a position: all members, one that is drawn, or the lead where the gate is shut."""
+        if not self.opens(position):
+            return (self.plan.lead,)
+        if self.plan.draw.one_member:
+            return (self._draw_member(position),)
+        return self._members
+
+    def combines(self, position: int) -> bool:
+        """Whether all members are asked at a position, and what they say combined."""
+        return not self.plan.draw.one_member and self.opens(position)
+
+    def settles(self, position: int) -> bool:
+        """Whether the drafting member alone is asked at a position, so that its draft is what is written."""
+        known = self.plan.gate.always_open or position < len(self.gates)
+        return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
+
+    def uniform(self, position: int, purpose: Purpose) -> float:
+        """The text's random number for a position."""
+        return uniform(self.text.seed, self._before + position, purpose)
+
+    def counts(self, position: int) -> Counter[int]:
+        """How many times each column stands before a position."""
+        ahead = self.drafted[self.settled : position]
+        return self.text.counts + Counter(ahead) if ahead else self.text.counts
+
+    def bias(self, bias: Bias, position: int) -> dict[int, float]:
+        """What a bias adds to which columns at a position."""
+        return bias.at(self.written(position, bias.reach)) if bias else {}
+
+    def written(self, position: int, size: int) -> bytes:
+        """The last bytes before a position: ``size`` of what is written, and what is drafted behind it."""
+        ahead = [self._union.piece(column) or b"" for column in self.drafted[self.settled : position]]
+        return self.text.tail(size) + b"".join(ahead)
 
     def reaches(self, position: int) -> bool:
         """Whether a position may turn out to be the text's: the lead's lone choices before it were drafted."""
@@ -157,24 +220,26 @@ class Window:
         before = zip(self.gates, self.lead_choices, self.drafted, strict=False)
         return all(gate.asked or choice == column for gate, choice, column in before)
 
-    def asked_span(self) -> tuple[int, int] | None:
-        """The first and the last position at which all members are asked, as far as that is known."""
-        if self.plan.gate.always_open:
-            return 0, self.last
-        asked = [position for position, gate in enumerate(self.gates) if gate.asked]
-        return (asked[0], asked[-1]) if asked else None
+    def span(self, member: Member) -> tuple[int, int] | None:
+        """The first and the last position at which a member is still to be heard, as far as that is known."""
+        known = self.last + 1 if self.plan.gate.always_open else len(self.gates)
+        wanted = [
+            position
+            for position in range(known)
+            if not self.knows(member, position) and member in self.voters(position)
+        ]
+        return (wanted[0], wanted[-1]) if wanted else None
 
-    def settle(self, position: int, column: int, piece: bytes | None, *, asked: bool) -> None:
+    def settle(self, position: int, column: int) -> None:
         """Take over what was chosen at a position."""
-        text = self.text
+        text, piece = self.text, self._union.piece(column)
+        combined = self.combines(position)
         self.settled += 1
         if piece is None:
             text.end("end")
         else:
-            text.ensembled += asked
-            text.append(piece)
-            if text.history is not None:
-                text.history.append(column)
+            text.ensembled += combined
+            text.append(piece, column)
         if position < self.last and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None
@@ -203,18 +268,23 @@ class Window:
             split = StepSeconds(seconds / share, members)
             text.steps.extend(replace(record, seconds=split) for record in self._records)
 
-    def _inside(self, choice: int, union: UnionVocabulary) -> str | None:
+    def _inside(self, choice: int) -> str | None:
         """The member inside whose token the text stands, if its lead goes on as it would."""
-        position = len(self.gates)
-        pieces = [union.piece(column) or b"" for column in self.drafted[:position]]
-        text = self.text.tail(REACH + LONGEST_CHARACTER) + b"".join(pieces)
+        text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
-        return first_inside(text, union.piece(choice) or b"", others)
+        return first_inside(text, self._union.piece(choice) or b"", others)
 
-    def _spell(self, member: Member, column: int, union: UnionVocabulary) -> tuple[int, ...]:
-        piece = union.piece(column)
+    def _draw_member(self, position: int) -> Member:
+        if position not in self._drawn:
+            weights = np.asarray([[member.weight for member in self._members]])
+            [drawn] = inverse_transform(weights, [self.uniform(position, Purpose.MEMBER)])
+            self._drawn[position] = self._members[drawn]
+        return self._drawn[position]
+
+    def _take(self, member: Member, column: int) -> Respelling:
+        piece = self._union.piece(column)
         assert piece is not None, "END is never drafted"
-        return member.spell(column, piece)
+        return member.take(self.cursor(member).tail, column, piece)
 
 
 def rows_at(windows: Sequence[Window], member: Member, position: int) -> Array:

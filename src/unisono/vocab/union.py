@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,11 @@ class UnionVocabulary:
         if column == self.end:
             return None
         return self.data[self.offset_U[column] : self.offset_U[column + 1]]
+
+    def columns(self, pieces: Collection[bytes]) -> dict[bytes, int]:
+        """The columns of those of some pieces that there are. It looks at all: not for every step."""
+        found = ((self.piece(column), column) for column in range(self.end))
+        return {piece: column for piece, column in found if piece is not None and piece in pieces}
 
 
 def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:

@@ -1,0 +1,81 @@
+"""A slot opened as a copy gives the numbers of a slot that read the same, on real models and to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from unisono.backends.base import Backend, Feed, LoadRequest, ModelSource, Slot
+from unisono.backends.registry import BACKENDS, installed, make_loader
+from unisono.demo import demo_path
+
+LONG = "The ship sailed north, and nobody on board knew what the captain had written in the log. " * 40
+PROMPT = 560
+"""Tokens: more than the sliding window of Gemma 3, which is 512."""
+CUT = 30
+"""Where the window has long left what stands there, when all of the prompt is read."""
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            (backend, name),
+            id=f"{backend}-{name}",
+            marks=pytest.mark.skipif(not installed(BACKENDS[backend]), reason=f"{backend} is not installed"),
+        )
+        for backend in ("llamacpp", "transformers")
+        for name in ("smollm2-135m-instruct", "gemma3-270m")
+    ],
+)
+def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[Backend, list[int]]]:
+    backend, name = request.param
+    source = ModelSource("gguf", str(demo_path(name)))
+    loader = make_loader(backend, LoadRequest(name="copied", source=source, context=1024, slots=6))
+    ids = loader.tokenizer().encode_prompt(LONG)
+    made = loader.load(lambda fraction, words: None)
+    yield made, ids
+    made.unload()
+
+
+def read(backend: Backend, slot: Slot, ids: list[int]) -> np.ndarray:
+    return np.array(backend.advance([Feed(slot, ids)]))
+
+
+def test_a_copy_and_a_fresh_slot_give_the_same_logits(loaded: tuple[Backend, list[int]]) -> None:
+    backend, ids = loaded
+    original, fresh = backend.open(), backend.open()
+    for slot in (original, fresh):
+        read(backend, slot, ids[:PROMPT])
+    copy = backend.open(original)
+    read(backend, original, ids[7:9])  # what the original reads now is no part of the copy
+    for step in (ids[PROMPT : PROMPT + 1], ids[PROMPT + 1 : PROMPT + 9]):
+        np.testing.assert_array_equal(read(backend, copy, step), read(backend, fresh, step))
+    for slot in (copy, fresh):
+        backend.rewind(slot, CUT)
+    np.testing.assert_array_equal(read(backend, copy, ids[99:102]), read(backend, fresh, ids[99:102]))
+    for slot in (original, fresh, copy):
+        backend.close(slot)
+
+
+def test_a_slot_copied_and_given_back_before_anything_is_read_is_like_new(loaded: tuple[Backend, list[int]]) -> None:
+    backend, ids = loaded
+    first, second = backend.open(), backend.open()
+    read(backend, first, ids[:40])
+    read(backend, second, ids[50:70])
+    backend.close(backend.open(first))
+    other = backend.open(second)
+    backend.close(first)
+    empty = backend.open()
+    copy = backend.open(other)
+    backend.close(other)
+    fresh = backend.open()
+    expected = [read(backend, empty, ids[:9]), read(backend, second, ids[9:10])]
+    np.testing.assert_array_equal(read(backend, fresh, ids[:9]), expected[0])
+    np.testing.assert_array_equal(read(backend, copy, ids[9:10]), expected[1])
+    for slot in (second, empty, copy, fresh):
+        backend.close(slot)
