@@ -119,9 +119,9 @@ class Member:
     def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
         """How unlikely this member finds a prompt's text: its mean negative log-likelihood, in nats a byte.
 
-        The text is read plain, a conversation's contents one after the other, so that what templates add
-        has no say; the bytes of its first token are not counted, as nothing tells how likely it is. 0 for
-        a text of one token.
+        The text is read plain, a conversation's contents one after the other, so that what templates and the
+        member's own words add has no say; the bytes of its first token are not counted, as nothing tells how
+        likely it is. 0 for a text of one token.
 
         Args:
             prompt: to be scored.
