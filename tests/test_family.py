@@ -25,7 +25,7 @@ from unisono.engine.plain import PlainStep
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
 from unisono.spec import load_spec
-from unisono.types import Limits, Message
+from unisono.types import Limits, Message, Prompt
 
 __all__ = ["run"]
 
@@ -132,7 +132,7 @@ def test_members_that_are_asked_together_go_through_one_pass() -> None:
         engine.step()
         assert (len(family), len(stranger)) == (step, step)
         assert [len(family[-1].feeds), len(stranger[-1].feeds)] == [15, 5]
-        assert len({feed.slot for feed in family[-1].feeds}) == 15
+        assert [feed.slot for feed in family[-1].feeds] == list(range(15))  # side by side for llama.cpp
 
 
 def test_behind_a_gate_the_lead_reads_alone_and_its_relatives_together() -> None:
@@ -339,6 +339,18 @@ def test_a_system_message_needs_messages_and_a_prefix_needs_a_user() -> None:
         assert pair.generate(messages=CHATS[0].messages, max_new_tokens=3).usage.pieces == 3
     with load(A, B) as pair, pytest.raises(PromptError, match="'b' has a prefix, and these messages are none of a"):
         pair.generate(messages=[Message(role="system", content="Go on.")])
+
+
+def test_own_words_have_no_say_in_how_likely_a_prompt_is() -> None:
+    """Weights by perplexity are those of the request's text: the same for all of a family."""
+    for member in (B, {**TWIN, "system": "Be brief."}):
+        engine = engine_of(A, member)
+        method = Method(combine="mean weights:perplexity")  # type: ignore[arg-type]
+        texts = written(engine, CHATS, 8, 2, method)
+        for text, prompt in zip(texts, CHATS, strict=True):
+            assert len(set(text.losses.values())) == 1
+            expected = oracle(engine, [prompt], method, 8)[0]
+            assert [step.piece for step in text.steps] == [step.piece for step in expected]
 
 
 @pytest.fixture

@@ -171,7 +171,8 @@ class Seconds:
     first_piece: float
     """From the same moment until its first piece was chosen."""
     members: Mapping[str, float]
-    """Forward passes, by member. A pass that serves several requests is counted whole in each."""
+    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members
+    share, by how much each read."""
 
 
 @dataclass(frozen=True, slots=True)

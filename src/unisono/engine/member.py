@@ -127,9 +127,11 @@ class Member:
             prompt: to be scored.
             slot: an empty slot to read in, left empty; by default one is opened for it.
         """
-        table, vocabulary = self.reader.tokenizer.table, self.speller.vocabulary
-        opening = [table.bos_id] if table.adds_bos and table.bos_id is not None else sorted(vocabulary.end_ids)[:1]
-        ids = [*opening, *self.reader.read_contents(prompt)][: self.backend.facts.context]
+        contents = [message["content"] for message in prompt.messages or ()]
+        ids = self.reader.read_text("\n\n".join(contents) if prompt.text is None else prompt.text)
+        vocabulary = self.speller.vocabulary
+        opening = [] if ids[:1] == [self.reader.tokenizer.table.bos_id] else sorted(vocabulary.end_ids)[:1]
+        ids = [*opening, *ids][: self.backend.facts.context]
         own = self.backend.open() if slot is None else slot
         try:
             nats = sum(self._losses(own, ids))
@@ -138,7 +140,7 @@ class Member:
                 self.backend.close(own)
             else:
                 self.backend.rewind(own, 0)
-        return nats / max(1, len(vocabulary.join(ids[len(opening) :])))
+        return nats / max(1, len(vocabulary.join(ids)))
 
     def _losses(self, slot: Slot, ids: Sequence[int]) -> Iterator[float]:
         """The negative log-likelihoods of all ids but the first, after those before, in nats."""
