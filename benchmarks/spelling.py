@@ -8,7 +8,7 @@ each in the tokens in which it would read any text. FILE gets one JSON line for 
 reading; what it holds already is not done again, so that a run that was stopped goes on. The figures of all
 lines go to standard output as JSON.
 
-The third setting of passages, ``reread``, is piecewise with the last token of every member read twice, in a
+The third setting of some passages, ``reread``, is piecewise with the last token of every member read twice, in a
 block with the new one: its texts tell what rounding alone does, as respelling too reads blocks where piecewise
 reads single tokens.
 """
@@ -197,7 +197,7 @@ def write_all(pair: tuple[str, str], tasks: Sequence[tuple[Task, list[Item]]], l
         (task, number, item)
         for task, all_items in tasks
         for number, item in enumerate(all_items)
-        if any(lines.find("+".join(pair), task.name, item.id, setting) is None for setting in task.settings)
+        if any(lines.find("+".join(pair), task.name, item.id, setting) is None for setting in item.settings)
         or (task.judged and any(None in _readings(lines, pair, task, item, name) for name in pair))
     ]
     if not waiting:
@@ -207,8 +207,8 @@ def write_all(pair: tuple[str, str], tasks: Sequence[tuple[Task, list[Item]]], l
         prefixes = Prefixes(engine.members)
         for task, number, item in waiting:
             named = {"pair": "+".join(pair), "task": task.name, "id": item.id}
-            turn = number % len(task.settings)
-            for setting in (*task.settings[turn:], *task.settings[:turn]):
+            turn = number % len(item.settings)
+            for setting in (*item.settings[turn:], *item.settings[:turn]):
                 if lines.find(*named.values(), setting) is None:
                     line = write(engine, prefixes, item, setting, task)
                     if item.answers:
@@ -238,13 +238,13 @@ def judge_all(pair: tuple[str, str], tasks: Sequence[tuple[Task, list[Item]]], l
 
 
 def _readings(lines: Lines, pair: tuple[str, str], task: Task, item: Item, reader: str) -> list[dict[str, Any] | None]:
-    return [lines.find("+".join(pair), task.name, item.id, setting, reader) for setting in task.settings]
+    return [lines.find("+".join(pair), task.name, item.id, setting, reader) for setting in item.settings]
 
 
 def _read(member: Member, prefixes: Prefixes, named: dict[str, str], item: Item, task: Task, lines: Lines) -> None:
     """Let a reader say how unlikely it finds a passage's continuations; each text is read once."""
     known: dict[str, dict[str, float]] = {}
-    for setting in task.settings:
+    for setting in item.settings:
         line = lines.find(*named.values(), setting)
         assert line is not None
         assert item.prompt.text is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ PIECEWISE = "piecewise"
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Any]:
-    """Figures by pair and task. A text counts where all its settings have been written."""
+    """Figures by pair and task. A text counts where it was written in both settings."""
     found: defaultdict[str, defaultdict[str, dict[str, Line]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
         setting = line["setting"] + (f"/{line['reader']}" if "reader" in line else "")
@@ -27,16 +28,14 @@ def figures(lines: Sequence[Line]) -> dict[str, Any]:
 def _task(texts: list[dict[str, Line]]) -> dict[str, Any]:
     settings = list(dict.fromkeys(key for text in texts for key in sorted(text, reverse=True) if "/" not in key))
     readers = sorted({key.split("/")[1] for text in texts for key in text if "/" in key})
-    whole = [text for text in texts if all(setting in text for setting in settings)]
-    if not whole:
-        return {"texts": 0}
+    both = {setting: [text for text in texts if PIECEWISE in text and setting in text] for setting in settings}
     return {
-        "texts": len(whole),
-        "settings": {setting: _setting([text[setting] for text in whole]) for setting in settings},
+        "texts": {setting: len(both[setting]) for setting in settings},
+        "settings": {setting: _setting([text[setting] for text in both[setting]]) for setting in settings},
         **{
-            f"{setting} - {PIECEWISE}": _difference(whole, setting, readers)
+            f"{setting} - {PIECEWISE}": _difference(both[setting], setting, readers)
             for setting in settings
-            if setting != PIECEWISE
+            if setting != PIECEWISE and both[setting]
         },
     }
 
@@ -49,6 +48,7 @@ def _setting(lines: list[Line]) -> dict[str, Any]:
         "bytes a piece": _ratio(sum(line["size"] for line in lines), pieces),
         "processor ms a piece": _ratio(1000 * sum(line["seconds"] for line in lines), pieces),
         "repetition": float(np.mean([repetition(line["text"]) for line in lines])),
+        "texts with four line breaks in a row": sum("\n" * 4 in line["text"] for line in lines),
         "members": {},
     }
     for name in ("correct", "f1"):
@@ -103,8 +103,8 @@ def _difference(texts: list[dict[str, Line]], setting: str, readers: list[str]) 
 
 
 def repetition(text: str) -> float:
-    """The share of a text's runs of three words that stood in it before."""
-    words = text.split()
+    """The share of a text's runs of three that stood in it before, of words and line breaks."""
+    words = re.findall(r"\n|\S+", text)
     runs = list(zip(words, words[1:], words[2:], strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 

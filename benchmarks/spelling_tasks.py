@@ -8,7 +8,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from unisono.types import Message, Prompt
 SEED = 20261122
 SPELLINGS = ("piecewise", "canonical")
 REREAD = "reread"
+REREADS = 20
+"""Passages that are written in that setting too."""
 PASSAGE_CHARACTERS = (80, 320)
 MULTILINGUAL = (
     "Die Geschichte der Leuchttürme beginnt im Altertum, als",
@@ -41,7 +43,6 @@ class Task:
     name: str
     count: int
     pieces: int
-    settings: tuple[str, ...] = SPELLINGS
     judged: bool = False
     """Whether it is raw text to go on with, as far as the pieces go, and is read afterwards; else the first line
     of an answer is wanted."""
@@ -54,22 +55,18 @@ class Item:
     id: str
     prompt: Prompt
     answers: tuple[str, ...] = ()
+    settings: tuple[str, ...] = SPELLINGS
 
 
 TASKS = {
     ("smol", "gemma"): (
-        Task("passages", 50, 48, (*SPELLINGS, REREAD), judged=True),
-        Task("code", 30, 48, judged=True),
+        Task("passages", 30, 48, judged=True),
         Task("multilingual", len(MULTILINGUAL), 48, judged=True),
-        Task("triviaqa", 200, 16),
-        Task("nq_open", 200, 16),
+        Task("code", 10, 48, judged=True),
+        Task("triviaqa", 100, 16),
+        Task("nq_open", 100, 16),
     ),
-    ("qwen", "smol"): (
-        Task("gsm8k", 60, 48),
-        Task("code", 16, 48, judged=True),
-        Task("passages", 16, 48, judged=True),
-        Task("triviaqa", 60, 16),
-    ),
+    ("qwen", "smol"): (Task("gsm8k", 30, 48),),
 }
 
 
@@ -78,7 +75,8 @@ def items(task: Task, data: Path, count: int) -> list[Item]:
     if task.name == "multilingual":
         return [Item(str(number), Prompt(text=text)) for number, text in enumerate(MULTILINGUAL)][:count]
     if task.name == "passages":
-        return _passages(data)[:count]
+        found = _passages(data)[:count]
+        return [replace(item, settings=(*SPELLINGS, REREAD)) for item in found[:REREADS]] + found[REREADS:]
     if task.name == "code":
         rows = _rows(data / "humaneval.jsonl")
         random.Random(SEED).shuffle(rows)
