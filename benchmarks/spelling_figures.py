@@ -76,7 +76,8 @@ def _difference(texts: list[dict[str, Line]], setting: str, readers: list[str]) 
     if "correct" in pairs[0][0]:
         won = sum(two["correct"] > one["correct"] for one, two in pairs)
         lost = sum(two["correct"] < one["correct"] for one, two in pairs)
-        found["McNemar"] = {"won": won, "lost": lost, "p": sign_test(won, lost)}
+        most = share_at_most(won + lost, len(pairs))
+        found["McNemar"] = {"won": won, "lost": lost, "p": sign_test(won, lost), "share that changes, at most": most}
     found["repetition"] = _mean_difference([(repetition(one["text"]), repetition(two["text"])) for one, two in pairs])
     found["time a piece, times"] = _ratio_of_ratios(
         [(one["seconds"], one["pieces"], two["seconds"], two["pieces"]) for one, two in pairs]
@@ -114,6 +115,16 @@ def sign_test(won: int, lost: int) -> float:
     many, few = won + lost, min(won, lost)
     tail = sum(math.comb(many, count) for count in range(few + 1))
     return min(1.0, math.ldexp(tail, 1 - many))
+
+
+def share_at_most(found: int, of: int) -> float:
+    """The upper end of a share's exact 95 % interval (Clopper and Pearson). A bootstrap of no changes shows none."""
+    low, high = found / of, 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        tail = sum(math.comb(of, count) * share**count * (1 - share) ** (of - count) for count in range(found + 1))
+        low, high = (share, high) if tail > 0.025 else (low, share)
+    return high
 
 
 def _mean_difference(pairs: list[tuple[float, float]]) -> dict[str, Any]:
