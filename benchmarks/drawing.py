@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
@@ -19,7 +20,7 @@ PIECES = {"llamacpp": 48, "transformers": 24}
 WIDTH = 4
 SMALL = 512
 """Tokens of a slot beside llama.cpp's default, for its copies take all that a slot has room for."""
-EVERY = 8
+EVERY = 4
 """Pieces from one position at which distributions are kept to the next one; four of each answer."""
 END_TO_END = (
     "combine=geometric",
@@ -148,7 +149,7 @@ def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], obj
         "mean truncate:100",
         "geometric truncate:10",
     ):
-        yield f"combine {text}", lambda rule=Combine.parse(text): rule(p_BU_K, half, losses)  # type: ignore[misc]
+        yield f"combine {text}", functools.partial(Combine.parse(text), p_BU_K, half, losses)
     yield "combine contrastive", lambda: Combine("contrastive")(p_BU_K, [1.0, -0.5])
     yield "sharpen 0.1", lambda: sharpen(q_BU, prefixes, 0.1)
     biases = {int(column): -1.0 for column in top_columns(q_BU[0], 3)}
@@ -165,7 +166,7 @@ def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], obj
         "greedy frequency_penalty:0.5",
         "greedy frequency_penalty:0.5 repetition_penalty:1.2",
     ):
-        yield f"shape {text}", lambda draw=Draw.parse(text): shape(q_BU, [draw], [heard.counts], [{}])  # type: ignore[misc]
+        yield f"shape {text}", functools.partial(shape, q_BU, [Draw.parse(text)], [heard.counts], [{}])
     yield "shape greedy bias", lambda: shape(q_BU, [Draw()], [heard.counts], [biases])
     p_U, q_U = p_BU_K[0][0], q_BU[0]
     draft = int(p_U.argmax())

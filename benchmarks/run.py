@@ -4,8 +4,8 @@ Usage: python benchmarks/run.py [--only NAME …] [--rounds N] [--data DIR] [--o
 
 Each figure that asks for a process of its own (memory, time to the first piece) gets one; the speed
 ratios interleave the ensemble with its members in one process. The models are the demo models.
-``key_tokens`` and ``drawing`` need real questions: --data names a folder with gsm8k.jsonl, mmlu.jsonl and triviaqa.jsonl,
-each line with a "question", those of MMLU with "choices".
+``key_tokens`` and ``drawing`` need real questions: --data names a folder with gsm8k.jsonl, mmlu.jsonl and
+triviaqa.jsonl, each line with a "question", those of MMLU with "choices".
 """
 
 from __future__ import annotations
