@@ -20,8 +20,8 @@ PIECES = {"llamacpp": 48, "transformers": 24}
 WIDTH = 4
 SMALL = 512
 """Tokens of a slot beside llama.cpp's default, for its copies take all that a slot has room for."""
-EVERY = 4
-"""Pieces from one position at which distributions are kept to the next one; four of each answer."""
+EVERY = 6
+"""Pieces from one position at which distributions are kept to the next one; eight of each answer."""
 END_TO_END = (
     "combine=geometric",
     "combine=mean,weights:entropy",
@@ -119,7 +119,7 @@ def _hear(spec: dict[str, Any], data: str) -> tuple[list[_Heard], int, Any]:
     rules.COMBINE_RULES["mean"] = listening
     with prepared.load() as engine:
         for prompt in _questions(data):
-            text = engine.add(prompt, Limits(max_new_tokens=4 * EVERY))
+            text = engine.add(prompt, Limits(max_new_tokens=8 * EVERY))
             while text.finish is None:
                 counts, pieces = text.counts, text.pieces
                 engine.step()
@@ -277,9 +277,10 @@ def _spec(backend: str, context: int, draw: str = "greedy") -> dict[str, Any]:
 
 
 def _questions(data: str) -> list[Any]:
+    """Every other one of `key_tokens`: of all four kinds."""
     from key_tokens import questions
 
-    return questions(Path(data))
+    return questions(Path(data))[::2]
 
 
 def _spread(times: Sequence[float]) -> dict[str, float]:
