@@ -132,7 +132,8 @@ def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], obj
     """Every option, ready to be timed."""
     from unisono.fusion.combine import Combine
     from unisono.fusion.draw import Draw
-    from unisono.fusion.sample import accepts, greedy, inverse_transform, residual, shape
+    from unisono.fusion.sample import accepts, greedy, inverse_transform, residual
+    from unisono.fusion.shape import shape
     from unisono.fusion.sharpen import sharpen
     from unisono.fusion.weights import top_columns
 

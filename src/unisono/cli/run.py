@@ -250,4 +250,6 @@ def _closing(generation: Generation, method: Method) -> str:
     if method.speculate is not None:
         drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
         parts.append(drafted if usage.drafted else "nothing drafted")
+    if generation.seed is not None:
+        parts.append(f"seed:{generation.seed}")
     return f"[{'; '.join((*parts, generation.finish_reason))}]"

@@ -12,7 +12,8 @@ from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError
 from unisono.fusion.draw import Draw
 from unisono.fusion.fold import Array, bring
-from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual, shape
+from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual
+from unisono.fusion.shape import shape
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
 
