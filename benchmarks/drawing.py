@@ -15,20 +15,16 @@ from pathlib import Path
 from typing import Any
 
 BACKENDS = ("llamacpp", "transformers")
-PIECES = {"llamacpp": 48, "transformers": 24}
+PIECES = {"llamacpp": 32, "transformers": 16}
 """Of each answer, timed in a round."""
+THREADS = 1
+"""Of every model: where other work is going on, two would wait for each other, and times would tell of that work."""
 WIDTH = 4
 SMALL = 512
 """Tokens of a slot beside llama.cpp's default, for its copies take all that a slot has room for."""
 EVERY = 6
 """Pieces from one position at which distributions are kept to the next one; eight of each answer."""
-END_TO_END = (
-    "combine=geometric",
-    "combine=mean,weights:entropy",
-    "draw=1",
-    "draw=0.7,top_k:50,top_p:0.9,min_p:0.05",
-    "draw=greedy,frequency_penalty:0.5,repetition_penalty:1.2",
-)
+END_TO_END = ("combine=geometric", "combine=mean,truncate:100", "draw=0.7,top_k:50,top_p:0.9,min_p:0.05")
 
 
 def drawing(data: Path) -> dict[str, Any]:
@@ -271,17 +267,16 @@ def _spec(backend: str, context: int, draw: str = "greedy") -> dict[str, Any]:
     from run import spec
 
     ensemble: dict[str, Any] = spec(("smol", "gemma"), backend)
-    if context:
-        for member in ensemble["members"]:
-            member["context"] = context
+    for member in ensemble["members"]:
+        member.update(threads=THREADS, **({"context": context} if context else {}))
     return {**ensemble, "draw": draw}
 
 
 def _questions(data: str) -> list[Any]:
-    """Every other one of `key_tokens`: of all four kinds."""
+    """Every third one of `key_tokens`: of all four kinds."""
     from key_tokens import questions
 
-    return questions(Path(data))[::2]
+    return questions(Path(data))[::3]
 
 
 def _spread(times: Sequence[float]) -> dict[str, float]:

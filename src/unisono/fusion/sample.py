@@ -104,4 +104,7 @@ def residual(p_U: Array, q_U: Array) -> Array:
     xp = array_namespace(q_U)
     more_U = xp.where(q_U > p_U, q_U - p_U, 0)
     total = xp.sum(more_U)
-    return more_U / total if total > 0 else q_U
+    if not total > 0:
+        return q_U
+    more_U /= total
+    return more_U

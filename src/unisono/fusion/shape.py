@@ -40,10 +40,10 @@ def shape(
         biases: of each row, what is added to the log-masses of which columns: its `Draw.bias` looked up.
 
     Returns:
-        Distributions of the same shape, on the same device.
+        Distributions of the same shape, on the same device; of one row that nothing changes, a view of ``q_BU``.
     """
     rows = [_shape(*row) for row in zip(q_BU, draws, counts, biases, strict=True)]
-    return array_namespace(q_BU).stack(rows)
+    return rows[0][None, :] if len(rows) == 1 else array_namespace(q_BU).stack(rows)
 
 
 def _shape(q_U: Array, draw: Draw, counts: Mapping[int, int], bias: Mapping[int, float]) -> Array:
@@ -84,7 +84,8 @@ def add_bias(q_U: Array, bias: Mapping[int, float]) -> Array:
     total = sum(parts)
     shares = [part / total for part in parts]
     if rest:
-        rest_U = rest_U / rest * shares[-1]
+        rest_U /= rest
+        rest_U *= shares[-1]
     rest_U[columns] = xp.asarray(shares[:-1], dtype=q_U.dtype, device=device(q_U))
     return rest_U
 
@@ -136,8 +137,10 @@ def temper(q_U: Array, temperature: float) -> Array:
     if temperature == 1:
         return q_U
     xp = array_namespace(q_U)
-    raised_U = (q_U / xp.max(q_U)) ** (1 / temperature)  # the largest stays 1: nothing overflows, nor do all vanish
-    return raised_U / xp.sum(raised_U)
+    raised_U = q_U / xp.max(q_U)  # the largest stays 1: nothing overflows, nor do all vanish
+    raised_U **= 1 / temperature
+    raised_U /= xp.sum(raised_U)
+    return raised_U
 
 
 def top_k(q_U: Array, k: int | None) -> Array:
@@ -224,4 +227,5 @@ def _where(array: Array, chosen: Array) -> Array:
 
 def _keep(q_U: Array, kept_U: Array) -> Array:
     q_U = q_U * kept_U
-    return q_U / array_namespace(q_U).sum(q_U)
+    q_U /= array_namespace(q_U).sum(q_U)  # in place, as elsewhere here: fresh megabytes cost page faults
+    return q_U
