@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "prompts-ensemble.yaml"
+THREADS = 1
+"""Of the model: where other work is going on, two would wait for each other, and times would tell of that work."""
 QUESTIONS = (
     "Tell me a long story about a lighthouse keeper.",
     "Explain in detail how bread is made.",
@@ -31,7 +33,7 @@ def compare(backend: str, rounds: int, pieces: int) -> dict[str, Any]:
     from unisono.spec import load_spec
 
     spec = load_spec(EXAMPLE)
-    owner = spec.members[0].model_copy(update={"backend": backend})
+    owner = spec.members[0].model_copy(update={"backend": backend, "threads": THREADS})
     prepared = prepare(spec.model_copy(update={"members": [owner, *spec.members[1:]]}))
     prompts = [prepared.prompt(question) for question in QUESTIONS]
     figures = measure(prepared, rounds=rounds, pieces=pieces, prompts=prompts).to_json()
