@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,18 @@ def test_a_failed_pass_leaves_the_slots_as_they_were(smol: Path) -> None:
     backend.unload()
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """As in a terminal, even where these tests are run in the background and are not to hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.models
-def test_ctrl_c_while_loading_stops_it_without_a_word(smol: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_while_loading_stops_it_without_a_word(
+    smol: Path, capfd: pytest.CaptureFixture[str], hears_ctrl_c: None
+) -> None:
     made = loader(smol)
     seen: list[float] = []
 
