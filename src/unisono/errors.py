@@ -12,7 +12,9 @@ The tree::
      ├── VocabularyError          a vocabulary, a union or a spelling is impossible
      ├── PromptError              a prompt is empty, too long, or cannot be represented
      ├── DeviceError              no such device, or not enough memory on it
-     └── CacheError               a cache folder cannot be written
+     ├── CacheError               a cache folder cannot be written
+     ├── QueueFull                too many requests are waiting to be served
+     └── TimedOut                 a request took longer than it was given
 
 Each carries a ``hint``: what to do about it. The command line prints both and exits with 2;
 nothing else of unisono's own is ever shown to a user as a traceback.
@@ -71,6 +73,14 @@ class DeviceError(UnisonoError):
 
 class CacheError(UnisonoError):
     """A cache folder cannot be written."""
+
+
+class QueueFull(UnisonoError):
+    """Too many requests are waiting to be served."""
+
+
+class TimedOut(UnisonoError):
+    """A request took longer than it was given."""
 
 
 LONGEST_WORD = 100
