@@ -11,8 +11,9 @@ from pathlib import Path
 
 from unisono.backends.base import Backend, Loader, LoadRequest, ModelFacts
 from unisono.backends.registry import make_loader
-from unisono.engine.engine import Engine, check_length
+from unisono.engine.engine import Engine
 from unisono.engine.member import Member
+from unisono.engine.submission import check_length
 from unisono.errors import SpecError
 from unisono.member_spec import MemberSpec
 from unisono.sources import choose_backend, find_model
