@@ -4,14 +4,15 @@ Usage: python benchmarks/run.py [--only NAME …] [--rounds N] [--data DIR] [--o
 
 Each figure that asks for a process of its own (memory, time to the first piece) gets one; the speed
 ratios interleave the ensemble with its members in one process. The models are the demo models.
-``key_tokens`` needs real questions: --data names a folder with gsm8k.jsonl, mmlu.jsonl and triviaqa.jsonl,
-each line with a "question", those of MMLU with "choices".
+``key_tokens`` and ``drawing`` need real questions: --data names a folder with gsm8k.jsonl, mmlu.jsonl and
+triviaqa.jsonl, each line with a "question", those of MMLU with "choices".
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import importlib.metadata
 import itertools
 import json
@@ -272,8 +273,8 @@ BENCHMARKS = {
 def main() -> None:
     """Run the benchmarks that were asked for and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*BENCHMARKS, "key_tokens"], default=list(BENCHMARKS))
-    parser.add_argument("--data", type=Path, help="a folder with questions, for key_tokens")
+    parser.add_argument("--only", nargs="+", choices=[*BENCHMARKS, "key_tokens", "drawing"], default=list(BENCHMARKS))
+    parser.add_argument("--data", type=Path, help="a folder with questions, for key_tokens and drawing")
     parser.add_argument("--pairs", nargs="+", default=[], help='for key_tokens: "smol+gemma, llamacpp" …; all')
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
@@ -281,10 +282,12 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine()}
     for name in options.only:
         print(f"{name} …", file=sys.stderr, flush=True)
+        if name in ("key_tokens", "drawing") and options.data is None:
+            parser.error(f"{name} needs --data DIR")
         if name == "key_tokens":
-            if options.data is None:
-                parser.error("key_tokens needs --data DIR")
             result[name] = key_tokens(options.data, options.pairs)
+        elif name == "drawing":
+            result[name] = importlib.import_module(name).drawing(options.data)
         else:
             result[name] = BENCHMARKS[name](options.rounds)
         print(json.dumps(result[name], indent=2), file=sys.stderr, flush=True)

@@ -235,7 +235,6 @@ def test_a_text_that_cannot_be_restored_is_given_up_and_its_slots_are_free() -> 
     assert engine.active == [other]
     assert engine.free == 1
     backend.advance, backend.rewind = advance, rewind  # type: ignore[method-assign]
-    while engine.active:
-        engine.step()
+    serve(engine, [other], 10)
     assert other.finish == "length"
     assert len({backend.open() for _ in range(2)}) == 2

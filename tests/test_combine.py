@@ -233,6 +233,15 @@ def test_truncation_of_many_columns_is_a_full_sort(k: int) -> None:
         np.testing.assert_array_equal(np.flatnonzero(cut_U), np.sort(likeliest))
 
 
+@pytest.mark.parametrize("k", [1, 30, 100, 20000])
+def test_truncation_of_a_member_that_lacks_most_columns_is_a_full_sort(k: int) -> None:
+    p_BU = np.zeros((1, 60_000), np.float32)
+    p_BU[0, :9000] = np.round(np.random.default_rng(k).dirichlet(np.full(9000, 3)), 6)  # many ties
+    [cut_BU] = truncate([p_BU], k)
+    likeliest = [column for column in np.argsort(-p_BU[0], stable=True)[:k] if p_BU[0, column] > 0]
+    np.testing.assert_array_equal(np.flatnonzero(cut_BU[0]), np.sort(likeliest))
+
+
 @settings(deadline=None)
 @given(members(), st.integers(1, 10))
 def test_an_accelerators_truncation_is_the_hosts(p_BU_K: list[np.ndarray], k: int) -> None:
@@ -454,3 +463,12 @@ def test_parameters_reach_the_rule() -> None:
         np.testing.assert_array_equal(combine(p_BU_K, [0.5, 0.5]), q_BU)
     contrast = Combine("contrastive", alpha=0.9)
     np.testing.assert_array_equal(contrast(p_BU_K, [1, -0.5]), contrastive(p_BU_K, [1, -0.5], alpha=0.9))
+
+
+def test_keys_alone_mean_the_mean() -> None:
+    assert Combine.parse("weights:entropy truncate:4") == Combine(weights="entropy", truncate=4)
+
+
+def test_where_nobody_gives_mass_above_the_floor_the_product_stands() -> None:
+    p_BU = np.full((1, 200), 1 / 200, np.float32)
+    np.testing.assert_allclose(geometric([p_BU, p_BU], [0.5, 0.5], floor=0.01), p_BU, rtol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from test_laws_gated import make_fakes
 from unisono.backends.fake import FAKE_MODELS
 from unisono.ensemble import Ensemble, Request
-from unisono.errors import SpecError
+from unisono.errors import NoRoom, SpecError
 from unisono.types import Limits, Prompt
 
 MEMBERS = [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]
@@ -39,8 +39,8 @@ def test_each_continuation_can_be_drawn_again_alone(pair: Ensemble) -> None:
 @pytest.mark.parametrize(
     ("n", "keys", "message"),
     [
-        (0, {"draw": 1}, "n is 0: it must be a whole number from 1 to 4"),
-        (5, {"draw": 1}, "n is 5: it must be a whole number from 1 to 4"),
+        (0, {"draw": 1}, "n is 0: it must be a whole number from 1 to 10,000"),
+        (10_001, {"draw": 1}, "n is 10001: it must be a whole number from 1 to 10,000"),
         (True, {"draw": 1}, "n is True"),
         (2, {}, "n is 2, but nothing is drawn: all 2 texts would be the same"),
         (2, {"draw": "beam_width:2"}, "n is 2, but nothing is drawn"),
@@ -52,6 +52,21 @@ def test_impossible_numbers_are_refused(pair: Ensemble, n: int, keys: dict[str, 
     assert message in refusal.value.message
     assert refusal.value.hint
     assert pair.generate("Hello", max_new_tokens=2)
+
+
+def test_more_than_there_are_slots_for_are_written_in_waves(pair: Ensemble) -> None:
+    several = pair.continuations(10, " the cat", max_new_tokens=6, draw="1 seed:3")
+    assert [text.seed for text in several] == list(range(3, 13))
+    alone = pair.generate(" the cat", max_new_tokens=6, draw="1 seed:12")
+    assert several[-1].data == alone.data
+
+
+def test_other_texts_that_hold_the_slots_are_named(pair: Ensemble) -> None:
+    with pair.stream("Hello", max_new_tokens=50) as stream:
+        next(stream)
+        with pytest.raises(NoRoom, match="3 of 4 slots are free") as refusal:
+            pair.generate("Hello", draw="beam_width:4")
+        assert "finish a text" in str(refusal.value.hint)
 
 
 def test_a_failure_gives_all_slots_back(pair: Ensemble) -> None:

@@ -25,7 +25,7 @@ from unisono.engine.plain import PlainStep
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
 from unisono.spec import load_spec
-from unisono.types import Limits, Message
+from unisono.types import Limits, Message, Prompt
 
 __all__ = ["run"]
 
@@ -132,7 +132,7 @@ def test_members_that_are_asked_together_go_through_one_pass() -> None:
         engine.step()
         assert (len(family), len(stranger)) == (step, step)
         assert [len(family[-1].feeds), len(stranger[-1].feeds)] == [15, 5]
-        assert len({feed.slot for feed in family[-1].feeds}) == 15
+        assert [feed.slot for feed in family[-1].feeds] == list(range(15))  # side by side for llama.cpp
 
 
 def test_behind_a_gate_the_lead_reads_alone_and_its_relatives_together() -> None:
@@ -341,6 +341,18 @@ def test_a_system_message_needs_messages_and_a_prefix_needs_a_user() -> None:
         pair.generate(messages=[Message(role="system", content="Go on.")])
 
 
+def test_own_words_have_no_say_in_how_likely_a_prompt_is() -> None:
+    """Weights by perplexity are those of the request's text: the same for all of a family."""
+    for member in (B, {**TWIN, "system": "Be brief."}):
+        engine = engine_of(A, member)
+        method = Method(combine="mean weights:perplexity")  # type: ignore[arg-type]
+        texts = written(engine, CHATS, 8, 2, method)
+        for text, prompt in zip(texts, CHATS, strict=True):
+            assert len(set(text.losses.values())) == 1
+            expected = oracle(engine, [prompt], method, 8)[0]
+            assert [step.piece for step in text.steps] == [step.piece for step in expected]
+
+
 @pytest.fixture
 def family_file(tmp_path: Path) -> Path:
     path = tmp_path / "family.yaml"
@@ -404,3 +416,15 @@ def test_the_plain_loop_takes_what_it_needs_before_the_next_member_reads() -> No
     """The fake spoils what it gave; the oracle of a family would be NaN if it looked later."""
     steps: list[PlainStep] = oracle(engine_of(A, B, C), PROMPTS[:1], Method(), 5)[0]
     assert all(np.isfinite(step.q_U).all() and abs(step.q_U.sum() - 1) < 1e-9 for step in steps)
+
+
+def test_the_prompts_perplexity_is_that_of_what_was_asked_alone() -> None:
+    """Neither a prefix nor a system message has a say, and a prompt of one token is weighed as any other."""
+    method = Method().but(combine="mean weights:perplexity")
+    engine = engine_of(A, B, C, D)
+    for prompt in (Prompt(messages=({"role": "user", "content": "Hello the"},)), PROMPTS[-1]):
+        text = engine.add(prompt, Limits(4), method=method)
+        while text.finish is None:
+            engine.step()
+        assert text.losses["a"] == text.losses["b"] == text.losses["c"] != text.losses["d"]
+        assert all(loss > 0 for loss in text.losses.values())

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unisono.fusion.combine import mean
 from unisono.fusion.fold import bring, fold, plan_fold
+from unisono.fusion.rules import mean
 from unisono.fusion.sample import greedy
 
 

@@ -19,6 +19,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.method import Method
 from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
+from unisono.engine.window import Window
 from unisono.ensemble import Ensemble
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, sentencepiece_table
 from unisono.types import Limits, Prompt
@@ -322,20 +323,21 @@ def test_streams_that_take_turns_are_each_read_to_their_end() -> None:
         assert "".join(waiting) == waiting.generation.text != ""
 
 
-def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further() -> None:
+def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(("a", "b"))
     short, other = engine.add(PROMPTS[0], Limits(2)), engine.add(PROMPTS[1], Limits(20))
     engine.step()
-    choose = engine._choose
+    settle = Window.settle
 
-    def fails_after_the_first(windows: Any, position: int, *, asked: bool) -> None:
-        choose(windows[:1], position, asked=asked)
-        raise RuntimeError("no more")
+    def fails_at_the_second(window: Window, position: int, column: int) -> None:
+        if window.text is other:
+            raise RuntimeError("no more")
+        settle(window, position, column)
 
-    engine._choose = fails_after_the_first  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="no more"):
-        engine.step()
-    del engine._choose
+    with monkeypatch.context() as patch:
+        patch.setattr(Window, "settle", fails_at_the_second)
+        with pytest.raises(RuntimeError, match="no more"):
+            engine.step()
     assert short.finish == "length"
     assert engine.active == [other]
     while engine.active:
@@ -369,7 +371,7 @@ def test_a_member_that_fails_beside_a_slow_one_on_another_device_leaves_it_as_it
         engine.step()
     while engine.active:
         engine.step()
-    check([text], oracle(engine_of(("a", "b")), PROMPTS[:1], Method()), "a", ("a", "b"))
+    check([text], oracle(engine_of(("a", "b")), PROMPTS[:1], Method()), ("a", "b"))
 
 
 def test_a_text_given_up_within_a_step_keeps_its_slots_until_the_step_ends() -> None:
@@ -388,4 +390,4 @@ def test_a_text_given_up_within_a_step_keeps_its_slots_until_the_step_ends() -> 
     engine.members[0].backend.advance = advance  # type: ignore[method-assign]
     while engine.active:
         engine.step()
-    check([other], oracle(engine_of(("a", "b")), PROMPTS[1:2], Method()), "a", ("a", "b"))
+    check([other], oracle(engine_of(("a", "b")), PROMPTS[1:2], Method()), ("a", "b"))

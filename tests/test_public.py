@@ -32,6 +32,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
         "ModelError",
         "ModelNotFound",
         "ModelUnsupported",
+        "NoRoom",
         "Prompt",
         "PromptError",
         "Request",

@@ -15,22 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from unisono.fusion.draw import Draw
-from unisono.fusion.sample import (
-    Purpose,
-    accepts,
+from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual, uniform
+from unisono.fusion.shape import (
     add_bias,
-    greedy,
-    inverse_transform,
     min_p,
     penalise_counts,
     penalise_repetition,
-    residual,
     shape,
     temper,
     top_k,
     top_p,
     typical_p,
-    uniform,
 )
 
 Warper = Callable[[Any], Any]

@@ -16,6 +16,7 @@ from conftest import written
 from test_backlog import LONG, engine_of
 from test_laws_gated import PROMPTS, STORY, make_fakes
 from unisono.backends.fake import FAKE_MODELS
+from unisono.build import prepare
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
 from unisono.engine.method import Method
@@ -23,6 +24,7 @@ from unisono.engine.prefixes import PrefixStore
 from unisono.engine.scheduler import Ticket
 from unisono.engine.service import Service
 from unisono.errors import PromptError, QueueFull, SpecError, TimedOut
+from unisono.spec import load_spec
 from unisono.types import Generation, Limits, Prompt
 
 NAMES = ("a", "b", "c")
@@ -311,6 +313,17 @@ def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
             assert held <= bound[member.name]
     assert set(ended) == set(tickets)
     check_all_is_free(service, engine)
+
+
+def test_an_engine_to_be_served_comes_from_a_file() -> None:
+    spec = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
+    engine = prepare(load_spec(spec), batch=3).load(longest_block=8, keep_prefixes=True)
+    with engine:
+        service = Service(engine)
+        for _ in range(2):
+            ticket = service.submit(LONG, Limits(3))
+            assert generations(finish(service)[ticket])[0].data == alone(("a", "b"), LONG, 3, Method())
+        assert all(member.backend.reused == len(member.begin(LONG)) - 1 for member in engine.members)  # type: ignore[attr-defined]
 
 
 def test_closing_gives_all_requests_up() -> None:

@@ -60,6 +60,8 @@ class SystemFigures:
     """The members' forward passes in it."""
     rest: Figure
     """Everything else."""
+    one_member: bool
+    """Whether a member is drawn for each piece."""
     ensembled: float
     """The share of pieces at which all members were asked."""
     block: float
@@ -69,7 +71,8 @@ class SystemFigures:
     speedup: Figure
     """By round: the ensemble's time ÷ this system's."""
     to_parts: Figure
-    """By round: this system's time ÷ (the lead's alone + ``ensembled`` x the other members')."""
+    """By round: this system's time ÷ (the lead's alone + ``ensembled`` x the other members'); with one-member,
+    ÷ the mean of the members' by weight."""
     same_text: float | None
     """The share of rounds in which it wrote what it would have written without drafts; ``None`` where no
     compared system shows that."""
@@ -244,9 +247,14 @@ def _benchmark(
         share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
         leads = members[index] if index < ensemble else members[names.index(system.method.lead_among(weights))]
         parts = [lead.step + share * (total - lead.step) for lead, total in zip(leads, sums, strict=True)]
+        if system.method.draw.one_member:
+            parts = [
+                sum(weight * turn.step for weight, turn in zip(weights.values(), turn_K, strict=True))
+                for turn_K in zip(*members, strict=True)
+            ]
         if index < ensemble:
             share, parts = 1.0, [turn.step for turn in own]
-        figures.append(_figures(system.name, own, whole, parts, share, _same_text(systems, turns, index)))
+        figures.append(_figures(system, own, whole, parts, share, _same_text(systems, turns, index)))
     return Benchmark(
         systems=tuple(figures),
         ratio=statistics.median(ratios),
@@ -260,7 +268,7 @@ def _benchmark(
 
 
 def _figures(
-    name: str,
+    system: _System,
     own: Sequence[_Turn],
     whole: Sequence[float],
     parts: Sequence[float],
@@ -270,7 +278,8 @@ def _figures(
     step = [turn.step for turn in own]
     drafted, blocks = sum(turn.drafted for turn in own), sum(turn.blocks for turn in own)
     return SystemFigures(
-        name=name,
+        name=system.name,
+        one_member=system.method.draw.one_member,
         step=_figure(step),
         forward=_figure([turn.forward for turn in own]),
         rest=_figure([turn.step - turn.forward for turn in own]),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from unisono.build import Prepared, Report, prepare, silent
-from unisono.engine.engine import Engine, NoRoom
+from unisono.engine.engine import Engine
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
-from unisono.errors import SpecError, UnisonoError, shown
+from unisono.errors import NoRoom, SpecError, UnisonoError, shown
 from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
@@ -20,6 +20,7 @@ from unisono.stream import Stream
 from unisono.types import Generation, Limits, Message, Prompt
 
 DEFAULT_LIMITS = Limits()
+MOST_CONTINUATIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class Ensemble:
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
             SpecError: an argument is wrong.
+            NoRoom: other texts, such as open streams, hold too many slots.
         """
         stream = self.stream(
             prompt,
@@ -189,7 +191,7 @@ class Ensemble:
         be written again alone.
 
         Args:
-            n: how many; the ensemble is loaded for a batch of as many at least.
+            n: how many; as many are written at once as the ensemble was loaded for.
             prompt: as in `generate`, like all that follows, here for each text.
             messages: a conversation to answer.
             max_new_tokens: pieces to choose at most.
@@ -205,25 +207,39 @@ class Ensemble:
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
             SpecError: an argument is wrong, or nothing is drawn, so that all would be the same.
+            NoRoom: other texts, such as open streams, hold all slots.
         """
         check_off(speculate, self.members)
         method = self.method.but(
             lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
         )
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= self._engine.slots:
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CONTINUATIONS:
             raise SpecError(
-                f"n is {shown(n)}: it must be a whole number from 1 to {self._engine.slots}, the texts that can be "
-                "written at once",
-                hint="load with a larger batch",
+                f"n is {shown(n)}: it must be a whole number from 1 to {MOST_CONTINUATIONS:,}",
+                hint="it counts the texts to draw",
             )
         if n > 1 and method.draw.is_greedy:
             raise SpecError(
-                f"n is {n}, but nothing is drawn: all {n} texts would be the same", hint="give a temperature: draw=0.7"
+                f"n is {n}, but nothing is drawn: all {n} texts would be the same",
+                hint="a beam finds one text: leave n out"
+                if method.draw.beam_width > 1
+                else "give a temperature above 0, such as 0.7",
             )
-        first = self._engine.add(Prompt(prompt, messages), Limits(max_new_tokens, stop), method=method, trace=trace)
-        texts = [first]
+        generations: list[Generation] = []
+        while len(generations) < n:
+            if generations:  # a further wave begins behind the last seed
+                seed = (cast(int, generations[0].seed) + len(generations)) % 2**64
+                method = method.but(draw=replace(method.draw, seed=seed))
+            limits, count = Limits(max_new_tokens, stop), n - len(generations)
+            generations += self._wave(count, Prompt(prompt, messages), limits, method, trace=trace)
+        return generations
+
+    def _wave(self, n: int, prompt: Prompt, limits: Limits, method: Method, *, trace: bool) -> list[Generation]:
+        """As many of ``n`` texts of one prompt as there are slots for."""
+        texts = [self._engine.add(prompt, limits, method=method, trace=trace)]
         try:
-            texts.extend(self._engine.add_again(first, (first.seed + more) % 2**64) for more in range(1, n))
+            count = min(n, self._engine.free + 1)
+            texts.extend(self._engine.add_again(texts[0], (texts[0].seed + more) % 2**64) for more in range(1, count))
             while any(text.finish is None for text in texts):
                 self._engine.step()
         finally:
@@ -260,7 +276,9 @@ class Ensemble:
                     request = None
                 if not writing:
                     if more:
-                        raise NoRoom("all slots are taken by other texts: end those, or load with a larger batch")
+                        raise NoRoom(
+                            "all slots are taken by other texts", hint="end those, or load with a larger batch"
+                        )
                     return
                 self._engine.step()
                 for text in [text for text in writing if text.finish is not None]:

@@ -11,6 +11,7 @@ The tree::
      ├── BackendMissing           the library behind a backend is not installed
      ├── VocabularyError          a vocabulary, a union or a spelling is impossible
      ├── PromptError              a prompt is empty, too long, or cannot be represented
+     ├── NoRoom                   other texts hold the slots that one needs
      ├── DeviceError              no such device, or not enough memory on it
      ├── CacheError               a cache folder cannot be written
      ├── QueueFull                too many requests are waiting to be served
@@ -57,6 +58,10 @@ class ModelUnsupported(ModelError):
 
 class BackendMissing(UnisonoError):
     """The library behind a backend is not installed."""
+
+
+class NoRoom(UnisonoError, RuntimeError):
+    """Fewer slots are free than a text needs."""
 
 
 class VocabularyError(UnisonoError):

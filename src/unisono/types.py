@@ -103,9 +103,9 @@ class StepRecord:
     piece: bytes | None
     """The chosen piece; ``None`` for END."""
     p: float
-    """Its combined probability ``q(piece)``; where the gate was shut, the lead's own."""
+    """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut."""
+    """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
     members: Mapping[str, float]
     """Each voter's folded mass of the piece."""
     top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
@@ -171,7 +171,8 @@ class Seconds:
     first_piece: float
     """From the same moment until its first piece was chosen."""
     members: Mapping[str, float]
-    """Forward passes, by member. A pass that serves several requests is counted whole in each."""
+    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members
+    share, by how much each read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Check the limits. Raises a `SpecError` that names the value."""
-        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+        if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:
             raise SpecError(
                 f"max_new_tokens is {shown(self.max_new_tokens)}: it must be a whole number, 1 or more",
                 hint="it counts the pieces to write at most",

@@ -47,22 +47,24 @@ class LlamaCppBackend:
         self._outputs_max = output_rows(facts.rows, facts.slots, self._batch.capacity)
         self._seen: tuple[tuple[int, int], FloatRows] | None = None
         self._none = np.empty((0, facts.rows), np.float32)
+        self._copying = False  # whether the next decode has copies to make
+        self._state: Any = (ctypes.c_uint8 * 0)()
+        self._state_holds = facts.context // 2  # tokens of a text that is copied so: more gain nothing, or lack some
 
     def open(self, copy_of: Slot | None = None) -> Slot:
         """Take an empty slot, or a copy of another; see `unisono.backends.base.Backend`.
 
-        The next decode does the copying, of all that a slot has room for: its time goes by the context,
-        not by how much has been read.
+        On the host a text that leaves half of its slot empty is copied at once, and takes time for what has
+        been read. Otherwise the next decode does the copying, of all that a slot has room for.
         """
         self._check_loaded()
         length = 0 if copy_of is None else self._length(copy_of)
         if None not in self._lengths:
             raise RuntimeError(f"all {self.facts.slots} slots are taken")
         slot = self._lengths.index(None)
-        if length:
-            # A slot's saved state (llama_state_seq_get_data) is smaller and quicker to copy, but lacks what
-            # sliding windows have left behind: rewound to there, a copy would give wrong numbers.
+        if copy_of is not None and length and not self._copy_state(copy_of, slot, length):
             self._library.llama_memory_seq_cp(self._memory, copy_of, slot, -1, -1)
+            self._copying = True
         self._lengths[slot] = length
         return Slot(slot)
 
@@ -117,6 +119,25 @@ class LlamaCppBackend:
     def unload(self) -> None:
         """Free the context and the model."""
         self._loaded.free()
+
+    def _copy_state(self, source: Slot, slot: int, length: int) -> bool:
+        """Copy what a slot holds through the host; return whether that was all of it.
+
+        A saved state lacks what sliding windows have left behind: rewound to there, a copy would give wrong
+        numbers. And while copies wait for the next decode, what they are made of must not be touched.
+        """
+        if self._copying or self.facts.device != "cpu" or length > self._state_holds:
+            return False
+        library, size = self._library, self._library.llama_state_seq_get_size(self._context, source)
+        if len(self._state) < size:
+            self._state = (ctypes.c_uint8 * (size + size // 4))()
+        taken = library.llama_state_seq_get_data(self._context, self._state, size, source)
+        given = library.llama_state_seq_set_data(self._context, self._state, taken, slot)
+        if given and library.llama_memory_seq_pos_min(self._memory, slot) == 0:
+            return True
+        library.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._state_holds = length - 1
+        return False
 
     def _check_loaded(self) -> None:
         if not self._loaded.free.alive:
@@ -179,6 +200,7 @@ class LlamaCppBackend:
                 f"(status {status}): {self._last_errors()}",
                 hint="lower batch_tokens, context or the number of prompts at once" if status == -2 else None,
             )
+        self._copying = False
         if not wanted:
             return self._none
         return self._view(self._library.llama_get_logits(self._context), wanted)

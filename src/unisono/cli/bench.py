@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,7 @@ from unisono.errors import SpecError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from unisono.benchmark import Benchmark, Figure
+    from unisono.benchmark import Benchmark, Figure, SystemFigures
 
 WIDE = 160
 """Columns for a table that goes into a file or a pipe."""
@@ -31,8 +30,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="SETTING",
-            help="Time another setting beside the file's: 'gate=confidence:0.5 speculate=smol'. "
-            "Keys: lead, gate, boundary, speculate, max_pieces. May be given several times.",
+            help="Time another setting beside the file's: 'gate=confidence:0.5 draw=0.7,top_p:0.9'. Keys: lead, "
+            "combine, gate, boundary, speculate, max_pieces, draw, spelling. May be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -51,12 +50,14 @@ def bench(
         )
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in compare or ()]
     with loading_report(quiet=quiet) as report:
-        prepared = prepare(checked, batch=batch, report=report)
+        widest = max(method.draw.beam_width for method in (checked.method, *(each.method for each in settings)))
+        room = -(-batch * widest // checked.draw.beam_width)  # preparing counts the file's own beam in
+        prepared = prepare(checked, batch=room, report=report)
     turns = (rounds + 1) * (len(prepared.members) + 1 + len(settings))
     with counting(turns, quiet=quiet) as count:
         benchmark = measure(prepared, rounds=rounds, pieces=pieces, batch=batch, compare=settings, count=count)
     if as_json:
-        print(json.dumps({**benchmark.to_json(), "method": asdict(checked.method)}, indent=2))
+        print(json.dumps({**benchmark.to_json(), "method": checked.method.to_json()}, indent=2))
     else:
         _show(benchmark, method_words(checked.method, [member.name for member, _ in checked.voters()]))
 
@@ -72,10 +73,7 @@ def _show(benchmark: Benchmark, method: str) -> None:
         console.print(f"ensemble: {method}", markup=False)
     for system in benchmark.systems:
         if system.ensembled < 1:
-            console.print(
-                f"{system.name} ÷ (its lead + {system.ensembled:.0%} of the others' time): "
-                f"{_words(system.to_parts, benchmark)}"
-            )
+            console.print(f"{system.name} ÷ {_parts(system)}: {_words(system.to_parts, benchmark)}")
     spread = "in 1 round"
     if benchmark.rounds > 1:
         spread = f"{benchmark.ratio_low:.3f} to {benchmark.ratio_high:.3f} in {benchmark.rounds} rounds"
@@ -85,13 +83,22 @@ def _show(benchmark: Benchmark, method: str) -> None:
     )
 
 
+def _parts(system: SystemFigures) -> str:
+    if system.one_member:
+        return "(what its members take, each as often as it is drawn)"
+    return f"(its lead + {system.ensembled:.0%} of the others' time)"
+
+
 def _table(benchmark: Benchmark) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     titles = ["ms a piece", "forward", "everything else"]
-    compared = any(system.ensembled < 1 or system.block for system in benchmark.systems)
+    members = next(index for index, system in enumerate(benchmark.systems) if system.name == "ensemble")
+    compared = len(benchmark.systems) > members + 1 or any(
+        system.ensembled < 1 or system.block for system in benchmark.systems
+    )
     if compared:
         titles += ["speed", "ensembled", "a draft", "accepted", "same text"]
     for title in titles:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from unisono.stream import Stream
     from unisono.types import Generation, Limits, Prompt
 
+AT_ONCE = 8
+"""Texts of one prompt that are written at once, at most."""
 INLINE = ""
 """The value of a ``--trace`` without a file."""
 
@@ -134,8 +136,9 @@ def run(
     _refuse(
         "does not go with --prompts",
         "the answers, and their traces, go to --out",
-        {"a text": text, "--json": as_json, "a FILE for --trace": trace, "--n": n > 1},
+        {"a text": text, "--json": as_json, "a FILE for --trace": trace},
     )
+    _refuse("does not go with --prompts", "repeat the line of the file, once for each text", {"--n": n > 1})
     keep_steps = trace is not None
     run_prompts(
         PromptsJob(spec, prompts, out, raw, system, limits, method, batch, resume, overwrite, keep_steps, quiet)
@@ -162,7 +165,7 @@ def _run_one(job: TextJob) -> None:
     with contextlib.ExitStack() as stack:
         trace = None if job.trace is None else stack.enter_context(TraceFile(Path(job.trace)))
         with loading_report(quiet=job.quiet) as report:
-            prepared = prepare(load_spec(job.spec).but(**job.method), batch=job.n, report=report)
+            prepared = prepare(load_spec(job.spec).but(**job.method), batch=min(job.n, AT_ONCE), report=report)
             prepared.check_prompt(prompt)
             engine = prepared.load(report)
         ensemble = stack.enter_context(Ensemble(prepared, engine))
@@ -233,7 +236,9 @@ def _show_several(ensemble: Ensemble, prompt: Prompt, job: TextJob) -> None:
         if job.as_json:
             print(json.dumps(generation.to_json(), ensure_ascii=False))
         else:
-            print("---\n" * bool(number) + generation.text)
+            print("---\n" * bool(number) + generation.text, flush=True)
+            if not job.quiet:
+                say(f"[seed:{generation.seed}; {generation.finish_reason}]")
 
 
 def _closing(generation: Generation, method: Method) -> str:
@@ -245,4 +250,6 @@ def _closing(generation: Generation, method: Method) -> str:
     if method.speculate is not None:
         drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
         parts.append(drafted if usage.drafted else "nothing drafted")
+    if generation.seed is not None:
+        parts.append(f"seed:{generation.seed}")
     return f"[{'; '.join((*parts, generation.finish_reason))}]"

@@ -12,7 +12,8 @@ from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError
 from unisono.fusion.draw import Draw
 from unisono.fusion.fold import Array, bring
-from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual, shape
+from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual
+from unisono.fusion.shape import shape
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
 
@@ -28,6 +29,8 @@ class Said:
     """What they make together, or a lone voter's own."""
     shaped_BU: Array
     """What a piece is drawn from, or the likeliest taken of."""
+    likeliest: list[int]
+    """The column of the largest mass of each row of ``q_BU``."""
 
     def of(self, row: int) -> dict[str, Array]:
         """The voters' distributions of one text."""
@@ -55,13 +58,13 @@ class Chooser:
         """
         p_BU_K = self._all_said(windows, position, voters)
         q_BU = self._combined(windows, p_BU_K, voters) if combines else p_BU_K[0]
-        said = Said(voters, p_BU_K, q_BU, _shaped(q_BU, windows, position))
+        said = Said(voters, p_BU_K, q_BU, _shaped(q_BU, windows, position), greedy(q_BU))
         _check_numbers(said)
         return said
 
     def choose(self, windows: Sequence[Window], position: int, said: Said, *, combines: bool) -> list[int]:
         """Choose the column of each text."""
-        columns = greedy(said.shaped_BU)
+        columns = list(said.likeliest) if said.shaped_BU is said.q_BU else greedy(said.shaped_BU)
         for row, window in enumerate(windows):
             if not window.plan.draw.is_greedy:
                 p_U = self._drafter_said(window, position, said, row) if combines else None
@@ -141,10 +144,11 @@ def _draw(q_U: Array, p_U: Array | None, window: Window, position: int) -> int:
 
 def _check_numbers(said: Said) -> None:
     """Refuse to go on from distributions that are none: the largest of NaNs is NaN."""
-    for row, column in enumerate(greedy(said.q_BU)):
+    for row, column in enumerate(said.likeliest):
         if not math.isfinite(float(said.q_BU[row, column])):
-            broken = [name for name, p_U in said.of(row).items() if not math.isfinite(float(p_U[column]))]
+            p_U_by_member = said.of(row)
+            broken = [name for name, p_U in p_U_by_member.items() if not math.isfinite(float(p_U[column]))]
             raise ModelError(
-                f"member {', '.join(map(repr, broken))} gave probabilities that are not numbers",
+                f"member {', '.join(map(repr, broken or p_U_by_member))} gave probabilities that are not numbers",
                 hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
             )

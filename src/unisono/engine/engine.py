@@ -19,15 +19,11 @@ from unisono.engine.speculate import Drafting
 from unisono.engine.submission import Submission, begin, examine
 from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
-from unisono.errors import SpecError
+from unisono.errors import NoRoom, SpecError
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
-
-
-class NoRoom(RuntimeError):
-    """Fewer slots are free than a text needs."""
 
 
 class Engine:
@@ -124,7 +120,7 @@ class Engine:
         if submission.width > self.slots:
             raise SpecError(
                 f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",
-                hint=f"load with batch={submission.width} or more, or say draw: {{beam_width: {submission.width}}} "
+                hint=f"load for a batch of {submission.width} or more, or say beam_width: {submission.width} "
                 "in the ensemble's file",
             )
         return submission
@@ -142,7 +138,7 @@ class Engine:
         """
         if submission.width > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
-            raise NoRoom(f"{room}: finish a text, or load with a larger batch")
+            raise NoRoom(room, hint="finish a text, or load with a larger batch")
         text = begin(submission, self.members, self.union)
         bounded = self._backlog.longest_block is not None
         self._backlog.join(text, everybody=copies or (bounded and text.beam is not None))
@@ -161,7 +157,7 @@ class Engine:
         if text.pieces or text.beam is not None or text not in self.active:
             raise RuntimeError("the text has been written on: take up its prompt anew")
         if not self.free:
-            raise NoRoom(f"all {self.slots} slots are taken: finish a text, or load with a larger batch")
+            raise NoRoom(f"all {self.slots} slots are taken", hint="finish a text, or load with a larger batch")
         self.prefill(text)
         twin = copy_text(text, self.members, seed)
         self.active.append(twin)

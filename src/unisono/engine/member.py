@@ -122,18 +122,21 @@ class Member:
         return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read, cursor.tail)
 
     def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
-        """How unlikely this member finds a prompt's text: its mean negative log-likelihood, in nats a byte.
+        """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
 
-        The text is read plain, a conversation's contents one after the other, so that what templates add
-        has no say; the bytes of its first token are not counted, as nothing tells how likely it is. 0 for
-        a text of one token.
+        It reads the contents of the prompt alone, so that neither its template nor words of its own have a
+        say, behind its BOS or, where it has none, behind an END, as evaluations of language models do. All
+        members divide by the same count. Of a text longer than its context it reads as much as fits.
 
         Args:
             prompt: to be scored.
             slot: an empty slot to read in, left empty; by default one is opened for it.
         """
-        text = prompt.text if prompt.text is not None else "\n\n".join(m["content"] for m in prompt.messages or ())
-        ids = self.reader.read_text(text)[: self.backend.facts.context]
+        contents = [message["content"] for message in prompt.messages or ()]
+        ids = self.reader.read_text("\n\n".join(contents) if prompt.text is None else prompt.text)
+        vocabulary = self.speller.vocabulary
+        opening = [] if ids[:1] == [self.reader.tokenizer.table.bos_id] else sorted(vocabulary.end_ids)[:1]
+        ids = [*opening, *ids][: self.backend.facts.context]
         own = self.backend.open() if slot is None else slot
         try:
             nats = sum(self._losses(own, ids))
@@ -142,7 +145,7 @@ class Member:
                 self.backend.close(own)
             else:
                 self.backend.rewind(own, 0)
-        return nats / max(1, len(self.speller.vocabulary.join(ids[1:])))
+        return nats / max(1, len(vocabulary.join(ids)))
 
     def _losses(self, slot: Slot, ids: Sequence[int]) -> Iterator[float]:
         """The negative log-likelihoods of all ids but the first, after those before, in nats."""

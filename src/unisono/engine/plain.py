@@ -21,7 +21,8 @@ from unisono.engine.member import Member
 from unisono.engine.method import Method
 from unisono.engine.plan import Plan, make_plan
 from unisono.fusion.draw import Draw
-from unisono.fusion.sample import Purpose, accepts, inverse_transform, residual, shape, uniform
+from unisono.fusion.sample import Purpose, accepts, inverse_transform, residual, uniform
+from unisono.fusion.shape import shape
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.types import Prompt
 from unisono.vocab.respell import Tail

@@ -18,6 +18,9 @@ from unisono.types import Limits, Prompt
 from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
 
+SEED_BITS = 53
+"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Submission:
@@ -64,7 +67,7 @@ def begin(submission: Submission, members: Sequence[Member], union: UnionVocabul
             cursors[member.name] = member.open(ids, tail, unread=unread)
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()
-    seed = secrets.randbits(64) if plan.draw.seed is None else plan.draw.seed
+    seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
     text = Text(submission.prompt, cursors, submission.limits, plan, trace=submission.trace, seed=seed)
     if submission.width > 1:
         text.beam = Beam(text.copy(cursors), submission.width, plan.draw.length_penalty)

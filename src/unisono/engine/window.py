@@ -268,11 +268,11 @@ class Window:
             split = StepSeconds(seconds / share, members)
             text.steps.extend(replace(record, seconds=split) for record in self._records)
 
-    def _inside(self, choice: int) -> str | None:
+    def _inside(self, likeliest: int) -> str | None:
         """The member inside whose token the text stands, if its lead goes on as it would."""
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
-        return first_inside(text, self._union.piece(choice) or b"", others)
+        return first_inside(text, self._union.piece(likeliest) or b"", others)
 
     def _draw_member(self, position: int) -> Member:
         if position not in self._drawn:

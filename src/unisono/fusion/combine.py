@@ -13,8 +13,9 @@ from unisono.fusion.rules import COMBINE_RULES
 from unisono.fusion.rules import truncate as cut_to_top
 from unisono.fusion.sharpen import SMOOTH
 from unisono.fusion.weights import WEIGHT_SCHEMES, Weight, perplexity
-from unisono.reading import known_keys, read_number
+from unisono.reading import known_keys, plain_number, read_number
 
+MEAN = "mean"
 _FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate: 10}"
 
 
@@ -43,7 +44,7 @@ PARAMETERS: dict[str, Parameter] = {
 class Combine:
     """How the members' distributions become one. The default is their weighted mean."""
 
-    rule: str = "mean"
+    rule: str = MEAN
     """One of `COMBINE_RULES`."""
     weights: str = "fixed"
     """One of `WEIGHT_SCHEMES`."""
@@ -165,6 +166,8 @@ class Combine:
         if not isinstance(value, str) or not value.strip():
             raise SpecError(f"combine is {shown(value)}", hint=_FORMS)
         rule, *words = re.split(r"[\s,]+", value.strip())
+        if ":" in rule:  # keys alone
+            rule, words = MEAN, [rule, *words]
         given = dict(word.partition(":")[::2] for word in words)
         if "rule" in given or len(given) < len(words):
             raise SpecError(f"combine is {shown(value)}: a key is given twice", hint=_FORMS)
@@ -188,4 +191,7 @@ def _check_number(key: str, value: object, low: float, high: float, hint: str, *
     wanted: tuple[type, ...] = (int,) if whole else (int, float)
     if not isinstance(value, wanted) or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
         limits = f"a whole number from {low} to {high:,}" if whole else f"a number from {low} to {high}"
-        raise SpecError(f"{key} is {shown(value)}: it must be {limits}", hint=hint)
+        plain = plain_number(value)
+        raise SpecError(
+            f"{key} is {shown(value)}: it must be {limits}", hint=hint + ("" if plain is None else f"; write {plain}")
+        )

@@ -3,123 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from unisono.errors import SpecError, nearest, shown
+from unisono.fusion.options import LONGEST_BIAS, MEMBER, OPTIONS, SHAPING, Option
 from unisono.reading import known_keys, read_number
 
 GREEDY = "greedy"
 ONE_MEMBER = "one-member"
-MEMBER = "member_"
-"""What the options begin with that act on every member's distribution before these are combined."""
-
-
-class Option(NamedTuple):
-    """What the number of an option may be."""
-
-    allows: Callable[[float], bool]
-    limits: str
-    meaning: str
-    whole: bool = False
-    drawing: bool = False
-    """Whether it acts on what is drawn, and so does nothing where nothing is."""
-
-
-OPTIONS: dict[str, Option] = {
-    # OpenAI: 0 to 2; transformers: anything above 0; vLLM raises what is below 0.01 to 0.01.
-    "temperature": Option(
-        lambda value: value == 0 or 0.01 <= value <= 100,
-        "0, or a number from 0.01 to 100",
-        "0 takes the likeliest piece, 1 draws from the distribution as it is, more flattens it",
-    ),
-    # transformers and vLLM: 1 or more (0 for off is `None` here); OpenAI has none.
-    "top_k": Option(
-        lambda value: 1 <= value <= 2**31,
-        "a whole number of 1 or more, 2,147,483,648 at most",
-        "it counts the likeliest pieces that are drawn among; leave it out for all",
-        whole=True,
-        drawing=True,
-    ),
-    # OpenAI and transformers: 0 to 1.
-    "top_p": Option(
-        lambda value: 0 <= value <= 1,
-        "a number from 0 to 1",
-        "pieces are drawn among the likeliest that have this much mass; 1 leaves all",
-        drawing=True,
-    ),
-    # transformers and vLLM: 0 to 1.
-    "min_p": Option(
-        lambda value: 0 <= value <= 1,
-        "a number from 0 to 1",
-        "pieces are drawn that have at least this share of the likeliest one's mass; 0 leaves all",
-        drawing=True,
-    ),
-    # transformers: above 0 and below 1, with 1 for off.
-    "typical_p": Option(
-        lambda value: 0 < value <= 1,
-        "a number above 0, 1 at most",
-        "pieces are drawn among the most typical that have this much mass; 1 leaves all",
-        drawing=True,
-    ),
-    # transformers and vLLM: anything above 0.
-    "repetition_penalty": Option(
-        lambda value: 0 < value <= 100,
-        "a number above 0, 100 at most",
-        "1 changes nothing, more makes pieces that were written less likely",
-    ),
-    # OpenAI: -2 to 2.
-    "presence_penalty": Option(
-        lambda value: -2 <= value <= 2,
-        "a number from -2 to 2",
-        "it is taken once from the log-mass of a piece that was written",
-    ),
-    # OpenAI: -2 to 2.
-    "frequency_penalty": Option(
-        lambda value: -2 <= value <= 2,
-        "a number from -2 to 2",
-        "it is taken from the log-mass of a piece for each time that it was written",
-    ),
-}
-SHAPING = (*OPTIONS, "bias")
-"""What reshapes a distribution: the combined one, and with `MEMBER` before it each member's."""
-OPTIONS |= {
-    **{MEMBER + name: option._replace(drawing=False) for name, option in OPTIONS.items()},
-    "member_temperature": Option(
-        lambda value: 0.01 <= value <= 100,
-        "a number from 0.01 to 100",
-        "1 leaves each member's distribution as it is, less makes every member surer before they are combined",
-    ),
-    "seed": Option(
-        lambda value: 0 <= value < 2**64,
-        "a whole number from 0 to 18,446,744,073,709,551,615",
-        "the same seed draws the same text; leave it out for another one each time",
-        whole=True,
-    ),
-    # transformers and vLLM: 1 or more.
-    "beam_width": Option(
-        lambda value: 1 <= value <= 64,
-        "a whole number from 1 to 64",
-        "it counts the texts that are followed at once; 1 is greedy",
-        whole=True,
-    ),
-    # transformers and vLLM: any number.
-    "length_penalty": Option(
-        lambda value: -10 <= value <= 10,
-        "a number from -10 to 10",
-        "a text's log-mass is divided by its pieces to this power: more favours long texts",
-    ),
-}
-"""The options that are numbers, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How a piece is chosen from a distribution. The default is greedy.
 
-    `fusion.sample.shape` says what each option does, and in which order they are applied.
+    `fusion.shape.shape` says what each option does, and in which order they are applied.
     """
 
     temperature: float = 0
@@ -172,6 +73,10 @@ class Draw:
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
         if self.one_member:
             self._check_one_member()
+        if self.beam_width > 1 and self.one_member:
+            raise SpecError(
+                "one-member draws, and a beam searches for the likeliest text", hint="leave one of them out"
+            )
         if self.beam_width > 1 and not self.is_greedy:
             raise SpecError(
                 f"beam_width is {self.beam_width}, but at temperature {self.temperature:g} pieces are drawn: "
@@ -278,6 +183,10 @@ def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
         if not isinstance(key, (str, bytes)) or not key:
             raise SpecError(f"{name} is given for {shown(key)}", hint="give it for text or bytes that are not empty")
         text = key.encode(errors="surrogatepass") if isinstance(key, str) else key
+        if len(text) > LONGEST_BIAS:
+            raise SpecError(
+                f"{name} is given for a text of {len(text)} bytes", hint=f"texts may have {LONGEST_BIAS} bytes at most"
+            )
         if text in checked:
             raise SpecError(f"{name} is given twice for {key!r}", hint="as text and as bytes it is the same: leave one")
         sound = isinstance(number, (int, float)) and not isinstance(number, bool)
@@ -315,13 +224,15 @@ def _read_word(word: str) -> tuple[str | tuple[str, bytes], object]:
     """Return the field and its value; for a bias, the field and the text, and the number."""
     if word == GREEDY:
         return "temperature", 0
-    if word == ONE_MEMBER:
+    if word in (ONE_MEMBER, "one_member"):
         return "one_member", True
     key, _, rest = word.partition(":")
     if key in OPTIONS:
         return key, read_number(rest)
     if key in ("bias", MEMBER + "bias"):
-        text, _, number = rest.rpartition("=")
+        text, equals, number = rest.rpartition("=")
+        if not equals:
+            raise SpecError(f"{shown(word)} gives no number", hint=f"write {key}:TEXT=NUMBER, as in {key}:%20the=-5")
         return (key, unquote_to_bytes(text)), read_number(number)
     if not isinstance(temperature := read_number(word), str):
         return "temperature", temperature

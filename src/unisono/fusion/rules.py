@@ -36,7 +36,7 @@ def geometric(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float =
     of sharpening. A piece stays likely only if all find it likely. One that a member lacks, or gives next
     to no mass, takes the floor from that member: the smaller the floor, the less chance have pieces that
     not all members have. A piece whose product is no more than the floor is one that nobody gives mass;
-    its q is 0.
+    its q is 0, unless that holds of all pieces.
     """
     xp = array_namespace(p_BU_K[0])
     q_BU = _floored_log(p_BU_K[0], floor)
@@ -46,7 +46,8 @@ def geometric(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float =
         logp_BU *= per_row(weight)
         q_BU += logp_BU
     xp.exp(q_BU, out=q_BU)
-    q_BU *= ~(q_BU <= floor * _BARELY)
+    unknown_BU = q_BU <= floor * _BARELY
+    q_BU *= ~(unknown_BU & ~xp.all(unknown_BU, axis=1, keepdims=True))
     return _normalise(q_BU)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from array_api_compat import array_namespace, device
 
 from unisono.fusion.fold import Array
@@ -30,6 +31,8 @@ STEEPNESS = 2.0
 TEMPERATURE = 1.0
 """Of `perplexity`."""
 _BLOCK = 512
+_SORTED = 4096
+"""Masses that are sorted as they are; of more, the largest are picked first."""
 
 
 def fixed(base: Sequence[float], p_BU_K: Sequence[Array], loss_KB: Sequence[Sequence[float]] = ()) -> list[Weight]:
@@ -159,7 +162,11 @@ def top_columns(p_U: Array, k: int) -> Array:
         bound = float(xp.sort(peaks)[blocks - k])
     # Asked the other way round, what is no number gets through and comes to light later.
     [columns] = xp.nonzero(~(p_U < bound)) if bound > 0 else xp.nonzero(~(p_U <= 0))
-    return columns[xp.argsort(-p_U[columns], stable=True)[:k]]
+    masses = p_U[columns]
+    if isinstance(masses, np.ndarray) and len(masses) > _SORTED + k:  # fewer blocks than k have mass: most of it goes
+        likely = ~(masses < np.partition(masses, -k)[-k])
+        columns, masses = columns[likely], masses[likely]
+    return columns[xp.argsort(-masses, stable=True)[:k]]
 
 
 def _own_tops(p_U_K: Sequence[Array]) -> list[Array]:

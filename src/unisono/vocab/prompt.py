@@ -70,16 +70,15 @@ class PromptReader:
             return self.read_messages(prompt.messages)
         if not prompt.text:
             raise PromptError("the prompt is empty", hint="give some text to continue")
-        return self.read_text(prompt.text)
-
-    def read_text(self, text: str) -> list[int]:
-        """Read plain text in the tokenizer's own form, behind the member's prefix. See `read`."""
         if self.system is not None:
             raise PromptError(
                 f"member {self.name!r} has a system message, and raw text has no place for one",
                 hint="ask with messages, or give the member a prefix in place of its system",
             )
-        text = (self.prefix or "") + text
+        return self.read_text((self.prefix or "") + prompt.text)
+
+    def read_text(self, text: str) -> list[int]:
+        """Read plain text in the tokenizer's own form, without the member's own words. See `read`."""
         _check_encodable(text)
         ids = self.tokenizer.encode_prompt(text)
         if self._is_own_form(self.speller.vocabulary.join(ids), text):
@@ -88,7 +87,7 @@ class PromptReader:
         return [*opening, *self._spell(text)]
 
     def read_messages(self, messages: Sequence[Message]) -> list[int]:
-        """Read a conversation through the member's template. See `read`."""
+        """Read a conversation through the member's template, with its own words. See `read`."""
         if self.template is None:
             raise PromptError(
                 f"member {self.name!r} has no chat template: its model is a base model",
