@@ -374,7 +374,8 @@ def test_bench_times_members_of_a_family_alone_and_together(run: Run, family_fil
     FAKE_MODELS["a"].passes.clear()
     figures = measure(prepared, rounds=1, pieces=4, batch=2)
     assert [len(system.name) for system in figures.systems] == [1, 1, 1, 8]
-    assert {len(step.feeds) for step in FAKE_MODELS["a"].passes} == {1, 2, 6}
+    read, written = {3}, {1, 2, 6}  # a prompt is read by all three in one pass
+    assert {len(step.feeds) for step in FAKE_MODELS["a"].passes} == read | written
 
 
 def test_doctor_counts_shared_weights_once_and_says_whose_they_are(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from unisono.backends.base import Backend, Loader, LoadRequest, ModelFacts
 from unisono.backends.registry import make_loader
-from unisono.engine.engine import Engine, check_length
+from unisono.engine.engine import Engine
 from unisono.engine.member import Member
+from unisono.engine.prefixes import PrefixStore
+from unisono.engine.submission import check_length
 from unisono.errors import SpecError
 from unisono.member_spec import MemberSpec
 from unisono.sources import choose_backend, find_model
@@ -79,16 +81,23 @@ class Prepared:
             return Prompt(text=text)
         return Prompt(messages=(Message(role="user", content=text),))
 
-    def load(self, report: Report = silent) -> Engine:
-        """Load all weights, each once, and return the engine; frees what was loaded when one fails."""
+    def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
+        """Load all weights, each once, and return the engine; frees what was loaded when one fails.
+
+        Args:
+            report: told what is going on.
+            longest_block: see `Engine`; a `Service` wants one.
+            keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixStore`).
+        """
         members: list[Member] = []
         backends: dict[str, Backend] = {}
         with contextlib.ExitStack() as loaded:
             for index, member in enumerate(self.members):
                 owner = member.owner.name
                 if owner not in backends:
-                    backends[owner] = member.loader.load(_reporter(report, owner))
-                    loaded.callback(backends[owner].unload)
+                    backend = member.loader.load(_reporter(report, owner))
+                    loaded.callback(backend.unload)
+                    backends[owner] = PrefixStore(backend) if keep_prefixes else backend
                 members.append(
                     Member(
                         member.spec.name,
@@ -100,7 +109,7 @@ class Prepared:
                     )
                 )
             loaded.pop_all()
-        return Engine(members, self.union, self.spec.method)
+        return Engine(members, self.union, self.spec.method, longest_block=longest_block)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:

@@ -13,7 +13,9 @@ The tree::
      ├── PromptError              a prompt is empty, too long, or cannot be represented
      ├── NoRoom                   other texts hold the slots that one needs
      ├── DeviceError              no such device, or not enough memory on it
-     └── CacheError               a cache folder cannot be written
+     ├── CacheError               a cache folder cannot be written
+     ├── QueueFull                too many requests are waiting to be served
+     └── TimedOut                 a request took longer than it was given
 
 Each carries a ``hint``: what to do about it. The command line prints both and exits with 2;
 nothing else of unisono's own is ever shown to a user as a traceback.
@@ -76,6 +78,14 @@ class DeviceError(UnisonoError):
 
 class CacheError(UnisonoError):
     """A cache folder cannot be written."""
+
+
+class QueueFull(UnisonoError):
+    """Too many requests are waiting to be served."""
+
+
+class TimedOut(UnisonoError):
+    """A request took longer than it was given."""
 
 
 LONGEST_WORD = 100

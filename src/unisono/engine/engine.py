@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
-from unisono.engine.beam import Beam
+from unisono.engine.backlog import Backlog
 from unisono.engine.choosing import Chooser
-from unisono.engine.hearing import Hearing, Question
-from unisono.engine.member import Cursor, Member
-from unisono.engine.method import AUTO, NGRAM, Method
-from unisono.engine.ngram import NgramIndex
+from unisono.engine.hearing import Hearing
+from unisono.engine.member import Member
+from unisono.engine.method import Method
 from unisono.engine.pace import Pace
 from unisono.engine.passes import by_model
-from unisono.engine.plan import make_plan
 from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
+from unisono.engine.submission import Submission, begin, examine
 from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
-from unisono.errors import NoRoom, PromptError, SpecError
+from unisono.errors import NoRoom, SpecError
 from unisono.types import Limits, Prompt
-from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
-SEED_BITS = 53
-"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
 
 
 class Engine:
@@ -41,6 +36,7 @@ class Engine:
         method: Method = DEFAULT_METHOD,
         *,
         pace: Pace | None = None,
+        longest_block: int | None = None,
     ) -> None:
         """Join members that were mapped into one union.
 
@@ -49,6 +45,8 @@ class Engine:
             union: the vocabulary of their maps.
             method: how texts are written that bring no method of their own.
             pace: how far drafts go; by default as far as it pays.
+            longest_block: ids that a member may have to read of one text in a step. A text of which more has to be
+                read stands back until that is done (`backlog`, `read`). By default nothing does.
 
         Raises:
             SpecError: the method does not fit the members.
@@ -63,7 +61,8 @@ class Engine:
         self._pace = pace or Pace()
         chooser = Chooser(union)
         self._hearing = Hearing(members, chooser, self._pace)
-        self._drafting = Drafting(members, union, self._hearing, chooser, self._pace)
+        self._backlog = Backlog(members, self._hearing, longest_block)
+        self._drafting = Drafting(members, union, self._hearing, chooser, self._pace, self._backlog)
         self._settling = Settling(members, union, chooser, self._drafting)
 
     def __enter__(self) -> Self:
@@ -92,7 +91,19 @@ class Engine:
     def add(
         self, prompt: Prompt, limits: Limits | None = None, *, method: Method | None = None, trace: bool = False
     ) -> Text:
-        """Take up a new text; it joins the others at the next step.
+        """Take up a new text; it joins the others at the next step. The arguments are those of `examine`.
+
+        Raises:
+            PromptError: a member cannot read the prompt, or it is longer than a member's context.
+            SpecError: the method does not fit the members.
+            NoRoom: too few slots are free.
+        """
+        return self.begin(self.examine(prompt, limits, method=method, trace=trace))
+
+    def examine(
+        self, prompt: Prompt, limits: Limits | None = None, *, method: Method | None = None, trace: bool = False
+    ) -> Submission:
+        """See whether a text can be written, and what it takes, without any slots.
 
         Args:
             prompt: what to continue or answer.
@@ -103,32 +114,34 @@ class Engine:
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members.
+        """
+        method = self.method if method is None else method
+        submission = examine(prompt, limits or Limits(), method, self.members, self.union, trace=trace)
+        if submission.width > self.slots:
+            raise SpecError(
+                f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",
+                hint=f"load for a batch of {submission.width} or more, or say beam_width: {submission.width} "
+                "in the ensemble's file",
+            )
+        return submission
+
+    def begin(self, submission: Submission, *, copies: bool = False) -> Text:
+        """Take up a text that was examined.
+
+        Args:
+            submission: what is to be written.
+            copies: whether it is going to be taken up again (`add_again`): it is then written when all members
+                have read its prompt (`read`), also those whom a gate may not ask.
+
+        Raises:
             NoRoom: too few slots are free.
         """
-        plan = make_plan(self.method if method is None else method, self.members, self.union)
-        prompts = {member.name: member.begin(prompt) for member in self.members}
-        for member in self.members:
-            check_length(member.name, len(prompts[member.name]), member.backend.facts.context)
-        width = plan.draw.beam_width
-        if width > self.slots:
-            raise SpecError(
-                f"beam_width is {width}, but there are slots for {self.slots} texts at once",
-                hint=f"load for a batch of {width} or more, or say beam_width: {width} in the ensemble's file",
-            )
-        if width > self.free:
+        if submission.width > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
             raise NoRoom(room, hint="finish a text, or load with a larger batch")
-        tail = Tail() if plan.respells else None
-        cursors = {
-            member.name: Cursor(member.backend.open(), prompts[member.name], tail=tail) for member in self.members
-        }
-        seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
-        text = Text(prompt, cursors, limits or Limits(), plan, trace=trace, seed=seed)
-        if width > 1:
-            text.beam = Beam(text.copy(cursors), width, plan.draw.length_penalty)
-        if plan.drafter in (NGRAM, AUTO):
-            column_V = plan.lead.map.column_V
-            text.history = NgramIndex(self.union.end, (int(column_V[token]) for token in prompts[plan.lead.name]))
+        text = begin(submission, self.members, self.union)
+        bounded = self._backlog.longest_block is not None
+        self._backlog.join(text, everybody=copies or (bounded and text.beam is not None))
         self.active.append(text)
         return text
 
@@ -152,41 +165,64 @@ class Engine:
 
     def prefill(self, text: Text) -> None:
         """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
-        for hypothesis in text.hypotheses:
-            self._weigh_prompt(hypothesis)
-            for member in self.members:
-                member.prefill(hypothesis.cursors[member.name])
+        self._backlog.await_all(text, self.members)
+        self.read({text: self.backlog(text)})
 
-    def step(self) -> list[Text]:
-        """Write on at every active text, by one piece or by as many as a draft allows; return those that ended."""
-        if not self.active:
+    def backlog(self, text: Text) -> int:
+        """How many ids have to be read of a text (`read`) before steps write on at it; 0 where none have to be.
+
+        It is so with copies that are to share a prompt, and where blocks are bounded: with prompts that are longer,
+        and with what a member has missed while it was not asked.
+        """
+        return self._backlog.size(text)
+
+    def read(self, portions: Mapping[Text, int]) -> None:
+        """Read on in texts that have a backlog, each by so many ids at most, those of all members together.
+
+        When a model fails, the texts are as they were before; those that cannot be are given up.
+        """
+        with self._busy():
+            try:
+                for text in portions:
+                    for hypothesis in text.hypotheses:
+                        self._weigh_prompt(hypothesis)
+                self._backlog.read(portions)
+            except BaseException:
+                for text in portions:
+                    self._restore(text, text.hypotheses)
+                raise
+
+    def step(self, texts: Sequence[Text] | None = None) -> list[Text]:
+        """Write on at texts, by one piece or by as many as a draft allows; return those that ended.
+
+        When a model fails, what had been chosen stays, and the next step goes on from there; texts that cannot
+        are given up.
+
+        Args:
+            texts: active ones; by default all. Those that have a backlog are left out.
+        """
+        texts = [text for text in (self.active if texts is None else texts) if not self._backlog.size(text)]
+        if not texts:
             return []
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
-        beams = [text for text in self.active if text.beam is not None]
-        texts = [hypothesis for text in self.active for hypothesis in text.hypotheses]
-        windows = [Window(text, self.members, self.union) for text in texts]
-        self._stepping = True
-        try:
-            for text in texts:
-                self._weigh_prompt(text)
-            self._drafting.extend(windows)
-            self._ask(windows, keep=bool(beams))
-            self._settling.settle([window for window in windows if window.text in self.active])
-            for text in beams:
-                windows += self._settling.spread(text, [window for window in windows if window.text in text.hypotheses])
-        except BaseException:
-            self._undo(windows)
-            raise
-        finally:
-            spent = time.perf_counter() - began
-            for window in windows:
-                window.conclude(spent)
-            self._stepping = False
-            ended = self._retire()
-        if not beams:
-            self._drafting.learn_step(windows, spent)
+        windows = {
+            text: [Window(hypothesis, self.members, self.union) for hypothesis in text.hypotheses] for text in texts
+        }
+        with self._busy() as ended:
+            try:
+                self._write(windows)
+            except BaseException:
+                for text, its_windows in windows.items():
+                    self._undo(text, its_windows)
+                raise
+            finally:
+                spent = time.perf_counter() - began
+                for window in _all(windows):
+                    window.conclude(spent)
+        if windows and all(text.beam is None for text in windows):
+            self._drafting.learn_step(_all(windows), spent)
         return ended
 
     def drop(self, text: Text) -> None:
@@ -198,8 +234,10 @@ class Engine:
             self._given_up.append(text)
         elif text in self.active:
             self.active.remove(text)
-            for hypothesis in text.hypotheses:
-                close_text(hypothesis, self.members)
+            self._backlog.forget(text)
+            with contextlib.ExitStack() as closing:
+                for hypothesis in text.hypotheses:
+                    closing.callback(close_text, hypothesis, self.members)
 
     def run(self, text: Text) -> Iterator[str]:
         """Step until a text has ended, yielding its text as it becomes safe to show.
@@ -210,6 +248,8 @@ class Engine:
             while text.finish is None:
                 if text not in self.active:
                     raise RuntimeError("the text was given up before it ended")
+                if ids := self.backlog(text):
+                    self.read({text: min(ids, self._backlog.longest_block or ids)})
                 self.step()
                 while fresh := text.take_text():  # others may write on while this one is not being read
                     yield fresh
@@ -233,51 +273,58 @@ class Engine:
                 member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self.members
             }
 
-    def _ask(self, windows: Sequence[Window], *, keep: bool) -> None:
-        """Ask the leads, read the gates, and ask the others where these are open.
+    def _write(self, windows: dict[Text, list[Window]]) -> None:
+        """Draft, ask, choose and commit. Texts that turn out to have a backlog are taken out of the windows."""
+        for window in _all(windows):
+            self._weigh_prompt(window.text)
+        self._drafting.extend(_all(windows))
+        self._hearing.hear_leads(_all(windows))
+        for text, its_windows in list(windows.items()):
+            if late := {member for window in its_windows for member in self._backlog.late(window)}:
+                self._undo(text, windows.pop(text))
+                self._backlog.await_all(text, late)
+        beams = [text for text in windows if text.beam is not None]
+        self._hearing.hear_voters(_all(windows), keep=bool(beams))
+        self._settling.settle([window for text in windows if text.beam is None for window in windows[text]])
+        for text in beams:
+            windows[text] += self._settling.spread(text, windows[text])
 
-        Args:
-            windows: of all texts.
-            keep: whether what is heard has to last, as it does where a beam copies slots while it is settled.
-        """
-        led = [window for window in windows if window.awaits_lead]
-        self._hearing.hear(
-            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
-            for member in self.members
-        )
-        position = 0
-        while led := [window for window in led if window.reaches(position)]:
-            self._hearing.read_gates(led, position)
-            position += 1
-        self._hearing.hear(
-            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=keep)
-            for member in self.members
-        )
-
-    def _undo(self, windows: Sequence[Window]) -> None:
-        """After a failure: keep what was chosen and forget the rest, so that a step can begin anew."""
-        for window in windows:
-            with contextlib.suppress(Exception):
+    def _undo(self, text: Text, windows: Sequence[Window]) -> None:
+        """Keep what was chosen and forget the rest, so that a step can begin anew."""
+        following = [window for window in windows if window.text.cursors]  # others were let go of
+        try:
+            for window in following:
                 self._settling.commit(window)
+        except Exception:
+            self._given_up.append(text)
+        else:
+            self._restore(text, [window.text for window in following])
+
+    def _restore(self, text: Text, hypotheses: Sequence[Text]) -> None:
+        """Make models hold what the logs say, after a failure; a text of which one cannot is given up."""
+        try:
+            for hypothesis in hypotheses:
                 for member in self.members:
-                    member.unread_last(window.text.cursors[member.name])
+                    member.restore(hypothesis.cursors[member.name])
+        except Exception:
+            self._given_up.append(text)
 
-    def _retire(self) -> list[Text]:
-        ended = [text for text in self.active if text.finish is not None]
-        for text in (*ended, *self._given_up):
-            self.drop(text)
-        self._given_up.clear()
-        return ended
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[list[Text]]:
+        """While models work, slots are not freed; give the list that will hold the texts that ended meanwhile."""
+        ended: list[Text] = []
+        self._stepping = True
+        try:
+            yield ended
+        finally:
+            self._stepping = False
+            ended += [text for text in self.active if text.finish is not None]
+            over = [*ended, *self._given_up]
+            self._given_up.clear()
+            with contextlib.ExitStack() as dropping:
+                for text in over:
+                    dropping.callback(self.drop, text)
 
 
-def check_length(member: str, length: int, context: int) -> None:
-    """Refuse a prompt that a member's context cannot hold. Raises a `PromptError`."""
-    if length > context:
-        raise PromptError(
-            f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
-            hint="shorten the prompt, or raise the member's context in the spec",
-        )
-    if length == 0:
-        raise PromptError(
-            f"member {member!r} reads this prompt as nothing at all", hint="check the member's chat_template"
-        )
+def _all(windows: Mapping[Text, Sequence[Window]]) -> list[Window]:
+    return [window for its_windows in windows.values() for window in its_windows]

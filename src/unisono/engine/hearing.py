@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 from unisono.engine.choosing import Chooser
 from unisono.engine.member import Member
 from unisono.engine.pace import Pace
-from unisono.engine.passes import make_block, run_pass
+from unisono.engine.passes import Portion, make_block, read_ahead, run_pass
 from unisono.engine.window import Window, rows_at
 from unisono.fusion.gate import Gate
 from unisono.fusion.sample import greedy
@@ -31,6 +32,7 @@ class Hearing:
 
     def __init__(self, members: Sequence[Member], chooser: Chooser, pace: Pace) -> None:
         """Bind it to an engine's members."""
+        self._members = members
         self._chooser = chooser
         self._pace = pace
         devices = {member.backend.facts.device for member in members}
@@ -47,21 +49,38 @@ class Hearing:
         for question in questions:
             if question.spans:
                 passes[question.member.model].append(question)
-        groups: defaultdict[str, list[list[Question]]] = defaultdict(list)
-        for together in passes.values():
-            groups[together[0].member.backend.facts.device].append(together)
-        if self._pool is None or len(groups) < 2:
-            for group in groups.values():
-                self._ask_all(group)
-            return
-        asked = [self._pool.submit(self._ask_all, group) for group in groups.values()]
-        try:
-            wait(asked)
-        except BaseException:  # Ctrl-C: a pass that has begun ends before anything is undone
-            wait(asked)
-            raise
-        for answer in asked:
-            answer.result()
+        self._run((together[0].member, partial(self._ask, together)) for together in passes.values())
+
+    def read_ahead(self, portions: Iterable[Portion]) -> None:
+        """Let members read on in texts without asking them anything, in the same passes as `hear`."""
+        passes: defaultdict[int, list[Portion]] = defaultdict(list)
+        for portion in portions:
+            passes[portion.member.model].append(portion)
+        self._run((together[0].member, partial(read_ahead, together)) for together in passes.values())
+
+    def hear_leads(self, windows: Sequence[Window]) -> None:
+        """Ask the leads that gates wait for, and let the gates decide position by position."""
+        led = [window for window in windows if window.awaits_lead]
+        self.hear(
+            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
+            for member in self._members
+        )
+        position = 0
+        while led := [window for window in led if window.reaches(position)]:
+            self.read_gates(led, position)
+            position += 1
+
+    def hear_voters(self, windows: Sequence[Window], *, keep: bool) -> None:
+        """Ask all who are to be asked and have not been.
+
+        Args:
+            windows: of which the gates have been read.
+            keep: whether what is heard has to last, as it does where a beam copies slots while it is settled.
+        """
+        self.hear(
+            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=keep)
+            for member in self._members
+        )
 
     def read_gates(self, windows: Sequence[Window], position: int) -> None:
         """Let the gates of windows whose lead has been heard decide at a position."""
@@ -76,9 +95,23 @@ class Hearing:
             for window, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
                 window.read_gate(score, top, choice)
 
-    def _ask_all(self, passes: Sequence[Sequence[Question]]) -> None:
-        for together in passes:
-            self._ask(together)
+    def _run(self, passes: Iterable[tuple[Member, Callable[[], None]]]) -> None:
+        """Run passes: those of one device one after the other, devices side by side."""
+        groups: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
+        for member, run in passes:
+            groups[member.backend.facts.device].append(run)
+        if self._pool is None or len(groups) < 2:
+            for group in groups.values():
+                _run_all(group)
+            return
+        running = [self._pool.submit(_run_all, group) for group in groups.values()]
+        try:
+            wait(running)
+        except BaseException:  # Ctrl-C: a pass that has begun ends before anything is undone
+            wait(running)
+            raise
+        for answer in running:
+            answer.result()
 
     def _ask(self, questions: Sequence[Question]) -> None:
         """Ask members that share a model."""
@@ -95,3 +128,8 @@ class Hearing:
                 window.heard(member, reading, rows, first)
                 window.text.member_seconds[member.name] += reading.seconds
         self._pace.learn_pass(questions[0].member.model, work, seconds)
+
+
+def _run_all(passes: Sequence[Callable[[], None]]) -> None:
+    for run in passes:
+        run()

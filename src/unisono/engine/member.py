@@ -9,6 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.engine.prefixes import resume
 from unisono.fusion.fold import Scratch, fold, plan_fold
 from unisono.types import Prompt
 from unisono.vocab.prompt import PromptReader
@@ -105,16 +106,20 @@ class Member:
         """Whether the first piece of its answers carries a space that is folded away."""
         return self._first_plan is not None
 
+    def open(self, ids: list[int], tail: Tail | None = None, *, unread: bool = False) -> Cursor:
+        """A cursor over a new text, in a slot that holds a beginning of it, where one does.
+
+        Args:
+            ids: of its prompt.
+            tail: what may be respelled of it.
+            unread: whether the slot is to hold nothing.
+        """
+        slot, read = (self.backend.open(), 0) if unread else resume(self.backend, ids)
+        return Cursor(slot, ids, read, tail)
+
     def copy(self, cursor: Cursor) -> Cursor:
         """A cursor over the same text that goes on by itself; what was read is not read again."""
         return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read, cursor.tail)
-
-    def prefill(self, cursor: Cursor) -> None:
-        """Read all that waits but for the last id, whose distribution will be wanted."""
-        waiting = cursor.ids[cursor.read : -1]
-        if waiting:
-            self.backend.advance([Feed(cursor.slot, waiting, 0)])
-            cursor.read += len(waiting)
 
     def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
         """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
@@ -170,11 +175,10 @@ class Member:
             self.backend.rewind(cursor.slot, length)
             cursor.read = length
 
-    def unread_last(self, cursor: Cursor) -> None:
-        """Forget the last id if it was read, so that its distribution can be had again."""
-        if cursor.read == len(cursor.ids):
-            cursor.read -= 1
-            self.backend.rewind(cursor.slot, cursor.read)
+    def restore(self, cursor: Cursor) -> None:
+        """Forget the last id, so that its distribution can be had again, and whatever a pass that failed has left."""
+        cursor.read = min(cursor.read, len(cursor.ids) - 1)
+        self.backend.rewind(cursor.slot, cursor.read)
 
     def begin_step(self) -> None:
         """Let the distributions that were kept be overwritten."""

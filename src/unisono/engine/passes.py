@@ -11,8 +11,9 @@ from typing import NamedTuple
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Feed, Slot
-from unisono.engine.member import Ask, Member
+from unisono.engine.member import Ask, Cursor, Member
 from unisono.engine.pace import Work
+from unisono.engine.text import Text
 
 
 def by_model(members: Iterable[Member]) -> list[list[Member]]:
@@ -61,9 +62,7 @@ def run_pass(blocks: Sequence[Block]) -> Pass:
     """Read the blocks of members that share a model. The time is shared out by ids read."""
     # By slot: llama.cpp computes slots together only where they follow one another.
     feeds = sorted((feed for block in blocks for feed in block.feeds), key=lambda feed: feed.slot)
-    began = time.perf_counter()
-    logits_NV = blocks[0].member.backend.advance(feeds)
-    spent = time.perf_counter() - began
+    logits_NV, spent = _advance(blocks[0].member, feeds)
     ends = itertools.accumulate((feed.wanted for feed in feeds), initial=0)
     row_by_slot = {feed.slot: row for feed, row in zip(feeds, ends, strict=False)}
     work = Work.of_all([block.work for block in blocks])
@@ -75,6 +74,39 @@ def run_pass(blocks: Sequence[Block]) -> Pass:
         block.member.seconds += seconds
         readings.append(Reading(block, logits_NV, row_by_slot, seconds))
     return Pass(readings, work, spent)
+
+
+class Portion(NamedTuple):
+    """What a member reads ahead of one text: no distribution is wanted of it."""
+
+    text: Text
+    member: Member
+    cursor: Cursor
+    ids: int
+    """How many of those that wait, the last not among them."""
+
+
+def read_ahead(portions: Sequence[Portion]) -> None:
+    """Read portions of members that share a model, in one pass. The time is shared out by ids read."""
+    portions = sorted(portions, key=lambda portion: portion.cursor.slot)
+    feeds = [Feed(cursor.slot, cursor.ids[cursor.read : cursor.read + count], 0) for _, _, cursor, count in portions]
+    _, spent = _advance(portions[0].member, feeds)
+    total = sum(portion.ids for portion in portions)
+    for text, member, cursor, ids in portions:
+        cursor.read += ids
+        member.seconds += spent * ids / total
+        text.member_seconds[member.name] += spent * ids / total
+
+
+def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array, float]:
+    """One pass of a member's model, and the time that it took. A failure says whose it was."""
+    began = time.perf_counter()
+    try:
+        logits_NV = member.backend.advance(feeds)
+    except Exception as error:
+        error.add_note(f"unisono: this happened in a pass of member {member.name!r}, over {len(feeds)} texts")
+        raise
+    return logits_NV, time.perf_counter() - began
 
 
 class Reading:

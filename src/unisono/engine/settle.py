@@ -119,5 +119,5 @@ def _groups(windows: Sequence[Window], position: int) -> list[tuple[tuple[Member
 
 def _let_go(hypothesis: Text, members: Sequence[Member]) -> None:
     """Free the slots of a text that is followed no longer."""
-    close_text(hypothesis, members)
+    close_text(hypothesis, members, for_good=True)
     hypothesis.cursors = {}

@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from unisono.engine.backlog import Backlog
 from unisono.engine.choosing import Chooser
 from unisono.engine.hearing import Hearing, Question
 from unisono.engine.member import Member
@@ -33,7 +34,13 @@ class Drafting:
     """Extends windows by drafted pieces, and learns from what became of them."""
 
     def __init__(
-        self, members: Sequence[Member], union: UnionVocabulary, hearing: Hearing, chooser: Chooser, pace: Pace
+        self,
+        members: Sequence[Member],
+        union: UnionVocabulary,
+        hearing: Hearing,
+        chooser: Chooser,
+        pace: Pace,
+        backlog: Backlog,
     ) -> None:
         """Bind it to an engine's members."""
         self._members = {member.name: member for member in members}
@@ -41,6 +48,7 @@ class Drafting:
         self._chooser = chooser
         self._hearing = hearing
         self._pace = pace
+        self._backlog = backlog
         self._asked_share = 1.0
         """The share of pieces at which all members were asked, lately."""
 
@@ -169,15 +177,21 @@ class Drafting:
         """
         drafter, texts = window.plan.drafter, len(windows)
         if drafter == AUTO:
-            names = list(self._members) if len(self._members) > 1 else []
+            names = [name for name in self._members if self._is_near(name, window)] if len(self._members) > 1 else []
             rates = {name: self._promise(name, window, texts) for name in (*names, *([NGRAM] * bool(window.found)))}
             drafter = max(rates, key=lambda name: rates[name], default=NGRAM)
         if drafter is None or drafter == NGRAM or not self._reads_apart(self._members[drafter], window):
             return drafter
+        if not self._is_near(drafter, window):
+            return None
         plain = self._plain_seconds(windows)
         if plain and self._promise(drafter, window, texts, shortest=1) * plain < texts:
             return None
         return drafter
+
+    def _is_near(self, drafter: str, window: Window) -> bool:
+        """Whether a member can draft now, having no more to read before than a step may read."""
+        return not self._backlog.is_far(window.cursor(self._members[drafter]))
 
     def _reads_apart(self, drafter: Member, window: Window) -> bool:
         """Whether a drafter reads in a pass that a step without drafts may not have."""

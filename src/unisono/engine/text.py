@@ -13,6 +13,7 @@ from unisono.engine.assembler import TextAssembler, decode_text
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan
+from unisono.engine.prefixes import discard
 from unisono.types import Finish, Generation, Limits, Prompt, Seconds, StepRecord, Usage
 
 if TYPE_CHECKING:
@@ -170,8 +171,16 @@ def copy_text(text: Text, members: Sequence[Member], seed: int | None = None) ->
     return text.copy(cursors, seed)
 
 
-def close_text(text: Text, members: Sequence[Member]) -> None:
-    """Free a text's slots, if it has any."""
-    for member in members:
-        if member.name in text.cursors:
-            member.backend.close(text.cursors[member.name].slot)
+def close_text(text: Text, members: Sequence[Member], *, for_good: bool = False) -> None:
+    """Free a text's slots, if it has any: all of them, even if a member fails at it.
+
+    Args:
+        text: that nobody writes any more.
+        members: of its engine.
+        for_good: whether nobody will want to go on from what it is, even if slots are kept.
+    """
+    with contextlib.ExitStack() as closing:
+        for member in members:
+            if member.name in text.cursors:
+                backend, slot = member.backend, text.cursors[member.name].slot
+                closing.callback(discard, backend, slot) if for_good else closing.callback(backend.close, slot)

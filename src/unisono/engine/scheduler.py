@@ -1,0 +1,229 @@
+"""Who is served when: requests wait in line, are admitted, have their prompts read, are written, and end.
+
+The scheduler only counts. It knows no tensors, no engine, no threads and no clock but the time it is told, so
+that all it can come to is tried as a state machine (`tests/test_scheduler.py`). A turn goes::
+
+    admission = scheduler.admit(now)      # who has waited too long, and who begins
+    scheduler.lags(ticket, ids)           # how much of each prompt is really to be read
+    turn = scheduler.plan()               # whose prompts are read on, and who is written
+    scheduler.lags(ticket, ids)           # what is left of them now
+    scheduler.end(ticket)                 # whoever is done, has failed or was cancelled; also between turns
+
+First come, first served, without exception: a request that needs more slots than are free stands at the head of
+the line and keeps those that come free until it has enough. So nobody is overtaken, and everybody waits for no
+more than the requests that came before: each of these has a limit on what it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NewType
+
+from unisono.errors import QueueFull, SpecError
+
+Ticket = NewType("Ticket", int)
+"""A handle that `submit` gave; of two requests the one that came later has the larger one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request takes up."""
+
+    slots: int = 1
+    """1, the width of a beam, or how many texts are drawn of one prompt."""
+    prompt: Mapping[str, int] = field(default_factory=dict)
+    """By member, the ids of its prompt: what is read before anything is written, as far as one knows before."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """By member, the ids that each slot comes to hold at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a turn begins with."""
+
+    expired: tuple[Ticket, ...]
+    """Requests whose time is over, whether they waited or were served; all they held is free again."""
+    admitted: tuple[Ticket, ...]
+    """Requests that have their slots and their memory from now on, in the order in which they came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is done in a turn."""
+
+    read: Mapping[Ticket, int]
+    """Ids to read on in prompts, or in what members have missed."""
+    write: tuple[Ticket, ...]
+    """Requests that are written on after that."""
+
+
+@dataclass(slots=True)
+class _Request:
+    cost: Cost
+    deadline: float | None
+    slots: int
+    """Those that it holds, or waits for."""
+    left: int
+    """Ids that are still to be read before it is written."""
+
+    def fits(self, free: int, spare: Mapping[str, int]) -> bool:
+        return self.slots <= free and all(self.memory(name) <= ids for name, ids in spare.items())
+
+    def memory(self, member: str) -> int:
+        return self.slots * self.cost.memory.get(member, 0)
+
+
+class Scheduler:
+    """Gives out slots, memory and reading time. Not thread-safe: one thread drives it."""
+
+    def __init__(
+        self, slots: int, *, queue: int = 256, chunk: int = 256, memory: Mapping[str, int] | None = None
+    ) -> None:
+        """Begin with nobody in line.
+
+        Args:
+            slots: how many texts can be written at once.
+            queue: how many requests may wait that cannot be admitted yet.
+            chunk: ids of prompts that are read in a turn at most, of all requests and all members together: while
+                they are read, nobody is written.
+            memory: by member, how many ids all slots may hold together; a member that is not named is bounded by
+                its slots alone.
+
+        Raises:
+            SpecError: one of them is less than 1.
+        """
+        bounds = {"slots": slots, "queue": queue, "chunk": chunk, **(memory or {})}
+        for name, bound in bounds.items():
+            if bound < 1:
+                raise SpecError(f"{name} is {bound}: it must be 1 or more", hint="nobody could ever be served")
+        self.slots = slots
+        self._queue = queue
+        self._chunk = chunk
+        self._memory = dict(memory or {})
+        self._line: dict[Ticket, _Request] = {}
+        self._served: dict[Ticket, _Request] = {}
+        self._last = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests stand in line."""
+        return len(self._line)
+
+    @property
+    def served(self) -> int:
+        """How many requests have their slots."""
+        return len(self._served)
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody has."""
+        return self.slots - sum(request.slots for request in self._served.values())
+
+    @property
+    def spare(self) -> dict[str, int]:
+        """By member whose memory is bounded, the ids that are set aside for nobody."""
+        taken = self._served.values()
+        return {name: bound - sum(request.memory(name) for request in taken) for name, bound in self._memory.items()}
+
+    def submit(self, cost: Cost, *, deadline: float | None = None) -> Ticket:
+        """Put a request at the end of the line.
+
+        Args:
+            cost: what it takes up.
+            deadline: when it is given up, if it has not ended, by the clock that `admit` is told.
+
+        Raises:
+            SpecError: it could never be served.
+            QueueFull: too many wait already.
+        """
+        request = _Request(cost, deadline, cost.slots, sum(cost.prompt.values()))
+        self._check_possible(request)
+        if len(self._line) - len(list(self._fitting())) >= self._queue:
+            raise QueueFull(
+                f"{len(self._line)} requests are waiting, and {self.served} are being served",
+                hint="try again in a while",
+            )
+        self._last += 1
+        ticket = Ticket(self._last)
+        self._line[ticket] = request
+        return ticket
+
+    def admit(self, now: float) -> Admission:
+        """End what has run out of time, and give slots to those whose turn it is."""
+        requests = [*self._served.items(), *self._line.items()]
+        expired = [ticket for ticket, request in requests if request.deadline is not None and request.deadline <= now]
+        for ticket in expired:
+            self.end(ticket)
+        admitted = list(self._fitting())
+        for ticket in admitted:
+            self._served[ticket] = self._line.pop(ticket)
+        return Admission(tuple(expired), tuple(admitted))
+
+    def plan(self) -> Turn:
+        """Share the turn's reading out, and say who is written after it.
+
+        Half of the chunk is the oldest request's, so that a long prompt gets on at a sure rate whatever comes
+        after it; the rest goes to those with the least to read, so that a short prompt does not wait for it.
+        """
+        reading = [ticket for ticket, request in self._served.items() if request.left]
+        oldest, others = reading[:1], sorted(reading[1:], key=lambda ticket: self._served[ticket].left)
+        half, whole = (self._chunk + 1) // 2, self._chunk
+        read: dict[Ticket, int] = {}
+        budget = whole
+        for ticket, most in [(t, half) for t in oldest] + [(t, whole) for t in (*others, *oldest)]:
+            had = read.get(ticket, 0)
+            more = min(most, budget, self._served[ticket].left - had)
+            if more:
+                read[ticket] = had + more
+                budget -= more
+        write = [ticket for ticket, request in self._served.items() if request.left == read.get(ticket, 0)]
+        return Turn(read, tuple(write))
+
+    def lags(self, ticket: Ticket, ids: int) -> None:
+        """Note how much is to be read before a request is written, or written on; 0 for nothing.
+
+        Raises `KeyError` for one that is not being served.
+        """
+        self._served[ticket].left = ids
+
+    def shrink(self, ticket: Ticket) -> None:
+        """Take back one of several slots of a request, one of whose texts has ended.
+
+        Raises `KeyError` for one that is not being served.
+        """
+        request = self._served[ticket]
+        if request.slots < 2:
+            raise ValueError(f"request {ticket} has one slot: end it")
+        request.slots -= 1
+
+    def end(self, ticket: Ticket) -> bool:
+        """Forget a request that has ended, failed or been cancelled: all it held is free at once.
+
+        Returns whether it was still there, in line or being served.
+        """
+        return (self._served.pop(ticket, None) or self._line.pop(ticket, None)) is not None
+
+    def _fitting(self) -> Iterator[Ticket]:
+        """Those at the head of the line who can have their slots now. The first who cannot holds back the rest."""
+        free, spare = self.free, self.spare
+        for ticket, request in self._line.items():
+            if not request.fits(free, spare):
+                return
+            yield ticket
+            free -= request.slots
+            spare = {name: ids - request.memory(name) for name, ids in spare.items()}
+
+    def _check_possible(self, request: _Request) -> None:
+        if not 1 <= request.slots <= self.slots:
+            raise SpecError(
+                f"the request needs {request.slots} slots, and there are {self.slots}",
+                hint="ask for fewer texts or a narrower beam, or load with a larger batch",
+            )
+        for name, bound in self._memory.items():
+            if request.memory(name) > bound:
+                raise SpecError(
+                    f"the request may come to {request.memory(name)} ids in the cache of member {name!r}, "
+                    f"which has room for {bound}",
+                    hint="ask for less: a shorter prompt, fewer new tokens, fewer texts",
+                )

@@ -1,0 +1,90 @@
+"""What has been asked for, before it has any slots: read into every member's ids, and found to be possible."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unisono.engine.beam import Beam
+from unisono.engine.member import Cursor, Member
+from unisono.engine.method import AUTO, NGRAM, Method
+from unisono.engine.ngram import NgramIndex
+from unisono.engine.plan import Plan, make_plan
+from unisono.engine.text import Text
+from unisono.errors import PromptError
+from unisono.types import Limits, Prompt
+from unisono.vocab.respell import Tail
+from unisono.vocab.union import UnionVocabulary
+
+SEED_BITS = 53
+"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Submission:
+    """A text that can be begun."""
+
+    prompt: Prompt
+    limits: Limits
+    plan: Plan
+    ids: Mapping[str, Sequence[int]]
+    """By member, the ids of the prompt."""
+    trace: bool
+    """Whether a record of every step is kept."""
+
+    @property
+    def width(self) -> int:
+        """How many slots it needs: one, or as many as a beam follows texts."""
+        return self.plan.draw.beam_width
+
+
+def examine(
+    prompt: Prompt, limits: Limits, method: Method, members: Sequence[Member], union: UnionVocabulary, *, trace: bool
+) -> Submission:
+    """Let all members turn a prompt into their ids.
+
+    Raises:
+        PromptError: a member cannot read it, or it is longer than the member's context.
+        SpecError: the method does not fit the members.
+    """
+    plan = make_plan(method, members, union)
+    ids = {member.name: member.begin(prompt) for member in members}
+    for member in members:
+        check_length(member.name, len(ids[member.name]), member.backend.facts.context)
+    return Submission(prompt, limits, plan, ids, trace)
+
+
+def begin(submission: Submission, members: Sequence[Member], union: UnionVocabulary) -> Text:
+    """Begin the text, in slots of its own: those of its first hypothesis, where a beam searches it."""
+    plan = submission.plan
+    tail = Tail() if plan.respells else None
+    with contextlib.ExitStack() as opened:
+        cursors: dict[str, Cursor] = {}
+        for member in members:
+            ids, unread = list(submission.ids[member.name]), plan.combine.reads_losses  # a prompt is weighed first
+            cursors[member.name] = member.open(ids, tail, unread=unread)
+            opened.callback(member.backend.close, cursors[member.name].slot)
+        opened.pop_all()
+    seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
+    text = Text(submission.prompt, cursors, submission.limits, plan, trace=submission.trace, seed=seed)
+    if submission.width > 1:
+        text.beam = Beam(text.copy(cursors), submission.width, plan.draw.length_penalty)
+    if plan.drafter in (NGRAM, AUTO):
+        column_V = plan.lead.map.column_V
+        text.history = NgramIndex(union.end, (int(column_V[token]) for token in submission.ids[plan.lead.name]))
+    return text
+
+
+def check_length(member: str, length: int, context: int) -> None:
+    """Refuse a prompt that a member's context cannot hold. Raises a `PromptError`."""
+    if length > context:
+        raise PromptError(
+            f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
+            hint="shorten the prompt, or raise the member's context in the spec",
+        )
+    if length == 0:
+        raise PromptError(
+            f"member {member!r} reads this prompt as nothing at all", hint="check the member's chat_template"
+        )
