@@ -110,6 +110,8 @@ class StepRecord:
     """Each voter's folded mass of the piece."""
     top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
     """Each voter's own likeliest pieces and their masses: five at most, none below 0.001 but the first."""
+    likeliest: tuple[tuple[bytes | None, float], ...] = ()
+    """The likeliest pieces of the distribution that ``p`` is of, and their masses: as many as were asked for."""
     gate: GateReading | None = None
     """What the gate saw; ``None`` without one."""
     draft: DraftRecord | None = None
@@ -123,10 +125,8 @@ class StepRecord:
             "p": self.p,
             "voted": list(self.voted),
             "members": dict(self.members),
-            "top": {
-                name: [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
-                for name, pieces in self.top.items()
-            },
+            "top": {name: _json_pieces(pieces) for name, pieces in self.top.items()},
+            **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
             "gate": None if self.gate is None else self.gate.to_json(),
             "draft": None if self.draft is None else self.draft.to_json(),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
@@ -246,6 +246,10 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str, object]]:
+    return [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
 
 
 def _json_piece(piece: bytes | None) -> list[int] | None:

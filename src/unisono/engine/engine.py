@@ -101,7 +101,13 @@ class Engine:
         return self.begin(self.examine(prompt, limits, method=method, trace=trace))
 
     def examine(
-        self, prompt: Prompt, limits: Limits | None = None, *, method: Method | None = None, trace: bool = False
+        self,
+        prompt: Prompt,
+        limits: Limits | None = None,
+        *,
+        method: Method | None = None,
+        trace: bool = False,
+        likeliest: int = 0,
     ) -> Submission:
         """See whether a text can be written, and what it takes, without any slots.
 
@@ -110,13 +116,15 @@ class Engine:
             limits: when to stop.
             method: how it is written; by default as the engine's others.
             trace: whether to keep a record of every step.
+            likeliest: how many of the likeliest pieces to keep of every step.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members.
         """
         method = self.method if method is None else method
-        submission = examine(prompt, limits or Limits(), method, self.members, self.union, trace=trace)
+        limits = Limits() if limits is None else limits
+        submission = examine(prompt, limits, method, self.members, self.union, trace=trace, likeliest=likeliest)
         if submission.width > self.slots:
             raise SpecError(
                 f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",

@@ -33,6 +33,8 @@ class Submission:
     """By member, the ids of the prompt."""
     trace: bool
     """Whether a record of every step is kept."""
+    likeliest: int
+    """How many of the likeliest pieces are kept of every step."""
 
     @property
     def width(self) -> int:
@@ -41,7 +43,14 @@ class Submission:
 
 
 def examine(
-    prompt: Prompt, limits: Limits, method: Method, members: Sequence[Member], union: UnionVocabulary, *, trace: bool
+    prompt: Prompt,
+    limits: Limits,
+    method: Method,
+    members: Sequence[Member],
+    union: UnionVocabulary,
+    *,
+    trace: bool = False,
+    likeliest: int = 0,
 ) -> Submission:
     """Let all members turn a prompt into their ids.
 
@@ -53,7 +62,7 @@ def examine(
     ids = {member.name: member.begin(prompt) for member in members}
     for member in members:
         check_length(member.name, len(ids[member.name]), member.backend.facts.context)
-    return Submission(prompt, limits, plan, ids, trace)
+    return Submission(prompt, limits, plan, ids, trace, likeliest)
 
 
 def begin(submission: Submission, members: Sequence[Member], union: UnionVocabulary) -> Text:
@@ -68,7 +77,15 @@ def begin(submission: Submission, members: Sequence[Member], union: UnionVocabul
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()
     seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
-    text = Text(submission.prompt, cursors, submission.limits, plan, trace=submission.trace, seed=seed)
+    text = Text(
+        submission.prompt,
+        cursors,
+        submission.limits,
+        plan,
+        trace=submission.trace,
+        likeliest=submission.likeliest,
+        seed=seed,
+    )
     if submission.width > 1:
         text.beam = Beam(text.copy(cursors), submission.width, plan.draw.length_penalty)
     if plan.drafter in (NGRAM, AUTO):

@@ -31,6 +31,7 @@ class Text:
         plan: Plan,
         *,
         trace: bool = False,
+        likeliest: int = 0,
         seed: int = 0,
     ) -> None:
         """Begin a text.
@@ -41,6 +42,7 @@ class Text:
             limits: when to stop.
             plan: how it is written.
             trace: whether to keep a record of every step.
+            likeliest: how many of the likeliest pieces to keep of every step.
             seed: what its random numbers come from, 0 to 2^64 - 1.
         """
         self.prompt = prompt
@@ -64,7 +66,9 @@ class Text:
         """What look-up drafts from; ``None`` where nobody does."""
         self.beam: Beam | None = None
         """What is followed for it; ``None`` where it is written itself."""
-        self.steps: list[StepRecord] | None = [] if trace else None
+        self.trace = trace
+        self.likeliest = likeliest
+        self.steps: list[StepRecord] | None = [] if trace or likeliest else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
         self._prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
         self._text = TextAssembler(limits.stop)
