@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 
 from unisono.backends.base import ModelFacts
-from unisono.build import Prepared, PreparedMember
+from unisono.build import Prepared
 from unisono.engine.method import Method
 from unisono.errors import PromptError
+from unisono.members import PreparedMember
 from unisono.types import Message
 from unisono.vocab.prompt import own_messages
 from unisono.vocab.template import TemplateFailure

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from unisono.build import Prepared, Report, prepare, silent
+from unisono.build import Prepared, prepare
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
@@ -15,6 +15,7 @@ from unisono.errors import NoRoom, SpecError, UnisonoError, shown
 from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
+from unisono.members import Report, silent
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.stream import Stream
 from unisono.types import Generation, Limits, Message, Prompt

@@ -75,7 +75,7 @@ class Service:
             memory: by model (`Member.model`), how many ids its cache may hold; see `Scheduler`.
             clock: by which time-outs are measured, in seconds.
         """
-        self._engines = dict(engines)
+        self.engines = dict(engines)
         self._members = [member for engine in engines.values() for member in engine.members]
         slots = {member.model: member.backend.facts.slots for member in self._members}
         self._scheduler = Scheduler(slots, queue=queue, chunk=chunk, memory=memory)
@@ -85,6 +85,11 @@ class Service:
         self._longest_piece = {
             name: int(np.diff(engine.union.offset_U).max(initial=0)) for name, engine in engines.items()
         }
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names under which requests ask for its engines."""
+        return tuple(self.engines)
 
     @property
     def busy(self) -> bool:
@@ -179,6 +184,12 @@ class Service:
         """Give all requests up; the engines are left to whoever made them. Idempotent."""
         for ticket in list(self._works):
             self.cancel(ticket)
+
+    def unload(self) -> None:
+        """Give all requests up and unload all models. Idempotent."""
+        self.close()
+        for engine in self.engines.values():
+            engine.close()
 
     def _begin(self, tickets: Iterable[Ticket]) -> None:
         """Take up the texts of requests that are admitted."""
@@ -306,12 +317,12 @@ class Service:
         return Cost(Counter(member.model for member in members), max(asked.n, submission.width), prompts, memory)
 
     def _engine(self, model: str) -> Engine:
-        if model not in self._engines:
+        if model not in self.engines:
             raise SpecError(
-                f"there is no model {shown(model)}{nearest(model, self._engines)}",
-                hint=f"known: {', '.join(self._engines)}",
+                f"there is no model {shown(model)}{nearest(model, self.engines)}",
+                hint=f"known: {', '.join(self.engines)}",
             )
-        return self._engines[model]
+        return self.engines[model]
 
     def _ask_memory_back(self) -> None:
         """Let kept slots give way to what has been promised to requests."""
