@@ -16,6 +16,7 @@ from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.models import models
 from unisono.cli.run import RunCommand, run
+from unisono.cli.serve import serve
 from unisono.errors import UnisonoError
 
 DEBUG_KEY = "UNISONO_DEBUG"
@@ -47,6 +48,7 @@ app.command(cls=RunCommand)(run)
 app.command()(doctor)
 app.command()(bench)
 app.command()(models)
+app.command()(serve)
 
 
 def _print_version(asked: bool) -> None:
