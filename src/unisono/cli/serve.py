@@ -29,9 +29,7 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, help="Texts of each ensemble that are written at once.")] = 8,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused with 429.")] = 256,
     chunk: Annotated[int, typer.Option(min=1, help="Tokens of prompts that are read between two steps.")] = 256,
-    members_alone: Annotated[
-        bool, typer.Option(help="Serve each member by itself too, as NAME/MEMBER.")
-    ] = True,
+    members_alone: Annotated[bool, typer.Option(help="Serve each member by itself too, as NAME/MEMBER.")] = True,
     api_key_file: Annotated[
         Path | None, typer.Option(help="Keys that open the server, one a line.", show_default=False)
     ] = None,
@@ -102,9 +100,7 @@ def _named(ensembles: list[str]) -> dict[str, Path]:
     return found
 
 
-def _load(
-    specs: dict[str, EnsembleSpec], batch: int, queue: int, chunk: int, alone: bool
-) -> Service:
+def _load(specs: dict[str, EnsembleSpec], batch: int, queue: int, chunk: int, alone: bool) -> Service:
     from unisono.build import load_service, prepare_several
     from unisono.server.logs import say
 
@@ -116,6 +112,4 @@ def _load(
             say("loading", member=member, doing=words)
 
     prepared = prepare_several(list(specs.values()), batch=batch, report=report)
-    return load_service(
-        dict(zip(specs, prepared, strict=True)), alone=alone, queue=queue, chunk=chunk, report=report
-    )
+    return load_service(dict(zip(specs, prepared, strict=True)), alone=alone, queue=queue, chunk=chunk, report=report)

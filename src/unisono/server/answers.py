@@ -76,8 +76,8 @@ class Answer:
         written = sum(generation.usage.pieces for generation in self.ended.values())
         return CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
-    def report(self, index: int, generation: Generation, steps: Sequence[StepRecord] | None) -> TextReport:
-        """What we tell of a choice beyond OpenAI's fields, at its end."""
+    def report(self, index: int, generation: Generation, steps: Sequence[StepRecord] | None = None) -> TextReport:
+        """What we tell of a choice beyond OpenAI's fields, at its end; in a stream, its steps were told before."""
         seconds = generation.seconds
         return TextReport(
             index=index,
@@ -94,7 +94,7 @@ class Answer:
 
     def trace(self, steps: Iterable[StepRecord] | None) -> list[dict[str, Any]] | None:
         """Steps as they are told, where they are asked for."""
-        return [step.to_json() for step in steps or ()] if self.job.trace else None
+        return [step.to_json() for step in steps] if self.job.trace and steps is not None else None
 
     @property
     def in_order(self) -> list[tuple[int, Generation]]:
@@ -123,14 +123,13 @@ class ChatAnswering(Answer):
             rest = held.rest(event.generation)
             if rest and self._likelihoods.wanted:
                 yield self._chunk(index, ChoiceDelta(content=""), rest)
-            report = self.report(index, event.generation, None)
-            report.trace = None
+            report = self.report(index, event.generation)
             yield self._chunk(index, ChoiceDelta(), reason=REASONS[event.generation.finish_reason], report=report)
             return
         told = held.told(event.text, event.steps)
-        report = TextReport(index=index, trace=self.trace(event.steps)) if self.job.trace else None
-        if event.text or report is not None:
-            yield self._chunk(index, ChoiceDelta(content=event.text), told, report=report)
+        traced = TextReport(index=index, trace=self.trace(event.steps)) if self.job.trace else None
+        if event.text or traced is not None:
+            yield self._chunk(index, ChoiceDelta(content=event.text), told, report=traced)
 
     def _chunk(
         self,
@@ -210,15 +209,14 @@ class CompletionAnswering(Answer):
                 yield self._chunk(index, self._echo(place))
         held = self._held[index]
         if isinstance(event, Ended):
-            report = self.report(index, event.generation, None)
-            report.trace = None
+            report = self.report(index, event.generation)
             reason = REASONS[event.generation.finish_reason]
             yield self._chunk(index, "", held.rest(event.generation), reason=reason, report=report)
             return
         told = held.told(event.text, event.steps)
-        report = TextReport(index=index, trace=self.trace(event.steps)) if self.job.trace else None
-        if event.text or report is not None:
-            yield self._chunk(index, event.text, told, report=report)
+        traced = TextReport(index=index, trace=self.trace(event.steps)) if self.job.trace else None
+        if event.text or traced is not None:
+            yield self._chunk(index, event.text, told, report=traced)
 
     def _echo(self, place: int) -> str:
         return self.job.orders[place].prompt.text or ""

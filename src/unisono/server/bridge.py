@@ -160,8 +160,7 @@ class Bridge:
         def submit(service: Service) -> None:
             tickets: list[Ticket] = []
             try:
-                for one in asked:
-                    tickets.append(service.submit(one, timeout=self.limits.timeout))
+                tickets.extend(service.submit(one, timeout=self.limits.timeout) for one in asked)
             except Exception as error:
                 for ticket in tickets:
                     service.cancel(ticket)

@@ -62,7 +62,9 @@ def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, 
     given = dict(body)
     for name, field in refused.items():
         value = given.pop(name, None)
-        if value is not None and not any(value == neutral and type(value) is type(neutral) for neutral in field.neutral):
+        if value is not None and not any(
+            value == neutral and type(value) is type(neutral) for neutral in field.neutral
+        ):
             raise unsupported(name, value, field.why)
     try:
         return record.model_validate(given)
@@ -75,7 +77,7 @@ def unsupported(name: str, value: object, why: str) -> Refusal:
     return Refusal(400, f"{name} is {shown(value)}, which is not supported: {why}", param=name, code="unsupported")
 
 
-def explained(error: ValidationError, given: object, known: list[str], within: str = "") -> Refusal:
+def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
     """The first thing that pydantic found wrong, in OpenAI's form.
 
     Args:
@@ -83,10 +85,11 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         given: what it looked at.
         known: the fields that there are.
         within: what stands before the name of a field.
+        depth: how far inside of what it looked at the record is.
     """
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
-    path = _path(first["loc"], given)
+    path = _path(first["loc"][depth:], given)
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
@@ -94,10 +97,8 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
-    words = dict.fromkeys(_lower(each["msg"]) for each in problems if _path(each["loc"], given) == path)
-    return Refusal(
-        400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value"
-    )
+    words = dict.fromkeys(_lower(each["msg"]) for each in problems if _path(each["loc"][depth:], given) == path)
+    return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
 
 
 def _path(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
@@ -106,7 +107,7 @@ def _path(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
     for step in loc:
         inside = isinstance(given, Mapping) and step in given
         if inside or (isinstance(given, list) and isinstance(step, int) and step < len(given)):
-            given = given[step]  # type: ignore[index]
+            given = given[step]
             path.append(step)
         elif isinstance(given, Mapping) and step == loc[-1]:
             path.append(step)  # what is missing

@@ -42,7 +42,9 @@ def read_keys(path: Path) -> Keys:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
-        raise SpecError(f"cannot read the key file {str(path)!r}: {why}", hint="name a file with a key a line") from None
+        raise SpecError(
+            f"cannot read the key file {str(path)!r}: {why}", hint="name a file with a key a line"
+        ) from None
     keys = []
     for number, line in enumerate(lines, 1):
         key = line.strip()

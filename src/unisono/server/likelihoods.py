@@ -107,7 +107,7 @@ def _bytes(piece: bytes | None) -> list[int] | None:
 
 
 def _named(piece: bytes | None) -> str:
-    """A piece as a key, distinct for distinct bytes: what is no text is written as OpenAI does, ``bytes:\\xf0``."""
+    """A piece as a key, distinct for distinct bytes; what is no text is written in hexadecimals, as OpenAI does."""
     if piece is None:
         return ""
     try:

@@ -44,9 +44,9 @@ def _read_message(given: Any, name: str) -> Message:
         parts = enumerate(message["content"])
         message["content"] = "".join(_read_part(part, f"{name}.content[{number}]") for number, part in parts)
     try:
-        ROLES[role].validate_python(message)
+        ROLES[role].validate_python([message])
     except ValidationError as error:
-        raise explained(error, message, ["role", "content"], name) from None
+        raise explained(error, message, ["role", "content"], name, 1) from None
     content = message.get("content")
     if not isinstance(content, str):  # an assistant's may be missing in OpenAI's type, where it calls tools
         raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
@@ -60,9 +60,9 @@ def _read_part(given: Any, name: str) -> str:
         raise unsupported(f"{name}.type", kind, "messages are text")
     part = _without_refused(given, name) if isinstance(given, dict) else given
     try:
-        return str(TEXT_PART.validate_python(part)["text"])
+        return str(TEXT_PART.validate_python([part])[0]["text"])
     except ValidationError as error:
-        raise explained(error, part, ["type", "text"], name) from None
+        raise explained(error, part, ["type", "text"], name, 1) from None
 
 
 def _without_refused(given: dict[str, Any], name: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ _MODEL_IN_PATH = [{"name": "model", "in": "path", "required": True, "schema": {"
 
 def _schemas() -> dict[str, Any]:
     records: list[type[BaseModel]] = [ChatRequest, CompletionRequest, PiecesRequest]
-    answers = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, Model, State, ErrorAnswer]
+    answers: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, Model, State, ErrorAnswer]
     for record in answers:
         record.model_rebuild()  # types of the openai package are built when first used
     asked = [(record, "validation") for record in records]
@@ -87,7 +87,11 @@ def _schemas() -> dict[str, Any]:
 
 
 def _post(
-    name: str, asked: type[BaseModel], told: type[BaseModel], refusals: tuple[str, ...], part: type[BaseModel] | None = None
+    name: str,
+    asked: type[BaseModel],
+    told: type[BaseModel],
+    refusals: tuple[str, ...],
+    part: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     content = {"application/json": {"schema": _ref(told)}}
     if part is not None:
@@ -119,9 +123,7 @@ def _get(
 def _text(name: str, words: str, kind: str) -> dict[str, Any]:
     schema = {"type": "string"} if kind == "text/plain" else {"type": "object"}
     answer = {"description": "The answer.", "content": {kind: {"schema": schema}}}
-    return {
-        "get": {"operationId": name, "summary": words, "responses": {"200": answer, **_refusals(("401", "405"))}}
-    }
+    return {"get": {"operationId": name, "summary": words, "responses": {"200": answer, **_refusals(("401", "405"))}}}
 
 
 def _refusals(statuses: tuple[str, ...]) -> dict[str, Any]:

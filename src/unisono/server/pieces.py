@@ -22,7 +22,7 @@ def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
     vocabulary = lead.speller.vocabulary
     ids = lead.speller.own_encoding(text.encode()) or lead.speller.longest_match(text.encode()) or ()
     column_V = lead.map.column_V
-    if text and not ids or any(column_V[token] == ABSENT for token in ids):
+    if (text and not ids) or any(column_V[token] == ABSENT for token in ids):
         raise Refusal(400, "the text has bytes that a member cannot write", param="text", code="invalid_value")
     alone = is_alone(model)
     found = []

@@ -63,9 +63,7 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
         raise _invalid("echo", "echo does not go with logprobs: the prompt is not scored")
     prompts = [Prompt(text=text) for text in texts]
     written = _limits(request, "max_tokens", request.max_tokens, limits)
-    return replace(
-        _job(request, prompts, written, request.logprobs, service, limits), echo=bool(request.echo)
-    )
+    return replace(_job(request, prompts, written, request.logprobs, service, limits), echo=bool(request.echo))
 
 
 def engine_of(service: Service, model: str) -> Engine:
@@ -173,7 +171,9 @@ def _columns(bias: Mapping[str, float], model: str, engine: Engine) -> dict[int,
         size = engine.union.size if column_V is None else len(column_V)
         if not key.isascii() or not key.isdigit() or len(key) > 9 or int(key) >= size:
             ids = "columns of the union" if column_V is None else "tokens of the member"
-            raise _invalid("logit_bias", f"logit_bias is given for {shown(key)}: {ids} are numbers from 0 to {size - 1}")
+            raise _invalid(
+                "logit_bias", f"logit_bias is given for {shown(key)}: {ids} are numbers from 0 to {size - 1}"
+            )
         column = int(key) if column_V is None else int(column_V[int(key)])
         if column == ABSENT:
             raise _invalid("logit_bias", f"logit_bias is given for {key}, a token that is never written")
@@ -184,4 +184,3 @@ def _columns(bias: Mapping[str, float], model: str, engine: Engine) -> dict[int,
 
 def _invalid(name: str, words: str) -> Refusal:
     return Refusal(400, words, param=name, code="invalid_value")
-

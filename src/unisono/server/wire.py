@@ -47,13 +47,13 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 MOST_STOPS = 16
 
 ROLES: dict[str, TypeAdapter[Any]] = {
-    "system": TypeAdapter(ChatCompletionSystemMessageParam, config=STRICT),
-    "developer": TypeAdapter(ChatCompletionDeveloperMessageParam, config=STRICT),
-    "user": TypeAdapter(ChatCompletionUserMessageParam, config=STRICT),
-    "assistant": TypeAdapter(ChatCompletionAssistantMessageParam, config=STRICT),
+    "system": TypeAdapter(list[ChatCompletionSystemMessageParam], config=STRICT),
+    "developer": TypeAdapter(list[ChatCompletionDeveloperMessageParam], config=STRICT),
+    "user": TypeAdapter(list[ChatCompletionUserMessageParam], config=STRICT),
+    "assistant": TypeAdapter(list[ChatCompletionAssistantMessageParam], config=STRICT),
 }
-"""What a message of each role is checked by."""
-TEXT_PART: TypeAdapter[Any] = TypeAdapter(ChatCompletionContentPartTextParam, config=STRICT)
+"""What a message of each role is checked by, in a list: pydantic lets that be strict."""
+TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionContentPartTextParam], config=STRICT)
 
 _MESSAGES = {
     "type": "array",
