@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +49,8 @@ class Served:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
-        return httpx2.post(self.url + path, json=body, headers=headers, timeout=60)
+        headers = {"content-type": "application/json", **headers}
+        return httpx2.post(self.url + path, content=json.dumps(body), headers=headers, timeout=60)
 
     def get(self, path: str, **headers: str) -> httpx2.Response:
         return httpx2.get(self.url + path, headers=headers, timeout=60)

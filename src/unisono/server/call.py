@@ -12,6 +12,7 @@ from unisono.engine.events import Event, Failed, Wrote
 from unisono.engine.method import Method
 from unisono.engine.scheduler import Ticket
 from unisono.engine.service import Examined
+from unisono.errors import PromptError
 from unisono.server.errors import Refusal, refusal_of
 from unisono.types import Limits, Prompt
 
@@ -67,8 +68,7 @@ class Call:
         except TimeoutError:
             raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
         except Exception as error:
-            param = "prompt" if orders[0].prompt.messages is None else "messages"
-            raise refusal_of(error, param=param, retry_after=self._bridge.retry_after) from error
+            raise refusal_of(error, param=_blamed(error, orders[0]), retry_after=self._bridge.retry_after) from error
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """What happens to the requests: the number of the order, and the event, until all have ended.
@@ -125,6 +125,15 @@ class Call:
         if text in self._told:
             self._metrics.between_pieces.labels(model).observe(now - self._told[text])
         self._told[text] = now
+
+
+def _blamed(error: Exception, order: Order) -> str | None:
+    """The field of a request that was well formed and yet cannot be served."""
+    if isinstance(error, PromptError):
+        return "prompt" if order.prompt.messages is None else "messages"
+    if order.n > 1:
+        return "n"
+    return "unisono.draw" if order.method.draw.beam_width > 1 else None
 
 
 def _check_length(asked: Examined, most: int) -> None:

@@ -88,8 +88,9 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         depth: how far inside of what it looked at the record is.
     """
     problems = error.errors(include_url=False, include_context=False)
-    first = problems[0]
-    path = _path(first["loc"][depth:], given)
+    paths = [_path(each["loc"][depth:], given) for each in problems]
+    path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)  # of a union, the nearest
+    first = problems[paths.index(path)]
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
@@ -97,7 +98,7 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
-    words = dict.fromkeys(_lower(each["msg"]) for each in problems if _path(each["loc"][depth:], given) == path)
+    words = dict.fromkeys(_lower(each["msg"]) for each, its in zip(problems, paths, strict=True) if its == path)
     return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
 
 
@@ -111,8 +112,6 @@ def _path(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
             path.append(step)
         elif isinstance(given, Mapping) and step == loc[-1]:
             path.append(step)  # what is missing
-        else:
-            break
     return tuple(path)
 
 

@@ -128,7 +128,7 @@ def _method(request: GenerationRequest, engine: Engine) -> Method:
     method = engine.method
     keys = {} if request.unisono is None else request.unisono.model_dump(exclude={"trace"}, exclude_none=True)
     if keys:
-        method = _replaced(lambda given: method.but(**given), keys, "unisono")
+        method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
     given = {name: value for name in names if (value := getattr(request, name)) is not None}
     if "seed" in given:
@@ -140,6 +140,12 @@ def _method(request: GenerationRequest, engine: Engine) -> Method:
         return replace(method, draw=draw)
     except SpecError as error:
         raise refusal_of(error, param="temperature") from None
+
+
+def _checked(method: Method, engine: Engine) -> Method:
+    """A method that fits the members."""
+    method.check({member.name: member.weight for member in engine.members})
+    return method
 
 
 def _drawn(draw: Draw, given: Mapping[str, Any]) -> Draw:
