@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from openai.types import CompletionUsage
 
-from real_server import A, B, SAY, Served, serving
+from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
 from unisono.backends.fake import FAKE_MODELS
 from unisono.ensemble import Ensemble
@@ -53,9 +54,7 @@ def test_a_chat_is_what_the_library_writes(served: Served, duo: Ensemble, text: 
     assert choice.message.content == expected.text
     assert choice.finish_reason == {"end": "stop", "length": "length"}[expected.finish_reason]
     pieces, prompt = expected.usage.pieces, expected.usage.prompt_tokens["a"]
-    assert answer.usage == CompletionUsage(
-        prompt_tokens=prompt, completion_tokens=pieces, total_tokens=prompt + pieces
-    )
+    assert answer.usage == CompletionUsage(prompt_tokens=prompt, completion_tokens=pieces, total_tokens=prompt + pieces)
     [report] = answer.unisono["choices"]  # type: ignore[attr-defined]
     assert report["usage"] == expected.usage.to_json()
     assert report["finish"] == expected.finish_reason
@@ -140,13 +139,20 @@ def test_a_stop_string_is_cut_off_and_its_reason_is_stop(served: Served, duo: En
     stop = whole[6:9]
     for stream in (False, True):
         answer = served.client().chat.completions.create(
-            model="duo", messages=SAY, max_tokens=30, stop=stop, stream=stream, logprobs=True  # type: ignore[call-overload]
+            model="duo",
+            messages=SAY,
+            max_tokens=30,
+            stop=stop,
+            stream=stream,
+            logprobs=True,  # type: ignore[call-overload]
         )
         if stream:
             chunks = list(answer)
             text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
             reason = chunks[-1].choices[0].finish_reason
-            entries = [entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content]
+            entries = [
+                entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content
+            ]
         else:
             [choice] = answer.choices
             text, reason, entries = choice.message.content, choice.finish_reason, choice.logprobs.content
@@ -217,15 +223,19 @@ def test_completions_have_probabilities_in_the_old_form(served: Served) -> None:
     [choice] = answer.choices
     found = choice.logprobs
     assert found is not None
-    assert found.tokens is not None and found.text_offset is not None and found.top_logprobs is not None
-    assert len(found.tokens) == len(found.token_logprobs or []) == len(found.text_offset) == len(found.top_logprobs) == 12
+    assert found.tokens is not None
+    assert found.text_offset is not None
+    assert found.top_logprobs is not None
+    assert (
+        len(found.tokens) == len(found.token_logprobs or []) == len(found.text_offset) == len(found.top_logprobs) == 12
+    )
     for token, offset in zip(found.tokens, found.text_offset, strict=True):
         assert token.startswith("bytes:") or choice.text[offset:].startswith(token)
     assert all(len(top) == 2 for top in found.top_logprobs)
     streamed = [chunk.choices[0].logprobs for chunk in served.client().completions.create(**keys, stream=True)]
     for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
         parts = [getattr(logprobs, name) for logprobs in streamed if logprobs]
-        assert sum(parts, []) == getattr(found, name)
+        assert list(itertools.chain.from_iterable(parts)) == getattr(found, name)
 
 
 def test_a_bias_on_ids_acts_on_the_unions_columns_or_on_a_members_own_tokens(served: Served) -> None:
@@ -295,7 +305,10 @@ def test_temperature_0_with_top_p_draws_nothing(served: Served, duo: Ensemble) -
     expected = alone(duo, SAY, 9).text
     for keys in ({"temperature": 0, "top_p": 0.5}, {"top_p": 0.5}, {"temperature": 0, "top_p": 1}):
         answer = served.client().chat.completions.create(
-            model="duo", messages=SAY, max_tokens=9, **keys  # type: ignore[call-overload]
+            model="duo",
+            messages=SAY,
+            max_tokens=9,
+            **keys,  # type: ignore[call-overload]
         )
         assert answer.choices[0].message.content == expected
 
@@ -307,17 +320,25 @@ def test_seeds_may_be_negative_as_openai_has_them(served: Served) -> None:
 
 
 def test_metrics_count_what_was_done(served: Served) -> None:
-    before = {name: served.metric(name) for name in ("unisono_pieces_total", "unisono_time_to_first_token_seconds_count")}
+    before = {
+        name: served.metric(name) for name in ("unisono_pieces_total", "unisono_time_to_first_token_seconds_count")
+    }
     served.client().chat.completions.create(model="duo", messages=say("qzx"), max_tokens=7, n=2, temperature=0)
     page = served.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     assert served.metric("unisono_pieces_total") == before["unisono_pieces_total"] + 14
-    assert served.metric("unisono_time_to_first_token_seconds_count") == before[
-        "unisono_time_to_first_token_seconds_count"
-    ] + 1
+    assert (
+        served.metric("unisono_time_to_first_token_seconds_count")
+        == before["unisono_time_to_first_token_seconds_count"] + 1
+    )
     for name in ("requests_total", "requests_running", "requests_waiting", "batch_size_count", "ready"):
         assert f"\nunisono_{name}" in page.text
-    for name in ("time_between_pieces_seconds", "pieces_ensembled_total", "pieces_accepted_total", "member_seconds_total"):
+    for name in (
+        "time_between_pieces_seconds",
+        "pieces_ensembled_total",
+        "pieces_accepted_total",
+        "member_seconds_total",
+    ):
         assert f"\nunisono_{name}" in page.text
     assert 'member="b"' in page.text
     assert "qzx" not in page.text

@@ -15,7 +15,7 @@ from openai.types.chat import (
     ChatCompletionUserMessageParam,
 )
 
-from real_server import A, B, SAY, Served, serving
+from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
 from unisono.backends.fake import FAKE_MODELS
 from unisono.server.bodies import parse
@@ -39,7 +39,11 @@ def served() -> Iterator[Served]:
 
 
 def keys_of(params: Any) -> set[str]:
-    return {key for kind in (params, *params.__mro__, *params.__orig_bases__) for key in getattr(kind, "__annotations__", {})}
+    return {
+        key
+        for kind in (params, *params.__mro__, *params.__orig_bases__)
+        for key in getattr(kind, "__annotations__", {})
+    }
 
 
 def test_all_of_openais_fields_are_honoured_or_refused_and_no_others_but_our_extension() -> None:

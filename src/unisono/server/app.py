@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -254,7 +255,7 @@ def _refuse_like_openai(app: FastAPI) -> None:
         refusal = error if isinstance(error, Refusal) else _refusal_of_status(request, error)
         if not isinstance(error, Refusal) and not hasattr(error, "status_code"):
             say("internal", level=40, id=account_of(request).id, error=where(error))
-        account_of(request).facts |= {"error": refusal.code, "param": refusal.param}
+        account_of(request).facts |= {"error": refusal.code, "param": _field(refusal)}
         headers = {**refusal.headers, **(getattr(error, "headers", None) or {})}
         if refusal.status in (408, 413):
             headers["connection"] = "close"  # the rest of its body is not read
@@ -262,6 +263,12 @@ def _refuse_like_openai(app: FastAPI) -> None:
 
     for kind in (Refusal, 404, 405, Exception):
         app.add_exception_handler(kind, refuse)
+
+
+def _field(refusal: Refusal) -> str | None:
+    """The field that is to blame, for the log: without what the client named there."""
+    known = refusal.param is not None and refusal.code != "unknown_field"
+    return re.split(r"[.\[]", str(refusal.param))[0] if known else None
 
 
 def _refusal_of_status(request: Request, error: Any) -> Refusal:

@@ -252,7 +252,7 @@ class Bridge:
                     began, served = time.perf_counter(), service.served
                     events = service.turn()
                     self._post(self._tell, events, time.perf_counter(), began, max(served, service.served))
-                crashes = 0
+                    crashes = 0
             except Exception as error:
                 crashes += 1
                 self._post(self._crashed, error)

@@ -76,7 +76,16 @@ _MODEL_IN_PATH = [{"name": "model", "in": "path", "required": True, "schema": {"
 
 def _schemas() -> dict[str, Any]:
     records: list[type[BaseModel]] = [ChatRequest, CompletionRequest, PiecesRequest]
-    answers: list[type[BaseModel]] = [ChatAnswer, ChatChunk, CompletionAnswer, PieceList, ModelList, Model, State, ErrorAnswer]
+    answers: list[type[BaseModel]] = [
+        ChatAnswer,
+        ChatChunk,
+        CompletionAnswer,
+        PieceList,
+        ModelList,
+        Model,
+        State,
+        ErrorAnswer,
+    ]
     for record in answers:
         record.model_rebuild()  # types of the openai package are built when first used
     asked = [(record, "validation") for record in records]
