@@ -51,7 +51,7 @@ def serve(
     check_libraries()
     from unisono.server.keys import read_keys
     from unisono.server.limits import ServerLimits
-    from unisono.server.logs import configure
+    from unisono.server.logs import to_stderr
     from unisono.server.serving import LOOPBACK, bind
     from unisono.server.serving import serve as serve_on
     from unisono.spec import load_spec
@@ -77,8 +77,8 @@ def serve(
     def load() -> Service:
         return _load(specs, batch, queue, chunk, members_alone)
 
-    configure()
-    serve_on(load, bound, limits, keys=keys, log_prompts=log_prompts)
+    with to_stderr():
+        serve_on(load, bound, limits, keys=keys, log_prompts=log_prompts)
 
 
 def _named(ensembles: list[str]) -> dict[str, Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,12 +44,19 @@ def where(error: BaseException) -> str:
     return type(error).__name__ + place
 
 
-def configure() -> None:
-    """Send what we and uvicorn log to stderr, a JSON object a line."""
+@contextlib.contextmanager
+def to_stderr() -> Iterator[None]:
+    """Send what we and uvicorn log to stderr meanwhile, a JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("unisono", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+    loggers = {logging.getLogger("unisono"): logging.INFO, logging.getLogger("uvicorn"): logging.WARNING}
+    before = {logger: (logger.handlers[:], logger.level, logger.propagate) for logger in loggers}
+    try:
+        for logger, level in loggers.items():
+            logger.handlers[:], logger.propagate = [handler], False
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, (handlers, level, propagate) in before.items():
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
