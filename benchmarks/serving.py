@@ -94,10 +94,9 @@ def _overhead(served: Served, ensemble: Any, pieces: int, prompt: str) -> dict[s
     """Milliseconds a piece behind the first one, over HTTP and in a loop of the library, one after the other."""
     _, [stream] = asyncio.run(_load(served, 1, pieces, PROMPTS.index(prompt)))
     http = (stream.times[-1] - stream.times[0]) / (stream.pieces - 1)
-    times = []
+    times: list[float] = []
     with ensemble.stream(messages=[{"role": "user", "content": prompt}], max_new_tokens=pieces) as written:
-        for _ in written:
-            times.append(time.perf_counter())
+        times.extend(time.perf_counter() for _ in written)
     library = (times[-1] - times[0]) / (written.generation.usage.pieces - 1)
     return {"http": 1e3 * http, "library": 1e3 * library}
 
