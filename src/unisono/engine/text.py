@@ -70,7 +70,7 @@ class Text:
         self.likeliest = likeliest
         self.steps: list[StepRecord] | None = [] if trace or likeliest else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
-        self._prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
+        self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
         self._text = TextAssembler(limits.stop)
         self._began = time.perf_counter()
         self._first_piece: float | None = None
@@ -147,7 +147,7 @@ class Text:
             data=data,
             finish_reason=self.finish,
             usage=Usage(
-                prompt_tokens=self._prompt_tokens,
+                prompt_tokens=self.prompt_tokens,
                 pieces=self.pieces,
                 ensembled=self.ensembled,
                 blocks=self.blocks,
