@@ -11,6 +11,7 @@ from pathlib import Path
 
 from unisono.backends.base import Backend, Loader, LoadRequest, ModelFacts
 from unisono.backends.registry import make_loader
+from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.prefixes import PrefixStore
@@ -21,6 +22,7 @@ from unisono.sources import choose_backend, find_model
 from unisono.spec import EnsembleSpec
 from unisono.types import Message, Prompt
 from unisono.vocab.ending import end_ids
+from unisono.vocab.llguidance import Grammars
 from unisono.vocab.pieces import Vocabulary, read_vocabulary
 from unisono.vocab.probe import probe_answer_form
 from unisono.vocab.prompt import PromptReader
@@ -69,6 +71,13 @@ class Prepared:
     spec: EnsembleSpec
     members: list[PreparedMember]
     union: UnionVocabulary
+    grammars: Grammars
+    """What texts can be bound to; made when first needed."""
+
+    def check_constraint(self, constraint: object) -> None:
+        """Refuse early what no text could be bound to. Raises a `SpecError`."""
+        if (given := Constraint.parse(constraint)) is not None:
+            self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
@@ -109,7 +118,7 @@ class Prepared:
                     )
                 )
             loaded.pop_all()
-        return Engine(members, self.union, self.spec.method, longest_block=longest_block)
+        return Engine(members, self.union, self.spec.method, longest_block=longest_block, compile_grammar=self.grammars)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:
@@ -147,7 +156,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
         [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
     )
     report("the union", 1.0, f"{union.size:,} pieces")
-    return Prepared(spec, members, union)
+    return Prepared(spec, members, union, Grammars(union))
 
 
 def prepare_member(

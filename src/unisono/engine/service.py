@@ -92,6 +92,7 @@ class Service:
         n: int = 1,
         trace: bool = False,
         timeout: float | None = None,
+        constraint: object = None,
     ) -> Ticket:
         """Put a request in line; its events come from the next turn on.
 
@@ -102,13 +103,14 @@ class Service:
             n: how many texts; the first has the draw's seed, the next that and 1, and so on.
             trace: whether events tell the steps.
             timeout: seconds after which the request fails, if it has not ended.
+            constraint: what each text has to be, as `Constraint.parse` reads it.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: an argument is wrong, or the request needs more than there is.
             QueueFull: too many wait already.
         """
-        submission = self._engine.examine(prompt, limits, method=method, trace=trace)
+        submission = self._engine.examine(prompt, limits, method=method, trace=trace, constraint=constraint)
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise SpecError(f"n is {shown(n)}: it must be a whole number, 1 or more", hint="it counts the texts")
         if n > 1 and submission.width > 1:
