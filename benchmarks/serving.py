@@ -57,13 +57,15 @@ def compare(spec: dict[str, Any], rounds: int, pieces: int) -> dict[str, Any]:
 
     Returns:
         By the number of streams: pieces a second in total, seconds to the first piece and between pieces; the ratios to
-        one stream by round; and what a piece takes over HTTP beside what it takes in a loop of the library.
+        one stream by round; what a piece takes over HTTP beside what it takes in a loop of the library; and the time to
+        the first piece of a conversation with a long system message, and of its second turn.
     """
     from unisono.ensemble import Ensemble
 
     totals: dict[int, list[float]] = {count: [] for count in STREAMS}
     streams: dict[int, list[Stream]] = {count: [] for count in STREAMS}
     overheads: list[dict[str, float]] = []
+    prefixes: list[tuple[float, float]] = []
     with serve(spec, "--batch", max(STREAMS)) as served, Ensemble.load(spec) as ensemble:
         asyncio.run(_load(served, max(STREAMS), 4, 0))
         for number in range(rounds):
@@ -72,6 +74,7 @@ def compare(spec: dict[str, Any], rounds: int, pieces: int) -> dict[str, Any]:
                 totals[count].append(sum(stream.pieces for stream in found) / seconds)
                 streams[count] += found
             overheads += [_overhead(served, ensemble, pieces, prompt) for prompt in PROMPTS[:2]]
+            prefixes.append(asyncio.run(_prefix(served, number)))
     return {
         "streams": {
             count: {
@@ -87,6 +90,11 @@ def compare(spec: dict[str, Any], rounds: int, pieces: int) -> dict[str, Any]:
             "http_ms": _spread([each["http"] for each in overheads]),
             "ratio": _spread([each["http"] / each["library"] for each in overheads]),
         },
+        "prefix": {
+            "first_time_ms": _spread([1e3 * first for first, _ in prefixes]),
+            "second_turn_ms": _spread([1e3 * second for _, second in prefixes]),
+            "ratio": _spread([first / second for first, second in prefixes]),
+        },
     }
 
 
@@ -94,12 +102,22 @@ def _overhead(served: Served, ensemble: Any, pieces: int, prompt: str) -> dict[s
     """Milliseconds a piece behind the first one, over HTTP and in a loop of the library, one after the other."""
     _, [stream] = asyncio.run(_load(served, 1, pieces, PROMPTS.index(prompt)))
     http = (stream.times[-1] - stream.times[0]) / (stream.pieces - 1)
-    times = []
+    times: list[float] = []
     with ensemble.stream(messages=[{"role": "user", "content": prompt}], max_new_tokens=pieces) as written:
-        for _ in written:
-            times.append(time.perf_counter())
+        times.extend(time.perf_counter() for _ in written)
     library = (times[-1] - times[0]) / (written.generation.usage.pieces - 1)
     return {"http": 1e3 * http, "library": 1e3 * library}
+
+
+async def _prefix(served: Served, turn: int) -> tuple[float, float]:
+    """Seconds to the first piece of a conversation, and of its next turn."""
+    system = {"role": "system", "content": f"Conversation {turn}. " + "You are brief, polite and exact. " * 40}
+    asked = {"role": "user", "content": PROMPTS[0]}
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", timeout=600) as client:
+        first = await _stream(client, [system, asked], 2)
+        answer = {"role": "assistant", "content": "Once upon a time."}
+        second = await _stream(client, [system, asked, answer, {"role": "user", "content": PROMPTS[1]}], 2)
+    return first.first, second.first
 
 
 async def _load(served: Served, count: int, pieces: int, turn: int) -> tuple[float, list[Stream]]:
@@ -107,15 +125,17 @@ async def _load(served: Served, count: int, pieces: int, turn: int) -> tuple[flo
     async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", timeout=600) as client:
         began = time.perf_counter()
         prompts = [PROMPTS[(turn + number) % len(PROMPTS)] for number in range(count)]
-        found = await asyncio.gather(*(_stream(client, prompt, pieces) for prompt in prompts))
+        found = await asyncio.gather(
+            *(_stream(client, [{"role": "user", "content": prompt}], pieces) for prompt in prompts)
+        )
         return time.perf_counter() - began, list(found)
 
 
-async def _stream(client: openai.AsyncOpenAI, prompt: str, pieces: int) -> Stream:
+async def _stream(client: openai.AsyncOpenAI, messages: list[Any], pieces: int) -> Stream:
     began, times, written = time.perf_counter(), [], 0
     stream = await client.chat.completions.create(
         model="duo",
-        messages=[{"role": "user", "content": prompt}],
+        messages=messages,
         max_tokens=pieces,
         stream=True,
         stream_options={"include_usage": True},

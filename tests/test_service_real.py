@@ -18,7 +18,7 @@ from unisono.engine.prefixes import PrefixStore
 from unisono.engine.scheduler import Ticket
 from unisono.engine.service import Service
 from unisono.spec import load_spec
-from unisono.types import Generation, Limits, Prompt, StepRecord
+from unisono.types import Generation, Limits, Message, Prompt, StepRecord
 
 pytestmark = pytest.mark.models
 
@@ -139,6 +139,24 @@ def test_requests_that_join_at_random_get_what_each_gets_alone(service: Service)
             elif request.method.draw.is_greedy and request.method.draw.beam_width == 1:
                 agree(generation.steps or (), expected.steps or ())
     assert service.engines["duo"].free == SLOTS
+
+
+def test_a_conversation_is_not_read_again(service: Service) -> None:
+    """Each turn sends all turns before it; what is new of it is all that is read, and nothing else changes."""
+    messages = [Message(role="system", content="You answer in short sentences. " * 12)]
+    for question in ("What is a lighthouse?", "日本語で?"):
+        messages.append(Message(role="user", content=question))
+        request = Asked("duo", Prompt(messages=tuple(messages)), Limits(4), service.method("duo"), 1, 0)
+        stores = [member.backend for member in service.engines["duo"].members]
+        before = [store.reused for store in stores]  # type: ignore[attr-defined]
+        [[found]] = together(service, [request])
+        if len(messages) > 2:
+            assert all(store.reused > had + 80 for store, had in zip(stores, before, strict=True))  # type: ignore[attr-defined]
+        expected = alone(service, request, 0)
+        assert found.steps is not None
+        agree(found.steps, expected.steps or ())
+        together(service, [request])  # `alone` has forgotten it
+        messages.append(Message(role="assistant", content=found.text))
 
 
 def agree(one: tuple[StepRecord, ...], other: tuple[StepRecord, ...]) -> None:

@@ -134,6 +134,40 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceScore:
+    """How likely one piece of a given text was."""
+
+    piece: bytes | None
+    """``None`` for END."""
+    logp: float
+    """The natural logarithm of its combined probability, before any draw reshapes it; minus infinity for none."""
+    is_likeliest: bool
+    """Whether greedy would have chosen it."""
+    voted: tuple[str, ...]
+    """The members that were asked; the lead alone where the gate was shut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a given text was."""
+
+    pieces: tuple[PieceScore, ...]
+    """Cut as the lead's tokenizer cuts it."""
+    prompt_tokens: Mapping[str, int]
+    """Tokens of the prompt, by member."""
+
+    @property
+    def logp(self) -> float:
+        """The natural logarithm of the probability of these pieces, one after the other."""
+        return sum(piece.logp for piece in self.pieces)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether greedy would have written the text."""
+        return all(piece.is_likeliest for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a generation read and wrote."""
 
