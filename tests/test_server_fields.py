@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,11 @@ def test_null_stands_for_leaving_an_optional_field_out(served: Served) -> None:
         assert served.post(path, {**nulls, **given}).status_code == 200
 
 
+def form(schema: object, **more: object) -> dict[str, Any]:
+    """A ``response_format`` of a schema."""
+    return {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, **more}}
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"temprature": 1}, "temprature", "did you mean 'temperature'"),
     ({"temperature": "hot"}, "temperature", "valid number"),
@@ -152,6 +158,15 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "surrogate"),
     ({"messages": [{"role": "user", "content": "x" * 6000}]}, "messages", "context of 4096"),
     ({"model": 3}, "model", "valid string"),
+    ({"response_format": {"type": "yaml"}}, "response_format", "json_object"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name", "missing"),
+    ({"response_format": {"type": "json_object", "x": 1}}, "response_format.x", "unknown field"),
+    ({"response_format": form({"type": "wish"})}, "response_format", "wish"),
+    ({"response_format": form({}, description="x")}, "response_format.json_schema.description", "into a message"),
+    ({"response_format": {"type": "json_object"}, "unisono": {"constraint": "regex:a"}}, "response_format", "leave one"),
+    ({"unisono": {"constraint": "regex:("}}, "unisono.constraint", "regex"),
+    ({"unisono": {"constraint": "yaml"}}, "unisono.constraint", "known"),
     ({"unisono": {"gate": "confidence:2"}}, "unisono.gate", "confidence"),
     ({"unisono": {"gat": "x"}}, "unisono.gat", "unknown field"),
     ({"unisono": {"combine": "mode"}}, "unisono.combine", "mode"),
@@ -283,3 +298,26 @@ def test_the_openapi_document_has_every_route_and_every_reference(served: Served
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(schemas)
     assert schemas["ChatRequest"]["additionalProperties"] is False
     assert set(schemas["ChatRequest"]["properties"]) == set(ChatRequest.model_fields)
+
+
+def test_an_answer_is_bound_to_what_its_format_says(served: Served) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"cat": {"type": "boolean"}, "mood": {"enum": ["sings", "sees"]}},
+        "required": ["cat", "mood"],
+        "additionalProperties": False,
+    }
+    ask = served.client().chat.completions.create
+    for stream in (False, True):
+        keys: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 100, "stream": stream}
+        found = ask(**keys, response_format=form(schema, strict=True))
+        text = found.choices[0].message.content if not stream else "".join(c.choices[0].delta.content or "" for c in found)
+        answer = json.loads(text)
+        assert set(answer) == {"cat", "mood"}
+        assert answer["mood"] in ("sings", "sees")
+    bound = ask(model="duo/b", messages=SAY, extra_body={"unisono": {"constraint": "regex:(so )+it"}}, max_tokens=40)
+    assert bound.choices[0].message.content.endswith("so it")
+    free = ask(model="duo", messages=SAY, max_tokens=5, response_format={"type": "text"})
+    assert free.choices[0].message.content == ask(model="duo", messages=SAY, max_tokens=5).choices[0].message.content
+    opened = ask(model="duo", messages=SAY, max_tokens=5, response_format={"type": "json_object"})
+    assert opened.choices[0].message.content.lstrip().startswith("{")

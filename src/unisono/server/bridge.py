@@ -145,6 +145,7 @@ class Bridge:
                 n=order.n,
                 trace=order.trace,
                 likeliest=order.likeliest,
+                constraint=order.constraint,
             )
 
         return await self.read(examine)

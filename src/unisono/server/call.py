@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from unisono.constraint import Constraint
 from unisono.engine.events import Event, Failed, Wrote
 from unisono.engine.method import Method
 from unisono.engine.scheduler import Ticket
 from unisono.engine.service import Examined
-from unisono.errors import PromptError
+from unisono.errors import BackendMissing, PromptError, SpecError
 from unisono.server.errors import Refusal, refusal_of
 from unisono.types import Limits, Prompt
 
@@ -32,6 +33,9 @@ class Order:
     n: int = 1
     trace: bool = False
     likeliest: int = 0
+    constraint: Constraint | None = None
+    constrained_by: str = "unisono.constraint"
+    """The field that says so."""
 
 
 class Call:
@@ -61,7 +65,7 @@ class Call:
         limits = self._bridge.limits
         try:
             async with asyncio.timeout(limits.timeout):
-                asked = [await self._bridge.examine(order) for order in orders]
+                asked = [await self._examine(order) for order in orders]
                 for one in asked:
                     _check_length(one, limits.prompt)
                 await self._bridge.submit(self, asked)
@@ -69,6 +73,15 @@ class Call:
             raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
         except Exception as error:
             raise refusal_of(error, param=_blamed(error, orders[0]), retry_after=self._bridge.retry_after) from error
+
+    async def _examine(self, order: Order) -> Examined:
+        try:
+            return await self._bridge.examine(order)
+        except (SpecError, BackendMissing) as error:
+            if order.constraint is not None:
+                await self._bridge.examine(replace(order, constraint=None))  # if that can be served, it is to blame
+                raise refusal_of(error, param=order.constrained_by) from error
+            raise
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """What happens to the requests: the number of the order, and the event, until all have ended.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unisono.errors import PromptError, QueueFull, SpecError, TimedOut, UnisonoError
+from unisono.errors import BackendMissing, PromptError, QueueFull, SpecError, TimedOut, UnisonoError
 
 INVALID = "invalid_request_error"
 OVERLOADED = "rate_limit_error"
@@ -78,6 +78,8 @@ def refusal_of(error: Exception, *, param: str | None = None, retry_after: int =
             return Refusal(400, words_of(error), param=param, code=code)
         case SpecError():
             return Refusal(400, words_of(error), param=param, code="invalid_value")
+        case BackendMissing():
+            return Refusal(400, words_of(error), param=param, code="unsupported")
     return Refusal(500, "a model failed while it wrote this answer; it may be asked again", kind=FAULT, code="failed")
 
 

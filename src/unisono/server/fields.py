@@ -40,7 +40,6 @@ REFUSED_IN_CHATS: dict[str, Refused] = {
     "prompt_cache_options": Refused(CACHED),
     "prompt_cache_retention": Refused(CACHED),
     "reasoning_effort": Refused("models write as their templates let them", ("none",)),
-    "response_format": Refused("answers are not constrained here yet", ({"type": "text"},)),
     "service_tier": Refused("all requests are served alike, in the order in which they come", ("auto", "default")),
     "tool_choice": Refused("there are no tools here yet", ("none",)),
     "tools": Refused("there are no tools here yet", ([],)),
@@ -105,12 +104,12 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
 def _path(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
     """The part of a place that is in the body; the rest tells which of several types was tried."""
     path: list[int | str] = []
-    for step in loc:
+    for place, step in enumerate(loc):
         inside = isinstance(given, Mapping) and step in given
         if inside or (isinstance(given, list) and isinstance(step, int) and step < len(given)):
             given = given[step]
             path.append(step)
-        elif isinstance(given, Mapping) and step == loc[-1]:
+        elif isinstance(given, Mapping) and place == len(loc) - 1:
             path.append(step)  # what is missing
     return tuple(path)
 

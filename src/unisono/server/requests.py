@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method
 from unisono.engine.service import Service
@@ -50,10 +51,39 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> J
     both = (request.max_tokens, request.max_completion_tokens)
     if None not in both and both[0] != both[1]:
         raise _invalid("max_tokens", f"max_tokens is {both[0]}, but max_completion_tokens is {both[1]}: leave one out")
-    prompt = Prompt(messages=read_messages(request.messages))
+    prompt, constraint = Prompt(messages=read_messages(request.messages)), read_format(request.response_format)
     most = request.max_completion_tokens or request.max_tokens
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    return _job(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
+    job = _job(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
+    if constraint is None:
+        return job
+    if job.orders[0].constraint is not None:
+        raise _invalid("response_format", "response_format and unisono.constraint are given: leave one out")
+    [order] = job.orders
+    return replace(job, orders=(replace(order, constraint=constraint, constrained_by="response_format"),))
+
+
+def read_format(given: Any) -> Constraint | None:
+    """What a ``response_format`` binds an answer to. Raises a `Refusal` that names the field."""
+    if given is None or given["type"] == "text":
+        return None
+    if given["type"] == JSON_OBJECT:
+        return Constraint(JSON_OBJECT)
+    wanted = given["json_schema"]
+    if wanted.get("description") is not None:
+        name = "response_format.json_schema.description"
+        words = f"{name} is given, and no member is shown it: write it into a message"
+        raise Refusal(400, words, param=name, code="unsupported")
+    if (schema := wanted.get("schema")) is None:
+        return Constraint(JSON_OBJECT)
+    return _parsed({JSON_SCHEMA: schema}, "response_format")
+
+
+def _parsed(constraint: object, name: str) -> Constraint | None:
+    try:
+        return Constraint.parse(constraint)
+    except SpecError as error:
+        raise refusal_of(error, param=name) from None
 
 
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> Job:
@@ -100,10 +130,11 @@ def _job(
         raise Refusal(400, f"{name} is true, which is not supported: nothing is padded", param=name, code="unsupported")
     method = _method(request, engine)
     weights = {member.name: member.weight for member in engine.members}
+    constraint = _parsed(request.unisono and request.unisono.constraint, "unisono.constraint")
     kept = 0 if likeliest is None else max(1, likeliest)  # of no piece, no step would be kept
     return Job(
         request.model,
-        tuple(Order(request.model, prompt, written, method, n, trace, kept) for prompt in prompts),
+        tuple(Order(request.model, prompt, written, method, n, trace, kept, constraint) for prompt in prompts),
         n,
         method.lead_among(weights),
         bool(request.stream),
@@ -126,7 +157,7 @@ def _limits(request: GenerationRequest, name: str, most: int | None, limits: Ser
 def _method(request: GenerationRequest, engine: Engine) -> Method:
     """The method of the file, with the keys of the extension, and then OpenAI's fields, in place of its own."""
     method = engine.method
-    keys = {} if request.unisono is None else request.unisono.model_dump(exclude={"trace"}, exclude_none=True)
+    keys = {} if request.unisono is None else request.unisono.model_dump(exclude={"trace", "constraint"}, exclude_none=True)
     if keys:
         method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")

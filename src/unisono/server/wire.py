@@ -22,6 +22,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogprobs
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
+from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema, ResponseFormatText
 from openai.types.completion_choice import Logprobs
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
@@ -86,6 +87,11 @@ Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
+ResponseFormat = Annotated[
+    ResponseFormatText | ResponseFormatJSONObject | ResponseFormatJSONSchema, Field(discriminator="type")
+]
+
+
 class Record(BaseModel):
     """Read strictly: no unknown fields, no numbers as text."""
 
@@ -112,6 +118,8 @@ class Wish(Record):
     max_pieces: int | None = None
     draw: str | float | dict[str, Any] | None = None
     spelling: str | None = None
+    constraint: str | dict[str, Any] | None = None
+    """What the answer has to be: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
     trace: bool | None = None
     """Whether the answer tells of each piece who voted, with what mass."""
 
@@ -142,6 +150,7 @@ class ChatRequest(GenerationRequest):
     """A request for ``/v1/chat/completions``."""
 
     messages: Messages
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
