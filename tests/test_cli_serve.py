@@ -117,7 +117,9 @@ class Process:
         found: list[int] = httpx2.post(f"{self.url}/v1/pieces", json=body, headers=self.headers).json()["end"]
         return found
 
-    headers = {"authorization": f"Bearer {KEY}"}
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {KEY}"}
 
     def end(self, seconds: float = 30) -> int:
         code = self.process.wait(seconds)
@@ -174,7 +176,14 @@ def test_a_server_ends_well_under_load(tmp_path: Path) -> None:
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with process(tmp_path, 5, "--grace", 60) as served:
         served.event("ready")
-        asking = threading.Thread(target=lambda: pytest.raises(httpx2.TransportError, served.ask, 3000))
+        broken: list[bool] = []
+
+        def ask() -> None:
+            with pytest.raises(httpx2.TransportError):
+                served.ask(3000)
+            broken.append(True)
+
+        asking = threading.Thread(target=ask)
         asking.start()
         deadline = time.monotonic() + 20
         while "unisono_requests_running 1.0" not in httpx2.get(f"{served.url}/metrics").text:
@@ -184,6 +193,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGINT)
         assert served.end(5) == 128 + signal.SIGINT
         asking.join(20)
+        assert broken
 
 
 def test_a_signal_while_the_models_load_ends_it(tmp_path: Path) -> None:

@@ -164,7 +164,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_object", "x": 1}}, "response_format.x", "unknown field"),
     ({"response_format": form({"type": "wish"})}, "response_format", "wish"),
     ({"response_format": form({}, description="x")}, "response_format.json_schema.description", "into a message"),
-    ({"response_format": {"type": "json_object"}, "unisono": {"constraint": "regex:a"}}, "response_format", "leave one"),
+    (
+        {"response_format": {"type": "json_object"}, "unisono": {"constraint": "regex:a"}},
+        "response_format",
+        "leave one",
+    ),
     ({"unisono": {"constraint": "regex:("}}, "unisono.constraint", "regex"),
     ({"unisono": {"constraint": "yaml"}}, "unisono.constraint", "known"),
     ({"unisono": {"gate": "confidence:2"}}, "unisono.gate", "confidence"),
@@ -311,7 +315,9 @@ def test_an_answer_is_bound_to_what_its_format_says(served: Served) -> None:
     for stream in (False, True):
         keys: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 100, "stream": stream}
         found = ask(**keys, response_format=form(schema, strict=True))
-        text = found.choices[0].message.content if not stream else "".join(c.choices[0].delta.content or "" for c in found)
+        text = (
+            found.choices[0].message.content if not stream else "".join(c.choices[0].delta.content or "" for c in found)
+        )
         answer = json.loads(text)
         assert set(answer) == {"cat", "mood"}
         assert answer["mood"] in ("sings", "sees")

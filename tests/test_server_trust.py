@@ -29,6 +29,7 @@ from unisono.server import keys as keys_module
 from unisono.server.keys import Keys, read_keys
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import JsonLines
+from unisono.server.turns import CRASHES
 from unisono.types import Prompt
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
@@ -309,8 +310,8 @@ def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_o
 
     with serving() as served:
         served.service.turn = broken  # type: ignore[method-assign]
-        statuses = [served.post("/v1/chat/completions", CHAT).status_code for _ in range(bridge_module.CRASHES)]
-        assert statuses == [500] * bridge_module.CRASHES
+        statuses = [served.post("/v1/chat/completions", CHAT).status_code for _ in range(CRASHES)]
+        assert statuses == [500] * CRASHES
         served.wait(lambda: served.bridge.state == "broken" and served.server.should_exit)
         assert isinstance(served.bridge.error, AssertionError)
 

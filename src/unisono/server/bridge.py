@@ -1,19 +1,17 @@
-"""Between asyncio and the engine: one thread takes the service's turns, the loop asks and is told.
+"""Between asyncio and the engine: the loop asks and is told, one thread takes turns, another reads prompts.
 
-What the loop wants goes in by a queue of commands; what came of a turn comes out by one call. Requests are examined
-in a thread of their own, so that a long prompt's tokenisation holds up neither a step nor the loop.
+Requests are examined in that other thread, so that a long prompt's tokenisation holds up neither a step nor the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Literal, TypeVar
 
 from unisono.engine.events import Ended, Event, Failed
 from unisono.engine.scheduler import Ticket
@@ -25,17 +23,15 @@ from unisono.server.health import Health
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import say, where
 from unisono.server.metrics import Metrics
+from unisono.server.turns import Turns
 from unisono.types import Limits, Prompt
 
 State = Literal["loading", "serving", "draining", "broken", "closed"]
-CRASHES = 3
-"""Turns that may break one after the other before the engine's thread gives up."""
 PROBE_SECONDS = 10.0
 """Between two attempts at a model that fails."""
 PROBE = "a"
 
 T = TypeVar("T")
-Command = Callable[[Service], None]
 
 
 class Bridge:
@@ -57,10 +53,8 @@ class Bridge:
         self.over = asyncio.Event()
         """Set when the engine's thread has ended."""
         self.health = Health()
-        self._load = load
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._turns = Turns(load, self)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
-        self._thread = threading.Thread(target=self._run, name="unisono-engine", daemon=True)
         self._service: Service | None = None
         self._calls: set[Call] = set()
         self._by_ticket: dict[Ticket, Call] = {}
@@ -72,7 +66,7 @@ class Bridge:
     def start(self) -> None:
         """Begin to load, in the background."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._turns.start(self._loop)
         self._probing = self._loop.create_task(self._probe())
 
     @property
@@ -128,7 +122,7 @@ class Bridge:
                 self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
             for ticket in call.leave():
                 self._by_ticket.pop(ticket, None)
-                self._commands.put(lambda service, ticket=ticket: service.cancel(ticket))  # type: ignore[misc]
+                self._turns.want(partial(Service.cancel, ticket=ticket))
             if not self._calls:
                 self._idle.set()
 
@@ -165,12 +159,12 @@ class Bridge:
             except Exception as error:
                 for ticket in tickets:
                     service.cancel(ticket)
-                self._post(self._settle, put, [], error)
+                self._turns.post(self._settle, put, error)
             else:
-                self._post(self._accept, call, put, tickets)
+                self._turns.post(self._accept, call, put, tickets)
 
         self._putting.add(put)
-        self._commands.put(submit)
+        self._turns.want(submit)
         try:
             return await put
         finally:
@@ -180,13 +174,13 @@ class Bridge:
         """Begin to pass events on; a call that has left meanwhile gives its requests up."""
         if put.done() or call not in self._calls:
             for ticket in tickets:
-                self._commands.put(lambda service, ticket=ticket: service.cancel(ticket))  # type: ignore[misc]
+                self._turns.want(partial(Service.cancel, ticket=ticket))
             return
         self._by_ticket |= dict.fromkeys(tickets, call)
         call.take(tickets)
         put.set_result(tickets)
 
-    def _settle(self, put: asyncio.Future[list[Ticket]], tickets: list[Ticket], error: Exception) -> None:
+    def _settle(self, put: asyncio.Future[list[Ticket]], error: Exception) -> None:
         if not put.done():
             put.set_exception(error)
 
@@ -220,67 +214,17 @@ class Bridge:
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
-        self._commands.put(None)
+        self._turns.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self.over.wait()
         self._reader.shutdown(wait=False, cancel_futures=True)
         return self.over.is_set()
 
-    # What follows, up to `_post`, runs in the engine's thread.
+    # What the engine's thread tells, in the loop.
 
-    def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            service = self._load()
-            try:
-                self._post(self._loaded, service)
-                self._serve(service)
-            finally:
-                service.unload()
-        except BaseException as caught:
-            error = caught
-        self._post(self._ended, error)
-
-    def _serve(self, service: Service) -> None:
-        """Take turns until told to end. Raises what broke the last of several turns one after the other."""
-        crashes = 0
-        while True:
-            try:
-                if not self._obey(service):
-                    return
-                if service.busy:
-                    began, served = time.perf_counter(), service.served
-                    events = service.turn()
-                    self._post(self._tell, events, time.perf_counter(), began, max(served, service.served))
-                    crashes = 0
-            except Exception as error:
-                crashes += 1
-                self._post(self._crashed, error)
-                service.close()
-                if crashes == CRASHES:
-                    raise
-
-    def _obey(self, service: Service) -> bool:
-        """Do what the loop wants, waiting for it while there is nothing else to do; return whether to go on."""
-        wait = not service.busy
-        with contextlib.suppress(queue.Empty):
-            while True:
-                command = self._commands.get() if wait else self._commands.get_nowait()
-                if command is None:
-                    return False
-                command(service)
-                wait = False
-        return True
-
-    def _post(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Let the loop do something; nobody listens any more once it is closed."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call, *arguments)
-
-    # From here on it is the loop's again.
-
-    def _loaded(self, service: Service) -> None:
+    def loaded(self, service: Service) -> None:
+        """The models are there."""
         self._service = service
         self.metrics.follow(lambda: service.served, lambda: service.waiting)
         if self.state == "loading":
@@ -288,9 +232,10 @@ class Bridge:
             say("ready", models=list(service.models))
             self.metrics.ready.set_function(lambda: float(self.reason is None))
 
-    def _tell(self, events: Sequence[Event], now: float, began: float, served: int) -> None:
+    def told(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
+        """Pass on what came of a turn."""
         self.metrics.batch.observe(served)
-        self.metrics.turn_seconds.observe(now - began)
+        self.metrics.turn_seconds.observe(seconds)
         for event in events:
             call = self._by_ticket.get(event.ticket)
             if call is None:
@@ -305,14 +250,15 @@ class Bridge:
                 self.health.failed(model)
             call.put(event, now)
 
-    def _crashed(self, error: Exception) -> None:
+    def crashed(self, error: Exception) -> None:
         """All that was being written is lost; whoever comes next is served."""
         say("crashed", level=40, error=where(error))
         for call in self._calls:
             if call.tickets:
                 call.fail(error)
 
-    def _ended(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None) -> None:
+        """Nothing comes any more."""
         self.error = error
         if error is not None:
             self.state = "broken"
@@ -321,7 +267,7 @@ class Bridge:
         for call in self._calls:
             call.fail(refusal)
         for put in self._putting:
-            self._settle(put, [], refusal)
+            self._settle(put, refusal)
         self.over.set()
 
     async def _probe(self) -> None:

@@ -157,7 +157,11 @@ def _limits(request: GenerationRequest, name: str, most: int | None, limits: Ser
 def _method(request: GenerationRequest, engine: Engine) -> Method:
     """The method of the file, with the keys of the extension, and then OpenAI's fields, in place of its own."""
     method = engine.method
-    keys = {} if request.unisono is None else request.unisono.model_dump(exclude={"trace", "constraint"}, exclude_none=True)
+    keys = (
+        {}
+        if request.unisono is None
+        else request.unisono.model_dump(exclude={"trace", "constraint"}, exclude_none=True)
+    )
     if keys:
         method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")

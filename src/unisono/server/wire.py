@@ -22,9 +22,9 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogprobs
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
-from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema, ResponseFormatText
 from openai.types.completion_choice import Logprobs
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
+from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema, ResponseFormatText
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 __all__ = [
