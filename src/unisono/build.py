@@ -15,11 +15,12 @@ from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.prefixes import PrefixStore
 from unisono.engine.submission import check_length
-from unisono.errors import SpecError
+from unisono.errors import SpecError, nearest, shown
 from unisono.member_spec import MemberSpec
 from unisono.sources import choose_backend, find_model
 from unisono.spec import EnsembleSpec
 from unisono.types import Message, Prompt
+from unisono.vocab.call_form import CallForm
 from unisono.vocab.ending import end_ids
 from unisono.vocab.pieces import Vocabulary, read_vocabulary
 from unisono.vocab.probe import probe_answer_form
@@ -80,6 +81,25 @@ class Prepared:
         if all(member.spec.system is None for member in self.members):
             return Prompt(text=text)
         return Prompt(messages=(Message(role="user", content=text),))
+
+    def call_form(self, lead: str | None = None) -> CallForm:
+        """How texts write calls of tools: as the lead does, whose text the others read as text.
+
+        Args:
+            lead: a member that votes; by default the spec's.
+
+        Raises:
+            PromptError: the lead writes no calls, or none that members share; see `PromptReader.call_form`.
+            SpecError: there is no such member.
+        """
+        readers = {member.spec.name: member.reader for member in self.members}
+        name = lead or self.spec.method.lead_among({member.spec.name: member.weight for member in self.members})
+        if name not in readers:
+            raise SpecError(
+                f"the lead {shown(name)} is no member that votes{nearest(name, readers)}",
+                hint=f"choose one of {', '.join(readers)}",
+            )
+        return readers[name].call_form()
 
     def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
         """Load all weights, each once, and return the engine; frees what was loaded when one fails.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -63,6 +65,11 @@ class Tool(TypedDict):
 
     type: Literal["function"]
     function: FunctionTool
+
+
+def new_call_id() -> str:
+    """An id for a call: nine letters and digits, which is all that some chat templates take."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
 
 
 def content_of(message: Message) -> str:

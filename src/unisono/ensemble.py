@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from unisono.build import Prepared, Report, prepare, silent
+from unisono.conversation import Tool
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
@@ -18,6 +19,7 @@ from unisono.fusion.gate import Gate
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.stream import Stream
 from unisono.types import Generation, Limits, Message, Prompt
+from unisono.vocab.call_form import CallForm
 
 DEFAULT_LIMITS = Limits()
 MOST_CONTINUATIONS = 10_000
@@ -93,11 +95,16 @@ class Ensemble:
         """How a text is written that asks for nothing else."""
         return self._engine.method
 
+    def call_form(self, lead: str | None = None) -> CallForm:
+        """How texts write calls of tools, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
+        return self.prepared.call_form(lead)
+
     def generate(
         self,
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        tools: Sequence[Tool] | None = None,
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
@@ -113,6 +120,7 @@ class Ensemble:
         Args:
             prompt: raw text to continue, without a chat template. Either this or ``messages``.
             messages: a conversation to answer; each member reads it through its own chat template.
+            tools: what the answer to messages may call; `call_form` tells how it does.
             max_new_tokens: pieces to choose at most.
             stop: the text ends before the first of these strings that is completed.
             trace: keep a `StepRecord` of every step.
@@ -131,6 +139,7 @@ class Ensemble:
         stream = self.stream(
             prompt,
             messages=messages,
+            tools=tools,
             max_new_tokens=max_new_tokens,
             stop=stop,
             trace=trace,
@@ -151,6 +160,7 @@ class Ensemble:
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        tools: Sequence[Tool] | None = None,
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
@@ -167,7 +177,9 @@ class Ensemble:
         method = self.method.but(
             lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
         )
-        return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace))
+        return Stream(
+            self._engine, self._engine.add(Prompt(prompt, messages, tools), limits, method=method, trace=trace)
+        )
 
     def continuations(
         self,
@@ -175,6 +187,7 @@ class Ensemble:
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        tools: Sequence[Tool] | None = None,
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
@@ -194,6 +207,7 @@ class Ensemble:
             n: how many; as many are written at once as the ensemble was loaded for.
             prompt: as in `generate`, like all that follows, here for each text.
             messages: a conversation to answer.
+            tools: what its answer may call.
             max_new_tokens: pieces to choose at most.
             stop: where a text ends.
             trace: whether to keep every step.
@@ -231,7 +245,7 @@ class Ensemble:
                 seed = (cast(int, generations[0].seed) + len(generations)) % 2**64
                 method = method.but(draw=replace(method.draw, seed=seed))
             limits, count = Limits(max_new_tokens, stop), n - len(generations)
-            generations += self._wave(count, Prompt(prompt, messages), limits, method, trace=trace)
+            generations += self._wave(count, Prompt(prompt, messages, tools), limits, method, trace=trace)
         return generations
 
     def _wave(self, n: int, prompt: Prompt, limits: Limits, method: Method, *, trace: bool) -> list[Generation]:
