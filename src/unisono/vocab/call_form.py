@@ -139,8 +139,6 @@ def _around_object(text: str, name: str = NAMES[0]) -> tuple[str, _Object, str]:
             continue
         if name in read.values() and ARGUMENTS in read.values():
             before, rest = text[: match.start()], text[behind:]
-            if before.endswith('"') or name in before or any(each in before + rest for each in IDS):
-                break
             return before, _Object(text[match.start() : behind], read), rest
     raise FormUnknown("its chat template does not write a call as a JSON object with a name and arguments")
 
@@ -151,6 +149,9 @@ def _keys(found: _Object) -> tuple[str, str]:
 
 
 def _check_text(text: str, controls: Sequence[str]) -> None:
+    """Refuse a text around calls that is not the same for all calls, or cannot be written."""
+    if any(changing in text for changing in (*IDS, *NAMES)):
+        raise FormUnknown("its chat template writes a call's name or id outside of its JSON object")
     for control in controls:
         if control in text:
             raise FormUnknown(
