@@ -163,24 +163,28 @@ def test_however_a_text_is_cut_the_same_is_found(name: str, text: str, cuts: lis
 @pytest.mark.parametrize("name", UNDERSTOOD)
 @settings(max_examples=150, deadline=None)
 @given(text=TEXTS)
-def test_nothing_is_lost_but_calls_their_marks_and_white_space_around_them(name: str, text: str) -> None:
-    """Every call is cut out of the text as it stands in it; what is left must be the content and marks."""
+def test_what_holds_no_whole_call_is_content_to_the_last_character(name: str, text: str) -> None:
+    assert find_calls(FORMS[name], (), text) == (text, ())
+    unclosed = text.replace("}", "")
+    assert find_calls(FORMS[name], NAMES, unclosed) == (unclosed, ())
     content, found = find_calls(FORMS[name], NAMES, text)
-    if not found:
-        assert content == text
-        return
-    form, rest = FORMS[name], "".join(text.split())
-    marks = ["".join(mark.split()) for mark in (form.opening, form.between or "", form.closing)]
-    dropped = len(rest) - len("".join(content.split()))
-    least = sum(len("".join((each.name + each.arguments).split())) for each in found)
-    longest = sum(len("".join(piece.split())) for piece in FRAGMENTS if each_called(piece)) if found else 0
-    assert least < dropped <= len(found) * (longest + sum(map(len, marks)))
-    letters = iter(rest)
-    assert all(letter in letters for letter in "".join(content.split())), "the content is no part of the text"
+    assert found or content == text
 
 
-def each_called(piece: str) -> bool:
-    return piece.startswith("{") and "ping" in piece
+@pytest.mark.parametrize("name", ["tagged", "listed", "lines"])
+@settings(max_examples=100, deadline=None)
+@given(parts=st.lists(st.sampled_from(["x", " y\n", "<tool", "{", '"', "<call", "é"]) | CALLS, max_size=6))
+def test_words_between_calls_are_kept_in_their_order(name: str, parts: list[Any]) -> None:
+    """White space beside a call is dropped right before it, and behind the last."""
+    form = FORMS[name]
+    text = "".join(part if isinstance(part, str) else answer(form, *part) for part in parts)
+    words, calls = "", []
+    for part in parts:
+        words = words + part if isinstance(part, str) else words.rstrip()
+        calls += [] if isinstance(part, str) else part
+    content, found = find_calls(form, NAMES, text)
+    assert "".join(content.split()) == "".join(words.split())
+    assert [(each.name, json.loads(each.arguments)) for each in found] == calls
 
 
 @settings(max_examples=200, deadline=None)
