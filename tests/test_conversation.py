@@ -99,7 +99,19 @@ def test_raw_text_calls_no_tools() -> None:
         Prompt(text="x", tools=[PING])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"a": NaN}', '{"a": 1e999}', '{"a": 1, "a": 2}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 1, "a": 2}',
+        "[" * 100_000,
+        '{"a":' * 300 + "1" + "}" * 300,
+    ],
+)
 def test_arguments_are_the_json_of_an_object(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_arguments(text)

@@ -63,9 +63,14 @@ FUNCTIONAL = calling(
 )
 DEAF = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}<|assistant|>"
 
+WRAPPED = calling(
+    "{{ m.content }}<calls>[{% for c in m.tool_calls %}{% if not loop.first %}, {% endif %}"
+    '{"type": "function", "function": ' + OBJECT + "}{% endfor %}]</calls>"
+)
+
 UNDERSTOOD = {
     "tagged": TAGGED, "listed": LISTED, "lines": LINES, "bare": BARE, "reversed": REVERSED, "joined": JOINED,
-    "laid out": LAID_OUT,
+    "laid out": LAID_OUT, "wrapped": WRAPPED,
 }  # fmt: skip
 
 WEATHER = Tool(

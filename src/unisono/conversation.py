@@ -116,13 +116,15 @@ def read_arguments(text: str) -> dict[str, Any]:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("not an object")
+    if _is_deeper(value, _DEEPEST):
+        raise ValueError("nested too deeply")
     return value
 
 
 _TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
 _CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
 _DEEPEST = 200
-"""Levels of a schema; what is deeper could not be written as JSON."""
+"""Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""
 
 
 def _check_message(what: str, message: object) -> None:
@@ -255,6 +257,11 @@ def _plain(what: str, value: object, depth: int = 0) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise SpecError(f"{what} holds {shown(value)}, which is no value of JSON", hint="give a JSON schema")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(each, levels - 1) for each in inner)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class PromptReader:
         }
         self._uses: dict[bool, ToolUse] = {}
         self._names: dict[str, bool] = {}
+        self._form: CallForm | None = None
 
     def read(self, prompt: Prompt) -> list[int]:
         """Return the ids with which this member reads a prompt.
@@ -130,15 +131,18 @@ class PromptReader:
             PromptError: its template does not know tools, or writes calls in a form that is not understood or
                 that an ensemble cannot write.
         """
+        if self._form is not None:
+            return self._form
         texts = self.tokenizer.table.texts
         ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
-            return find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            self._form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
         except FormUnknown as unknown:
             raise PromptError(
                 f"no calls can be written as member {self.name!r} writes them: {unknown}",
                 hint="make another member the lead, or give this one a chat_template in the spec",
             ) from unknown
+        return self._form
 
     def _template(self) -> ChatTemplate:
         if self.template is None:
