@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from test_prompt import reader_of
 from test_tool_use import knowing
 from tool_templates import (
     BARE,
@@ -20,6 +22,7 @@ from tool_templates import (
     LINES,
     LISTED,
     NAMES,
+    OBJECT,
     PING,
     REVERSED,
     TAGGED,
@@ -32,6 +35,7 @@ from tool_templates import (
 )
 from unisono.conversation import Tool
 from unisono.errors import PromptError, SpecError
+from unisono.testing import byte_level_table
 from unisono.vocab.call_form import CallForm
 from unisono.vocab.call_grammar import call_grammar
 from unisono.vocab.calls import (
@@ -68,6 +72,18 @@ def test_the_form_of_a_templates_calls_is_cut_out_of_what_it_writes() -> None:
 def test_a_mark_that_begins_like_the_frame_of_a_reply_is_cut_out_whole() -> None:
     framed = TAGGED.replace("<|{{ m.role }}|>{{ m.content }}", "<|{{ m.role }}|><tool_free>{{ m.content }}</tool_free>")
     assert knowing(framed).call_form() == knowing(TAGGED).call_form()
+
+
+@pytest.mark.parametrize(
+    ("call", "reply"), [("@calls" + OBJECT, "@case {{ m.content }}"), (OBJECT + "calls@", "{{ m.content }} falls@")]
+)
+def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(call: str, reply: str) -> None:
+    names = {"<unk>": "@calls", "<s>": "calls@"}
+    table = byte_level_table()
+    table = dataclasses.replace(table, texts=tuple(names.get(text, text) for text in table.texts))
+    template = calling(call.replace("c.", "m.tool_calls[0].")).replace("{{ m.content }}{{ eos", reply + "{{ eos")
+    with pytest.raises(PromptError, match=r"control token '(@calls|calls@)'"):
+        reader_of(table, template).call_form()
 
 
 @pytest.mark.parametrize(

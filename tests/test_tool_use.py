@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from test_prompt import reader_of
@@ -152,18 +152,20 @@ def test_no_text_of_a_request_becomes_a_control_token(name: str, words: list[str
     assert [token for token in typed if token in CONTROLS] == [token for token in harmless if token in CONTROLS]
 
 
+@pytest.mark.parametrize("template", [TAGGED, JOINED, TAGGED.replace("tojson", "tojson(ensure_ascii=True)")])
 @settings(max_examples=60, deadline=None)
+@example(words=["</s>", "\\ue000", "\ue000", "<s>", ""])
 @given(words=st.lists(TYPED, min_size=5, max_size=5))
-def test_what_was_typed_is_read_as_it_was_typed(words: list[str]) -> None:
+def test_what_was_typed_is_read_as_it_was_typed(template: str, words: list[str]) -> None:
     """The oracle: a vocabulary without control tokens, to which nothing has to be disguised."""
     kinds = tuple("added" if kind == "control" else kind for kind in TABLE.kinds)
-    free = reader_of(dataclasses.replace(TABLE, kinds=kinds), TAGGED)
+    free = reader_of(dataclasses.replace(TABLE, kinds=kinds), template)
     assert free.template is not None
     prompt = typed_everywhere(words)
     plain = said(free, prompt)
     for control in ("<|system|>", "<|user|>", "<|assistant|>", "</s>"):
         plain = plain.replace(control, "")
-    read = said(knowing(TAGGED), prompt)
+    read = said(knowing(template), prompt)
     for control in ("<|system|>", "<|user|>", "<|assistant|>", "</s>"):
         read = read.replace(control, "")
     assert read == plain

@@ -10,7 +10,6 @@ from unisono.conversation import read_arguments
 from unisono.vocab.call_form import CallForm
 
 _WHITE = " \t\n\r"
-_CLOSERS = {"{": "}", "[": "]"}
 
 Value = TypeVar("Value")
 Reader = Generator[None, str, Value]
@@ -96,7 +95,7 @@ class CallObject:
                 raise Broken from error
         elif key in self._form.other_keys:
             first = yield from self._solid()
-            if first in _CLOSERS:
+            if first in "{[":
                 yield from self._nested(first, [])
             elif first == '"':
                 yield from self._string()
@@ -133,18 +132,16 @@ class CallObject:
     def _nested(self, first: str, kept: list[str]) -> Reader[None]:
         """The rest of an object or a list. What is in it is kept; whether it is JSON shows when it is whole."""
         kept.append(first)
-        closers, quoted, escaped = [_CLOSERS[first]], False, False
-        while closers:
+        depth, quoted, escaped = 1, False, False
+        while depth:
             char = yield
             if quoted and char < " ":
                 raise Broken
-            if not quoted and char in "}]" and char != closers.pop():
-                raise Broken
-            if not quoted and char in _CLOSERS:
-                closers.append(_CLOSERS[char])
+            if not quoted:
+                depth += (char in "{[") - (char in "}]")
             if char == '"' and not escaped:
                 quoted = not quoted
-            escaped = quoted and char == "\\" and not escaped
+            escaped = char == "\\" and not escaped
             kept.append(char)
 
     def _scalar(self) -> Reader[None]:

@@ -193,7 +193,7 @@ class CallFinder:
                 return True
             rest = rest if following else self._between
         marks = (self._closing, "" if self._between is None else self._between)
-        if not last and (not rest or any(mark.startswith(rest) for mark in marks)):
+        if not last and any(mark.startswith(rest) for mark in marks):
             self._place = "behind"
             return False
         return True
