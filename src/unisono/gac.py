@@ -47,6 +47,7 @@ SILENT_PRIMARY = (
     "written as gate always: its score is 0, by which GaC multiplies both sides before it compares them, so that "
     "all models are asked at every step"
 )
+ALONE = "no effect, as in GaC: no other model has a vote"
 RELATIVE = (
     "a relative path: unisono takes it from the folder of the ensemble file, GaC from the folder that its server "
     "was started in"
@@ -156,6 +157,11 @@ def _method(config: GacConfig, names: Sequence[str], said: dict[str, list[Where]
         return {}
     if config.by_score and not config.models[primary].score:
         _say(said, SILENT_PRIMARY, (MODELS, primary), "priority")
+        _say(said, SILENT_PRIMARY, (), THRESHOLD)
+        return {}
+    if sum(not config.by_score or bool(model.score) for model in config.models) == 1:
+        _say(said, ALONE, (MODELS, primary), "priority")
+        _say(said, ALONE, (), THRESHOLD)
         return {}
     if threshold >= 1:
         _say(said, ALWAYS_ASKED, (), THRESHOLD)

@@ -85,7 +85,7 @@ class _Document:
             raise self.wrong(where, f"is {shown(value)}, not a mapping", f"its keys are: {', '.join(known)}")
         for key in value:
             if key not in known:
-                near = nearest(str(key), known) or nearest(str(key).upper(), known)
+                near = nearest(str(key), known)
                 raise self.wrong(
                     (*where, key if isinstance(key, str) else str(key)),
                     f"is no key of GaC{near}; known: {', '.join(known)}",
