@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,16 @@ def test_mistakes_end_with_status_2_and_their_place(run: Run, config: Path, tmp_
     config.write_text(CONFIG, encoding="utf-8")
     nowhere = run("import-gac", config, "--out", tmp_path / "no" / "folder.yaml")
     assert (nowhere.code, "cannot write" in nowhere.err) == (2, True)
+
+
+def test_the_documentation_shows_what_comes_out(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "from-gac.md").read_text(encoding="utf-8")
+    theirs, ours = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    command, doctor = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[0].splitlines()
+    monkeypatch.chdir(tmp_path)
+    Path("gac.yaml").write_text(theirs, encoding="utf-8")
+    assert run(*shlex.split(command)[1:]).code == 0
+    made = Path("ensemble.yaml").read_text(encoding="utf-8")
+    assert made[made.index("members:") :] == ours.removeprefix("# ensemble.yaml\n")
+    assert doctor == "unisono doctor ensemble.yaml"
+    assert load_spec("ensemble.yaml").lead == "SOLAR-10.7B-Instruct-v1.0"
