@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def test_what_the_readme_serves_answers_what_the_readme_asks() -> None:
     [serve] = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
     [ask] = re.findall(r"^curl .*$", page, re.MULTILINE)
     [block] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "base_url" in block]
-    process = start(*shlex.split(serve), stderr=subprocess.PIPE)
+    process = start(*shlex.split(serve))
     try:
         assert process.stderr is not None
         assert any('"event": "ready"' in str(line) for line in process.stderr)
