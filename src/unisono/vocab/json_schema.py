@@ -37,7 +37,7 @@ def check_schema(schema: Any) -> None:
     for where, part in _schemas(schema, "the schema"):
         for keyword in part:
             _check_keyword(keyword, where)
-        least, sure = part.get("minProperties", 0), part.get("required", ())
+        least, sure = part.get("minProperties", 0), part.get("required", [])
         if isinstance(least, int) and isinstance(sure, list) and least > max(1, len(sure)):
             raise SpecError(
                 f"minProperties is {least} in {where}, which cannot be seen to for names that the schema leaves open",
