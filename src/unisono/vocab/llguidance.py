@@ -106,7 +106,7 @@ class UnionParse:
         allowed_U = np.unpackbits(packed, count=self._union.size, bitorder="little").view(np.bool_)
         # An error and a dead end both come back as "END alone".
         if allowed_U[self._union.end] and not matcher.is_accepting():
-            dead_end = matcher.stop_reason() == "NoExtensionBias"
+            dead_end = "NoExtensionBias" in matcher.get_error()
             reason = "the members have no pieces to go on with" if dead_end else _reason(matcher.get_error())
             raise SpecError(
                 f"the constraint cannot be kept any further: {reason}",
