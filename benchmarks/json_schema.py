@@ -68,7 +68,7 @@ def forms(subject: str, number: int) -> dict[str, dict[str, Any]]:
         "rows": closed(
             rows=array(closed(key=text(8), value=whole(0, 990 + number)), 1, 2), unit={"enum": ["kg", "m²", "°C"]}
         ),
-        "pattern": closed(code=matching(f"^[A-Z]{{2}}-\\d{{{1 + number % 4}}}$"), note=text(24)),
+        "pattern": closed(code=matching(f"^[A-Z]{{2}}-\\d{{{1 + number % 4}}}$"), note=text(16 + number)),
         "format": closed(
             day={"type": "string", "format": "date"},
             year=whole(1900, 2000 + number),
