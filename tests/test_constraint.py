@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from test_laws_gated import PROMPTS, check
 from unisono.backends.fake import FAKE_MODELS
@@ -463,6 +465,13 @@ REFUSED = {
     "x-guidance": {"type": "string", "x-guidance": {"lenient": True}},
     "did you mean 'required'": {"properties": {"a": {"type": "object", "requird": ["b"]}}},
     "did you mean 'minLength'": {"items": {"type": "string", "minlength": 2}},
+    "minContains": {"type": "array", "minContains": 1},
+    'Unimplemented keys: ["if"': {"type": "object", "if": {}, "then": {}},
+    "required is True": {"type": "object", "properties": {"a": {"type": "string", "required": True}}},
+    "exclusiveMinimum is True": {"type": "integer", "minimum": 3, "exclusiveMinimum": True},
+    "items is [": {"type": "array", "items": [{"type": "integer"}]},
+    "additionalItems": {"type": "array", "prefixItems": [{"type": "integer"}], "additionalItems": False},
+    "maxLength is '5'": {"anyOf": [{"type": "string", "maxLength": "5"}]},
     "minProperties": {"anyOf": [{"type": "object", "minProperties": 2}]},
     "registry": {"$ref": "https://example.org/schema"},
 }
@@ -489,6 +498,30 @@ def test_remarks_and_properties_of_any_name_are_no_misspelt_keywords() -> None:
     }
     made = load().generate("x", max_new_tokens=80, constraint={"json_schema": schema})
     assert json.loads(made.data) == {"requird": 1, "minlength": 2}
+
+
+class Colour(enum.Enum):
+    RED = "rouge"
+    GREEN = "vert ✓"
+
+
+class Part(BaseModel, extra="forbid"):
+    colour: Colour
+    size: Annotated[int, Field(ge=0, le=9)] | None = None
+
+
+class Whole(BaseModel, extra="forbid"):
+    parts: Annotated[list[Part], Field(min_length=1, max_length=2)]
+    name: Annotated[str, Field(max_length=5)] = ""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_schema_of_a_pydantic_model_is_kept_as_it_comes(seed: int) -> None:
+    made = load().generate(
+        "x", draw=f"1 seed:{seed}", max_new_tokens=300, constraint={"json_schema": Whole.model_json_schema()}
+    )
+    assert made.finish_reason == "end"
+    assert Whole.model_validate_json(made.data)
 
 
 def test_a_name_does_not_come_in_disguise() -> None:
