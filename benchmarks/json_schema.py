@@ -38,7 +38,7 @@ SUBJECTS = (
 LONGEST = 320
 THREADS = 1
 """Of every model: where other work is going on, two would wait for each other, and times would tell of that work."""
-TIMED = 4
+TIMED = 8
 """Answers that are written once more, one by one, with and without their schemas."""
 
 

@@ -24,7 +24,7 @@ WANTED = list(benchmark.tasks())[::11]
 
 
 def test_ten_answers_parse_and_validate_against_their_schemas(load_demo: Callable[..., Ensemble]) -> None:
-    ensemble = load_demo(backend="llamacpp")
+    ensemble = load_demo(backend="llamacpp", threads=1)
     schemas = {task.id: task.schema for task in WANTED}
     assert len(schemas) == 10
     requests = [
@@ -41,7 +41,7 @@ def test_ten_answers_parse_and_validate_against_their_schemas(load_demo: Callabl
 
 def test_a_bound_answer_equals_the_plain_loops(load_demo: Callable[..., Ensemble]) -> None:
     """Where the members would write something else first: an answer in prose."""
-    engine = load_demo(backend="transformers", dtype="float32")._engine
+    engine = load_demo(backend="transformers", dtype="float32", threads=1)._engine
     prompt = Prompt(messages=(Message(role="user", content="Where is the Eiffel Tower?"),))
     schema = benchmark.closed(city=benchmark.text(12), ok={"type": "boolean"})
     bound = {"json_schema": schema}
