@@ -117,14 +117,14 @@ def union_map(rounds: int) -> dict[str, Any]:
 
 
 def _union_map(rounds: int) -> dict[str, Any]:
-    from unisono.build import prepare_member
+    from unisono.build import prepare
     from unisono.spec import load_spec
     from unisono.vocab.pieces import read_vocabulary
     from unisono.vocab.spelling import Speller
     from unisono.vocab.union import UnionMember, build_union
     from unisono.vocab.union_cache import load_union
 
-    prepared = [prepare_member(m) for m in load_spec(spec(("smol", "gemma", "qwen"), "llamacpp")).members]
+    prepared = prepare(load_spec(spec(("smol", "gemma", "qwen"), "llamacpp"))).members
 
     def fresh() -> list[UnionMember]:
         """Members that have worked out nothing about their vocabularies yet."""

@@ -19,6 +19,7 @@ def draws(draw: st.DrawFn) -> Draw:
         "presence_penalty": draw(st.floats(-2, 2) | st.just(0)),
         "frequency_penalty": draw(st.floats(-2, 2) | st.just(0)),
         "bias": draw(st.dictionaries(st.binary(min_size=1, max_size=4), st.floats(-100, 100), max_size=3)),
+        "logit_bias": draw(st.dictionaries(st.integers(0, 300_000), st.floats(-100, 100), max_size=3)),
         "seed": draw(st.none() | st.integers(0, 2**64 - 1)),
     }
     if draw(st.booleans()):
@@ -64,6 +65,7 @@ def draws(draw: st.DrawFn) -> Draw:
         ("beam_width:4 length_penalty:0.6", Draw(beam_width=4, length_penalty=0.6)),
         ("bias:%20the=-1.5 bias:a=2", Draw(bias={b" the": -1.5, b"a": 2})),
         ("bias:%3D:=1", Draw(bias={b"=:": 1})),
+        ("logit_bias:9=-100 logit_bias:0=1.5", Draw(logit_bias={9: -100, 0: 1.5})),
         ({"temperature": 1, "bias": {"é": 3, b"\xff": -3}}, Draw(temperature=1, bias={b"\xc3\xa9": 3, b"\xff": -3})),
         (Draw(temperature=2), Draw(temperature=2)),
     ],
@@ -155,6 +157,13 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
         ({"bias": {"a" * 257: 1}}, "bias is given for a text of 257 bytes", "256 bytes at most"),
         ({"bias": {"a": 1, b"a": 2}}, "bias is given twice for b'a'", "it is the same: leave one"),
         ("bias:a=1 bias:%61=2", "draw gives the bias of b'a' twice", "leave one of them out"),
+        ({"logit_bias": 3}, "logit_bias is 3", "{COLUMN: NUMBER, …}"),
+        ({"logit_bias": {"a": 1}}, "logit_bias is given for 'a', which is no column", "for texts there is bias"),
+        ({"logit_bias": {-1: 1}}, "logit_bias is given for -1", "from 0 on"),
+        ({"logit_bias": {7: 101}}, "the logit_bias of 7 is 101: it must be a number from -100 to 100", "bans it"),
+        ("logit_bias:9", "'logit_bias:9' gives no number", "write logit_bias:COLUMN=NUMBER"),
+        ("logit_bias:9=1 logit_bias:9=2", "draw gives the logit_bias of 9 twice", "leave one of them out"),
+        ("one-member logit_bias:1=1", "but logit_bias acts on the distribution of all", "leave one-member out"),
         ({"bias": {"a": 101}}, "the bias of 'a' is 101: it must be a number from -100 to 100", "as good as bans it"),
         ({"bias": {"a": True}}, "the bias of 'a' is True: it must be a number from -100 to 100", "as good as forces"),
         ("bias:a=b", "the bias of b'a' is 'b': it must be a number from -100 to 100", "log-mass"),
@@ -187,7 +196,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_suggested() -> None:
 
 
 def test_every_number_has_a_limit_and_a_field() -> None:
-    assert set(OPTIONS) == set(asdict(Draw())) - {"bias", "member_bias", "one_member"}
+    assert set(OPTIONS) == set(asdict(Draw())) - {"bias", "logit_bias", "member_bias", "one_member"}
 
 
 def test_a_draw_is_checked_when_it_is_changed() -> None:

@@ -44,7 +44,14 @@ def service_of(
     if store:
         for member in engine.members:
             member.backend = PrefixStore(member.backend, shortest=3)
-    return Service(engine, **keys), engine
+    return Service({"all": engine}, **keys), engine
+
+
+def ask(
+    service: Service, prompt: Prompt, limits: Limits | None = None, timeout: float | None = None, **keys: Any
+) -> Ticket:
+    """Examine and submit."""
+    return service.submit(service.examine("all", prompt, limits or Limits(), **keys), timeout=timeout)
 
 
 def finish(service: Service) -> dict[Ticket, list[Event]]:
@@ -123,7 +130,7 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
         prompt = data.draw(st.sampled_from([*PROMPTS, LONG, Prompt(text=STORY + "and")]))
         pieces, method = data.draw(st.integers(1, 10)), data.draw(st.sampled_from(METHODS))
         n = 2 if method.draw.beam_width == 1 and data.draw(st.integers(0, 3)) == 0 else 1
-        asked[service.submit(prompt, Limits(pieces), method=method, n=n, trace=True)] = prompt, pieces, method, n
+        asked[ask(service, prompt, Limits(pieces), method=method, n=n, trace=True)] = prompt, pieces, method, n
         for _ in range(data.draw(st.integers(0, 5))):
             for event in service.turn():
                 events[event.ticket].append(event)
@@ -147,9 +154,9 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
 
 def test_a_cancelled_request_frees_everything_at_once_wherever_it_is() -> None:
     service, engine = service_of(slots=3, chunk=5)
-    reading = service.submit(LONG, n=2, method=Method().but(draw="1 seed:1"))
-    writing = service.submit(PROMPTS[0], Limits(50))
-    waiting = service.submit(PROMPTS[1])
+    reading = ask(service, LONG, n=2, method=Method().but(draw="1 seed:1"))
+    writing = ask(service, PROMPTS[0], Limits(50))
+    waiting = ask(service, PROMPTS[1])
     service.turn()
     service.turn()
     assert (service.served, service.waiting, engine.free) == (2, 1, 1)
@@ -165,10 +172,10 @@ def test_a_cancelled_request_frees_everything_at_once_wherever_it_is() -> None:
 
 def test_others_are_written_while_a_long_prompt_is_read() -> None:
     service, _ = service_of(chunk=8)
-    short = service.submit(PROMPTS[0], Limits(60))
+    short = ask(service, PROMPTS[0], Limits(60))
     service.turn()
     service.turn()
-    long = service.submit(LONG, Limits(3))
+    long = ask(service, LONG, Limits(3))
     turns = [[type(event) for event in service.turn() if event.ticket == long] for _ in range(20)]
     assert not any(turns), "it takes more than 20 turns to read it"
     before = [event for event in finish(service)[short] if isinstance(event, Ended)]
@@ -177,8 +184,8 @@ def test_others_are_written_while_a_long_prompt_is_read() -> None:
 
 def test_a_gate_that_opens_for_one_who_lags_far_holds_only_its_own_text_back() -> None:
     service, engine = service_of(chunk=6)
-    gated = service.submit(LONG, Limits(30), method=Method().but(gate="every:10"))
-    plain = service.submit(PROMPTS[0], Limits(60))
+    gated = ask(service, LONG, Limits(30), method=Method().but(gate="every:10"))
+    plain = ask(service, PROMPTS[0], Limits(60))
     events = finish(service)
     assert generations(events[gated])[0].data == alone(("a", "b"), LONG, 30, Method().but(gate="every:10"))
     assert generations(events[plain])[0].data == alone(("a", "b"), PROMPTS[0], 60, Method())
@@ -190,9 +197,9 @@ def test_a_gate_that_opens_for_one_who_lags_far_holds_only_its_own_text_back() -
 def test_time_runs_out_for_those_who_wait_and_for_those_who_are_served() -> None:
     now = itertools.count()
     service, engine = service_of(slots=1, clock=lambda: float(next(now)))
-    served = service.submit(PROMPTS[0], Limits(100), timeout=9)
-    waiting = service.submit(PROMPTS[1], timeout=4)
-    patient = service.submit(PROMPTS[2], Limits(2), timeout=100)
+    served = ask(service, PROMPTS[0], Limits(100), timeout=9)
+    waiting = ask(service, PROMPTS[1], timeout=4)
+    patient = ask(service, PROMPTS[2], Limits(2), timeout=100)
     events = finish(service)
     for ticket in (served, waiting):
         assert isinstance(events[ticket][-1], Failed)
@@ -207,19 +214,19 @@ def test_impossible_requests_are_refused_before_they_wait() -> None:
     service, engine = service_of(slots=2, queue=1)
     for keys, message in (
         ({"n": 0}, "n is 0"),
-        ({"n": 3}, "needs 3 slots, and there are 2"),
+        ({"n": 3}, "slots for 3 texts, and there are slots for 2"),
         ({"n": 2, "method": Method().but(draw="beam_width:2")}, "a beam seeks one text"),
         ({"method": Method().but(draw="beam_width:3")}, "beam_width is 3"),
         ({"method": Method(lead="nobody")}, "nobody"),
     ):
         with pytest.raises(SpecError, match=message):
-            service.submit(PROMPTS[0], **keys)  # type: ignore[arg-type]
+            ask(service, PROMPTS[0], **keys)  # type: ignore[arg-type]
     with pytest.raises(PromptError):
-        service.submit(Prompt(text="x" * 10_000))
+        ask(service, Prompt(text="x" * 10_000))
     for _ in range(3):
-        service.submit(PROMPTS[0], Limits(1))
+        ask(service, PROMPTS[0], Limits(1))
     with pytest.raises(QueueFull):
-        service.submit(PROMPTS[0])
+        ask(service, PROMPTS[0])
     assert len(finish(service)) == 3
     check_all_is_free(service, engine)
 
@@ -244,7 +251,7 @@ def test_a_failure_that_does_not_come_again_is_noticed_by_nobody(store: bool) ->
     calls = itertools.count()
     fail(engine, "b", lambda _: next(calls) % 7 == 3)
     prompts = [LONG, *PROMPTS[:5]]
-    tickets = [service.submit(prompt, Limits(12)) for prompt in prompts]
+    tickets = [ask(service, prompt, Limits(12)) for prompt in prompts]
     events = finish(service)
     for ticket, prompt in zip(tickets, prompts, strict=True):
         assert generations(events[ticket])[0].data == alone(("a", "b"), prompt, 12, Method())
@@ -255,10 +262,10 @@ def test_a_text_that_a_member_cannot_read_fails_alone() -> None:
     service, engine = service_of(chunk=10)
     poison = engine.members[1].begin(Prompt(text="日"))[-1]
     fail(engine, "b", lambda feeds: any(poison in feed.ids for feed in feeds))
-    bad = [service.submit(Prompt(text=text), Limits(8)) for text in ("日", STORY + "日" + STORY)]
-    led = service.submit(Prompt(text="日"), Limits(8), method=Method().but(gate="first:0"))
+    bad = [ask(service, Prompt(text=text), Limits(8)) for text in ("日", STORY + "日" + STORY)]
+    led = ask(service, Prompt(text="日"), Limits(8), method=Method().but(gate="first:0"))
     prompt = Prompt(text="cats and dogs")
-    good = service.submit(prompt, Limits(1))
+    good = ask(service, prompt, Limits(1))
     events = finish(service)
     for ticket in bad:
         [event] = events[ticket]
@@ -273,8 +280,8 @@ def test_a_text_that_a_member_cannot_read_fails_alone() -> None:
 def test_a_member_that_is_gone_fails_those_who_ask_it_and_nobody_else() -> None:
     service, engine = service_of(chunk=1000)
     fail(engine, "b", lambda _: True)
-    asking = [service.submit(prompt, Limits(5), n=2) for prompt in PROMPTS[:3]]
-    led = service.submit(LONG, Limits(5), method=Method().but(gate="first:0"))
+    asking = [ask(service, prompt, Limits(5), n=2) for prompt in PROMPTS[:3]]
+    led = ask(service, LONG, Limits(5), method=Method().but(gate="first:0"))
     events = finish(service)
     assert all(isinstance(events[ticket][-1], Failed) and len(events[ticket]) == 1 for ticket in asking)
     assert len(generations(events[led])) == 1
@@ -291,7 +298,7 @@ def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
         raise RuntimeError("no room")
 
     backend.open = failing  # type: ignore[method-assign]
-    first, second = service.submit(PROMPTS[0], Limits(3)), service.submit(PROMPTS[1], Limits(3))
+    first, second = ask(service, PROMPTS[0], Limits(3)), ask(service, PROMPTS[1], Limits(3))
     events = finish(service)
     assert isinstance(events[first][0], Failed)
     assert len(generations(events[second])) == 1
@@ -299,10 +306,13 @@ def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
 
 
 def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
-    bound = {"a": 260, "b": 300}
-    service, engine = service_of(slots=4, store=True, memory=bound, chunk=30)
+    engine = engine_of(("a", "b"), 4, batch=4)
+    for member in engine.members:
+        member.backend = PrefixStore(member.backend, shortest=3)
+    bound = dict(zip((member.model for member in engine.members), (260, 300), strict=True))
+    service = Service({"all": engine}, memory=bound, chunk=30)
     prompts = [*PROMPTS, LONG, *PROMPTS, LONG]
-    tickets = [service.submit(prompt, Limits(2), n=1 + (index % 3 == 0)) for index, prompt in enumerate(prompts)]
+    tickets = [ask(service, prompt, Limits(2), n=1 + (index % 3 == 0)) for index, prompt in enumerate(prompts)]
     ended = []
     while service.busy:
         ended += [event.ticket for event in service.turn() if isinstance(event, Ended)]
@@ -310,7 +320,7 @@ def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
             store = member.backend
             assert isinstance(store, PrefixStore)
             held = sum(len(store._backend.read(slot)) for slot in (*store._open, *store._kept))  # type: ignore[attr-defined]
-            assert held <= bound[member.name]
+            assert held <= bound[member.model]
     assert set(ended) == set(tickets)
     check_all_is_free(service, engine)
 
@@ -319,9 +329,9 @@ def test_an_engine_to_be_served_comes_from_a_file() -> None:
     spec = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
     engine = prepare(load_spec(spec), batch=3).load(longest_block=8, keep_prefixes=True)
     with engine:
-        service = Service(engine)
+        service = Service({"all": engine})
         for _ in range(2):
-            ticket = service.submit(LONG, Limits(3))
+            ticket = ask(service, LONG, Limits(3))
             assert generations(finish(service)[ticket])[0].data == alone(("a", "b"), LONG, 3, Method())
         assert all(member.backend.reused == len(member.begin(LONG)) - 1 for member in engine.members)  # type: ignore[attr-defined]
 
@@ -329,7 +339,7 @@ def test_an_engine_to_be_served_comes_from_a_file() -> None:
 def test_closing_gives_all_requests_up() -> None:
     service, engine = service_of(slots=2)
     for prompt in PROMPTS[:4]:
-        service.submit(prompt)
+        ask(service, prompt)
     service.turn()
     service.close()
     service.close()

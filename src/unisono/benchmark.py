@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from unisono.build import Prepared, Report, silent
+from unisono.build import Prepared
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.method import Method
 from unisono.errors import ModelError
+from unisono.members import Report, silent
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import UnionMember, build_union
 

@@ -3,65 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
-from unisono.backends.base import Backend, Loader, LoadRequest, ModelFacts
-from unisono.backends.registry import make_loader
+from unisono.backends.base import Backend, Loader
 from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
+from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.prefixes import PrefixStore
+from unisono.engine.service import Service
 from unisono.engine.submission import check_length
-from unisono.errors import SpecError
-from unisono.member_spec import MemberSpec
-from unisono.sources import choose_backend, find_model
+from unisono.errors import SpecError, nearest, shown
+from unisono.members import (
+    PreparedMember,
+    Report,
+    Run,
+    Wanted,
+    find_models,
+    join_member,
+    read_model,
+    reporter,
+    silent,
+)
 from unisono.spec import EnsembleSpec
 from unisono.types import Message, Prompt
-from unisono.vocab.ending import end_ids
+from unisono.vocab.call_form import CallForm
 from unisono.vocab.llguidance import Grammars
-from unisono.vocab.pieces import Vocabulary, read_vocabulary
-from unisono.vocab.probe import probe_answer_form
-from unisono.vocab.prompt import PromptReader
-from unisono.vocab.spelling import Speller
-from unisono.vocab.template import ChatTemplate, TemplateFailure
-from unisono.vocab.tokenizer import Tokenizer
-from unisono.vocab.union import UnionMember, UnionVocabulary, check_essentials
+from unisono.vocab.union import UnionMember, UnionVocabulary
 from unisono.vocab.union_cache import load_union
-
-log = logging.getLogger(__name__)
-
-Report = Callable[[str, float, str], None]
-"""Called while things load: the member, the fraction done (0 to 1), and what is being done."""
-
-
-def silent(member: str, fraction: float, words: str) -> None:
-    """A `Report` that says nothing."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedMember:
-    """A member before its weights: everything that its vocabulary and templates tell."""
-
-    spec: MemberSpec
-    weight: float
-    """Its share; the prepared members' weights sum to 1."""
-    owner: MemberSpec
-    """The member that names its model: itself, or the one whose weights it shares, which may have no vote."""
-    backend: str
-    loader: Loader
-    """One object for all members that share weights, as are the tokenizer and the facts."""
-    tokenizer: Tokenizer
-    vocabulary: Vocabulary
-    speller: Speller
-    reader: PromptReader
-    endings: dict[int, str]
-    """The ids that are END, and why."""
-    leading_space: bool
-    facts: ModelFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +61,36 @@ class Prepared:
             return Prompt(text=text)
         return Prompt(messages=(Message(role="user", content=text),))
 
+    def alone(self, name: str) -> Prepared:
+        """One of the members by itself, on the same model: what it writes is what it would write with no others.
+
+        Of how the ensemble writes, what concerns a single model stays: what is drawn, and drafts that are looked up.
+        """
+        member = next(member for member in self.members if member.spec.name == name)
+        keys = {key.name: getattr(_method_alone(self.spec.method), key.name) for key in fields(Method)}
+        spec = self.spec.model_copy(update={"members": [member.spec], **keys})
+        union = _union_of([member])
+        return Prepared(spec, [replace(member, weight=1.0)], union, Grammars(union))
+
+    def call_form(self, lead: str | None = None) -> CallForm:
+        """How texts write calls of tools: as the lead does, whose text the others read as text.
+
+        Args:
+            lead: a member that votes; by default the spec's.
+
+        Raises:
+            PromptError: the lead writes no calls, or none that members share; see `PromptReader.call_form`.
+            SpecError: there is no such member.
+        """
+        readers = {member.spec.name: member.reader for member in self.members}
+        name = lead or self.spec.method.lead_among({member.spec.name: member.weight for member in self.members})
+        if name not in readers:
+            raise SpecError(
+                f"the lead {shown(name)} is no member that votes{nearest(name, readers)}",
+                hint=f"choose one of {', '.join(readers)}",
+            )
+        return readers[name].call_form()
+
     def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
         """Load all weights, each once, and return the engine; frees what was loaded when one fails.
 
@@ -98,27 +99,65 @@ class Prepared:
             longest_block: see `Engine`; a `Service` wants one.
             keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixStore`).
         """
-        members: list[Member] = []
-        backends: dict[str, Backend] = {}
-        with contextlib.ExitStack() as loaded:
-            for index, member in enumerate(self.members):
-                owner = member.owner.name
-                if owner not in backends:
-                    backend = member.loader.load(_reporter(report, owner))
-                    loaded.callback(backend.unload)
-                    backends[owner] = PrefixStore(backend) if keep_prefixes else backend
-                members.append(
-                    Member(
-                        member.spec.name,
-                        member.weight,
-                        backends[owner],
-                        member.reader,
-                        member.speller,
-                        self.union.maps[index],
-                    )
-                )
-            loaded.pop_all()
+        with _loaded(self.members, report, keep_prefixes=keep_prefixes) as backends:
+            return self._engine(backends, longest_block)
+
+    def _engine(self, backends: Mapping[Loader, Backend], longest_block: int | None = None) -> Engine:
+        members = [
+            Member(member.spec.name, member.weight, backends[member.loader], member.reader, member.speller, member_map)
+            for member, member_map in zip(self.members, self.union.maps, strict=True)
+        ]
         return Engine(members, self.union, self.spec.method, longest_block=longest_block, compile_grammar=self.grammars)
+
+
+def load_service(
+    ensembles: Mapping[str, Prepared],
+    *,
+    alone: bool = True,
+    queue: int = 256,
+    chunk: int = 256,
+    report: Report = silent,
+) -> Service:
+    """Load ensembles that serve the requests of many.
+
+    Args:
+        ensembles: by the name under which requests ask for them, best of `prepare_several`.
+        alone: whether each of their members answers by itself too, as ``ensemble/member``.
+        queue: how many requests may wait that cannot begin yet.
+        chunk: ids of prompts that are read between two steps at most.
+        report: told what is going on.
+    """
+    served = dict(ensembles)
+    if alone:
+        for name, prepared in ensembles.items():
+            served |= {f"{name}/{member.spec.name}": prepared.alone(member.spec.name) for member in prepared.members}
+    members = [member for prepared in ensembles.values() for member in prepared.members]
+    with _loaded(members, report, keep_prefixes=True) as backends:
+        engines = {name: prepared._engine(backends, longest_block=chunk) for name, prepared in served.items()}
+        return Service(engines, queue=queue, chunk=chunk)
+
+
+@contextlib.contextmanager
+def _loaded(
+    members: Iterable[PreparedMember], report: Report, *, keep_prefixes: bool
+) -> Iterator[dict[Loader, Backend]]:
+    """Load each model once; all are unloaded when something fails within."""
+    backends: dict[Loader, Backend] = {}
+    with contextlib.ExitStack() as loaded:
+        for member in members:
+            if member.loader not in backends:
+                backend = member.loader.load(reporter(report, member.owner.name))
+                loaded.callback(backend.unload)
+                backends[member.loader] = PrefixStore(backend) if keep_prefixes else backend
+        yield backends
+        loaded.pop_all()
+
+
+def _method_alone(method: Method) -> Method:
+    looks_up = method.speculate is not None and method.speculate.drafter in (NGRAM, AUTO)
+    speculate = replace(method.speculate, drafter=NGRAM) if method.speculate is not None and looks_up else None
+    draw = replace(method.draw, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
+    return Method(speculate=speculate, draw=draw, spelling=method.spelling)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:
@@ -132,123 +171,34 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
     Raises:
         UnisonoError: of the kind that fits, naming the member.
     """
+    [prepared] = prepare_several([spec], batch=batch, report=report)
+    return prepared
+
+
+def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Report = silent) -> list[Prepared]:
+    """Prepare ensembles that are loaded together: models that several of them run in the same way are loaded once.
+
+    The arguments and errors are those of `prepare`.
+    """
     if not isinstance(batch, int) or batch < 1:
         raise SpecError(f"the batch is {batch!r}: it must be a whole number, 1 or more")
-    voters = spec.voters()
-    sharing = Counter(member.owner for member, _ in voters)
-    for member in spec.members:
-        if member.weight == 0:
-            log.warning(
-                "member %r has weight 0 and is left out%s",
-                member.name,
-                ", but for its weights, which others share" if member.name in sharing else "",
-            )
-    slots = batch * spec.draw.beam_width
-    models: dict[str, _Model] = {}
-    members = []
-    for member, weight in voters:
-        name = member.owner
-        if name not in models:
-            models[name] = _find(spec.member(name), spec.folder, slots * sharing[name], report)
-        members.append(_join(member, weight, models[name]))
-    report("the union", 0.0, "mapping the vocabularies")
-    union = load_union(
+    found = [find_models(spec, batch, report) for spec in specs]
+    wanted: dict[Run, Wanted] = {}
+    for each in itertools.chain.from_iterable(models.values() for models in found):
+        first = wanted.get(each.run, each)
+        wanted[each.run] = replace(first, slots=max(first.slots, each.slots))
+    models = {run: read_model(each, report) for run, each in wanted.items()}
+    prepared = []
+    for spec, runs in zip(specs, found, strict=True):
+        members = [join_member(member, weight, models[runs[member.owner].run]) for member, weight in spec.voters()]
+        report("the union", 0.0, "mapping the vocabularies")
+        union = _union_of(members)
+        report("the union", 1.0, f"{union.size:,} pieces")
+        prepared.append(Prepared(spec, members, union, Grammars(union)))
+    return prepared
+
+
+def _union_of(members: Sequence[PreparedMember]) -> UnionVocabulary:
+    return load_union(
         [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
     )
-    report("the union", 1.0, f"{union.size:,} pieces")
-    return Prepared(spec, members, union, Grammars(union))
-
-
-def prepare_member(
-    spec: MemberSpec, weight: float = 1.0, *, folder: Path = Path(), batch: int = 1, report: Report = silent
-) -> PreparedMember:
-    """Prepare one member that has a model of its own; see `prepare`."""
-    return _join(spec, weight, _find(spec, folder, batch, report))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """A model before its weights, for all members that share them."""
-
-    owner: MemberSpec
-    backend: str
-    loader: Loader
-    tokenizer: Tokenizer
-    facts: ModelFacts
-    spellers: dict[tuple[int, ...], Speller] = field(default_factory=dict)
-    """By the ids that are END. Members differ in them only where their templates close answers differently."""
-
-
-def _find(owner: MemberSpec, folder: Path, slots: int, report: Report) -> _Model:
-    """Find a member's model and read its vocabulary."""
-    say = _reporter(report, owner.name)
-    say(0.0, "finding the model")
-    source = find_model(owner, folder, say)
-    entry = choose_backend(owner, source)
-    request = LoadRequest(
-        name=owner.name,
-        source=source,
-        dtype=owner.dtype,
-        device=owner.device,
-        context=owner.context,
-        threads=owner.threads,
-        slots=slots,
-        options=owner.options,
-    )
-    loader = make_loader(entry.name, request)
-    say(0.0, "reading the vocabulary")
-    return _Model(owner, entry.name, loader, loader.tokenizer(), loader.facts())
-
-
-def _join(spec: MemberSpec, weight: float, model: _Model) -> PreparedMember:
-    """Give a model to one of its members, whose template settles what is END."""
-    tokenizer = model.tokenizer
-    template = _template(spec, tokenizer)
-    form = probe_answer_form(template, tokenizer)
-    endings = end_ids(tokenizer.table, form.turn_end_ids)
-    if tuple(endings) not in model.spellers:
-        vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows)
-        model.spellers[tuple(endings)] = Speller(vocabulary, tokenizer.encode)
-    speller = model.spellers[tuple(endings)]
-    check_essentials(UnionMember(spec.name, speller))
-    reader = PromptReader(
-        spec.name,
-        tokenizer,
-        speller,
-        template,
-        given_template=spec.chat_template is not None,
-        system=spec.system,
-        prefix=spec.prefix,
-    )
-    return PreparedMember(
-        spec,
-        weight,
-        model.owner,
-        model.backend,
-        model.loader,
-        tokenizer,
-        speller.vocabulary,
-        speller,
-        reader,
-        endings,
-        form.leading_space,
-        model.facts,
-    )
-
-
-def _template(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
-    given = spec.chat_template
-    source = tokenizer.table.chat_template if given is None else given
-    if source is None:
-        return None
-    try:
-        return ChatTemplate(source, tokenizer.table.special_texts)
-    except TemplateFailure as failure:
-        if given is None:
-            log.warning("the chat template of member %r's own model is not valid: %s", spec.name, failure)
-            return None
-        raise SpecError(f"the chat_template of member {spec.name!r} is not valid Jinja: {failure}") from failure
-
-
-def _reporter(report: Report, name: str) -> Callable[[float, str], None]:
-    return lambda fraction, words: report(name, fraction, words)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal
 
+from unisono.conversation import Message as Message
+from unisono.conversation import Tool, checked_messages, checked_tools
 from unisono.errors import SpecError, shown
 
 Finish = Literal["end", "stop", "length", "context"]
 """Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
 reached, or a member's context was full."""
-
 Role = Literal["system", "user", "assistant"]
-
-
-class Message(TypedDict):
-    """One turn of a conversation, as chat templates expect it."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +26,8 @@ class Prompt:
 
     text: str | None = None
     messages: Sequence[Message] | None = None
+    tools: Sequence[Tool] | None = None
+    """What the answer to messages may call."""
 
     def __post_init__(self) -> None:
         """Check the shape; whether there is anything to read is for the members to say."""
@@ -43,7 +39,11 @@ class Prompt:
         if self.text is not None and not isinstance(self.text, str):
             raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
         if self.messages is not None:
-            object.__setattr__(self, "messages", _checked_messages(self.messages))
+            object.__setattr__(self, "messages", checked_messages(self.messages))
+        if self.tools is not None:
+            if self.messages is None:
+                raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
+            object.__setattr__(self, "tools", checked_tools(self.tools))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class StepRecord:
     """Each voter's folded mass of the piece."""
     top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
     """Each voter's own likeliest pieces and their masses: five at most, none below 0.001 but the first."""
+    likeliest: tuple[tuple[bytes | None, float], ...] = ()
+    """The likeliest pieces of the distribution that ``p`` is of, and their masses: as many as were asked for."""
     gate: GateReading | None = None
     """What the gate saw; ``None`` without one."""
     draft: DraftRecord | None = None
@@ -123,14 +125,46 @@ class StepRecord:
             "p": self.p,
             "voted": list(self.voted),
             "members": dict(self.members),
-            "top": {
-                name: [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
-                for name, pieces in self.top.items()
-            },
+            "top": {name: _json_pieces(pieces) for name, pieces in self.top.items()},
+            **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
             "gate": None if self.gate is None else self.gate.to_json(),
             "draft": None if self.draft is None else self.draft.to_json(),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PieceScore:
+    """How likely one piece of a given text was."""
+
+    piece: bytes | None
+    """``None`` for END."""
+    logp: float
+    """The natural logarithm of its combined probability, before any draw reshapes it; minus infinity for none."""
+    is_likeliest: bool
+    """Whether greedy would have chosen it."""
+    voted: tuple[str, ...]
+    """The members that were asked; the lead alone where the gate was shut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a given text was."""
+
+    pieces: tuple[PieceScore, ...]
+    """Cut as the lead's tokenizer cuts it."""
+    prompt_tokens: Mapping[str, int]
+    """Tokens of the prompt, by member."""
+
+    @property
+    def logp(self) -> float:
+        """The natural logarithm of the probability of these pieces, one after the other."""
+        return sum(piece.logp for piece in self.pieces)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether greedy would have written the text."""
+        return all(piece.is_likeliest for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,20 +282,9 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str, object]]:
+    return [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
+
+
 def _json_piece(piece: bytes | None) -> list[int] | None:
     return None if piece is None else list(piece)
-
-
-def _checked_messages(messages: object) -> tuple[Message, ...]:
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise SpecError(
-            f"messages is {type(messages).__name__}, not a list of messages",
-            hint='each message is {"role": "user", "content": "…"}',
-        )
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise SpecError(
-                f"message {number} has no role and content that are text",
-                hint='each message is {"role": "user", "content": "…"}',
-            )
-    return tuple(messages)

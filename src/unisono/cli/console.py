@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from unisono.errors import UnisonoError
 
 if TYPE_CHECKING:
-    from unisono.build import Report
+    from unisono.members import Report
 
 
 def say(words: str) -> None:

@@ -1,10 +1,11 @@
-"""A bias on texts: what it adds to which columns depends on how the text before them ends."""
+"""A bias on texts or columns: what it adds to which columns depends on how the text before them ends."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
 
+from unisono.errors import SpecError
 from unisono.vocab.union import UnionVocabulary
 
 
@@ -16,8 +17,26 @@ class Bias:
     asked for once it has begun (transformers' sequence bias, for bytes).
     """
 
-    def __init__(self, bias: Mapping[bytes, float], union: UnionVocabulary) -> None:
-        """Look up the columns of all ends of the texts."""
+    def __init__(
+        self, bias: Mapping[bytes, float], union: UnionVocabulary, by_column: Mapping[int, float] | None = None
+    ) -> None:
+        """Look up the columns of all ends of the texts.
+
+        Args:
+            bias: by text.
+            union: whose pieces complete them.
+            by_column: what is always added to columns.
+
+        Raises:
+            SpecError: the union has no such column.
+        """
+        self._by_column = dict(by_column or {})
+        for column in self._by_column:
+            if column > union.end:
+                raise SpecError(
+                    f"logit_bias is given for {column}, and the last column, END, is {union.end}",
+                    hint="give the number of a piece in this union",
+                )
         ends = {text[start:] for text in bias for start in range(len(text))}
         columns = union.columns(ends) if ends else {}
         self._cases = [
@@ -31,11 +50,11 @@ class Bias:
 
     def at(self, written: bytes) -> dict[int, float]:
         """What is added to which columns after ``written``, of which the last `reach` bytes are enough."""
-        added: defaultdict[int, float] = defaultdict(float)
+        added: defaultdict[int, float] = defaultdict(float, self._by_column)
         for beginning, column, more in self._cases:
             if written.endswith(beginning):
                 added[column] += more
         return added
 
     def __bool__(self) -> bool:
-        return bool(self._cases)
+        return bool(self._cases or self._by_column)

@@ -15,16 +15,18 @@ from unisono.engine.member import Member
 from unisono.engine.method import Method
 from unisono.engine.pace import Pace
 from unisono.engine.passes import by_model
+from unisono.engine.scoring import Scoring, cut, scored_by
 from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
 from unisono.engine.submission import Submission, begin, begin_grammar, examine
 from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
 from unisono.errors import NoRoom, SpecError
-from unisono.types import Limits, Prompt
+from unisono.types import Limits, Prompt, Score
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
+UNLIMITED = Limits(2**31)
 
 
 class Engine:
@@ -68,6 +70,7 @@ class Engine:
         self._backlog = Backlog(members, self._hearing, longest_block)
         self._drafting = Drafting(members, union, self._hearing, chooser, self._pace, self._backlog)
         self._settling = Settling(members, union, chooser, self._drafting)
+        self._scoring = Scoring(members, union, self._hearing, chooser, self._settling)
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +120,7 @@ class Engine:
         *,
         method: Method | None = None,
         trace: bool = False,
+        likeliest: int = 0,
         constraint: object = None,
     ) -> Submission:
         """See whether a text can be written, and what it takes, without any slots.
@@ -126,6 +130,7 @@ class Engine:
             limits: when to stop.
             method: how it is written; by default as the engine's others.
             trace: whether to keep a record of every step.
+            likeliest: how many of the likeliest pieces to keep of every step.
             constraint: what the text has to be, as `Constraint.parse` reads it.
 
         Raises:
@@ -133,8 +138,11 @@ class Engine:
             SpecError: the method does not fit the members, or the constraint cannot be kept.
         """
         method = self.method if method is None else method
+        limits = Limits() if limits is None else limits
         parse = begin_grammar(constraint, self._compile_grammar)
-        submission = examine(prompt, limits or Limits(), method, self.members, self.union, trace=trace, parse=parse)
+        submission = examine(
+            prompt, limits, method, self.members, self.union, trace=trace, likeliest=likeliest, parse=parse
+        )
         if submission.width > self.slots:
             raise SpecError(
                 f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",
@@ -242,6 +250,33 @@ class Engine:
         if windows and all(text.beam is None for text in windows):
             self._drafting.learn_step(_all(windows), spent)
         return ended
+
+    def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
+        """Tell how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
+
+        Args:
+            asked: prompts and what follows each, as many as there are free slots at most.
+            method: by which they are scored; by default as the engine's others are written. Gates are read as if
+                the text had been written; of a draw, what is done to each member's distribution counts.
+
+        Raises:
+            PromptError: a member cannot read a prompt or spell the text, or its context is too small for both.
+            SpecError: the method does not fit the members.
+            NoRoom: too few slots are free.
+        """
+        given: dict[Text, list[int]] = {}
+        try:
+            for prompt, text in asked:
+                submission = self.examine(prompt, UNLIMITED, method=scored_by(method or self.method))
+                given[self.begin(submission)] = cut(submission.plan.lead, prompt, text)
+            with self._busy():
+                for scored in given:
+                    self._weigh_prompt(scored)
+                scores = self._scoring.score(given)
+        finally:
+            for scored in given:
+                self.drop(scored)
+        return [Score(tuple(pieces), scored.prompt_tokens) for scored, pieces in scores.items()]
 
     def drop(self, text: Text) -> None:
         """Give up a text and free its slots. Dropping one that has ended changes nothing.

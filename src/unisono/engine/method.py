@@ -184,6 +184,7 @@ class Method:
         draw = {key.name: getattr(self.draw, key.name) for key in fields(self.draw)}
         for name in ("bias", "member_bias"):
             draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
+        draw["logit_bias"] = {str(column): more for column, more in self.draw.logit_bias.items()}
         return {
             "lead": self.lead,
             "combine": asdict(self.combine),

@@ -52,7 +52,7 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         None if speculation is None else speculation.drafter,
         0 if speculation is None else speculation.max_pieces,
         draw,
-        Bias(draw.bias, union),
+        Bias(draw.bias, union, draw.logit_bias),
         draw.of_members(),
         Bias(draw.member_bias, union),
         method.spelling == CANONICAL,

@@ -22,6 +22,8 @@ from typing import NewType
 
 from unisono.errors import QueueFull, SpecError
 
+Model = int
+"""Names a loaded model, as `Member.model` does."""
 Ticket = NewType("Ticket", int)
 """A handle that `submit` gave; of two requests the one that came later has the larger one."""
 
@@ -30,12 +32,14 @@ Ticket = NewType("Ticket", int)
 class Cost:
     """What a request takes up."""
 
-    slots: int = 1
+    slots: Mapping[Model, int]
+    """By model, those that each of its texts takes: as many as members share the model."""
+    texts: int = 1
     """1, the width of a beam, or how many texts are drawn of one prompt."""
     prompt: Mapping[str, int] = field(default_factory=dict)
     """By member, the ids of its prompt: what is read before anything is written, as far as one knows before."""
-    memory: Mapping[str, int] = field(default_factory=dict)
-    """By member, the ids that each slot comes to hold at most."""
+    memory: Mapping[Model, int] = field(default_factory=dict)
+    """By model, the ids that each of its texts comes to hold at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,42 +66,55 @@ class Turn:
 class _Request:
     cost: Cost
     deadline: float | None
-    slots: int
-    """Those that it holds, or waits for."""
+    texts: int
+    """Those that it holds slots for, or waits for."""
     left: int
     """Ids that are still to be read before it is written."""
 
-    def fits(self, free: int, spare: Mapping[str, int]) -> bool:
-        return self.slots <= free and all(self.memory(name) <= ids for name, ids in spare.items())
+    def fits(self, free: Mapping[Model, int], spare: Mapping[Model, int]) -> bool:
+        has_slots = all(self.slots(model) <= slots for model, slots in free.items())
+        return has_slots and all(self.memory(model) <= ids for model, ids in spare.items())
 
-    def memory(self, member: str) -> int:
-        return self.slots * self.cost.memory.get(member, 0)
+    def slots(self, model: Model) -> int:
+        return self.texts * self.cost.slots.get(model, 0)
+
+    def memory(self, model: Model) -> int:
+        return self.texts * self.cost.memory.get(model, 0)
 
 
 class Scheduler:
     """Gives out slots, memory and reading time. Not thread-safe: one thread drives it."""
 
     def __init__(
-        self, slots: int, *, queue: int = 256, chunk: int = 256, memory: Mapping[str, int] | None = None
+        self,
+        slots: Mapping[Model, int],
+        *,
+        queue: int = 256,
+        chunk: int = 256,
+        memory: Mapping[Model, int] | None = None,
     ) -> None:
         """Begin with nobody in line.
 
         Args:
-            slots: how many texts can be written at once.
+            slots: by model, how many it has.
             queue: how many requests may wait that cannot be admitted yet.
             chunk: ids of prompts that are read in a turn at most, of all requests and all members together: while
                 they are read, nobody is written.
-            memory: by member, how many ids all slots may hold together; a member that is not named is bounded by
-                its slots alone.
+            memory: by model, how many ids all its slots may hold together; one that is not named is bounded by its
+                slots alone.
 
         Raises:
             SpecError: one of them is less than 1.
         """
-        bounds = {"slots": slots, "queue": queue, "chunk": chunk, **(memory or {})}
-        for name, bound in bounds.items():
-            if bound < 1:
+        for name, bounds in {
+            "slots": slots.values(),
+            "queue": [queue],
+            "chunk": [chunk],
+            "memory": (memory or {}).values(),
+        }.items():
+            if (bound := min(bounds, default=1)) < 1:
                 raise SpecError(f"{name} is {bound}: it must be 1 or more", hint="nobody could ever be served")
-        self.slots = slots
+        self.slots = dict(slots)
         self._queue = queue
         self._chunk = chunk
         self._memory = dict(memory or {})
@@ -116,15 +133,32 @@ class Scheduler:
         return len(self._served)
 
     @property
-    def free(self) -> int:
-        """Slots that nobody has."""
-        return self.slots - sum(request.slots for request in self._served.values())
+    def free(self) -> dict[Model, int]:
+        """By model, slots that nobody has."""
+        taken = self._served.values()
+        return {model: slots - sum(request.slots(model) for request in taken) for model, slots in self.slots.items()}
 
     @property
-    def spare(self) -> dict[str, int]:
-        """By member whose memory is bounded, the ids that are set aside for nobody."""
+    def spare(self) -> dict[Model, int]:
+        """By model whose memory is bounded, the ids that are set aside for nobody."""
         taken = self._served.values()
-        return {name: bound - sum(request.memory(name) for request in taken) for name, bound in self._memory.items()}
+        return {model: bound - sum(request.memory(model) for request in taken) for model, bound in self._memory.items()}
+
+    def check(self, cost: Cost) -> None:
+        """Refuse what could never be served. Raises a `SpecError`."""
+        room = min(self.slots[model] // each for model, each in cost.slots.items())
+        if not 1 <= cost.texts <= room:
+            raise SpecError(
+                f"the request needs slots for {cost.texts} texts, and there are slots for {room}",
+                hint="ask for fewer texts or a narrower beam, or load with a larger batch",
+            )
+        for model, bound in self._memory.items():
+            ids = cost.texts * cost.memory.get(model, 0)
+            if ids > bound:
+                raise SpecError(
+                    f"the request may come to {ids} ids in the cache of a model that has room for {bound}",
+                    hint="ask for less: a shorter prompt, fewer new tokens, fewer texts",
+                )
 
     def submit(self, cost: Cost, *, deadline: float | None = None) -> Ticket:
         """Put a request at the end of the line.
@@ -137,8 +171,8 @@ class Scheduler:
             SpecError: it could never be served.
             QueueFull: too many wait already.
         """
-        request = _Request(cost, deadline, cost.slots, sum(cost.prompt.values()))
-        self._check_possible(request)
+        self.check(cost)
+        request = _Request(cost, deadline, cost.texts, sum(cost.prompt.values()))
         if len(self._line) - len(list(self._fitting())) >= self._queue:
             raise QueueFull(
                 f"{len(self._line)} requests are waiting, and {self.served} are being served",
@@ -188,14 +222,14 @@ class Scheduler:
         self._served[ticket].left = ids
 
     def shrink(self, ticket: Ticket) -> None:
-        """Take back one of several slots of a request, one of whose texts has ended.
+        """Take back the slots of one of several texts of a request, which has ended.
 
         Raises `KeyError` for one that is not being served.
         """
         request = self._served[ticket]
-        if request.slots < 2:
-            raise ValueError(f"request {ticket} has one slot: end it")
-        request.slots -= 1
+        if request.texts < 2:
+            raise ValueError(f"request {ticket} has one text: end it")
+        request.texts -= 1
 
     def end(self, ticket: Ticket) -> bool:
         """Forget a request that has ended, failed or been cancelled: all it held is free at once.
@@ -211,19 +245,5 @@ class Scheduler:
             if not request.fits(free, spare):
                 return
             yield ticket
-            free -= request.slots
-            spare = {name: ids - request.memory(name) for name, ids in spare.items()}
-
-    def _check_possible(self, request: _Request) -> None:
-        if not 1 <= request.slots <= self.slots:
-            raise SpecError(
-                f"the request needs {request.slots} slots, and there are {self.slots}",
-                hint="ask for fewer texts or a narrower beam, or load with a larger batch",
-            )
-        for name, bound in self._memory.items():
-            if request.memory(name) > bound:
-                raise SpecError(
-                    f"the request may come to {request.memory(name)} ids in the cache of member {name!r}, "
-                    f"which has room for {bound}",
-                    hint="ask for less: a shorter prompt, fewer new tokens, fewer texts",
-                )
+            free = {model: slots - request.slots(model) for model, slots in free.items()}
+            spare = {model: ids - request.memory(model) for model, ids in spare.items()}

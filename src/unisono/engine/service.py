@@ -1,14 +1,17 @@
-"""Requests of many, served by one engine: the scheduler says who is next, the engine writes, events say what came.
+"""Requests of many, served at once: the scheduler says who is next, engines write, events say what came.
 
 A turn admits, reads on, writes on and tells. All of it happens in the thread that calls `turn`: a server gives the
-service a thread of its own and hands requests in and events out (`submit`, `cancel` and `turn` are never called at
-once).
+service a thread of its own and hands requests in and events out. `submit`, `cancel` and `turn` are never called at
+once; `examine`, which runs no model, may be called in another thread meanwhile.
+
+Engines may share models: an ensemble, and each of its members alone. Slots are counted by model, whoever takes them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -17,15 +20,26 @@ import numpy as np
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
 from unisono.engine.method import Method
-from unisono.engine.passes import by_model
 from unisono.engine.prefixes import PrefixStore
 from unisono.engine.scheduler import Cost, Scheduler, Ticket
 from unisono.engine.submission import Submission
 from unisono.engine.text import Text
-from unisono.errors import SpecError, TimedOut, shown
+from unisono.errors import SpecError, TimedOut, nearest, shown
 from unisono.types import Limits, Prompt
 
 DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examined:
+    """A request that can be served."""
+
+    model: str
+    """Which engine is to write it."""
+    engine: Engine
+    submission: Submission
+    n: int
+    """How many texts."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,40 +47,49 @@ class _Work:
     """A request: what it asks for, and what there is of it."""
 
     ticket: Ticket
-    submission: Submission
-    count: int
+    asked: Examined
     texts: list[Text] = field(default_factory=list)
     told: dict[int, int] = field(default_factory=dict)
     """By the index of each text that has not ended, how many of its steps were told."""
 
 
 class Service:
-    """Serves requests in turns. Not thread-safe: one thread drives it, and nobody else the engine."""
+    """Serves requests in turns. Not thread-safe, but for `examine`; nobody else drives its engines."""
 
     def __init__(
         self,
-        engine: Engine,
+        engines: Mapping[str, Engine],
         *,
         queue: int = 256,
         chunk: int = 256,
-        memory: Mapping[str, int] | None = None,
+        memory: Mapping[int, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Serve by an engine that writes nothing else.
+        """Serve by engines that write nothing else.
 
         Args:
-            engine: best one whose blocks are bounded, so that a long prompt is read between the steps.
+            engines: by the name under which requests ask for them; best such whose blocks are bounded, so that a long
+                prompt is read between the steps.
             queue: how many requests may wait that cannot begin yet.
             chunk: ids of prompts that are read in a turn at most.
-            memory: by member, how many ids its cache may hold; see `Scheduler`.
+            memory: by model (`Member.model`), how many ids its cache may hold; see `Scheduler`.
             clock: by which time-outs are measured, in seconds.
         """
-        self._engine = engine
-        self._scheduler = Scheduler(engine.slots, queue=queue, chunk=chunk, memory=memory)
+        self.engines = dict(engines)
+        self._members = [member for engine in engines.values() for member in engine.members]
+        slots = {member.model: member.backend.facts.slots for member in self._members}
+        self._scheduler = Scheduler(slots, queue=queue, chunk=chunk, memory=memory)
         self._clock = clock
         self._works: dict[Ticket, _Work] = {}
         self._events: list[Event] = []
-        self._longest_piece = int(np.diff(engine.union.offset_U).max())
+        self._longest_piece = {
+            name: int(np.diff(engine.union.offset_U).max(initial=0)) for name, engine in engines.items()
+        }
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names under which requests ask for its engines."""
+        return tuple(self.engines)
 
     @property
     def busy(self) -> bool:
@@ -83,42 +106,63 @@ class Service:
         """How many requests are being served."""
         return self._scheduler.served
 
-    def submit(
+    def method(self, model: str) -> Method:
+        """How an engine writes what asks for nothing else. Raises a `SpecError` when there is none of that name."""
+        return self._engine(model).method
+
+    def examine(
         self,
+        model: str,
         prompt: Prompt,
         limits: Limits = DEFAULT_LIMITS,
         *,
         method: Method | None = None,
         n: int = 1,
         trace: bool = False,
-        timeout: float | None = None,
+        likeliest: int = 0,
         constraint: object = None,
-    ) -> Ticket:
-        """Put a request in line; its events come from the next turn on.
+    ) -> Examined:
+        """See whether a request can be served. Runs no model, and may be called in any one thread.
 
         Args:
+            model: which engine is to write it.
             prompt: what to continue or answer.
             limits: when each text stops.
             method: how it is written; by default as the engine's others.
             n: how many texts; the first has the draw's seed, the next that and 1, and so on.
             trace: whether events tell the steps.
-            timeout: seconds after which the request fails, if it has not ended.
+            likeliest: how many of the likeliest pieces of the combined distribution the steps tell.
             constraint: what each text has to be, as `Constraint.parse` reads it.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: an argument is wrong, or the request needs more than there is.
-            QueueFull: too many wait already.
         """
-        submission = self._engine.examine(prompt, limits, method=method, trace=trace, constraint=constraint)
+        engine = self._engine(model)
+        submission = engine.examine(
+            prompt, limits, method=method, trace=trace, likeliest=likeliest, constraint=constraint
+        )
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise SpecError(f"n is {shown(n)}: it must be a whole number, 1 or more", hint="it counts the texts")
         if n > 1 and submission.width > 1:
             raise SpecError(f"n is {n}, but a beam seeks one text", hint="leave n or beam_width out")
-        prompts = {name: len(ids) for name, ids in submission.ids.items()}
-        cost = Cost(max(n, submission.width), prompts, self._memory(submission))
-        ticket = self._scheduler.submit(cost, deadline=None if timeout is None else self._clock() + timeout)
-        self._works[ticket] = _Work(ticket, submission, n)
+        asked = Examined(model, engine, submission, n)
+        self._scheduler.check(self._cost(asked))
+        return asked
+
+    def submit(self, asked: Examined, *, timeout: float | None = None) -> Ticket:
+        """Put a request in line; its events come from the next turn on.
+
+        Args:
+            asked: what was examined.
+            timeout: seconds after which the request fails, if it has not ended.
+
+        Raises:
+            QueueFull: too many wait already.
+        """
+        deadline = None if timeout is None else self._clock() + timeout
+        ticket = self._scheduler.submit(self._cost(asked), deadline=deadline)
+        self._works[ticket] = _Work(ticket, asked)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -141,29 +185,37 @@ class Service:
         return events
 
     def close(self) -> None:
-        """Give all requests up; the engine is left to whoever made it. Idempotent."""
+        """Give all requests up; the engines are left to whoever made them. Idempotent."""
         for ticket in list(self._works):
             self.cancel(ticket)
+
+    def unload(self) -> None:
+        """Give all requests up and unload all models. Idempotent."""
+        self.close()
+        for engine in self.engines.values():
+            engine.close()
 
     def _begin(self, tickets: Iterable[Ticket]) -> None:
         """Take up the texts of requests that are admitted."""
         self._ask_memory_back()
         for work in [self._works[ticket] for ticket in tickets]:
             with self._failing(work.ticket):
-                work.texts.append(self._engine.begin(work.submission, copies=work.count > 1))
+                work.texts.append(work.asked.engine.begin(work.asked.submission, copies=work.asked.n > 1))
                 work.told[0] = 0
                 self._note_lag(work.ticket)
 
     def _read(self, read: Mapping[Ticket, int]) -> None:
         """Read on for requests: in one pass a model, or where that fails for each alone, to see whose fault it is."""
         portions = {ticket: self._portions(ticket, ids) for ticket, ids in read.items() if ticket in self._works}
-        try:
-            self._engine.read({text: ids for texts in portions.values() for text, ids in texts.items()})
-        except Exception as error:
-            self._fail_lost(error)
-            for ticket in [ticket for ticket in portions if ticket in self._works]:
-                with self._failing(ticket):
-                    self._engine.read(portions[ticket])
+        for engine, tickets in self._by_engine(portions).items():
+            try:
+                engine.read({text: ids for ticket in tickets for text, ids in portions[ticket].items()})
+            except Exception as error:
+                self._fail_lost(error)
+                for ticket in tickets:
+                    if ticket in self._works:
+                        with self._failing(ticket):
+                            engine.read(portions[ticket])
         for ticket in portions:
             self._note_lag(ticket)
 
@@ -172,24 +224,31 @@ class Service:
         for ticket in tickets:
             with self._failing(ticket):
                 self._copy(self._works[ticket])
-        works = [self._works[ticket] for ticket in tickets if ticket in self._works]
-        texts = {text: work.ticket for work in works for text in work.texts if text.finish is None}
-        try:
-            self._engine.step(list(texts))
-        except Exception as error:
-            self._fail_lost(error)
-            for text, ticket in texts.items():
-                if text in self._engine.active:  # it may have ended, or a sibling have failed
-                    with self._failing(ticket):
-                        self._engine.step([text])
-        for work in works:
-            self._note_lag(work.ticket)
+        for engine, served in self._by_engine(ticket for ticket in tickets if ticket in self._works).items():
+            works = [self._works[ticket] for ticket in served if ticket in self._works]
+            texts = {text: work.ticket for work in works for text in work.texts if text.finish is None}
+            try:
+                engine.step(list(texts))
+            except Exception as error:
+                self._fail_lost(error)
+                for text, ticket in texts.items():
+                    if text in engine.active:  # it may have ended, or a sibling have failed
+                        with self._failing(ticket):
+                            engine.step([text])
+            for ticket in served:
+                self._note_lag(ticket)
+
+    def _by_engine(self, tickets: Iterable[Ticket]) -> dict[Engine, list[Ticket]]:
+        groups: dict[Engine, list[Ticket]] = {}
+        for ticket in tickets:
+            groups.setdefault(self._works[ticket].asked.engine, []).append(ticket)
+        return groups
 
     def _copy(self, work: _Work) -> None:
         """Take up the other texts that were asked for, now that their prompt has been read."""
         first = work.texts[0]
-        for index in range(len(work.texts), work.count):
-            work.texts.append(self._engine.add_again(first, (first.seed + index) % 2**64))
+        for index in range(len(work.texts), work.asked.n):
+            work.texts.append(work.asked.engine.add_again(first, (first.seed + index) % 2**64))
             work.told[index] = 0
 
     def _tell(self, work: _Work) -> None:
@@ -220,9 +279,9 @@ class Service:
             self._fail(ticket, error)
 
     def _fail_lost(self, error: Exception) -> None:
-        """Fail the requests of which the engine had to give a text up."""
+        """Fail the requests of which an engine had to give a text up."""
         for work in list(self._works.values()):
-            if any(text.finish is None and text not in self._engine.active for text in work.texts):
+            if any(text.finish is None and text not in work.asked.engine.active for text in work.texts):
                 self._fail(work.ticket, error)
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
@@ -234,34 +293,45 @@ class Service:
         self._scheduler.end(ticket)
         with contextlib.ExitStack() as dropping:  # all of them, even if a member fails at it
             for text in work.texts:
-                dropping.callback(self._engine.drop, text)
+                dropping.callback(work.asked.engine.drop, text)
 
     def _note_lag(self, ticket: Ticket) -> None:
         """Tell the scheduler how much is to be read of a request before it is written on."""
         if ticket in self._works:
-            texts = self._works[ticket].texts
-            self._scheduler.lags(ticket, sum(self._engine.backlog(text) for text in texts if text.finish is None))
+            work = self._works[ticket]
+            backlogs = [work.asked.engine.backlog(text) for text in work.texts if text.finish is None]
+            self._scheduler.lags(ticket, sum(backlogs))
 
     def _portions(self, ticket: Ticket, ids: int) -> dict[Text, int]:
         """Share out what is to be read for a request to its texts, one after the other."""
-        portions: dict[Text, int] = {}
-        for text in self._works[ticket].texts:
-            portions[text] = min(ids, self._engine.backlog(text))
+        work, portions = self._works[ticket], dict[Text, int]()
+        for text in work.texts:
+            portions[text] = min(ids, work.asked.engine.backlog(text))
             ids -= portions[text]
         return {text: ids for text, ids in portions.items() if ids}
 
-    def _memory(self, submission: Submission) -> dict[str, int]:
-        """By member, the most ids that a text can come to hold: no piece is spelled with more ids than bytes."""
-        pieces = submission.limits.max_new_tokens * (self._longest_piece + 1)  # a first one may get a space
-        return {
-            member.name: min(member.backend.facts.context, len(submission.ids[member.name]) + pieces)
-            for member in self._engine.members
-        }
+    def _cost(self, asked: Examined) -> Cost:
+        members, submission = asked.engine.members, asked.submission
+        prompts = {name: len(ids) for name, ids in submission.ids.items()}
+        # no piece is spelled with more ids than bytes, and a first one may get a space
+        pieces = submission.limits.max_new_tokens * (self._longest_piece[asked.model] + 1)
+        memory = Counter[int]()
+        for member in members:
+            memory[member.model] += min(member.backend.facts.context, prompts[member.name] + pieces)
+        return Cost(Counter(member.model for member in members), max(asked.n, submission.width), prompts, memory)
+
+    def _engine(self, model: str) -> Engine:
+        if model not in self.engines:
+            raise SpecError(
+                f"there is no model {shown(model)}{nearest(model, self.engines)}",
+                hint=f"known: {', '.join(self.engines)}",
+            )
+        return self.engines[model]
 
     def _ask_memory_back(self) -> None:
         """Let kept slots give way to what has been promised to requests."""
-        spare = self._scheduler.spare
-        for group in by_model(self._engine.members):
-            bounded = [spare[member.name] for member in group if member.name in spare]
-            if bounded and isinstance(group[0].backend, PrefixStore):
-                group[0].backend.limit(sum(bounded))
+        backends = {member.model: member.backend for member in self._members}
+        for model, ids in self._scheduler.spare.items():
+            backend = backends[model]
+            if isinstance(backend, PrefixStore):
+                backend.limit(ids)

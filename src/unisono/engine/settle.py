@@ -31,7 +31,7 @@ class Settling:
         """Choose position by position, as long as the drafts hold, and let every member go on from there."""
         position, alive = 0, list(windows)
         while alive:
-            for voters, rule, group in _groups(alive, position):
+            for voters, rule, group in by_voters(alive, position):
                 said = self._chooser.combine(group, position, voters, combines=rule is not None)
                 columns = self._chooser.choose(group, position, said, combines=rule is not None)
                 self._drafting.learn(group, position, columns)
@@ -51,7 +51,7 @@ class Settling:
         beam = sought.beam
         assert beam is not None
         said: dict[Window, tuple[Said, int]] = {}
-        for voters, rule, group in _groups(windows, 0):
+        for voters, rule, group in by_voters(windows, 0):
             heard = self._chooser.combine(group, 0, voters, combines=rule is not None)
             said.update((window, (heard, row)) for row, window in enumerate(group))
         shaped = [said[window][0].shaped_BU[said[window][1]] for window in windows]
@@ -99,7 +99,9 @@ class Settling:
             cursor = text.cursors[member.name]
             member.cut(cursor, window.accepted)
             if window.choice is not None and piece is not None:
-                taken = member.take(cursor.tail, window.choice, piece, first=window.opens_answer)
+                taken = member.take(
+                    cursor.tail, window.choice, piece, first=window.opens_answer and not window.accepted
+                )
                 member.append(cursor, taken)
             window.committed.add(member.name)
         if text.finish is None and any(
@@ -108,7 +110,9 @@ class Settling:
             text.end("context")
 
 
-def _groups(windows: Sequence[Window], position: int) -> list[tuple[tuple[Member, ...], Combine | None, list[Window]]]:
+def by_voters(
+    windows: Sequence[Window], position: int
+) -> list[tuple[tuple[Member, ...], Combine | None, list[Window]]]:
     """Windows that have the same voters at a position, and the same rule if it applies there."""
     groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[Window]] = defaultdict(list)
     for window in windows:

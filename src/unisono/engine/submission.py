@@ -35,6 +35,8 @@ class Submission:
     """By member, the ids of the prompt."""
     trace: bool
     """Whether a record of every step is kept."""
+    likeliest: int
+    """How many of the likeliest pieces are kept of every step."""
     parse: Parse | None = None
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
 
@@ -51,7 +53,8 @@ def examine(
     members: Sequence[Member],
     union: UnionVocabulary,
     *,
-    trace: bool,
+    trace: bool = False,
+    likeliest: int = 0,
     parse: Parse | None = None,
 ) -> Submission:
     """Let all members turn a prompt into their ids.
@@ -64,7 +67,7 @@ def examine(
     ids = {member.name: member.begin(prompt) for member in members}
     for member in members:
         check_length(member.name, len(ids[member.name]), member.backend.facts.context)
-    return Submission(prompt, limits, plan, ids, trace, parse)
+    return Submission(prompt, limits, plan, ids, trace, likeliest, parse)
 
 
 def begin(submission: Submission, members: Sequence[Member], union: UnionVocabulary) -> Text:
@@ -79,7 +82,15 @@ def begin(submission: Submission, members: Sequence[Member], union: UnionVocabul
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()
     seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
-    text = Text(submission.prompt, cursors, submission.limits, plan, trace=submission.trace, seed=seed)
+    text = Text(
+        submission.prompt,
+        cursors,
+        submission.limits,
+        plan,
+        trace=submission.trace,
+        likeliest=submission.likeliest,
+        seed=seed,
+    )
     text.parse = None if submission.parse is None else submission.parse.copy()
     if submission.width > 1:
         text.beam = Beam(text.copy(cursors), submission.width, plan.draw.length_penalty)

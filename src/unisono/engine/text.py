@@ -32,6 +32,7 @@ class Text:
         plan: Plan,
         *,
         trace: bool = False,
+        likeliest: int = 0,
         seed: int = 0,
     ) -> None:
         """Begin a text.
@@ -42,6 +43,7 @@ class Text:
             limits: when to stop.
             plan: how it is written.
             trace: whether to keep a record of every step.
+            likeliest: how many of the likeliest pieces to keep of every step.
             seed: what its random numbers come from, 0 to 2^64 - 1.
         """
         self.prompt = prompt
@@ -67,9 +69,11 @@ class Text:
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
         self.beam: Beam | None = None
         """What is followed for it; ``None`` where it is written itself."""
-        self.steps: list[StepRecord] | None = [] if trace else None
+        self.trace = trace
+        self.likeliest = likeliest
+        self.steps: list[StepRecord] | None = [] if trace or likeliest else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
-        self._prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
+        self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
         self._text = TextAssembler(limits.stop)
         self._began = time.perf_counter()
         self._first_piece: float | None = None
@@ -149,7 +153,7 @@ class Text:
             data=data,
             finish_reason=self.finish,
             usage=Usage(
-                prompt_tokens=self._prompt_tokens,
+                prompt_tokens=self.prompt_tokens,
                 pieces=self.pieces,
                 ensembled=self.ensembled,
                 blocks=self.blocks,

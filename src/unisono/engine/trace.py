@@ -32,7 +32,8 @@ def record(window: Window, position: int, column: int, said: Said, row: int, uni
         row: of this text in it.
         union: the vocabulary of the columns.
     """
-    if window.text.steps is None:
+    text = window.text
+    if text.steps is None:
         return
     p_U_by_member = said.of(row)
     window.record(
@@ -41,7 +42,8 @@ def record(window: Window, position: int, column: int, said: Said, row: int, uni
             p=float(said.q_BU[row, column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()},
+            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.trace else {},
+            likeliest=_likeliest(said.q_BU[row], text.likeliest, union) if text.likeliest else (),
             gate=window.gates[position] if window.gates else None,
             draft=_draft_record(window, position, column, union),
         )
@@ -61,6 +63,21 @@ def _top(p_U: Array, union: UnionVocabulary) -> TopPieces:
     found = xp.nonzero(p_U >= TOP_MASS)[0]
     if not len(found):
         found = xp.reshape(xp.argmax(p_U), (1,))
-    columns, masses = bring(found, _HOST), bring(xp.take(p_U, found), _HOST)
-    order = np.argsort(-masses, kind="stable")[:TOP_PIECES]
+    return _ranked(p_U, found, TOP_PIECES, union)
+
+
+def _likeliest(q_U: Array, count: int, union: UnionVocabulary) -> TopPieces:
+    """The likeliest pieces, the lower column first of two that are as likely."""
+    xp, bound = array_namespace(q_U), TOP_MASS
+    found = xp.nonzero(q_U >= bound)[0]
+    while len(found) < count and bound > 0:  # few columns have much mass: sorting them all would take longer
+        bound = bound / 1e3 if bound > 1e-30 else 0
+        found = xp.nonzero(q_U >= bound)[0]
+    return _ranked(q_U, found, count, union)
+
+
+def _ranked(p_U: Array, columns: Array, count: int, union: UnionVocabulary) -> TopPieces:
+    masses = bring(array_namespace(p_U).take(p_U, columns), _HOST)
+    columns = bring(columns, _HOST)
+    order = np.argsort(-masses, kind="stable")[:count]
     return tuple((union.piece(int(columns[place])), float(masses[place])) for place in order)

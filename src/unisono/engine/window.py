@@ -125,16 +125,19 @@ class Window:
         """Whether one more drafted piece is allowed and leaves room, in the limit and in every member's context, and
         is a mere addition to what every member has before it.
         """
-        if self.last + 1 >= self.text.room:
+        if self.last + 1 >= self.text.room or not self.extends(column):
             return False
         allowed_U = self.allowed(self.last)
         if allowed_U is not None and not allowed_U[column]:
             return False
-        for member in self._members:
-            spelling, held = self._take(member, column), len(self.cursor(member).ids)
-            if spelling.forget or held + len(spelling.append) > member.backend.facts.context:
-                return False
-        return True
+        return all(
+            len(self.cursor(member).ids) + len(self._take(member, column).append) <= member.backend.facts.context
+            for member in self._members
+        )
+
+    def extends(self, column: int) -> bool:
+        """Whether one more drafted piece changes nothing of what members have before it."""
+        return not any(self._take(member, column).forget for member in self._members)
 
     def draft(self, column: int) -> None:
         """Add a drafted piece: one more position."""
@@ -297,7 +300,8 @@ class Window:
     def _take(self, member: Member, column: int) -> Respelling:
         piece = self._union.piece(column)
         assert piece is not None, "END is never drafted"
-        return member.take(self.cursor(member).tail, column, piece)
+        first = self.opens_answer and not self.drafted
+        return member.take(self.cursor(member).tail, column, piece, first=first)
 
 
 def rows_at(windows: Sequence[Window], member: Member, position: int) -> Array:

@@ -41,6 +41,8 @@ class Draw:
     """Taken from the log-mass of a piece for each time that it was written."""
     bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
     """Added to the log-mass of the piece that completes a text, -100 to 100 as in the OpenAI API; see `Bias`."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """Added to the log-mass of a column of the union, END's included, -100 to 100 as in the OpenAI API."""
     member_temperature: float = 1
     """These, up to ``member_bias``, do the same to each member's distribution before they are combined."""
     member_top_k: int | None = None
@@ -71,6 +73,7 @@ class Draw:
             raise SpecError(f"one_member is {shown(self.one_member)}", hint="it is true or false")
         object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
+        object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
         if self.one_member:
             self._check_one_member()
         if self.beam_width > 1 and self.one_member:
@@ -112,9 +115,10 @@ class Draw:
         acting = next((name for name in SHAPING if name != "temperature" and self.changes(name)), None)
         acting = acting or ("temperature" if self.temperature != 1 else None)
         if acting is not None:
+            own = "" if acting == "logit_bias" else f"write {MEMBER}{acting}, which acts on the drawn member's, or "
             raise SpecError(
                 f"one-member runs a single member, but {acting} acts on the distribution of all of them",
-                hint=f"write {MEMBER}{acting}, which acts on the drawn member's, or leave one-member out",
+                hint=own + "leave one-member out",
             )
 
     def changes(self, name: str) -> bool:
@@ -129,7 +133,8 @@ class Draw:
 
     def of_members(self) -> Draw | None:
         """What is done to each member's distribution before they are combined; ``None`` for nothing."""
-        given = {name: getattr(self, MEMBER + name) for name in SHAPING if self.changes(MEMBER + name)}
+        own = (name for name in SHAPING if name != "logit_bias" and self.changes(MEMBER + name))
+        given = {name: getattr(self, MEMBER + name) for name in own}
         return Draw(**{"temperature": 1, **given}) if given else None
 
     @property
@@ -168,6 +173,7 @@ class Draw:
         words = [GREEDY, *words] if self.is_greedy else words
         for name in ("bias", MEMBER + "bias"):
             words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
+        words += [f"logit_bias:{column}={more}" for column, more in self.logit_bias.items()]
         return " ".join([*words, ONE_MEMBER] if self.one_member else words)
 
 
@@ -189,14 +195,29 @@ def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
             )
         if text in checked:
             raise SpecError(f"{name} is given twice for {key!r}", hint="as text and as bytes it is the same: leave one")
-        sound = isinstance(number, (int, float)) and not isinstance(number, bool)
-        if not sound or not -100 <= number <= 100:
-            raise SpecError(
-                f"the {name} of {key!r} is {shown(number)}: it must be a number from -100 to 100",
-                hint="it is added to a log-mass: -100 as good as bans it, 100 as good as forces it",
-            )
-        checked[text] = number
+        checked[text] = _checked_number(name, key, number)
     return checked
+
+
+def _checked_logit_bias(bias: object) -> dict[int, float]:
+    if not isinstance(bias, Mapping):
+        raise SpecError(f"logit_bias is {shown(bias)}", hint="write it as {COLUMN: NUMBER, …}")
+    for column in bias:
+        if not isinstance(column, int) or isinstance(column, bool) or column < 0:
+            raise SpecError(
+                f"logit_bias is given for {shown(column)}, which is no column of a union",
+                hint="columns are whole numbers from 0 on; for texts there is bias",
+            )
+    return {column: _checked_number("logit_bias", column, number) for column, number in bias.items()}
+
+
+def _checked_number(name: str, key: object, number: object) -> float:
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and -100 <= number <= 100:
+        return number
+    raise SpecError(
+        f"the {name} of {key!r} is {shown(number)}: it must be a number from -100 to 100",
+        hint="it is added to a log-mass: -100 as good as bans it, 100 as good as forces it",
+    )
 
 
 def _read_words(text: str) -> dict[str, object]:
@@ -220,8 +241,8 @@ def _read_words(text: str) -> dict[str, object]:
     return given
 
 
-def _read_word(word: str) -> tuple[str | tuple[str, bytes], object]:
-    """Return the field and its value; for a bias, the field and the text, and the number."""
+def _read_word(word: str) -> tuple[str | tuple[str, bytes | int], object]:
+    """Return the field and its value; for a bias, the field and the text or column, and the number."""
     if word == GREEDY:
         return "temperature", 0
     if word in (ONE_MEMBER, "one_member"):
@@ -234,7 +255,14 @@ def _read_word(word: str) -> tuple[str | tuple[str, bytes], object]:
         if not equals:
             raise SpecError(f"{shown(word)} gives no number", hint=f"write {key}:TEXT=NUMBER, as in {key}:%20the=-5")
         return (key, unquote_to_bytes(text)), read_number(number)
+    if key == "logit_bias":
+        column, equals, number = rest.rpartition("=")
+        if not equals:
+            raise SpecError(
+                f"{shown(word)} gives no number", hint="write logit_bias:COLUMN=NUMBER, as in logit_bias:9=-5"
+            )
+        return (key, read_number(column)), read_number(number)  # type: ignore[return-value]
     if not isinstance(temperature := read_number(word), str):
         return "temperature", temperature
-    known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", MEMBER + "bias"]
+    known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
     raise SpecError(f"unknown {shown(word)} in draw{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

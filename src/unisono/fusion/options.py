@@ -79,7 +79,7 @@ OPTIONS: dict[str, Option] = {
         "it is taken from the log-mass of a piece for each time that it was written",
     ),
 }
-SHAPING = (*OPTIONS, "bias")
+SHAPING = (*OPTIONS, "bias", "logit_bias")
 """What reshapes a distribution: the combined one, and with `MEMBER` before it each member's."""
 OPTIONS |= {
     **{MEMBER + name: option._replace(drawing=False) for name, option in OPTIONS.items()},

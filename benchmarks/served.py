@@ -1,0 +1,76 @@
+"""`unisono serve` in a process of its own, for benchmarks that are its clients."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+READY_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that answers."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over all its labels."""
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        values = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, values))
+
+    def memory(self) -> int:
+        """Megabytes that the process holds (Linux)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) // 1024
+
+
+@contextlib.contextmanager
+def serve(spec: dict[str, Any], *flags: object) -> Iterator[Served]:
+    """Serve a spec as the model ``duo`` on a free port; end the server afterwards."""
+    with contextlib.ExitStack() as used:
+        folder = Path(used.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "duo.yaml").write_text(json.dumps(spec))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        log = used.enter_context((folder / "log").open("w+b"))
+        command = [sys.executable, "-m", "unisono", "serve", str(folder / "duo.yaml"), "--port", port, *flags]
+        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+        try:
+            served = Served(f"http://127.0.0.1:{port}", process)
+            _await(served)
+            yield served
+        except BaseException:
+            log.seek(0)
+            sys.stderr.write(log.read().decode()[-3000:])
+            raise
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _await(served: Served) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if served.process.poll() is not None:
+            raise RuntimeError("the server has ended")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{served.url}/ready", timeout=5).status_code == 200:
+                return
+        time.sleep(0.2)
+    raise TimeoutError("the server is not ready")

@@ -1,0 +1,155 @@
+"""Scoring texts that are given: what their pieces' log-probabilities are under the combined distribution.
+
+A given text has no pieces of its own. It is cut into those of the lead's tokenizer, each member spells them, and one
+teacher-forced pass a member gives the combined distribution before every piece. The score is that of this one way of
+writing the text; the probability of the bytes, however they are cut, is the sum over all ways, which nobody can
+compute in full. Evaluations of single models make the same choice (lm-evaluation-harness scores a model's own
+encoding), and of one member the two agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+
+from unisono.engine.choosing import Chooser, Said
+from unisono.engine.hearing import Hearing, Question
+from unisono.engine.member import Member
+from unisono.engine.method import Method
+from unisono.engine.settle import Settling, by_voters
+from unisono.engine.text import Text
+from unisono.engine.window import Window
+from unisono.errors import PromptError, shown
+from unisono.fusion.draw import Draw
+from unisono.fusion.options import MEMBER
+from unisono.types import PieceScore, Prompt, is_unicode
+from unisono.vocab.union import ABSENT, UnionVocabulary
+
+AT_ONCE = 64
+"""Pieces of a text that are scored in one pass: a distribution of each is held."""
+
+
+class Scoring:
+    """Scores what follows texts that have been begun."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        union: UnionVocabulary,
+        hearing: Hearing,
+        chooser: Chooser,
+        settling: Settling,
+    ) -> None:
+        """Bind it to an engine's parts."""
+        self._members = members
+        self._union = union
+        self._hearing = hearing
+        self._chooser = chooser
+        self._settling = settling
+
+    def score(self, given: Mapping[Text, Sequence[int]]) -> dict[Text, list[PieceScore]]:
+        """Let texts go on as given, all in the same passes, and tell how likely each piece was.
+
+        Args:
+            given: by text, the columns of what follows it; END may be the last one.
+
+        Raises:
+            PromptError: a member's context cannot hold a text.
+        """
+        scores: dict[Text, list[PieceScore]] = {text: [] for text in given}
+        while left := {
+            text: columns[len(scores[text]) :] for text, columns in given.items() if len(columns) > len(scores[text])
+        }:
+            for member in self._members:
+                member.begin_step()
+            windows = [self._window(text, columns[:AT_ONCE]) for text, columns in left.items()]
+            self._ask(windows)
+            for position in range(max(window.last for window in windows) + 1):
+                reaching = [window for window in windows if position <= window.last]
+                for voters, rule, group in by_voters(reaching, position):
+                    said = self._chooser.combine(group, position, voters, combines=rule is not None)
+                    for row, window in enumerate(group):
+                        column = left[window.text][position]
+                        scores[window.text].append(self._scored(said, row, column))
+                        window.settle(position, column)
+            for window in windows:
+                self._settling.commit(window)
+        return scores
+
+    def _window(self, text: Text, columns: Sequence[int]) -> Window:
+        """A window that stands before as many of some pieces as members can read in one block."""
+        window = Window(text, self._members, self._union)
+        for column in columns[:-1]:
+            if not window.extends(column):  # somebody respells what stands before
+                break
+            window.draft(column)
+        for member in self._members:
+            context = member.backend.facts.context
+            if len(window.cursor(member).ids) > context:
+                raise PromptError(
+                    f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
+                    hint="shorten the text, or raise the member's context in the spec",
+                )
+        return window
+
+    def _ask(self, windows: Sequence[Window]) -> None:
+        """Ask who would have been asked, had the pieces been chosen one by one."""
+        led = [window for window in windows if window.awaits_lead]
+        self._hearing.hear(
+            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
+            for member in self._members
+        )
+        position = 0
+        while led := [window for window in led if position <= window.last]:
+            self._hearing.read_gates(led, position)
+            position += 1
+        self._hearing.hear_voters(windows, keep=False)
+
+    def _scored(self, said: Said, row: int, column: int) -> PieceScore:
+        p = float(said.q_BU[row, column])
+        return PieceScore(
+            self._union.piece(column),
+            math.log(p) if p > 0 else -math.inf,
+            said.likeliest[row] == column,
+            tuple(voter.name for voter in said.voters),
+        )
+
+
+def scored_by(method: Method) -> Method:
+    """A method without what concerns the choice of a piece alone: nothing is chosen."""
+    draw = replace(method.draw, **{name: _GREEDY[name] for name in _GREEDY if not name.startswith(MEMBER)})
+    return replace(method, draw=draw, speculate=None)
+
+
+_GREEDY = {key.name: getattr(Draw(), key.name) for key in fields(Draw)}
+
+
+def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:
+    """The columns of the pieces into which the lead's tokenizer cuts a text that follows a prompt.
+
+    A raw prompt and the text are encoded together, so that the cut between them is the tokenizer's own, as far as
+    the prompt's ids stay what they are (lm-evaluation-harness does so too); else the text is encoded alone.
+
+    Raises:
+        PromptError: the text is empty, or holds a piece that some member cannot spell.
+    """
+    if not text or not is_unicode(text):
+        raise PromptError(f"the text to score is {shown(text)}", hint="give text that is Unicode and not empty")
+    data = text.encode()
+    columns = [int(lead.map.column_V[token]) for token in _ids(lead, prompt, data)]
+    if not columns or ABSENT in columns:
+        raise PromptError(
+            f"the text to score, {shown(text)}, holds a piece that some member cannot spell",
+            hint="`unisono doctor` lists the bytes that are missing",
+        )
+    return columns
+
+
+def _ids(lead: Member, prompt: Prompt, data: bytes) -> Sequence[int]:
+    if prompt.text is not None:
+        before, whole = lead.begin(prompt), lead.begin(Prompt(text=prompt.text + data.decode()))
+        rest = whole[len(before) :]
+        if whole[: len(before)] == before and lead.speller.is_exact(rest, data):
+            return rest
+    return lead.speller.own_encoding(data) or lead.speller.longest_match(data) or ()

@@ -1,0 +1,1 @@
+"""Servers in front of an ensemble; FastAPI is imported nowhere else."""
