@@ -17,6 +17,7 @@ from unisono.cli.doctor import doctor
 from unisono.cli.import_gac import import_gac
 from unisono.cli.models import models
 from unisono.cli.run import RunCommand, run
+from unisono.cli.serve import serve
 from unisono.errors import UnisonoError
 
 DEBUG_KEY = "UNISONO_DEBUG"
@@ -48,6 +49,7 @@ app.command(cls=RunCommand)(run)
 app.command()(doctor)
 app.command()(bench)
 app.command()(models)
+app.command()(serve)
 app.command("import-gac")(import_gac)
 
 
