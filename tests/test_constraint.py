@@ -22,6 +22,7 @@ from test_laws_gated import PROMPTS, check
 from unisono.backends.fake import FAKE_MODELS
 from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
+from unisono.engine.events import Ended
 from unisono.engine.method import Method
 from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
@@ -444,14 +445,15 @@ def test_a_service_and_a_batch_bind_each_request_by_itself() -> None:
     assert isinstance(bound, Generation)
     assert bound.text == "ababab"
     assert free.data == ensemble.generate(PROMPTS[0].text, max_new_tokens=10).data
-    service = Service(ensemble._engine)
-    service.submit(PROMPTS[0], Limits(60), n=2, method=Method().but(draw="1 seed:1"), constraint="regex:(ab){3}")
+    service = Service({"all": ensemble._engine})
+    method = Method().but(draw="1 seed:1")
+    service.submit(service.examine("all", PROMPTS[0], Limits(60), n=2, method=method, constraint="regex:(ab){3}"))
     texts = []
     while service.busy:
-        texts += [event.generation.text for event in service.turn() if hasattr(event, "generation")]
+        texts += [event.generation.text for event in service.turn() if isinstance(event, Ended)]
     assert texts == ["ababab", "ababab"]
     with pytest.raises(SpecError, match="cannot be kept"):
-        service.submit(PROMPTS[0], constraint={"json_schema": {"not": {}}})
+        service.examine("all", PROMPTS[0], constraint={"json_schema": {"not": {}}})
 
 
 REFUSED = {
