@@ -31,6 +31,8 @@ from unisono.ensemble import Ensemble, Request
 from unisono.errors import BackendMissing, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 from unisono.types import Generation, Limits
+from unisono.vocab.call_form import CallForm
+from unisono.vocab.call_grammar import call_grammar
 from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionVocabulary
 
@@ -586,6 +588,22 @@ def test_a_constraint_is_read_alike_in_all_its_forms() -> None:
 def test_a_lark_grammar_may_speak_of_brackets_in_its_texts() -> None:
     grammar = 'start: "<[1]>" x // <[2]>\nx[lazy]: /[a-c]+temperature/ # [stop=1]'
     assert load().generate("x", constraint={"lark": grammar}, max_new_tokens=2).text.startswith("<[1]>"[:1])
+
+
+def test_the_grammar_of_calls_is_one_that_a_text_can_be_bound_to() -> None:
+    """Whatever stands in a tool's schema, it is no attribute of Lark."""
+    form = CallForm("<call>", None, "</call>", "name", "arguments")
+    parameters = {
+        "type": "object",
+        "properties": {"stop": {"enum": ["temperature"], "description": "<[3]> x[stop=1]"}},
+        "required": ["stop"],
+        "additionalProperties": False,
+    }
+    ping: Any = {"type": "function", "function": {"name": "ping", "parameters": parameters}}
+    made = load().generate("x", constraint={"lark": call_grammar(form, [ping])}, max_new_tokens=90)
+    assert made.finish_reason == "end"
+    call = json.loads(made.text.removeprefix("<call>").removesuffix("</call>"))
+    assert call == {"name": "ping", "arguments": {"stop": "temperature"}}
 
 
 def test_a_text_that_no_member_can_write_is_an_error_and_no_end() -> None:
