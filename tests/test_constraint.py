@@ -22,6 +22,7 @@ from test_laws_gated import PROMPTS, check
 from unisono.backends.fake import FAKE_MODELS
 from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
+from unisono.engine.events import Ended
 from unisono.engine.method import Method
 from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
@@ -30,6 +31,8 @@ from unisono.ensemble import Ensemble, Request
 from unisono.errors import BackendMissing, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 from unisono.types import Generation, Limits
+from unisono.vocab.call_form import CallForm
+from unisono.vocab.call_grammar import call_grammar
 from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionVocabulary
 
@@ -444,14 +447,15 @@ def test_a_service_and_a_batch_bind_each_request_by_itself() -> None:
     assert isinstance(bound, Generation)
     assert bound.text == "ababab"
     assert free.data == ensemble.generate(PROMPTS[0].text, max_new_tokens=10).data
-    service = Service(ensemble._engine)
-    service.submit(PROMPTS[0], Limits(60), n=2, method=Method().but(draw="1 seed:1"), constraint="regex:(ab){3}")
+    service = Service({"all": ensemble._engine})
+    method = Method().but(draw="1 seed:1")
+    service.submit(service.examine("all", PROMPTS[0], Limits(60), n=2, method=method, constraint="regex:(ab){3}"))
     texts = []
     while service.busy:
-        texts += [event.generation.text for event in service.turn() if hasattr(event, "generation")]
+        texts += [event.generation.text for event in service.turn() if isinstance(event, Ended)]
     assert texts == ["ababab", "ababab"]
     with pytest.raises(SpecError, match="cannot be kept"):
-        service.submit(PROMPTS[0], constraint={"json_schema": {"not": {}}})
+        service.examine("all", PROMPTS[0], constraint={"json_schema": {"not": {}}})
 
 
 REFUSED = {
@@ -584,6 +588,22 @@ def test_a_constraint_is_read_alike_in_all_its_forms() -> None:
 def test_a_lark_grammar_may_speak_of_brackets_in_its_texts() -> None:
     grammar = 'start: "<[1]>" x // <[2]>\nx[lazy]: /[a-c]+temperature/ # [stop=1]'
     assert load().generate("x", constraint={"lark": grammar}, max_new_tokens=2).text.startswith("<[1]>"[:1])
+
+
+def test_the_grammar_of_calls_is_one_that_a_text_can_be_bound_to() -> None:
+    """Whatever stands in a tool's schema, it is no attribute of Lark."""
+    form = CallForm("<call>", None, "</call>", "name", "arguments")
+    parameters = {
+        "type": "object",
+        "properties": {"stop": {"enum": ["temperature"], "description": "<[3]> x[stop=1]"}},
+        "required": ["stop"],
+        "additionalProperties": False,
+    }
+    ping: Any = {"type": "function", "function": {"name": "ping", "parameters": parameters}}
+    made = load().generate("x", constraint={"lark": call_grammar(form, [ping])}, max_new_tokens=90)
+    assert made.finish_reason == "end"
+    call = json.loads(made.text.removeprefix("<call>").removesuffix("</call>"))
+    assert call == {"name": "ping", "arguments": {"stop": "temperature"}}
 
 
 def test_a_text_that_no_member_can_write_is_an_error_and_no_end() -> None:
