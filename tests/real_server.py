@@ -37,13 +37,15 @@ class Served:
     bridge: Bridge
     server: Server
     loop: asyncio.AbstractEventLoop
+    _used: contextlib.ExitStack
 
     @property
     def service(self) -> Service:
         return self.bridge.service
 
     def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **options)
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **options)
+        return self._used.enter_context(client)
 
     def asynchronous(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
@@ -116,7 +118,8 @@ def serving(
         while not server.started or (await_ready and bridge.state == "loading"):
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        yield Served(f"http://127.0.0.1:{port}", bridge, server, loops[0])
+        with contextlib.ExitStack() as used:
+            yield Served(f"http://127.0.0.1:{port}", bridge, server, loops[0], used)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -171,20 +171,16 @@ def test_what_the_readme_serves_answers_what_the_readme_asks() -> None:
     [serve] = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
     [ask] = re.findall(r"^curl .*$", page, re.MULTILINE)
     [block] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "base_url" in block]
-    process = start(*shlex.split(serve))
-    try:
-        assert process.stderr is not None
-        assert any('"event": "ready"' in str(line) for line in process.stderr)
-        asked = subprocess.run(ask, shell=True, capture_output=True, text=True, timeout=120)
-        assert asked.stdout.startswith("data: {")
-        assert asked.stdout.endswith("data: [DONE]\n\n")
-        shown = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
-        assert shown.returncode == 0, shown.stderr
-        assert [line.split()[0] for line in shown.stdout.splitlines() if line.startswith("duo")] == [
-            "duo",
-            "duo/smol",
-            "duo/gemma",
-        ]
-    finally:
-        process.terminate()
+    with start(*shlex.split(serve)) as process:
+        try:
+            assert process.stderr is not None
+            assert any('"event": "ready"' in line for line in process.stderr)
+            asked = subprocess.run(ask, shell=True, capture_output=True, text=True, timeout=120)
+            assert asked.stdout.startswith("data: {")
+            assert asked.stdout.endswith("data: [DONE]\n\n")
+            shown = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
+            assert shown.returncode == 0, shown.stderr
+            assert re.findall(r"^duo\S*", shown.stdout, re.MULTILINE) == ["duo", "duo/smol", "duo/gemma"]
+        finally:
+            process.terminate()
         assert process.wait(60) == 0

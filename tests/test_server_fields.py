@@ -13,6 +13,7 @@ from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
     ChatCompletionStreamOptionsParam,
     ChatCompletionSystemMessageParam,
+    ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
 )
 
@@ -22,7 +23,7 @@ from unisono.backends.fake import FAKE_MODELS
 from unisono.server.bodies import parse
 from unisono.server.errors import Refusal
 from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS
-from unisono.server.messages import REFUSED_IN_MESSAGES
+from unisono.server.messages import KEYS, REFUSED_IN_MESSAGES
 from unisono.server.wire import ChatParams, ChatRequest, CompletionParams, CompletionRequest, StreamOptions
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
@@ -60,8 +61,9 @@ def test_all_of_openais_fields_are_honoured_or_refused_and_no_others_but_our_ext
         ChatCompletionSystemMessageParam,
         ChatCompletionUserMessageParam,
         ChatCompletionAssistantMessageParam,
+        ChatCompletionToolMessageParam,
     ):
-        assert keys_of(message) - {"role", "content"} <= set(REFUSED_IN_MESSAGES)
+        assert keys_of(message) - {"role", *KEYS} <= set(REFUSED_IN_MESSAGES)
 
 
 def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]:
@@ -146,7 +148,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "assistant"}]}, "messages[0].content", "missing"),
     ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content", "valid string"),
     ({"messages": [{"role": "user", "content": "x", "nme": "y"}]}, "messages[0].nme", "unknown field"),
-    ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages[0].name", "no place"),
+    ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages", "name"),
     (
         {"messages": [*SAY, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         "messages[1].content[0].type",

@@ -14,10 +14,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
 from unisono.server.answering import answer_call
-from unisono.server.answers import Answer, ChatAnswering, CompletionAnswering
+from unisono.server.answers import Answer
 from unisono.server.bodies import read_body
 from unisono.server.bridge import Bridge
 from unisono.server.call import Call
+from unisono.server.chats import ChatAnswering
+from unisono.server.completions import CompletionAnswering
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, Refused, read_record
 from unisono.server.front import ACCOUNT, Account, Front

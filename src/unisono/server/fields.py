@@ -34,15 +34,12 @@ REFUSED_IN_CHATS: dict[str, Refused] = {
     "metadata": Refused(STORED, ({},)),
     "store": Refused(STORED, (False,)),
     "moderation": Refused("nothing is moderated here"),
-    "parallel_tool_calls": Refused("there are no tools here yet", (True,)),
     "prediction": Refused("nothing is predicted for a request; to draft, use unisono.speculate"),
     "prompt_cache_key": Refused(CACHED),
     "prompt_cache_options": Refused(CACHED),
     "prompt_cache_retention": Refused(CACHED),
     "reasoning_effort": Refused("models write as their templates let them", ("none",)),
     "service_tier": Refused("all requests are served alike, in the order in which they come", ("auto", "default")),
-    "tool_choice": Refused("there are no tools here yet", ("none",)),
-    "tools": Refused("there are no tools here yet", ([],)),
     "verbosity": Refused("models write as much as they do", ("medium",)),
     "web_search_options": Refused("nothing is searched for"),
 }
@@ -87,6 +84,7 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         depth: how far inside of what it looked at the record is.
     """
     problems = error.errors(include_url=False, include_context=False)
+    problems.sort(key=lambda each: each["type"] != "literal_error")  # of another kind: the rest follows from that
     paths = [_path(each["loc"][depth:], given) for each in problems]
     path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)  # of a union, the nearest
     first = problems[paths.index(path)]

@@ -14,13 +14,13 @@ from unisono.server.wire import ROLES, TEXT_PART
 from unisono.types import Message
 
 REFUSED_IN_MESSAGES = {
-    "name": "templates have no place for it",
     "audio": "messages are text",
     "refusal": "write it as content",
-    "function_call": "it is deprecated, and there are no tools here yet",
-    "tool_calls": "there are no tools here yet",
+    "function_call": "it is deprecated: use tool_calls",
     "prompt_cache_breakpoint": "prompts that begin alike are read once without being asked to",
 }
+KEYS = ("content", "tool_calls", "tool_call_id", "name")
+"""What a message may have beside its role."""
 SYSTEM = ("system", "developer")
 """Roles that templates know as ``system``."""
 
@@ -46,11 +46,14 @@ def _read_message(given: Any, name: str) -> Message:
     try:
         ROLES[role].validate_python([message])
     except ValidationError as error:
-        raise explained(error, message, ["role", "content"], name, 1) from None
-    content = message.get("content")
-    if not isinstance(content, str):  # an assistant's may be missing in OpenAI's type, where it calls tools
+        raise explained(error, message, list(KEYS), name, 1) from None
+    if message.get("content") is None and not message.get("tool_calls"):
         raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
-    return Message(role="system" if role in SYSTEM else role, content=content)
+    read = Message(role="system" if role in SYSTEM else role)
+    for key in KEYS:
+        if message.get(key) is not None:
+            read[key] = message[key]  # type: ignore[literal-required]
+    return read
 
 
 def _read_part(given: Any, name: str) -> str:
@@ -69,4 +72,4 @@ def _without_refused(given: dict[str, Any], name: str) -> dict[str, Any]:
     for key, why in REFUSED_IN_MESSAGES.items():
         if given.get(key) is not None:
             raise unsupported(f"{name}.{key}", given[key], why)
-    return {key: value for key, value in given.items() if value is not None or key not in REFUSED_IN_MESSAGES}
+    return {key: value for key, value in given.items() if value is not None or key == "content"}

@@ -17,6 +17,7 @@ from unisono.server.call import Order
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
+from unisono.server.tools import Calling, read_calling
 from unisono.server.wire import ChatRequest, CompletionRequest, GenerationRequest
 from unisono.types import Limits, Prompt
 from unisono.vocab.union import ABSENT
@@ -41,6 +42,8 @@ class Job:
     """How many of the likeliest pieces are told of each; ``None`` where no probabilities are told."""
     trace: bool
     echo: bool = False
+    calling: Calling | None = None
+    """What the answer may call; ``None`` where it calls nothing."""
 
 
 def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> Job:
@@ -51,16 +54,38 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> J
     both = (request.max_tokens, request.max_completion_tokens)
     if None not in both and both[0] != both[1]:
         raise _invalid("max_tokens", f"max_tokens is {both[0]}, but max_completion_tokens is {both[1]}: leave one out")
-    prompt, constraint = Prompt(messages=read_messages(request.messages)), read_format(request.response_format)
+    constraint = read_format(request.response_format)
+    prompt = _conversation(request)
     most = request.max_completion_tokens or request.max_tokens
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     job = _job(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
-    if constraint is None:
-        return job
-    if job.orders[0].constraint is not None:
-        raise _invalid("response_format", "response_format and unisono.constraint are given: leave one out")
+    calling = read_calling(
+        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[job.model], job.lead
+    )
+    return _bound(job, constraint, calling)
+
+
+def _conversation(request: ChatRequest) -> Prompt:
+    try:
+        return Prompt(messages=read_messages(request.messages))
+    except SpecError as error:
+        raise refusal_of(error, param="messages") from None
+
+
+def _bound(job: Job, constraint: Constraint | None, calling: Calling | None) -> Job:
+    """Bind the answer to a chat to what its format or its tools ask for; one thing alone can be asked for."""
     [order] = job.orders
-    return replace(job, orders=(replace(order, constraint=constraint, constrained_by="response_format"),))
+    if calling is not None and constraint is not None:
+        raise _invalid("response_format", "response_format is given, and tools: an answer is one or the other")
+    name, bound = "response_format", constraint
+    if calling is not None:
+        order = replace(order, prompt=replace(order.prompt, tools=calling.tools))
+        name, bound = "tool_choice", calling.constraint
+    if bound is not None:
+        if order.constraint is not None:
+            raise _invalid(name, f"{name} and unisono.constraint are given: leave one out")
+        order = replace(order, constraint=bound, constrained_by=name)
+    return replace(job, orders=(order,), calling=calling)
 
 
 def read_format(given: Any) -> Constraint | None:

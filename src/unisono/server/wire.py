@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from openai.types import Completion, CompletionChoice, CompletionUsage, Model
 from openai.types.chat import (
@@ -11,15 +11,20 @@ from openai.types.chat import (
     ChatCompletionChunk,
     ChatCompletionContentPartTextParam,
     ChatCompletionDeveloperMessageParam,
+    ChatCompletionFunctionToolParam,
     ChatCompletionMessage,
+    ChatCompletionMessageFunctionToolCall,
+    ChatCompletionNamedToolChoiceParam,
     ChatCompletionSystemMessageParam,
     ChatCompletionTokenLogprob,
+    ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
 )
 from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
-from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaToolCall, ChoiceDeltaToolCallFunction
 from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogprobs
+from openai.types.chat.chat_completion_message_function_tool_call import Function
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_choice import Logprobs
@@ -29,16 +34,20 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 __all__ = [
     "ChatCompletionMessage",
+    "ChatCompletionMessageFunctionToolCall",
     "ChatCompletionTokenLogprob",
     "ChatParams",
     "Choice",
     "ChoiceDelta",
+    "ChoiceDeltaToolCall",
+    "ChoiceDeltaToolCallFunction",
     "ChoiceLogprobs",
     "ChunkChoice",
     "ChunkLogprobs",
     "CompletionChoice",
     "CompletionParams",
     "CompletionUsage",
+    "Function",
     "Logprobs",
     "Model",
     "TopLogprob",
@@ -52,6 +61,7 @@ ROLES: dict[str, TypeAdapter[Any]] = {
     "developer": TypeAdapter(list[ChatCompletionDeveloperMessageParam], config=STRICT),
     "user": TypeAdapter(list[ChatCompletionUserMessageParam], config=STRICT),
     "assistant": TypeAdapter(list[ChatCompletionAssistantMessageParam], config=STRICT),
+    "tool": TypeAdapter(list[ChatCompletionToolMessageParam], config=STRICT),
 }
 """What a message of each role is checked by, in a list: pydantic lets that be strict."""
 TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionContentPartTextParam], config=STRICT)
@@ -61,12 +71,16 @@ _MESSAGES = {
     "minItems": 1,
     "items": {
         "type": "object",
-        "required": ["role", "content"],
+        "required": ["role"],
         "additionalProperties": False,
         "properties": {
             "role": {"enum": list(ROLES)},
+            "name": {"type": "string"},
+            "tool_call_id": {"type": "string"},
+            "tool_calls": {"type": "array", "items": {"type": "object"}},
             "content": {
                 "anyOf": [
+                    {"type": "null"},
                     {"type": "string"},
                     {
                         "type": "array",
@@ -151,6 +165,9 @@ class ChatRequest(GenerationRequest):
 
     messages: Messages
     response_format: ResponseFormat | None = None
+    tools: list[ChatCompletionFunctionToolParam] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChatCompletionNamedToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None

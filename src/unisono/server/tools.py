@@ -1,0 +1,117 @@
+"""Tools: what a request lets an answer call, and the calls in what is written.
+
+A call is told when it is whole. One that breaks off is content, as it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.constraint import LARK, Constraint
+from unisono.conversation import Tool, checked_tools
+from unisono.engine.engine import Engine
+from unisono.errors import PromptError, SpecError
+from unisono.server.errors import Refusal, refusal_of
+from unisono.vocab.call_form import CallForm
+from unisono.vocab.call_grammar import call_grammar
+from unisono.vocab.calls import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """What an answer may or has to call."""
+
+    tools: tuple[Tool, ...]
+    form: CallForm
+    """How it writes calls."""
+    constraint: Constraint | None
+    """What binds it to calls, where it has to call."""
+
+    def reader(self) -> CallReader:
+        """Finds the calls in one answer."""
+        return CallReader(self.form, [tool["function"]["name"] for tool in self.tools])
+
+
+class CallReader:
+    """Parts one answer into content and whole calls."""
+
+    def __init__(self, form: CallForm, names: Sequence[str]) -> None:
+        self._finder = CallFinder(form, names)
+        self._begun: dict[int, tuple[str, list[str]]] = {}
+
+    def read(self, text: str, *, last: bool = False) -> tuple[str, list[FoundCall]]:
+        """Read on; return what has become content and which calls have become whole."""
+        content: list[str] = []
+        calls: list[FoundCall] = []
+        for event in [*self._finder.feed(text), *(self._finder.finish() if last else ())]:
+            match event:
+                case Content(text):
+                    content.append(text)
+                case CallBegun(index, name):
+                    self._begun[index] = (name, [])
+                case CallArguments(index, text):
+                    self._begun[index][1].append(text)
+                case CallBroken(index, text):
+                    content.append(text)
+                    del self._begun[index]
+                case CallEnded(index):
+                    name, parts = self._begun.pop(index)
+                    calls.append(FoundCall(name, "".join(parts)))
+        return "".join(content), calls
+
+
+def read_calling(
+    tools: Sequence[Any] | None, choice: Any, parallel: bool | None, engine: Engine, lead: str
+) -> Calling | None:
+    """Read what a request says of tools.
+
+    Args:
+        tools: that it offers.
+        choice: its ``tool_choice``.
+        parallel: its ``parallel_tool_calls``.
+        engine: that writes the answer.
+        lead: the member in whose form calls are written.
+
+    Raises:
+        Refusal: it names the field.
+    """
+    if not tools:
+        if choice not in (None, "none"):
+            raise Refusal(
+                400, "tool_choice is given, but there are no tools", param="tool_choice", code="invalid_value"
+            )
+        return None
+    try:
+        offered = checked_tools([_without_nulls(tool) for tool in tools])
+        if choice == "none":
+            return None
+        form = next(member for member in engine.members if member.name == lead).reader.call_form()
+    except (SpecError, PromptError) as error:
+        raise refusal_of(error, param="tools") from None
+    if choice in (None, "auto"):
+        _check_free(offered, parallel)
+        return Calling(offered, form, None)
+    chosen = None if choice == "required" else choice["function"]["name"]
+    try:
+        grammar = call_grammar(form, offered, chosen, several=parallel is not False and chosen is None)
+    except SpecError as error:
+        raise refusal_of(error, param="tool_choice") from None
+    return Calling(offered, form, Constraint(LARK, grammar))
+
+
+def _without_nulls(tool: Any) -> Any:
+    return {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
+
+
+def _check_free(tools: Sequence[Tool], parallel: bool | None) -> None:
+    """Refuse what only a grammar could keep, where the answer may be anything."""
+    hint = 'it can be kept only where a call has to be made: say tool_choice: "required", or leave it out'
+    if parallel is False:
+        name = "parallel_tool_calls"
+        raise Refusal(400, f"{name} is false, but the answer is free: {hint}", param=name, code="unsupported")
+    for number, tool in enumerate(tools):
+        if tool["function"].get("strict"):
+            name = f"tools[{number}].function.strict"
+            raise Refusal(400, f"{name} is true, but the answer is free: {hint}", param=name, code="unsupported")
