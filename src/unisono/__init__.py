@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unisono.benchmark import Benchmark, measure
+    from unisono.constraint import Constraint
     from unisono.diagnosis import Diagnosis, diagnose
     from unisono.engine.method import Method, Speculation
     from unisono.ensemble import Ensemble, Request
@@ -58,6 +59,7 @@ __all__ = [
     "Benchmark",
     "CacheError",
     "Combine",
+    "Constraint",
     "DeviceError",
     "Diagnosis",
     "DraftRecord",
@@ -97,6 +99,7 @@ __all__ = [
 _HOMES = {
     "benchmark": ("Benchmark", "measure"),
     "diagnosis": ("Diagnosis", "diagnose"),
+    "constraint": ("Constraint",),
     "engine.method": ("Method", "Speculation"),
     "ensemble": ("Ensemble", "Request"),
     "fusion.combine": ("Combine",),

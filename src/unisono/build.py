@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from unisono.backends.base import Backend, Loader
+from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.method import AUTO, NGRAM, Method
@@ -28,6 +29,7 @@ from unisono.members import (
 )
 from unisono.spec import EnsembleSpec
 from unisono.types import Message, Prompt
+from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionMember, UnionVocabulary
 from unisono.vocab.union_cache import load_union
 
@@ -39,6 +41,13 @@ class Prepared:
     spec: EnsembleSpec
     members: list[PreparedMember]
     union: UnionVocabulary
+    grammars: Grammars
+    """What texts can be bound to; made when first needed."""
+
+    def check_constraint(self, constraint: object) -> None:
+        """Refuse early what no text could be bound to. Raises a `SpecError`."""
+        if (given := Constraint.parse(constraint)) is not None:
+            self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
@@ -59,7 +68,8 @@ class Prepared:
         member = next(member for member in self.members if member.spec.name == name)
         keys = {key.name: getattr(_method_alone(self.spec.method), key.name) for key in fields(Method)}
         spec = self.spec.model_copy(update={"members": [member.spec], **keys})
-        return Prepared(spec, [replace(member, weight=1.0)], _union_of([member]))
+        union = _union_of([member])
+        return Prepared(spec, [replace(member, weight=1.0)], union, Grammars(union))
 
     def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
         """Load all weights, each once, and return the engine; frees what was loaded when one fails.
@@ -77,7 +87,7 @@ class Prepared:
             Member(member.spec.name, member.weight, backends[member.loader], member.reader, member.speller, member_map)
             for member, member_map in zip(self.members, self.union.maps, strict=True)
         ]
-        return Engine(members, self.union, self.spec.method, longest_block=longest_block)
+        return Engine(members, self.union, self.spec.method, longest_block=longest_block, compile_grammar=self.grammars)
 
 
 def load_service(
@@ -164,7 +174,7 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
         report("the union", 0.0, "mapping the vocabularies")
         union = _union_of(members)
         report("the union", 1.0, f"{union.size:,} pieces")
-        prepared.append(Prepared(spec, members, union))
+        prepared.append(Prepared(spec, members, union, Grammars(union)))
     return prepared
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from unisono.build import Prepared, prepare
+from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
@@ -36,6 +37,8 @@ class Request:
     method: Method | None = None
     """How this one is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the
     ensemble writes, which is `Ensemble.method`."""
+    constraint: Constraint | str | Mapping[str, Any] | None = None
+    """What the text has to be, as `Constraint.parse` reads it; ``None`` where it is free."""
 
 
 class Ensemble:
@@ -108,6 +111,7 @@ class Ensemble:
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
         draw: Draw | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
+        constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> Generation:
         """Write one text.
 
@@ -123,10 +127,13 @@ class Ensemble:
             speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody.
             draw: how a piece is chosen, as `Draw.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …
             spelling: as which ids members read what was written.
+            constraint: what the text has to be, as `Constraint.parse` reads it: ``"json_object"``,
+                ``{"json_schema": {…}}``, ``{"regex": "…"}``, ``{"lark": "…"}``.
 
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
-            SpecError: an argument is wrong.
+            SpecError: an argument is wrong, or the constraint cannot be kept.
+            BackendMissing: there is a constraint, and llguidance is not installed.
             NoRoom: other texts, such as open streams, hold too many slots.
         """
         stream = self.stream(
@@ -141,6 +148,7 @@ class Ensemble:
             speculate=speculate,
             draw=draw,
             spelling=spelling,
+            constraint=constraint,
         )
         with stream:
             for _ in stream:
@@ -161,6 +169,7 @@ class Ensemble:
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
         draw: Draw | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
+        constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> Stream:
         """Write one text and hand it out as it grows; the arguments are those of `generate`."""
         limits = Limits(max_new_tokens, stop)
@@ -168,7 +177,8 @@ class Ensemble:
         method = self.method.but(
             lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
         )
-        return Stream(self._engine, self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace))
+        text = self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace, constraint=constraint)
+        return Stream(self._engine, text)
 
     def continuations(
         self,
@@ -185,6 +195,7 @@ class Ensemble:
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
         draw: Draw | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
+        constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> list[Generation]:
         """Draw several texts that go on from one prompt, which is read once.
 
@@ -204,6 +215,7 @@ class Ensemble:
             speculate: who drafts.
             draw: how a piece is chosen; something has to be drawn.
             spelling: as which ids members read what was written.
+            constraint: what each text has to be.
 
         Raises:
             PromptError: the prompt is empty, too long, or cannot be represented by a member.
@@ -231,13 +243,13 @@ class Ensemble:
             if generations:  # a further wave begins behind the last seed
                 seed = (cast(int, generations[0].seed) + len(generations)) % 2**64
                 method = method.but(draw=replace(method.draw, seed=seed))
-            limits, count = Limits(max_new_tokens, stop), n - len(generations)
-            generations += self._wave(count, Prompt(prompt, messages), limits, method, trace=trace)
+            request = Request("", Prompt(prompt, messages), Limits(max_new_tokens, stop), trace, method, constraint)
+            generations += self._wave(n - len(generations), request)
         return generations
 
-    def _wave(self, n: int, prompt: Prompt, limits: Limits, method: Method, *, trace: bool) -> list[Generation]:
+    def _wave(self, n: int, request: Request) -> list[Generation]:
         """As many of ``n`` texts of one prompt as there are slots for."""
-        texts = [self._engine.add(prompt, limits, method=method, trace=trace)]
+        texts = [self._add(request)]
         try:
             count = min(n, self._engine.free + 1)
             texts.extend(self._engine.add_again(texts[0], (texts[0].seed + more) % 2**64) for more in range(1, count))
@@ -290,7 +302,13 @@ class Ensemble:
 
     def _add(self, request: Request) -> Text:
         _check(request)
-        return self._engine.add(request.prompt, request.limits, method=request.method, trace=request.trace)
+        return self._engine.add(
+            request.prompt,
+            request.limits,
+            method=request.method,
+            trace=request.trace,
+            constraint=request.constraint,
+        )
 
     def close(self) -> None:
         """Unload all members. Idempotent."""

@@ -8,7 +8,7 @@ The tree::
      │    ├── ModelNotFound       no such file, folder, hub id or demo model
      │    ├── ModelCorrupt        the file is damaged or its sum is wrong
      │    └── ModelUnsupported    read, but not a model that can be a member
-     ├── BackendMissing           the library behind a backend is not installed
+     ├── BackendMissing           the library behind a backend, or behind constraints, is not installed
      ├── VocabularyError          a vocabulary, a union or a spelling is impossible
      ├── PromptError              a prompt is empty, too long, or cannot be represented
      ├── NoRoom                   other texts hold the slots that one needs
@@ -57,7 +57,7 @@ class ModelUnsupported(ModelError):
 
 
 class BackendMissing(UnisonoError):
-    """The library behind a backend is not installed."""
+    """The library behind a backend, or behind constraints, is not installed."""
 
 
 class NoRoom(UnisonoError, RuntimeError):

@@ -13,10 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from unisono.build import prepare
 from unisono.cli.console import counting, loading_report, say
 from unisono.cli.lines import write_line
 from unisono.cli.method import MethodKeys
 from unisono.cli.run import conversation
+from unisono.constraint import Constraint
 from unisono.ensemble import Ensemble, Request
 from unisono.errors import SpecError, UnisonoError
 from unisono.spec import load_spec
@@ -36,6 +38,7 @@ class PromptsJob:
     system: str | None
     limits: Limits
     method: MethodKeys
+    constraint: Constraint | None
     batch: int
     resume: bool
     overwrite: bool
@@ -112,7 +115,10 @@ def run_prompts(job: PromptsJob) -> None:
 
 def _load(job: PromptsJob, texts: int) -> Ensemble:
     with loading_report(quiet=job.quiet) as report:
-        return Ensemble.load(load_spec(job.spec).but(**job.method), batch=min(job.batch, texts), report=report)
+        spec = load_spec(job.spec).but(**job.method)
+        prepared = prepare(spec, batch=min(job.batch, texts), report=report)
+        prepared.check_constraint(job.constraint)
+        return Ensemble(prepared, prepared.load(report))
 
 
 def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:
@@ -152,7 +158,8 @@ def _task(line: bytes, number: int, job: PromptsJob, seen: set[str]) -> _Task:
                 return _Task(None, number, error=f"line {number}: the id {identity!r} stands on an earlier line")
             seen.add(_key(identity, number))
         row = _Line.model_validate(data)
-        return _Task(row.id, number, Request(_key(row.id, number), _prompt(row, job), job.limits, job.trace))
+        request = Request(_key(row.id, number), _prompt(row, job), job.limits, job.trace, constraint=job.constraint)
+        return _Task(row.id, number, request)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8: {error.reason} at byte {error.start}"
     except json.JSONDecodeError as error:

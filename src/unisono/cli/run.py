@@ -25,6 +25,7 @@ from unisono.cli.method import (
     SpeculateFlag,
     SpellingFlag,
 )
+from unisono.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TextJob:
     system: str | None
     limits: Limits
     method: MethodKeys
+    constraint: Constraint | None
     n: int
     as_json: bool
     trace: str | None
@@ -87,6 +89,17 @@ def run(
     max_pieces: MaxPiecesFlag = None,
     draw: DrawFlag = None,
     spelling: SpellingFlag = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JSON that this schema allows.", show_default=False)
+    ] = None,
+    constraint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND[:SOURCE]",
+            help="What the text has to be: json_object, regex:REGEX, lark:GRAMMAR or json_schema:SCHEMA.",
+            show_default=False,
+        ),
+    ] = None,
     n: Annotated[
         int, typer.Option("--n", min=1, help="Texts to draw from one prompt; with --json a line of each.")
     ] = 1,
@@ -123,13 +136,14 @@ def run(
         draw=draw,
         spelling=spelling,
     )
+    bound = _constraint(json_schema, constraint)
     if prompts is None:
         _refuse(
             "goes with --prompts",
             "give a file of prompts, or leave it out",
             {"--out": out, "--resume": resume, "--overwrite": overwrite, "--batch": batch != 1},
         )
-        _run_one(TextJob(spec, _text(text), raw, system, limits, method, n, as_json, trace, quiet))
+        _run_one(TextJob(spec, _text(text), raw, system, limits, method, bound, n, as_json, trace, quiet))
         return
     from unisono.cli.prompts import PromptsJob, run_prompts
 
@@ -141,7 +155,7 @@ def run(
     _refuse("does not go with --prompts", "repeat the line of the file, once for each text", {"--n": n > 1})
     keep_steps = trace is not None
     run_prompts(
-        PromptsJob(spec, prompts, out, raw, system, limits, method, batch, resume, overwrite, keep_steps, quiet)
+        PromptsJob(spec, prompts, out, raw, system, limits, method, bound, batch, resume, overwrite, keep_steps, quiet)
     )
 
 
@@ -167,6 +181,7 @@ def _run_one(job: TextJob) -> None:
         with loading_report(quiet=job.quiet) as report:
             prepared = prepare(load_spec(job.spec).but(**job.method), batch=min(job.n, AT_ONCE), report=report)
             prepared.check_prompt(prompt)
+            prepared.check_constraint(job.constraint)
             engine = prepared.load(report)
         ensemble = stack.enter_context(Ensemble(prepared, engine))
         if job.n > 1:
@@ -178,6 +193,7 @@ def _run_one(job: TextJob) -> None:
             max_new_tokens=job.limits.max_new_tokens,
             stop=job.limits.stop,
             trace=trace is not None,
+            constraint=job.constraint,
         )
         _show(stack.enter_context(stream), job, trace)
         if not job.as_json and not job.quiet and sys.stderr.isatty():
@@ -192,6 +208,17 @@ def conversation(text: str, raw: bool, system: str | None) -> tuple[str | None, 
         return text, None
     opening = [] if system is None else [{"role": "system", "content": system}]
     return None, [*opening, {"role": "user", "content": text}]
+
+
+def _constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:
+    if json_schema is None:
+        return Constraint.parse(constraint)
+    if constraint is not None:
+        raise SpecError("--json-schema does not go with --constraint", hint="a text is bound to one of them")
+    try:
+        return Constraint(JSON_SCHEMA, json_schema.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"the schema {str(json_schema)!r} cannot be read: {error}") from error
 
 
 def _text(text: str | None) -> str:
@@ -230,7 +257,12 @@ def _show_several(ensemble: Ensemble, prompt: Prompt, job: TextJob) -> None:
     """Print several texts: as JSON lines, or with a line of dashes between them."""
     limits = job.limits
     generations = ensemble.continuations(
-        job.n, prompt.text, messages=prompt.messages, max_new_tokens=limits.max_new_tokens, stop=limits.stop
+        job.n,
+        prompt.text,
+        messages=prompt.messages,
+        max_new_tokens=limits.max_new_tokens,
+        stop=limits.stop,
+        constraint=job.constraint,
     )
     for number, generation in enumerate(generations):
         if job.as_json:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from unisono.engine.member import Member
 from unisono.engine.window import Window, rows_at
 from unisono.errors import ModelError
+from unisono.fusion.confine import confine
 from unisono.fusion.draw import Draw
 from unisono.fusion.fold import Array, bring
 from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual
@@ -118,7 +119,8 @@ _NOTHING = Draw()
 
 
 def _shaped(q_BU: Array, windows: Sequence[Window], position: int) -> Array:
-    """What pieces are drawn from, or the likeliest taken of."""
+    """What pieces are drawn from, or the likeliest taken of: what a grammar allows, in the way of a draw."""
+    q_BU = confine(q_BU, [window.allowed(position) for window in windows])
     draws = [window.plan.draw for window in windows]
     if not any(draw.shapes for draw in draws):
         return q_BU

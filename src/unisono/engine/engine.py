@@ -9,6 +9,7 @@ from typing import Self
 
 from unisono.engine.backlog import Backlog
 from unisono.engine.choosing import Chooser
+from unisono.engine.grammar import Compile
 from unisono.engine.hearing import Hearing
 from unisono.engine.member import Member
 from unisono.engine.method import Method
@@ -17,7 +18,7 @@ from unisono.engine.passes import by_model
 from unisono.engine.scoring import Scoring, cut, scored_by
 from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
-from unisono.engine.submission import Submission, begin, examine
+from unisono.engine.submission import Submission, begin, begin_grammar, examine
 from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
 from unisono.errors import NoRoom, SpecError
@@ -39,6 +40,7 @@ class Engine:
         *,
         pace: Pace | None = None,
         longest_block: int | None = None,
+        compile_grammar: Compile | None = None,
     ) -> None:
         """Join members that were mapped into one union.
 
@@ -49,6 +51,7 @@ class Engine:
             pace: how far drafts go; by default as far as it pays.
             longest_block: ids that a member may have to read of one text in a step. A text of which more has to be
                 read stands back until that is done (`backlog`, `read`). By default nothing does.
+            compile_grammar: makes grammars of constraints; without it no text can be bound to one.
 
         Raises:
             SpecError: the method does not fit the members.
@@ -58,6 +61,7 @@ class Engine:
         self.union = union
         self.method = method
         self.active: list[Text] = []
+        self._compile_grammar = compile_grammar
         self._stepping = False
         self._given_up: list[Text] = []
         self._pace = pace or Pace()
@@ -92,16 +96,22 @@ class Engine:
         return min(member.backend.facts.context for member in self.members)
 
     def add(
-        self, prompt: Prompt, limits: Limits | None = None, *, method: Method | None = None, trace: bool = False
+        self,
+        prompt: Prompt,
+        limits: Limits | None = None,
+        *,
+        method: Method | None = None,
+        trace: bool = False,
+        constraint: object = None,
     ) -> Text:
         """Take up a new text; it joins the others at the next step. The arguments are those of `examine`.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
-            SpecError: the method does not fit the members.
+            SpecError: the method does not fit the members, or the constraint cannot be kept.
             NoRoom: too few slots are free.
         """
-        return self.begin(self.examine(prompt, limits, method=method, trace=trace))
+        return self.begin(self.examine(prompt, limits, method=method, trace=trace, constraint=constraint))
 
     def examine(
         self,
@@ -111,6 +121,7 @@ class Engine:
         method: Method | None = None,
         trace: bool = False,
         likeliest: int = 0,
+        constraint: object = None,
     ) -> Submission:
         """See whether a text can be written, and what it takes, without any slots.
 
@@ -120,14 +131,18 @@ class Engine:
             method: how it is written; by default as the engine's others.
             trace: whether to keep a record of every step.
             likeliest: how many of the likeliest pieces to keep of every step.
+            constraint: what the text has to be, as `Constraint.parse` reads it.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
-            SpecError: the method does not fit the members.
+            SpecError: the method does not fit the members, or the constraint cannot be kept.
         """
         method = self.method if method is None else method
         limits = Limits() if limits is None else limits
-        submission = examine(prompt, limits, method, self.members, self.union, trace=trace, likeliest=likeliest)
+        parse = begin_grammar(constraint, self._compile_grammar)
+        submission = examine(
+            prompt, limits, method, self.members, self.union, trace=trace, likeliest=likeliest, parse=parse
+        )
         if submission.width > self.slots:
             raise SpecError(
                 f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from unisono.backends.base import Feed
 from unisono.engine.bias import Bias
 from unisono.engine.boundary import first_inside
+from unisono.engine.grammar import Parse
 from unisono.engine.member import Member
 from unisono.engine.method import Method
 from unisono.engine.plan import Plan, make_plan
+from unisono.fusion.confine import confine
 from unisono.fusion.draw import Draw
 from unisono.fusion.sample import Purpose, accepts, inverse_transform, residual, uniform
 from unisono.fusion.shape import shape
@@ -50,7 +52,13 @@ class PlainStep(NamedTuple):
 
 
 def plain_steps(
-    members: list[Member], union: UnionVocabulary, prompt: Prompt, steps: int, method: Method = DEFAULT_METHOD
+    members: list[Member],
+    union: UnionVocabulary,
+    prompt: Prompt,
+    steps: int,
+    method: Method = DEFAULT_METHOD,
+    *,
+    parse: Parse | None = None,
 ) -> Iterator[PlainStep]:
     """Write one text, one piece at a time.
 
@@ -61,9 +69,11 @@ def plain_steps(
         steps: how many pieces to choose at most.
         method: how. Drafts are left out, as they change nothing; where pieces are drawn, who drafts
             matters all the same. A draw without a seed has seed 0 here.
+        parse: the beginning of the grammar that the text is bound to, which is written on; ``None`` for none.
     """
     plan = make_plan(method, members, union)
     text = _PlainText(plan, union, {member.name: member.begin(prompt) for member in members})
+    text.parse = parse
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
         first = step == 0 and prompt.messages is not None
@@ -92,6 +102,7 @@ class _PlainText:
         self.plan = plan
         self.written = b""
         self.losses: dict[str, float] = {}
+        self.parse: Parse | None = None
         self._union = union
         self._ids = ids
         self._columns: list[int] = []
@@ -113,6 +124,12 @@ class _PlainText:
         draw = self.plan.member_draw
         return p_U if draw is None else self._shaped(p_U, draw, self.plan.member_bias)
 
+    def bound(self, q_U: Distribution) -> Distribution:
+        """What is left of a distribution by the grammar, reshaped."""
+        if self.parse is not None:
+            q_U = confine(q_U[None], [self.parse.allowed(())])[0]
+        return self._shaped(q_U, self.plan.draw, self.plan.bias)
+
     def combined(self, p_U_K: list[Distribution], voters: list[Member]) -> Distribution:
         combine = self.plan.combine
         losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
@@ -123,14 +140,13 @@ class _PlainText:
         return np.asarray(q_BU[0])
 
     def choose(self, q_U: Distribution, p_U_K: list[Distribution], voters: list[Member], *, combines: bool) -> int:
-        draw, bias = self.plan.draw, self.plan.bias
-        shaped_U = self._shaped(q_U, draw, bias)
-        if draw.is_greedy:
+        shaped_U = self.bound(q_U)
+        if self.plan.draw.is_greedy:
             return int(np.argmax(shaped_U))
         drafter = [
             p_U for p_U, voter in zip(p_U_K, voters, strict=True) if combines and voter.name == self.plan.drafter
         ]
-        own_U = self._shaped(drafter[0], draw, bias) if drafter else shaped_U
+        own_U = self.bound(drafter[0]) if drafter else shaped_U
         [guess] = inverse_transform(own_U[None], [self._uniform(Purpose.PIECE)])
         if not drafter or accepts(own_U, shaped_U, guess, self._uniform(Purpose.ACCEPTANCE)):
             return guess
@@ -138,6 +154,8 @@ class _PlainText:
 
     def append(self, column: int, piece: bytes, members: list[Member], *, first: bool) -> None:
         self._columns.append(column)
+        if self.parse is not None:
+            self.parse.consume(column)
         self.written += piece
         for member in members:
             ids, taken = self._ids[member.name], member.take(self._tails[member.name], column, piece, first=first)

@@ -120,6 +120,7 @@ class Service:
         n: int = 1,
         trace: bool = False,
         likeliest: int = 0,
+        constraint: object = None,
     ) -> Examined:
         """See whether a request can be served. Runs no model, and may be called in any one thread.
 
@@ -131,13 +132,16 @@ class Service:
             n: how many texts; the first has the draw's seed, the next that and 1, and so on.
             trace: whether events tell the steps.
             likeliest: how many of the likeliest pieces of the combined distribution the steps tell.
+            constraint: what each text has to be, as `Constraint.parse` reads it.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: an argument is wrong, or the request needs more than there is.
         """
         engine = self._engine(model)
-        submission = engine.examine(prompt, limits, method=method, trace=trace, likeliest=likeliest)
+        submission = engine.examine(
+            prompt, limits, method=method, trace=trace, likeliest=likeliest, constraint=constraint
+        )
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise SpecError(f"n is {shown(n)}: it must be a whole number, 1 or more", hint="it counts the texts")
         if n > 1 and submission.width > 1:
@@ -221,7 +225,7 @@ class Service:
             with self._failing(ticket):
                 self._copy(self._works[ticket])
         for engine, served in self._by_engine(ticket for ticket in tickets if ticket in self._works).items():
-            works = [self._works[ticket] for ticket in served]
+            works = [self._works[ticket] for ticket in served if ticket in self._works]
             texts = {text: work.ticket for work in works for text in work.texts if text.finish is None}
             try:
                 engine.step(list(texts))

@@ -7,13 +7,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from unisono.constraint import Constraint
 from unisono.engine.beam import Beam
+from unisono.engine.grammar import Compile, Parse
 from unisono.engine.member import Cursor, Member
 from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan, make_plan
 from unisono.engine.text import Text
-from unisono.errors import PromptError
+from unisono.errors import PromptError, SpecError
 from unisono.types import Limits, Prompt
 from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
@@ -35,6 +37,8 @@ class Submission:
     """Whether a record of every step is kept."""
     likeliest: int
     """How many of the likeliest pieces are kept of every step."""
+    parse: Parse | None = None
+    """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
 
     @property
     def width(self) -> int:
@@ -51,6 +55,7 @@ def examine(
     *,
     trace: bool = False,
     likeliest: int = 0,
+    parse: Parse | None = None,
 ) -> Submission:
     """Let all members turn a prompt into their ids.
 
@@ -62,7 +67,7 @@ def examine(
     ids = {member.name: member.begin(prompt) for member in members}
     for member in members:
         check_length(member.name, len(ids[member.name]), member.backend.facts.context)
-    return Submission(prompt, limits, plan, ids, trace, likeliest)
+    return Submission(prompt, limits, plan, ids, trace, likeliest, parse)
 
 
 def begin(submission: Submission, members: Sequence[Member], union: UnionVocabulary) -> Text:
@@ -86,12 +91,26 @@ def begin(submission: Submission, members: Sequence[Member], union: UnionVocabul
         likeliest=submission.likeliest,
         seed=seed,
     )
+    text.parse = None if submission.parse is None else submission.parse.copy()
     if submission.width > 1:
         text.beam = Beam(text.copy(cursors), submission.width, plan.draw.length_penalty)
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
         text.history = NgramIndex(union.end, (int(column_V[token]) for token in submission.ids[plan.lead.name]))
     return text
+
+
+def begin_grammar(constraint: object, compile_grammar: Compile | None) -> Parse | None:
+    """Make the grammar of what a text is to be bound to, as `Constraint.parse` reads it. Raises a `SpecError`."""
+    given = Constraint.parse(constraint)
+    if given is None:
+        return None
+    if compile_grammar is None:
+        raise SpecError(
+            f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
+            hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
+        )
+    return compile_grammar(given)
 
 
 def check_length(member: str, length: int, context: int) -> None:

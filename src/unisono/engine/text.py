@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from unisono.engine.assembler import TextAssembler, decode_text
+from unisono.engine.grammar import Parse
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan
@@ -64,6 +65,8 @@ class Text:
         """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None
         """What look-up drafts from; ``None`` where nobody does."""
+        self.parse: Parse | None = None
+        """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
         self.beam: Beam | None = None
         """What is followed for it; ``None`` where it is written itself."""
         self.trace = trace
@@ -83,6 +86,7 @@ class Text:
         twin.seed = self.seed if seed is None else seed
         twin.counts = self.counts.copy()
         twin.history = copy.deepcopy(self.history)
+        twin.parse = None if self.parse is None else self.parse.copy()
         twin.steps = None if self.steps is None else list(self.steps)
         twin.member_seconds = dict(self.member_seconds)
         twin._text = copy.deepcopy(self._text)
@@ -120,6 +124,8 @@ class Text:
         self.counts[column] += 1
         if self.history is not None:
             self.history.append(column)
+        if self.parse is not None:
+            self.parse.consume(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
         self._text.add(piece)

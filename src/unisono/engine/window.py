@@ -15,6 +15,7 @@ from unisono.engine.boundary import REACH, first_inside
 from unisono.engine.member import Ask, Cursor, Member
 from unisono.engine.passes import Reading
 from unisono.engine.text import Text
+from unisono.fusion.confine import Allowed
 from unisono.fusion.fold import Array
 from unisono.fusion.sample import Purpose, inverse_transform, uniform
 from unisono.types import GateReading, StepRecord, StepSeconds
@@ -68,6 +69,7 @@ class Window:
         self._members = tuple(members)
         self._union = union
         self._drawn: dict[int, Member] = {}
+        self._allowed: dict[int, Allowed] = {}
         self._readings: dict[str, list[tuple[Reading, int] | None]] = {member.name: [] for member in members}
         for member in members:
             self.cursor(member).begin()
@@ -75,7 +77,7 @@ class Window:
     def branch(self, text: Text) -> Window:
         """The same for a text that is a copy of this one's, before anything is settled."""
         twin = copy.copy(self)
-        twin.text, twin.committed, twin._records = text, set(), []
+        twin.text, twin.committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
         for cursor in text.cursors.values():
             cursor.begin()
         return twin
@@ -120,10 +122,13 @@ class Window:
         return self.text.cursors[member.name]
 
     def fits(self, column: int) -> bool:
-        """Whether one more drafted piece leaves room, in the limit and in every member's context, and is a mere
-        addition to what every member has before it.
+        """Whether one more drafted piece is allowed and leaves room, in the limit and in every member's context, and
+        is a mere addition to what every member has before it.
         """
         if self.last + 1 >= self.text.room or not self.extends(column):
+            return False
+        allowed_U = self.allowed(self.last)
+        if allowed_U is not None and not allowed_U[column]:
             return False
         return all(
             len(self.cursor(member).ids) + len(self._take(member, column).append) <= member.backend.facts.context
@@ -206,6 +211,14 @@ class Window:
         """How many times each column stands before a position."""
         ahead = self.drafted[self.settled : position]
         return self.text.counts + Counter(ahead) if ahead else self.text.counts
+
+    def allowed(self, position: int) -> Allowed | None:
+        """The columns that the text's grammar allows at a position; ``None`` where it is free."""
+        if self.text.parse is None:
+            return None
+        if position not in self._allowed:
+            self._allowed[position] = self.text.parse.allowed(self.drafted[self.settled : position])
+        return self._allowed[position]
 
     def bias(self, bias: Bias, position: int) -> dict[int, float]:
         """What a bias adds to which columns at a position."""
