@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 READY_SECONDS = 300
 
@@ -31,7 +31,7 @@ class Served:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over all its labels."""
-        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        text = httpx2.get(f"{self.url}/metrics", timeout=30).text
         values = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         return sum(map(float, values))
 
@@ -84,8 +84,8 @@ def _await(served: Served) -> None:
     while time.monotonic() < deadline:
         if served.process.poll() is not None:
             raise RuntimeError("the server has ended")
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{served.url}/ready", timeout=5).status_code == 200:
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{served.url}/ready", timeout=5).status_code == 200:
                 return
         time.sleep(0.2)
     raise TimeoutError("the server is not ready")

@@ -8,7 +8,7 @@ import itertools
 import random
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 
 from served import Served, serve
@@ -127,7 +127,7 @@ async def _cancelled(client: openai.AsyncOpenAI, kind: dict[str, Any], patience:
 
 
 async def _malformed(served: Served, body: bytes) -> str:
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         answer = await client.post(f"{served.url}/v1/chat/completions", content=body, timeout=60)
     refused = 400 <= answer.status_code < 500 and "message" in answer.json()["error"]
     return "malformed, refused" if refused else f"malformed, {answer.status_code}"

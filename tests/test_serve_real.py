@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
@@ -27,6 +27,10 @@ pytestmark = pytest.mark.models
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = ("Name a river in France.", "日本の首都はどこですか。", "Describe 🐝 in one sentence.", "ما هي عاصمة مصر؟")
+
+
+PIECES = 80
+"""Of an answer that is still being written when the server is ended."""
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +153,7 @@ async def _loads(served: Served, count: int, pieces: int, ready: asyncio.Event) 
             return text, "broken"
         except openai.APIError as error:
             return text, error.message
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return text, "broken"
         return text, "cut"
 
@@ -170,8 +174,8 @@ def test_a_server_that_is_ended_under_load_tells_nothing_wrong_and_starts_anew(n
     port = free_port()
     with serve(EXAMPLE, "--grace", "1", port=port) as served:
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
-            alone = [client.chat.completions.create(**ask(q, 200)).choices[0].message.content or "" for q in QUESTIONS]
-        seen = asyncio.run(_killed(served, number, 200))
+            alone = [client.chat.completions.create(**ask(q, PIECES)).choices[0].message.content or "" for q in QUESTIONS]
+        seen = asyncio.run(_killed(served, number, PIECES))
         assert served.process.wait(20) == (0 if number == signal.SIGTERM else -number)
         for place, (text, end) in enumerate(seen):
             expected = alone[place % len(alone)]
@@ -184,5 +188,5 @@ def test_a_server_that_is_ended_under_load_tells_nothing_wrong_and_starts_anew(n
         if number == signal.SIGTERM:
             assert not any(end == "broken" for _, end in seen), seen
         with serve(EXAMPLE, port=port) as again:
-            answer = httpx.post(f"{again.url}/v1/chat/completions", json=ask(QUESTIONS[0], 4), timeout=60)
+            answer = httpx2.post(f"{again.url}/v1/chat/completions", json=ask(QUESTIONS[0], 4), timeout=60)
             assert answer.status_code == 200
