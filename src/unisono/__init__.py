@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unisono.benchmark import Benchmark, measure
     from unisono.constraint import Constraint
+    from unisono.conversation import FunctionCall, FunctionTool, Message, Tool, ToolCall
     from unisono.diagnosis import Diagnosis, diagnose
     from unisono.engine.method import Method, Speculation
     from unisono.ensemble import Ensemble, Request
@@ -46,18 +47,22 @@ if TYPE_CHECKING:
         GateReading,
         Generation,
         Limits,
-        Message,
         Prompt,
         Seconds,
         StepRecord,
         StepSeconds,
         Usage,
     )
+    from unisono.vocab.call_form import CallForm
+    from unisono.vocab.call_grammar import call_grammar
+    from unisono.vocab.calls import CallFinder, find_calls
 
 __all__ = [
     "BackendMissing",
     "Benchmark",
     "CacheError",
+    "CallFinder",
+    "CallForm",
     "Combine",
     "Constraint",
     "DeviceError",
@@ -67,6 +72,8 @@ __all__ = [
     "Ensemble",
     "EnsembleSpec",
     "Finish",
+    "FunctionCall",
+    "FunctionTool",
     "Gate",
     "GateReading",
     "Generation",
@@ -88,16 +95,21 @@ __all__ = [
     "StepRecord",
     "StepSeconds",
     "Stream",
+    "Tool",
+    "ToolCall",
     "UnisonoError",
     "Usage",
     "VocabularyError",
+    "call_grammar",
     "diagnose",
+    "find_calls",
     "load_spec",
     "measure",
 ]
 
 _HOMES = {
     "benchmark": ("Benchmark", "measure"),
+    "conversation": ("FunctionCall", "FunctionTool", "Message", "Tool", "ToolCall"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "constraint": ("Constraint",),
     "engine.method": ("Method", "Speculation"),
@@ -114,13 +126,15 @@ _HOMES = {
         "GateReading",
         "Generation",
         "Limits",
-        "Message",
         "Prompt",
         "Seconds",
         "StepRecord",
         "StepSeconds",
         "Usage",
     ),
+    "vocab.call_form": ("CallForm",),
+    "vocab.call_grammar": ("call_grammar",),
+    "vocab.calls": ("CallFinder", "find_calls"),
 }
 """Where the public names live, but for the errors. They are imported when first used: the command
 line's help needs none."""

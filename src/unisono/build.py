@@ -15,7 +15,7 @@ from unisono.engine.method import AUTO, NGRAM, Method
 from unisono.engine.prefixes import PrefixStore
 from unisono.engine.service import Service
 from unisono.engine.submission import check_length
-from unisono.errors import SpecError
+from unisono.errors import SpecError, nearest, shown
 from unisono.members import (
     PreparedMember,
     Report,
@@ -29,6 +29,7 @@ from unisono.members import (
 )
 from unisono.spec import EnsembleSpec
 from unisono.types import Message, Prompt
+from unisono.vocab.call_form import CallForm
 from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionMember, UnionVocabulary
 from unisono.vocab.union_cache import load_union
@@ -70,6 +71,25 @@ class Prepared:
         spec = self.spec.model_copy(update={"members": [member.spec], **keys})
         union = _union_of([member])
         return Prepared(spec, [replace(member, weight=1.0)], union, Grammars(union))
+
+    def call_form(self, lead: str | None = None) -> CallForm:
+        """How texts write calls of tools: as the lead does, whose text the others read as text.
+
+        Args:
+            lead: a member that votes; by default the spec's.
+
+        Raises:
+            PromptError: the lead writes no calls, or none that members share; see `PromptReader.call_form`.
+            SpecError: there is no such member.
+        """
+        readers = {member.spec.name: member.reader for member in self.members}
+        name = lead or self.spec.method.lead_among({member.spec.name: member.weight for member in self.members})
+        if name not in readers:
+            raise SpecError(
+                f"the lead {shown(name)} is no member that votes{nearest(name, readers)}",
+                hint=f"choose one of {', '.join(readers)}",
+            )
+        return readers[name].call_form()
 
     def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
         """Load all weights, each once, and return the engine; frees what was loaded when one fails.

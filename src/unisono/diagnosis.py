@@ -63,6 +63,10 @@ class MemberDiagnosis:
     """What it reads before the first user message, or before raw text."""
     system_heard: bool
     """Whether its chat template writes that system message; true where there is none."""
+    tools: bool
+    """Whether its chat template writes tools, their calls and the answers to them."""
+    call: str | None
+    """How it writes a call; ``None`` where an ensemble that it leads cannot write calls."""
     adds_bos: bool
     leading_space: bool
     """Whether the space before its answers is folded away."""
@@ -181,6 +185,8 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         system=member.spec.system,
         prefix=member.spec.prefix,
         system_heard=_hears_its_system(member),
+        tools=member.reader.template is not None and member.reader.tool_use().knows_tools,
+        call=_call_of(member),
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
         facts=member.facts,
@@ -208,6 +214,13 @@ def _hears_its_system(member: PreparedMember) -> bool:
         return template.render(own_messages(question, system, None)) != template.render(question)
     except TemplateFailure:
         return False
+
+
+def _call_of(member: PreparedMember) -> str | None:
+    try:
+        return member.reader.call_form().written("NAME", "{}")
+    except PromptError:
+        return None
 
 
 def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, cast
 
 from unisono.build import Prepared, prepare
 from unisono.constraint import Constraint
+from unisono.conversation import Tool
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method, Speculation, check_off
 from unisono.engine.text import Text
@@ -20,6 +21,7 @@ from unisono.members import Report, silent
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.stream import Stream
 from unisono.types import Generation, Limits, Message, Prompt
+from unisono.vocab.call_form import CallForm
 
 DEFAULT_LIMITS = Limits()
 MOST_CONTINUATIONS = 10_000
@@ -97,11 +99,16 @@ class Ensemble:
         """How a text is written that asks for nothing else."""
         return self._engine.method
 
+    def call_form(self, lead: str | None = None) -> CallForm:
+        """How texts write calls of tools, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
+        return self.prepared.call_form(lead)
+
     def generate(
         self,
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        tools: Sequence[Tool] | None = None,
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
@@ -118,6 +125,7 @@ class Ensemble:
         Args:
             prompt: raw text to continue, without a chat template. Either this or ``messages``.
             messages: a conversation to answer; each member reads it through its own chat template.
+            tools: what the answer to messages may call; `call_form` tells how it does.
             max_new_tokens: pieces to choose at most.
             stop: the text ends before the first of these strings that is completed.
             trace: keep a `StepRecord` of every step.
@@ -139,6 +147,7 @@ class Ensemble:
         stream = self.stream(
             prompt,
             messages=messages,
+            tools=tools,
             max_new_tokens=max_new_tokens,
             stop=stop,
             trace=trace,
@@ -160,6 +169,7 @@ class Ensemble:
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        tools: Sequence[Tool] | None = None,
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
@@ -177,7 +187,9 @@ class Ensemble:
         method = self.method.but(
             lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
         )
-        text = self._engine.add(Prompt(prompt, messages), limits, method=method, trace=trace, constraint=constraint)
+        text = self._engine.add(
+            Prompt(prompt, messages, tools), limits, method=method, trace=trace, constraint=constraint
+        )
         return Stream(self._engine, text)
 
     def continuations(
@@ -186,6 +198,7 @@ class Ensemble:
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        tools: Sequence[Tool] | None = None,
         max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
         stop: str | Sequence[str] = (),
         trace: bool = False,
@@ -206,6 +219,7 @@ class Ensemble:
             n: how many; as many are written at once as the ensemble was loaded for.
             prompt: as in `generate`, like all that follows, here for each text.
             messages: a conversation to answer.
+            tools: what its answer may call.
             max_new_tokens: pieces to choose at most.
             stop: where a text ends.
             trace: whether to keep every step.
@@ -243,7 +257,9 @@ class Ensemble:
             if generations:  # a further wave begins behind the last seed
                 seed = (cast(int, generations[0].seed) + len(generations)) % 2**64
                 method = method.but(draw=replace(method.draw, seed=seed))
-            request = Request("", Prompt(prompt, messages), Limits(max_new_tokens, stop), trace, method, constraint)
+            request = Request(
+                "", Prompt(prompt, messages, tools), Limits(max_new_tokens, stop), trace, method, constraint
+            )
             generations += self._wave(n - len(generations), request)
         return generations
 

@@ -97,8 +97,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest choice, or an empty string when none is close."""
     if len(word) > LONGEST_WORD:
         return ""
-    close = difflib.get_close_matches(word.lower(), list(choices), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    written = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), written, n=1)
+    return f"; did you mean {written[close[0]]!r}?" if close else ""
 
 
 def shown(value: object) -> str:

@@ -50,6 +50,24 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
         raise SpecError(f"{path}: this is nested too deeply, or refers to itself") from None
 
 
+def place_of(where: tuple[Hashable, ...], places: Places) -> str:
+    """Where a value stands, or what it is in, as a message goes on: ``, line 3, column 5``; nothing where unknown."""
+    while where and where not in places:
+        where = where[:-1]
+    if where not in places:
+        return ""
+    line, column = places[where]
+    return f", line {line}, column {column}"
+
+
+def path_of(where: tuple[Hashable, ...], whole: str = "the spec") -> str:
+    """The keys and indices that lead to a value, in one word: ``members[0].name``; ``whole`` where there are none."""
+    text = ""
+    for part in where:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or whole
+
+
 def _without_the_space(line: str) -> str | None:
     """What is meant by ``gate: confidence: 0.5``, which YAML refuses."""
     slip = re.match(r"\s*(gate|speculate)\s*:\s*([\w.-]+)\s*:\s+([\w.-]+)", line)

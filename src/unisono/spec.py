@@ -16,7 +16,7 @@ from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.fusion.weights import scaled
-from unisono.located_yaml import Places, read_yaml
+from unisono.located_yaml import Places, path_of, place_of, read_yaml
 from unisono.member_spec import MemberSpec, Misplaced, check_owner
 
 
@@ -184,27 +184,27 @@ WORDS = {
 def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
     where: tuple[Hashable, ...] = tuple(problem["loc"])
     kind, value = problem["type"], problem["input"]
-    prefix = f"{source}{_place(where, places)}: "
+    prefix = f"{source}{place_of(where, places)}: "
     error = problem.get("ctx", {}).get("error")
     if isinstance(error, Misplaced):
         where = (*where, *error.where)
-        return f"{source}{_place(where, places)}: {_named(where)} {error.message}; {error.hint}"
+        return f"{source}{place_of(where, places)}: {path_of(where)} {error.message}; {error.hint}"
     if kind == "extra_forbidden":
         return _unknown_key(source, where, places, MemberSpec if where[0] == "members" else EnsembleSpec)
     if kind == "missing":
-        return f"{prefix}{_named(where[:-1])} lacks the key {where[-1]!r}"
+        return f"{prefix}{path_of(where[:-1])} lacks the key {where[-1]!r}"
     if kind == "too_short" and where == ("members",):
         return f"{prefix}there are no members; list at least one, each with a name and a model"
     if kind == "string_pattern_mismatch":
-        return f"{prefix}{_named(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
+        return f"{prefix}{path_of(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
     message = WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
     if kind == "value_error" and isinstance(value, Mapping):
-        prefix = f"{source}{_place(_inner(where, value, message), places)}: "
+        prefix = f"{source}{place_of(_inner(where, value, message), places)}: "
     if kind == "model_type":
-        return f"{prefix}{_named(where)} is {shown(value)}: a member is a mapping with a name and a model"
+        return f"{prefix}{path_of(where)} is {shown(value)}: a member is a mapping with a name and a model"
     if kind == "value_error" or not where:
         return f"{prefix}{message}{_way_out(problem)}"
-    return f"{prefix}{_named(where)} is {shown(value)}: {message[:1].lower()}{message[1:]}"
+    return f"{prefix}{path_of(where)} is {shown(value)}: {message[:1].lower()}{message[1:]}"
 
 
 def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:
@@ -223,22 +223,6 @@ def _way_out(problem: dict[str, Any]) -> str:
 def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model: type[BaseModel]) -> str:
     known = [name for name in model.model_fields if name != "folder"]
     key = str(where[-1])
-    inside = f" in {_named(where[:-1])}" if len(where) > 1 else ""
+    inside = f" in {path_of(where[:-1])}" if len(where) > 1 else ""
     near = nearest(key, known)
-    return f"{source}{_place(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}"
-
-
-def _place(where: tuple[Hashable, ...], places: Places) -> str:
-    while where and where not in places:
-        where = where[:-1]
-    if where not in places:
-        return ""
-    line, column = places[where]
-    return f", line {line}, column {column}"
-
-
-def _named(where: tuple[Hashable, ...]) -> str:
-    text = ""
-    for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the spec"
+    return f"{source}{place_of(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}"

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal
 
+from unisono.conversation import Message as Message
+from unisono.conversation import Tool, checked_messages, checked_tools
 from unisono.errors import SpecError, shown
 
 Finish = Literal["end", "stop", "length", "context"]
 """Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
 reached, or a member's context was full."""
-
 Role = Literal["system", "user", "assistant"]
-
-
-class Message(TypedDict):
-    """One turn of a conversation, as chat templates expect it."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +26,8 @@ class Prompt:
 
     text: str | None = None
     messages: Sequence[Message] | None = None
+    tools: Sequence[Tool] | None = None
+    """What the answer to messages may call."""
 
     def __post_init__(self) -> None:
         """Check the shape; whether there is anything to read is for the members to say."""
@@ -43,7 +39,11 @@ class Prompt:
         if self.text is not None and not isinstance(self.text, str):
             raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
         if self.messages is not None:
-            object.__setattr__(self, "messages", _checked_messages(self.messages))
+            object.__setattr__(self, "messages", checked_messages(self.messages))
+        if self.tools is not None:
+            if self.messages is None:
+                raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
+            object.__setattr__(self, "tools", checked_tools(self.tools))
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,18 +288,3 @@ def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str,
 
 def _json_piece(piece: bytes | None) -> list[int] | None:
     return None if piece is None else list(piece)
-
-
-def _checked_messages(messages: object) -> tuple[Message, ...]:
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise SpecError(
-            f"messages is {type(messages).__name__}, not a list of messages",
-            hint='each message is {"role": "user", "content": "…"}',
-        )
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise SpecError(
-                f"message {number} has no role and content that are text",
-                hint='each message is {"role": "user", "content": "…"}',
-            )
-    return tuple(messages)

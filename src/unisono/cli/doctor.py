@@ -125,6 +125,13 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         first = next(other for other in members if other.owner == member.owner)
         return size if first is member else f"{first.name}'s"
 
+    def tools(member: Any) -> str:
+        if not member.tools:
+            return "not known"
+        return (
+            f"known, called by {' '.join(member.call.split())}" if member.call else "known, but it cannot write calls"
+        )
+
     chat_template = ("chat template", [member.chat_template for member in members])
     rows: list[tuple[str, list[str]]] = [
         ("model", [member.model for member in members]),
@@ -140,6 +147,7 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         ("bytes without token", [" ".join(member.missing_bytes) or "none" for member in members]),
         ("cannot spell", [" ".join(member.unspellable_bytes) or "nothing" for member in members]),
         chat_template,
+        ("tools", [tools(member) for member in members]),
         ("begins with BOS", ["yes" if member.adds_bos else "no" for member in members]),
         ("space before answers", ["folded away" if member.leading_space else "none" for member in members]),
         ("context", [f"{member.facts.context:,} of {_count(member.facts.trained_context)}" for member in members]),

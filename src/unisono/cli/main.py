@@ -14,8 +14,10 @@ from typer.core import TyperGroup
 from unisono.cli.bench import bench
 from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
+from unisono.cli.import_gac import import_gac
 from unisono.cli.models import models
 from unisono.cli.run import RunCommand, run
+from unisono.cli.serve import serve
 from unisono.errors import UnisonoError
 
 DEBUG_KEY = "UNISONO_DEBUG"
@@ -47,6 +49,8 @@ app.command(cls=RunCommand)(run)
 app.command()(doctor)
 app.command()(bench)
 app.command()(models)
+app.command()(serve)
+app.command("import-gac")(import_gac)
 
 
 def _print_version(asked: bool) -> None:

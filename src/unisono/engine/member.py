@@ -9,6 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.conversation import content_of
 from unisono.engine.prefixes import resume
 from unisono.fusion.fold import Scratch, fold, plan_fold
 from unisono.types import Prompt
@@ -132,7 +133,7 @@ class Member:
             prompt: to be scored.
             slot: an empty slot to read in, left empty; by default one is opened for it.
         """
-        contents = [message["content"] for message in prompt.messages or ()]
+        contents = [content_of(message) for message in prompt.messages or ()]
         ids = self.reader.read_text("\n\n".join(contents) if prompt.text is None else prompt.text)
         vocabulary = self.speller.vocabulary
         opening = [] if ids[:1] == [self.reader.tokenizer.table.bos_id] else sorted(vocabulary.end_ids)[:1]

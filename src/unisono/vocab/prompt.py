@@ -7,15 +7,18 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
+from unisono.conversation import Message, Tool, content_of
 from unisono.errors import PromptError
-from unisono.types import Message, Prompt
+from unisono.types import Prompt
+from unisono.vocab.call_form import CallForm, FormUnknown, find_call_form
+from unisono.vocab.disguise import Disguised, alternatives, disguise, texts_of
 from unisono.vocab.spelling import Speller
 from unisono.vocab.template import ChatTemplate, TemplateFailure
 from unisono.vocab.tokenizer import Tokenizer
+from unisono.vocab.tool_use import ToolUse, as_given, probe_tool_use, writes_name
 
+_OF_TOOLS = {"tool_calls", "tool_call_id"}
 _NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC", "NFD", "NFKD")
-_MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
-"""Private-use characters, one of which marks control texts that a user typed."""
 
 
 class PromptReader:
@@ -57,17 +60,20 @@ class PromptReader:
             for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
             if kind == "control" and text
         }
+        self._uses: dict[bool, ToolUse] = {}
+        self._names: dict[str, bool] = {}
+        self._form: CallForm | None = None
 
     def read(self, prompt: Prompt) -> list[int]:
         """Return the ids with which this member reads a prompt.
 
         Raises:
             PromptError: the prompt is empty, the member has no template for messages or its template
-                refuses them, it has no place for the member's own words, or the member's vocabulary cannot
-                represent the text.
+                refuses them or does not know tools, it has no place for the member's own words, or the
+                member's vocabulary cannot represent the text.
         """
         if prompt.messages is not None:
-            return self.read_messages(prompt.messages)
+            return self.read_messages(prompt.messages, prompt.tools)
         if not prompt.text:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         if self.system is not None:
@@ -86,34 +92,96 @@ class PromptReader:
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
         return [*opening, *self._spell(text)]
 
-    def read_messages(self, messages: Sequence[Message]) -> list[int]:
+    def read_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
         """Read a conversation through the member's template, with its own words. See `read`."""
-        if self.template is None:
-            raise PromptError(
-                f"member {self.name!r} has no chat template: its model is a base model",
-                hint="give it one in the spec (chat_template: …), or continue plain text with --raw",
-            )
+        template = self._template()
         _check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it stands",
                 hint="add a user message, or leave the prefix out",
             )
-        disguised, mark = self._disguise(own_messages(messages, self.system, self.prefix))
-        rendered = self._render(disguised)
+        self._check_known(messages, tools)
+        own = own_messages(messages, self.system, self.prefix)
+        calling = any("tool_calls" in message for message in own)
+        given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
+        for text in texts_of(given, tools):
+            _check_encodable(text)
+        disguised = disguise(given, tools, self._controls)
+        rendered = self._render(template, disguised)
         controls = self._controls_in(rendered)
         parts = [(part, controls.get(part)) for part in _split(rendered, controls)]
-        plain = "".join(part for part, control in parts if control is None).replace(mark, "")
-        if mark:
-            return self._with_bos(self._encode_parts(parts, mark))
+        if disguised.mark:
+            return self._with_bos(self._encode_parts(parts, disguised))
+        plain = "".join(part for part, control in parts if control is None)
         ids = self.tokenizer.encode_rendered(rendered)
         exact = self._is_own_form(self.speller.vocabulary.join(ids), plain)
-        return self._with_bos(ids if exact else self._encode_parts(parts, mark))
+        return self._with_bos(ids if exact else self._encode_parts(parts, disguised))
 
-    def _render(self, messages: Sequence[Message]) -> str:
-        assert self.template is not None
+    def tool_use(self, *, with_tools: bool = True) -> ToolUse:
+        """What the member's template makes of tools, and of calls where tools are given or not. See `read`."""
+        if with_tools not in self._uses:
+            self._uses[with_tools] = probe_tool_use(self._template(), with_tools=with_tools)
+        return self._uses[with_tools]
+
+    def call_form(self) -> CallForm:
+        """How this member writes calls.
+
+        Raises:
+            PromptError: its template does not know tools, or writes calls in a form that is not understood or
+                that an ensemble cannot write.
+        """
+        if self._form is not None:
+            return self._form
+        texts = self.tokenizer.table.texts
+        ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
-            return self.template.render(messages)
+            self._form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+        except FormUnknown as unknown:
+            raise PromptError(
+                f"no calls can be written as member {self.name!r} writes them: {unknown}",
+                hint="make another member the lead, or give this one a chat_template in the spec",
+            ) from unknown
+        return self._form
+
+    def _template(self) -> ChatTemplate:
+        if self.template is None:
+            raise PromptError(
+                f"member {self.name!r} has no chat template: its model is a base model",
+                hint="give it one in the spec (chat_template: …), or continue plain text with --raw",
+            )
+        return self.template
+
+    def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
+        """Refuse what the template would leave out. Asks nothing of it where there is nothing of the kind."""
+        if tools is not None and not self.tool_use().tools:
+            raise self._unread("tools", "does not write tools")
+        for message in messages:
+            use = self.tool_use(with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
+            if use is not None and "tool_calls" in message and use.style is None:
+                only = tools is None and self.tool_use().style is not None
+                raise self._unread("tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
+            if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
+                raise self._unread("content", "does not write the content of a message with tool_calls")
+            if use is not None and message["role"] == "tool" and not use.results:
+                raise self._unread("role tool", "does not write the answers to calls")
+            if message["role"] != "tool" and "name" in message and not self._writes_name(message["role"]):
+                raise self._unread("name", f"does not write the name of a message of the role {message['role']}")
+
+    def _writes_name(self, role: str) -> bool:
+        if role not in self._names:
+            self._names[role] = writes_name(self._template(), role)
+        return self._names[role]
+
+    def _unread(self, field: str, words: str) -> PromptError:
+        return PromptError(
+            f"member {self.name!r} cannot read {field}: its chat template {words}",
+            hint="leave that out, or give the member a chat_template in the spec that writes it",
+        )
+
+    def _render(self, template: ChatTemplate, given: Disguised) -> str:
+        try:
+            return template.render(given.messages, tools=given.tools)
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
@@ -150,30 +218,11 @@ class PromptReader:
         """The control tokens whose text occurs in ``text``, and their ids."""
         return {token: i for token, i in self._controls.items() if token in text}
 
-    def _disguise(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
-        """Break up every control text that a message contains, so that only the template's are left.
-
-        Returns the messages and the mark that breaks them; it is empty when nothing had to be broken.
-        """
-        written = "\n".join(message["content"] for message in messages)
-        controls = self._controls_in(written)
-        if not controls:
-            return messages, ""
-        mark = next((character for character in _MARKS if character not in written), None)
-        if mark is None:
-            raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
-        pattern = _alternatives(controls)
-
-        def broken(content: str) -> str:
-            return pattern.sub(lambda match: mark.join(match.group()) + mark, content)
-
-        return [Message(role=message["role"], content=broken(message["content"])) for message in messages], mark
-
-    def _encode_parts(self, parts: Sequence[tuple[str, int | None]], mark: str) -> list[int]:
+    def _encode_parts(self, parts: Sequence[tuple[str, int | None]], disguised: Disguised) -> list[int]:
         """Encode a rendered conversation: control tokens as they are, all else as text and nothing but text."""
         ids: list[int] = []
         for part, control in parts:
-            plain = part.replace(mark, "") if mark else part
+            plain = disguised.plain(part)
             if control is not None:
                 ids.append(control)
             elif plain:
@@ -196,30 +245,27 @@ def own_messages(messages: Sequence[Message], system: str | None, prefix: str | 
     if prefix is not None:
         first = next((place for place, message in enumerate(own) if message["role"] == "user"), None)
         if first is not None:
-            own[first] = Message(role="user", content=prefix + own[first]["content"])
+            own[first] = {**own[first], "content": prefix + content_of(own[first])}
     if system is not None:
-        theirs = [own.pop(0)["content"]] if own and own[0]["role"] == "system" else []
-        own.insert(0, Message(role="system", content="\n\n".join([system, *theirs])))
+        if own and own[0]["role"] == "system":
+            own[0] = {**own[0], "content": f"{system}\n\n{content_of(own[0])}"}
+        else:
+            own.insert(0, Message(role="system", content=system))
     return own
-
-
-def _alternatives(texts: dict[str, int]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
 
 
 def _split(text: str, controls: dict[str, int]) -> list[str]:
     if not controls:
         return [text]
-    return re.split(f"({_alternatives(controls).pattern})", text)
+    return re.split(f"({alternatives(controls)})", text)
 
 
 def _check_messages(messages: Sequence[Message]) -> None:
-    if not messages or not messages[-1]["content"]:
+    if not messages or (not content_of(messages[-1]) and messages[-1]["role"] != "tool"):
         raise PromptError("the prompt is empty", hint="give some text to answer")
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
             raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
-        _check_encodable(message["content"])
 
 
 def _check_encodable(text: str) -> None:

@@ -13,7 +13,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from unisono.types import Message
+from unisono.conversation import Message, Tool
 
 
 class TemplateFailure(Exception):
@@ -40,8 +40,19 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise TemplateFailure(f"line {error.lineno}: {error.message}") from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
         """Write a conversation, by default up to where the assistant's answer begins.
+
+        Args:
+            messages: as the template wants them, see `unisono.vocab.tool_use`.
+            tools: what the answer may call.
+            add_generation_prompt: whether an answer is to follow.
 
         Raises:
             TemplateFailure: the template refuses these messages, for example their order.
@@ -49,7 +60,7 @@ class ChatTemplate:
         try:
             return self._template.render(
                 messages=[dict(message) for message in messages],
-                tools=None,
+                tools=None if tools is None else [dict(tool) for tool in tools],
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._special_texts,

@@ -1,0 +1,58 @@
+"""``unisono import-gac``: an ensemble file out of a configuration of the GaC research release."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unisono.cli.console import say
+from unisono.errors import SpecError
+
+
+def import_gac(
+    config: Annotated[Path, typer.Argument(help="A configuration of GaC (YAML).", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the ensemble file there, not to stdout.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the spec and the notes as one JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Turn a configuration of the GaC research release into an ensemble file."""
+    from unisono.gac import import_gac as convert
+
+    imported = convert(_read(config), config)
+    text = imported.to_yaml(config.name)
+    if out is not None:
+        _write(out, text, overwrite=overwrite)
+    if as_json:
+        notes = [note.to_json() for note in imported.notes]
+        print(json.dumps({"spec": dict(imported.spec), "notes": notes}, ensure_ascii=False))
+    elif out is None:
+        sys.stdout.write(text)
+    for note in imported.notes:
+        say(f"note: {note}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"there is no configuration {str(path)!r}", hint="check its path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read the configuration {str(path)!r}: {error}") from error
+
+
+def _write(path: Path, text: str, *, overwrite: bool) -> None:
+    try:
+        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise SpecError(f"{str(path)!r} is there already", hint="--overwrite replaces it") from None
+    except OSError as error:
+        raise SpecError(f"cannot write {str(path)!r}: {error.strerror}", hint="choose another file") from error

@@ -1,0 +1,20 @@
+"""An OpenAI-compatible server in front of a service; each optional library is imported in one file of it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from unisono.errors import BackendMissing
+
+LIBRARIES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "openai": "openai", "prometheus_client": "prometheus-client"}
+"""What it needs beside unisono: the module of each library and its name as a package."""
+
+
+def check_libraries() -> None:
+    """Refuse to begin without the libraries of the server. Raises a `BackendMissing` that says what to install."""
+    missing = [package for module, package in LIBRARIES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise BackendMissing(
+            f"the server needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            hint="pip install 'unisono[server]'",
+        )

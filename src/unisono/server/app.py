@@ -1,0 +1,302 @@
+"""The routes. A body is read here, within its bounds, so that every refusal has OpenAI's form."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+
+from unisono.server.answering import answer_call
+from unisono.server.answers import Answer, ChatAnswering, CompletionAnswering
+from unisono.server.bodies import read_body
+from unisono.server.bridge import Bridge
+from unisono.server.call import Call
+from unisono.server.errors import Refusal, refusal_of
+from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, Refused, read_record
+from unisono.server.front import ACCOUNT, Account, Front
+from unisono.server.keys import Keys
+from unisono.server.logs import say, where
+from unisono.server.metrics import CONTENT_TYPE
+from unisono.server.openapi import document
+from unisono.server.pieces import pieces_of
+from unisono.server.requests import Job, engine_of, read_chat, read_completion
+from unisono.server.wire import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    Model,
+    ModelList,
+    PiecesRequest,
+    State,
+)
+
+T = TypeVar("T")
+"""What is waited for."""
+SLACK = 30.0
+"""Seconds, beyond those of a request, in which its client has to take what is sent."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. When the client leaves, or takes nothing any more, the work ends."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], left: contextlib.ExitStack, timeout: float) -> None:
+        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        self._events = events
+        self._left = left
+        self._timeout = timeout
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send them."""
+        with self._left:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await super().__call__(scope, receive, send)
+            finally:
+                await self._events.aclose()
+
+
+def make_app(bridge: Bridge, keys: Keys | None = None, *, log_prompts: bool = False) -> Front:
+    """Make the ASGI app around a bridge, which it starts and leaves for its owner to close.
+
+    Args:
+        bridge: to the service.
+        keys: that open it; ``None`` for everybody.
+        log_prompts: whether what is asked and answered goes to the log.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        bridge.start()
+        yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    _refuse_like_openai(app)
+    _Routes(bridge, log_prompts).add_to(app)
+    return Front(app, bridge.metrics, keys)
+
+
+class _Routes:
+    """What is served where."""
+
+    def __init__(self, bridge: Bridge, log_prompts: bool) -> None:
+        self._bridge = bridge
+        self._log_prompts = log_prompts
+        self._created = int(time.time())
+
+    def add_to(self, app: FastAPI) -> None:
+        routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
+            ("POST", "/v1/chat/completions"): self.chat,
+            ("POST", "/v1/completions"): self.complete,
+            ("POST", "/v1/pieces"): self.pieces,
+            ("GET", "/v1/models"): self.models,
+            ("GET", "/v1/models/{model:path}"): self.model,
+            ("GET", "/health"): self.health,
+            ("GET", "/ready"): self.ready,
+            ("GET", "/metrics"): self.metrics,
+            ("GET", "/openapi.json"): self.openapi,
+        }
+        for (method, path), route in routes.items():
+            app.add_api_route(path, _accounted(path, route), methods=[method], response_model=None)
+
+    async def chat(self, request: Request) -> Response:
+        return await self._generate(request, ChatRequest, REFUSED_IN_CHATS, self._read_chat, ChatAnswering)
+
+    async def complete(self, request: Request) -> Response:
+        return await self._generate(
+            request, CompletionRequest, REFUSED_IN_COMPLETIONS, self._read_completion, CompletionAnswering
+        )
+
+    def _read_chat(self, record: Any) -> Job:
+        return read_chat(record, self._bridge.service, self._bridge.limits)
+
+    def _read_completion(self, record: Any) -> Job:
+        return read_completion(record, self._bridge.service, self._bridge.limits)
+
+    async def _generate(
+        self,
+        request: Request,
+        record: type[GenerationRequest],
+        refused: Mapping[str, Refused],
+        read: Callable[[Any], Job],
+        make: Callable[[Job], Answer],
+    ) -> Response:
+        """Read a request, put it in line, and answer it whole or bit by bit."""
+        limits, account = self._bridge.limits, account_of(request)
+        with contextlib.ExitStack() as left:
+            call = left.enter_context(self._bridge.call())
+            body = await read_body(request.headers, request.stream(), limits)
+            wanted = read_record(record, body, refused)
+            self._note(account, wanted, body)
+            job = read(wanted)
+            account.model = job.model
+            answer = make(job)
+            chunks = answer_call(call, job, answer)
+            # nothing is sent before something is there to be told, so that what fails until then has its status
+            first = await _unless_left(request, anext(chunks))
+            if not job.stream:
+                self._conclude(account, call, answer)
+                return Response(first, media_type="application/json")
+            events = self._events(first, chunks, account, call, answer)
+            return EventStream(events, left.pop_all(), limits.timeout + SLACK)
+        raise AssertionError("unreachable")
+
+    async def _events(
+        self, first: bytes, chunks: AsyncIterator[bytes], account: Account, call: Call, answer: Answer
+    ) -> AsyncGenerator[bytes, None]:
+        """The chunks as server-sent events; what fails now comes as one more, and is the last."""
+        try:
+            yield b"data: %b\n\n" % first
+            async for chunk in chunks:
+                yield b"data: %b\n\n" % chunk
+            yield b"data: [DONE]\n\n"
+        except Exception as error:
+            if not isinstance(error, Refusal):
+                say("internal", level=40, id=account.id, error=where(error))
+            refusal = refusal_of(error)
+            account.facts |= {"error": refusal.code, "error_status": refusal.status}
+            yield b"data: %b\n\n" % refusal.body()
+        except (asyncio.CancelledError, GeneratorExit):
+            account.facts["left"] = True
+            raise
+        finally:
+            self._conclude(account, call, answer)
+
+    def _note(self, account: Account, wanted: GenerationRequest, body: Mapping[str, Any]) -> None:
+        account.facts["stream"] = bool(wanted.stream)
+        for name in ("user", "safety_identifier"):
+            if (value := getattr(wanted, name, None)) is not None:
+                account.facts[name] = value
+        if self._log_prompts:
+            account.facts["prompt"] = body.get("messages", body.get("prompt"))
+
+    def _conclude(self, account: Account, call: Call, answer: Answer) -> None:
+        """Note what came of a call for the log."""
+        ended = [generation for _, generation in answer.in_order]
+        if call.first_piece is not None:
+            account.facts["first_piece_seconds"] = round(call.first_piece, 4)
+        if ended:
+            usage = answer.usage
+            account.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+            account.facts["finish"] = [generation.finish_reason for generation in ended]
+            if self._log_prompts:
+                account.facts["text"] = [generation.text for generation in ended]
+
+    async def pieces(self, request: Request) -> Response:
+        service = self._bridge.service
+        body = await read_body(request.headers, request.stream(), self._bridge.limits)
+        wanted = read_record(PiecesRequest, body, {})
+        engine = engine_of(service, wanted.model)
+        account_of(request).model = wanted.model
+        found = await self._bridge.read(lambda: pieces_of(wanted.text, wanted.model, engine))
+        return _json(found.model_dump_json())
+
+    async def models(self, request: Request) -> Response:
+        found = [self._model(name) for name in self._bridge.service.models]
+        return _json(ModelList(data=found).model_dump_json(exclude_unset=False))
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        engine_of(self._bridge.service, name)
+        return _json(self._model(name).model_dump_json(exclude_none=True))
+
+    def _model(self, name: str) -> Model:
+        return Model(id=name, created=self._created, object="model", owned_by="unisono")
+
+    async def health(self, request: Request) -> Response:
+        broken = self._bridge.state == "broken"
+        state = State(status="broken", reason=self._bridge.reason) if broken else State(status="ok")
+        return _json(state.model_dump_json(exclude_none=True), 503 if broken else 200)
+
+    async def ready(self, request: Request) -> Response:
+        reason = self._bridge.reason
+        state = State(status="ready") if reason is None else State(status="not ready", reason=reason)
+        return _json(state.model_dump_json(exclude_none=True), 200 if reason is None else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._bridge.metrics.page(), media_type=CONTENT_TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(json.dumps(document()))
+
+
+def account_of(request: Request) -> Account:
+    """The account of a request."""
+    account: Account = request.scope[ACCOUNT]
+    return account
+
+
+def _accounted(path: str, route: Callable[[Request], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """A route that notes its path."""
+
+    async def serve(request: Request) -> Response:
+        account_of(request).path = path.replace(":path", "")
+        return await route(request)
+
+    return serve
+
+
+def _json(body: str, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
+def _refuse_like_openai(app: FastAPI) -> None:
+    """Give every error OpenAI's form."""
+
+    async def refuse(request: Request, error: Any) -> Response:
+        refusal = error if isinstance(error, Refusal) else _refusal_of_status(request, error)
+        if not isinstance(error, Refusal) and not hasattr(error, "status_code"):
+            say("internal", level=40, id=account_of(request).id, error=where(error))
+        account_of(request).facts |= {"error": refusal.code, "param": _field(refusal)}
+        headers = {**refusal.headers, **(getattr(error, "headers", None) or {})}
+        if refusal.status in (408, 413):
+            headers["connection"] = "close"  # the rest of its body is not read
+        return Response(refusal.body(), refusal.status, headers, "application/json")
+
+    for kind in (Refusal, 404, 405, Exception):
+        app.add_exception_handler(kind, refuse)
+
+
+def _field(refusal: Refusal) -> str | None:
+    """The field that is to blame, for the log: without what the client named there."""
+    known = refusal.param is not None and refusal.code != "unknown_field"
+    return re.split(r"[.\[]", str(refusal.param))[0] if known else None
+
+
+def _refusal_of_status(request: Request, error: Any) -> Refusal:
+    status = getattr(error, "status_code", 500)
+    if status == 500:
+        return Refusal(500, "this is a fault of the server; its log tells where", kind="server_error", code="internal")
+    words = {404: "there is nothing at this path", 405: f"{request.method} is not for this path"}
+    code = "method_not_allowed" if status == 405 else "not_found"
+    return Refusal(status, words.get(status, "the request cannot be served"), code=code)
+
+
+async def _unless_left(request: Request, work: Awaitable[T]) -> T:
+    """Await some work, and give it up when the client leaves."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_leave(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Refusal(499, "the client has left", code="left")
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        with contextlib.suppress(BaseException):
+            await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _leave(request: Request) -> None:
+    """Return when the client has left; its request has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

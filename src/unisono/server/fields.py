@@ -1,0 +1,125 @@
+"""The fields of the OpenAI API that are refused, each with its reason, and the values of them that ask for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from unisono.errors import nearest, shown
+from unisono.server.errors import Refusal
+from unisono.server.wire import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A field that is not honoured."""
+
+    why: str
+    neutral: tuple[object, ...] = ()
+    """Values, beside null, that ask for what happens anyway."""
+
+
+R = TypeVar("R", bound=Record)
+
+STORED = "nothing is stored here"
+CACHED = "prompts that begin alike are read once without being asked to, and kept as long as slots are free"
+REFUSED_IN_CHATS: dict[str, Refused] = {
+    "audio": Refused("answers are text"),
+    "modalities": Refused("answers are text", (["text"],)),
+    "function_call": Refused("it is deprecated: use tools and tool_choice", ("none",)),
+    "functions": Refused("it is deprecated: use tools", ([],)),
+    "metadata": Refused(STORED, ({},)),
+    "store": Refused(STORED, (False,)),
+    "moderation": Refused("nothing is moderated here"),
+    "parallel_tool_calls": Refused("there are no tools here yet", (True,)),
+    "prediction": Refused("nothing is predicted for a request; to draft, use unisono.speculate"),
+    "prompt_cache_key": Refused(CACHED),
+    "prompt_cache_options": Refused(CACHED),
+    "prompt_cache_retention": Refused(CACHED),
+    "reasoning_effort": Refused("models write as their templates let them", ("none",)),
+    "service_tier": Refused("all requests are served alike, in the order in which they come", ("auto", "default")),
+    "tool_choice": Refused("there are no tools here yet", ("none",)),
+    "tools": Refused("there are no tools here yet", ([],)),
+    "verbosity": Refused("models write as much as they do", ("medium",)),
+    "web_search_options": Refused("nothing is searched for"),
+}
+REFUSED_IN_COMPLETIONS: dict[str, Refused] = {
+    "best_of": Refused("ask for n texts and choose", (1,)),
+    "suffix": Refused("texts are continued, not filled in", ("",)),
+}
+
+
+def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, Refused]) -> R:
+    """Read the body of a request.
+
+    Raises:
+        Refusal: it names the first field that is wrong, unknown, or refused with a value that asks for something.
+    """
+    given = dict(body)
+    for name, field in refused.items():
+        value = given.pop(name, None)
+        if value is not None and not any(
+            value == neutral and type(value) is type(neutral) for neutral in field.neutral
+        ):
+            raise unsupported(name, value, field.why)
+    try:
+        return record.model_validate(given)
+    except ValidationError as error:
+        raise explained(error, given, [*record.model_fields, *refused]) from None
+
+
+def unsupported(name: str, value: object, why: str) -> Refusal:
+    """A field that is not honoured."""
+    return Refusal(400, f"{name} is {shown(value)}, which is not supported: {why}", param=name, code="unsupported")
+
+
+def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
+    """The first thing that pydantic found wrong, in OpenAI's form.
+
+    Args:
+        error: what it found.
+        given: what it looked at.
+        known: the fields that there are.
+        within: what stands before the name of a field.
+        depth: how far inside of what it looked at the record is.
+    """
+    problems = error.errors(include_url=False, include_context=False)
+    paths = [_path(each["loc"][depth:], given) for each in problems]
+    path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)  # of a union, the nearest
+    first = problems[paths.index(path)]
+    name = _named(path, within)
+    if first["type"] == "extra_forbidden":
+        key = str(path[-1])
+        near = nearest(key, known) if len(path) == 1 else ""
+        return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
+    if first["type"] == "missing":
+        return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
+    words = dict.fromkeys(_lower(each["msg"]) for each, its in zip(problems, paths, strict=True) if its == path)
+    return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
+
+
+def _path(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
+    """The part of a place that is in the body; the rest tells which of several types was tried."""
+    path: list[int | str] = []
+    for place, step in enumerate(loc):
+        inside = isinstance(given, Mapping) and step in given
+        if inside or (isinstance(given, list) and isinstance(step, int) and step < len(given)):
+            given = given[step]
+            path.append(step)
+        elif isinstance(given, Mapping) and place == len(loc) - 1:
+            path.append(step)  # what is missing
+    return tuple(path)
+
+
+def _named(path: tuple[int | str, ...], within: str) -> str:
+    name = within
+    for step in path:
+        name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
+    return name or "the body"
+
+
+def _lower(words: str) -> str:
+    return words[:1].lower() + words[1:]

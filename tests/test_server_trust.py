@@ -1,0 +1,433 @@
+"""The server among strangers: keys, limits, clients that leave, models that fail, and a good end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from real_server import DUO, SAY, Served, load_fakes, serving
+from test_laws_gated import make_fakes
+from test_service import fail
+from unisono.backends.fake import FAKE_MODELS
+from unisono.engine.service import Service
+from unisono.errors import SpecError
+from unisono.server import bridge as bridge_module
+from unisono.server import keys as keys_module
+from unisono.server.keys import Keys, read_keys
+from unisono.server.limits import ServerLimits
+from unisono.server.logs import JsonLines
+from unisono.server.turns import CRASHES
+from unisono.types import Prompt
+
+KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
+CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}
+
+
+@pytest.fixture(autouse=True)
+def fakes() -> Iterator[None]:
+    make_fakes()
+    yield
+    FAKE_MODELS.clear()
+
+
+def slow(service: Service, seconds: float = 0.01) -> None:
+    """Let every pass of the first member take a while."""
+    backend = service.engines["duo"].members[0].backend
+    advance = backend.advance
+
+    def waiting(feeds: Any) -> Any:
+        time.sleep(seconds)
+        return advance(feeds)
+
+    backend.advance = waiting  # type: ignore[method-assign]
+
+
+def endless(served: Served) -> dict[str, Any]:
+    """A request that goes on until it is ended."""
+    return {**CHAT, "max_tokens": 3000, "logit_bias": {str(served.service.engines["duo"].union.end): -100}}
+
+
+def error_of(response: httpx2.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    return error
+
+
+def test_a_server_with_keys_opens_to_them_alone() -> None:
+    with serving(keys=Keys([KEY, OTHER])) as served:
+        for key in (KEY, OTHER):
+            assert served.client(key).chat.completions.create(**CHAT).choices
+        for headers in (
+            {},
+            {"authorization": "Bearer"},
+            {"authorization": f"Bearer {KEY}x"},
+            {"authorization": f"Bearer {KEY[:-1]}"},
+            {"authorization": f"Basic {KEY}"},
+            {"authorization": KEY},
+        ):
+            for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
+                response = served.get(path, **headers)
+                assert response.status_code == 401
+                assert response.headers["www-authenticate"] == "Bearer"
+                assert error_of(response)["code"] == "invalid_api_key"
+            assert served.post("/v1/chat/completions", CHAT, **headers).status_code == 401
+        with pytest.raises(openai.AuthenticationError):
+            served.client("wrong").models.list()
+        assert served.get("/health").status_code == served.get("/ready").status_code == 200
+
+
+def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = keys_module.hmac.compare_digest
+    monkeypatch.setattr(
+        keys_module.hmac, "compare_digest", lambda left, right: compared.append(left) or real(left, right)
+    )
+    keys = Keys([KEY, OTHER])
+    for authorization in (f"Bearer {KEY}", f"Bearer {OTHER}", "Bearer no", ""):
+        compared.clear()
+        keys.admit(authorization.encode())
+        assert len(compared) == 2
+        assert {len(digest) for digest in compared} == {32}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"", "has no key"),
+        (b"# only a comment\n\n", "has no key"),
+        (b"short\n", "line 1"),
+        (f"{KEY}\na key with blanks in it\n".encode(), "line 2"),
+        (b"\xff\xfe\n", "it is not text"),
+    ],
+)
+def test_a_key_file_without_keys_is_refused_and_no_key_shown(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError, match=words) as caught:
+        read_keys(path)
+    assert "blanks in it" not in str(caught.value)
+
+
+def test_a_key_file_has_a_key_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# mine\n{KEY}\n\n  {OTHER}  \r\n")
+    keys = read_keys(path)
+    assert keys.admit(f"Bearer {KEY}".encode())
+    assert keys.admit(f"bearer {OTHER}".encode())
+    assert not keys.admit(b"Bearer # mine")
+
+
+def test_bodies_are_bounded_whether_their_length_is_declared_or_not() -> None:
+    with serving(limits=ServerLimits(body=1000)) as served:
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+        large = {**CHAT, "user": "x" * 1000}
+        assert served.post("/v1/chat/completions", large).status_code == 413
+        chunks = (part for part in [json.dumps(large).encode()[:500]] * 3)
+        headers = {"content-type": "application/json"}
+        response = httpx2.post(f"{served.url}/v1/chat/completions", content=chunks, headers=headers)
+        assert response.status_code == 413
+        assert error_of(response)["code"] == "too_large"
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
+    with serving(limits=ServerLimits(reading=0.2)) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 10) as connection:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: 100\r\n\r\n{"
+            )
+            assert b" 408 " in connection.recv(4096).split(b"\r\n")[0]
+        served.free()
+
+
+def test_prompts_and_answers_are_bounded() -> None:
+    with serving(limits=ServerLimits(prompt=30, output=5, n=2)) as served:
+        long = [{"role": "user", "content": "x" * 40}]
+        response = served.post("/v1/chat/completions", {**CHAT, "messages": long})
+        assert (response.status_code, error_of(response)["code"]) == (400, "context_length_exceeded")
+        assert "this server takes 30 at most" in error_of(response)["message"]
+        response = served.post("/v1/chat/completions", {**CHAT, "max_tokens": 6})
+        assert error_of(response)["param"] == "max_tokens"
+        unbounded = served.post("/v1/chat/completions", {**endless(served), "max_tokens": None}).json()
+        assert unbounded["usage"]["completion_tokens"] == 5
+        assert unbounded["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_full_line_is_429_with_a_time_to_come_back_and_nobody_else_suffers() -> None:
+    with serving(batch=1, queue=1) as served:
+        slow(served.service)
+        with served.client().chat.completions.create(**endless(served), stream=True) as stream:
+            next(stream)
+            waiting = threading.Thread(target=lambda: served.post("/v1/chat/completions", CHAT))
+            waiting.start()
+            served.wait(lambda: served.service.waiting == 1)
+            response = served.post("/v1/chat/completions", CHAT)
+            assert response.status_code == 429
+            assert error_of(response)["code"] == "queue_full"
+            assert 1 <= int(response.headers["retry-after"]) <= 60
+            two = served.post("/v1/completions", {"model": "duo", "prompt": ["a", "b"], "max_tokens": 2})
+            assert two.status_code == 429
+            assert next(stream).choices
+        waiting.join(20)
+        served.free()
+
+
+def test_no_more_requests_are_under_way_than_are_taken() -> None:
+    with serving(limits=ServerLimits(concurrency=1)) as served:
+        slow(served.service)
+        with served.client().chat.completions.create(**endless(served), stream=True) as stream:
+            next(stream)
+            response = served.post("/v1/chat/completions", CHAT)
+            assert (response.status_code, error_of(response)["code"]) == (429, "too_many_requests")
+            assert "retry-after" in response.headers
+        served.free()
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slots_at_once(stream: bool) -> None:
+    with serving(batch=1) as served:
+        slow(served.service)
+        with pytest.raises(httpx2.ReadTimeout), httpx2.Client(timeout=0.5) as client:
+            client.post(f"{served.url}/v1/chat/completions", json={**endless(served), "stream": False})
+        if stream:
+            with served.client().chat.completions.create(**endless(served), stream=True) as chunks:
+                next(chunks)
+                assert served.service.served == 1
+        served.wait(lambda: not served.service.busy, 3)
+        served.free()
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+
+
+def test_a_client_that_leaves_the_line_leaves_it() -> None:
+    with serving(batch=1) as served:
+        slow(served.service)
+        with served.client().chat.completions.create(**endless(served), stream=True) as chunks:
+            next(chunks)
+            with pytest.raises(httpx2.ReadTimeout), httpx2.Client(timeout=0.3) as client:
+                client.post(f"{served.url}/v1/chat/completions", json={**CHAT, "stream": True})
+            served.wait(lambda: served.service.waiting == 0, 3)
+            assert served.service.served == 1
+        served.free()
+
+
+def test_what_takes_too_long_is_504_or_an_error_in_the_stream() -> None:
+    with serving(limits=ServerLimits(timeout=0.4)) as served:
+        slow(served.service)
+        response = served.post("/v1/chat/completions", endless(served))
+        assert (response.status_code, error_of(response)["code"]) == (504, "timeout")
+        text = served.post("/v1/chat/completions", {**endless(served), "stream": True}).text
+        events = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+        assert json.loads(events[-1])["error"]["code"] == "timeout"
+        assert "[DONE]" not in text
+        with pytest.raises(openai.APIError, match="longer"):
+            list(served.client().chat.completions.create(**endless(served), stream=True))
+        served.free()
+
+
+def test_a_member_that_fails_in_the_middle_fails_those_who_need_it_and_the_rest_goes_on() -> None:
+    with serving() as served:
+        slow(served.service)
+        token = served.service.engines["duo"].members[1].begin(Prompt(text="Z"))[-1]
+        fail(served.service.engines["duo"], "b", lambda feeds: any(token in feed.ids for feed in feeds))
+        bad = {**CHAT, "messages": [{"role": "user", "content": "Z"}]}
+
+        async def ask() -> list[httpx2.Response]:
+            async with httpx2.AsyncClient(timeout=60) as client:
+                bodies = [bad, CHAT, {**bad, "model": "duo/a"}, CHAT, bad]
+                return list(
+                    await asyncio.gather(
+                        *(client.post(f"{served.url}/v1/chat/completions", json=body) for body in bodies)
+                    )
+                )
+
+        statuses = [response.status_code for response in asyncio.run(ask())]
+        assert statuses == [500, 200, 200, 200, 500]
+        response = served.post("/v1/chat/completions", bad)
+        assert error_of(response)["type"] == "server_error"
+        assert "memory" not in response.text
+        served.free()
+
+
+def test_a_model_that_fails_again_and_again_makes_the_server_not_ready_until_it_works_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bridge_module, "PROBE_SECONDS", 0.1)
+    with serving() as served:
+        broken = [True]
+        fail(served.service.engines["duo"], "b", lambda _: broken[0])
+        for _ in range(3):
+            assert served.post("/v1/chat/completions", CHAT).status_code == 500
+        ready = served.get("/ready")
+        assert ready.status_code == 503
+        assert "duo" in ready.json()["reason"]
+        assert served.post("/v1/chat/completions", {**CHAT, "model": "duo/a"}).status_code == 200
+        assert served.get("/ready").status_code == 503
+        assert served.metric("unisono_ready") == 0
+        broken[0] = False
+        served.wait(lambda: served.get("/ready").status_code == 200)
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+        assert served.metric("unisono_failures_total") >= 3
+        served.free()
+
+
+def test_a_turn_that_breaks_fails_its_requests_and_the_next_are_served() -> None:
+    with serving() as served:
+        turn, calls = served.service.turn, itertools.count()
+
+        def breaking() -> Any:
+            if next(calls) == 3:
+                raise AssertionError("a fault of ours")
+            return turn()
+
+        served.service.turn = breaking  # type: ignore[method-assign]
+        response = served.post("/v1/chat/completions", endless(served))
+        assert response.status_code == 500
+        assert "fault" not in response.text
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+        assert served.get("/ready").status_code == 200
+        served.free()
+
+
+def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_of_it() -> None:
+    def broken() -> Any:
+        raise AssertionError("a fault of ours")
+
+    with serving() as served:
+        served.service.turn = broken  # type: ignore[method-assign]
+        statuses = [served.post("/v1/chat/completions", CHAT).status_code for _ in range(CRASHES)]
+        assert statuses == [500] * CRASHES
+        served.wait(lambda: served.bridge.state == "broken" and served.server.should_exit)
+        assert isinstance(served.bridge.error, AssertionError)
+
+
+def test_health_is_told_and_work_refused_while_the_models_load() -> None:
+    go = threading.Event()
+
+    def load() -> Service:
+        assert go.wait(20)
+        return load_fakes(DUO)
+
+    with serving(load=load, await_ready=False) as served:
+        assert served.get("/health").json() == {"status": "ok"}
+        ready = served.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "the models are being loaded")
+        for response in (served.post("/v1/chat/completions", CHAT), served.get("/v1/models")):
+            assert (response.status_code, error_of(response)["code"]) == (503, "not_ready")
+            assert "retry-after" in response.headers
+        assert served.metric("unisono_ready") == 0
+        go.set()
+        served.wait(lambda: served.get("/ready").status_code == 200)
+        assert served.metric("unisono_ready") == 1
+
+
+def test_models_that_cannot_be_loaded_end_the_server() -> None:
+    def load() -> Service:
+        raise SpecError("there is no such model")
+
+    with serving(load=load) as served:
+        served.wait(lambda: served.server.should_exit)
+        assert isinstance(served.bridge.error, SpecError)
+
+
+def test_at_the_end_running_requests_finish_and_new_ones_are_refused() -> None:
+    with serving() as served:
+        slow(served.service, 0.02)
+        results: list[httpx2.Response] = []
+        body = {**endless(served), "max_tokens": 40}
+        asking = threading.Thread(target=lambda: results.append(served.post("/v1/chat/completions", body)))
+        asking.start()
+        served.wait(lambda: served.service.served == 1)
+        served.call(served.server.end)
+        served.wait(lambda: served.bridge.state == "draining")
+        assert served.get("/health").status_code == 200
+        assert served.get("/ready").status_code == 503
+        refused = served.post("/v1/chat/completions", CHAT)
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "shutting_down")
+        asking.join(20)
+        assert results[0].json()["usage"]["completion_tokens"] == 40
+        served.wait(lambda: served.server.should_exit)
+
+
+def test_when_the_grace_is_over_the_rest_is_told_so() -> None:
+    with serving(limits=ServerLimits(grace=0.3)) as served:
+        slow(served.service)
+        results: dict[bool, httpx2.Response] = {}
+
+        def ask(stream: bool) -> None:
+            results[stream] = served.post("/v1/chat/completions", {**endless(served), "stream": stream})
+
+        asking = [threading.Thread(target=ask, args=(stream,)) for stream in (False, True)]
+        for thread in asking:
+            thread.start()
+        served.wait(lambda: served.service.served == 2)
+        served.call(served.server.end)
+        for thread in asking:
+            thread.join(20)
+        assert (results[False].status_code, error_of(results[False])["code"]) == (503, "shutting_down")
+        last = results[True].text.strip().split("\n\n")[-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+        served.wait(lambda: served.server.should_exit)
+        backends = [member.backend for member in served.bridge._service.engines["duo"].members]  # type: ignore[union-attr]
+        served.wait(lambda: all(not backend._backend._loaded for backend in backends))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_logs_are_json_lines_without_what_was_written_unless_asked(
+    caplog: pytest.LogCaptureFixture, log_prompts: bool
+) -> None:
+    secret = "xylophone quartz"
+    with serving(log_prompts=log_prompts) as served, caplog.at_level(logging.INFO, "unisono.server"):
+        body = {**CHAT, "messages": [{"role": "user", "content": secret}], "user": "someone"}
+        written = served.post("/v1/chat/completions", body).json()
+        served.post("/v1/chat/completions", {**body, "stream": True})
+        served.post("/v1/completions", {"model": "duo", "prompt": secret, "temperature": -1})
+        served.post("/v1/chat/completions", {**body, "stop": [secret, ""]})
+        served.post("/v1/chat/completions", {**body, secret: 1})
+        served.free()
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [line["status"] for line in requests] == [200, 200, 400, 400, 400]
+    assert [line.get("stream") for line in requests[:2]] == [False, True]
+    for line in requests[:2]:
+        assert line["model"] == "duo"
+        assert line["user"] == "someone"
+        assert line["completion_tokens"] == 4
+        assert line["prompt_tokens"] == written["usage"]["prompt_tokens"]
+        assert line["finish"] == ["length"]
+        assert 0 < line["first_piece_seconds"] <= line["seconds"]
+        assert line["id"].startswith("req-")
+    assert (secret in json.dumps(requests[:2])) == log_prompts
+    assert (written["choices"][0]["message"]["content"] in json.dumps(requests[:2], ensure_ascii=False)) == log_prompts
+    if not log_prompts:
+        assert secret not in json.dumps(lines)
+
+
+def test_limits_are_checked() -> None:
+    for name in ("body", "prompt", "n", "output", "concurrency", "timeout", "reading"):
+        with pytest.raises(SpecError, match=f"the limit {name} is 0"):
+            replace(ServerLimits(), **{name: 0})
+    assert ServerLimits(grace=0).grace == 0
+    with pytest.raises(SpecError):
+        ServerLimits(timeout=float("nan"))
+
+
+def test_every_answer_has_a_number_of_its_own() -> None:
+    with serving() as served:
+        numbers = {served.get("/health").headers["x-request-id"] for _ in range(3)}
+        assert len(numbers) == 3
