@@ -17,7 +17,7 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from conftest import EXAMPLE
+from conftest import demo_spec
 from served import Served, free_port, serve
 from unisono.build import prepare
 from unisono.ensemble import Ensemble
@@ -26,6 +26,8 @@ from unisono.spec import load_spec
 pytestmark = pytest.mark.models
 
 ROOT = Path(__file__).parent.parent
+SPEC = demo_spec(backend="llamacpp", threads=1)
+"""As `examples/duo.yaml`; threads of one model would wait for each other where other work goes on."""
 QUESTIONS = ("Name a river in France.", "日本の首都はどこですか。", "Describe 🐝 in one sentence.", "ما هي عاصمة مصر؟")
 
 
@@ -35,7 +37,7 @@ PIECES = 80
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with serve(EXAMPLE) as running:
+    with serve(SPEC) as running:
         yield running
 
 
@@ -50,7 +52,7 @@ def ask(question: str, pieces: int = 12, **more: Any) -> dict[str, Any]:
 
 
 def test_answers_are_those_of_the_library_whole_and_streamed(client: openai.OpenAI) -> None:
-    with Ensemble.load(EXAMPLE) as duo:
+    with Ensemble.load(SPEC) as duo:
         expected = {q: duo.generate(messages=[{"role": "user", "content": q}], max_new_tokens=12) for q in QUESTIONS}
     for question, written in expected.items():
         whole = client.chat.completions.create(**ask(question))
@@ -65,7 +67,7 @@ def test_answers_are_those_of_the_library_whole_and_streamed(client: openai.Open
 
 def test_each_member_answers_alone(client: openai.OpenAI) -> None:
     assert {model.id for model in client.models.list()} == {"duo", "duo/smol", "duo/gemma"}
-    prepared = prepare(load_spec(EXAMPLE)).alone("smol")
+    prepared = prepare(load_spec(SPEC)).alone("smol")
     with Ensemble(prepared, prepared.load()) as smol:
         expected = smol.generate(messages=[{"role": "user", "content": QUESTIONS[0]}], max_new_tokens=12)
     answer = client.chat.completions.create(**{**ask(QUESTIONS[0]), "model": "duo/smol"})
@@ -121,7 +123,7 @@ def curl_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", curl_commands())
 def test_curl_as_the_pages_say(served: Served, command: str) -> None:
-    here = command.replace("http://127.0.0.1:8000", served.url).replace("http://localhost:8000", served.url)
+    here = command.replace("http://127.0.0.1:8321", served.url)
     assert here != command
     shown = subprocess.run(["bash", "-c", here], capture_output=True, text=True, timeout=100, check=True).stdout
     assert shown
@@ -172,9 +174,11 @@ async def _killed(served: Served, number: int, pieces: int) -> list[tuple[str, s
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_server_that_is_ended_under_load_tells_nothing_wrong_and_starts_anew(number: signal.Signals) -> None:
     port = free_port()
-    with serve(EXAMPLE, "--grace", "1", port=port) as served:
+    with serve(SPEC, "--grace", "1", port=port) as served:
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
-            alone = [client.chat.completions.create(**ask(q, PIECES)).choices[0].message.content or "" for q in QUESTIONS]
+            alone = [
+                client.chat.completions.create(**ask(q, PIECES)).choices[0].message.content or "" for q in QUESTIONS
+            ]
         seen = asyncio.run(_killed(served, number, PIECES))
         assert served.process.wait(20) == (0 if number == signal.SIGTERM else -number)
         for place, (text, end) in enumerate(seen):
@@ -187,6 +191,6 @@ def test_a_server_that_is_ended_under_load_tells_nothing_wrong_and_starts_anew(n
         assert any(end != "whole" for _, end in seen)
         if number == signal.SIGTERM:
             assert not any(end == "broken" for _, end in seen), seen
-        with serve(EXAMPLE, port=port) as again:
+        with serve(SPEC, port=port) as again:
             answer = httpx2.post(f"{again.url}/v1/chat/completions", json=ask(QUESTIONS[0], 4), timeout=60)
             assert answer.status_code == 200
