@@ -26,6 +26,8 @@ class Served:
 
     url: str
     process: subprocess.Popen[bytes]
+    log: Path
+    """Where its standard output and error go."""
 
     def metric(self, name: str) -> float:
         """The sum of a metric over all its labels."""
@@ -40,28 +42,41 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(spec: dict[str, Any], *flags: object) -> Iterator[Served]:
-    """Serve a spec as the model ``duo`` on a free port; end the server afterwards."""
+def serve(spec: dict[str, Any] | Path, *flags: object, port: int | None = None) -> Iterator[Served]:
+    """Serve a spec as the model ``duo``; end the server afterwards.
+
+    Args:
+        spec: the spec, or its file.
+        flags: more for ``unisono serve``.
+        port: by default one that is free.
+    """
     with contextlib.ExitStack() as used:
         folder = Path(used.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "duo.yaml").write_text(json.dumps(spec))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        if isinstance(spec, dict):
+            (folder / "duo.yaml").write_text(json.dumps(spec))
+            spec = folder / "duo.yaml"
+        port = free_port() if port is None else port
         log = used.enter_context((folder / "log").open("w+b"))
-        command = [sys.executable, "-m", "unisono", "serve", str(folder / "duo.yaml"), "--port", port, *flags]
-        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+        command = [sys.executable, "-m", "unisono", "serve", f"duo={spec}", "--port", str(port), *map(str, flags)]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            served = Served(f"http://127.0.0.1:{port}", process)
+            served = Served(f"http://127.0.0.1:{port}", process, folder / "log")
             _await(served)
             yield served
         except BaseException:
-            log.seek(0)
-            sys.stderr.write(log.read().decode()[-3000:])
+            sys.stderr.write(served.log.read_text()[-3000:])
             raise
         finally:
             process.terminate()
             process.wait(60)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _await(served: Served) -> None:

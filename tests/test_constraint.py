@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from test_laws_gated import PROMPTS, check
 from unisono.backends.fake import FAKE_MODELS
 from unisono.constraint import Constraint
 from unisono.engine.engine import Engine
+from unisono.engine.events import Ended
 from unisono.engine.method import Method
 from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
@@ -28,6 +31,8 @@ from unisono.ensemble import Ensemble, Request
 from unisono.errors import BackendMissing, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 from unisono.types import Generation, Limits
+from unisono.vocab.call_form import CallForm
+from unisono.vocab.call_grammar import call_grammar
 from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionVocabulary
 
@@ -193,7 +198,6 @@ def test_halves_of_characters_are_allowed_in_strings_and_whole_ones_come_of_them
     parse.consume(pieces[b'"'])
     for byte in "日".encode():
         assert bytes([byte]) in columns(union, parse.allowed(()))
-        assert pieces[b'"'] == pieces[b'"']
         parse.consume(pieces[bytes([byte])])
         ends = b'"' in columns(union, parse.allowed(()))
         assert ends == (byte == "日".encode()[-1])
@@ -216,7 +220,9 @@ def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, lan
     """Law 5 with a grammar: gate x draw x drafter x batch; every text is one of the language or was cut."""
     union = load().prepared.union
     start = ListParse(union, LANGUAGES[language])
-    for draw, drafter in itertools.product(DRAWS, DRAFTERS):
+    for number, (draw, drafter) in enumerate(itertools.product(DRAWS, DRAFTERS)):
+        if number % 3 != list(LANGUAGES).index(language):  # a third of them for each language
+            continue
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
         plain = engine_of()
         expected: list[list[PlainStep]] = [
@@ -240,8 +246,9 @@ def write(engine: Engine, size: int, method: Method, constraint: object, pieces:
     return texts
 
 
-def test_a_grammar_that_allows_everything_changes_nothing() -> None:
-    for gate, draw, drafter in itertools.product(GATES, DRAWS, DRAFTERS):
+@pytest.mark.parametrize("drafter", ["off", "a:3", "ngram"])
+def test_a_grammar_that_allows_everything_changes_nothing(drafter: str) -> None:
+    for gate, draw in itertools.product(GATES[1:3], DRAWS):
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
         engine = engine_of(pace=SteadyPace())
         engine._compile_grammar = lambda _, union=engine.union: ListParse(union, None)  # type: ignore[misc]
@@ -271,9 +278,7 @@ def test_every_text_keeps_to_its_grammar_however_it_is_written(data: st.DataObje
             gate=data.draw(st.sampled_from(GATES)),
             speculate=data.draw(st.sampled_from(["off"] if "beam" in draw else DRAFTERS)),
             draw=draw,
-            combine="mean"
-            if "one-member" in draw
-            else data.draw(st.sampled_from(["mean", "geometric", "mean truncate:2"])),
+            combine=data.draw(st.sampled_from(["mean"] if "one-member" in draw else ["geometric", "mean truncate:2"])),
         )
         bound = data.draw(st.sampled_from(["schema", "object", *LANGUAGES, None]))
         limits = Limits(data.draw(st.integers(1, 40)))
@@ -309,7 +314,8 @@ def test_the_texts_above_are_not_vacuous() -> None:
     for seed in range(20):
         make_fakes(seed)
         engine = engine_of(pace=SteadyPace())
-        for text in write(engine, 4, Method().but(speculate="a:3", draw="1 seed:3"), {"json_schema": OBJECT}, 60):
+        limit = 60 if seed % 2 else 12
+        for text in write(engine, 4, Method().but(speculate="a:3", draw="1 seed:3"), {"json_schema": OBJECT}, limit):
             ended.add(text.finish)
             drafts |= {step.draft.accepted for step in text.steps if step.draft}
             if text.finish == "end":
@@ -326,9 +332,8 @@ def test_copies_of_a_text_keep_to_the_grammar_each_with_its_seed() -> None:
     assert len({text.data for text in texts}) > 1
     for number, text in enumerate(texts):
         assert re.fullmatch("(ab|日本|12){1,5}", text.text)
-        alone = ensemble.generate(
-            "x", draw=f"1 seed:{5 + number}", max_new_tokens=80, constraint="regex:(ab|日本|12){1,5}"
-        )
+        draw = f"1 seed:{5 + number}"
+        alone = ensemble.generate("x", draw=draw, max_new_tokens=80, constraint="regex:(ab|日本|12){1,5}")
         assert (alone.data, alone.seed) == (text.data, 5 + number)
 
 
@@ -387,7 +392,8 @@ def test_the_trace_tells_the_mass_before_the_grammar_took_any_away() -> None:
     plain = list(plain_steps(engine.members, union, PROMPTS[0], 5, parse=start))
     assert [step.piece for step in text.steps] == [step.piece for step in plain]
     for step, oracle_step in zip(text.steps, plain, strict=True):
-        assert step.p == pytest.approx(oracle_step.p, rel=1e-4) < 0.9
+        assert step.p == pytest.approx(oracle_step.p, rel=1e-4)
+        assert step.p < 0.9
 
 
 def test_what_is_allowed_without_mass_is_taken_evenly() -> None:
@@ -441,14 +447,15 @@ def test_a_service_and_a_batch_bind_each_request_by_itself() -> None:
     assert isinstance(bound, Generation)
     assert bound.text == "ababab"
     assert free.data == ensemble.generate(PROMPTS[0].text, max_new_tokens=10).data
-    service = Service(ensemble._engine)
-    service.submit(PROMPTS[0], Limits(60), n=2, method=Method().but(draw="1 seed:1"), constraint="regex:(ab){3}")
+    service = Service({"all": ensemble._engine})
+    method = Method().but(draw="1 seed:1")
+    service.submit(service.examine("all", PROMPTS[0], Limits(60), n=2, method=method, constraint="regex:(ab){3}"))
     texts = []
     while service.busy:
-        texts += [event.generation.text for event in service.turn() if hasattr(event, "generation")]
+        texts += [event.generation.text for event in service.turn() if isinstance(event, Ended)]
     assert texts == ["ababab", "ababab"]
     with pytest.raises(SpecError, match="cannot be kept"):
-        service.submit(PROMPTS[0], constraint={"json_schema": {"not": {}}})
+        service.examine("all", PROMPTS[0], constraint={"json_schema": {"not": {}}})
 
 
 REFUSED = {
@@ -462,6 +469,13 @@ REFUSED = {
     "x-guidance": {"type": "string", "x-guidance": {"lenient": True}},
     "did you mean 'required'": {"properties": {"a": {"type": "object", "requird": ["b"]}}},
     "did you mean 'minLength'": {"items": {"type": "string", "minlength": 2}},
+    "minContains": {"type": "array", "minContains": 1},
+    'Unimplemented keys: ["if"': {"type": "object", "if": {}, "then": {}},
+    "required is True": {"type": "object", "properties": {"a": {"type": "string", "required": True}}},
+    "exclusiveMinimum is True": {"type": "integer", "minimum": 3, "exclusiveMinimum": True},
+    "items is [": {"type": "array", "items": [{"type": "integer"}]},
+    "additionalItems": {"type": "array", "prefixItems": [{"type": "integer"}], "additionalItems": False},
+    "maxLength is '5'": {"anyOf": [{"type": "string", "maxLength": "5"}]},
     "minProperties": {"anyOf": [{"type": "object", "minProperties": 2}]},
     "registry": {"$ref": "https://example.org/schema"},
 }
@@ -490,6 +504,30 @@ def test_remarks_and_properties_of_any_name_are_no_misspelt_keywords() -> None:
     assert json.loads(made.data) == {"requird": 1, "minlength": 2}
 
 
+class Colour(enum.Enum):
+    RED = "rouge"
+    GREEN = "vert ✓"
+
+
+class Part(BaseModel, extra="forbid"):
+    colour: Colour
+    size: Annotated[int, Field(ge=0, le=9)] | None = None
+
+
+class Whole(BaseModel, extra="forbid"):
+    parts: Annotated[list[Part], Field(min_length=1, max_length=2)]
+    name: Annotated[str, Field(max_length=5)] = ""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_schema_of_a_pydantic_model_is_kept_as_it_comes(seed: int) -> None:
+    made = load().generate(
+        "x", draw=f"1 seed:{seed}", max_new_tokens=300, constraint={"json_schema": Whole.model_json_schema()}
+    )
+    assert made.finish_reason == "end"
+    assert Whole.model_validate_json(made.data)
+
+
 def test_a_name_does_not_come_in_disguise() -> None:
     r"""``\u0061`` is ``a`` to whoever parses it: a free name may not be a named one."""
     union = load().prepared.union
@@ -503,13 +541,14 @@ def test_a_name_does_not_come_in_disguise() -> None:
     pieces = {union.piece(column): column for column in range(union.size)}
     for letter in '{"a":1,"\\':
         parse.consume(pieces[letter.encode()])
-    assert columns(union, parse.allowed(())) == {letter.encode() for letter in 'nrbtf\\"'}
+    allowed = columns(union, parse.allowed(()))
+    assert {piece[:1] for piece in allowed if piece} == {letter.encode() for letter in 'nrbtf\\"'}
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("json", "did you mean 'json_"),
+        ("json_objet", "did you mean 'json_object'"),
         ("json_object:1", "any JSON object"),
         ("regex:", "empty"),
         ("regex:(", "unclosed group"),
@@ -549,6 +588,22 @@ def test_a_constraint_is_read_alike_in_all_its_forms() -> None:
 def test_a_lark_grammar_may_speak_of_brackets_in_its_texts() -> None:
     grammar = 'start: "<[1]>" x // <[2]>\nx[lazy]: /[a-c]+temperature/ # [stop=1]'
     assert load().generate("x", constraint={"lark": grammar}, max_new_tokens=2).text.startswith("<[1]>"[:1])
+
+
+def test_the_grammar_of_calls_is_one_that_a_text_can_be_bound_to() -> None:
+    """Whatever stands in a tool's schema, it is no attribute of Lark."""
+    form = CallForm("<call>", None, "</call>", "name", "arguments")
+    parameters = {
+        "type": "object",
+        "properties": {"stop": {"enum": ["temperature"], "description": "<[3]> x[stop=1]"}},
+        "required": ["stop"],
+        "additionalProperties": False,
+    }
+    ping: Any = {"type": "function", "function": {"name": "ping", "parameters": parameters}}
+    made = load().generate("x", constraint={"lark": call_grammar(form, [ping])}, max_new_tokens=90)
+    assert made.finish_reason == "end"
+    call = json.loads(made.text.removeprefix("<call>").removesuffix("</call>"))
+    assert call == {"name": "ping", "arguments": {"stop": "temperature"}}
 
 
 def test_a_text_that_no_member_can_write_is_an_error_and_no_end() -> None:

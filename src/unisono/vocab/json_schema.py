@@ -6,20 +6,27 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from unisono.errors import SpecError
+from unisono.errors import SpecError, shown
 
 _OF_NAMES = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_OF_MANY = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-_OF_ONE = ("items", "additionalItems", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
-_ASSERTIONS = (
-    *_OF_NAMES,
-    *_OF_MANY,
-    *_OF_ONE,
-    *("$ref", "const", "enum", "type", "required", "format", "pattern", "minLength", "maxLength"),
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    *("minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "dependentRequired"),
-)
-_ANNOTATIONS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
+_OF_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
+_OF_ONE = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
+_UNEVALUATED = ("unevaluatedItems", "unevaluatedProperties")
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minContains", "maxContains")
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_FORMS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys((*_OF_NAMES, "dependentRequired"), ((dict,), "an object")),
+    **dict.fromkeys((*_OF_MANY, "enum", "required"), ((list,), "an array")),
+    **dict.fromkeys((*_OF_ONE, *_UNEVALUATED), ((dict, bool), "a schema")),
+    **dict.fromkeys((*_COUNTS, "minProperties", "maxProperties"), ((int,), "a whole number")),
+    **dict.fromkeys(_NUMBERS, ((int, float), "a number")),
+    **dict.fromkeys(("$ref", "format", "pattern"), ((str,), "text")),
+    "uniqueItems": ((bool,), "true or false"),
+    "type": ((str, list), "a type, or an array of types"),
+    "const": ((object,), "anything"),
+}
+"""The keywords that ask for something, and what stands behind each."""
+_REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
 OPTIONS = "x-guidance"
 
@@ -27,7 +34,8 @@ OPTIONS = "x-guidance"
 def check_schema(schema: Any) -> None:
     """Refuse what would be loosened silently.
 
-    A word that is no keyword is a remark, by JSON Schema's own rule, so a misspelt keyword would ask for nothing.
+    A word that is no keyword is a remark, by JSON Schema's own rule (draft 2020-12), so a misspelt keyword, or one of
+    an older draft, would ask for nothing; nor would one with something else behind it than belongs there.
     Keys of a map that its schema does not name may come twice in a text (JSON's parsers keep the last), so a number
     of them that is asked for might not be reached.
 
@@ -35,9 +43,9 @@ def check_schema(schema: Any) -> None:
         SpecError: naming the keyword, and where it stands.
     """
     for where, part in _schemas(schema, "the schema"):
-        for keyword in part:
-            _check_keyword(keyword, where)
-        least, sure = part.get("minProperties", 0), part.get("required", ())
+        for keyword, value in part.items():
+            _check_keyword(keyword, value, where)
+        least, sure = part.get("minProperties", 0), part.get("required", [])
         if isinstance(least, int) and isinstance(sure, list) and least > max(1, len(sure)):
             raise SpecError(
                 f"minProperties is {least} in {where}, which cannot be seen to for names that the schema leaves open",
@@ -45,19 +53,27 @@ def check_schema(schema: Any) -> None:
             )
 
 
-def _check_keyword(keyword: str, where: str) -> None:
+def _check_keyword(keyword: str, value: object, where: str) -> None:
     if keyword == OPTIONS:
         raise SpecError(
             f"{OPTIONS} in {where} would change what the grammar keeps to", hint="leave it out: whitespace is settled"
         )
-    if keyword in _ASSERTIONS or keyword in _ANNOTATIONS:
-        return
-    if near := difflib.get_close_matches(keyword.lower(), [known.lower() for known in _ASSERTIONS], 1, _NEAR):
-        meant = next(known for known in _ASSERTIONS if known.lower() == near[0])
-        raise SpecError(
-            f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {meant!r}?",
-            hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
-        )
+    if keyword in _FORMS:
+        types, form = _FORMS[keyword]
+        if not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & {*types}):
+            raise SpecError(
+                f"{keyword} is {shown(value)} in {where}: it must be {form}",
+                hint="write the schema as in draft 2020-12 of JSON Schema",
+            )
+    elif keyword == "additionalItems":
+        raise SpecError(f"{keyword} in {where} is of an older draft", hint="write prefixItems and items")
+    elif keyword not in _REMARKS:
+        lower = {known.lower(): known for known in _FORMS}
+        if near := difflib.get_close_matches(keyword.lower(), lower, 1, _NEAR):
+            raise SpecError(
+                f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {lower[near[0]]!r}?",
+                hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
+            )
 
 
 def _schemas(schema: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

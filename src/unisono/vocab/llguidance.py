@@ -106,8 +106,12 @@ class UnionParse:
         allowed_U = np.unpackbits(packed, count=self._union.size, bitorder="little").view(np.bool_)
         # An error and a dead end both come back as "END alone".
         if allowed_U[self._union.end] and not matcher.is_accepting():
-            reason = _reason(matcher.get_error()) or "the members have no pieces to go on with"
-            raise SpecError(f"the constraint cannot be kept any further: {reason}", hint="make it simpler")
+            dead_end = "NoExtensionBias" in matcher.get_error()
+            reason = "the members have no pieces to go on with" if dead_end else _reason(matcher.get_error())
+            raise SpecError(
+                f"the constraint cannot be kept any further: {reason}",
+                hint="let it ask for other characters" if dead_end else "make it simpler",
+            )
         return allowed_U
 
     def consume(self, column: int) -> None:
@@ -180,6 +184,6 @@ def _check_lark(grammar: str) -> None:
 
 def _reason(error: str) -> str:
     """The words of an error, without the grammar that it repeats."""
-    words = re.split(r"\n +\d+ \|", error.partition("<backtrace>")[0])[0]
+    words = re.split(r"\n +\d+ \|", re.split("<backtrace>|<non-verbose/>", error)[0])[0]
     words = re.sub(r"^(at )?\d+\(\d+\): ", "", words).replace("failed to compile JSON schema: ", "")
     return " ".join(words.split())
