@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ import pytest
 
 from test_cli import Run, duo, run
 from unisono import server
+from unisono.server import serving
 
 __all__ = ["duo", "run"]  # fixtures
 PROGRAM = Path(__file__).parent / "serve_fakes.py"
@@ -70,6 +73,24 @@ def test_a_library_that_is_missing_is_named_with_the_way_to_install_it(
     assert shown.code == 2
     assert "no-such-library, which is not installed" in shown.err
     assert "pip install 'unisono[server]'" in shown.err
+
+
+def test_the_commands_of_the_page_on_serving_begin_to_serve(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parent.parent
+    (tmp_path / "examples").symlink_to(root / "examples")
+    (tmp_path / "keys.txt").write_text(KEY)
+    monkeypatch.chdir(tmp_path)
+    served: list[object] = []
+    monkeypatch.setattr(serving, "bind", lambda host, port: (host, port))
+    monkeypatch.setattr(serving, "serve", lambda load, bound, limits, keys, log_prompts: served.append(bound))
+    page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
+    for command in commands:
+        shown = run(*shlex.split(command))
+        assert shown.code == 0, shown.err
+    assert served == [("127.0.0.1", 8000), ("127.0.0.1", 9000)]
 
 
 class Process:

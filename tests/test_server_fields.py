@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -24,7 +26,7 @@ from unisono.server.bodies import parse
 from unisono.server.errors import Refusal
 from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS
 from unisono.server.messages import KEYS, REFUSED_IN_MESSAGES
-from unisono.server.wire import ChatParams, ChatRequest, CompletionParams, CompletionRequest, StreamOptions
+from unisono.server.wire import ChatParams, ChatRequest, CompletionParams, CompletionRequest, StreamOptions, Wish
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
 COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens": 2}
@@ -64,6 +66,15 @@ def test_all_of_openais_fields_are_honoured_or_refused_and_no_others_but_our_ext
         ChatCompletionToolMessageParam,
     ):
         assert keys_of(message) - {"role", *KEYS} <= set(REFUSED_IN_MESSAGES)
+
+
+def test_the_page_on_serving_names_every_field_and_every_metric(served: Served) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    for name in (*keys_of(ChatParams), *keys_of(CompletionParams), *Wish.model_fields, *REFUSED_IN_MESSAGES):
+        if name != "prompt_cache_breakpoint":
+            assert f"`{name}`" in page or f"`{name}: " in page, name
+    for name in set(re.findall(r"^# TYPE (unisono_\w+)", served.get("/metrics").text, re.MULTILINE)):
+        assert name.removesuffix("_created") in page, name
 
 
 def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]:
