@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from real_server import A, B, SAY, Served, serving
+from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
 from tool_templates import TAGGED
 from unisono.backends.fake import FAKE_MODELS
@@ -92,9 +92,17 @@ def test_where_a_call_has_to_be_made_one_is(served: Served, choice: Any, names: 
     [
         (CALL, "", [("weather", '{"city": "Sofia"}')]),
         (f"I look.\n{CALL}", "I look.", [("weather", '{"city": "Sofia"}')]),
-        (f'{CALL}\n{CALL.replace("Sofia", "日本")}', "", [("weather", '{"city": "Sofia"}'), ("weather", '{"city": "日本"}')]),
+        (
+            f"{CALL}\n{CALL.replace('Sofia', '日本')}",
+            "",
+            [("weather", '{"city": "Sofia"}'), ("weather", '{"city": "日本"}')],
+        ),
         ("No calls, <tool> nor any.", "No calls, <tool> nor any.", []),
-        ('<tool_call>\n{"name": "weather", "arguments": {"city": ]', '<tool_call>\n{"name": "weather", "arguments": {"city": ]', []),
+        (
+            '<tool_call>\n{"name": "weather", "arguments": {"city": ]',
+            '<tool_call>\n{"name": "weather", "arguments": {"city": ]',
+            [],
+        ),
         (CALL.replace("weather", "whether"), CALL.replace("weather", "whether"), []),
     ],
 )

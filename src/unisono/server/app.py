@@ -227,7 +227,7 @@ class _Routes:
         return Response(self._bridge.metrics.page(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(json.dumps(document()))
+        return _json(json.dumps(document(self._bridge.models)))
 
 
 def account_of(request: Request) -> Account:

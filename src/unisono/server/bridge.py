@@ -79,6 +79,11 @@ class Bridge:
         return self._service
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The models, as soon as they are loaded."""
+        return () if self._service is None else self._service.models
+
+    @property
     def reason(self) -> str | None:
         """Why it is not ready; ``None`` when it is."""
         words = {"loading": "the models are being loaded", "draining": "it is shutting down"}

@@ -43,8 +43,8 @@ LOOKING = ("401", "405", "503")
 
 
 @cache
-def document() -> dict[str, Any]:
-    """The document."""
+def document(models: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The document; the names of models are told where there are some."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -65,7 +65,7 @@ def document() -> dict[str, Any]:
             "/openapi.json": _text("openapi", "This document.", "application/json"),
         },
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas(models),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -74,7 +74,7 @@ def document() -> dict[str, Any]:
 _MODEL_IN_PATH = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(models: tuple[str, ...]) -> dict[str, Any]:
     records: list[type[BaseModel]] = [ChatRequest, CompletionRequest, PiecesRequest]
     answers: list[type[BaseModel]] = [
         ChatAnswer,
@@ -92,6 +92,8 @@ def _schemas() -> dict[str, Any]:
     told = [(record, "serialization") for record in answers]
     _, definitions = models_json_schema([*asked, *told], ref_template="#/components/schemas/{model}")  # type: ignore[list-item]
     schemas: dict[str, Any] = definitions["$defs"]
+    for record in records if models else ():
+        schemas[record.__name__]["properties"]["model"]["enum"] = list(models)
     return schemas
 
 
@@ -105,7 +107,7 @@ def _post(
     content = {"application/json": {"schema": _ref(told)}}
     if part is not None:
         words = f"Server-sent events: each is a {part.__name__} or an ErrorAnswer; the last is [DONE]."
-        content["text/event-stream"] = {"schema": {"type": "string", "description": words}}
+        content["text/event-stream"] = {"schema": {"description": words}}
     return {
         "post": {
             "operationId": name,

@@ -66,38 +66,46 @@ ROLES: dict[str, TypeAdapter[Any]] = {
 """What a message of each role is checked by, in a list: pydantic lets that be strict."""
 TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionContentPartTextParam], config=STRICT)
 
-_MESSAGES = {
+_TEXT = {"type": "string", "minLength": 1}
+_NAME = {"anyOf": [_TEXT, {"type": "null"}]}
+_PARTS = {
     "type": "array",
     "minItems": 1,
     "items": {
         "type": "object",
-        "required": ["role"],
+        "required": ["type", "text"],
         "additionalProperties": False,
-        "properties": {
-            "role": {"enum": list(ROLES)},
-            "name": {"type": "string"},
-            "tool_call_id": {"type": "string"},
-            "tool_calls": {"type": "array", "items": {"type": "object"}},
-            "content": {
-                "anyOf": [
-                    {"type": "null"},
-                    {"type": "string"},
-                    {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "required": ["type", "text"],
-                            "additionalProperties": False,
-                            "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-                        },
-                    },
-                ]
-            },
-        },
+        "properties": {"type": {"const": "text"}, "text": _TEXT},
+    },
+}
+
+
+def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
+    """The schema of the messages of a role."""
+    properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
+    return {
+        "type": "object",
+        "required": ["role", *required],
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+_MESSAGES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "oneOf": [
+            *(_message(role) for role in ("system", "developer", "user")),
+            _message("assistant", tool_calls={"type": "array", "items": {"type": "object"}}),
+            _message("tool", ("content", "tool_call_id"), tool_call_id=_TEXT),
+        ]
     },
 }
 Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]
-Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
+Text = Annotated[str, Field(min_length=1)]
+Stop = Text | Annotated[list[Text], Field(max_length=MOST_STOPS)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
@@ -143,17 +151,17 @@ class GenerationRequest(Record):
 
     model: str
     """An ensemble, or ``ensemble/member`` for a member alone."""
-    frequency_penalty: float | None = None
+    frequency_penalty: Penalty | None = None
     logit_bias: Bias | None = None
     """By column of the union (``/v1/pieces`` tells them); for a member alone, by its own token ids."""
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     n: Annotated[int | None, Field(ge=1)] = None
-    presence_penalty: float | None = None
+    presence_penalty: Penalty | None = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = None
     stop: Stop | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float | None, Field(ge=0)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     user: str | None = None
     """Written to the log."""
@@ -178,7 +186,7 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """A request for ``/v1/completions``."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1)]
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
 
