@@ -24,11 +24,13 @@ from test_service import fail
 from unisono.backends.fake import FAKE_MODELS
 from unisono.engine.service import Service
 from unisono.errors import SpecError
+from unisono.server import app as app_module
 from unisono.server import bridge as bridge_module
 from unisono.server import keys as keys_module
 from unisono.server.keys import Keys, read_keys
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import JsonLines
+from unisono.server.serving import is_loopback
 from unisono.server.turns import CRASHES
 from unisono.types import Prompt
 
@@ -431,3 +433,30 @@ def test_every_answer_has_a_number_of_its_own() -> None:
     with serving() as served:
         numbers = {served.get("/health").headers["x-request-id"] for _ in range(3)}
         assert len(numbers) == 3
+
+
+def test_a_client_that_takes_nothing_is_let_go_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The work would go on for half a minute; the time for sending is over before."""
+    monkeypatch.setattr(app_module, "SLACK", -29.5)
+    with serving(limits=ServerLimits(timeout=30)) as served:
+        slow(served.service)
+        host, port = served.url.removeprefix("http://").split(":")
+        body = json.dumps({**endless(served), "stream": True}).encode()
+        with socket.create_connection((host, int(port)), 10) as connection:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n" % len(body) + body
+            )
+            served.wait(lambda: served.service.served == 1)
+            served.wait(lambda: not served.service.busy, 5)
+            while connection.recv(65536):
+                pass
+        served.free()
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == ["stalled"]
+
+
+def test_loopback_is_what_only_this_machine_reaches() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))

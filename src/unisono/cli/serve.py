@@ -55,13 +55,13 @@ def serve(
     from unisono.server.keys import read_keys
     from unisono.server.limits import ServerLimits
     from unisono.server.logs import to_stderr
-    from unisono.server.serving import LOOPBACK, bind
+    from unisono.server.serving import bind, is_loopback
     from unisono.server.serving import serve as serve_on
     from unisono.spec import load_spec
 
     specs = {name: load_spec(path) for name, path in _named(ensembles).items()}
     keys = None if api_key_file is None else read_keys(api_key_file)
-    if keys is None and host not in LOOPBACK and not no_keys:
+    if keys is None and not is_loopback(host) and not no_keys:
         raise SpecError(
             f"whoever reaches {host} could use this server: there are no keys",
             hint="give keys with --api-key-file FILE, or say --no-keys",

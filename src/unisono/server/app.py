@@ -67,6 +67,8 @@ class EventStream(StreamingResponse):
             try:
                 async with asyncio.timeout(self._timeout):
                     await super().__call__(scope, receive, send)
+            except TimeoutError:
+                say("stalled", level=30, id=scope[ACCOUNT].id)  # it takes nothing: the connection is closed
             finally:
                 await self._events.aclose()
 

@@ -94,6 +94,7 @@ class Front:
         self._metrics.requests.labels(account.path, account.model, str(account.status)).inc()
         if account.path.startswith("/v1/"):
             self._metrics.request_seconds.labels(account.path, account.model).observe(seconds)
+        if account.path.startswith("/v1/") or account.status == 401:
             client = scope.get("client")
             say(
                 "request",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -22,9 +23,18 @@ from unisono.server.limits import ServerLimits
 from unisono.server.logs import say
 from unisono.server.metrics import Metrics
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LAST_WORDS = 5
 """Seconds in which answers that are complete are sent off at the end."""
+
+SHORTLY = 0.5
+"""Seconds that a load, which nobody needs any more, is waited for."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -116,7 +126,7 @@ class Server(uvicorn.Server):
             await self.serve(sockets=[bound])
         finally:
             watching.cancel()
-        return await self._bridge.close(0.5 if self._bridge.state == "loading" else LAST_WORDS)
+        return await self._bridge.close(LAST_WORDS if self._bridge.models else SHORTLY)
 
     async def _watch(self) -> None:
         """End when the engine's thread has."""
