@@ -19,7 +19,7 @@ from unisono.server.chats import ChatAnswering
 from unisono.server.completions import CompletionAnswering
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, Refused, read_record
-from unisono.server.front import Account, Front
+from unisono.server.front import ACCOUNT, Account, Front
 from unisono.server.gac import add_gac_routes
 from unisono.server.keys import Keys
 from unisono.server.logs import say, where
