@@ -44,6 +44,8 @@ KEY_TOKENS = (
     (("qwen", "smol"), {"llamacpp": 24, "transformers": 12}),
 )
 """Pairs, the lead first, and how many pieces of each answer are timed."""
+SERVED_PIECES = {"llamacpp": 32, "transformers": 12}
+"""Of each answer that a client asks for."""
 
 
 def spec(names: tuple[str, ...], backend: str) -> dict[str, Any]:
@@ -260,6 +262,31 @@ def _key_tokens(pair: list[str], backend: str, data: str, pieces: int) -> dict[s
     )
 
 
+def serving(rounds: int) -> dict[str, Any]:
+    """`unisono serve` under 1 to 16 streams, and what HTTP and scheduling cost, for each backend."""
+    return {backend: in_process("_serving", backend, rounds, pieces) for backend, pieces in SERVED_PIECES.items()}
+
+
+def _serving(backend: str, rounds: int, pieces: int) -> dict[str, Any]:
+    from serving import compare
+
+    pair = spec(("smol", "gemma"), backend)
+    for member in pair["members"]:
+        member["context"] = 1024
+    return compare(pair, rounds, pieces)
+
+
+def soak(rounds: int) -> dict[str, Any]:
+    """2,000 requests, some cancelled, some malformed, through llama.cpp."""
+    return dict(in_process("_soak", 2000))
+
+
+def _soak(requests: int) -> dict[str, Any]:
+    from soak import soak as send
+
+    return send(spec(("smol", "gemma"), "llamacpp"), requests, 8)
+
+
 BENCHMARKS = {
     "step_ratio": step_ratio,
     "batch": batch,
@@ -267,6 +294,8 @@ BENCHMARKS = {
     "union_map": union_map,
     "memory": memory,
     "first_piece": first_piece,
+    "serving": serving,
+    "soak": soak,
 }
 
 

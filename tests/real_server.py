@@ -95,11 +95,12 @@ def serving(
     load: Callable[[], Service] | None = None,
     await_ready: bool = True,
     log_prompts: bool = False,
+    gac_model: str | None = None,
     **options: Any,
 ) -> Iterator[Served]:
     """Serve ensembles of fakes on a free port."""
     bridge = Bridge(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
-    server = Server(bridge, make_app(bridge, keys, log_prompts=log_prompts))
+    server = Server(bridge, make_app(bridge, keys, log_prompts=log_prompts, gac_model=gac_model))
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     loops: list[asyncio.AbstractEventLoop] = []

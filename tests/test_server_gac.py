@@ -1,128 +1,91 @@
-"""The endpoints of the GaC release, in front of a submit that is told what to write."""
+"""The endpoints of the GaC release, on a real server."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from unisono.errors import DeviceError, NoRoom, PromptError, QueueFull, SpecError, TimedOut, UnisonoError
-from unisono.server.gac import GacRequest, gac_router, limits_of, prompts_of
-from unisono.types import Generation, Limits, Prompt, Seconds, Usage
+from real_server import DUO, Served, load_fakes, serving
+from test_laws_gated import make_fakes
+from unisono.backends.fake import FAKE_MODELS
+from unisono.ensemble import Ensemble
+from unisono.server.gac import GacRequest, limits_of, prompts_of
+from unisono.server.limits import ServerLimits
+from unisono.types import Limits, Prompt
 
 URL = "/api/generate/"
 USER = {"role": "user", "content": "9.11 and 9.9, which is bigger?"}
 
 
-def generation(text: str) -> Generation:
-    return Generation(text, text.encode(), "end", Usage({}, 1, 1), Seconds(0.0, 0.0, {}))
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    make_fakes()
+    with serving(gac_model="duo", limits=ServerLimits(output=64, n=6)) as running:
+        yield running
+    FAKE_MODELS.clear()
 
 
-class Writer:
-    """A submit that keeps what it was asked, and answers each prompt with its last words, reversed."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Prompt, Limits]] = []
-        self.cancelled = 0
-        self.failing: dict[str, UnisonoError] = {}
-        self.ready = True
-
-    async def submit(self, prompt: Prompt, limits: Limits) -> Generation:
-        self.asked.append((prompt, limits))
-        words = prompt.text if prompt.messages is None else prompt.messages[-1]["content"]
-        assert words is not None
-        if words in self.failing:
-            raise self.failing[words]
-        try:
-            await asyncio.sleep(30 if words == "slow" else 0.02 / len(words))  # those asked last are done first
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        return generation(words[::-1])
+def written(prompt: str | None = None, **keys: Any) -> str:
+    make_fakes()
+    with Ensemble.load(DUO["duo"]) as duo:
+        return duo.generate(prompt, **keys).text
 
 
-@pytest.fixture
-def writer() -> Writer:
-    return Writer()
-
-
-@pytest.fixture
-def client(writer: Writer) -> Iterator[TestClient]:
-    app = FastAPI()
-    app.include_router(gac_router(writer.submit, lambda: writer.ready))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-Post = Callable[..., Any]
-
-
-@pytest.fixture
-def post(client: TestClient) -> Post:
-    def call(*conversations: list[dict[str, str]], **keys: Any) -> Any:
-        return client.post(URL, json={"messages_list": list(conversations), **keys})
-
-    return call
-
-
-def test_the_status_is_ready_or_loading(client: TestClient, writer: Writer) -> None:
-    shown = client.get("/status")
+def test_the_status_is_ready_or_loading(served: Served) -> None:
+    shown = served.get("/status")
     assert (shown.status_code, shown.json()) == (200, {"status": "ready"})
-    writer.ready = False
-    shown = client.get("/status")
-    assert (shown.status_code, shown.json()) == (503, {"status": "loading"})
+    loaded = threading.Event()
+    make_fakes()
+    with serving(gac_model="duo", load=lambda: loaded.wait(20) and load_fakes(DUO), await_ready=False) as loading:  # type: ignore[arg-type, return-value]
+        shown = loading.get("/status")
+        assert (shown.status_code, shown.json()) == (503, {"status": "loading"})
+        refused = loading.post(URL, {"messages_list": [[USER]]})
+        assert refused.status_code == 503
+        assert "being loaded" in refused.json()["detail"]
+        loaded.set()
 
 
-def test_without_a_template_the_message_is_raw_text(post: Post, writer: Writer) -> None:
+def test_without_a_template_the_message_is_raw_text(served: Served) -> None:
+    expected = written("日本 é", max_new_tokens=50)
     for keys in ({}, {"apply_chat_template": False}, {"apply_chat_template": None}):
-        assert post([{"role": "user", "content": "日本 é"}], **keys).json() == {"response": ["é 本日"]}
-        assert writer.asked.pop() == (Prompt(text="日本 é"), Limits(50))
+        shown = served.post(URL, {"messages_list": [[{"role": "user", "content": "日本 é"}]], **keys})
+        assert shown.json() == {"response": [expected]}
 
 
-def test_with_a_template_a_conversation_is_answered(post: Post, writer: Writer) -> None:
-    turns = [{"role": "system", "content": "Be short."}, USER, {"role": "assistant", "content": "9.9"}, USER]
-    shown = post(turns, apply_chat_template=True, max_new_tokens=7, until=["\n", "Q:"])
-    assert shown.json() == {"response": [USER["content"][::-1]]}
-    assert writer.asked == [(Prompt(messages=turns), Limits(7, ("\n", "Q:")))]
+def test_conversations_are_written_at_once_and_answered_in_order(served: Served) -> None:
+    words = ["a", "the cat", "Hello", "日本", "cats and dogs"]
+    body = {"messages_list": [[{"role": "user", "content": text}] for text in words], "max_new_tokens": 7}
+    answer = served.post(URL, body)
+    assert answer.json() == {"response": [written(text, max_new_tokens=7) for text in words]}
+    served.free()
 
 
-def test_conversations_are_written_at_once_and_answered_in_order(post: Post, writer: Writer) -> None:
-    words = ["a", "bc", "def", "ghij" * 9]
-    shown = post(*([{"role": "user", "content": text}] for text in words))
-    assert shown.json() == {"response": [text[::-1] for text in words]}
-    assert [prompt.text for prompt, _ in writer.asked] == words
+def test_stop_strings_end_a_text(served: Served) -> None:
+    whole = written("Hello", max_new_tokens=30)
+    shown = served.post(
+        URL, {"messages_list": [[{"role": "user", "content": "Hello"}]], "max_new_tokens": 30, "until": [whole[3]]}
+    )
+    assert shown.json() == {"response": [whole[: whole.index(whole[3])]]}
 
 
-def test_a_conversation_that_fails_ends_the_others(post: Post, writer: Writer) -> None:
-    writer.failing["bad"] = PromptError("it is too long", hint="shorten it")
-    shown = post(*([{"role": "user", "content": text}] for text in ("slow", "bad", "slow")))
-    assert (shown.status_code, shown.json()) == (422, {"detail": "messages_list[1]: it is too long; shorten it"})
-    assert writer.cancelled == 2
+def test_a_conversation_that_fails_ends_the_others(served: Served) -> None:
+    texts = ("a", "x" * 9000, "b")
+    shown = served.post(URL, {"messages_list": [[{"role": "user", "content": text}] for text in texts]})
+    assert shown.status_code == 422
+    assert "more than its context" in shown.json()["detail"]
+    served.free()
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (SpecError("x"), 422),
-        (PromptError("x"), 422),
-        (QueueFull("x"), 429),
-        (NoRoom("x"), 503),
-        (TimedOut("x"), 504),
-        (DeviceError("x"), 500),
-        (UnisonoError("x"), 500),
-    ],
-)
-def test_errors_have_a_status_by_kind(post: Post, writer: Writer, error: UnisonoError, status: int) -> None:
-    writer.failing["bad"] = error
-    shown = post([{"role": "user", "content": "bad"}])
-    assert (shown.status_code, shown.json()) == (status, {"detail": "messages_list[0]: x"})
-    assert ("retry-after" in shown.headers) == (status == 429)
+def test_a_client_that_leaves_ends_the_work(served: Served) -> None:
+    with pytest.raises(httpx2.TimeoutException):
+        httpx2.post(served.url + URL, json={"messages_list": [[USER]] * 6, "max_new_tokens": 64}, timeout=0.02)
+    served.free()
 
 
 @pytest.mark.parametrize(
@@ -138,49 +101,48 @@ def test_errors_have_a_status_by_kind(post: Post, writer: Writer, error: Unisono
         ({"messages_list": [[USER]], "max_length": 100}, "give max_new_tokens"),
         ({"messages_list": [[USER]], "max_new_tokens": None}, "max_new_tokens"),
         ({"messages_list": [[USER]], "max_new_tokens": 0}, "greater than or equal to 1"),
+        ({"messages_list": [[USER]], "max_new_tokens": 65}, "65 pieces, and this server takes 64"),
+        ({"messages_list": [[USER]] * 7}, "7 conversations, and this server takes 6"),
         ({"messages_list": [[USER]], "until": ["a", ""]}, "at least 1 character"),
         ({"messages_list": [[USER]], "until": ["\ud800"]}, "unicode"),
     ],
 )
-def test_what_gac_ignores_or_cuts_is_refused_by_name(
-    client: TestClient, writer: Writer, body: dict[str, Any], words: str
-) -> None:
-    shown = client.post(URL, content=json.dumps(body), headers={"content-type": "application/json"})
+def test_what_gac_ignores_or_cuts_is_refused_by_name(served: Served, body: dict[str, Any], words: str) -> None:
+    shown = served.post(URL, body)
     assert shown.status_code == 422
     assert words in str(shown.json()["detail"])
-    assert writer.asked == []
 
 
-def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:
-    shown = client.post(URL, content=b"{", headers={"content-type": "application/json"})
+def test_a_body_that_is_no_json_or_too_large_is_refused(served: Served) -> None:
+    headers = {"content-type": "application/json"}
+    shown = httpx2.post(served.url + URL, content=b"{", headers=headers)
     assert shown.status_code == 422
-    assert shown.json()["detail"][0]["type"] == "json_invalid"
+    assert "cannot be read as JSON" in shown.json()["detail"]
+    large = json.dumps({"messages_list": [[{"role": "user", "content": "x" * 2**20}]]})
+    assert httpx2.post(served.url + URL, content=large, headers=headers).status_code == 413
 
 
-def test_errors_are_worded_alike_in_an_app_that_words_its_own_otherwise(writer: Writer) -> None:
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-
-    app = FastAPI()
-    app.include_router(gac_router(writer.submit))
-
-    @app.exception_handler(RequestValidationError)
-    async def other(request: Any, error: Any) -> JSONResponse:
-        return JSONResponse({"error": "otherwise"}, 400)
-
-    with TestClient(app) as client:
-        assert client.post(URL, json={}).json()["detail"][0]["loc"] == ["body", "messages_list"]
+def test_without_the_flag_there_are_no_such_endpoints() -> None:
+    make_fakes()
+    with serving() as plain:
+        assert plain.get("/status").status_code == 404
+        assert plain.post(URL, {"messages_list": [[USER]]}).status_code == 404
+        assert URL not in plain.get("/openapi.json").json()["paths"]
 
 
 def test_what_a_request_means_is_told_without_a_server() -> None:
     request = GacRequest.model_validate({"messages_list": [[USER], [USER]], "max_new_tokens": "64", "until": None})
     assert prompts_of(request) == [Prompt(text=USER["content"])] * 2
     assert limits_of(request) == Limits(64)
+    turns = [{"role": "system", "content": "Be short."}, USER]
+    request = GacRequest.model_validate({"messages_list": [turns], "apply_chat_template": True})
+    assert prompts_of(request) == [Prompt(messages=turns)]  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         GacRequest.model_validate({"messages_list": [[{"role": "user", "content": ["parts"]}]]})
 
 
-def test_the_openapi_document_names_each_status(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths["/status"]["get"]["responses"]) == {"200", "503"}
-    assert set(paths[URL]["post"]["responses"]) == {"200", "422", "429", "500", "503", "504"}
+def test_the_openapi_document_names_each_status(served: Served) -> None:
+    paths = served.get("/openapi.json").json()["paths"]
+    assert set(paths["/status"]["get"]["responses"]) == {"200", "401", "405", "503"}
+    assert {"200", "413", "422", "429", "503", "504"} <= set(paths[URL]["post"]["responses"])
+    assert "400" not in paths[URL]["post"]["responses"]

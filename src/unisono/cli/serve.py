@@ -43,6 +43,9 @@ def serve(
     max_concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once at most.")] = 512,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
     grace: Annotated[float, typer.Option(help="Seconds for running requests after a signal to end.")] = 30.0,
+    gac_api: Annotated[
+        bool, typer.Option("--gac-api", help="Answer /status and /api/generate/ of the GaC release, by the first FILE.")
+    ] = False,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked and answered, too.")] = False,
 ) -> None:
     """Serve ensembles by the OpenAI API, until SIGTERM or Ctrl-C."""
@@ -78,7 +81,9 @@ def serve(
         return _load(specs, batch, queue, chunk, members_alone)
 
     with to_stderr():
-        serve_on(load, bound, limits, keys=keys, log_prompts=log_prompts)
+        serve_on(
+            load, bound, limits, keys=keys, log_prompts=log_prompts, gac_model=next(iter(specs)) if gac_api else None
+        )
 
 
 def _named(ensembles: list[str]) -> dict[str, Path]:

@@ -8,10 +8,7 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
-
-from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from typing import Any
 
 from unisono.server.answering import answer_call
 from unisono.server.answers import Answer
@@ -23,12 +20,22 @@ from unisono.server.completions import CompletionAnswering
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, Refused, read_record
 from unisono.server.front import ACCOUNT, Account, Front
+from unisono.server.gac import add_gac_routes
 from unisono.server.keys import Keys
 from unisono.server.logs import say, where
 from unisono.server.metrics import CONTENT_TYPE
 from unisono.server.openapi import document
 from unisono.server.pieces import pieces_of
 from unisono.server.requests import Job, engine_of, read_chat, read_completion
+from unisono.server.routing import (
+    FastAPI,
+    Request,
+    Response,
+    StreamingResponse,
+    account_of,
+    accounted,
+    unless_left,
+)
 from unisono.server.wire import (
     ChatRequest,
     CompletionRequest,
@@ -39,8 +46,6 @@ from unisono.server.wire import (
     State,
 )
 
-T = TypeVar("T")
-"""What is waited for."""
 SLACK = 30.0
 """Seconds, beyond those of a request, in which its client has to take what is sent."""
 
@@ -68,13 +73,16 @@ class EventStream(StreamingResponse):
                 await self._events.aclose()
 
 
-def make_app(bridge: Bridge, keys: Keys | None = None, *, log_prompts: bool = False) -> Front:
+def make_app(
+    bridge: Bridge, keys: Keys | None = None, *, log_prompts: bool = False, gac_model: str | None = None
+) -> Front:
     """Make the ASGI app around a bridge, which it starts and leaves for its owner to close.
 
     Args:
         bridge: to the service.
         keys: that open it; ``None`` for everybody.
         log_prompts: whether what is asked and answered goes to the log.
+        gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
     """
 
     @contextlib.asynccontextmanager
@@ -84,16 +92,19 @@ def make_app(bridge: Bridge, keys: Keys | None = None, *, log_prompts: bool = Fa
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _refuse_like_openai(app)
-    _Routes(bridge, log_prompts).add_to(app)
+    _Routes(bridge, log_prompts, gac=gac_model is not None).add_to(app)
+    if gac_model is not None:
+        add_gac_routes(app, bridge, gac_model)
     return Front(app, bridge.metrics, keys)
 
 
 class _Routes:
     """What is served where."""
 
-    def __init__(self, bridge: Bridge, log_prompts: bool) -> None:
+    def __init__(self, bridge: Bridge, log_prompts: bool, *, gac: bool) -> None:
         self._bridge = bridge
         self._log_prompts = log_prompts
+        self._gac = gac
         self._created = int(time.time())
 
     def add_to(self, app: FastAPI) -> None:
@@ -109,7 +120,7 @@ class _Routes:
             ("GET", "/openapi.json"): self.openapi,
         }
         for (method, path), route in routes.items():
-            app.add_api_route(path, _accounted(path, route), methods=[method], response_model=None)
+            app.add_api_route(path, accounted(path, route), methods=[method], response_model=None)
 
     async def chat(self, request: Request) -> Response:
         return await self._generate(request, ChatRequest, REFUSED_IN_CHATS, self._read_chat, ChatAnswering)
@@ -145,7 +156,7 @@ class _Routes:
             answer = make(job)
             chunks = answer_call(call, job, answer)
             # nothing is sent before something is there to be told, so that what fails until then has its status
-            first = await _unless_left(request, anext(chunks))
+            first = await unless_left(request, anext(chunks))
             if not job.stream:
                 self._conclude(account, call, answer)
                 return Response(first, media_type="application/json")
@@ -229,23 +240,7 @@ class _Routes:
         return Response(self._bridge.metrics.page(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(json.dumps(document(self._bridge.models)))
-
-
-def account_of(request: Request) -> Account:
-    """The account of a request."""
-    account: Account = request.scope[ACCOUNT]
-    return account
-
-
-def _accounted(path: str, route: Callable[[Request], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """A route that notes its path."""
-
-    async def serve(request: Request) -> Response:
-        account_of(request).path = path.replace(":path", "")
-        return await route(request)
-
-    return serve
+        return _json(json.dumps(document(self._bridge.models, gac=self._gac)))
 
 
 def _json(body: str, status: int = 200) -> Response:
@@ -282,25 +277,3 @@ def _refusal_of_status(request: Request, error: Any) -> Refusal:
     words = {404: "there is nothing at this path", 405: f"{request.method} is not for this path"}
     code = "method_not_allowed" if status == 405 else "not_found"
     return Refusal(status, words.get(status, "the request cannot be served"), code=code)
-
-
-async def _unless_left(request: Request, work: Awaitable[T]) -> T:
-    """Await some work, and give it up when the client leaves."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_leave(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Refusal(499, "the client has left", code="left")
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        with contextlib.suppress(BaseException):
-            await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _leave(request: Request) -> None:
-    """Return when the client has left; its request has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

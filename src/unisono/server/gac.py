@@ -6,21 +6,22 @@ and ``POST /api/generate/``. What it would ignore or cut in silence is refused h
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from unisono.errors import NoRoom, PromptError, QueueFull, SpecError, TimedOut, UnisonoError
+from unisono.engine.events import Ended
+from unisono.server.bodies import read_body
+from unisono.server.bridge import Bridge
+from unisono.server.call import Call, Order
+from unisono.server.errors import Refusal
+from unisono.server.routing import FastAPI, Request, Response, account_of, accounted, unless_left
 from unisono.types import Generation, Limits, Message, Prompt
 
-Submit = Callable[[Prompt, Limits], Awaitable[Generation]]
-"""Writes one text. It raises a `UnisonoError` where it cannot; cancelling it ends the work."""
+STATUS = "/status"
+GENERATE = "/api/generate/"
 
 
 class GacMessage(BaseModel):
@@ -107,97 +108,60 @@ def response_of(generations: Sequence[Generation]) -> GacResponse:
     return GacResponse(response=[generation.text for generation in generations])
 
 
-def status_of(error: UnisonoError) -> int:
-    """The HTTP status by which an error is told."""
-    match error:
-        case SpecError() | PromptError():
-            return 422
-        case QueueFull():
-            return 429
-        case NoRoom():
-            return 503
-        case TimedOut():
-            return 504
-    return 500
-
-
-def gac_router(submit: Submit, ready: Callable[[], bool] = lambda: True) -> APIRouter:
-    """The two endpoints, for ``app.include_router``.
+def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
+    """Let a server answer the two endpoints too.
 
     Args:
-        submit: writes one text; the conversations of a request are handed to it at once.
-        ready: whether texts can be written; else ``/status`` answers 503.
+        app: of the server.
+        bridge: to the service.
+        model: that answers.
     """
-    router = APIRouter(route_class=_GacRoute, tags=["GaC"])
 
-    @router.get("/status", responses={503: {"model": GacStatus}})
-    async def status(response: Response) -> GacStatus:
-        if ready():
-            return GacStatus(status="ready")
-        response.status_code = 503
-        return GacStatus(status="loading")
+    async def status(_: Request) -> Response:
+        found = GacStatus(status="loading" if bridge.reason is not None else "ready")
+        return _told(found.model_dump(), 200 if bridge.reason is None else 503)
 
-    @router.post("/api/generate/", responses={code: {"model": GacError} for code in (422, 429, 500, 503, 504)})
-    async def generate(request: GacRequest) -> GacResponse:
-        limits = limits_of(request)
-        return response_of(await _at_once(submit, prompts_of(request), limits))
-
-    return router
-
-
-class _Refusal(Exception):
-    """One of the conversations cannot be answered."""
-
-    def __init__(self, index: int, error: UnisonoError) -> None:
-        super().__init__(error.message)
-        self.index = index
-        self.error = error
-
-
-async def _at_once(submit: Submit, prompts: Sequence[Prompt], limits: Limits) -> list[Generation]:
-    """Write a text of each prompt; the first that fails ends the others."""
-
-    async def one(index: int, prompt: Prompt) -> Generation:
+    async def generate(request: Request) -> Response:
         try:
-            return await submit(prompt, limits)
-        except UnisonoError as error:
-            raise _Refusal(index, error) from error
+            return await _generate(request, bridge, model)
+        except ValidationError as invalid:
+            mistakes = invalid.errors(include_url=False, include_context=False, include_input=False)
+            return _told({"detail": [{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]}, 422)
+        except Refusal as refusal:
+            status = 422 if refusal.status == 400 else refusal.status
+            account_of(request).facts |= {"error": refusal.code}
+            return _told({"detail": refusal.message}, status, refusal.headers)
 
-    tasks = [asyncio.create_task(one(index, prompt)) for index, prompt in enumerate(prompts)]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-
-
-class _GacRoute(APIRoute):
-    """Words errors as FastAPI does by default, and so as GaC does, whatever the rest of the server does."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except RequestValidationError as invalid:
-                mistakes = [{key: one[key] for key in ("type", "loc", "msg")} for one in invalid.errors()]
-                return _told(422, mistakes)
-            except _Refusal as refusal:
-                return _told(status_of(refusal.error), f"messages_list[{refusal.index}]: {_words(refusal.error)}")
-            except UnisonoError as error:
-                return _told(status_of(error), _words(error))
-
-        return answer
+    app.add_api_route(STATUS, accounted(STATUS, status), methods=["GET"], response_model=None)
+    app.add_api_route(GENERATE, accounted(GENERATE, generate), methods=["POST"], response_model=None)
 
 
-def _words(error: UnisonoError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
+async def _generate(request: Request, bridge: Bridge, model: str) -> Response:
+    """Write a text for each conversation, all at once; the first that fails ends the others."""
+    with bridge.call() as call:
+        wanted = GacRequest.model_validate(await read_body(request.headers, request.stream(), bridge.limits))
+        prompts, limits = prompts_of(wanted), limits_of(wanted)
+        _check(len(prompts), bridge.limits.n, "messages_list", "conversations")
+        _check(limits.max_new_tokens, bridge.limits.output, "max_new_tokens", "pieces")
+        account_of(request).model = model
+        method = bridge.service.method(model)
+        await call.begin([Order(model, prompt, limits, method) for prompt in prompts])
+        return _told(response_of(await unless_left(request, _ended(call))).model_dump())
 
 
-def _told(status: int, detail: object) -> Response:
-    """An error as JSON in ASCII: what it cites of a request may not be Unicode."""
-    headers = {"retry-after": "1"} if status == 429 else {}
-    return Response(json.dumps({"detail": detail}), status, headers, media_type="application/json")
+async def _ended(call: Call) -> list[Generation]:
+    """The texts of a call, in the order in which they were asked for."""
+    found = {place: event.generation async for place, event in call.events() if isinstance(event, Ended)}
+    return [found[place] for place in sorted(found)]
+
+
+def _check(given: int, most: int, name: str, what: str) -> None:
+    if given > most:
+        raise Refusal(
+            400, f"{name} asks for {given} {what}, and this server takes {most} at most", code="invalid_value"
+        )
+
+
+def _told(answer: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON in ASCII: what an error cites of a request may not be Unicode."""
+    return Response(json.dumps(answer), status, headers, media_type="application/json")

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
 from unisono.server.wire import (
     ChatAnswer,
     ChatChunk,
@@ -43,7 +44,7 @@ LOOKING = ("401", "405", "503")
 
 
 @cache
-def document(models: tuple[str, ...] = ()) -> dict[str, Any]:
+def document(models: tuple[str, ...] = (), *, gac: bool = False) -> dict[str, Any]:
     """The document; the names of models are told where there are some."""
     return {
         "openapi": "3.1.0",
@@ -63,9 +64,10 @@ def document(models: tuple[str, ...] = ()) -> dict[str, Any]:
             "/ready": _get("ready", "Whether requests can be served now.", State, ("405",), own={"503": State}),
             "/metrics": _text("metrics", "What Prometheus reads.", "text/plain"),
             "/openapi.json": _text("openapi", "This document.", "application/json"),
+            **(_gac_paths() if gac else {}),
         },
         "components": {
-            "schemas": _schemas(models),
+            "schemas": _schemas(models, gac=gac),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -74,7 +76,20 @@ def document(models: tuple[str, ...] = ()) -> dict[str, Any]:
 _MODEL_IN_PATH = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
 
 
-def _schemas(models: tuple[str, ...]) -> dict[str, Any]:
+def _gac_paths() -> dict[str, Any]:
+    """The endpoints of the GaC release, which words its errors in its own way."""
+    asked = _post("gac_generate", GacRequest, GacResponse, ())
+    for status in (*GENERATING, "422"):
+        if status != "400":
+            words = REFUSALS.get(status, "What is asked for is wrong, or cannot be read.")
+            asked["post"]["responses"][status] = _answer(words, ErrorAnswer if status in ("401", "405") else GacError)
+    return {
+        GENERATE: asked,
+        STATUS: _get("gac_status", "Whether requests are answered.", GacStatus, ("401", "405"), own={"503": GacStatus}),
+    }
+
+
+def _schemas(models: tuple[str, ...], *, gac: bool) -> dict[str, Any]:
     records: list[type[BaseModel]] = [ChatRequest, CompletionRequest, PiecesRequest]
     answers: list[type[BaseModel]] = [
         ChatAnswer,
@@ -86,9 +101,11 @@ def _schemas(models: tuple[str, ...]) -> dict[str, Any]:
         State,
         ErrorAnswer,
     ]
+    asked_by_gac = [GacRequest] if gac else []
+    answers += [GacResponse, GacStatus, GacError] if gac else []
     for record in answers:
         record.model_rebuild()  # types of the openai package are built when first used
-    asked = [(record, "validation") for record in records]
+    asked = [(record, "validation") for record in [*records, *asked_by_gac]]
     told = [(record, "serialization") for record in answers]
     _, definitions = models_json_schema([*asked, *told], ref_template="#/components/schemas/{model}")  # type: ignore[list-item]
     schemas: dict[str, Any] = definitions["$defs"]

@@ -65,6 +65,7 @@ def serve(
     *,
     keys: Keys | None = None,
     log_prompts: bool = False,
+    gac_model: str | None = None,
 ) -> None:
     """Serve until a signal says to end; a second signal ends at once.
 
@@ -74,13 +75,14 @@ def serve(
         limits: of the server.
         keys: that open it; ``None`` for everybody.
         log_prompts: whether what is asked and answered goes to the log.
+        gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
 
     Raises:
         UnisonoError: the models cannot be loaded.
         SystemExit: with status 1, when the engine has failed for good.
     """
     bridge = Bridge(load, limits, Metrics())
-    server = Server(bridge, make_app(bridge, keys, log_prompts=log_prompts))
+    server = Server(bridge, make_app(bridge, keys, log_prompts=log_prompts, gac_model=gac_model))
     ended = server.serve_on(bound)
     if isinstance(bridge.error, UnisonoError):
         raise bridge.error
