@@ -77,7 +77,8 @@ def batch(rounds: int) -> dict[str, Any]:
 
 
 def _batch(backend: str, rounds: int) -> dict[str, Any]:
-    from unisono.ensemble import Ensemble, Request
+    from unisono.ensemble import Ensemble
+    from unisono.request import Request
     from unisono.types import Limits, Prompt
 
     subjects = ("lighthouse", "bakery", "river", "library", "market", "train", "garden", "harbour")

@@ -27,8 +27,9 @@ from unisono.engine.method import Method
 from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plain import PlainStep, plain_steps
 from unisono.engine.service import Service
-from unisono.ensemble import Ensemble, Request
+from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, SpecError
+from unisono.request import Request
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 from unisono.types import Generation, Limits
 from unisono.vocab.call_form import CallForm

@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from unisono.engine.plain import plain_steps
-from unisono.ensemble import Ensemble, Request
+from unisono.ensemble import Ensemble
+from unisono.request import Request
 from unisono.types import Generation, Limits, Message, Prompt
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))

@@ -8,8 +8,9 @@ import pytest
 
 from test_laws_gated import make_fakes
 from unisono.backends.fake import FAKE_MODELS
-from unisono.ensemble import Ensemble, Request
+from unisono.ensemble import Ensemble
 from unisono.errors import NoRoom, SpecError
+from unisono.request import Request
 from unisono.types import Limits, Prompt
 
 MEMBERS = [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]

@@ -20,8 +20,9 @@ from unisono.backends.fake import FAKE_MODELS
 from unisono.benchmark import measure
 from unisono.build import prepare
 from unisono.engine.method import Method
-from unisono.ensemble import Ensemble, Request
+from unisono.ensemble import Ensemble
 from unisono.errors import ModelError, SpecError
+from unisono.request import Request
 from unisono.spec import load_spec
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, register_fake
 from unisono.types import Generation, Limits, Prompt

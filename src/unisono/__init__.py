@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unisono.conversation import FunctionCall, FunctionTool, Message, Tool, ToolCall
     from unisono.diagnosis import Diagnosis, diagnose
     from unisono.engine.method import Method, Speculation
-    from unisono.ensemble import Ensemble, Request
+    from unisono.ensemble import Ensemble
     from unisono.errors import (
         BackendMissing,
         CacheError,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from unisono.fusion.draw import Draw
     from unisono.fusion.gate import Gate
     from unisono.member_spec import MemberSpec
+    from unisono.request import Request
     from unisono.spec import EnsembleSpec, load_spec
     from unisono.stream import Stream
     from unisono.types import (
@@ -113,7 +114,8 @@ _HOMES = {
     "diagnosis": ("Diagnosis", "diagnose"),
     "constraint": ("Constraint",),
     "engine.method": ("Method", "Speculation"),
-    "ensemble": ("Ensemble", "Request"),
+    "ensemble": ("Ensemble",),
+    "request": ("Request",),
     "fusion.combine": ("Combine",),
     "fusion.draw": ("Draw",),
     "fusion.gate": ("Gate",),

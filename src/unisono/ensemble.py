@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -18,29 +18,13 @@ from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.members import Report, silent
+from unisono.request import DEFAULT_LIMITS, Request, check_request
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.stream import Stream
 from unisono.types import Generation, Limits, Message, Prompt
 from unisono.vocab.call_form import CallForm
 
-DEFAULT_LIMITS = Limits()
 MOST_CONTINUATIONS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One of several texts that are written as a batch."""
-
-    id: str
-    """Comes back with the result."""
-    prompt: Prompt
-    limits: Limits = DEFAULT_LIMITS
-    trace: bool = False
-    method: Method | None = None
-    """How this one is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the
-    ensemble writes, which is `Ensemble.method`."""
-    constraint: Constraint | str | Mapping[str, Any] | None = None
-    """What the text has to be, as `Constraint.parse` reads it; ``None`` where it is free."""
 
 
 class Ensemble:
@@ -317,7 +301,7 @@ class Ensemble:
                 self._engine.drop(text)
 
     def _add(self, request: Request) -> Text:
-        _check(request)
+        check_request(request)
         return self._engine.add(
             request.prompt,
             request.limits,
@@ -329,15 +313,3 @@ class Ensemble:
     def close(self) -> None:
         """Unload all members. Idempotent."""
         self._engine.close()
-
-
-def _check(request: Request) -> None:
-    """Refuse fields of the wrong type before they reach the engine. Raises a `SpecError`."""
-    if not isinstance(request.prompt, Prompt):
-        raise SpecError(
-            f"the prompt of a request is {shown(request.prompt)}, not a Prompt", hint='write Prompt(text="…")'
-        )
-    if not isinstance(request.limits, Limits):
-        raise SpecError(
-            f"the limits of a request are {shown(request.limits)}, not Limits", hint="write Limits(max_new_tokens=64)"
-        )

@@ -19,8 +19,9 @@ from unisono.cli.lines import write_line
 from unisono.cli.method import MethodKeys
 from unisono.cli.run import conversation
 from unisono.constraint import Constraint
-from unisono.ensemble import Ensemble, Request
+from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
+from unisono.request import Request
 from unisono.spec import load_spec
 from unisono.types import Generation, Limits, Message, Prompt
 

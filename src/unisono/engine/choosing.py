@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unisono.engine.member import Member
-from unisono.engine.window import Window, rows_at
+from unisono.engine.rows import rows_at
+from unisono.engine.window import Window
 from unisono.errors import ModelError
 from unisono.fusion.confine import confine
 from unisono.fusion.draw import Draw

@@ -18,6 +18,7 @@ from unisono.engine.passes import by_model
 from unisono.engine.scoring import Scoring, cut, scored_by
 from unisono.engine.settle import Settling
 from unisono.engine.speculate import Drafting
+from unisono.engine.stepping import Stepping, all_windows
 from unisono.engine.submission import Submission, begin, begin_grammar, examine
 from unisono.engine.text import Text, close_text, copy_text
 from unisono.engine.window import Window
@@ -62,15 +63,16 @@ class Engine:
         self.method = method
         self.active: list[Text] = []
         self._compile_grammar = compile_grammar
-        self._stepping = False
+        self._is_stepping = False
         self._given_up: list[Text] = []
         self._pace = pace or Pace()
         chooser = Chooser(union)
         self._hearing = Hearing(members, chooser, self._pace)
         self._backlog = Backlog(members, self._hearing, longest_block)
         self._drafting = Drafting(members, union, self._hearing, chooser, self._pace, self._backlog)
-        self._settling = Settling(members, union, chooser, self._drafting)
-        self._scoring = Scoring(members, union, self._hearing, chooser, self._settling)
+        settling = Settling(members, union, chooser, self._drafting)
+        self._stepping = Stepping(members, self._hearing, self._backlog, self._drafting, settling)
+        self._scoring = Scoring(members, union, self._hearing, chooser, settling)
 
     def __enter__(self) -> Self:
         return self
@@ -211,11 +213,11 @@ class Engine:
             try:
                 for text in portions:
                     for hypothesis in text.hypotheses:
-                        self._weigh_prompt(hypothesis)
+                        self._stepping.weigh_prompt(hypothesis)
                 self._backlog.read(portions)
             except BaseException:
                 for text in portions:
-                    self._restore(text, text.hypotheses)
+                    self._stepping.restore(text, text.hypotheses)
                 raise
 
     def step(self, texts: Sequence[Text] | None = None) -> list[Text]:
@@ -238,17 +240,17 @@ class Engine:
         }
         with self._busy() as ended:
             try:
-                self._write(windows)
+                self._stepping.write(windows)
             except BaseException:
                 for text, its_windows in windows.items():
-                    self._undo(text, its_windows)
+                    self._stepping.undo(text, its_windows)
                 raise
             finally:
                 spent = time.perf_counter() - began
-                for window in _all(windows):
+                for window in all_windows(windows):
                     window.conclude(spent)
         if windows and all(text.beam is None for text in windows):
-            self._drafting.learn_step(_all(windows), spent)
+            self._drafting.learn_step(all_windows(windows), spent)
         return ended
 
     def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
@@ -271,7 +273,7 @@ class Engine:
                 given[self.begin(submission)] = cut(submission.plan.lead, prompt, text)
             with self._busy():
                 for scored in given:
-                    self._weigh_prompt(scored)
+                    self._stepping.weigh_prompt(scored)
                 scores = self._scoring.score(given)
         finally:
             for scored in given:
@@ -283,7 +285,7 @@ class Engine:
 
         Within a step, where only a garbage collector would think of it, the slots are freed when it ends.
         """
-        if self._stepping:
+        if self._is_stepping:
             self._given_up.append(text)
         elif text in self.active:
             self.active.remove(text)
@@ -319,65 +321,19 @@ class Engine:
         for member in self.members:
             member.backend.unload()
 
-    def _weigh_prompt(self, text: Text) -> None:
-        """Let all members score a text's prompt before they read it, where weights follow from that."""
-        if text.plan.combine.reads_losses and not text.losses:
-            text.losses = {
-                member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self.members
-            }
-
-    def _write(self, windows: dict[Text, list[Window]]) -> None:
-        """Draft, ask, choose and commit. Texts that turn out to have a backlog are taken out of the windows."""
-        for window in _all(windows):
-            self._weigh_prompt(window.text)
-        self._drafting.extend(_all(windows))
-        self._hearing.hear_leads(_all(windows))
-        for text, its_windows in list(windows.items()):
-            if late := {member for window in its_windows for member in self._backlog.late(window)}:
-                self._undo(text, windows.pop(text))
-                self._backlog.await_all(text, late)
-        beams = [text for text in windows if text.beam is not None]
-        self._hearing.hear_voters(_all(windows), keep=bool(beams))
-        self._settling.settle([window for text in windows if text.beam is None for window in windows[text]])
-        for text in beams:
-            windows[text] += self._settling.spread(text, windows[text])
-
-    def _undo(self, text: Text, windows: Sequence[Window]) -> None:
-        """Keep what was chosen and forget the rest, so that a step can begin anew."""
-        following = [window for window in windows if window.text.cursors]  # others were let go of
-        try:
-            for window in following:
-                self._settling.commit(window)
-        except Exception:
-            self._given_up.append(text)
-        else:
-            self._restore(text, [window.text for window in following])
-
-    def _restore(self, text: Text, hypotheses: Sequence[Text]) -> None:
-        """Make models hold what the logs say, after a failure; a text of which one cannot is given up."""
-        try:
-            for hypothesis in hypotheses:
-                for member in self.members:
-                    member.restore(hypothesis.cursors[member.name])
-        except Exception:
-            self._given_up.append(text)
-
     @contextlib.contextmanager
     def _busy(self) -> Iterator[list[Text]]:
         """While models work, slots are not freed; give the list that will hold the texts that ended meanwhile."""
         ended: list[Text] = []
-        self._stepping = True
+        self._is_stepping = True
         try:
             yield ended
         finally:
-            self._stepping = False
+            self._is_stepping = False
             ended += [text for text in self.active if text.finish is not None]
-            over = [*ended, *self._given_up]
+            over = [*ended, *self._given_up, *self._stepping.lost]
             self._given_up.clear()
+            self._stepping.lost.clear()
             with contextlib.ExitStack() as dropping:
                 for text in over:
                     dropping.callback(self.drop, text)
-
-
-def _all(windows: Mapping[Text, Sequence[Window]]) -> list[Window]:
-    return [window for its_windows in windows.values() for window in its_windows]

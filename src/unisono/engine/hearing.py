@@ -12,7 +12,8 @@ from unisono.engine.choosing import Chooser
 from unisono.engine.member import Member
 from unisono.engine.pace import Pace
 from unisono.engine.passes import Portion, make_block, read_ahead, run_pass
-from unisono.engine.window import Window, rows_at
+from unisono.engine.rows import rows_at
+from unisono.engine.window import Window
 from unisono.fusion.gate import Gate
 from unisono.fusion.sample import greedy
 

@@ -11,35 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
+from unisono.engine.examined import Examined
 from unisono.engine.method import Method
 from unisono.engine.prefixes import PrefixStore
-from unisono.engine.scheduler import Cost, Scheduler, Ticket
-from unisono.engine.submission import Submission
+from unisono.engine.scheduler import Scheduler, Ticket
 from unisono.engine.text import Text
 from unisono.errors import SpecError, TimedOut, nearest, shown
 from unisono.types import Limits, Prompt
 
 DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Examined:
-    """A request that can be served."""
-
-    model: str
-    """Which engine is to write it."""
-    engine: Engine
-    submission: Submission
-    n: int
-    """How many texts."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,9 +67,6 @@ class Service:
         self._clock = clock
         self._works: dict[Ticket, _Work] = {}
         self._events: list[Event] = []
-        self._longest_piece = {
-            name: int(np.diff(engine.union.offset_U).max(initial=0)) for name, engine in engines.items()
-        }
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -147,7 +129,7 @@ class Service:
         if n > 1 and submission.width > 1:
             raise SpecError(f"n is {n}, but a beam seeks one text", hint="leave n or beam_width out")
         asked = Examined(model, engine, submission, n)
-        self._scheduler.check(self._cost(asked))
+        self._scheduler.check(asked.cost)
         return asked
 
     def submit(self, asked: Examined, *, timeout: float | None = None) -> Ticket:
@@ -161,7 +143,7 @@ class Service:
             QueueFull: too many wait already.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        ticket = self._scheduler.submit(self._cost(asked), deadline=deadline)
+        ticket = self._scheduler.submit(asked.cost, deadline=deadline)
         self._works[ticket] = _Work(ticket, asked)
         return ticket
 
@@ -309,16 +291,6 @@ class Service:
             portions[text] = min(ids, work.asked.engine.backlog(text))
             ids -= portions[text]
         return {text: ids for text, ids in portions.items() if ids}
-
-    def _cost(self, asked: Examined) -> Cost:
-        members, submission = asked.engine.members, asked.submission
-        prompts = {name: len(ids) for name, ids in submission.ids.items()}
-        # no piece is spelled with more ids than bytes, and a first one may get a space
-        pieces = submission.limits.max_new_tokens * (self._longest_piece[asked.model] + 1)
-        memory = Counter[int]()
-        for member in members:
-            memory[member.model] += min(member.backend.facts.context, prompts[member.name] + pieces)
-        return Cost(Counter(member.model for member in members), max(asked.n, submission.width), prompts, memory)
 
     def _engine(self, model: str) -> Engine:
         if model not in self.engines:

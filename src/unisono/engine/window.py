@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from unisono.engine.bias import Bias
 from unisono.engine.boundary import REACH, first_inside
@@ -16,7 +15,6 @@ from unisono.engine.member import Ask, Cursor, Member
 from unisono.engine.passes import Reading
 from unisono.engine.text import Text
 from unisono.fusion.confine import Allowed
-from unisono.fusion.fold import Array
 from unisono.fusion.sample import Purpose, inverse_transform, uniform
 from unisono.types import GateReading, StepRecord, StepSeconds
 from unisono.vocab.respell import Respelling
@@ -302,18 +300,3 @@ class Window:
         assert piece is not None, "END is never drafted"
         first = self.opens_answer and not self.drafted
         return member.take(self.cursor(member).tail, column, piece, first=first)
-
-
-def rows_at(windows: Sequence[Window], member: Member, position: int) -> Array:
-    """A member's distributions ``p_BU`` at one position of several windows."""
-    found = [window.where(member, position) for window in windows]
-    reading = found[0][0]
-    if all(other is reading for other, _ in found):
-        return reading.fold([row for _, row in found])
-    folded: list[Array] = [None] * len(found)
-    for reading in {id(reading): reading for reading, _ in found}.values():
-        places = [place for place, (other, _) in enumerate(found) if other is reading]
-        p_NU = reading.fold([found[place][1] for place in places])
-        for place, p_U in zip(places, p_NU, strict=True):
-            folded[place] = p_U
-    return array_namespace(folded[0]).stack(folded)

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from unisono.engine.events import Ended, Event, Failed
+from unisono.engine.examined import Examined
 from unisono.engine.scheduler import Ticket
-from unisono.engine.service import Examined, Service
+from unisono.engine.service import Service
 from unisono.errors import PromptError, UnisonoError
 from unisono.server.call import Call, Order
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, shutting_down

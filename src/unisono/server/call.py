@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from unisono.constraint import Constraint
 from unisono.engine.events import Event, Failed, Wrote
+from unisono.engine.examined import Examined
 from unisono.engine.method import Method
 from unisono.engine.scheduler import Ticket
-from unisono.engine.service import Examined
 from unisono.errors import BackendMissing, PromptError, SpecError
 from unisono.server.errors import Refusal, refusal_of
 from unisono.types import Limits, Prompt

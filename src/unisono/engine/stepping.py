@@ -1,0 +1,77 @@
+"""One step: draft, ask, combine, choose, commit. Where a model fails, what was chosen stays and the rest is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from unisono.engine.backlog import Backlog
+from unisono.engine.hearing import Hearing
+from unisono.engine.member import Member
+from unisono.engine.settle import Settling
+from unisono.engine.speculate import Drafting
+from unisono.engine.text import Text
+from unisono.engine.window import Window
+
+
+class Stepping:
+    """Takes steps for an engine that knows the texts."""
+
+    def __init__(
+        self, members: Sequence[Member], hearing: Hearing, backlog: Backlog, drafting: Drafting, settling: Settling
+    ) -> None:
+        """Bind it to an engine's parts."""
+        self.lost: list[Text] = []
+        """Texts of which a member could not be brought back to what its log says: they cannot go on."""
+        self._members = members
+        self._hearing = hearing
+        self._backlog = backlog
+        self._drafting = drafting
+        self._settling = settling
+
+    def write(self, windows: dict[Text, list[Window]]) -> None:
+        """Write on at texts. Those that turn out to have a backlog are taken out of the windows."""
+        for window in all_windows(windows):
+            self.weigh_prompt(window.text)
+        self._drafting.extend(all_windows(windows))
+        self._hearing.hear_leads(all_windows(windows))
+        for text, its_windows in list(windows.items()):
+            if late := {member for window in its_windows for member in self._backlog.late(window)}:
+                self.undo(text, windows.pop(text))
+                self._backlog.await_all(text, late)
+        beams = [text for text in windows if text.beam is not None]
+        self._hearing.hear_voters(all_windows(windows), keep=bool(beams))
+        self._settling.settle([window for text in windows if text.beam is None for window in windows[text]])
+        for text in beams:
+            windows[text] += self._settling.spread(text, windows[text])
+
+    def weigh_prompt(self, text: Text) -> None:
+        """Let all members score a text's prompt before they read it, where weights follow from that."""
+        if text.plan.combine.reads_losses and not text.losses:
+            text.losses = {
+                member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self._members
+            }
+
+    def undo(self, text: Text, windows: Sequence[Window]) -> None:
+        """Keep what was chosen and forget the rest, so that a step can begin anew."""
+        following = [window for window in windows if window.text.cursors]  # others were let go of
+        try:
+            for window in following:
+                self._settling.commit(window)
+        except Exception:
+            self.lost.append(text)
+        else:
+            self.restore(text, [window.text for window in following])
+
+    def restore(self, text: Text, hypotheses: Sequence[Text]) -> None:
+        """Make models hold what the logs say, after a failure; a text of which one cannot is lost."""
+        try:
+            for hypothesis in hypotheses:
+                for member in self._members:
+                    member.restore(hypothesis.cursors[member.name])
+        except Exception:
+            self.lost.append(text)
+
+
+def all_windows(windows: Mapping[Text, Sequence[Window]]) -> list[Window]:
+    """The windows of all texts."""
+    return [window for its_windows in windows.values() for window in its_windows]
