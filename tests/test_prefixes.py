@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import written
@@ -64,8 +64,10 @@ def used(backend: PrefixStore, ids: Sequence[int]) -> int:
 
 @pytest.mark.parametrize("rule", BACKEND_CONTRACT)
 @pytest.mark.parametrize("shortest", [1, 16])
-def test_a_store_is_a_backend(rule: str, shortest: int) -> None:
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_a_store_is_a_backend(rule: str, shortest: int, neighbours: bool) -> None:
     """Also when its slots are full of what others have left."""
+    FAKE_MODELS["a"].neighbours = neighbours
     backend = store(8, shortest)
     for ids in IDS:
         used(backend, ids)
@@ -108,6 +110,32 @@ def alone(backend: PrefixStore, ids: Sequence[int]) -> Any:
     rows_NV = backend.advance([Feed(slot, ids)]).copy()
     backend.discard(slot)
     return rows_NV
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_where_neighbours_are_faster_slots_in_use_follow_one_another_as_texts_come(data: st.DataObject) -> None:
+    FAKE_MODELS["a"].neighbours = True
+    backend = store(5)
+    opened: dict[Any, list[int]] = {}
+    for _ in range(data.draw(st.integers(5, 25))):
+        if opened and (len(opened) == 5 or data.draw(st.booleans())):
+            slot = data.draw(st.sampled_from(sorted(opened)))
+            backend.close(slot)
+            del opened[slot]
+            continue
+        start = data.draw(st.sampled_from([10, 50]))
+        ids = [start + step % 7 for step in range(data.draw(st.integers(2, 9)))]
+        lowest = min(set(range(6)) - set(opened))
+        alone, was_last = not opened, len(backend._open) + len(backend._kept) == 5 and len(backend._kept) == 1
+        slot, held = backend.resume(ids)
+        assert slot == lowest or alone or was_last
+        backend.advance([Feed(slot, ids[held:])])
+        opened[slot] = ids
+        for each, expected in opened.items():
+            assert list(backend._backend.read(each)) == expected  # type: ignore[attr-defined]
+        for each, expected in backend._kept.items():
+            assert list(backend._backend.read(each)) == expected  # type: ignore[attr-defined]
 
 
 def test_the_least_recently_used_gives_way_at_once_and_only_when_slots_are_needed() -> None:
@@ -210,6 +238,8 @@ def test_a_conversation_is_read_once_however_many_turns_it_has() -> None:
 def test_any_prompts_in_any_batch_are_written_as_without_a_store(data: st.DataObject) -> None:
     """Every method, slots scarce or not, texts given up on the way."""
     make_fakes()
+    for model in FAKE_MODELS.values():
+        model.neighbours = data.draw(st.booleans())
     slots = data.draw(st.integers(1, 4))
     engine = engine_of(("a", "b", "c"), slots, data.draw(st.integers(1, 30)))
     pool = [*PROMPTS[:4], *chats(2), Prompt(text=STORY), Prompt(text=STORY[:30]), Prompt(text=STORY + "x")]

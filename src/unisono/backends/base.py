@@ -47,6 +47,9 @@ class BackendFacts:
     """Tokens that one slot holds at most."""
     slots: int
     """Slots that may be open at once."""
+    neighbours: bool = False
+    """Whether slots that follow one another are computed faster together. They are then numbered from 0, and `open`
+    takes the lowest that is free."""
 
 
 @runtime_checkable

@@ -46,6 +46,8 @@ class FakeModel:
     """The context that it was "trained" for."""
     rows: int | None = None
     """V, where its output has more rows than its tokenizer has tokens."""
+    neighbours: bool = False
+    """As `BackendFacts.neighbours`, of which it has no use."""
     passes: list[FakePass] = field(default_factory=list)
     """Every pass of every backend that was loaded from it, in order."""
 
@@ -200,7 +202,9 @@ class FakeBackend:
 
     def __init__(self, model: FakeModel, name: str = "fake", slots: int = 1, context: int | None = None) -> None:
         """Take a model with ``slots`` empty slots of ``context`` tokens, by default the model's."""
-        self.facts = BackendFacts("cpu", model.output_rows, context or model.context, slots)
+        self.facts = BackendFacts(
+            "cpu", model.output_rows, context or model.context, slots, neighbours=model.neighbours
+        )
         self._model = model
         self._name = name
         self._read: dict[Slot, tuple[int, ...]] = {}

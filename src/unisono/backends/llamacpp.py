@@ -185,7 +185,7 @@ class LlamaCppLoader:
         loaded.add_context(handle)
         if not library.llama_get_memory(handle):
             raise unsupported(self._file, "it keeps no memory of what it has read")
-        facts = BackendFacts(device=self._device.name, rows=rows, context=context, slots=request.slots)
+        facts = BackendFacts(device=self._device.name, rows=rows, context=context, slots=request.slots, neighbours=True)
         return LlamaCppBackend(library, request.name, loaded, facts, _last_errors)
 
     @contextlib.contextmanager

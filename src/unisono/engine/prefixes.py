@@ -7,10 +7,14 @@ seen go in, so that nothing rests on what others remember.
 
 Nothing of it changes what is written: a slot rewound to a common prefix is, by the waist's contract, as good as
 one that has read that prefix.
+
+Where a backend computes slots that follow one another faster (`BackendFacts.neighbours`), those in use are kept
+together: what is kept in between moves away.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from unisono.backends.base import Array, Backend, Feed, Slot
@@ -66,7 +70,7 @@ class PrefixStore:
             return self.open(), 0
         length, held = min(lengths[source], len(ids) - 1), known[source]
         is_last = self._is_full and self._kept.keys() == {source}
-        if source in self._kept and (lengths[source] == len(held) or is_last):
+        if source in self._kept and (lengths[source] == len(held) or is_last) and (is_last or self._is_near(source)):
             slot = source
             self._open[slot] = self._kept.pop(source)
         else:
@@ -139,9 +143,30 @@ class PrefixStore:
         """Open a slot below, in place of the one that was least recently used where there is none left."""
         if self._is_full and self._kept:
             self._give_up(next(iter(self._kept)))
+        if self.facts.neighbours and not self._is_full:
+            copy_of = self._make_way(copy_of)
         slot = self._backend.open(copy_of)
         self._open[slot] = held
         return slot
+
+    def _make_way(self, copy_of: Slot | None) -> Slot | None:
+        """Move a kept slot out of the row of those in use; return where what is to be copied is then."""
+        place = self._nearest
+        if place not in self._kept:
+            return copy_of
+        moved = self._backend.open(place)
+        self._kept = {moved if slot == place else slot: held for slot, held in self._kept.items()}
+        self._backend.close(place)
+        return moved if copy_of == place else copy_of
+
+    @property
+    def _nearest(self) -> Slot:
+        """The lowest slot that nobody uses: those in use then follow one another."""
+        return next(slot for slot in map(Slot, itertools.count()) if slot not in self._open)
+
+    def _is_near(self, slot: Slot) -> bool:
+        """Whether a slot may be used where it is."""
+        return not self.facts.neighbours or not self._open or slot == self._nearest
 
     def _give_up(self, slot: Slot) -> None:
         del self._kept[slot]
