@@ -285,7 +285,10 @@ def soak(rounds: int) -> dict[str, Any]:
 def _soak(requests: int) -> dict[str, Any]:
     from soak import soak as send
 
-    return send(spec(("smol", "gemma"), "llamacpp"), requests, 8)
+    pair = spec(("smol", "gemma"), "llamacpp")
+    for member in pair["members"]:
+        member |= {"context": 1024, "threads": 1}
+    return send(pair, requests, 6)
 
 
 BENCHMARKS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
@@ -19,6 +21,7 @@ from pydantic import SecretStr
 
 from conftest import demo_spec
 from served import Served, free_port, serve
+from tool_templates import TAGGED
 from unisono.build import prepare
 from unisono.ensemble import Ensemble
 from unisono.spec import load_spec
@@ -110,6 +113,54 @@ def test_langchain_speaks_to_it(served: Served, client: openai.OpenAI) -> None:
     expected = client.chat.completions.create(**ask(QUESTIONS[0], 10)).choices[0].message.content
     assert chat.invoke(QUESTIONS[0]).content == expected
     assert "".join(str(part.content) for part in chat.stream(QUESTIONS[0])) == expected
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["Paris", "東京", "القاهرة"]},
+        "people": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 2,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "maxLength": 12},
+                    "age": {"type": "integer", "minimum": 0, "maximum": 120},
+                },
+                "required": ["name", "age"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["city", "people"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("model", ["duo", "duo/gemma"])
+def test_an_answer_follows_its_schema(client: openai.OpenAI, model: str) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "visit", "schema": SCHEMA, "strict": True}}
+    for question in QUESTIONS[:2]:
+        answer = client.chat.completions.create(**{**ask(question, 120), "model": model}, response_format=form)  # type: ignore[call-overload]
+        assert answer.choices[0].finish_reason == "stop"
+        jsonschema.validate(json.loads(answer.choices[0].message.content), SCHEMA)
+
+
+def test_tools_are_called_where_the_templates_know_them(client: openai.OpenAI) -> None:
+    tool = {"type": "function", "function": {"name": "visit", "description": "Note a visit.", "parameters": SCHEMA}}
+    with pytest.raises(openai.BadRequestError, match="member 'smol'") as refusal:
+        client.chat.completions.create(**ask(QUESTIONS[0]), tools=[tool])  # type: ignore[list-item]
+    assert refusal.value.param == "tools"
+    knowing = {"members": [{**member, "chat_template": TAGGED} for member in SPEC["members"]]}
+    with serve(knowing) as served, openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as able:
+        answer = able.chat.completions.create(
+            **ask(QUESTIONS[0], 150), tools=[tool], tool_choice="required", parallel_tool_calls=False
+        )  # type: ignore[list-item]
+    [call] = answer.choices[0].message.tool_calls or []
+    assert (answer.choices[0].finish_reason, call.function.name) == ("tool_calls", "visit")  # type: ignore[union-attr]
+    jsonschema.validate(json.loads(call.function.arguments), SCHEMA)  # type: ignore[union-attr]
 
 
 def curl_commands() -> list[str]:
