@@ -30,7 +30,7 @@ demo:
 
 test:
 	@$(INSTALL) tests
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check:
 	@$(INSTALL)

@@ -13,6 +13,21 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+def _take_a_core() -> None:
+    """Let each of several workers, and what it starts, compute on a core of its own: threads of two models that share
+    cores wait for one another.
+    """
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", ""), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    if not worker or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = cores[int(worker.removeprefix("gw")) :: int(count)]
+    if share:
+        os.sched_setaffinity(0, share)
+
+
+_take_a_core()
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "duo.yaml"
 
 
