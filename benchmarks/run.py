@@ -46,6 +46,7 @@ KEY_TOKENS = (
 """Pairs, the lead first, and how many pieces of each answer are timed."""
 SERVED_PIECES = {"llamacpp": 32, "transformers": 12}
 """Of each answer that a client asks for."""
+SOAKED_PIECES = {"llamacpp": 6, "transformers": 3}
 
 
 def spec(names: tuple[str, ...], backend: str) -> dict[str, Any]:
@@ -278,17 +279,17 @@ def _serving(backend: str, rounds: int, pieces: int) -> dict[str, Any]:
 
 
 def soak(rounds: int) -> dict[str, Any]:
-    """2,000 requests, some cancelled, some malformed, through llama.cpp."""
-    return dict(in_process("_soak", 2000))
+    """2,000 requests, some cancelled, some malformed, each answer beside what it is alone."""
+    return {backend: in_process("_soak", backend, 2000, pieces) for backend, pieces in SOAKED_PIECES.items()}
 
 
-def _soak(requests: int) -> dict[str, Any]:
+def _soak(backend: str, requests: int, pieces: int) -> dict[str, Any]:
     from soak import soak as send
 
-    pair = spec(("smol", "gemma"), "llamacpp")
+    pair = spec(("smol", "gemma"), backend)
     for member in pair["members"]:
         member |= {"context": 1024, "threads": 1}
-    return send(pair, requests, 6)
+    return send(pair, requests, pieces)
 
 
 BENCHMARKS = {
