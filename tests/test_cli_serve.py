@@ -84,7 +84,7 @@ def test_the_commands_of_the_page_on_serving_begin_to_serve(
     monkeypatch.chdir(tmp_path)
     served: list[object] = []
     monkeypatch.setattr(serving, "bind", lambda host, port: (host, port))
-    monkeypatch.setattr(serving, "serve", lambda load, bound, limits, keys, log_prompts: served.append(bound))
+    monkeypatch.setattr(serving, "serve", lambda load, bound, *limits, **keys: served.append(bound))
     page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
     commands = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
     for command in commands:
