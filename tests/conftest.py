@@ -13,6 +13,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+
 def _take_a_core() -> None:
     """Let each of several workers, and what it starts, compute on a core of its own: threads of two models that share
     cores wait for one another.
