@@ -1,0 +1,1 @@
+"""Evaluation: whether, where and by how much an ensemble beats its members."""

@@ -1,0 +1,58 @@
+"""What every baseline is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Question
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One question as a baseline decides it. What is right is not in it."""
+
+    question: str
+    """The question's id."""
+    candidates: Mapping[str, Answer]
+    """The answer of each member, in the members' order; of those that failed there is none."""
+    evidence: Mapping[str, Any]
+    """What `Baseline.gather` found; empty where it gathers nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A decision."""
+
+    member: str
+    """Whose answer is taken."""
+    confidence: float
+    """How sure the baseline is of it, from 0 to 1."""
+    asked: tuple[str, ...]
+    """The members that had to answer before this was known: all of them, or those that a cascade came to."""
+
+
+class Baseline(Protocol):
+    """A way to choose among whole answers."""
+
+    name: ClassVar[str]
+    """As it stands on the command line and in tables."""
+    source: ClassVar[str]
+    """Who proposed it: authors, title, number."""
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+        """Run models about the members' answers to one question.
+
+        Returns:
+            Plain JSON; empty where the answers say enough.
+
+        Raises:
+            UnisonoError: a model cannot read what it is asked.
+        """
+        ...
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Choose an answer to each question, each of which has a candidate at least. Runs no model."""
+        ...

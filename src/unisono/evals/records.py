@@ -1,0 +1,209 @@
+"""What is asked, who is asked, and what comes of it: the records that all of evaluation shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from unisono.engine.method import Method
+from unisono.types import Limits, Prompt
+
+ENSEMBLE = "ensemble"
+"""The system that is the ensemble as its spec says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a system says to a question: a text, or how likely each choice is."""
+
+    text: str | None = None
+    """What was generated; ``None`` where choices were scored."""
+    choices: tuple[tuple[float, bool], ...] = ()
+    """By choice, the natural logarithm of its probability, and whether greedy would have written it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A reply, held against what is right."""
+
+    metrics: Mapping[str, float]
+    """As lm-evaluation-harness names them: ``acc``, ``exact_match,strict-match`` …"""
+    answer: str
+    """What the reply was understood to answer: the letter of the likeliest choice, or the text that its main
+    filter leaves. Two replies agree where these are equal; ``""`` where nothing was understood."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """One question, as every system is asked it."""
+
+    task: str
+    """The task that it counts for, such as ``mmlu``."""
+    part: str
+    """The part of the task, such as ``mmlu_anatomy``; the task itself where it has none."""
+    id: str
+    """Its name within the task."""
+    prompt: Prompt
+    choices: tuple[str, ...]
+    """What may follow the prompt, delimiter included; none where a text is generated."""
+    limits: Limits
+    """When a generated text ends."""
+    target: str
+    """What is right, in words for people."""
+    grade: Callable[[Reply], Grade]
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether choices are scored."""
+        return bool(self.choices)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """Questions of one kind, and how their answers are counted."""
+
+    name: str
+    metrics: tuple[str, ...]
+    """The names of its metrics, the main one first."""
+    shots: int
+    """Examples in each prompt."""
+    version: str
+    """Of lm-evaluation-harness's definition."""
+    source: str
+    """Where the questions come from: a file's name and the sha256 of its content, or a dataset of the hub."""
+    questions: Sequence[Question]
+    """In an order that depends on their names alone and mixes all parts, so that any first few are a fair sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Something that answers questions with the loaded models."""
+
+    name: str
+    """As it stands in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
+    members: tuple[str, ...]
+    """Who votes."""
+    method: Method
+    """How it writes, and by what its choices are scored."""
+    weights: Mapping[str, float] | None = None
+    """By member; ``None`` for those of the spec."""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is one member alone."""
+        return len(self.members) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A step at which a member alone would have written something else."""
+
+    position: int
+    """Pieces before it."""
+    piece: str
+    """What was written, as text for people; ``""`` for the end."""
+    p: float
+    """Its combined probability."""
+    members: Mapping[str, tuple[str, float]]
+    """By voter, its own likeliest piece and that piece's mass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a system answered to a question, and what it took."""
+
+    task: str
+    question: str
+    """The question's id."""
+    system: str
+    metrics: Mapping[str, float]
+    """Empty where it failed."""
+    answer: str = ""
+    """See `Grade.answer`."""
+    text: str | None = None
+    """What was generated."""
+    choices: tuple[float, ...] = ()
+    """The natural logarithms of the choices' probabilities."""
+    pieces: int = 0
+    """Pieces that were written, or scored: those of all choices."""
+    ensembled: int = 0
+    """Those at which all members were asked."""
+    p: tuple[float, ...] = ()
+    """The combined probability of each piece written, END included; empty where choices were scored."""
+    disputes: tuple[Dispute, ...] = ()
+    """The steps of a generated text at which voters did not agree on the likeliest piece."""
+    finish: Literal["end", "stop", "length", "context"] | None = None
+    """Why a generated text ended."""
+    evidence: Mapping[str, Any] | None = None
+    """What a baseline gathered about the members' answers; see `baselines`."""
+    error: str | None = None
+    """Why there is no answer."""
+
+    @property
+    def confidence(self) -> float:
+        """How sure the system is, from 0 to 1.
+
+        Of choices, the softmax over their log-probabilities at the one that was taken; of a text, the geometric
+        mean of its pieces' probabilities.
+        """
+        if self.choices:
+            top = max(self.choices)
+            return 1 / sum(math.exp(logp - top) for logp in self.choices) if math.isfinite(top) else 0.0
+        if not self.p or min(self.p) <= 0:
+            return 0.0
+        return math.exp(sum(map(math.log, self.p)) / len(self.p))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record with plain types only; what is empty is left out."""
+        required = ("task", "question", "system", "metrics", "answer")
+        empty: tuple[object, ...] = (None, (), 0)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name in required or value not in empty
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The record that `to_json` wrote."""
+        given = dict(record)
+        for name in ("choices", "p"):
+            given[name] = tuple(given.get(name, ()))
+        given["disputes"] = tuple(
+            Dispute(**{**each, "members": {name: tuple(top) for name, top in each["members"].items()}})
+            for each in given.get("disputes", ())
+        )
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long an answer took. Kept apart from the answers, which are the same in every run."""
+
+    task: str
+    question: str
+    system: str
+    seconds: float
+    """From the question to the answer."""
+    writing: float
+    """Without the prompt: from the first piece to the last, or while choices were scored."""
+    pieces: int
+    """Pieces that ``writing`` is the time of."""
+    at_once: int = 1
+    """Questions that were answered at the same time, and share it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record with plain types only."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A run as it stands in its folder."""
+
+    about: Mapping[str, Any]
+    """What the run was asked for and ran on: spec, tasks, systems, versions, seeds, sums of data and models."""
+    answers: Sequence[Answer]
+    times: Sequence[Times] = field(default_factory=tuple)
