@@ -177,3 +177,40 @@ def test_what_cannot_be_scored_is_refused_and_everything_is_free_again() -> None
         engine.score([(prompt, "a") for prompt in PROMPTS[:3]])
     assert engine.free == 2
     assert engine.score([]) == []
+
+
+def test_a_prompt_that_several_texts_follow_is_read_once() -> None:
+    engine = engine_of(("a", "b"))
+    prompt = PROMPTS[0]
+    alone = [engine.score([(prompt, text)])[0] for text in TEXTS]
+    FAKE_MODELS["a"].passes.clear()
+    assert engine.score([(prompt, text) for text in TEXTS]) == alone
+    once = sum(len(feed.ids) for each in FAKE_MODELS["a"].passes for feed in each.feeds)
+    pieces = sum(len(score.pieces) for score in alone)
+    assert once < len(engine.members[0].begin(prompt)) + 2 * pieces
+    assert engine.active == []
+
+
+def test_a_whole_text_is_scored_behind_what_begins_a_text() -> None:
+    engine = engine_of(("a", "b"))
+    [whole] = engine.score([(Prompt(text=""), "Hello the cat")])
+    assert b"".join(piece.piece or b"" for piece in whole.pieces) == b"Hello the cat"
+    for member in engine.members:
+        table = member.reader.tokenizer.table
+        begun = member.begin(Prompt(text=""), may_be_empty=True)
+        assert begun == ([table.bos_id] if table.bos_id is not None else sorted(member.speller.vocabulary.end_ids)[:1])
+        with pytest.raises(PromptError, match="the prompt is empty"):
+            member.begin(Prompt(text=""))
+
+
+def test_an_ensemble_scores_as_its_engine_does() -> None:
+    with Ensemble.load({"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}, batch=2) as duo:
+        expected = [duo._engine.score([(Prompt(text="Hello"), text)])[0] for text in TEXTS]
+        assert duo.score(TEXTS, "Hello") == expected
+        assert duo.score(TEXTS[0], "Hello") == expected[:1]
+        lead_b = duo.score(TEXTS[0], "Hello", lead="b", gate="confidence:0.6", combine="geometric")
+        assert lead_b == duo._engine.score(
+            [(Prompt(text="Hello"), TEXTS[0])],
+            method=duo.method.but(lead="b", gate="confidence:0.6", combine="geometric"),
+        )
+        assert duo.score([], "Hello") == []

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from unisono.build import Prepared
+from unisono.build import Models, Prepared, load_models
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.method import Method
 from unisono.errors import ModelError
 from unisono.members import Report, silent
 from unisono.types import Limits, Prompt
-from unisono.vocab.union import UnionMember, build_union
 
 TEXTS = (
     "The history of the lighthouse began when",
@@ -158,8 +157,8 @@ def measure(
         count: called after every turn.
     """
     prompts = prompts or [prepared.prompt(text) for text in TEXTS]
-    with prepared.load(report) as engine:
-        systems = _systems(prepared, engine, compare)
+    with load_models([prepared], report) as models:
+        systems = _systems(prepared, models, compare)
         turns: list[list[_Turn]] = [[] for _ in systems]
         for number in range(rounds + 1):
             for index in (*range(number % len(systems), len(systems)), *range(number % len(systems))):
@@ -170,24 +169,14 @@ def measure(
         return _benchmark(systems, turns, len(prepared.members), pieces, batch)
 
 
-def _systems(prepared: Prepared, engine: Engine, compare: Sequence[Setting]) -> list[_System]:
-    alone = [
-        _System(member.spec.name, _alone(prepared, engine, index), Method())
-        for index, member in enumerate(prepared.members)
+def _systems(prepared: Prepared, models: Models, compare: Sequence[Setting]) -> list[_System]:
+    names = [member.spec.name for member in prepared.members]
+    engine = models.engine(prepared)
+    return [
+        *(_System(name, models.engine(prepared.alone(name)), Method()) for name in names),
+        _System(ENSEMBLE, engine, engine.method),
+        *(_System(other.name, models.engine(prepared), other.method, other.trace) for other in compare),
     ]
-    others = [
-        _System(setting.name, Engine(engine.members, engine.union, setting.method), setting.method, setting.trace)
-        for setting in compare
-    ]
-    return [*alone, _System(ENSEMBLE, engine, engine.method), *others]
-
-
-def _alone(prepared: Prepared, engine: Engine, index: int) -> Engine:
-    """An ensemble of one over a model that ``engine`` has loaded."""
-    member, of_ensemble = prepared.members[index], engine.members[index]
-    union = build_union([UnionMember(member.spec.name, member.speller, leading_space=member.leading_space)])
-    single = Member(member.spec.name, 1.0, of_ensemble.backend, member.reader, member.speller, union.maps[0])
-    return Engine([single], union)
 
 
 def _run(system: _System, pieces: int, batch: int, prompts: Sequence[Prompt], first: int) -> _Turn:
@@ -300,7 +289,7 @@ def _same_text(systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], ind
         return None
     plain = replace(system.method, speculate=None)
     for other, theirs in zip(systems, turns, strict=True):
-        if other.method == plain and other.engine.members is system.engine.members:
+        if other.method == plain and other.engine.union is system.engine.union:
             pairs = list(zip(turns[index], theirs, strict=True))
             return _share(sum(mine.texts == other.texts for mine, other in pairs), len(pairs))
     return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 from unisono.backends.base import Backend, Loader
 from unisono.constraint import Constraint
@@ -16,6 +17,7 @@ from unisono.engine.prefixes import PrefixStore
 from unisono.engine.service import Service
 from unisono.engine.submission import check_length
 from unisono.errors import SpecError, nearest, shown
+from unisono.fusion.weights import scaled
 from unisono.members import (
     PreparedMember,
     Report,
@@ -99,15 +101,84 @@ class Prepared:
             longest_block: see `Engine`; a `Service` wants one.
             keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixStore`).
         """
-        with _loaded(self.members, report, keep_prefixes=keep_prefixes) as backends:
-            return self._engine(backends, longest_block)
+        models = load_models([self], report, keep_prefixes=keep_prefixes)
+        return models.engine(self, longest_block=longest_block)
 
-    def _engine(self, backends: Mapping[Loader, Backend], longest_block: int | None = None) -> Engine:
+    def weighted(self, weights: Mapping[str, float]) -> Prepared:
+        """The same members with other weights, by name; those that are not named keep theirs."""
+        named = {member.name: weights.get(member.name, member.weight) for member in self.spec.members}
+        members = [member.model_copy(update={"weight": named[member.name]}) for member in self.spec.members]
+        shares = scaled([named[member.spec.name] for member in self.members])
+        return replace(
+            self,
+            spec=self.spec.model_copy(update={"members": members}),
+            members=[replace(member, weight=share) for member, share in zip(self.members, shares, strict=True)],
+        )
+
+
+class Models:
+    """Loaded models, and the engines that share them."""
+
+    def __init__(self, backends: Mapping[Loader, Backend]) -> None:
+        """Own what was loaded; most callers want `load_models`."""
+        self._backends = dict(backends)
+        self._engines: list[Engine] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.unload()
+
+    def engine(self, prepared: Prepared, *, longest_block: int | None = None) -> Engine:
+        """An engine over models that are loaded. It is cheap; closing it unloads the models of all.
+
+        Raises:
+            SpecError: the method does not fit the members; the models stay loaded.
+        """
         members = [
-            Member(member.spec.name, member.weight, backends[member.loader], member.reader, member.speller, member_map)
-            for member, member_map in zip(self.members, self.union.maps, strict=True)
+            Member(
+                member.spec.name, member.weight, self._backends[member.loader], member.reader, member.speller, its_map
+            )
+            for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]
-        return Engine(members, self.union, self.spec.method, longest_block=longest_block, compile_grammar=self.grammars)
+        method, grammars = prepared.spec.method, prepared.grammars
+        engine = Engine(members, prepared.union, method, longest_block=longest_block, compile_grammar=grammars)
+        self._engines.append(engine)
+        return engine
+
+    def forget_prefixes(self) -> None:
+        """Forget what was kept of ended texts."""
+        for backend in self._backends.values():
+            if isinstance(backend, PrefixStore):
+                backend.limit(0)
+
+    def unload(self) -> None:
+        """Free all models. Idempotent."""
+        with contextlib.ExitStack() as unloading:
+            for backend in self._backends.values():
+                unloading.callback(backend.unload)
+            for engine in self._engines:
+                unloading.callback(engine.close)
+
+
+def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False) -> Models:
+    """Load the weights of ensembles, each once; all are freed when one fails.
+
+    Args:
+        ensembles: best of `prepare_several`.
+        report: told what is going on.
+        keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixStore`).
+    """
+    backends: dict[Loader, Backend] = {}
+    with contextlib.ExitStack() as loaded:
+        for member in itertools.chain.from_iterable(prepared.members for prepared in ensembles):
+            if member.loader not in backends:
+                backend = member.loader.load(reporter(report, member.owner.name))
+                loaded.callback(backend.unload)
+                backends[member.loader] = PrefixStore(backend) if keep_prefixes else backend
+        loaded.pop_all()
+    return Models(backends)
 
 
 def load_service(
@@ -131,26 +202,9 @@ def load_service(
     if alone:
         for name, prepared in ensembles.items():
             served |= {f"{name}/{member.spec.name}": prepared.alone(member.spec.name) for member in prepared.members}
-    members = [member for prepared in ensembles.values() for member in prepared.members]
-    with _loaded(members, report, keep_prefixes=True) as backends:
-        engines = {name: prepared._engine(backends, longest_block=chunk) for name, prepared in served.items()}
-        return Service(engines, queue=queue, chunk=chunk)
-
-
-@contextlib.contextmanager
-def _loaded(
-    members: Iterable[PreparedMember], report: Report, *, keep_prefixes: bool
-) -> Iterator[dict[Loader, Backend]]:
-    """Load each model once; all are unloaded when something fails within."""
-    backends: dict[Loader, Backend] = {}
-    with contextlib.ExitStack() as loaded:
-        for member in members:
-            if member.loader not in backends:
-                backend = member.loader.load(reporter(report, member.owner.name))
-                loaded.callback(backend.unload)
-                backends[member.loader] = PrefixStore(backend) if keep_prefixes else backend
-        yield backends
-        loaded.pop_all()
+    models = load_models(ensembles.values(), report, keep_prefixes=True)
+    engines = {name: models.engine(prepared, longest_block=chunk) for name, prepared in served.items()}
+    return Service(engines, queue=queue, chunk=chunk)
 
 
 def _method_alone(method: Method) -> Method:

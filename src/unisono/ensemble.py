@@ -1,30 +1,27 @@
-"""The facade: load an ensemble, let it write."""
+"""The facade: load an ensemble, let it write and score."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
+from unisono.batch import write_batch, write_continuations
 from unisono.build import Prepared, prepare
 from unisono.constraint import Constraint
 from unisono.conversation import Tool
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method, Speculation, check_off
-from unisono.engine.text import Text
-from unisono.errors import NoRoom, SpecError, UnisonoError, shown
+from unisono.errors import UnisonoError
 from unisono.fusion.combine import Combine
 from unisono.fusion.draw import Draw
 from unisono.fusion.gate import Gate
 from unisono.members import Report, silent
-from unisono.request import DEFAULT_LIMITS, Request, check_request
+from unisono.request import DEFAULT_LIMITS, Request
 from unisono.spec import EnsembleSpec, load_spec
 from unisono.stream import Stream
-from unisono.types import Generation, Limits, Message, Prompt
+from unisono.types import Generation, Limits, Message, Prompt, Score
 from unisono.vocab.call_form import CallForm
-
-MOST_CONTINUATIONS = 10_000
 
 
 class Ensemble:
@@ -224,41 +221,8 @@ class Ensemble:
         method = self.method.but(
             lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
         )
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CONTINUATIONS:
-            raise SpecError(
-                f"n is {shown(n)}: it must be a whole number from 1 to {MOST_CONTINUATIONS:,}",
-                hint="it counts the texts to draw",
-            )
-        if n > 1 and method.draw.is_greedy:
-            raise SpecError(
-                f"n is {n}, but nothing is drawn: all {n} texts would be the same",
-                hint="a beam finds one text: leave n out"
-                if method.draw.beam_width > 1
-                else "give a temperature above 0, such as 0.7",
-            )
-        generations: list[Generation] = []
-        while len(generations) < n:
-            if generations:  # a further wave begins behind the last seed
-                seed = (cast(int, generations[0].seed) + len(generations)) % 2**64
-                method = method.but(draw=replace(method.draw, seed=seed))
-            request = Request(
-                "", Prompt(prompt, messages, tools), Limits(max_new_tokens, stop), trace, method, constraint
-            )
-            generations += self._wave(n - len(generations), request)
-        return generations
-
-    def _wave(self, n: int, request: Request) -> list[Generation]:
-        """As many of ``n`` texts of one prompt as there are slots for."""
-        texts = [self._add(request)]
-        try:
-            count = min(n, self._engine.free + 1)
-            texts.extend(self._engine.add_again(texts[0], (texts[0].seed + more) % 2**64) for more in range(1, count))
-            while any(text.finish is None for text in texts):
-                self._engine.step()
-        finally:
-            for text in texts:
-                self._engine.drop(text)
-        return [text.generation() for text in texts]
+        prompted, limits = Prompt(prompt, messages, tools), Limits(max_new_tokens, stop)
+        return write_continuations(self._engine, n, Request("", prompted, limits, trace, method, constraint))
 
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
         """Write many texts, as many at once as the ensemble was loaded for.
@@ -267,48 +231,51 @@ class Ensemble:
         that cannot be written comes back with its error; the others go on. Requests are taken from
         the iterable only when there is room for them.
         """
-        waiting = iter(requests)
-        writing: dict[Text, Request] = {}
-        request: Request | None = None  # one that is taken from the iterable and does not fit yet
-        more = True
-        try:
-            while True:
-                while more and self._engine.free:
-                    request = request or next(waiting, None)
-                    if request is None:
-                        more = False
-                        break
-                    try:
-                        writing[self._add(request)] = request
-                    except NoRoom:
-                        if not writing:
-                            raise
-                        break  # a beam waits for more slots
-                    except UnisonoError as error:
-                        yield request, error
-                    request = None
-                if not writing:
-                    if more:
-                        raise NoRoom(
-                            "all slots are taken by other texts", hint="end those, or load with a larger batch"
-                        )
-                    return
-                self._engine.step()
-                for text in [text for text in writing if text.finish is not None]:
-                    yield writing.pop(text), text.generation()
-        finally:
-            for text in writing:
-                self._engine.drop(text)
+        return write_batch(self._engine, requests)
 
-    def _add(self, request: Request) -> Text:
-        check_request(request)
-        return self._engine.add(
-            request.prompt,
-            request.limits,
-            method=request.method,
-            trace=request.trace,
-            constraint=request.constraint,
-        )
+    def score(
+        self,
+        texts: str | Sequence[str],
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        lead: str | None = None,
+        combine: Combine | str | Mapping[str, Any] | None = None,
+        gate: Gate | str | Mapping[str, Any] | None = None,
+        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        spelling: Literal["piecewise", "canonical"] | None = None,
+    ) -> list[Score]:
+        """Tell how likely given texts are that follow a prompt, which is read once.
+
+        A text is cut into pieces by the lead's tokenizer, each member spells them, and one pass a member, which
+        reads all of the text, gives the combined probability before every piece. So this is the probability of the
+        text written in this one way, as is usual where single models are evaluated; that of its bytes, however they
+        are cut, would be a sum over all ways.
+
+        Args:
+            texts: what follows the prompt, or several such, each by itself.
+            prompt: raw text; it may be empty. Either this or ``messages``.
+            messages: a conversation that a text answers.
+            lead: the member that cuts, and at whose distribution the gate looks. ``None``, here and below: as the
+                spec says.
+            combine: how distributions become one.
+            gate: when the others are asked; it is read as if the text were being written.
+            draw: what of it is done to each member's distribution counts, and nothing else.
+            spelling: as which ids members read what stands before.
+
+        Returns:
+            One score a text, in their order.
+
+        Raises:
+            PromptError: a member cannot read the prompt or spell a text, or its context is too small for both.
+            SpecError: an argument is wrong.
+            NoRoom: other texts, such as open streams, hold all slots.
+        """
+        method = self.method.but(lead=lead, combine=combine, gate=gate, draw=draw, spelling=spelling)
+        asked = [(Prompt(prompt, messages), text) for text in ([texts] if isinstance(texts, str) else texts)]
+        room = max(1, self._engine.free)
+        waves = [asked[start : start + room] for start in range(0, len(asked), room)]
+        return [score for wave in waves for score in self._engine.score(wave, method=method)]
 
     def close(self) -> None:
         """Unload all members. Idempotent."""

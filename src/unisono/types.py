@@ -155,6 +155,9 @@ class Score:
     """Cut as the lead's tokenizer cuts it."""
     prompt_tokens: Mapping[str, int]
     """Tokens of the prompt, by member."""
+    seconds: float = field(default=0.0, compare=False)
+    """What scoring took, together with all texts that were scored in the same passes. Reading the prompt is in it only
+    where nothing else followed that prompt."""
 
     @property
     def logp(self) -> float:

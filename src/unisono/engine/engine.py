@@ -256,8 +256,11 @@ class Engine:
     def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
         """Tell how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
 
+        A prompt that several texts follow is read once, by all members.
+
         Args:
-            asked: prompts and what follows each, as many as there are free slots at most.
+            asked: prompts and what follows each, as many as there are free slots at most. A raw prompt may be empty:
+                each member then reads its BOS, or else an END.
             method: by which they are scored; by default as the engine's others are written. Gates are read as if
                 the text had been written; of a draw, what is done to each member's distribution counts.
 
@@ -266,19 +269,35 @@ class Engine:
             SpecError: the method does not fit the members.
             NoRoom: too few slots are free.
         """
+        method = scored_by(method or self.method)
         given: dict[Text, list[int]] = {}
         try:
-            for prompt, text in asked:
-                submission = self.examine(prompt, UNLIMITED, method=scored_by(method or self.method))
-                given[self.begin(submission)] = cut(submission.plan.lead, prompt, text)
+            self._begin_scored(asked, method, given)
             with self._busy():
                 for scored in given:
                     self._stepping.weigh_prompt(scored)
+                began = time.perf_counter()
                 scores = self._scoring.score(given)
+                seconds = time.perf_counter() - began
         finally:
             for scored in given:
                 self.drop(scored)
-        return [Score(tuple(pieces), scored.prompt_tokens) for scored, pieces in scores.items()]
+        return [Score(tuple(pieces), scored.prompt_tokens, seconds) for scored, pieces in scores.items()]
+
+    def _begin_scored(self, asked: Sequence[tuple[Prompt, str]], method: Method, given: dict[Text, list[int]]) -> None:
+        """Take up texts that are to be scored, all that follow one prompt as copies of the first of them."""
+        examined = [
+            examine(prompt, UNLIMITED, method, self.members, self.union, may_be_empty=True) for prompt, _ in asked
+        ]
+        prompts = [tuple(tuple(ids) for ids in submission.ids.values()) for submission in examined]
+        firsts: dict[object, Text] = {}
+        for (prompt, text), submission, ids in zip(asked, examined, prompts, strict=True):
+            columns = cut(submission.plan.lead, prompt, text)
+            if ids in firsts:
+                scored = self.add_again(firsts[ids], 0)
+            else:
+                scored = firsts[ids] = self.begin(submission, copies=prompts.count(ids) > 1)
+            given[scored] = columns
 
     def drop(self, text: Text) -> None:
         """Give up a text and free its slots. Dropping one that has ended changes nothing.

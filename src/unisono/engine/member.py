@@ -230,9 +230,9 @@ class Member:
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
 
-    def begin(self, prompt: Prompt) -> list[int]:
-        """The ids with which this member reads a prompt. Raises a `PromptError` that names it."""
-        return self.reader.read(prompt)
+    def begin(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
+        """The ids with which this member reads a prompt, see `PromptReader.read`."""
+        return self.reader.read(prompt, may_be_empty=may_be_empty)
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
         ids = self.speller.spell(piece)

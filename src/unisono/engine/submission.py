@@ -56,15 +56,16 @@ def examine(
     trace: bool = False,
     likeliest: int = 0,
     parse: Parse | None = None,
+    may_be_empty: bool = False,
 ) -> Submission:
-    """Let all members turn a prompt into their ids.
+    """Let all members turn a prompt into their ids; an empty one where that may be.
 
     Raises:
         PromptError: a member cannot read it, or it is longer than the member's context.
         SpecError: the method does not fit the members.
     """
     plan = make_plan(method, members, union)
-    ids = {member.name: member.begin(prompt) for member in members}
+    ids = {member.name: member.begin(prompt, may_be_empty=may_be_empty) for member in members}
     for member in members:
         check_length(member.name, len(ids[member.name]), member.backend.facts.context)
     return Submission(prompt, limits, plan, ids, trace, likeliest, parse)

@@ -2,33 +2,181 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Self
 
-from unisono.errors import UnisonoError
+from unisono.build import Models, Prepared, load_models, prepare
+from unisono.engine.engine import Engine
+from unisono.engine.text import Text
+from unisono.errors import ModelError, NoRoom, UnisonoError
 from unisono.evals.records import System
+from unisono.members import Report, silent
+from unisono.spec import EnsembleSpec
 from unisono.types import Generation, Limits, Prompt, Score
+
+MOST_CHOICES = 5
+"""Texts that are scored at once at least: as many choices as most questions have, and one that is kept."""
 
 
 class Panel:
-    """Members that are loaded once and answer for many systems. Not thread-safe."""
+    """Members that are loaded once and answer for many systems. Not thread-safe.
 
-    members: tuple[str, ...]
-    """The names of the members that vote, in order."""
+    What a prompt shares with one that was read before is not read again, whoever asks, until `forget`. So times are
+    told without the reading of prompts.
+    """
+
+    def __init__(self, prepared: Prepared, models: Models, batch: int) -> None:
+        """Join what was prepared with what was loaded; most callers want `load`."""
+        self.prepared = prepared
+        self.batch = batch
+        """Texts that are written at once."""
+        self._models = models
+        self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
+
+    @classmethod
+    def load(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
+        """Load the members of an ensemble. Raises what `build.prepare` and `build.load_models` raise."""
+        prepared = prepare(spec, batch=max(batch + 1, MOST_CHOICES), report=report)
+        return cls(prepared, load_models([prepared], report, keep_prefixes=True), batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the members that vote, in order."""
+        return tuple(member.spec.name for member in self.prepared.members)
 
     def member(self, name: str) -> System:
-        """One member alone, greedy: it writes what it would write with no others."""
-        raise NotImplementedError
+        """One member alone, as it would write with no others."""
+        return System(name, (name,), self.prepared.alone(name).spec.method)
+
+    def check(self, systems: Iterable[System]) -> None:
+        """Refuse systems that these members cannot be. Raises a `SpecError`."""
+        for system in systems:
+            engine = self._engine(system)
+            system.method.check({member.name: member.weight for member in engine.members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
         """Let a system write one text for each prompt, several at once. Their steps are kept.
 
-        What cannot be written comes back as its error; the others go on.
+        ``seconds.total`` of a text is its part of the time since its wave's prompts were read.
+
+        Returns:
+            In the order asked; the error in place of what cannot be written.
         """
-        raise NotImplementedError
+        engine = self._engine(system)
+        results: dict[int, Generation | UnisonoError] = {}
+        waiting = list(enumerate(asked))
+        while waiting:
+            writing: dict[Text, int] = {}
+            try:
+                while waiting and len(writing) < self.batch:
+                    index, (prompt, limits) = waiting[0]
+                    try:
+                        text = engine.begin(engine.examine(prompt, limits, method=system.method, trace=True))
+                        writing[text] = index
+                        engine.prefill(text)  # so that the next one finds what both begin with
+                    except NoRoom as error:
+                        if not writing:
+                            results[index] = error
+                        else:
+                            break  # a beam waits for more slots
+                    except UnisonoError as error:
+                        results[index] = error
+                    waiting.pop(0)
+                results |= _write(engine, writing)
+            finally:
+                for text in writing:
+                    engine.drop(text)
+        return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
         """Tell how likely a system finds texts that follow prompts; a prompt that several share is read once.
 
-        What cannot be scored comes back as its error.
+        ``seconds`` of a score is its part of the time of its passes.
+
+        Returns:
+            In the order asked; the error in place of what cannot be scored.
         """
-        raise NotImplementedError
+        engine = self._engine(system)
+        results: list[Score | UnisonoError] = []
+        for _, group in itertools.groupby(asked, key=lambda each: each[0]):
+            texts = list(group)
+            for start in range(0, len(texts), engine.slots):
+                results += _score(engine, texts[start : start + engine.slots], system)
+        return results
+
+    def forget(self) -> None:
+        """Forget what has been read, so that nothing depends on what was asked before."""
+        self._models.forget_prefixes()
+
+    def close(self) -> None:
+        """Unload all models. Idempotent."""
+        self._models.unload()
+
+    def _engine(self, system: System) -> Engine:
+        weights = tuple((system.weights or {}).get(name, -1.0) for name in system.members)
+        if (system.members, weights) not in self._engines:
+            if system.is_member:
+                prepared = self.prepared.alone(system.members[0])
+            else:
+                prepared = self.prepared if system.weights is None else self.prepared.weighted(system.weights)
+            self._engines[system.members, weights] = self._models.engine(prepared)
+        return self._engines[system.members, weights]
+
+
+def _write(engine: Engine, writing: dict[Text, int]) -> dict[int, Generation | UnisonoError]:
+    """Write texts to their ends, and give each its part of the time."""
+    active = [text for text in writing if text in engine.active]
+    results: dict[int, Generation | UnisonoError] = {}
+    began = time.perf_counter()
+    failure = _attempt(lambda: _run(engine, active))
+    seconds = time.perf_counter() - began
+    for text in active:
+        if text.finish is None:
+            assert failure is not None
+            results[writing[text]] = failure
+        else:
+            generation = text.generation()
+            total = replace(generation.seconds, total=seconds / len(active))
+            results[writing[text]] = replace(generation, seconds=total)
+    return results
+
+
+def _run(engine: Engine, texts: Sequence[Text]) -> None:
+    while any(text.finish is None for text in texts):
+        engine.step()
+
+
+def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
+    """Score what follows one prompt: together, or where that fails each by itself."""
+    try:
+        scores = engine.score(asked, method=system.method)
+        return [replace(score, seconds=score.seconds / len(asked)) for score in scores]
+    except UnisonoError as error:
+        if len(asked) == 1:
+            return [error]
+        return [score for each in asked for score in _score(engine, [each], system)]
+    except Exception as error:  # a model fails
+        return [_as_ours(error)] * len(asked)
+
+
+def _attempt(work: Callable[[], None]) -> UnisonoError | None:
+    try:
+        work()
+    except Exception as error:
+        return _as_ours(error)
+    return None
+
+
+def _as_ours(error: Exception) -> UnisonoError:
+    if isinstance(error, UnisonoError):
+        return error
+    return ModelError(f"a model failed: {type(error).__name__}: {error}", hint="ask again, or with a smaller batch")

@@ -64,8 +64,13 @@ class PromptReader:
         self._names: dict[str, bool] = {}
         self._form: CallForm | None = None
 
-    def read(self, prompt: Prompt) -> list[int]:
+    def read(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
         """Return the ids with which this member reads a prompt.
+
+        Args:
+            prompt: to be continued or answered.
+            may_be_empty: whether raw text may be empty. It is then read as the member's prefix, or its BOS, or else
+                an END, behind which evaluations of language models score whole texts.
 
         Raises:
             PromptError: the prompt is empty, the member has no template for messages or its template
@@ -74,14 +79,19 @@ class PromptReader:
         """
         if prompt.messages is not None:
             return self.read_messages(prompt.messages, prompt.tools)
-        if not prompt.text:
+        if not prompt.text and not may_be_empty:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         if self.system is not None:
             raise PromptError(
                 f"member {self.name!r} has a system message, and raw text has no place for one",
                 hint="ask with messages, or give the member a prefix in place of its system",
             )
-        return self.read_text((self.prefix or "") + prompt.text)
+        text = (self.prefix or "") + (prompt.text or "")
+        return self.read_text(text) if text else self._opening()
+
+    def _opening(self) -> list[int]:
+        bos = self.tokenizer.table.bos_id
+        return sorted(self.speller.vocabulary.end_ids)[:1] if bos is None else [bos]
 
     def read_text(self, text: str) -> list[int]:
         """Read plain text in the tokenizer's own form, without the member's own words. See `read`."""
