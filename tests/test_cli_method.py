@@ -14,13 +14,13 @@ import pytest
 
 from test_cli import Run, duo, jsonl, run
 from unisono.cli.lines import TraceFile
-from unisono.cli.method import parse_setting
 from unisono.cli.run import _closing
 from unisono.engine.method import Method, Speculation
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.gate import GATE_KINDS, Gate
 from unisono.request import Request
+from unisono.setting import parse_setting
 from unisono.types import Generation, Limits, Message, Prompt, Seconds, StepRecord, Usage
 
 __all__ = ["duo", "run"]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import counting, loading_report
-from unisono.cli.method import method_words, parse_setting
+from unisono.cli.method import method_words
 from unisono.errors import SpecError
+from unisono.setting import parse_setting
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from unisono.build import prepare
 from unisono.cli.console import counting, loading_report, say
 from unisono.cli.lines import write_line
-from unisono.cli.method import MethodKeys
 from unisono.cli.run import conversation
 from unisono.constraint import Constraint
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.request import Request
+from unisono.setting import MethodKeys
 from unisono.spec import load_spec
 from unisono.types import Generation, Limits, Message, Prompt
 

@@ -21,12 +21,12 @@ from unisono.cli.method import (
     GateFlag,
     LeadFlag,
     MaxPiecesFlag,
-    MethodKeys,
     SpeculateFlag,
     SpellingFlag,
 )
 from unisono.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import SpecError
+from unisono.setting import MethodKeys
 
 if TYPE_CHECKING:
     from unisono.engine.method import Method

@@ -1,0 +1,77 @@
+"""How an ensemble writes, in one string: ``"gate=confidence:0.5 lead=smol"``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from unisono.errors import SpecError, nearest, shown
+from unisono.reading import read_number
+
+
+class MethodKeys(TypedDict, total=False):
+    """The keywords of `Method.but` as the command line gives them; ``None`` leaves the spec's."""
+
+    lead: str | None
+    combine: str | None
+    gate: str | None
+    boundary: bool | None
+    speculate: str | None
+    max_pieces: int | None
+    draw: str | None
+    spelling: str | None
+
+
+def parse_setting(text: str) -> MethodKeys:
+    """Read ``"gate=confidence:0.5 draw=0.7,top_p:0.9"``; an empty string changes nothing.
+
+    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
+
+    Raises:
+        SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
+    """
+    keys: MethodKeys = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise SpecError(
+                f"the setting {shown(word)} is not KEY=VALUE",
+                hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(_READERS)}",
+            )
+        if key not in _READERS:
+            raise SpecError(f"unknown setting {shown(key)}{nearest(key, _READERS)}; known: {', '.join(_READERS)}")
+        if key in keys:
+            raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
+        keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's
+    return keys
+
+
+def _word(key: str, value: str) -> str:
+    return value
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise SpecError(f"the setting {key} is {shown(value)}", hint=f"write {key}=true or {key}=false")
+    return value == "true"
+
+
+def _count(key: str, value: str) -> int:
+    number = read_number(value)
+    if not isinstance(number, int):
+        raise SpecError(
+            f"the setting {key} is {shown(value)}: it must be a whole number", hint=f"write it as in {key}=4"
+        )
+    return number
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "lead": _word,
+    "combine": _word,
+    "gate": _word,
+    "boundary": _switch,
+    "speculate": _word,
+    "max_pieces": _count,
+    "draw": _word,
+    "spelling": _word,
+}
