@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from test_cli import Run, duo, jsonl, run
-from unisono.cli.lines import TraceFile
 from unisono.cli.run import _closing
+from unisono.cli.trace_file import TraceFile
 from unisono.engine.method import Method, Speculation
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unisono.build import prepare
 from unisono.cli.console import counting, loading_report, say
-from unisono.cli.lines import write_line
 from unisono.cli.run import conversation
 from unisono.constraint import Constraint
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
+from unisono.json_lines import complete_lines, write_line
 from unisono.request import Request
 from unisono.setting import MethodKeys
 from unisono.spec import load_spec
@@ -219,28 +219,7 @@ def _records(job: PromptsJob) -> list[dict[str, Any]]:
 
 
 def _complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a run's output and the length of their lines; a last line may have been cut off.
-
-    Raises:
-        SpecError: the file is something else.
-    """
-    records: list[dict[str, Any]] = []
-    length = 0
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n") and (records or b'{"id": '.startswith(line[:7])):
-            break
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or "id" not in record:
-            raise SpecError(
-                f"{str(path)!r} is not the output of a run: line {number} is not an answer",
-                hint="check the name of the file; nothing in it was changed",
-            )
-        records.append(record)
-        length += len(line)
-    return records, length
+    return complete_lines(path, "id", what="the output of a run", line_is="an answer")
 
 
 def _open_out(job: PromptsJob) -> contextlib.AbstractContextManager[FileIO]:

@@ -13,7 +13,6 @@ import typer
 from typer.core import TyperCommand
 
 from unisono.cli.console import loading_report, say
-from unisono.cli.lines import TraceFile
 from unisono.cli.method import (
     BoundaryFlag,
     CombineFlag,
@@ -24,6 +23,7 @@ from unisono.cli.method import (
     SpeculateFlag,
     SpellingFlag,
 )
+from unisono.cli.trace_file import TraceFile
 from unisono.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import SpecError
 from unisono.setting import MethodKeys

@@ -1,34 +1,18 @@
-"""JSON lines that survive us: answers and traces, each line in the file as soon as it is written."""
+"""A trace in a file: the steps of a text, each written as soon as it has happened."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from unisono.errors import SpecError
+from unisono.json_lines import write_line
 
 if TYPE_CHECKING:
     from unisono.types import StepRecord
-
-
-def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
-    """Write one JSON line to an unbuffered file, so that it survives us.
-
-    Raises:
-        SpecError: it cannot be written; nothing is left behind to fail again when the file is closed.
-    """
-    data = memoryview((json.dumps(record, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
-    try:
-        while data:
-            data = data[file.write(data) :]
-    except OSError as error:
-        raise SpecError(
-            f"cannot write to {str(file.name)!r}: {error.strerror}", hint="make room, or choose another file"
-        ) from error
 
 
 class TraceFile:

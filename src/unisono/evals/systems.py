@@ -1,0 +1,107 @@
+"""Systems to compare: the ensemble, its members alone, and the ensemble in other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from unisono.errors import SpecError, nearest, shown
+from unisono.evals.panel import Panel
+from unisono.evals.records import ENSEMBLE, System
+from unisono.reading import read_number
+from unisono.setting import parse_setting
+
+WEIGHTS = "weights"
+"""The key of a setting that gives members other weights: ``weights=smol:2,gemma:1``."""
+SEED = 0
+"""Of draws whose spec names none: an evaluation can be run again."""
+
+
+def ensemble(panel: Panel) -> System:
+    """The ensemble as its spec says it."""
+    method = panel.prepared.spec.method
+    return _seeded(System(ENSEMBLE, panel.members, method))
+
+
+def members(panel: Panel) -> list[System]:
+    """Each member alone."""
+    return [_seeded(panel.member(name)) for name in panel.members]
+
+
+def variant(panel: Panel, setting: str) -> System:
+    """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``.
+
+    Raises:
+        SpecError: the setting cannot be read, or does not fit the members.
+    """
+    words = setting.split()
+    given = [word.removeprefix(f"{WEIGHTS}=") for word in words if word.startswith(f"{WEIGHTS}=")]
+    if not words:
+        raise SpecError("a variant is empty", hint="the ensemble as it is takes part anyway; name what differs from it")
+    if len(given) > 1:
+        raise SpecError(f"the setting {WEIGHTS!r} is given twice in {shown(setting)}", hint="give it once")
+    keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")))
+    weights = parse_weights(given[0], panel.members) if given else None
+    base = panel.prepared.spec.method
+    system = _seeded(System(" ".join(words), panel.members, base.but(**keys), weights))
+    panel.check([system])
+    return system
+
+
+def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
+    """Read ``smol:2,gemma:1``: a positive weight for each of some members.
+
+    Raises:
+        SpecError: a word is no ``MEMBER:NUMBER``, or names nobody, or somebody twice.
+    """
+    names, weights = tuple(names), dict[str, float]()
+    for word in text.split(","):
+        name, colon, number = word.partition(":")
+        weight = read_number(number) if colon else None
+        if isinstance(weight, str) or weight is None or not weight > 0:
+            raise SpecError(
+                f"the weight {shown(word)} is not MEMBER:NUMBER",
+                hint=f"write it as in {WEIGHTS}={names[0]}:2, with a number above 0",
+            )
+        if name not in names:
+            raise SpecError(
+                f"the weight {shown(word)} is of no member that votes{nearest(name, names)}",
+                hint=f"members that vote: {', '.join(names)}",
+            )
+        if name in weights:
+            raise SpecError(f"the weight of {name!r} is given twice in {shown(text)}", hint="give it once")
+        weights[name] = float(weight)
+    return weights
+
+
+def check_names(systems: Iterable[System]) -> None:
+    """Refuse systems of one name. Raises a `SpecError`."""
+    seen: dict[str, System] = {}
+    for system in systems:
+        if system.name in seen:
+            what = "a member" if system.is_member or seen[system.name].is_member else "a variant"
+            raise SpecError(f"two systems are named {system.name!r}", hint=f"leave one out, or rename {what}")
+        seen[system.name] = system
+
+
+def kind(system: System) -> str:
+    """What a system is, for tables: ``member``, ``ensemble`` or ``variant``."""
+    return "member" if system.is_member else "ensemble" if system.name == ENSEMBLE else "variant"
+
+
+def to_json(system: System) -> Mapping[str, object]:
+    """A system with plain types only."""
+    return {
+        "name": system.name,
+        "kind": kind(system),
+        "members": list(system.members),
+        "method": system.method.to_json(),
+        "weights": None if system.weights is None else dict(system.weights),
+    }
+
+
+def _seeded(system: System) -> System:
+    draw = system.method.draw
+    if draw.is_greedy or draw.seed is not None:
+        return system
+    return replace(system, method=system.method.but(draw=replace(draw, seed=SEED)))
