@@ -71,7 +71,7 @@ def _lines() -> Report:
 
 
 @contextlib.contextmanager
-def counting(total: int, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """Yield a callable that counts what is finished, one by one or several: a bar with the time left on a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda more=1: None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,12 +101,10 @@ def evaluate(
         check_plots()
     words = list(BASELINES) if baseline == [ALL] else baseline or []
     baselines = [make_baseline(word) for word in words]
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not names:
-        raise SpecError("--tasks names no task", hint="write it as in --tasks gsm8k,mmlu")
+    names = task_names(tasks)
     if not quiet:
         say("reading the tasks")
-    loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat)
+    loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=checked.tuned_on)
     folder = out or Path(f"eval-{spec.stem}")
     with loading_report(quiet=quiet) as loading:
         panel = Panel.load(checked, batch=batch, report=loading)
@@ -117,17 +116,12 @@ def evaluate(
             systems,
             baselines,
             spec=spec.read_text(),
-            command=["unisono", *sys.argv[1:]],
             chat=chat,
             wave=WAVE,
         )
         total = sum(len(task.questions) for task in loaded) * (len(systems) + len(baselines))
-        with RunFolder(folder, about) as opened, counting(total, quiet=quiet) as count:
-            try:
-                ask(panel, loaded, systems, opened, baselines=baselines, count=count)
-            except KeyboardInterrupt:
-                say(f"\n{folder} holds what is answered: the same command goes on from there")
-                raise
+        with RunFolder(folder, about) as opened, asking(folder, total, quiet=quiet) as count:
+            ask(panel, loaded, systems, opened, baselines=baselines, count=count)
     results = decide_all(read_results(folder))
     found = figures(results)
     if report is not None:
@@ -138,6 +132,25 @@ def evaluate(
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
         print(table(found))
+
+
+def task_names(words: str) -> list[str]:
+    """The tasks that a flag names. Raises a `SpecError` when it names none."""
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    if not names:
+        raise SpecError("no task is named", hint="write it as in --tasks gsm8k,mmlu")
+    return names
+
+
+@contextlib.contextmanager
+def asking(folder: Path, total: int | None, *, quiet: bool) -> Iterator[Callable[..., None]]:
+    """Count answers while questions are asked, and say where they are when somebody interrupts."""
+    try:
+        with counting(total, quiet=quiet) as count:
+            yield count
+    except KeyboardInterrupt:
+        say(f"\n{folder} holds what is answered: the same command goes on from there")
+        raise
 
 
 def _systems(panel: Panel, variants: list[str], *, compare: bool) -> list[System]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from unisono.engine.method import Method
@@ -77,17 +77,6 @@ class Tuned:
             "trials": [asdict(trial) for trial in self.trials],
             "tuned_on": [each.model_dump() for each in self.tuned_on],
         }
-
-
-def development(tasks: Iterable[Task], limit: int) -> list[Task]:
-    """The questions to tune on: the last of each task, half of it at most."""
-    return [replace(task, questions=task.questions[-min(limit, len(task.questions) // 2) :]) for task in tasks]
-
-
-def without_development(task: Task, tuned_on: Iterable[TunedOn]) -> Task:
-    """A task without the questions that some spec was tuned on."""
-    last = max((each.last for each in tuned_on if (each.task, each.source) == (task.name, task.source)), default=0)
-    return replace(task, questions=task.questions[: len(task.questions) - last]) if last else task
 
 
 def tune(
