@@ -44,6 +44,7 @@ class PreparedMember:
     owner: MemberSpec
     """The member that names its model: itself, or the one whose weights it shares, which may have no vote."""
     backend: str
+    source: ModelSource
     loader: Loader
     """One object for all members that share weights, as are the tokenizer and the facts."""
     tokenizer: Tokenizer
@@ -77,6 +78,7 @@ class Model:
 
     owner: MemberSpec
     backend: str
+    source: ModelSource
     loader: Loader
     tokenizer: Tokenizer
     facts: ModelFacts
@@ -138,7 +140,7 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     )
     loader = make_loader(run.backend, request)
     report(owner.name, 0.0, "reading the vocabulary")
-    return Model(owner, run.backend, loader, loader.tokenizer(), loader.facts())
+    return Model(owner, run.backend, run.source, loader, loader.tokenizer(), loader.facts())
 
 
 def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember:
@@ -166,6 +168,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         weight,
         model.owner,
         model.backend,
+        model.source,
         model.loader,
         tokenizer,
         speller.vocabulary,

@@ -1,0 +1,104 @@
+"""What a run is about: everything that is needed to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unisono.evals.baselines.base import Baseline
+from unisono.evals.panel import Panel
+from unisono.evals.records import System, Task
+from unisono.evals.systems import to_json
+
+PACKAGES = ("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy")
+BLOCK = 1 << 20
+WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
+
+
+def about_run(
+    panel: Panel,
+    tasks: Sequence[Task],
+    systems: Sequence[System],
+    baselines: Sequence[Baseline],
+    *,
+    spec: str,
+    command: Sequence[str],
+    chat: bool,
+    wave: int,
+) -> dict[str, Any]:
+    """Tell what a run is about, see `Results.about`.
+
+    Args:
+        panel: the loaded members.
+        tasks: what is asked.
+        systems: who is asked.
+        baselines: who looks at the answers.
+        spec: the text of the ensemble's file.
+        command: the words of the command.
+        chat: whether questions are asked as chats.
+        wave: questions of a wave.
+    """
+    return {
+        "spec": spec,
+        "command": " ".join(command),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "machine": {
+            "platform": platform.platform(terse=True),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        "models": {member.spec.name: _model(member.source.location) for member in panel.prepared.members},
+        "chat": chat,
+        "batch": panel.batch,
+        "wave": wave,
+        "systems": [
+            *map(to_json, systems),
+            *({"name": each.name, "kind": "baseline", "source": each.source} for each in baselines),
+        ],
+        "tasks": [
+            {
+                "name": task.name,
+                "metrics": list(task.metrics),
+                "shots": task.shots,
+                "version": task.version,
+                "source": task.source,
+                "questions": len(task.questions),
+            }
+            for task in tasks
+        ],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _model(location: str) -> Mapping[str, str]:
+    """A model's name, without the path that it has here, and the sha256 of its weights."""
+    path = Path(location)
+    if path.is_file():
+        return {"name": path.name, "sha256": _sum([path])}
+    if path.is_dir():
+        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
+        return {"name": path.name, "sha256": _sum(files)}
+    return {"name": location}
+
+
+def _sum(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()

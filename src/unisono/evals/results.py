@@ -1,0 +1,214 @@
+"""The folder of a run: what it is about, the answers, and the times. A run goes on from it after any end.
+
+- ``run.json``: what was asked for and what it ran on.
+- ``questions.jsonl``: the questions in words, for people.
+- ``answers.jsonl``: one line an answer, in an order that no interruption changes. It is the same in every run.
+- ``times.jsonl``: how long each took.
+
+Answers are written by waves, all of a wave at once. A wave that was cut off is asked anew as a whole: what has been
+read before a question can change the last bits of a number, and so it is always the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+
+from unisono.errors import SpecError, shown
+from unisono.evals.records import Answer, Question, Results, Times
+from unisono.json_lines import complete_lines, write_lines
+
+ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
+LOCK = ".lock"
+FIXED = ("spec", "chat", "wave", "batch")
+"""What a run that goes on must have in common with what is there, beside its tasks and systems."""
+Key = tuple[str, str, str]
+"""Task, question, system."""
+
+
+class RunFolder:
+    """A run's folder while it is being written, by one process."""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Create it, or go on with it.
+
+        Args:
+            folder: where; created with its parents.
+            about: see `Results.about`. Tasks and systems may be added to those that are there, and the limit raised.
+
+        Raises:
+            SpecError: it cannot be written, holds something else or another run, or another process writes it.
+        """
+        self.folder = folder
+        self.known: dict[Key, Answer] = {}
+        """What is answered."""
+        self.last: Key | None = None
+        """What was written last: its wave may have been cut off."""
+        about = dict(json.loads(json.dumps(about)))
+        with contextlib.ExitStack() as opened, _writing(folder):
+            begun = _is_begun(folder)
+            opened.enter_context(_locked(folder))
+            if begun:
+                there = read_about(folder)
+                check_same(there, about)
+                about |= {what: _joined(there[what], about[what]) for what in ("tasks", "systems")}
+            self._answers = opened.enter_context(FileIO(folder / ANSWERS, "ab"))
+            self._times = opened.enter_context(FileIO(folder / TIMES, "ab"))
+            self._read()
+            _replace(folder / ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write_questions(self, questions: Iterable[Question]) -> None:
+        """Put the questions down in words."""
+        records = [
+            {
+                "task": each.task,
+                "part": each.part,
+                "question": each.id,
+                "words": each.words,
+                "choices": list(each.choices),
+                "target": each.target,
+            }
+            for each in questions
+        ]
+
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        with _writing(self.folder):
+            _replace(self.folder / QUESTIONS, lines.encode(errors="backslashreplace"))
+
+    def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
+        """Add what is new of a wave, all at once. Raises a `SpecError` where it cannot be written."""
+        write_lines(self._times, [each.to_json() for each in times])
+        write_lines(self._answers, [each.to_json() for each in answers])
+        for answer in answers:
+            self.known[answer.task, answer.question, answer.system] = answer
+
+    def close(self) -> None:
+        """Let others write. Idempotent."""
+        self._opened.close()
+
+    def _read(self) -> None:
+        records, length = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
+        self._answers.truncate(length)
+        for answer in map(Answer.from_json, records):
+            self.last = answer.task, answer.question, answer.system
+            self.known[self.last] = answer
+        times = _read_times(self.folder)
+        kept = [each for each in times if (each.task, each.question, each.system) in self.known]
+        self._times.truncate(0)
+        write_lines(self._times, [each.to_json() for each in kept])
+
+
+def read_results(folder: Path) -> Results:
+    """What a run's folder holds, finished or not.
+
+    Raises:
+        SpecError: it is no folder of a run.
+    """
+    if not (folder / ABOUT).is_file():
+        raise SpecError(f"{str(folder)!r} is no folder of a run: it has no {ABOUT}", hint="name the --out of a run")
+    answers, _ = complete_lines(folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
+    questions: list[dict[str, Any]] = []
+    if (folder / QUESTIONS).is_file():
+        questions, _ = complete_lines(folder / QUESTIONS, "task", what="a run's questions", line_is="a question")
+    return Results(
+        {**read_about(folder), "questions": questions}, list(map(Answer.from_json, answers)), _read_times(folder)
+    )
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What a run is about. Raises a `SpecError` when that cannot be read."""
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+    except (OSError, ValueError) as error:
+        raise SpecError(f"cannot read {str(folder / ABOUT)!r}: {error}", hint="choose another --out") from error
+    if not isinstance(about, dict):
+        raise SpecError(f"{str(folder / ABOUT)!r} is not about a run", hint="choose another --out")
+    return about
+
+
+def check_same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """See whether a run can go on with what is there. Raises a `SpecError` that says what differs."""
+    hint = "choose another --out, or ask for what was asked for before"
+    for key in FIXED:
+        if there.get(key) != wanted.get(key):
+            raise SpecError(
+                f"the folder holds a run with another {key}: {shown(there.get(key))}, not {shown(wanted.get(key))}",
+                hint=hint,
+            )
+    for what in ("tasks", "systems"):
+        old = {each["name"]: each for each in there.get(what, ())}
+        for new in wanted.get(what, ()):
+            before = old.get(new["name"], new)
+            differing = [key for key in new if key not in ("questions", "kind") and before.get(key) != new[key]]
+            if differing:
+                key = differing[0]
+                raise SpecError(
+                    f"the folder holds a run in which {what.removesuffix('s')} {new['name']!r} had another {key}: "
+                    f"{shown(before.get(key))}, not {shown(new[key])}",
+                    hint=hint,
+                )
+
+
+def _read_times(folder: Path) -> list[Times]:
+    if not (folder / TIMES).is_file():
+        return []
+    records, _ = complete_lines(folder / TIMES, "task", what="a run's times", line_is="a time")
+    latest = {(record["task"], record["question"], record["system"]): record for record in records}
+    return [Times(**record) for record in latest.values()]
+
+
+def _joined(there: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What is there and what is wanted, each name once."""
+    return list(({each["name"]: each for each in there} | {each["name"]: each for each in wanted}).values())
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run is there to go on with. Raises a `SpecError` when something else is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / ABOUT).exists():
+        return True
+    strange = next((path.name for path in folder.iterdir() if path.name not in (LOCK, ANSWERS, TIMES)), None)
+    if strange is not None:
+        raise SpecError(f"{str(folder)!r} is no folder of a run: it holds {strange!r}", hint="choose another --out")
+    return False
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file anew: readers see the old one or the new one, never a mixture."""
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    os.replace(new, path)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SpecError(f"cannot write into {str(folder)!r}: {error.strerror}", hint="choose another --out") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let no other process write into a folder."""
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise SpecError(
+            f"another process writes into {str(folder)!r}", hint="wait for it, or choose another --out"
+        ) from None

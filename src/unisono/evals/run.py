@@ -1,0 +1,250 @@
+"""Asks all systems the same questions: interleaved, so that no system has better conditions, and resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from unisono.errors import PromptError, UnisonoError
+from unisono.evals.baselines.base import Baseline
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Dispute, Grade, Question, Reply, System, Task, Times
+from unisono.evals.results import RunFolder
+from unisono.types import Generation, Score, StepRecord
+
+WAVE = 8
+"""Questions that are asked of all systems, and written down, before the next ones are begun."""
+DECIMALS = 6
+Count = Callable[[int], None]
+"""Told how many answers more there are."""
+
+
+def evaluate(
+    panel: Panel,
+    tasks: Sequence[Task],
+    systems: Sequence[System],
+    folder: RunFolder,
+    *,
+    baselines: Sequence[Baseline] = (),
+    wave: int = WAVE,
+    count: Count = lambda answers: None,
+) -> None:
+    """Ask whatever is not answered yet; answers are in the folder as soon as their wave has been asked.
+
+    Each wave begins with another system, behind what nobody has read, so that answers do not depend on where a run
+    was interrupted.
+
+    Args:
+        panel: the loaded members.
+        tasks: what to ask.
+        systems: whom to ask; baselines need each member alone among them.
+        folder: holds what is answered.
+        baselines: gather evidence about the members' answers.
+        wave: questions of a wave.
+        count: told of answers, those that are there already first.
+
+    Raises:
+        PromptError: a system cannot read the first question of a task: it could read none.
+        SpecError: the folder cannot be written.
+    """
+    for task in tasks:
+        check_readable(panel, task)
+    folder.write_questions(question for task in tasks for question in task.questions)
+    for task in tasks:
+        questions = sorted(task.questions, key=lambda question: question.part)  # those of a part may begin alike
+        for number, start in enumerate(range(0, len(questions), wave)):
+            asked = _Wave(panel, questions[start : start + wave], [*systems, *baselines], number, folder)
+            count(asked.answered)
+            asked.ask(systems, count)
+            asked.gather(baselines, count)
+            asked.write()
+
+
+def check_readable(panel: Panel, task: Task) -> None:
+    """Refuse a task of which some member cannot read the first question. Raises a `PromptError`."""
+    if task.questions:
+        try:
+            panel.prepared.check_prompt(task.questions[0].prompt)
+        except PromptError as error:
+            raise PromptError(f"task {task.name}: {error.message}", hint=error.hint) from error
+
+
+class _Wave:
+    """Some questions of one task, and what comes of them."""
+
+    def __init__(
+        self,
+        panel: Panel,
+        questions: Sequence[Question],
+        systems: Sequence[System | Baseline],
+        number: int,
+        folder: RunFolder,
+    ) -> None:
+        self._panel = panel
+        self._questions = questions
+        self._systems = systems
+        self._number = number
+        self._folder = folder
+        self._answers: dict[tuple[str, str], Answer] = {}
+        """By question and system."""
+        self._times: dict[tuple[str, str], Times] = {}
+        at_end = folder.last is not None and any(folder.last[:2] == (each.task, each.id) for each in questions)
+        self._is_torn = at_end and any(self._lacking(system.name) for system in systems)
+        panel.forget()
+
+    @property
+    def answered(self) -> int:
+        """How many answers are there already."""
+        return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
+
+    def ask(self, systems: Sequence[System], count: Count) -> None:
+        """Ask the systems what they have not answered, each wave another one first."""
+        turn = self._number % len(systems) if systems else 0
+        for system in [*systems[turn:], *systems[:turn]]:
+            lacking = self._lacking(system.name)
+            asked = self._questions if self._is_torn else lacking
+            for question, (answer, times) in zip(asked, answer_all(self._panel, system, asked), strict=True):
+                self._answers[question.id, system.name] = answer
+                self._times[question.id, system.name] = times
+            count(len(lacking))
+
+    def gather(self, baselines: Sequence[Baseline], count: Count) -> None:
+        """Let baselines look at the members' answers."""
+        for baseline in baselines:
+            lacking = self._lacking(baseline.name)
+            for question in self._questions if self._is_torn else lacking:
+                answer, times = _evidence(self._panel, baseline, question, self._candidates(question))
+                self._answers[question.id, baseline.name] = answer
+                self._times[question.id, baseline.name] = times
+            count(len(lacking))
+
+    def write(self) -> None:
+        """Put down what is new, question by question."""
+        keys = [(question.id, system.name) for question in self._questions for system in self._systems]
+        task = self._questions[0].task
+        new = [key for key in keys if key in self._answers and (task, *key) not in self._folder.known]
+        if new:
+            self._folder.write([self._answers[key] for key in new], [self._times[key] for key in new])
+
+    def _candidates(self, question: Question) -> dict[str, Answer]:
+        found = {}
+        for name in self._panel.members:
+            answer = self._answers.get((question.id, name)) or self._known(question, name)
+            if answer is not None and answer.error is None:
+                found[name] = answer
+        return found
+
+    def _lacking(self, system: str) -> list[Question]:
+        return [question for question in self._questions if self._known(question, system) is None]
+
+    def _known(self, question: Question, system: str) -> Answer | None:
+        return self._folder.known.get((question.task, question.id, system))
+
+
+def answer_all(panel: Panel, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
+    """Let a system answer questions of one task, several at once."""
+    if not questions:
+        return []
+    began = time.perf_counter()
+    if questions[0].is_choice:
+        answered = _choose(panel, system, questions)
+    else:
+        results = panel.generate(system, [(question.prompt, question.limits) for question in questions])
+        answered = [_written(question, system, result) for question, result in zip(questions, results, strict=True)]
+    seconds = (time.perf_counter() - began) / len(questions)
+    at_once = min(panel.batch, len(questions))
+    return [(answer, replace(times, seconds=seconds, at_once=at_once)) for answer, times in answered]
+
+
+def _choose(panel: Panel, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
+    answered = []
+    for question in questions:
+        found = panel.score(system, [(question.prompt, choice) for choice in question.choices])
+        scores = [score for score in found if isinstance(score, Score)]
+        failure = next((score for score in found if isinstance(score, UnisonoError)), None)
+        if failure is not None:
+            answered.append(_failed(question, system.name, failure))
+            continue
+        reply = Reply(choices=tuple((score.logp, score.is_greedy) for score in scores))
+        pieces = [piece for score in scores for piece in score.pieces]
+        answer = Answer(
+            question.task,
+            question.id,
+            system.name,
+            {},
+            choices=tuple(round(score.logp, DECIMALS) for score in scores),
+            pieces=len(pieces),
+            ensembled=sum(len(piece.voted) == len(system.members) for piece in pieces),
+        )
+        writing = sum(score.seconds for score in scores)
+        answered.append(_graded(question, answer, reply, writing, len(pieces)))
+    return answered
+
+
+def _written(question: Question, system: System, result: Generation | UnisonoError) -> tuple[Answer, Times]:
+    if isinstance(result, UnisonoError):
+        return _failed(question, system.name, result)
+    steps = result.steps or ()
+    answer = Answer(
+        question.task,
+        question.id,
+        system.name,
+        {},
+        text=result.text,
+        pieces=result.usage.pieces,
+        ensembled=result.usage.ensembled,
+        p=tuple(round(step.p, DECIMALS) for step in steps),
+        disputes=tuple(_disputes(steps)),
+        finish=result.finish_reason,
+    )
+    return _graded(question, answer, Reply(text=result.text), result.seconds.total, len(steps))
+
+
+def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pieces: int) -> tuple[Answer, Times]:
+    times = Times(question.task, question.id, answer.system, 0.0, writing, pieces)
+    try:
+        grade: Grade = question.grade(reply)
+    except UnisonoError as error:
+        return replace(answer, error=_words(error)), times
+    return replace(answer, metrics=dict(grade.metrics), answer=grade.answer), times
+
+
+def _disputes(steps: Sequence[StepRecord]) -> list[Dispute]:
+    """The steps at which voters did not agree."""
+    found = []
+    for position, step in enumerate(steps):
+        tops = {name: pieces[0] for name, pieces in step.top.items() if pieces}
+        if len({piece for piece, _ in tops.values()}) > 1:
+            members = {name: (_shown(piece), round(p, DECIMALS)) for name, (piece, p) in tops.items()}
+            found.append(Dispute(position, _shown(step.piece), round(step.p, DECIMALS), members))
+    return found
+
+
+def _shown(piece: bytes | None) -> str:
+    return "" if piece is None else piece.decode(errors="backslashreplace")
+
+
+def _evidence(
+    panel: Panel, baseline: Baseline, question: Question, candidates: Mapping[str, Answer]
+) -> tuple[Answer, Times]:
+    began = time.perf_counter()
+    answer = Answer(question.task, question.id, baseline.name, {})
+    if not candidates:
+        answer = replace(answer, error="no member has an answer")
+    else:
+        try:
+            answer = replace(answer, evidence=baseline.gather(question, candidates, panel))
+        except UnisonoError as error:
+            answer = replace(answer, error=_words(error))
+    seconds = time.perf_counter() - began
+    return answer, Times(question.task, question.id, baseline.name, seconds, 0.0, 0)
+
+
+def _failed(question: Question, system: str, error: UnisonoError) -> tuple[Answer, Times]:
+    answer = Answer(question.task, question.id, system, {}, error=_words(error))
+    return answer, Times(question.task, question.id, system, 0.0, 0.0, 0)
+
+
+def _words(error: UnisonoError) -> str:
+    return error.message + (f" ({error.hint})" if error.hint else "")

@@ -1,0 +1,278 @@
+"""A run asks everybody everything exactly once, however often it is interrupted, with the same answers always."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from test_laws_gated import make_fakes
+from unisono.backends.fake import FAKE_MODELS
+from unisono.ensemble import Ensemble
+from unisono.errors import ModelError, PromptError, SpecError
+from unisono.evals import systems as make
+from unisono.evals.baselines import Case, Choice
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
+from unisono.evals.results import ANSWERS, RunFolder, read_results
+from unisono.evals.run import evaluate
+from unisono.spec import EnsembleSpec
+from unisono.types import Limits, Prompt
+
+SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
+ABOUT: dict[str, Any] = {"spec": "x", "tasks": [], "systems": []}
+
+
+class Lengths:
+    """A baseline that looks at how much the members wrote."""
+
+    name: ClassVar[str] = "lengths"
+    source: ClassVar[str] = "nobody"
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+        return {name: answer.pieces for name, answer in candidates.items()}
+
+    def decide(self, cases: list[Case]) -> list[Choice]:
+        return [Choice(next(iter(case.candidates)), 1.0, tuple(case.candidates)) for case in cases]
+
+
+def grade_choice(reply: Reply) -> Grade:
+    best = max(range(len(reply.choices)), key=lambda index: reply.choices[index][0])
+    return Grade({"acc": float(best == 0)}, "ABCD"[best])
+
+
+def grade_text(reply: Reply) -> Grade:
+    assert reply.text is not None
+    if "y" in reply.text:
+        raise ModelError("this text breaks its grader")
+    return Grade({"exact_match": float(len(reply.text) % 2)}, reply.text[:2])
+
+
+def questions(task: str, count: int, *, choices: bool) -> list[Question]:
+    return [
+        Question(
+            task,
+            f"{task}_{index % 3}",
+            f"{task}.{index}",
+            Prompt(text=f"The cat {index} sat on the{' cat' * index}"),
+            (" the cat", " sat", " on") if choices else (),
+            Limits(6),
+            f"{index}?",
+            "right",
+            grade_choice if choices else grade_text,
+        )
+        for index in range(count)
+    ]
+
+
+def tasks(count: int = 7) -> list[Task]:
+    return [
+        Task("choose", ("acc",), 0, "1", "here", questions("choose", count, choices=True)),
+        Task("write", ("exact_match",), 0, "1", "here", questions("write", count, choices=False)),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def fakes() -> Iterator[None]:
+    make_fakes()
+    yield
+    FAKE_MODELS.clear()
+
+
+@pytest.fixture
+def panel() -> Iterator[Panel]:
+    with Panel.load(EnsembleSpec.model_validate(SPEC), batch=2) as panel:
+        yield panel
+
+
+def systems_of(panel: Panel) -> list[System]:
+    settings = ("gate=confidence:0.6 lead=b", "combine=geometric", "weights=a:3,b:1", "draw=0.8")
+    return [*make.members(panel), make.ensemble(panel), *(make.variant(panel, setting) for setting in settings)]
+
+
+def run(panel: Panel, folder: Path, count: int = 7, about: dict[str, Any] = ABOUT, **keys: Any) -> bytes:
+    told: list[int] = []
+    keys = {"systems": systems_of(panel), "baselines": [Lengths()], **keys}
+    with RunFolder(folder, about) as opened:
+        evaluate(panel, tasks(count), folder=opened, wave=3, count=told.append, **keys)
+    assert sum(told) == 2 * count * (len(keys["systems"]) + len(keys["baselines"]))
+    return (folder / ANSWERS).read_bytes()
+
+
+def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: Panel, tmp_path: Path) -> None:
+    run(panel, tmp_path)
+    results = read_results(tmp_path)
+    keys = [(answer.task, answer.question, answer.system) for answer in results.answers]
+    assert len(keys) == len(set(keys)) == 2 * 7 * (7 + 1)
+    assert {(each.task, each.question, each.system) for each in results.times} == set(keys)
+    by_key = dict(zip(keys, results.answers, strict=True))
+    with Ensemble.load(SPEC, batch=4) as duo:
+        for question in tasks()[1].questions:
+            for system in systems_of(panel):
+                if system.is_member or system.weights:
+                    continue
+                generation = duo.generate(
+                    question.prompt.text,
+                    max_new_tokens=6,
+                    lead=system.method.lead,
+                    gate=system.method.gate,
+                    combine=system.method.combine,
+                    draw=system.method.draw,
+                    trace=True,
+                )
+                answer = by_key["write", question.id, system.name]
+                assert answer.text == generation.text
+                assert (answer.pieces, answer.ensembled) == (generation.usage.pieces, generation.usage.ensembled)
+                assert answer.p == pytest.approx([step.p for step in generation.steps or ()], abs=2e-6)
+        for question in tasks()[0].questions:
+            scores = duo.score(question.choices, question.prompt.text)
+            assert by_key["choose", question.id, "ensemble"].choices == pytest.approx(
+                [score.logp for score in scores], abs=1e-3
+            )
+    for question in tasks()[1].questions:
+        evidence = by_key["write", question.id, "lengths"].evidence
+        members = {name: by_key["write", question.id, name] for name in ("a", "b")}
+        if evidence is not None:
+            assert evidence == {name: each.pieces for name, each in members.items() if each.error is None}
+
+
+def test_one_member_alone_is_its_own_ensemble(panel: Panel, tmp_path: Path) -> None:
+    run(panel, tmp_path)
+    found = {(each.task, each.question, each.system): each for each in read_results(tmp_path).answers}
+    for name in ("a", "b"):
+        with Ensemble.load({"members": [{"name": name, "model": f"fake:{name}"}]}) as alone:
+            for question in tasks()[1].questions:
+                text = alone.generate(question.prompt.text, max_new_tokens=6).text
+                assert found["write", question.id, name].text == text
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_a_run_that_was_cut_off_anywhere_ends_as_one_that_was_not(
+    places: list[float], panel: Panel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole = run(panel, tmp_path_factory.mktemp("whole"))
+    folder = tmp_path_factory.mktemp("cut")
+    run(panel, folder)
+    for cut in (places[:2], places[2:]):
+        for name, place in zip((ANSWERS, "times.jsonl"), cut, strict=True):
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content[: round(place * len(content))])
+        assert run(panel, folder) == whole
+    times = read_results(folder).times
+    assert {(each.task, each.question, each.system) for each in times} <= {
+        (each.task, each.question, each.system) for each in read_results(folder).answers
+    }
+
+
+def test_more_questions_and_more_systems_join_what_is_there(panel: Panel, tmp_path: Path) -> None:
+    few = [*make.members(panel), make.ensemble(panel)]
+    run(panel, tmp_path / "grown", count=4, systems=few, baselines=[])
+    run(panel, tmp_path / "grown", count=7)
+    run(panel, tmp_path / "whole", count=7)
+    grown, whole = (sorted((tmp_path / name / ANSWERS).read_bytes().splitlines()) for name in ("grown", "whole"))
+    assert grown == whole
+
+
+def test_one_bad_question_does_not_lose_the_others(panel: Panel, tmp_path: Path) -> None:
+    given = tasks()
+    bad = [
+        replace(given[0].questions[1], prompt=Prompt(text="x" * 9000)),
+        replace(given[1].questions[1], prompt=Prompt(text="x" * 9000)),
+    ]
+    for task, question in zip(given, bad, strict=True):
+        task.questions[1] = question  # type: ignore[index]
+    with RunFolder(tmp_path, ABOUT) as folder:
+        evaluate(panel, given, systems_of(panel), folder, wave=3)
+    for answer in read_results(tmp_path).answers:
+        if answer.question.endswith(".1"):
+            assert answer.error is not None
+            assert "context" in answer.error
+        elif answer.error is not None:
+            assert "breaks its grader" in answer.error
+
+
+def test_a_task_that_nobody_can_read_is_refused_before_anything_is_asked(panel: Panel, tmp_path: Path) -> None:
+    task = tasks()[0]
+    chat = replace(task.questions[0], prompt=Prompt(messages=({"role": "user", "content": "Hi"},)))
+    for name in ("a", "b"):
+        panel.prepared.members[("a", "b").index(name)].reader.template = None
+    with (
+        RunFolder(tmp_path, ABOUT) as folder,
+        pytest.raises(PromptError, match="task choose: member 'a' has no chat template"),
+    ):
+        evaluate(panel, [replace(task, questions=[chat])], systems_of(panel), folder)
+    assert not read_results(tmp_path).answers
+
+
+def test_a_folder_is_written_by_one_run_alone(panel: Panel, tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path / "run", ABOUT),
+        pytest.raises(SpecError, match="another process writes into"),
+    ):
+        RunFolder(tmp_path / "run", ABOUT)
+    with pytest.raises(SpecError, match="holds a run with another spec"):
+        RunFolder(tmp_path / "run", {**ABOUT, "spec": "y"})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("Dear")
+    with pytest.raises(SpecError, match=r"it holds 'letter.txt'"):
+        RunFolder(tmp_path / "mine", ABOUT)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpecError, match="cannot write into"):
+        RunFolder(tmp_path / "file", ABOUT)
+    with pytest.raises(SpecError, match="is no folder of a run"):
+        read_results(tmp_path / "mine")
+    system = {"name": "a", "method": {"gate": 1}}
+    with RunFolder(tmp_path / "run", {**ABOUT, "systems": [system]}):
+        pass
+    with pytest.raises(SpecError, match="in which system 'a' had another method"):
+        RunFolder(tmp_path / "run", {**ABOUT, "systems": [{"name": "a", "method": {"gate": 2}}]})
+    with RunFolder(tmp_path / "run", {**ABOUT, "systems": [{"name": "b", "method": {}}]}):
+        pass
+    assert [each["name"] for each in read_results(tmp_path / "run").about["systems"]] == ["a", "b"]
+
+
+def test_answers_survive_being_written_down(panel: Panel, tmp_path: Path) -> None:
+    run(panel, tmp_path)
+    for answer in read_results(tmp_path).answers:
+        assert Answer.from_json(answer.to_json()) == answer
+        assert 0 <= answer.confidence <= 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("", "a variant is empty"),
+        ("gate=perhaps", "perhaps"),
+        ("lead=c", "the lead 'c' is no member"),
+        ("weights=a", "is not MEMBER:NUMBER"),
+        ("weights=a:0", "is not MEMBER:NUMBER"),
+        ("weights=z:1", "of no member that votes"),
+        ("weights=a:1,a:2", "given twice"),
+        ("weights=a:1 weights=b:2", "given twice"),
+        ("colour=red", "unknown setting 'colour'"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(panel: Panel, setting: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        make.variant(panel, setting)
+
+
+def test_systems_have_names_of_their_own(panel: Panel) -> None:
+    make.check_names(systems_of(panel))
+    with pytest.raises(SpecError, match="two systems are named 'combine=geometric'"):
+        make.check_names([make.variant(panel, "combine=geometric"), make.variant(panel, " combine=geometric ")])
+
+
+def test_weights_of_a_variant_are_those_that_vote(panel: Panel) -> None:
+    system = make.variant(panel, "weights=a:3,b:1")
+    [generation] = panel.generate(system, [(Prompt(text="The cat"), Limits(3))])
+    with Ensemble.load({"members": [{**SPEC["members"][0], "weight": 3}, SPEC["members"][1]]}) as heavy:
+        expected = heavy.generate("The cat", max_new_tokens=3, trace=True)
+    assert not isinstance(generation, Exception)
+    assert [step.p for step in generation.steps or ()] == pytest.approx([step.p for step in expected.steps or ()])
