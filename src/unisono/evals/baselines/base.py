@@ -35,12 +35,16 @@ class Choice:
 
 
 class Baseline(Protocol):
-    """A way to choose among whole answers."""
+    """A way to choose among whole answers. As text (`str`) it is written as `make_baseline` reads it."""
 
     name: ClassVar[str]
     """As it stands on the command line and in tables."""
     source: ClassVar[str]
     """Who proposed it: authors, title, number."""
+
+    def check(self, members: Sequence[str]) -> None:
+        """Refuse what does not fit the members that answer. Raises a `SpecError`."""
+        ...
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Run models about the members' answers to one question.

@@ -1,0 +1,140 @@
+"""What is thought of the answers behind explanations that hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.judging import (
+    answer_words,
+    check_member,
+    granted,
+    judges,
+    listed,
+    log_chances,
+    shares,
+)
+from unisono.evals.baselines.options import likeliest, mean_verdicts, options
+from unisono.evals.baselines.self_evaluation import rotated
+from unisono.evals.baselines.words import check_number, written
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Question
+from unisono.types import Limits, Prompt
+
+TEMPERATURE = 0.8
+STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
+"""Where an explanation ends, beside its limit."""
+
+
+@dataclass(frozen=True)
+class CyclesOfThought:
+    """Takes the answer that is likeliest after explanations, each weighed by how well it follows from the question.
+
+    ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member draws to the question and its possible
+    answers (section 3). The weight is its probability of "True", held against "False", when it is asked whether the
+    explanation is correct given the question; ``p(a|e,q)`` is that of the answer's label behind the explanation. The
+    confidence is the mean of ``p`` over the members.
+
+    From one explanation to the next the answers change places, so that none always has the first. Explanations are
+    drawn with seeds 1, 2 …
+    """
+
+    name: ClassVar[str] = "cycles-of-thought"
+    source: ClassVar[str] = (
+        "Becker and Soatto, Cycles of Thought: Measuring LLM Confidence through Stable Explanations, arXiv 2406.03441"
+    )
+    first: ClassVar[str] = "explanations"
+
+    explanations: int = 3
+    """Of each judge."""
+    pieces: int = 48
+    """An explanation's length at most."""
+    judge: str | None = None
+    """The member that explains and judges; ``None`` for all."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value."""
+        check_number(self.name, "explanations", self.explanations, 1, 100, whole=True)
+        check_number(self.name, "pieces", self.pieces, 1, 4096, whole=True)
+
+    def check(self, members: Sequence[str]) -> None:
+        """Refuse a judge that is no member."""
+        check_member(str(self), self.judge, members)
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+        """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""
+        names = list(options(candidates))
+        if len(names) == 1:
+            return {}
+        texts = [answer_words(question, candidates[name]) for name in names]
+        turns = [turn % len(texts) for turn in range(self.explanations)]
+        asked = [listed(question, rotated(texts, turn)) for turn in turns]
+        found: dict[str, dict[str, float]] = {}
+        weights: dict[str, list[float]] = {}
+        for judge in judges(panel, self.judge):
+            explained = self._explain(panel, judge, [text for text, _ in asked])
+            weights[judge] = _entailed(panel, judge, explained)
+            rows = _answered(panel, judge, explained, [labels for _, labels in asked])
+            in_order = [rotated(row, len(texts) - turn) for row, turn in zip(rows, turns, strict=True)]
+            found[judge] = dict(zip(names, weighed(in_order, weights[judge]), strict=True))
+        return {"p": found, "weights": weights}
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Take the answer that is likeliest after explanations."""
+        choices = []
+        for case in cases:
+            unasked = 1 / len(options(case.candidates))
+            scores = mean_verdicts(case.candidates, case.evidence.get("p", {}), unasked)
+            taken = likeliest(case.candidates, scores)
+            choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
+        return choices
+
+    def __str__(self) -> str:
+        return written(self)
+
+    def _explain(self, panel: Panel, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+        """Each text with an explanation of its own."""
+        alone, limits = panel.member(judge), Limits(self.pieces, STOPS)
+        explained = []
+        for seed, text in enumerate(texts, start=1):
+            drawing = replace(alone, method=alone.method.but(draw=f"{TEMPERATURE} seed:{seed}"))
+            prompt = Prompt(text=f"{text}\n\nExplain in a few words which of them is correct.\nExplanation:")
+            (written_,) = granted(panel.generate(drawing, [(prompt, limits)]))
+            explained.append((text, written_.text.strip()))
+        return explained
+
+
+def _entailed(panel: Panel, judge: str, explained: Sequence[tuple[str, str]]) -> list[float]:
+    asked = [
+        (
+            f"Premise:\n{text}\n\nHypothesis: {explanation}\n\n"
+            "Given the premise, is the hypothesis correct (True/False)?",
+            (" True", " False"),
+        )
+        for text, explanation in explained
+    ]
+    return [shares(row)[0] for row in log_chances(panel, judge, asked)]
+
+
+def _answered(
+    panel: Panel, judge: str, explained: Sequence[tuple[str, str]], labels: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    asked = [
+        (f"{text}\n\nArgument: {explanation}\n\nBy this argument, the correct answer is", row)
+        for (text, explanation), row in zip(explained, labels, strict=True)
+    ]
+    return [shares(row) for row in log_chances(panel, judge, asked)]
+
+
+def weighed(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+    """The mean of distributions by these weights; the plain one where all weights are 0."""
+    total = math.fsum(weights)
+    if total <= 0:
+        return weighed(rows, [1.0] * len(rows))
+    return [
+        math.fsum(weight * p for weight, p in zip(weights, column, strict=True)) / total
+        for column in zip(*rows, strict=True)
+    ]

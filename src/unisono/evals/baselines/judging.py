@@ -1,0 +1,103 @@
+"""Asking members about answers: raw text that base models can continue, too, and how they continue it."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from typing import TypeVar
+
+from unisono.errors import SpecError, UnisonoError, nearest, shown
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Question
+from unisono.types import Prompt
+
+LEAST = -1000.0
+"""The logarithm that stands for that of 0, which JSON cannot hold."""
+Told = TypeVar("Told")
+
+
+def question_words(question: Question) -> str:
+    """The question as judges read it: by itself where its words are known, else as its prompt says it."""
+    if question.words or question.prompt.messages is None:
+        return (question.words or question.prompt.text or "").strip()
+    asked = [message.get("content") for message in question.prompt.messages if message["role"] == "user"]
+    return (asked[-1] or "").strip() if asked else ""
+
+
+def chosen(answer: Answer) -> int:
+    """The place of the choice that was taken."""
+    return answer.choices.index(max(answer.choices))
+
+
+def answer_words(question: Question, answer: Answer) -> str:
+    """An answer as judges read it: the choice that was taken, or the whole text."""
+    return (question.choices[chosen(answer)] if question.is_choice else answer.text or "").strip()
+
+
+def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
+    """A question with its possible answers, each behind a label.
+
+    Labels are letters, or digits where an answer is a letter itself: it then names one of the question's own choices.
+
+    Returns:
+        The text, and for each answer how its label is written behind a text.
+
+    Raises:
+        SpecError: there are more answers than labels.
+    """
+    is_letter = any(len(text.strip("()")) == 1 and text.strip("()").isalpha() for text in texts)
+    labels = string.digits[1:] if is_letter else string.ascii_uppercase
+    if len(texts) > len(labels):
+        raise SpecError(
+            f"there are {len(texts)} different answers to one question, but labels for {len(labels)}",
+            hint="ask fewer members, or take a baseline that looks at one answer at a time, such as genrm",
+        )
+    lines = [f"({label}) {text}" for label, text in zip(labels, texts, strict=False)]
+    text = "\n".join([question_words(question), "", "Possible answers:", *lines])
+    return text, [f" ({label})" for label in labels[: len(texts)]]
+
+
+def judges(panel: Panel, judge: str | None) -> tuple[str, ...]:
+    """Who judges: the member that is named, or all."""
+    return panel.members if judge is None else (judge,)
+
+
+def check_member(what: str, name: str | None, members: Sequence[str]) -> None:
+    """Refuse the name of nobody. Raises a `SpecError` that suggests the nearest."""
+    if name is not None and name not in members:
+        raise SpecError(
+            f"{what} names {shown(name)}, which is no member that votes{nearest(name, members)}",
+            hint=f"members that vote: {', '.join(members)}",
+        )
+
+
+def log_chances(panel: Panel, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+    """How likely a member finds each of several continuations of texts.
+
+    Returns:
+        For each text the natural logarithms of its continuations' probabilities, none below `LEAST`.
+
+    Raises:
+        UnisonoError: the member cannot read one.
+    """
+    flat = [(Prompt(text=text), ending) for text, endings in asked for ending in endings]
+    logps = iter([max(score.logp, LEAST) for score in granted(panel.score(panel.member(judge), flat))])
+    return [[next(logps) for _ in endings] for _, endings in asked]
+
+
+def granted(results: Sequence[Told | UnisonoError]) -> list[Told]:
+    """What a panel says, where it says it. Raises the first error that came in place of a result."""
+    told: list[Told] = []
+    for result in results:
+        if isinstance(result, UnisonoError):
+            raise result
+        told.append(result)
+    return told
+
+
+def shares(logps: Sequence[float]) -> list[float]:
+    """Probabilities with these logarithms, made to sum to 1."""
+    top = max(logps)
+    masses = [math.exp(logp - top) for logp in logps]
+    return [mass / math.fsum(masses) for mass in masses]

@@ -1,0 +1,53 @@
+"""The different answers among those to one question, and which of them is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from unisono.evals.records import Answer
+
+Verdicts = Mapping[str, Mapping[str, float]]
+"""By judge and by option, a number."""
+
+
+def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
+    """Put the members together that gave the same answer.
+
+    Those that answered nothing count only where nobody answered.
+
+    Returns:
+        In the order of each answer's first member: by the member that speaks for the answer, which is the one of the
+        largest confidence, all members that gave it.
+    """
+    answered = {name: answer for name, answer in candidates.items() if answer.answer} or candidates
+    groups: dict[str, list[str]] = {}
+    for name, answer in answered.items():
+        groups.setdefault(answer.answer, []).append(name)
+    return {max(names, key=lambda name: answered[name].confidence): tuple(names) for names in groups.values()}
+
+
+def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> str:
+    """Tell which option has the largest score.
+
+    Of equal ones it is the one that more members gave, then that of the larger sum of their confidences, then that of
+    the first member.
+
+    Args:
+        candidates: the answer of each member.
+        scores: by option, as `options` names them.
+    """
+    groups = options(candidates)
+
+    def merit(option: str) -> tuple[float, int, float]:
+        # fsum is the same in every order of the members
+        confidence = math.fsum(candidates[name].confidence for name in groups[option])
+        return scores[option], len(groups[option]), confidence
+
+    return max(groups, key=merit)
+
+
+def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked: float) -> dict[str, float]:
+    """The mean of what judges say of each option; ``unasked`` where no judge was asked."""
+    said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
+    return {option: math.fsum(numbers) / len(numbers) if numbers else unasked for option, numbers in said.items()}

@@ -1,0 +1,98 @@
+"""The answer that the members together find likeliest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.judging import LEAST, chosen, granted
+from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options
+from unisono.evals.baselines.words import written
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Question
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Takes the best of the members' answers by the mean of all members' log-likelihoods of it.
+
+    As the source has it, but that a log-likelihood is divided by the answer's bytes, not its tokens: members cut one
+    text into different tokens, and a mean over those would weigh members by how they cut. With ``standardised`` each
+    member's scores are also divided by how far they are apart, over the run, among the answers to one question, so
+    that a member whose likelihoods vary more does not speak louder. The confidence is the likelihood of a byte, ``exp``
+    of the mean.
+    """
+
+    name: ClassVar[str] = "ranker"
+    source: ClassVar[str] = (
+        "Agrawal et al., Uncertainty-Aware Answer Selection for Improved Reasoning in Multi-LLM Systems, "
+        "arXiv 2510.02377"
+    )
+    first: ClassVar[str] = ""
+
+    standardised: bool = False
+
+    def check(self, members: Sequence[str]) -> None:
+        """Any members will do."""
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+        """Let every member read every different answer; what is known of choices is not computed again."""
+        told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, panel)
+        return {"logp": told}
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Take the answer of the largest mean."""
+        scale = _spreads(cases) if self.standardised else {}
+        choices = []
+        for case in cases:
+            told: Verdicts = case.evidence.get("logp", {})
+            scaled = {
+                judge: {option: logp * _inverse(scale.get(judge, 1.0)) for option, logp in row.items()}
+                for judge, row in told.items()
+            }
+            taken = likeliest(case.candidates, mean_verdicts(case.candidates, scaled, LEAST))
+            likelihood = math.exp(mean_verdicts(case.candidates, told, LEAST)[taken])
+            choices.append(Choice(taken, min(likelihood, 1.0), tuple(case.candidates)))
+        return choices
+
+    def __str__(self) -> str:
+        return written(self)
+
+
+def _of_choices(question: Question, candidates: Mapping[str, Answer]) -> dict[str, dict[str, float]]:
+    places = {option: chosen(candidates[option]) for option in options(candidates)}
+    return {
+        judge: {option: _a_byte(answer.choices[place], question.choices[place]) for option, place in places.items()}
+        for judge, answer in candidates.items()
+    }
+
+
+def _of_texts(question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, dict[str, float]]:
+    texts = {option: candidates[option].text or "" for option in options(candidates)}
+    asked = [(question.prompt, text) for text in texts.values() if text]
+    told = {}
+    for judge in panel.members:
+        logps = iter([score.logp for score in granted(panel.score(panel.member(judge), asked))])
+        told[judge] = {option: _a_byte(next(logps), text) if text else LEAST for option, text in texts.items()}
+    return told
+
+
+def _a_byte(logp: float, text: str) -> float:
+    return max(logp / len(text.encode()), LEAST)
+
+
+def _spreads(cases: Sequence[Case]) -> dict[str, float]:
+    """By judge, the root of the mean square by which its scores differ from their mean over a question's answers."""
+    squares: dict[str, list[float]] = {}
+    for case in cases:
+        for judge, row in case.evidence.get("logp", {}).items():
+            mean = math.fsum(row.values()) / len(row)
+            squares.setdefault(judge, []).extend((logp - mean) ** 2 for logp in row.values())
+    return {judge: math.sqrt(math.fsum(each) / len(each)) for judge, each in squares.items()}
+
+
+def _inverse(spread: float) -> float:
+    return 1 / spread if spread > 0 else 0.0  # who finds all answers equally likely has nothing to say

@@ -1,0 +1,85 @@
+"""The answers as the choices of one question: which of them is correct, (A) or (B)?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
+from unisono.evals.baselines.options import likeliest, mean_verdicts, options
+from unisono.evals.baselines.words import written
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Question
+
+NOTA = "None of the above"
+ASK = "Which of the possible answers is correct? The correct answer is"
+"""Followed by a label."""
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class SelfEvaluation:
+    """Takes the answer whose label judges find most probable ("sample and select" of the source).
+
+    The answers come in as many orders as there are, each once in every place, and the logarithms of their labels'
+    probabilities are averaged: a liking for a label, or for a place, adds the same to all and cancels (Zheng et al.,
+    Large Language Models Are Not Robust Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the
+    judges' probabilities. Of a single answer it is 1, for there is nothing to choose; ``nota`` adds a choice.
+    """
+
+    name: ClassVar[str] = "self-evaluation"
+    source: ClassVar[str] = (
+        "Ren et al., Self-Evaluation Improves Selective Generation in Large Language Models, arXiv 2312.09300"
+    )
+    first: ClassVar[str] = "judge"
+
+    judge: str | None = None
+    """The member that judges; ``None`` for all."""
+    nota: bool = False
+    """Whether the last choice is that none of the answers is right."""
+
+    def check(self, members: Sequence[str]) -> None:
+        """Refuse a judge that is no member."""
+        check_member(str(self), self.judge, members)
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+        """Ask every judge, in every order."""
+        names = list(options(candidates))
+        if len(names) == 1 and not self.nota:
+            return {}
+        texts = [answer_words(question, candidates[name]) for name in names]
+        fixed = [NOTA] if self.nota else []
+        orders = [rotated(texts, start) for start in range(len(texts))]
+        asked = [listed(question, [*order, *fixed]) for order in orders]
+        chances: dict[str, dict[str, float]] = {}
+        for judge in judges(panel, self.judge):
+            turned = log_chances(panel, judge, [(f"{text}\n\n{ASK}", labels) for text, labels in asked])
+            # in the order of the first question again
+            rows = [
+                [*rotated(row[: len(texts)], len(texts) - start), *row[len(texts) :]]
+                for start, row in enumerate(turned)
+            ]
+            means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+            chances[judge] = dict(zip(names, shares(means), strict=False))
+        return {"p": chances}
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Take the answer that judges find most probable."""
+        choices = []
+        for case in cases:
+            unasked = 1 / len(options(case.candidates))
+            scores = mean_verdicts(case.candidates, case.evidence.get("p", {}), unasked)
+            taken = likeliest(case.candidates, scores)
+            choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
+        return choices
+
+    def __str__(self) -> str:
+        return written(self)
+
+
+def rotated(row: Sequence[Kind], start: int) -> list[Kind]:
+    """What stands from a place on, then what stands before it."""
+    return [*row[start:], *row[:start]]
