@@ -50,8 +50,6 @@ class Question:
     """What may follow the prompt, delimiter included; none where a text is generated."""
     limits: Limits
     """When a generated text ends."""
-    words: str
-    """The question by itself, without examples: for people, and for judges."""
     target: str
     """What is right, in words for people."""
     grade: Callable[[Reply], Grade]
