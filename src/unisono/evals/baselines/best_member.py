@@ -22,7 +22,7 @@ class BestMember:
     mean. Where it failed, the first that did not answers in its place.
     """
 
-    name: ClassVar[str] = "best-member"
+    kind: ClassVar[str] = "best-member"
     source: ClassVar[str] = "Plain definition: the member that agrees most often with the others"
     first: ClassVar[str] = "member"
 
@@ -31,7 +31,7 @@ class BestMember:
 
     def check(self, members: Sequence[str]) -> None:
         """Refuse a member that there is not."""
-        check_member(str(self), self.member, members)
+        check_member(self.name, self.member, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """The answers say enough."""
@@ -47,7 +47,9 @@ class BestMember:
             choices.append(Choice(taken, case.candidates[taken].confidence, asked))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 

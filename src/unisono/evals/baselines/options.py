@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from unisono.evals.records import Answer
 
+DECIMALS = 6
+"""Of what is written down: more would differ from run to run."""
 Verdicts = Mapping[str, Mapping[str, float]]
 """By judge and by option, a number."""
 
@@ -51,3 +53,10 @@ def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked:
     """The mean of what judges say of each option; ``unasked`` where no judge was asked."""
     said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
     return {option: math.fsum(numbers) / len(numbers) if numbers else unasked for option, numbers in said.items()}
+
+
+def rounded(verdicts: Verdicts) -> dict[str, dict[str, float]]:
+    """What judges say, as it is written down."""
+    return {
+        judge: {option: round(number, DECIMALS) for option, number in told.items()} for judge, told in verdicts.items()
+    }
