@@ -19,7 +19,7 @@ class BestMember:
     """Takes the answers of one member: of the one that is named, or of the one that seems best without references.
 
     That is the member whose answers agree most often with the others', and of equal ones the one that is surer on the
-    mean. Where it failed, the first that did not answers in its place.
+    mean. Where it failed, the next best answers in its place.
     """
 
     kind: ClassVar[str] = "best-member"
@@ -39,10 +39,11 @@ class BestMember:
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take its answer to every question."""
-        best = self.member or _seemingly_best(cases)
+        ranked = _by_merit(cases)
         choices = []
         for case in cases:
-            taken = best if best in case.candidates else next(iter(case.candidates))
+            able = [name for name in ranked if name in case.candidates]
+            taken = self.member if self.member in case.candidates else able[0]
             asked = tuple(case.candidates) if self.member is None else (taken,)
             choices.append(Choice(taken, case.candidates[taken].confidence, asked))
         return choices
@@ -53,7 +54,8 @@ class BestMember:
         return written(self)
 
 
-def _seemingly_best(cases: Sequence[Case]) -> str:
+def _by_merit(cases: Sequence[Case]) -> list[str]:
+    """The members, the seemingly best first."""
     agreements: dict[str, list[int]] = {}
     confidences: dict[str, list[float]] = {}
     for case in cases:
@@ -61,8 +63,8 @@ def _seemingly_best(cases: Sequence[Case]) -> str:
         for name, answer in case.candidates.items():
             agreements.setdefault(name, []).append(given.count(answer.answer) - 1 if answer.answer else 0)
             confidences.setdefault(name, []).append(answer.confidence)
-    return max(
+    return sorted(
         agreements,
         key=lambda name: (sum(agreements[name]), math.fsum(confidences[name]) / len(confidences[name])),
-        default="",
+        reverse=True,
     )

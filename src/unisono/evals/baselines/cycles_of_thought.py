@@ -17,7 +17,7 @@ from unisono.evals.baselines.judging import (
     log_chances,
     shares,
 )
-from unisono.evals.baselines.options import DECIMALS, likeliest, mean_verdicts, options, rounded
+from unisono.evals.baselines.options import DECIMALS, by_answer, likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.baselines.words import check_number, written
 from unisono.evals.panel import Panel
@@ -66,7 +66,7 @@ class CyclesOfThought:
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""
-        names = list(options(candidates))
+        names = by_answer(candidates)
         if len(names) == 1:
             return {}
         texts = [answer_words(question, candidates[name]) for name in names]

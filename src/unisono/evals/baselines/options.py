@@ -29,6 +29,11 @@ def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
     return {max(names, key=lambda name: answered[name].confidence): tuple(names) for names in groups.values()}
 
 
+def by_answer(candidates: Mapping[str, Answer]) -> list[str]:
+    """The options in an order that is not the members'."""
+    return sorted(options(candidates), key=lambda option: candidates[option].answer)
+
+
 def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> str:
     """Tell which option has the largest score.
 

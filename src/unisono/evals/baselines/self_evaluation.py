@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
-from unisono.evals.baselines.options import likeliest, mean_verdicts, options, rounded
+from unisono.evals.baselines.options import by_answer, likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.words import written
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
@@ -47,7 +47,7 @@ class SelfEvaluation:
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Ask every judge, in every order."""
-        names = list(options(candidates))
+        names = by_answer(candidates)
         if len(names) == 1 and not self.nota:
             return {}
         texts = [answer_words(question, candidates[name]) for name in names]
