@@ -53,9 +53,6 @@ class Question:
     target: str
     """What is right, in words for people."""
     grade: Callable[[Reply], Grade]
-    words: str = ""
-    """The question by itself, for people and judges: no examples before it, no word that an answer follows. ``""``
-    where nobody has cut it out of the prompt."""
 
     @property
     def is_choice(self) -> bool:
