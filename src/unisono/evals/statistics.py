@@ -116,8 +116,8 @@ def mcnemar(better: int, worse: int) -> float:
         worse: questions that only the other has right.
     """
     discordant = better + worse
-    tail = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+    tail: int = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
+    return min(1.0, tail / (1 << max(0, discordant - 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -183,7 +183,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     Returns:
         Their places, the cheapest first; of equal points all are there.
     """
-    best, front = -math.inf, []
+    best = -math.inf
+    front: list[int] = []
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1], place)):
         equal = bool(front) and points[place] == points[front[-1]]
         if points[place][1] > best or equal:
