@@ -43,7 +43,7 @@ class BestMember:
         choices = []
         for case in cases:
             able = [name for name in ranked if name in case.candidates]
-            taken = self.member if self.member in case.candidates else able[0]
+            taken = self.member if self.member is not None and self.member in case.candidates else able[0]
             asked = tuple(case.candidates) if self.member is None else (taken,)
             choices.append(Choice(taken, case.candidates[taken].confidence, asked))
         return choices
