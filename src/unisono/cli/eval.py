@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import counting, loading_report, say
+from unisono.cli.console import counting, loading_report, say, table_console
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -138,9 +138,7 @@ def evaluate(
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = table_console()
     console.print(report.headline, markup=False)
     for task in report.tasks:
         console.print()
