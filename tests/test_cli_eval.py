@@ -1,0 +1,156 @@
+"""unisono eval, tune and match, in this process, on fake members and small files of questions."""
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eval_data import write_data
+from test_cli import Run, duo, run  # noqa: F401
+from unisono.evals.results import read_results
+from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
+
+TASKS = "arc_easy,triviaqa"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
+    run: Run,
+    duo: Path,
+    data: Path,
+    here: Path,
+) -> None:
+    words = ("eval", duo, "--tasks", TASKS, "--data", data, "--compare", "--variant", "gate=confidence:0.5 lead=b")
+    shown = run(*words, "--variant", "weights=a:3", "--baseline", "majority", "--report", "out", "--limit", 5)
+    assert shown.code == 0, shown.err
+    for word in ("arc_easy", "triviaqa", "ensemble", "majority", "weights=a:3", "gate=confidence:0.5 lead=b"):
+        assert word in shown.out
+    results = read_results(here / "eval-duo")
+    assert len(results.answers) == 2 * 5 * 6
+    assert {path.name for path in (here / "out").iterdir()} == {"index.html", "report.md", "report.json", "plots"}
+    again = run(*words, "--variant", "weights=a:3", "--baseline", "majority", "--limit", 5, "--json", "-q")
+    assert again.err == ""
+    figures = json.loads(again.out)
+    assert [task["facts"]["name"] for task in figures["tasks"]] == TASKS.split(",")
+    more = run(*words, "--variant", "weights=a:3", "--baseline", "majority", "--limit", 7, "-q")
+    assert more.code == 0, more.err
+    assert len(read_results(here / "eval-duo").answers) == 2 * 7 * 6
+    assert read_results(here / "eval-duo").answers[:60] == results.answers
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("--tasks", "arc_eazy"), "no task 'arc_eazy'", "arc_easy"),
+        (("--tasks", ","), "no task is named", "--tasks gsm8k,mmlu"),
+        (("--tasks", "gsm8k"), "gsm8k.jsonl", ""),
+        (("--tasks", "arc_easy", "--limit", 13), "limit is 13, but the task 'arc_easy' has 12 questions", "smaller"),
+        (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is no member", "a, b"),
+        (("--tasks", "arc_easy", "--variant", "combine=mean", "--variant", "combine=mean"), "two systems", ""),
+        (("--tasks", "arc_easy", "--baseline", "majorite"), "unknown baseline 'majorite'", ""),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_a_way_out(
+    run: Run,
+    duo: Path,
+    data: Path,
+    here: Path,
+    words: tuple[Any, ...],
+    message: str,
+    hint: str,
+) -> None:
+    shown = run("eval", duo, "--data", data, "-q", *words)
+    assert shown.code == 2
+    assert message in shown.err
+    assert hint in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_another_run_in_the_same_folder_is_refused(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("eval", duo, "--tasks", "piqa", "--data", data, "-q")
+    assert run(*words, "--limit", 3).code == 0
+    before = (here / "eval-duo" / "answers.jsonl").read_bytes()
+    shown = run(*words, "--limit", 3, "--shots", 0, "--batch", 2)
+    assert shown.code == 2
+    assert "holds a run with another batch: 1, not 2" in shown.err
+    duo.write_text(duo.read_text() + "combine: geometric\n")
+    assert "holds a run with another spec" in run(*words, "--limit", 3).err
+    assert (here / "eval-duo" / "answers.jsonl").read_bytes() == before
+
+
+def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
+    run: Run,
+    duo: Path,
+    data: Path,
+    here: Path,
+) -> None:
+    shown = run("tune", duo, "--task", "arc_easy,piqa", "--data", data, "--limit", 5, "--json", "-q")
+    assert shown.code == 0, shown.err
+    search = json.loads(shown.out)
+    tuned = duo.with_name("duo-tuned.yaml")
+    content = yaml.safe_load(tuned.read_text())
+    assert [each["last"] for each in content["tuned_on"]] == [5, 5]
+    assert {trial["stage"] for trial in search["trials"]} <= {"rule", "weights", "gate"}
+    best = max(trial["accuracy"] for trial in search["trials"] if trial["stage"] != "gate")
+    assert next(trial for trial in search["trials"] if trial["setting"] == search["setting"])["accuracy"] >= best
+    asked = {(answer.task, answer.question) for answer in read_results(here / "tune-duo").answers}
+    assert len(asked) == 10
+    shown = run("eval", tuned, "--tasks", "arc_easy,piqa", "--data", data, "-q", "--out", "evaluated")
+    assert shown.code == 0, shown.err
+    reported = {(answer.task, answer.question) for answer in read_results(here / "evaluated").answers}
+    assert len(reported) == 14
+    assert not asked & reported
+    shown = run("eval", tuned, "--tasks", "arc_easy", "--data", data, "-q", "--limit", 8)
+    assert "has 7 questions beside the 5 that the ensemble was tuned on" in shown.err
+    before = json.loads(run("tune", duo, "--task", "arc_easy,piqa", "--data", data, "--limit", 5, "--json", "-q").out)
+    assert before == search
+
+
+def test_a_search_takes_no_file_for_another(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("tune", duo, "--task", "piqa", "--data", data, "-q")
+    assert "the ensemble file itself" in run(*words, "--out", duo).err
+    assert "--stages is 'rules'" in run(*words, "--stages", "rules").err
+
+
+def test_models_are_matched_in_pairs(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("match", "one=fake:a", "fake:b", "fake:a", "--tasks", TASKS, "--data", data, "--limit", 6, "-q")
+    shown = run(*words, "--json")
+    assert shown.code == 0, shown.err
+    found = json.loads(shown.out)
+    assert len(found["pairs"]) == 3
+    same = next(pair for pair in found["pairs"] if {pair["first"], pair["second"]} == {"one", "fake-a"})
+    assert (same["gap"], same["one_right"], same["vocabulary_overlap"]) == (0, 0, 1)
+    assert "UniTE" in run(*words).out
+    assert "one model alone" in run("match", "fake:a", "--tasks", TASKS, "--data", data, "-q").err
+
+
+def test_questions_are_asked_as_chats_only_of_members_that_read_chats(
+    run: Run,
+    duo: Path,
+    data: Path,
+    here: Path,
+) -> None:
+    words = ("eval", duo, "--tasks", "triviaqa", "--data", data, "--limit", 2, "--chat", "-q")
+    assert run(*words).code == 0
+    table = byte_level_table([" the"], chat_template=None)
+    register_fake("base", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts), 3)))
+    duo.write_text("members:\n  - {name: a, model: 'fake:a'}\n  - {name: base, model: 'fake:base'}\n")
+    shown = run(*words, "--out", "other")
+    assert shown.code == 2
+    assert "task triviaqa: member 'base' has no chat template" in shown.err
