@@ -20,6 +20,18 @@ from unisono.located_yaml import Places, path_of, place_of, read_yaml
 from unisono.member_spec import MemberSpec, Misplaced, check_owner
 
 
+class TunedOn(BaseModel):
+    """Questions that an ensemble was tuned on, which say nothing about how good it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    task: str
+    source: str
+    """The file of the questions and the sum of its content."""
+    last: Annotated[int, Field(gt=0)]
+    """How many of the last questions, in the task's order."""
+
+
 class EnsembleSpec(BaseModel):
     """An ensemble as a file or a mapping describes it."""
 
@@ -39,6 +51,8 @@ class EnsembleSpec(BaseModel):
     """How a piece is chosen: all that `Draw.parse` reads."""
     spelling: str = PIECEWISE
     """As which ids members read what was written: ``piecewise`` or ``canonical``."""
+    tuned_on: list[TunedOn] = Field(default_factory=list)
+    """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
     folder: Path = Field(default=Path(), exclude=True)
     """What relative paths of models are relative to: the folder of the spec's file."""
 

@@ -71,14 +71,14 @@ def _lines() -> Report:
 
 
 @contextlib.contextmanager
-def counting(total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """Yield a callable that counts finished texts: a bar with the time left on a terminal, else nothing."""
+def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Yield a callable that counts what is finished, one by one or several: a bar with the time left on a terminal."""
     if quiet or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda more=1: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+        yield lambda more=1: progress.advance(task, more)

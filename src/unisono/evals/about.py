@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,7 +30,6 @@ def about_run(
     baselines: Sequence[Baseline],
     *,
     spec: str,
-    command: Sequence[str],
     chat: bool,
     wave: int,
 ) -> dict[str, Any]:
@@ -40,13 +41,12 @@ def about_run(
         systems: who is asked.
         baselines: who looks at the answers.
         spec: the text of the ensemble's file.
-        command: the words of the command.
         chat: whether questions are asked as chats.
         wave: questions of a wave.
     """
     return {
         "spec": spec,
-        "command": " ".join(command),
+        "command": shlex.join(["unisono", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "machine": {

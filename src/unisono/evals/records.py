@@ -50,8 +50,6 @@ class Question:
     """What may follow the prompt, delimiter included; none where a text is generated."""
     limits: Limits
     """When a generated text ends."""
-    words: str
-    """The question by itself, without examples: for people, and for judges."""
     target: str
     """What is right, in words for people."""
     grade: Callable[[Reply], Grade]
@@ -140,6 +138,8 @@ class Answer:
     """Why a generated text ended."""
     evidence: Mapping[str, Any] | None = None
     """What a baseline gathered about the members' answers; see `baselines`."""
+    sure: float | None = None
+    """How sure a baseline says it is, from 0 to 1."""
     error: str | None = None
     """Why there is no answer."""
 
@@ -147,9 +147,11 @@ class Answer:
     def confidence(self) -> float:
         """How sure the system is, from 0 to 1.
 
-        Of choices, the softmax over their log-probabilities at the one that was taken; of a text, the geometric
+        A baseline says so itself. Of choices, the softmax over their log-probabilities at the one that was taken; of a text, the geometric
         mean of its pieces' probabilities.
         """
+        if self.sure is not None:
+            return self.sure
         if self.choices:
             top = max(self.choices)
             return 1 / sum(math.exp(logp - top) for logp in self.choices) if math.isfinite(top) else 0.0

@@ -49,6 +49,8 @@ class RunFolder:
         self.folder = folder
         self.known: dict[Key, Answer] = {}
         """What is answered."""
+        self.times: dict[Key, Times] = {}
+        """How long it took, where that is known."""
         self.last: Key | None = None
         """What was written last: its wave may have been cut off."""
         about = dict(json.loads(json.dumps(about)))
@@ -95,6 +97,7 @@ class RunFolder:
         write_lines(self._answers, [each.to_json() for each in answers])
         for answer in answers:
             self.known[answer.task, answer.question, answer.system] = answer
+        self.times |= {(each.task, each.question, each.system): each for each in times}
 
     def close(self) -> None:
         """Let others write. Idempotent."""
@@ -107,9 +110,10 @@ class RunFolder:
             self.last = answer.task, answer.question, answer.system
             self.known[self.last] = answer
         times = _read_times(self.folder)
-        kept = [each for each in times if (each.task, each.question, each.system) in self.known]
+        by_key = {(each.task, each.question, each.system): each for each in times}
+        self.times = {key: each for key, each in by_key.items() if key in self.known}
         self._times.truncate(0)
-        write_lines(self._times, [each.to_json() for each in kept])
+        write_lines(self._times, [each.to_json() for each in self.times.values()])
 
 
 def read_results(folder: Path) -> Results:

@@ -1,0 +1,162 @@
+"""``unisono eval``: how well an ensemble answers questions, beside its members and in other settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unisono.cli.console import counting, loading_report, say
+from unisono.errors import SpecError
+
+if TYPE_CHECKING:
+    from unisono.evals.panel import Panel
+    from unisono.evals.records import System
+
+ALL = "all"
+
+
+def evaluate(
+    spec: Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="What to ask, with commas between: gsm8k, mmlu, bbh, triviaqa, nq_open, arc_easy, arc_challenge, "
+            "hellaswag, piqa, math500; without --data any task of lm-evaluation-harness.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Read questions from JSON lines in this folder, not from the hub.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Questions of each task, a fair sample. Default: all.", show_default=False),
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask each member alone, too.")] = False,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING",
+            help="Ask the ensemble in another setting, too: 'gate=confidence:0.5 lead=smol', 'combine=geometric', "
+            "'weights=smol:2,gemma:1'. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Choose among the members' whole answers, too: majority, ranker, self-evaluation, genrm, "
+            "skill-aggregation, cascade, cycles-of-thought, or all. May be given several times; implies --compare.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Texts written at once. Times are those of one text at a time only with 1.")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run's folder: answers are in it as soon as they are there, and the same command goes on with it. "
+            "Default: eval-NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a report: HTML, Markdown and JSON.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Ask an ensemble questions, best beside its members: accuracy, intervals, share ensembled, time."""
+    from unisono.evals.about import about_run
+    from unisono.evals.baselines import BASELINES, make_baseline
+    from unisono.evals.decide import decide_all
+    from unisono.evals.panel import Panel
+    from unisono.evals.report import check_plots, figures, table, write_report
+    from unisono.evals.results import RunFolder, read_results
+    from unisono.evals.run import WAVE
+    from unisono.evals.run import evaluate as ask
+    from unisono.evals.tasks import load_tasks
+    from unisono.spec import load_spec
+
+    checked = load_spec(spec)
+    if report is not None:
+        check_plots()
+    words = list(BASELINES) if baseline == [ALL] else baseline or []
+    baselines = [make_baseline(word) for word in words]
+    names = task_names(tasks)
+    if not quiet:
+        say("reading the tasks")
+    loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=checked.tuned_on)
+    folder = out or Path(f"eval-{spec.stem}")
+    with loading_report(quiet=quiet) as loading:
+        panel = Panel.load(checked, batch=batch, report=loading)
+    with panel:
+        systems = _systems(panel, variant or [], compare=compare or bool(baselines))
+        about = about_run(
+            panel,
+            loaded,
+            systems,
+            baselines,
+            spec=spec.read_text(),
+            chat=chat,
+            wave=WAVE,
+        )
+        total = sum(len(task.questions) for task in loaded) * (len(systems) + len(baselines))
+        with RunFolder(folder, about) as opened, asking(folder, total, quiet=quiet) as count:
+            ask(panel, loaded, systems, opened, baselines=baselines, count=count)
+    results = decide_all(read_results(folder))
+    found = figures(results)
+    if report is not None:
+        write_report(results, report)
+        if not quiet:
+            say(f"report: {report / 'index.html'}")
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print(table(found))
+
+
+def task_names(words: str) -> list[str]:
+    """The tasks that a flag names. Raises a `SpecError` when it names none."""
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    if not names:
+        raise SpecError("no task is named", hint="write it as in --tasks gsm8k,mmlu")
+    return names
+
+
+@contextlib.contextmanager
+def asking(folder: Path, total: int | None, *, quiet: bool) -> Iterator[Callable[..., None]]:
+    """Count answers while questions are asked, and say where they are when somebody interrupts."""
+    try:
+        with counting(total, quiet=quiet) as count:
+            yield count
+    except KeyboardInterrupt:
+        say(f"\n{folder} holds what is answered: the same command goes on from there")
+        raise
+
+
+def _systems(panel: Panel, variants: list[str], *, compare: bool) -> list[System]:
+    from unisono.evals import systems as make
+
+    members = make.members(panel) if compare and len(panel.members) > 1 else []
+    systems = [*members, make.ensemble(panel), *(make.variant(panel, setting) for setting in variants)]
+    make.check_names(systems)
+    return systems

@@ -1,0 +1,57 @@
+"""From what baselines gathered to what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from unisono.evals.baselines import Baseline, Case, make_baseline
+from unisono.evals.records import Answer, Results, Times
+
+Key = tuple[str, str, str]
+
+
+def decide_all(results: Results) -> Results:
+    """Results in which the baselines have answered: each with one of the members' answers.
+
+    A baseline's pieces and seconds are those of the members that had to answer, and of what it gathered.
+    """
+    systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
+    members = [each["name"] for each in systems if each["kind"] == "member"]
+    answers = {(each.task, each.question, each.system): each for each in results.answers}
+    times = {(each.task, each.question, each.system): each for each in results.times}
+    for name in [each["name"] for each in systems if each["kind"] == "baseline"]:
+        for task in dict.fromkeys(answer.task for answer in results.answers):
+            _decide(make_baseline(name), task, members, answers, times)
+    return replace(results, answers=list(answers.values()), times=list(times.values()))
+
+
+def _decide(
+    baseline: Baseline, task: str, members: Sequence[str], answers: dict[Key, Answer], times: dict[Key, Times]
+) -> None:
+    """Put a baseline's answers to one task in the place of its evidence."""
+    cases = []
+    for key, answer in answers.items():
+        if (key[0], key[2]) == (task, baseline.name) and answer.error is None:
+            found = {name: answers[task, key[1], name] for name in members if (task, key[1], name) in answers}
+            candidates = {name: each for name, each in found.items() if each.error is None}
+            cases.append(Case(key[1], candidates, answer.evidence or {}))
+    for case, choice in zip(cases, baseline.decide(cases), strict=True):
+        key = (task, case.question, baseline.name)
+        chosen = case.candidates[choice.member]
+        pieces = sum(case.candidates[name].pieces for name in choice.asked)
+        answers[key] = replace(
+            chosen,
+            system=baseline.name,
+            pieces=pieces,
+            ensembled=0,
+            p=(),
+            disputes=(),
+            evidence=answers[key].evidence,
+            sure=choice.confidence,
+        )
+        asked = [times[task, case.question, name] for name in choice.asked if (task, case.question, name) in times]
+        gathered = times.get(key)
+        seconds = sum(each.seconds for each in asked) + (gathered.seconds if gathered else 0.0)
+        writing = sum(each.writing for each in asked) + (gathered.seconds if gathered else 0.0)
+        times[key] = Times(*key, seconds, writing, sum(each.pieces for each in asked))

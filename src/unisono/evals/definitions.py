@@ -1,0 +1,313 @@
+"""Questions as lm-evaluation-harness's own definitions of tasks ask and grade them.
+
+Of the prompts and metrics nothing is written here: a definition makes the prompt from a row, and its filters and
+its ``process_results`` grade a reply.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+import string
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from unisono.errors import SpecError, UnisonoError, shown
+from unisono.evals.generation import read_generation
+from unisono.evals.records import Grade, Question, Reply
+from unisono.evals.rows import LETTERS
+from unisono.types import Limits, Message, Prompt
+
+SEED = 1234
+"""Of the generator that draws examples: lm-evaluation-harness's own."""
+ELSEWHERE = "`unisono lm-eval` runs all of lm-evaluation-harness's tasks"
+NOTHING = ("[invalid]", "[invalidanswer]")
+"""What filters leave of a reply in which they find nothing."""
+FORGOES_FILTERS = "none"
+LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
+"""What a question's text ends with that an answer is to follow."""
+_UNTIMED = threading.Lock()
+
+
+class Conversation(str):
+    """A prompt of messages, where lm-evaluation-harness expects the text that a template makes of them."""
+
+    messages: tuple[Message, ...]
+
+    @classmethod
+    def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
+        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair."""
+        conversation = cls("\n".join(message["content"] for message in messages))
+        conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
+        return conversation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """A sampler that has sampled."""
+
+    examples: Sequence[Any]
+
+    def sample(self, n: int, eval_doc: Any = None) -> Sequence[Any]:
+        return self.examples
+
+
+class Definition:
+    """One task of lm-evaluation-harness, its documents and its examples."""
+
+    def __init__(self, task: Any, shots: int | None, *, chat: bool = False) -> None:
+        """Bind a ``ConfigurableTask``.
+
+        Args:
+            task: lm-evaluation-harness's.
+            shots: examples in each prompt; ``None`` for as many as the definition says.
+            chat: whether prompts are messages, the examples within the user's, as
+                ``--apply_chat_template --fewshot_as_multiturn false`` has them.
+
+        Raises:
+            SpecError: a `Question` cannot hold what it asks, or it has too few examples.
+        """
+        self._task = task
+        self._chat = chat
+        self.name: str = task.config.task
+        self._check()
+        if shots is not None:
+            task.set_config(key="num_fewshot", value=shots)
+        self.shots: int = task.config.num_fewshot or 0
+        task.set_fewshot_seed(seed=SEED)
+        self._sampler = task.sampler if self.shots else None
+        self._removes = task.fewshot_cfg.split == task.config.test_split
+        """Whether lm-evaluation-harness takes care that a question is no example of its own."""
+        self._check_examples()
+        self.documents: Sequence[Any] = list(task.task_docs)
+        self.metrics = self._metrics()
+
+    @property
+    def version(self) -> str:
+        """As lm-evaluation-harness's results tell it."""
+        return str(self._task.VERSION)
+
+    def questions(
+        self, asked: Mapping[int, str], task: str, answers: Mapping[int, str | None], interpret: Interpret | None
+    ) -> Iterator[Question]:
+        """Some of the documents as questions, in their order.
+
+        lm-evaluation-harness draws the examples of one document after the other, with one generator. So are they
+        drawn here, and a question has the same ones whichever others are asked.
+
+        Args:
+            asked: by the document's place, the question's id.
+            task: the name that they count for.
+            answers: by the place, what is right, in words, where that is known better than by the definition.
+            interpret: see `answer_of`.
+        """
+        for place in range(max(asked, default=-1) + 1):
+            document = self.documents[place]
+            if self._sampler is not None:
+                excluded = document if self._removes else None
+                self._task.sampler = _Drawn(self._sampler.sample(n=self.shots, eval_doc=excluded))
+            if place in asked:
+                yield self._question(document, task, asked[place], answers.get(place), interpret)
+
+    def _question(
+        self, document: Any, task: str, identity: str, answer: str | None, interpret: Interpret | None
+    ) -> Question:
+        context = self._task.fewshot_context(
+            document,
+            num_fewshot=self.shots,
+            apply_chat_template=self._chat,
+            fewshot_as_multiturn=False,
+            chat_template=Conversation.of if self._chat else None,
+            gen_prefix=self._task.doc_to_prefix(document),
+        )
+        instances = self._instances(document, context)
+        choices: tuple[str, ...] = ()
+        prompt, limits = _prompt(context), Limits()
+        if instances[0].request_type == "generate_until":
+            limits = read_generation(instances[0].args[1]).limits
+        else:
+            pairs = [split_pair(*instance.args) for instance in instances]
+            choices = tuple(continuation for _, continuation in pairs)
+            prompt = prompt if self._chat else Prompt(text=pairs[0][0])
+        return Question(
+            task=task,
+            part=self.name,
+            id=identity,
+            prompt=prompt,
+            choices=choices,
+            limits=limits,
+            target=answer if answer is not None else self._target(document),
+            grade=partial(self._grade, document, context, f"question {identity!r} of {task}", interpret),
+            words=LEADS_TO_ANSWER.sub("", str(self._task.doc_to_text(document))).strip(),
+        )
+
+    def _instances(self, document: Any, context: Any) -> list[Any]:
+        made = self._task.construct_requests(
+            document,
+            context,
+            metadata=(self.name, 0, 1),
+            apply_chat_template=self._chat,
+            chat_template=Conversation.of if self._chat else None,
+        )
+        return made if isinstance(made, list) else [made]
+
+    def _target(self, document: Any) -> str:
+        target = self._task.doc_to_target(document)
+        if self._task.config.doc_to_choice is not None and isinstance(target, int):
+            choices = self._task.doc_to_choice(document)
+            return str(choices[target]).strip() if target < len(choices) else str(target)
+        return " / ".join(map(str, target)) if isinstance(target, list) else str(target).strip()
+
+    def _grade(self, document: Any, context: Any, what: str, interpret: Interpret | None, reply: Reply) -> Grade:
+        try:
+            with _timeouts(self._task):
+                filtered = self._filtered(document, context, reply)
+                found = {name: self._task.process_results(document, left) for name, left in filtered.items()}
+        except Exception as error:
+            raise UnisonoError(
+                f"lm-evaluation-harness cannot grade {shown(reply.text)}, a reply to {what}: "
+                f"{type(error).__name__}: {error}",
+                hint="the other questions are not concerned; the reply counts as failed",
+            ) from error
+        metrics = {_metric(metric, name): value for name, values in found.items() for metric, value in values.items()}
+        return Grade(
+            {name: float(metrics[name]) for name in self.metrics},
+            self._answer(reply, next(iter(filtered.values())), interpret),
+        )
+
+    def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
+        """What each of the filters leaves of a reply, the main one first."""
+        instances = self._instances(document, context)
+        replies: Sequence[Any] = reply.choices or [reply.text]
+        for instance, each in zip(instances, replies, strict=True):
+            instance.resps.append(each)
+        for pipeline in self._task._filters:
+            pipeline.apply(instances)
+        names = list(instances[0].filtered_resps)
+        return {name: [instance.filtered_resps[name] for instance in instances] for name in names}
+
+    def _answer(self, reply: Reply, left: Sequence[Any], interpret: Interpret | None) -> str:
+        if reply.choices:
+            return letter_of([logp for logp, _ in reply.choices])
+        text = left[0] if isinstance(left[0], str) else ""
+        if text not in NOTHING and interpret is not None:
+            text = interpret(text)
+        kwargs = self._task._metric_fn_kwargs.get("exact_match") or {}
+        return "" if text in NOTHING else normalised(text, kwargs)
+
+    def _metrics(self) -> tuple[str, ...]:
+        """The names of what can be counted by questions, the main one first."""
+        means = [name for name, how in self._task.aggregation().items() if getattr(how, "__name__", "") == "mean"]
+        if not means:
+            known = ", ".join(self._task.aggregation())
+            raise SpecError(f"the task {self.name!r} has no metric that is a mean: {known}", hint=ELSEWHERE)
+        return tuple(_metric(metric, pipeline.name) for pipeline in self._task._filters for metric in means)
+
+    def _check(self) -> None:
+        """Refuse what a question cannot be made of."""
+        task = self._task
+        kind = getattr(task, "OUTPUT_TYPE", None)
+        gen_prefix = getattr(task.config, "gen_prefix", None)
+        reasons = {
+            f"it asks for {kind}, not for a text or for one of some choices": kind
+            not in ("generate_until", "multiple_choice"),
+            "each of its choices has a prompt of its own": getattr(task, "multiple_input", 0),
+            "it is about images or sounds": getattr(task, "MULTIMODAL", False),
+            "it runs what models write": getattr(task, "UNSAFE_CODE", False),
+            f"it asks for each text {task.config.repeats} times": task.config.repeats != 1,
+            "its choices are scored without their question, too": "acc_mutual_info" in task.aggregation(),
+            f"in a conversation it begins the answer itself, with {shown(gen_prefix)}": self._chat and gen_prefix,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise SpecError(f"the task {self.name!r} cannot be asked here: {reason}", hint=ELSEWHERE)
+
+    def _check_examples(self) -> None:
+        if self._sampler is None:
+            return
+        known = len(self._sampler.df)
+        if known < self.shots + self._removes:
+            spare = ", besides the question itself" if self._removes else ""
+            raise SpecError(
+                f"the task {self.name!r} wants {self.shots} examples in a prompt, but has {known} to draw from{spare}",
+                hint="ask for fewer (--shots), or add lines to the file of examples",
+            )
+
+
+Interpret = Callable[[str], str]
+"""Finds the answer in what a filter has left of a text."""
+
+
+def split_pair(context: str, continuation: str) -> tuple[str, str]:
+    """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
+
+
+def letter_of(logps: Sequence[float]) -> str:
+    """The letter of the likeliest choice, the first of several; ``""`` where none is possible."""
+    best = max(range(len(logps)), key=logps.__getitem__)
+    if not math.isfinite(logps[best]):
+        return ""
+    return LETTERS[best] if len(logps) <= len(LETTERS) else str(best)
+
+
+def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
+    """A text as the metric ``exact_match`` compares it: two replies that it takes for the same are equal."""
+    for pattern in kwargs.get("regexes_to_ignore") or ():
+        text = re.sub(pattern, "", text)
+    if kwargs.get("ignore_case"):
+        text = text.lower()
+    ignored = string.punctuation * bool(kwargs.get("ignore_punctuation"))
+    ignored += string.digits * bool(kwargs.get("ignore_numbers"))
+    return text.translate(str.maketrans("", "", ignored)).strip()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the words that lm-evaluation-harness has for the makers of definitions."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _prompt(context: object) -> Prompt:
+    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=cast(str, context))
+
+
+def _metric(metric: str, pipeline: str) -> str:
+    return metric if pipeline == FORGOES_FILTERS else f"{metric},{pipeline}"
+
+
+@contextlib.contextmanager
+def _timeouts(task: Any) -> Iterator[None]:
+    """Let answers in mathematics be graded in any thread.
+
+    lm-evaluation-harness's definitions end what takes too long by an alarm, which only the main thread can set: in
+    another they would call right answers wrong. There, nothing is ended.
+    """
+    names = getattr(task.config.process_results, "__globals__", {})
+    changed: dict[str, Any] = {}
+    if threading.current_thread() is threading.main_thread() or "timeout" not in names:
+        yield
+        return
+    with _UNTIMED:
+        changed = {name: names[name] for name in ("timeout", "parse", "verify") if name in names}
+        names["timeout"] = lambda seconds=1, error_message="": contextlib.nullcontext()
+        if "parse" in changed:
+            names["parse"] = partial(changed["parse"], parsing_timeout=None)
+        if "verify" in changed:
+            names["verify"] = partial(changed["verify"], timeout_seconds=None)
+        try:
+            yield
+        finally:
+            names.update(changed)

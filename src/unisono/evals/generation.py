@@ -1,0 +1,78 @@
+"""What lm-evaluation-harness asks of a generated text, in our words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unisono.errors import SpecError, nearest, shown
+from unisono.fusion.draw import Draw
+from unisono.types import Limits
+
+MAX_PIECES = 256
+"""Pieces to write at most where nothing is said, as with lm-evaluation-harness's ``hf`` model."""
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names of that limit; the first that is given holds."""
+PENALTY = "repetition_penalty"
+_GREEDY: dict[str, Any] = {"temperature": 0, "top_k": None, "top_p": 1, "min_p": 0, "typical_p": 1, "one_member": False}
+_SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical_p", PENALTY)
+_KNOWN = (*LENGTHS, "until", "do_sample", *_SHAPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a text is to be generated."""
+
+    limits: Limits
+    samples: bool
+    """Whether pieces are to be drawn."""
+    shapes: Mapping[str, Any]
+    """Options of a draw."""
+
+    def draw(self, own: Draw) -> Draw:
+        """The draw, given that of a system.
+
+        What is to be sampled is drawn as asked, with the system's seed. What is not is written greedily, by the
+        system's own beam where it has one.
+        """
+        if self.samples:
+            return Draw(**self.shapes, seed=own.seed)
+        greedy = own if own.is_greedy else replace(own, **_GREEDY)
+        penalty = self.shapes.get(PENALTY)
+        return greedy if penalty is None else replace(greedy, repetition_penalty=penalty)
+
+
+def read_generation(kwargs: Mapping[str, Any], *, max_pieces: int = MAX_PIECES) -> Wanted:
+    """Read ``generation_kwargs`` as lm-evaluation-harness's ``hf`` model does.
+
+    Without ``do_sample``, a temperature above 0 samples; with ``do_sample: false`` nothing does.
+
+    Args:
+        kwargs: as a definition or ``--gen_kwargs`` gives them.
+        max_pieces: the limit where they have none.
+
+    Raises:
+        SpecError: a key is unknown, or its value is wrong.
+    """
+    given = copy.deepcopy(dict(kwargs))
+    for key in given:
+        if key not in _KNOWN:
+            raise SpecError(
+                f"unknown generation_kwargs {shown(key)}{nearest(str(key), _KNOWN)}; known: {', '.join(_KNOWN)}",
+                hint="leave it out, or say in the ensemble's file how pieces are drawn (draw: …)",
+            )
+    length = next((given[key] for key in LENGTHS if given.get(key) is not None), max_pieces)
+    until = given.get("until") or []
+    limits = Limits(length, tuple([until] if isinstance(until, str) else until))
+    shapes = {key: given[key] for key in _SHAPES if given.get(key) is not None}
+    samples = given.get("do_sample")
+    if samples not in (None, True, False):
+        raise SpecError(f"do_sample is {shown(samples)}", hint="true or false")
+    temperature = shapes.get("temperature", 0)
+    if samples and not temperature:
+        raise SpecError("do_sample is true, but there is no temperature above 0", hint="give one, such as 1.0")
+    if shapes.get("top_k") == 0:  # as transformers says "all"
+        del shapes["top_k"]
+    return Wanted(limits, bool(temperature) if samples is None else samples, shapes)

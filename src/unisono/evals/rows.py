@@ -1,0 +1,245 @@
+"""Lines of JSON as rows of the datasets that lm-evaluation-harness's definitions were written for.
+
+A line has an ``id`` and a ``question``, and, as its task needs, ``choices`` with an ``answer`` (a letter) or an
+``answer_index``; an ``answer`` that is text, or a list of all that is accepted; a ``solution``; and the key that
+tells its part. Other keys are let be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import SpecError, nearest, shown
+
+FORM = "each line is an object of JSON; docs/evaluation.md shows one of each task"
+LETTERS = string.ascii_uppercase
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a file, and the values in it."""
+
+    path: Path
+    number: int
+    values: Mapping[str, Any]
+
+    def fault(self, words: str) -> SpecError:
+        """What is wrong with it."""
+        return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=FORM)
+
+    def text(self, key: str) -> str:
+        """A text that is not empty. Raises a `SpecError`."""
+        value = self._value(key)
+        if not isinstance(value, str) or not value:
+            raise self.fault(f"{key} is {shown(value)}, not a text")
+        return value
+
+    def texts(self, key: str, *, fewest: int = 1, most: int | None = None) -> list[str]:
+        """Texts, as many as are allowed. Raises a `SpecError`."""
+        value = self._value(key)
+        if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+            raise self.fault(f"{key} is {shown(value)}, not a list of texts")
+        if len(value) < fewest or (most is not None and len(value) > most):
+            count = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
+            raise self.fault(f"{key} has {len(value)} texts, not {count}")
+        return value
+
+    def choice(self, *, fewest: int = 2, most: int = len(LETTERS)) -> tuple[list[str], int]:
+        """Its choices, and which one is right. Raises a `SpecError`, also where that is none of them."""
+        choices = self.texts("choices", fewest=fewest, most=most)
+        letters = LETTERS[: len(choices)]
+        if "answer_index" not in self.values:
+            answer = self.text("answer")
+            if answer not in letters or len(answer) != 1:
+                raise self.fault(f"answer is {shown(answer)}, none of its choices {', '.join(letters)}")
+            return choices, letters.index(answer)
+        index = self.values["answer_index"]
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
+            raise self.fault(f"answer_index is {shown(index)}, none of its choices 0 to {len(choices) - 1}")
+        if self.values.get("answer", letters[index]) != letters[index]:
+            raise self.fault(f"answer is {shown(self.values['answer'])}, but answer_index is {index}, {letters[index]}")
+        return choices, index
+
+    def _value(self, key: str) -> Any:
+        if key not in self.values:
+            raise self.fault(f"the key {key!r} is missing")
+        return self.values[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one of our tasks is made of lm-evaluation-harness's definitions and of lines."""
+
+    definition: str
+    """The name of lm-evaluation-harness's task; ``{part}`` in it is what the line's ``part_key`` says."""
+    folder: str
+    """Where lm-evaluation-harness keeps it, among its tasks."""
+    row: Callable[[Line], dict[str, Any]]
+    """A line as a row of the original dataset."""
+    part_key: str | None = None
+    shots: int | None = None
+    """Examples in a prompt, where lm-evaluation-harness says nothing; ``None`` for as it says."""
+    shots_file: str | None = None
+    """Where examples are drawn from; ``None`` where the definition brings its own."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the definition that must not be applied to rows that come from lines."""
+
+    def part_of(self, line: Line) -> str:
+        """The definition that a line counts for."""
+        return self.definition.format(part=line.text(self.part_key)) if self.part_key else self.definition
+
+
+def _arc(line: Line) -> dict[str, Any]:
+    choices, index = line.choice()
+    labels = list(LETTERS[: len(choices)])
+    return {
+        "question": line.text("question"),
+        "choices": {"text": choices, "label": labels},
+        "answerKey": labels[index],
+    }
+
+
+def _gsm8k(line: Line) -> dict[str, Any]:
+    solution = line.text("solution")
+    if "#### " not in solution:
+        raise line.fault("solution has no '#### ', behind which its answer stands")
+    return {"question": line.text("question"), "answer": solution}
+
+
+def _mmlu(line: Line) -> dict[str, Any]:
+    choices, index = line.choice(fewest=4, most=4)
+    return {"question": line.text("question"), "choices": choices, "answer": index}
+
+
+def _bbh(line: Line) -> dict[str, Any]:
+    return {"input": line.text("question"), "target": line.text("answer")}
+
+
+def _triviaqa(line: Line) -> dict[str, Any]:
+    aliases = line.texts("answer")
+    return {"question": line.text("question"), "answer": {"aliases": aliases, "value": aliases[0]}}
+
+
+def _nq_open(line: Line) -> dict[str, Any]:
+    return {"question": line.text("question"), "answer": line.texts("answer")}
+
+
+def _hellaswag(line: Line) -> dict[str, Any]:
+    choices, index = line.choice()
+    return {"query": line.text("question"), "choices": choices, "gold": index, "label": str(index)}
+
+
+def _piqa(line: Line) -> dict[str, Any]:
+    choices, index = line.choice(fewest=2, most=2)
+    return {"goal": line.text("question"), "sol1": choices[0], "sol2": choices[1], "label": index}
+
+
+def _math500(line: Line) -> dict[str, Any]:
+    solution = line.text("solution")
+    if "\\boxed" not in solution:
+        raise line.fault("solution has no \\boxed, in which its answer stands")
+    return {"problem": line.text("question"), "solution": solution, "answer": line.text("answer")}
+
+
+RECIPES: dict[str, Recipe] = {
+    "gsm8k": Recipe("gsm8k", "gsm8k", _gsm8k, shots_file="gsm8k.train.jsonl"),
+    "mmlu": Recipe("mmlu_{part}", "mmlu/default", _mmlu, part_key="subject", shots=5, shots_file="mmlu.dev.jsonl"),
+    "bbh": Recipe("bbh_cot_fewshot_{part}", "bbh/cot_fewshot", _bbh, part_key="task"),
+    "triviaqa": Recipe("triviaqa", "triviaqa", _triviaqa, shots=5, shots_file="triviaqa.shots.jsonl"),
+    "nq_open": Recipe("nq_open", "nq_open", _nq_open, shots=5, shots_file="nq_open.shots.jsonl"),
+    "arc_easy": Recipe("arc_easy", "arc", _arc, shots_file="arc_easy.train.jsonl"),
+    "arc_challenge": Recipe("arc_challenge", "arc", _arc, shots_file="arc_challenge.train.jsonl"),
+    "hellaswag": Recipe(
+        "hellaswag",
+        "hellaswag",
+        _hellaswag,
+        shots_file="hellaswag.shots.jsonl",
+        overrides={"process_docs": None},  # the lines are processed already
+    ),
+    "piqa": Recipe("piqa", "piqa", _piqa, shots_file="piqa.shots.jsonl"),
+    "math500": Recipe("minerva_math500", "minerva_math", _math500),
+}
+"""By our name of the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A question as it stands in a file."""
+
+    id: str
+    part: str
+    """The name of its definition."""
+    values: Mapping[str, Any]
+    """As the original dataset has them."""
+    answer: str | None
+    """What is right, in words, where the line has no choices."""
+
+
+def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[list[Row], str]:
+    """Read a file of questions or of examples: all of its rows in order, and the sha256 of its content.
+
+    Args:
+        path: the file.
+        recipe: what its lines are made into.
+        definitions: those that lm-evaluation-harness has.
+
+    Raises:
+        SpecError: the file cannot be read or is empty, or a line is broken, names no part, or has an id that an
+            earlier one has.
+    """
+    data = _read(path)
+    rows: list[Row] = []
+    numbers: dict[str, int] = {}
+    for number, words in enumerate(data.split(b"\n"), 1):
+        if not words.strip():
+            continue
+        row = _row(_line(path, number, words), recipe, definitions)
+        if row.id in numbers:
+            raise _at(path, number, f"its id {shown(row.id)} is that of line {numbers[row.id]}", "an id names one line")
+        numbers[row.id] = number
+        rows.append(row)
+    if not rows:
+        raise SpecError(f"{str(path)!r} has no lines", hint=FORM)
+    return rows, hashlib.sha256(data).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SpecError(
+            f"cannot read {str(path)!r}: {error.strerror}",
+            hint="--data names a folder with NAME.jsonl of each task, and examples in its folder shots",
+        ) from error
+
+
+def _line(path: Path, number: int, words: bytes) -> Line:
+    try:
+        values = json.loads(words)
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        raise _at(path, number, f"it is no JSON: {error}", FORM) from error
+    if not isinstance(values, dict):
+        raise _at(path, number, f"it is {shown(values)}, not an object", FORM)
+    return Line(path, number, values)
+
+
+def _row(line: Line, recipe: Recipe, definitions: Sequence[str]) -> Row:
+    part = recipe.part_of(line)
+    if part not in definitions:
+        key = recipe.part_key or ""
+        known = [name.removeprefix(recipe.definition.partition("{")[0]) for name in definitions]
+        value = line.text(key) if key else part
+        raise line.fault(f"{key} is {shown(value)}, which lm-evaluation-harness does not know{nearest(value, known)}")
+    answer = line.values.get("answer")
+    words = None if "choices" in line.values or not isinstance(answer, str) else answer
+    return Row(line.text("id"), part, recipe.row(line), words)
+
+
+def _at(path: Path, number: int, words: str, hint: str) -> SpecError:
+    return SpecError(f"{str(path)!r}, line {number}: {words}", hint=hint)

@@ -1,0 +1,217 @@
+"""Tasks by their names: those of the paper and its like, and all that lm-evaluation-harness has."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from unisono.errors import BackendMissing, SpecError, nearest, shown
+from unisono.evals.definitions import Definition, Interpret, quiet
+from unisono.evals.records import Question, Task
+from unisono.evals.rows import RECIPES, Recipe, Row, read_rows
+from unisono.spec import TunedOn
+
+SHOTS_FOLDER = "shots"
+
+
+def load_tasks(
+    names: Iterable[str],
+    *,
+    data: Path | None = None,
+    limit: int | None = None,
+    last: bool = False,
+    shots: int | None = None,
+    chat: bool = False,
+    tuned_on: Sequence[TunedOn] = (),
+) -> list[Task]:
+    """Load tasks with their questions.
+
+    Prompts and metrics are those of lm-evaluation-harness's definitions, also where the questions come from files.
+
+    Args:
+        names: those of `RECIPES`; without ``data``, any that lm-evaluation-harness has and that asks for a text or
+            for one of some choices.
+        data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; nothing else is read
+            then, and no hub is asked. ``None`` for the datasets of the hub.
+        limit: questions of each task, in its order; by default all.
+        last: whether they are the last ones, and half of the task at most: for tuning.
+        shots: examples in each prompt; by default the definition's number, or the paper's where it says nothing.
+        chat: whether prompts are messages, which members read through their templates.
+        tuned_on: questions to leave out.
+
+    Raises:
+        SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
+        BackendMissing: lm-evaluation-harness is not installed.
+    """
+    wanted = list(dict.fromkeys(names))
+    for what, value, least in (("limit", limit, 1), ("shots", shots, 0)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise SpecError(f"{what} is {shown(value)}: it must be a whole number, {least} or more")
+    if not wanted:
+        raise SpecError("no task is named", hint=f"choose of {', '.join(RECIPES)}")
+    if data is not None:
+        _check_data(wanted, data)
+    harness = _harness()
+    with quiet():
+        if data is not None:
+            return [_from_files(harness, name, data, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
+        return [_from_hub(harness, name, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which of a task's questions are asked."""
+
+    limit: int | None
+    last: bool
+    tuned_on: Sequence[TunedOn]
+
+    def of(self, task: str, source: str, ordered: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Cut an order. Raises a `SpecError` when there are too few."""
+        if self.last:
+            return list(ordered[-min(self.limit or len(ordered), len(ordered) // 2) :])
+        spared = max((each.last for each in self.tuned_on if (each.task, each.source) == (task, source)), default=0)
+        known = ordered[: len(ordered) - spared]
+        if self.limit is not None and self.limit > len(known):
+            without = f" beside the {spared} that the ensemble was tuned on" if spared else ""
+            raise SpecError(
+                f"limit is {self.limit}, but the task {task!r} has {len(known)} questions{without}",
+                hint="give a smaller one, or leave it out for all",
+            )
+        return list(known[: self.limit])
+
+
+def _harness() -> ModuleType:
+    for library in ("lm_eval", "datasets"):
+        if importlib.util.find_spec(library) is None:
+            raise BackendMissing(
+                f"evaluation needs lm-evaluation-harness: {library} is not installed",
+                hint="install it: pip install 'unisono[evals]'",
+            )
+    from unisono.evals import harness
+
+    return harness
+
+
+def _check_data(names: Sequence[str], data: Path) -> None:
+    for name in names:
+        if name not in RECIPES:
+            raise SpecError(
+                f"there is no task {shown(name)} for data in files{nearest(name, RECIPES)}",
+                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
+            )
+    if not data.is_dir():
+        raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")
+
+
+def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | None, *, chat: bool) -> Task:
+    recipe = RECIPES[name]
+    index = harness.definitions(recipe.folder)
+    known = [each for each in index if _is_of(each, recipe)]
+    path = data / f"{name}.jsonl"
+    rows, digest = read_rows(path, recipe, known)
+    wanted = recipe.shots if shots is None else shots
+    source = f"{path.name} sha256:{digest}"
+    chosen = cut.of(name, source, _ordered([(row.part, row.id) for row in rows]))
+    by_part: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_part[row.part].append(row)
+    parts = list(dict.fromkeys(part for part, _ in chosen))
+    default = harness.default_shots(index[parts[0]])
+    examples: dict[str, list[Row]] = {part: [] for part in parts}
+    if recipe.shots_file is not None and (default if wanted is None else wanted):
+        examples = _examples(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
+    definitions = {}
+    for part in parts:
+        values = [row.values for row in by_part[part]]
+        shown_first = [row.values for row in examples.get(part, [])]
+        task = harness.build(index[part], values, shown_first, recipe.overrides)
+        definitions[part] = Definition(task, wanted, chat=chat)
+    interpret = harness.minerva_answer if name == "math500" else None
+    rows_of = {part: [(row.id, row.answer) for row in by_part[part]] for part in parts}
+    return _task(name, definitions, rows_of, chosen, source, interpret)
+
+
+def _is_of(definition: str, recipe: Recipe) -> bool:
+    before, several, after = recipe.definition.partition("{part}")
+    if not several:
+        return definition == before
+    return definition.startswith(before) and definition.endswith(after)
+
+
+def _examples(path: Path, recipe: Recipe, known: Sequence[str]) -> dict[str, list[Row]]:
+    rows, _ = read_rows(path, recipe, known)
+    by_part: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_part[row.part].append(row)
+    return by_part
+
+
+def _from_hub(harness: Any, name: str, cut: Slice, shots: int | None, *, chat: bool) -> Task:
+    recipe = RECIPES.get(name)
+    theirs = name if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
+    tasks = harness.from_hub(theirs, recipe.folder if recipe else None, choices=tuple(RECIPES))
+    wanted = recipe.shots if recipe is not None and shots is None else shots
+    definitions = {task.config.task: Definition(task, wanted, chat=chat) for task in tasks}
+    rows_of: dict[str, list[tuple[str, str | None]]] = {
+        part: [(f"{part}.{place}", None) for place in range(len(definition.documents))]
+        for part, definition in definitions.items()
+    }
+    source = "; ".join(sorted({harness.dataset_name(task) for task in tasks}))
+    chosen = cut.of(
+        name, source, _ordered([(part, identity) for part, rows in rows_of.items() for identity, _ in rows])
+    )
+    interpret = harness.minerva_answer if name == "math500" else None
+    return _task(name, definitions, rows_of, chosen, source, interpret)
+
+
+def _ordered(questions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Parts and ids in their order, which depends on their names alone: parts in turn, so that any first few are of
+    all parts, and within a part by the sha256 of the id.
+    """
+    by_part: dict[str, list[str]] = defaultdict(list)
+    for part, identity in questions:
+        by_part[part].append(identity)
+    order: list[tuple[int, bytes, str, str]] = []
+    for part, ids in by_part.items():
+        ranked = sorted(ids, key=_digest)
+        order += [(turn, _digest(part), part, identity) for turn, identity in enumerate(ranked)]
+    return [(part, identity) for _, _, part, identity in sorted(order)]
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).digest()
+
+
+def _task(
+    name: str,
+    definitions: Mapping[str, Definition],
+    rows_of: Mapping[str, Sequence[tuple[str, str | None]]],
+    chosen: Sequence[tuple[str, str]],
+    source: str,
+    interpret: Interpret | None,
+) -> Task:
+    questions: dict[tuple[str, str], Question] = {}
+    wanted = set(chosen)
+    used = {part: definitions[part] for part in dict.fromkeys(part for part, _ in chosen)}
+    for part, definition in used.items():
+        rows = rows_of[part]
+        asked = {place: identity for place, (identity, _) in enumerate(rows) if (part, identity) in wanted}
+        answers = {place: rows[place][1] for place in asked}
+        for question in definition.questions(asked, name, answers, interpret):
+            questions[part, question.id] = question
+    first = next(iter(used.values()))
+    return Task(
+        name=name,
+        metrics=first.metrics,
+        shots=first.shots,
+        version=", ".join(sorted({definition.version for definition in used.values()})),
+        source=source,
+        questions=[questions[key] for key in chosen],
+    )

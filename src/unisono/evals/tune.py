@@ -1,0 +1,226 @@
+"""Finding how an ensemble writes best: weights, rule, gate and threshold, on questions that are never reported.
+
+The search goes by stages, each from the best of the one before: the rule, then the weights, then gate and lead. A gate
+is taken if it loses nothing, and then the one that asks least. What is compared is the share of right answers, the mean
+over the tasks; where two settings are equal in that, the one that comes first is taken: the simpler one.
+
+The questions come from the far end of each task's order, `unisono eval` begins at the near one, and the file that is
+written names them (``tuned_on``), so that they are left out wherever that file is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unisono.engine.method import Method
+from unisono.errors import SpecError
+from unisono.evals import systems as make
+from unisono.evals.panel import Panel
+from unisono.evals.records import System, Task
+from unisono.evals.results import RunFolder
+from unisono.evals.run import evaluate
+from unisono.spec import TunedOn
+
+RULES = ("mean", "geometric", "mean,weights:entropy", "mean,weights:consistency")
+SHARES = (0.2, 0.35, 0.65, 0.8)
+"""Of the vote, that each member is tried with; the others share the rest as before."""
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+STAGES = ("rule", "weights", "gate")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A setting that was tried."""
+
+    stage: str
+    setting: str
+    """As `systems.variant` reads it; empty for the ensemble as its file says it."""
+    accuracy: float
+    """The mean over the tasks of the share of right answers."""
+    error: float
+    """Its standard error."""
+    ensembled: float
+    """The share of pieces at which all members were asked."""
+    by_task: Mapping[str, float]
+    questions: int
+    seconds: float
+    """That its answers took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a search has found, and what it cost."""
+
+    setting: str
+    trials: tuple[Trial, ...]
+    tuned_on: tuple[TunedOn, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the setting that was taken."""
+        return next(trial for trial in self.trials if trial.setting == self.setting)
+
+    @property
+    def seconds(self) -> float:
+        """What all answers took."""
+        return sum(trial.seconds for trial in self.trials)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record with plain types only."""
+        return {
+            "setting": self.setting,
+            "seconds": round(self.seconds, 3),
+            "trials": [asdict(trial) for trial in self.trials],
+            "tuned_on": [each.model_dump() for each in self.tuned_on],
+        }
+
+
+def tune(
+    panel: Panel,
+    tasks: Sequence[Task],
+    folder: RunFolder,
+    *,
+    stages: Sequence[str] = STAGES,
+    thresholds: Sequence[float] = THRESHOLDS,
+    count: Callable[[int], None] = lambda answers: None,
+) -> Tuned:
+    """Search; what was asked before is in the folder and is not asked again.
+
+    Args:
+        panel: the loaded members.
+        tasks: their development questions.
+        folder: where answers are written.
+        stages: which to go through.
+        thresholds: confidences below which a gate opens.
+        count: told of answers, as `evaluate` does.
+
+    Raises:
+        PromptError: a member cannot read a task's questions.
+        SpecError: a member has a negative weight, or the folder cannot be written.
+    """
+    if any(member.weight < 0 for member in panel.prepared.members):
+        raise SpecError("a member has a negative weight: there is nothing to weigh", hint="tune without an amateur")
+    search = _Search(panel, tasks, folder, count)
+    best = ""
+    for stage in (each for each in STAGES if each in stages):
+        trials = search.run(stage, [best, *_settings(stage, best, panel, thresholds)])
+        best = (_best_gate(trials) if stage == "gate" else _best(trials)).setting
+    ends = tuple(TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks)
+    return Tuned(best, tuple(search.trials.values()), ends)
+
+
+def tuned_spec(spec: Mapping[str, Any], panel: Panel, tuned: Tuned) -> dict[str, Any]:
+    """The content of an ensemble file with what was found in it."""
+    system = make.variant(panel, tuned.setting) if tuned.setting else make.ensemble(panel)
+    weights = {member.spec.name: member.weight for member in panel.prepared.members}
+    members = []
+    for member in spec["members"]:
+        given = {key: value for key, value in member.items() if key != "weight"}
+        weight = (system.weights or weights).get(member["name"], member.get("weight", 1.0))
+        members.append({**given, "weight": weight})
+    method = system.method
+    kept = {key: value for key, value in spec.items() if key not in ("members", "lead", "combine", "gate", "tuned_on")}
+    return {
+        "members": members,
+        "lead": method.lead_among(system.weights or weights),
+        "combine": str(method.combine),
+        "gate": str(method.gate),
+        **kept,
+        "tuned_on": [each.model_dump() for each in tuned.tuned_on],
+    }
+
+
+class _Search:
+    """Trials, each way of writing once."""
+
+    def __init__(self, panel: Panel, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
+        self.trials: dict[str, Trial] = {}
+        """By the way of writing."""
+        self._panel = panel
+        self._tasks = tasks
+        self._folder = folder
+        self._count = count
+
+    def run(self, stage: str, settings: Sequence[str]) -> list[Trial]:
+        """Try settings, all on the same questions in turn; those that say the same are one."""
+        ways = {setting: _way(self._system(setting)) for setting in settings}
+        first = {way: setting for setting, way in reversed(ways.items()) if way not in self.trials}
+        new = {way: self._system(first[way]) for way in dict.fromkeys(ways.values()) if way in first}
+        if new:
+            evaluate(self._panel, self._tasks, list(new.values()), self._folder, count=self._count)
+        for way, system in new.items():
+            self.trials[way] = self._trial(stage, first[way], system)
+        return [self.trials[way] for way in dict.fromkeys(ways.values())]
+
+    def _system(self, setting: str) -> System:
+        return make.variant(self._panel, setting) if setting else make.ensemble(self._panel)
+
+    def _trial(self, stage: str, setting: str, system: System) -> Trial:
+        right: dict[str, list[float]] = {}
+        pieces = ensembled = 0
+        for task in self._tasks:
+            for question in task.questions:
+                answer = self._folder.known[task.name, question.id, system.name]
+                right.setdefault(task.name, []).append(answer.metrics.get(task.metrics[0], 0.0))
+                pieces, ensembled = pieces + answer.pieces, ensembled + answer.ensembled
+        by_task = {name: sum(values) / len(values) for name, values in right.items()}
+        variances = [by_task[name] * (1 - by_task[name]) / len(values) for name, values in right.items()]
+        keys = {(task.name, question.id, system.name) for task in self._tasks for question in task.questions}
+        return Trial(
+            stage,
+            setting,
+            sum(by_task.values()) / len(by_task),
+            math.sqrt(sum(variances)) / len(variances),
+            ensembled / pieces if pieces else 0.0,
+            by_task,
+            len(keys),
+            sum(times.seconds for key, times in self._folder.times.items() if key in keys),
+        )
+
+
+def _way(system: System) -> str:
+    return json.dumps([system.method.to_json(), system.weights])
+
+
+def _settings(stage: str, best: str, panel: Panel, thresholds: Sequence[float]) -> list[str]:
+    """What a stage tries, beside the best so far."""
+    if stage == "rule":
+        return [_but(best, combine=rule) for rule in RULES]
+    if stage == "weights":
+        shares = {member.spec.name: member.weight for member in panel.prepared.members}
+        return [_but(best, weights=_with_share(shares, name, share)) for name in _few(shares) for share in SHARES]
+    method: Method = panel.prepared.spec.method
+    if method.draw.one_member:
+        return []
+    return [_but(best, gate=f"confidence:{threshold}", lead=lead) for lead in panel.members for threshold in thresholds]
+
+
+def _few(shares: Mapping[str, float]) -> list[str]:
+    """Whose shares are tried: of two members, one says all."""
+    return list(shares)[:1] if len(shares) == 2 else list(shares)
+
+
+def _with_share(shares: Mapping[str, float], name: str, share: float) -> str:
+    rest = sum(weight for other, weight in shares.items() if other != name)
+    given = {other: share if other == name else (1 - share) * weight / rest for other, weight in shares.items()}
+    return ",".join(f"{other}:{weight:.4g}" for other, weight in given.items())
+
+
+def _but(setting: str, **keys: str) -> str:
+    """A setting with some keys replaced."""
+    words = dict(word.split("=", 1) for word in setting.split())
+    return " ".join(f"{key}={value}" for key, value in {**words, **keys}.items())
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    return max(trials, key=lambda trial: trial.accuracy)  # the first of the largest
+
+
+def _best_gate(trials: Sequence[Trial]) -> Trial:
+    """The trial that asks least among those that lose nothing against the first, which has the gate before."""
+    sound = [trial for trial in trials if trial.accuracy >= trials[0].accuracy]
+    return min(sound, key=lambda trial: trial.ensembled)
