@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import counting, loading_report
+from unisono.cli.console import counting, loading_report, table_console
 from unisono.cli.method import method_words
 from unisono.errors import SpecError
 from unisono.setting import parse_setting
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from unisono.benchmark import Benchmark, Figure, SystemFigures
-
-WIDE = 160
-"""Columns for a table that goes into a file or a pipe."""
 
 
 def bench(
@@ -64,11 +61,7 @@ def bench(
 
 
 def _show(benchmark: Benchmark, method: str) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = WIDE
+    console = table_console()
     console.print(_table(benchmark))
     if method:
         console.print(f"ensemble: {method}", markup=False)

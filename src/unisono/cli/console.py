@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from unisono.errors import UnisonoError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from unisono.members import Report
 
 
@@ -23,6 +25,20 @@ def say_error(error: UnisonoError) -> None:
     say(f"unisono: {error.message}")
     if error.hint:
         say(f"  hint: {error.hint}")
+
+
+WIDE = 160
+"""Columns for a table that goes into a file or a pipe."""
+
+
+def table_console() -> Console:
+    """A console for tables on stdout."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, say
+from unisono.cli.console import loading_report, say, table_console
 from unisono.cli.eval import asking, task_names
 from unisono.errors import SpecError
 
@@ -88,9 +88,7 @@ def _member(word: str, index: int) -> dict[str, str]:
 
 
 def _show(matching: Matching) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = table_console()
     for table in _tables(matching):
         console.print(table)
         console.print()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unisono.cli.console import loading_report, say
+from unisono.cli.console import loading_report, say, table_console
 from unisono.cli.eval import asking, task_names
 from unisono.errors import SpecError
 
@@ -56,7 +56,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print the search as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Search for the best setting on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
+    """Find the best setting, on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
     import yaml
 
     from unisono.evals.about import about_run
@@ -117,9 +117,7 @@ def _write(path: Path, spec: Path, content: dict[str, Any], tuned: Tuned) -> Non
 
 
 def _show(tuned: Tuned) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = table_console()
     console.print(_table(tuned))
     console.print(f"taken: {tuned.setting or 'the ensemble as it is'}", markup=False)
 

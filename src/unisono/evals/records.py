@@ -53,6 +53,9 @@ class Question:
     target: str
     """What is right, in words for people."""
     grade: Callable[[Reply], Grade]
+    words: str = ""
+    """The question by itself, for people and judges: no examples before it, no word that an answer follows. ``""``
+    where nobody has cut it out of the prompt."""
 
     @property
     def is_choice(self) -> bool:
@@ -147,8 +150,8 @@ class Answer:
     def confidence(self) -> float:
         """How sure the system is, from 0 to 1.
 
-        A baseline says so itself. Of choices, the softmax over their log-probabilities at the one that was taken; of a text, the geometric
-        mean of its pieces' probabilities.
+        A baseline says so itself. Of choices, the softmax over their log-probabilities at the one that was taken; of a
+        text, the geometric mean of its pieces' probabilities.
         """
         if self.sure is not None:
             return self.sure
