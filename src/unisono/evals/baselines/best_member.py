@@ -42,8 +42,8 @@ class BestMember:
         ranked = _by_merit(cases)
         choices = []
         for case in cases:
-            able = [name for name in ranked if name in case.candidates]
-            taken = self.member if self.member is not None and self.member in case.candidates else able[0]
+            preferred = ranked if self.member is None else [self.member, *ranked]
+            taken = next(name for name in preferred if name in case.candidates)
             asked = tuple(case.candidates) if self.member is None else (taken,)
             choices.append(Choice(taken, case.candidates[taken].confidence, asked))
         return choices

@@ -21,8 +21,8 @@ from unisono.evals.records import Answer, Question
 class Cascade:
     """Asks the members in their order, cheap ones first, until one is sure enough.
 
-    How unsure a member is of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile", section
-    3.3): not their sum, which grows with the length, nor their mean, which many easy pieces hide a hard one in. Of
+    How unsure a member is of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the
+    source): not their sum, which grows with the length, nor their mean, which many easy pieces hide a hard one in. Of
     choices it is ``-log p`` of the one that was taken. The confidence is ``exp`` of its negative.
 
     Which questions are deferred is fixed by a share or by a threshold. The source learns a rule on labelled questions

@@ -34,7 +34,7 @@ class CyclesOfThought:
     """Takes the answer that is likeliest after explanations, each weighed by how well it follows from the question.
 
     ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member draws to the question and its possible
-    answers (section 3). The weight is its probability of "True", held against "False", when it is asked whether the
+    answers. The weight is its probability of "True", held against "False", when it is asked whether the
     explanation is correct given the question; ``p(a|e,q)`` is that of the answer's label behind the explanation. The
     confidence is the mean of ``p`` over the members.
 

@@ -19,7 +19,7 @@ UNASKED = 0.5
 
 @dataclass(frozen=True)
 class GenRM:
-    """Takes the answer for which the mean of the judges' probabilities of "Yes" is largest (section 3.1).
+    """Takes the answer for which the mean of the judges' probabilities of "Yes" is largest.
 
     The source trains its verifiers. These are the members as they are, so that "Yes" is held against "No" alone: an
     untrained model has mass on other words, and how much tells nothing of the answer. The mean is the confidence.

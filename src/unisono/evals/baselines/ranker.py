@@ -21,7 +21,7 @@ class Ranker:
 
     As the source has it, but that a log-likelihood is divided by the answer's bytes, not its tokens: members cut one
     text into different tokens, and a mean over those would weigh members by how they cut. With ``standardised`` each
-    member's scores are also divided by how far they are apart, over the run, among the answers to one question, so
+    member's scores are also divided by how far they are apart, over all cases, among the answers to one question, so
     that a member whose likelihoods vary more does not speak louder. The confidence is the likelihood of a byte, ``exp``
     of the mean.
     """

@@ -38,7 +38,7 @@ class SkillAggregation:
     What is different: the context is not a language model's embedding of the text but two numbers, the share of members
     that gave the answer and how sure they were; skills do not depend on it; they are held to a usual skill by a
     quadratic penalty that weighs as much as a few items, in place of the source's own regulariser; and of each judge's
-    probabilities only the ranks over the run are used, for verifiers that were not trained say "Yes" too readily, each
+    probabilities only the ranks over all items count, for verifiers that were not trained say "Yes" too readily, each
     in a range of its own. Nobody needs to be told which judge to trust, but judges have to be better than chance on the
     mean: what is right and what is wrong could be exchanged otherwise.
     """
