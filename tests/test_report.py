@@ -473,3 +473,14 @@ def test_labels_keep_their_distance_and_their_order(places: list[float], gap: fl
 def test_numbers_are_written_with_their_sign_and_never_as_minus_zero() -> None:
     assert [points(value) for value in (0.0312, -0.05, 0.0001, -0.0001)] == ["+3.1", "−5.0", "0.0", "0.0"]
     assert [chance(value) for value in (None, 0.0004, 0.0126, 1.0)] == ["–", "<0.001", "0.013", "1.000"]
+
+
+@needs_plots
+def test_the_example_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parent.parent / "docs" / "report.md"
+    [example] = re.findall(r"(?s)```python\n(.*?)```", page.read_text())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    names["show"](small())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "report.md", "report.json", "plots"}

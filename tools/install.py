@@ -93,7 +93,7 @@ def _libraries() -> None:
     with _step("libraries", made_from, "Installing PyTorch, transformers and the rest") as needed:
         if needed:
             constraints = ["-c", str(CONSTRAINTS), "--build-constraint", str(CONSTRAINTS)]
-            _pip("install", *constraints, "-e", f"{ROOT}[transformers,constraints,server,dev]")
+            _pip("install", *constraints, "-e", f"{ROOT}[transformers,constraints,server,evals,dev]")
 
 
 @contextlib.contextmanager
