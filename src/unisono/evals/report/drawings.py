@@ -169,15 +169,16 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
     height, gap, labels = 2.2, 0.75, 1.5
     width = (WIDTH - LEFT - gap - labels) / 2
     drawing = Drawing(BOTTOM + TOP + height)
-    accuracy, share = (drawing.panel(left, BOTTOM, width, height) for left in (LEFT, LEFT + width + gap))
+    share, accuracy = (drawing.panel(left, BOTTOM, width, height) for left in (LEFT, LEFT + width + gap))
     ends, said = [], []
     for place, (sweep, cells) in enumerate(swept):
         look, dash = _SWEPT[place % len(_SWEPT)]
         thresholds = [threshold for threshold, _ in cells]
         shares = [100 * (cell.share or 0) for _, cell in cells]
-        for axes, values in ((accuracy, [100 * (cell.accuracy or 0) for _, cell in cells]), (share, shares)):
+        right = [100 * (cell.accuracy or 0) for _, cell in cells]
+        for axes, values in ((share, shares), (accuracy, right)):
             axes.plot(thresholds, values, color=look.colour, marker=look.marker, markersize=look.size, linestyle=dash)
-        ends.append(Label(thresholds[-1], shares[-1], short(sweep.label, 22), look.colour))
+        ends.append(Label(thresholds[-1], right[-1], short(sweep.label, 22), look.colour))
         steps = (f"{threshold:g}: {percent(cell.accuracy)}, {percent(cell.share)}" for threshold, cell in cells)
         said.append(f"{sweep.label}, by threshold {_metric(task)} and share: {'; '.join(steps)}")
     accuracy.set_ylabel(_metric(task))
@@ -186,8 +187,8 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
     for axes in (accuracy, share):
         axes.set_xlabel(f"threshold of {kind}")
     said += _reference(report, task, accuracy)
-    drawing.label(share, ends)
-    title = f"{task.facts.name}: {_metric(task)}, and the share of pieces ensembled, by the threshold of {kind}"
+    drawing.label(accuracy, ends)
+    title = f"{task.facts.name}: the share of pieces ensembled, and {_metric(task)}, by the threshold of {kind}; dotted: the ensemble"
     return Picture(f"{prefix}-gate-{kind}", title, ". ".join(said), drawing.svg())
 
 
