@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Choose among the members' whole answers, too: majority, ranker, self-evaluation, genrm, "
+            help="Choose among the members' whole answers, too: best-member, majority, ranker, self-evaluation, genrm, "
             "skill-aggregation, cascade, cycles-of-thought, or all. May be given several times; implies --compare.",
             show_default=False,
         ),
@@ -102,8 +103,7 @@ def evaluate(
     checked = load_spec(spec)
     if report is not None:
         check_plots()
-    words = list(BASELINES) if baseline == [ALL] else baseline or []
-    baselines = [make_baseline(word) for word in words]
+    baselines = [make_baseline(word) for word in _words(baseline or [], BASELINES)]
     names = task_names(tasks)
     if not quiet:
         say("reading the tasks")
@@ -112,6 +112,8 @@ def evaluate(
     with loading_report(quiet=quiet) as loading:
         panel = Panel.load(checked, batch=batch, report=loading)
     with panel:
+        for each in baselines:
+            each.check(panel.members)
         systems = _systems(panel, variant or [], compare=compare or bool(baselines))
         about = about_run(
             panel,
@@ -167,6 +169,11 @@ def _table(task: TaskFigures) -> Table:
             f"{cell.failed}" if cell.failed else "",
         )
     return table
+
+
+def _words(given: Iterable[str], known: Iterable[str]) -> list[str]:
+    """What baselines are asked for, each once; ``all`` is every one that is known."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(known if word == ALL else [word] for word in given)))
 
 
 def task_names(words: str) -> list[str]:

@@ -9,7 +9,7 @@ from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, MEMBER, Cell, 
 from unisono.evals.report.words import NONE, chance, mark, measure, milliseconds, percent, points, span
 
 _NAMED = Column("system", numeric=False)
-_COMPARED = ("questions", "failed", "%", "95 %", "difference", "95 %", "only it / only best", "McNemar p", "p, Holm")
+_COMPARED = ("questions", "failed", "%", "95 %", "difference", "95 %", "+ / −", "McNemar p", "p, Holm")
 _COST = (
     "pieces",
     "ensembled %",

@@ -94,14 +94,14 @@ def _differences(report: Report) -> Picture | None:
         return None
     colour, rows = LOOKS[ENSEMBLE_KIND].colour, range(len(compared))
     drawing = Drawing(BOTTOM + TOP + 0.3 * len(compared))
-    axes = drawing.panel(2, BOTTOM, WIDTH - 2.2, 0.3 * len(compared))
+    axes = drawing.panel(1.6, BOTTOM, WIDTH - 1.8, 0.3 * len(compared))
     axes.axvline(0, color=INK, linewidth=1)
     for row, (_, each) in enumerate(compared):
         ends = [100 * each.interval.low, 100 * each.interval.high]
         axes.plot(ends, [row, row], color=colour, linewidth=2, solid_capstyle="round")
         face = colour if each.is_sure else "none"
         axes.plot(100 * each.difference, row, "o", markersize=7, markerfacecolor=face, markeredgecolor=colour)
-    axes.set_yticks(rows, [short(task, 28) for task, _ in compared])
+    axes.set_yticks(rows, [short(task, 20) for task, _ in compared])
     axes.set_ylim(len(compared) - 0.5, -0.5)
     axes.set_xlabel("points; 95 % interval; the dot is filled where it excludes 0")
     alt = "; ".join(f"{task}: {points(each.difference)}" for task, each in compared)
@@ -143,7 +143,7 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     )
     said = (f"{system}: {accuracy:.1f} at {milliseconds(ms)} ms" for system, (ms, accuracy) in places.items())
     front = f"On the dashed line, which no other system beats: {', '.join(task.front)}"
-    title = f"{task.facts.name}: {_metric(task)} against ms a piece"
+    title = f"{task.facts.name}: {_metric(task)} against ms a piece; no system beats those on the dashed line"
     return Picture(f"{prefix}-accuracy-and-time", title, f"{'; '.join(said)}. {front}", drawing.svg())
 
 
@@ -169,15 +169,16 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
     height, gap, labels = 2.2, 0.75, 1.5
     width = (WIDTH - LEFT - gap - labels) / 2
     drawing = Drawing(BOTTOM + TOP + height)
-    accuracy, share = (drawing.panel(left, BOTTOM, width, height) for left in (LEFT, LEFT + width + gap))
+    share, accuracy = (drawing.panel(left, BOTTOM, width, height) for left in (LEFT, LEFT + width + gap))
     ends, said = [], []
     for place, (sweep, cells) in enumerate(swept):
         look, dash = _SWEPT[place % len(_SWEPT)]
         thresholds = [threshold for threshold, _ in cells]
         shares = [100 * (cell.share or 0) for _, cell in cells]
-        for axes, values in ((accuracy, [100 * (cell.accuracy or 0) for _, cell in cells]), (share, shares)):
+        right = [100 * (cell.accuracy or 0) for _, cell in cells]
+        for axes, values in ((share, shares), (accuracy, right)):
             axes.plot(thresholds, values, color=look.colour, marker=look.marker, markersize=look.size, linestyle=dash)
-        ends.append(Label(thresholds[-1], shares[-1], short(sweep.label, 22), look.colour))
+        ends.append(Label(thresholds[-1], right[-1], short(sweep.label, 22), look.colour))
         steps = (f"{threshold:g}: {percent(cell.accuracy)}, {percent(cell.share)}" for threshold, cell in cells)
         said.append(f"{sweep.label}, by threshold {_metric(task)} and share: {'; '.join(steps)}")
     accuracy.set_ylabel(_metric(task))
@@ -186,8 +187,9 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
     for axes in (accuracy, share):
         axes.set_xlabel(f"threshold of {kind}")
     said += _reference(report, task, accuracy)
-    drawing.label(share, ends)
-    title = f"{task.facts.name}: {_metric(task)}, and the share of pieces ensembled, by the threshold of {kind}"
+    drawing.label(accuracy, ends)
+    measured = f"the share of pieces ensembled, and {_metric(task)}"
+    title = f"{task.facts.name}: {measured}, by the threshold of {kind}; dotted: the ensemble"
     return Picture(f"{prefix}-gate-{kind}", title, ". ".join(said), drawing.svg())
 
 
@@ -215,13 +217,13 @@ def _reliability(report: Report, task: TaskFigures, prefix: str) -> Picture | No
     shown = [(cell.system, cell.calibration) for cell in task.cells if cell.system in kinds and cell.calibration]
     if not shown:
         return None
-    side, step, across = 1.75, 2.2, 3
+    across, side, step, row_step = 4, 1.3, 1.66, 1.95
     down = -(-len(shown) // across)
-    height = down * step + 0.35
+    height = down * row_step + 0.2
     drawing = Drawing(height)
     for place, (system, found) in enumerate(shown):
         row, column = divmod(place, across)
-        axes = drawing.panel(LEFT + column * step, height - (row + 1) * step + 0.2, side, side)
+        axes = drawing.panel(LEFT + column * step, height - (row + 1) * row_step + 0.3, side, side)
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=1, linestyle="--")
         colour, largest = LOOKS[kinds[system]].colour, max(each.count for each in found.bins)
         axes.plot(
@@ -229,9 +231,9 @@ def _reliability(report: Report, task: TaskFigures, prefix: str) -> Picture | No
         )
         for each in found.bins:
             size = 3 + 6 * (each.count / largest) ** 0.5
-            axes.plot(each.confidence, each.accuracy, "o", color=colour, markersize=size)
+            axes.plot(each.confidence, each.accuracy, "o", color=colour, markersize=size, clip_on=False)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        axes.set_title(f"{short(system, 20)}, ECE {percent(found.ece)} %")
+        axes.set_title(f"{short(system, 12)}, ECE {percent(found.ece)} %")
         if column == 0:
             axes.set_ylabel("right")
         if place + across >= len(shown):

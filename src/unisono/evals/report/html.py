@@ -93,7 +93,7 @@ def _picture(picture: Picture) -> str:
     svg = re.sub(r'(url\(|href=")#', rf"\1#{picture.name}-", svg)
     label = html.escape(visible(picture.alt))
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    return f"<figure>{svg}<figcaption>{_escaped(picture.title)}. {_escaped(picture.alt)}</figcaption></figure>"
+    return f"<figure>{svg}<figcaption>{_escaped(picture.title)}.</figcaption></figure>"
 
 
 def _escaped(text: str) -> str:

@@ -31,27 +31,29 @@ TITLE = "Does the ensemble beat its best member?"
 MOST_FAILURES = 20
 
 _READING = (
-    f"{SURELY_BETTER} surely better than the best member of the task, {SURELY_WORSE} surely worse: the 95 % interval of the "
-    f"difference excludes 0. {BETTER} and {WORSE}: better or worse, but the interval does not exclude 0. {EQUAL}: no "
-    "difference."
+    f"{SURELY_BETTER} surely better than the best member, {SURELY_WORSE} surely worse: the 95 % interval of "
+    f"the difference excludes 0. {BETTER} and {WORSE}: better or worse, but the interval does not exclude 0. {EQUAL}: "
+    "no difference."
 )
 _COUNTED = (
-    "Every system was asked the same questions. Where one failed, its answer counts as wrong and is in the column “failed”.",
-    "The best member of a task is the one that did best on the questions that all members were asked there, the first of "
-    "equals. It is chosen by the very answers it is compared with, which favours it a little over the ensemble.",
-    "Intervals of a share are Wilson’s (1927), 95 %. Intervals of a difference are from a paired percentile bootstrap over "
-    "the questions that both systems were asked, 10,000 resamples, 95 %.",
-    "McNemar’s test is exact and two-sided, on the questions that only one of two systems has right. Beside it stands p "
-    "after Holm’s correction for all systems that are compared on the task.",
-    "At 95 %, one difference in twenty looks sure where there is none. The more tasks and systems are compared, the more "
-    "such there will be.",
-    "ms a piece is the time of writing or scoring, without the prompt, over the pieces; beside it stands the median over "
-    "questions. Pieces are those written, or those of all choices that were scored. The share ensembled is of the pieces at "
-    "which all members were asked.",
-    "Confidence is, of choices, the softmax of their log-probabilities at the likeliest; of a text, the geometric mean of "
-    "its pieces’ probabilities. ECE is the expected calibration error over 15 bins of equal width (Guo et al., 2017), ECE "
-    "adaptive over 15 bins of equally many answers (Nixon et al., 2019). Where choices were scored, both hold confidence "
-    "against acc, which grades the likeliest choice.",
+    "Every system was asked the same questions. Where one failed, its answer counts as wrong and is in the column "
+    "“failed”.",
+    "The best member of a task is the one that did best on the questions that all members were asked there, the first "
+    "of equals. It is chosen by the very answers it is compared with, which favours it a little over the ensemble.",
+    "Intervals of a share are Wilson’s (1927), 95 %. Intervals of a difference are from a paired percentile bootstrap "
+    "over the questions that both systems were asked, 10,000 resamples, 95 %.",
+    "McNemar’s test is exact and two-sided, on the questions that only one of two systems has right: “+ / −” counts "
+    "those of the system and those of the best member. Beside it stands p after Holm’s correction for all systems that "
+    "are compared on the task.",
+    "At 95 %, one difference in twenty looks sure where there is none. The more tasks and systems are compared, the "
+    "more such there will be.",
+    "The time of a piece is that of writing or scoring, without the prompt, over the pieces; beside it stands the "
+    "median over questions. Pieces are those written, or those of all choices that were scored. The share ensembled is "
+    "that of the pieces at which all members were asked.",
+    "Confidence is, of choices, the softmax of their log-probabilities at the likeliest; of a text, the geometric mean "
+    "of its pieces’ probabilities. ECE is the expected calibration error over 15 bins of equal width (Guo et al., "
+    "2017), ECE adaptive over 15 bins of equally many answers (Nixon et al., 2019). Where choices were scored, both "
+    "hold confidence against acc, which grades the likeliest choice.",
 )
 
 
@@ -141,8 +143,8 @@ def _whole_answers(report: Report) -> Iterator[Block]:
         return
     yield Heading(2, "Ensembles at whole answers")
     yield Paragraph(
-        "These choose among the members’ finished answers. What the ensemble is worth beyond them is the worth of voting on "
-        "every piece."
+        "These choose among the members’ finished answers. What the ensemble is worth beyond them is the worth of "
+        "voting on every piece."
     )
     columns = ("accuracy %", "95 %", "ensemble %", "ensemble less this", "95 %", "McNemar p")
     heads = (Column("baseline", numeric=False), Column("task", numeric=False), *map(Column, columns))

@@ -29,9 +29,9 @@ def shown_examples(report: Report) -> Iterator[Block]:
         return
     yield Heading(2, "Answers that the ensemble repaired or spoiled")
     yield Paragraph(
-        "The first of each task, in the order of its questions, which mixes all parts. Repaired: the ensemble is right and "
-        "the best member wrong; spoiled: the other way round. A step of the vote is shown where some member alone would have "
-        "gone on in another way."
+        "The first of each task, in the order of its questions, which mixes all parts. Repaired: the ensemble is right "
+        "and the best member wrong; spoiled: the other way round. A step of the vote is shown where some member alone "
+        "would have gone on in another way."
     )
     ensemble = report.of_kind(ENSEMBLE_KIND)[0].name
     for task in tasks:

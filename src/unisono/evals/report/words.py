@@ -86,8 +86,9 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
     if len(compared) == 1:
         return f"On its one task the ensemble {_outcome(compared[0])}."
     said = [
-        f"On {len(better)} of {len(compared)} tasks the ensemble is better than its best member{_sure(better)}",
-        f"on {len(worse)} it is worse{_sure(worse)}",
+        f"On {len(better) or 'none'} of {len(compared)} tasks the ensemble is better than its best member"
+        f"{_sure(better)}",
+        f"on {len(worse) or 'none'} it is worse{_sure(worse)}",
         *([f"on {equal} it is equal"] if equal else []),
     ]
     mean = fmean(each.difference for each in compared)
@@ -100,8 +101,7 @@ def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
     for task in tasks:
         cell = task.cell(system)
         if cell is not None and cell.comparison is not None:
-            other = cell.comparison.other
-            said.append(f"{task.facts.name}: {system} {_outcome(cell.comparison)} ({other} is the best member).")
+            said.append(f"{task.facts.name}: {system} {_outcome(cell.comparison, cell.comparison.other)}.")
     return said
 
 
@@ -124,13 +124,14 @@ def claim(found: GateClaim) -> str:
     )
 
 
-def _outcome(comparison: Comparison) -> str:
+def _outcome(comparison: Comparison, other: str | None = None) -> str:
+    other = "its best member" + (f", {other}," if other else "")
     how = f"{points(comparison.difference)} points, 95 % {span(comparison.interval, signed=True)}"
     if comparison.difference == 0:
-        return f"is as good as its best member ({how})"
+        return f"is as good as {other} ({how})"
     relation = "better" if comparison.difference > 0 else "worse"
     sure = "surely" if comparison.is_sure else "not surely"
-    return f"is {sure} {relation} than its best member ({how})"
+    return f"is {sure} {relation} than {other} ({how})"
 
 
 def _sure(comparisons: Sequence[Comparison]) -> str:
