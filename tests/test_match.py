@@ -1,0 +1,70 @@
+"""What is told of two models, counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from unisono.evals.match import match
+from unisono.evals.records import Answer, Results
+from unisono.vocab.pieces import Vocabulary
+
+VOCABULARIES = {
+    "a": Vocabulary((b"x", b"y", b"z", None), (3,)),
+    "b": Vocabulary((b"x", b"y", b"x", None), (3,)),
+}
+MAIN = {"t": "acc", "u": "exact_match"}
+
+
+def results(a: str, b: str, *, texts: tuple[str, str] = ("word", "a word")) -> Results:
+    """Answers to a question a letter: R is right, others are wrong, equal letters the same mistake."""
+    answers = [
+        Answer("u", str(index), name, {"exact_match": float(letter == "R")}, letter, text=text)
+        for name, letters, text in (("a", a, texts[0]), ("b", b, texts[1]))
+        for index, letter in enumerate(letters)
+    ]
+    return Results({}, answers)
+
+
+def test_a_pair_is_counted_by_hand() -> None:
+    matching = match(results("RRRxxy", "RRxRxz"), VOCABULARIES, MAIN)
+    [pair] = matching.pairs
+    assert [(model.name, model.accuracy, model.characters) for model in matching.models] == [
+        ("a", 0.5, 4.0),
+        ("b", 0.5, 6.0),
+    ]
+    assert (pair.gap, pair.questions) == (0.0, 6)
+    assert (pair.both_wrong, pair.one_right) == (pytest.approx(2 / 6), pytest.approx(2 / 6))
+    assert pair.same_mistake == 0.5
+    assert pair.error_agreement == pytest.approx((4 / 6 - 0.5) / 0.5)
+    assert pair.length_ratio == 1.5
+    assert pair.vocabulary_overlap == 1.0
+    assert pair.fits_unite
+
+
+def test_a_model_beside_itself_agrees_in_everything() -> None:
+    [pair] = match(results("RRxy", "RRxy"), VOCABULARIES, MAIN).pairs
+    assert (pair.error_agreement, pair.same_mistake, pair.one_right) == (1.0, 1.0, 0.0)
+
+
+def test_what_cannot_be_told_is_not() -> None:
+    [pair] = match(results("RR", "RR"), VOCABULARIES, MAIN).pairs
+    assert (pair.error_agreement, pair.same_mistake) == (None, None)
+    choices = [Answer("t", "0", name, {"acc": 1.0}, "A", choices=(-1.0, -2.0)) for name in "ab"]
+    [pair] = match(Results({}, choices), VOCABULARIES, MAIN).pairs
+    assert pair.length_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "texts", "fits"),
+    [
+        ("R" * 10, "R" * 9 + "x", ("w", "w"), True),
+        ("R" * 10, "R" * 8 + "xx", ("w", "w"), False),
+        ("R" * 10, "R" * 10, ("w", "www"), False),
+        ("R" * 10, "R" * 10, ("w", "ww"), True),
+    ],
+)
+def test_unite_joins_models_that_are_near_in_accuracy_and_length(
+    a: str, b: str, texts: tuple[str, str], fits: bool
+) -> None:
+    [pair] = match(results(a, b, texts=texts), VOCABULARIES, MAIN).pairs
+    assert pair.fits_unite is fits
