@@ -7,6 +7,7 @@ its ``process_results`` grade a reply.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import re
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.generation import read_generation
@@ -39,8 +40,17 @@ class Conversation(str):
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
-        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair."""
-        conversation = cls("\n".join(message["content"] for message in messages))
+        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair.
+
+        Raises:
+            SpecError: an answer is begun, which members are to go on with.
+        """
+        if not add_generation_prompt:
+            raise SpecError(
+                f"the answer is begun already, with {shown(messages[-1]['content'])}: no member goes on with one",
+                hint="ask without chat templates",
+            )
+        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
         conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
         return conversation
 
@@ -125,7 +135,7 @@ class Definition:
         )
         instances = self._instances(document, context)
         choices: tuple[str, ...] = ()
-        prompt, limits = _prompt(context), Limits()
+        prompt, limits = prompt_of(context), Limits()
         if instances[0].request_type == "generate_until":
             limits = read_generation(instances[0].args[1]).limits
         else:
@@ -240,6 +250,11 @@ Interpret = Callable[[str], str]
 """Finds the answer in what a filter has left of a text."""
 
 
+def prompt_of(context: str) -> Prompt:
+    """The prompt that a context of lm-evaluation-harness stands for."""
+    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
+
+
 def split_pair(context: str, continuation: str) -> tuple[str, str]:
     """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
     kept = context.rstrip()
@@ -275,10 +290,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _prompt(context: object) -> Prompt:
-    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=cast(str, context))
 
 
 def _metric(metric: str, pipeline: str) -> str:
