@@ -14,8 +14,11 @@ from unisono.cli.console import counting, loading_report, say
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from unisono.evals.panel import Panel
     from unisono.evals.records import System
+    from unisono.evals.report.records import Report, TaskFigures
 
 ALL = "all"
 
@@ -89,7 +92,7 @@ def evaluate(
     from unisono.evals.baselines import BASELINES, make_baseline
     from unisono.evals.decide import decide_all
     from unisono.evals.panel import Panel
-    from unisono.evals.report import check_plots, figures, table, write_report
+    from unisono.evals.report import check_plots, figures, write_report
     from unisono.evals.results import RunFolder, read_results
     from unisono.evals.run import WAVE
     from unisono.evals.run import evaluate as ask
@@ -131,7 +134,41 @@ def evaluate(
     if as_json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
-        print(table(found))
+        _show(found)
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(report.headline, markup=False)
+    for task in report.tasks:
+        console.print()
+        console.print(_table(task))
+
+
+def _table(task: TaskFigures) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    title = f"{task.facts.name} ({task.facts.metrics[0]})" if task.facts.metrics else task.facts.name
+    table.add_column(title)
+    for name in ("right", "to the best member", "95 %", "McNemar p", "ensembled", "ms a piece", "failed"):
+        table.add_column(name, justify="right")
+    for cell in task.cells:
+        beside = cell.comparison
+        table.add_row(
+            escape(cell.system),
+            "" if cell.accuracy is None else f"{cell.accuracy:.1%}",
+            "" if beside is None else f"{100 * beside.difference:+.1f}",
+            "" if beside is None else f"{100 * beside.interval.low:+.1f} to {100 * beside.interval.high:+.1f}",
+            "" if beside is None or beside.p is None else f"{beside.p:.3f}",
+            "" if cell.share is None else f"{cell.share:.0%}",
+            "" if cell.ms_a_piece is None else f"{cell.ms_a_piece:.1f}",
+            f"{cell.failed}" if cell.failed else "",
+        )
+    return table
 
 
 def task_names(words: str) -> list[str]:

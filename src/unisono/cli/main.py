@@ -14,10 +14,13 @@ from typer.core import TyperGroup
 from unisono.cli.bench import bench
 from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
+from unisono.cli.eval import evaluate
 from unisono.cli.import_gac import import_gac
+from unisono.cli.match import match
 from unisono.cli.models import models
 from unisono.cli.run import RunCommand, run
 from unisono.cli.serve import serve
+from unisono.cli.tune import tune
 from unisono.errors import UnisonoError
 
 DEBUG_KEY = "UNISONO_DEBUG"
@@ -50,6 +53,9 @@ app.command()(doctor)
 app.command()(bench)
 app.command()(models)
 app.command()(serve)
+app.command("eval")(evaluate)
+app.command()(tune)
+app.command()(match)
 app.command("import-gac")(import_gac)
 
 

@@ -56,7 +56,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print the search as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Search for the best setting on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
+    """Find the best setting, on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
     import yaml
 
     from unisono.evals.about import about_run

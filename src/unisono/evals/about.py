@@ -70,7 +70,6 @@ def about_run(
                 "shots": task.shots,
                 "version": task.version,
                 "source": task.source,
-                "questions": len(task.questions),
             }
             for task in tasks
         ],

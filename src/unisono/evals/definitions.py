@@ -30,6 +30,8 @@ ELSEWHERE = "`unisono lm-eval` runs all of lm-evaluation-harness's tasks"
 NOTHING = ("[invalid]", "[invalidanswer]")
 """What filters leave of a reply in which they find nothing."""
 FORGOES_FILTERS = "none"
+LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
+"""What a question's text ends with that an answer is to follow."""
 _UNTIMED = threading.Lock()
 
 
@@ -151,6 +153,7 @@ class Definition:
             limits=limits,
             target=answer if answer is not None else self._target(document),
             grade=partial(self._grade, document, context, f"question {identity!r} of {task}", interpret),
+            words=LEADS_TO_ANSWER.sub("", str(self._task.doc_to_text(document))).strip(),
         )
 
     def _instances(self, document: Any, context: Any) -> list[Any]:

@@ -50,8 +50,6 @@ class Question:
     """What may follow the prompt, delimiter included; none where a text is generated."""
     limits: Limits
     """When a generated text ends."""
-    words: str
-    """The question by itself, without examples: for people, and for judges."""
     target: str
     """What is right, in words for people."""
     grade: Callable[[Reply], Grade]
@@ -152,8 +150,8 @@ class Answer:
     def confidence(self) -> float:
         """How sure the system is, from 0 to 1.
 
-        A baseline says so itself. Of choices, the softmax over their log-probabilities at the one that was taken; of a text, the geometric
-        mean of its pieces' probabilities.
+        A baseline says so itself. Of choices, the softmax over their log-probabilities at the one that was taken; of a
+        text, the geometric mean of its pieces' probabilities.
         """
         if self.sure is not None:
             return self.sure

@@ -80,7 +80,7 @@ class RunFolder:
                 "task": each.task,
                 "part": each.part,
                 "question": each.id,
-                "words": each.words,
+                "prompt": each.words or each.prompt.text or "",
                 "choices": list(each.choices),
                 "target": each.target,
             }
@@ -125,12 +125,21 @@ def read_results(folder: Path) -> Results:
     if not (folder / ABOUT).is_file():
         raise SpecError(f"{str(folder)!r} is no folder of a run: it has no {ABOUT}", hint="name the --out of a run")
     answers, _ = complete_lines(folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
-    questions: list[dict[str, Any]] = []
-    if (folder / QUESTIONS).is_file():
-        questions, _ = complete_lines(folder / QUESTIONS, "task", what="a run's questions", line_is="a question")
-    return Results(
-        {**read_about(folder), "questions": questions}, list(map(Answer.from_json, answers)), _read_times(folder)
-    )
+    about = read_about(folder)
+    for task in about.get("tasks", ()):
+        task["questions"] = [each["question"] for each in _questions(folder) if each["task"] == task["name"]]
+    about["examples"] = {
+        task["name"]: {each["question"]: each for each in _questions(folder) if each["task"] == task["name"]}
+        for task in about.get("tasks", ())
+    }
+    return Results(about, list(map(Answer.from_json, answers)), _read_times(folder))
+
+
+def _questions(folder: Path) -> list[dict[str, Any]]:
+    """The questions in words."""
+    if not (folder / QUESTIONS).is_file():
+        return []
+    return complete_lines(folder / QUESTIONS, "task", what="a run's questions", line_is="a question")[0]
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -157,7 +166,7 @@ def check_same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         old = {each["name"]: each for each in there.get(what, ())}
         for new in wanted.get(what, ()):
             before = old.get(new["name"], new)
-            differing = [key for key in new if key not in ("questions", "kind") and before.get(key) != new[key]]
+            differing = [key for key in new if key != "kind" and before.get(key) != new[key]]
             if differing:
                 key = differing[0]
                 raise SpecError(

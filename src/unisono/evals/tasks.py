@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from unisono.errors import BackendMissing, SpecError, nearest, shown
 from unisono.evals.definitions import Definition, Interpret, quiet
 from unisono.evals.records import Question, Task
 from unisono.evals.rows import RECIPES, Recipe, Row, read_rows
+from unisono.spec import TunedOn
 
 SHOTS_FOLDER = "shots"
 
@@ -23,8 +25,10 @@ def load_tasks(
     *,
     data: Path | None = None,
     limit: int | None = None,
+    last: bool = False,
     shots: int | None = None,
     chat: bool = False,
+    tuned_on: Sequence[TunedOn] = (),
 ) -> list[Task]:
     """Load tasks with their questions.
 
@@ -36,8 +40,10 @@ def load_tasks(
         data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; nothing else is read
             then, and no hub is asked. ``None`` for the datasets of the hub.
         limit: questions of each task, in its order; by default all.
+        last: whether they are the last ones, and half of the task at most: for tuning.
         shots: examples in each prompt; by default the definition's number, or the paper's where it says nothing.
         chat: whether prompts are messages, which members read through their templates.
+        tuned_on: questions to leave out.
 
     Raises:
         SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
@@ -54,8 +60,31 @@ def load_tasks(
     harness = _harness()
     with quiet():
         if data is not None:
-            return [_from_files(harness, name, data, limit, shots, chat=chat) for name in wanted]
-        return [_from_hub(harness, name, limit, shots, chat=chat) for name in wanted]
+            return [_from_files(harness, name, data, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
+        return [_from_hub(harness, name, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which of a task's questions are asked."""
+
+    limit: int | None
+    last: bool
+    tuned_on: Sequence[TunedOn]
+
+    def of(self, task: str, source: str, ordered: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Cut an order. Raises a `SpecError` when there are too few."""
+        if self.last:
+            return list(ordered[-min(self.limit or len(ordered), len(ordered) // 2) :])
+        spared = max((each.last for each in self.tuned_on if (each.task, each.source) == (task, source)), default=0)
+        known = ordered[: len(ordered) - spared]
+        if self.limit is not None and self.limit > len(known):
+            without = f" beside the {spared} that the ensemble was tuned on" if spared else ""
+            raise SpecError(
+                f"limit is {self.limit}, but the task {task!r} has {len(known)} questions{without}",
+                hint="give a smaller one, or leave it out for all",
+            )
+        return list(known[: self.limit])
 
 
 def _harness() -> ModuleType:
@@ -81,24 +110,23 @@ def _check_data(names: Sequence[str], data: Path) -> None:
         raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")
 
 
-def _from_files(harness: Any, name: str, data: Path, limit: int | None, shots: int | None, *, chat: bool) -> Task:
+def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES[name]
     index = harness.definitions(recipe.folder)
     known = [each for each in index if _is_of(each, recipe)]
     path = data / f"{name}.jsonl"
     rows, digest = read_rows(path, recipe, known)
     wanted = recipe.shots if shots is None else shots
-    chosen = _chosen(name, [(row.part, row.id) for row in rows], limit)
+    source = f"{path.name} sha256:{digest}"
+    chosen = cut.of(name, source, _ordered([(row.part, row.id) for row in rows]))
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_part[row.part].append(row)
     parts = list(dict.fromkeys(part for part, _ in chosen))
     default = harness.default_shots(index[parts[0]])
-    source = f"{path.name} sha256:{digest}"
     examples: dict[str, list[Row]] = {part: [] for part in parts}
     if recipe.shots_file is not None and (default if wanted is None else wanted):
-        examples, digest = _examples(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
-        source += f"; {SHOTS_FOLDER}/{recipe.shots_file} sha256:{digest}"
+        examples = _examples(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
     definitions = {}
     for part in parts:
         values = [row.values for row in by_part[part]]
@@ -117,15 +145,15 @@ def _is_of(definition: str, recipe: Recipe) -> bool:
     return definition.startswith(before) and definition.endswith(after)
 
 
-def _examples(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
-    rows, digest = read_rows(path, recipe, known)
+def _examples(path: Path, recipe: Recipe, known: Sequence[str]) -> dict[str, list[Row]]:
+    rows, _ = read_rows(path, recipe, known)
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_part[row.part].append(row)
-    return by_part, digest
+    return by_part
 
 
-def _from_hub(harness: Any, name: str, limit: int | None, shots: int | None, *, chat: bool) -> Task:
+def _from_hub(harness: Any, name: str, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES.get(name)
     theirs = name if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
     tasks = harness.from_hub(theirs, recipe.folder if recipe else None, choices=tuple(RECIPES))
@@ -135,21 +163,18 @@ def _from_hub(harness: Any, name: str, limit: int | None, shots: int | None, *, 
         part: [(f"{part}.{place}", None) for place in range(len(definition.documents))]
         for part, definition in definitions.items()
     }
-    chosen = _chosen(name, [(part, identity) for part, rows in rows_of.items() for identity, _ in rows], limit)
     source = "; ".join(sorted({harness.dataset_name(task) for task in tasks}))
+    chosen = cut.of(
+        name, source, _ordered([(part, identity) for part, rows in rows_of.items() for identity, _ in rows])
+    )
     interpret = harness.minerva_answer if name == "math500" else None
     return _task(name, definitions, rows_of, chosen, source, interpret)
 
 
-def _chosen(task: str, questions: Sequence[tuple[str, str]], limit: int | None) -> list[tuple[str, str]]:
+def _ordered(questions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Parts and ids in their order, which depends on their names alone: parts in turn, so that any first few are of
     all parts, and within a part by the sha256 of the id.
     """
-    if limit is not None and limit > len(questions):
-        raise SpecError(
-            f"limit is {limit}, but the task {task!r} has {len(questions)} questions",
-            hint="give a smaller one, or leave it out for all",
-        )
     by_part: dict[str, list[str]] = defaultdict(list)
     for part, identity in questions:
         by_part[part].append(identity)
@@ -157,7 +182,7 @@ def _chosen(task: str, questions: Sequence[tuple[str, str]], limit: int | None) 
     for part, ids in by_part.items():
         ranked = sorted(ids, key=_digest)
         order += [(turn, _digest(part), part, identity) for turn, identity in enumerate(ranked)]
-    return [(part, identity) for _, _, part, identity in sorted(order)][:limit]
+    return [(part, identity) for _, _, part, identity in sorted(order)]
 
 
 def _digest(name: str) -> bytes:

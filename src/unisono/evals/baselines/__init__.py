@@ -51,7 +51,7 @@ _KINDS: tuple[type[Written], ...] = (
     Cascade,
     CyclesOfThought,
 )
-BASELINES: Mapping[str, type[Written]] = {kind.name: kind for kind in _KINDS}
+BASELINES: Mapping[str, type[Written]] = {kind.kind: kind for kind in _KINDS}
 """By the name on the command line."""
 
 

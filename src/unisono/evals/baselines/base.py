@@ -35,12 +35,15 @@ class Choice:
 
 
 class Baseline(Protocol):
-    """A way to choose among whole answers. As text (`str`) it is written as `make_baseline` reads it."""
+    """A way to choose among whole answers."""
 
-    name: ClassVar[str]
-    """As it stands on the command line and in tables."""
     source: ClassVar[str]
     """Who proposed it: authors, title, number."""
+
+    @property
+    def name(self) -> str:
+        """As it stands on the command line and in tables, parameters that differ from the default included."""
+        ...
 
     def check(self, members: Sequence[str]) -> None:
         """Refuse what does not fit the members that answer. Raises a `SpecError`."""

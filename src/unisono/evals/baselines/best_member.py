@@ -19,10 +19,10 @@ class BestMember:
     """Takes the answers of one member: of the one that is named, or of the one that seems best without references.
 
     That is the member whose answers agree most often with the others', and of equal ones the one that is surer on the
-    mean. Where it failed, the first that did not answers in its place.
+    mean. Where it failed, the next best answers in its place.
     """
 
-    name: ClassVar[str] = "best-member"
+    kind: ClassVar[str] = "best-member"
     source: ClassVar[str] = "Plain definition: the member that agrees most often with the others"
     first: ClassVar[str] = "member"
 
@@ -31,7 +31,7 @@ class BestMember:
 
     def check(self, members: Sequence[str]) -> None:
         """Refuse a member that there is not."""
-        check_member(str(self), self.member, members)
+        check_member(self.name, self.member, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """The answers say enough."""
@@ -39,19 +39,23 @@ class BestMember:
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take its answer to every question."""
-        best = self.member or _seemingly_best(cases)
+        ranked = _by_merit(cases)
         choices = []
         for case in cases:
-            taken = best if best in case.candidates else next(iter(case.candidates))
+            able = [name for name in ranked if name in case.candidates]
+            taken = self.member if self.member is not None and self.member in case.candidates else able[0]
             asked = tuple(case.candidates) if self.member is None else (taken,)
             choices.append(Choice(taken, case.candidates[taken].confidence, asked))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 
-def _seemingly_best(cases: Sequence[Case]) -> str:
+def _by_merit(cases: Sequence[Case]) -> list[str]:
+    """The members, the seemingly best first."""
     agreements: dict[str, list[int]] = {}
     confidences: dict[str, list[float]] = {}
     for case in cases:
@@ -59,8 +63,8 @@ def _seemingly_best(cases: Sequence[Case]) -> str:
         for name, answer in case.candidates.items():
             agreements.setdefault(name, []).append(given.count(answer.answer) - 1 if answer.answer else 0)
             confidences.setdefault(name, []).append(answer.confidence)
-    return max(
+    return sorted(
         agreements,
         key=lambda name: (sum(agreements[name]), math.fsum(confidences[name]) / len(confidences[name])),
-        default="",
+        reverse=True,
     )

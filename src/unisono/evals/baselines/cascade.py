@@ -29,7 +29,7 @@ class Cascade:
     as well, which is left out: a baseline is not told what is right.
     """
 
-    name: ClassVar[str] = "cascade"
+    kind: ClassVar[str] = "cascade"
     source: ClassVar[str] = (
         "Gupta et al., Language Model Cascades: Token-level Uncertainty and Beyond, arXiv 2404.10136"
     )
@@ -45,13 +45,13 @@ class Cascade:
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value."""
-        check_number(self.name, "quantile", self.quantile, 0, 1)
+        check_number(self.kind, "quantile", self.quantile, 0, 1)
         if self.share is not None and self.threshold is not None:
             raise SpecError("a cascade defers by a share or by a threshold, not both", hint="leave one of them out")
         if self.share is not None:
-            check_number(self.name, "share", self.share, 0, 1)
+            check_number(self.kind, "share", self.share, 0, 1)
         if self.threshold is not None:
-            check_number(self.name, "threshold", self.threshold, 0, -LEAST)
+            check_number(self.kind, "threshold", self.threshold, 0, -LEAST)
 
     def check(self, members: Sequence[str]) -> None:
         """Any members will do."""
@@ -82,7 +82,9 @@ class Cascade:
         ranked = sorted(zip(places, unsure, strict=True), key=lambda each: -each[1])  # of equal ones the first go on
         return sorted(place for place, _ in ranked[: math.floor(share * len(places) + 0.5)])
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 

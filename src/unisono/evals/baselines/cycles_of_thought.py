@@ -17,7 +17,7 @@ from unisono.evals.baselines.judging import (
     log_chances,
     shares,
 )
-from unisono.evals.baselines.options import likeliest, mean_verdicts, options
+from unisono.evals.baselines.options import DECIMALS, by_answer, likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.baselines.words import check_number, written
 from unisono.evals.panel import Panel
@@ -42,7 +42,7 @@ class CyclesOfThought:
     drawn with seeds 1, 2 …
     """
 
-    name: ClassVar[str] = "cycles-of-thought"
+    kind: ClassVar[str] = "cycles-of-thought"
     source: ClassVar[str] = (
         "Becker and Soatto, Cycles of Thought: Measuring LLM Confidence through Stable Explanations, arXiv 2406.03441"
     )
@@ -57,16 +57,16 @@ class CyclesOfThought:
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value."""
-        check_number(self.name, "explanations", self.explanations, 1, 100, whole=True)
-        check_number(self.name, "pieces", self.pieces, 1, 4096, whole=True)
+        check_number(self.kind, "explanations", self.explanations, 1, 100, whole=True)
+        check_number(self.kind, "pieces", self.pieces, 1, 4096, whole=True)
 
     def check(self, members: Sequence[str]) -> None:
         """Refuse a judge that is no member."""
-        check_member(str(self), self.judge, members)
+        check_member(self.name, self.judge, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""
-        names = list(options(candidates))
+        names = by_answer(candidates)
         if len(names) == 1:
             return {}
         texts = [answer_words(question, candidates[name]) for name in names]
@@ -80,7 +80,10 @@ class CyclesOfThought:
             rows = _answered(panel, judge, explained, [labels for _, labels in asked])
             in_order = [rotated(row, len(texts) - turn) for row, turn in zip(rows, turns, strict=True)]
             found[judge] = dict(zip(names, weighed(in_order, weights[judge]), strict=True))
-        return {"p": found, "weights": weights}
+        return {
+            "p": rounded(found),
+            "weights": {judge: [round(w, DECIMALS) for w in row] for judge, row in weights.items()},
+        }
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that is likeliest after explanations."""
@@ -92,7 +95,9 @@ class CyclesOfThought:
             choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
     def _explain(self, panel: Panel, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, log_chances, question_words, shares
-from unisono.evals.baselines.options import likeliest, mean_verdicts, options
+from unisono.evals.baselines.options import likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.words import written
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
@@ -25,7 +25,7 @@ class GenRM:
     untrained model has mass on other words, and how much tells nothing of the answer. The mean is the confidence.
     """
 
-    name: ClassVar[str] = "genrm"
+    kind: ClassVar[str] = "genrm"
     source: ClassVar[str] = (
         "Zhang et al., Generative Verifiers: Reward Modeling as Next-Token Prediction, arXiv 2408.15240"
     )
@@ -36,7 +36,7 @@ class GenRM:
 
     def check(self, members: Sequence[str]) -> None:
         """Refuse a judge that is no member."""
-        check_member(str(self), self.judge, members)
+        check_member(self.name, self.judge, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Ask every judge of every different answer."""
@@ -51,7 +51,9 @@ class GenRM:
             choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 
@@ -73,4 +75,4 @@ def verify(
     for judge in asked:
         said = [shares(logps)[0] for logps in log_chances(panel, judge, texts)]
         verdicts[judge] = dict(zip(names, said, strict=True))
-    return verdicts
+    return rounded(verdicts)

@@ -20,7 +20,7 @@ class Majority:
     Who answered nothing has no vote, but where nobody answered. The confidence is the share of the members.
     """
 
-    name: ClassVar[str] = "majority"
+    kind: ClassVar[str] = "majority"
     source: ClassVar[str] = (
         "Plain voting; over answers of one model it is Wang et al., Self-Consistency Improves Chain of Thought "
         "Reasoning in Language Models, arXiv 2203.11171"
@@ -38,7 +38,9 @@ class Majority:
         """Count the votes."""
         return [_count(case.candidates) for case in cases]
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from unisono.evals.records import Answer
 
+DECIMALS = 6
+"""Of what is written down: more would differ from run to run."""
 Verdicts = Mapping[str, Mapping[str, float]]
 """By judge and by option, a number."""
 
@@ -25,6 +27,11 @@ def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
     for name, answer in answered.items():
         groups.setdefault(answer.answer, []).append(name)
     return {max(names, key=lambda name: answered[name].confidence): tuple(names) for names in groups.values()}
+
+
+def by_answer(candidates: Mapping[str, Answer]) -> list[str]:
+    """The options in an order that is not the members'."""
+    return sorted(options(candidates), key=lambda option: candidates[option].answer)
 
 
 def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> str:
@@ -51,3 +58,10 @@ def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked:
     """The mean of what judges say of each option; ``unasked`` where no judge was asked."""
     said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
     return {option: math.fsum(numbers) / len(numbers) if numbers else unasked for option, numbers in said.items()}
+
+
+def rounded(verdicts: Verdicts) -> dict[str, dict[str, float]]:
+    """What judges say, as it is written down."""
+    return {
+        judge: {option: round(number, DECIMALS) for option, number in told.items()} for judge, told in verdicts.items()
+    }

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
-from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options
+from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.words import written
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
@@ -26,7 +26,7 @@ class Ranker:
     of the mean.
     """
 
-    name: ClassVar[str] = "ranker"
+    kind: ClassVar[str] = "ranker"
     source: ClassVar[str] = (
         "Agrawal et al., Uncertainty-Aware Answer Selection for Improved Reasoning in Multi-LLM Systems, "
         "arXiv 2510.02377"
@@ -41,7 +41,7 @@ class Ranker:
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Let every member read every different answer; what is known of choices is not computed again."""
         told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, panel)
-        return {"logp": told}
+        return {"logp": rounded(told)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer of the largest mean."""
@@ -58,7 +58,9 @@ class Ranker:
             choices.append(Choice(taken, min(likelihood, 1.0), tuple(case.candidates)))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
-from unisono.evals.baselines.options import likeliest, mean_verdicts, options
+from unisono.evals.baselines.options import by_answer, likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.words import written
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
@@ -30,7 +30,7 @@ class SelfEvaluation:
     judges' probabilities. Of a single answer it is 1, for there is nothing to choose; ``nota`` adds a choice.
     """
 
-    name: ClassVar[str] = "self-evaluation"
+    kind: ClassVar[str] = "self-evaluation"
     source: ClassVar[str] = (
         "Ren et al., Self-Evaluation Improves Selective Generation in Large Language Models, arXiv 2312.09300"
     )
@@ -43,11 +43,11 @@ class SelfEvaluation:
 
     def check(self, members: Sequence[str]) -> None:
         """Refuse a judge that is no member."""
-        check_member(str(self), self.judge, members)
+        check_member(self.name, self.judge, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Ask every judge, in every order."""
-        names = list(options(candidates))
+        names = by_answer(candidates)
         if len(names) == 1 and not self.nota:
             return {}
         texts = [answer_words(question, candidates[name]) for name in names]
@@ -64,7 +64,7 @@ class SelfEvaluation:
             ]
             means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
             chances[judge] = dict(zip(names, shares(means), strict=False))
-        return {"p": chances}
+        return {"p": rounded(chances)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that judges find most probable."""
@@ -76,7 +76,9 @@ class SelfEvaluation:
             choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 

@@ -43,7 +43,7 @@ class SkillAggregation:
     mean: what is right and what is wrong could be exchanged otherwise.
     """
 
-    name: ClassVar[str] = "skill-aggregation"
+    kind: ClassVar[str] = "skill-aggregation"
     source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
     first: ClassVar[str] = ""
 
@@ -70,7 +70,9 @@ class SkillAggregation:
             choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
         return choices
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
         return written(self)
 
 
@@ -159,8 +161,10 @@ def _ranks(said_N: Floats) -> Floats:
 
 def _standardised(numbers_ND: Floats) -> Floats:
     spread_D = numbers_ND.std(axis=0)
-    return (numbers_ND - numbers_ND.mean(axis=0)) / np.where(spread_D > 1e-9, spread_D, np.inf)
+    standardised: Floats = (numbers_ND - numbers_ND.mean(axis=0)) / np.where(spread_D > 1e-9, spread_D, np.inf)
+    return standardised
 
 
 def _logistic(logits: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(logits, -30, 30)))  # so that no probability is 0 or 1
+    odds: Floats = np.exp(np.clip(logits, -30, 30))  # so that no probability is 0 or 1
+    return odds / (1 + odds)

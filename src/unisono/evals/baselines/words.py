@@ -17,6 +17,8 @@ NAMES = ("member", "judge")
 class Written(Baseline, Protocol):
     """A baseline with parameters: the fields of a frozen dataclass, each with a default."""
 
+    kind: ClassVar[str]
+    """What its name begins with."""
     first: ClassVar[str]
     """The parameter that is written right behind the baseline's name; ``""`` for none."""
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -55,7 +57,7 @@ def read(kinds: Mapping[str, type[Kind]], words: str) -> Kind:
 
 def written(baseline: Written) -> str:
     """In one line, as `read` reads it: what differs from the default."""
-    head, rest = baseline.name, []
+    head, rest = baseline.kind, []
     for key in fields(baseline):
         value = getattr(baseline, key.name)
         if value == key.default:
@@ -81,9 +83,9 @@ def check_number(baseline: str, name: str, value: object, low: float, high: floa
 def _ways(kind: type[Written]) -> str:
     known: Sequence[Field[Any]] = fields(kind)
     if not known:
-        return f"{kind.name} has no parameters"
+        return f"{kind.kind} has no parameters"
     forms = [
-        f"{kind.name}:{key.name.upper()}"
+        f"{kind.kind}:{key.name.upper()}"
         if key.name == kind.first
         else key.name
         if isinstance(key.default, bool)

@@ -1,0 +1,245 @@
+"""The plots of a report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unisono.evals.report.document import Picture, Pictures
+from unisono.evals.report.plots import (
+    BLUE,
+    GREEN,
+    INK,
+    LABELS,
+    LINE,
+    OCHRE,
+    ORANGE,
+    PURPLE,
+    WIDTH,
+    Drawing,
+    Label,
+    check_plots,
+    short,
+    style,
+)
+from unisono.evals.report.records import (
+    BASELINE,
+    ENSEMBLE_KIND,
+    MEMBER,
+    VARIANT,
+    Cell,
+    Report,
+    Sweep,
+    TaskFigures,
+)
+from unisono.evals.report.words import milliseconds, percent, points
+
+if TYPE_CHECKING:
+    from unisono.evals.report.plots import Axes
+
+LEFT, BOTTOM, TOP = 0.6, 0.5, 0.3
+"""Inches around a panel."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    colour: str
+    marker: str
+    size: float
+
+
+LOOKS = {
+    MEMBER: _Look(BLUE, "o", 7),
+    ENSEMBLE_KIND: _Look(ORANGE, "*", 13),
+    VARIANT: _Look(GREEN, "s", 6),
+    BASELINE: _Look(PURPLE, "^", 7),
+}
+_SWEPT = [
+    (_Look(colour, marker, 5), dash)
+    for colour, marker, dash in zip(
+        (BLUE, GREEN, PURPLE, ORANGE, OCHRE), "osD^v", ("-", "--", ":", "-.", "-"), strict=True
+    )
+]
+
+
+def draw(report: Report) -> Pictures:
+    """All plots of a report: ``differences`` of all tasks, and of each ``pareto``, ``reliability`` and ``gate:KIND``.
+
+    What has nothing to show is left out.
+
+    Raises:
+        BackendMissing: matplotlib is not installed.
+    """
+    check_plots()
+    pictures: dict[tuple[str, str | None], Picture | None] = {}
+    with style():
+        pictures["differences", None] = _differences(report)
+        for place, task in enumerate(report.tasks, 1):
+            name = task.facts.name
+            prefix = f"{place:02}-{re.sub('[^A-Za-z0-9_-]+', '-', name)[:40]}"
+            pictures["pareto", name] = _pareto(report, task, prefix)
+            pictures["reliability", name] = _reliability(report, task, prefix)
+            for kind in dict.fromkeys(sweep.kind for sweep in report.sweeps):
+                pictures[f"gate:{kind}", name] = _gates(report, task, kind, prefix)
+    return {key: picture for key, picture in pictures.items() if picture is not None}
+
+
+def _differences(report: Report) -> Picture | None:
+    """The ensemble's difference to the best member, by task."""
+    ensemble = next(iter(report.of_kind(ENSEMBLE_KIND)), None)
+    cells = [task.cell(ensemble.name) for task in report.tasks] if ensemble else []
+    compared = [(cell.task, cell.comparison) for cell in cells if cell is not None and cell.comparison is not None]
+    if ensemble is None or not compared:
+        return None
+    colour, rows = LOOKS[ENSEMBLE_KIND].colour, range(len(compared))
+    drawing = Drawing(BOTTOM + TOP + 0.3 * len(compared))
+    axes = drawing.panel(2, BOTTOM, WIDTH - 2.2, 0.3 * len(compared))
+    axes.axvline(0, color=INK, linewidth=1)
+    for row, (_, each) in enumerate(compared):
+        ends = [100 * each.interval.low, 100 * each.interval.high]
+        axes.plot(ends, [row, row], color=colour, linewidth=2, solid_capstyle="round")
+        face = colour if each.is_sure else "none"
+        axes.plot(100 * each.difference, row, "o", markersize=7, markerfacecolor=face, markeredgecolor=colour)
+    axes.set_yticks(rows, [short(task, 28) for task, _ in compared])
+    axes.set_ylim(len(compared) - 0.5, -0.5)
+    axes.set_xlabel("points; 95 % interval; the dot is filled where it excludes 0")
+    alt = "; ".join(f"{task}: {points(each.difference)}" for task, each in compared)
+    return Picture("differences", f"{ensemble.name} less the best member of each task", alt, drawing.svg())
+
+
+def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
+    """Accuracy against ms a piece, and the line of what no other system beats."""
+    looks = {system.name: LOOKS[system.kind] for system in report.systems}
+    places = {
+        cell.system: (cell.ms_a_piece, 100 * cell.accuracy)
+        for cell in task.cells
+        if cell.ms_a_piece is not None and cell.accuracy is not None
+    }
+    if not places:
+        return None
+    height = max(2.7, LINE * (len(places) + 1))
+    drawing = Drawing(BOTTOM + TOP + height)
+    axes = drawing.panel(LEFT, BOTTOM, WIDTH - LEFT - LABELS, height)
+    _outline(axes, [places[system] for system in task.front])
+    for system, (ms, accuracy) in places.items():
+        look = looks[system]
+        axes.plot(
+            ms, accuracy, look.marker, color=look.colour, markersize=look.size, markeredgecolor=INK, markeredgewidth=0.5
+        )
+    speeds = [ms for ms, _ in places.values()]
+    if min(speeds) > 0 and max(speeds) > 20 * min(speeds):
+        axes.set_xscale("log")
+    axes.margins(0.09, 0.08)
+    axes.set_xlabel("ms a piece")
+    axes.set_ylabel(_metric(task))
+    strong = LOOKS[ENSEMBLE_KIND]
+    drawing.label(
+        axes,
+        [
+            Label(ms, accuracy, system, looks[system].colour, looks[system] is strong)
+            for system, (ms, accuracy) in places.items()
+        ],
+    )
+    said = (f"{system}: {accuracy:.1f} at {milliseconds(ms)} ms" for system, (ms, accuracy) in places.items())
+    front = f"On the dashed line, which no other system beats: {', '.join(task.front)}"
+    title = f"{task.facts.name}: {_metric(task)} against ms a piece"
+    return Picture(f"{prefix}-accuracy-and-time", title, f"{'; '.join(said)}. {front}", drawing.svg())
+
+
+def _outline(axes: Axes, front: list[tuple[float, float]]) -> None:
+    """Draw the Pareto line: what can be had up to a time."""
+    axes.plot(
+        [ms for ms, _ in front],
+        [accuracy for _, accuracy in front],
+        color=INK,
+        linewidth=1.2,
+        alpha=0.55,
+        linestyle="--",
+        drawstyle="steps-post",
+    )
+
+
+def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture | None:
+    """Accuracy, and the share of pieces at which all are asked, against the threshold of one kind of gate."""
+    swept = [(sweep, _swept(sweep, task)) for sweep in report.sweeps if sweep.kind == kind]
+    swept = [(sweep, cells) for sweep, cells in swept if len(cells) > 1]
+    if not swept:
+        return None
+    height, gap, labels = 2.2, 0.75, 1.5
+    width = (WIDTH - LEFT - gap - labels) / 2
+    drawing = Drawing(BOTTOM + TOP + height)
+    accuracy, share = (drawing.panel(left, BOTTOM, width, height) for left in (LEFT, LEFT + width + gap))
+    ends, said = [], []
+    for place, (sweep, cells) in enumerate(swept):
+        look, dash = _SWEPT[place % len(_SWEPT)]
+        thresholds = [threshold for threshold, _ in cells]
+        shares = [100 * (cell.share or 0) for _, cell in cells]
+        for axes, values in ((accuracy, [100 * (cell.accuracy or 0) for _, cell in cells]), (share, shares)):
+            axes.plot(thresholds, values, color=look.colour, marker=look.marker, markersize=look.size, linestyle=dash)
+        ends.append(Label(thresholds[-1], shares[-1], short(sweep.label, 22), look.colour))
+        steps = (f"{threshold:g}: {percent(cell.accuracy)}, {percent(cell.share)}" for threshold, cell in cells)
+        said.append(f"{sweep.label}, by threshold {_metric(task)} and share: {'; '.join(steps)}")
+    accuracy.set_ylabel(_metric(task))
+    share.set_ylabel("% of pieces ensembled")
+    share.set_ylim(-4, 104)
+    for axes in (accuracy, share):
+        axes.set_xlabel(f"threshold of {kind}")
+    said += _reference(report, task, accuracy)
+    drawing.label(share, ends)
+    title = f"{task.facts.name}: {_metric(task)}, and the share of pieces ensembled, by the threshold of {kind}"
+    return Picture(f"{prefix}-gate-{kind}", title, ". ".join(said), drawing.svg())
+
+
+def _reference(report: Report, task: TaskFigures, axes: Axes) -> list[str]:
+    """Draw the accuracy of the ensemble across, and say it."""
+    ensemble = next((task.cell(system.name) for system in report.of_kind(ENSEMBLE_KIND)), None)
+    if ensemble is None or ensemble.accuracy is None:
+        return []
+    axes.axhline(100 * ensemble.accuracy, color=INK, alpha=0.6, linewidth=1, linestyle=(0, (1, 2)))
+    return [f"Dotted: {ensemble.system}, {percent(ensemble.accuracy)}"]
+
+
+def _swept(sweep: Sweep, task: TaskFigures) -> list[tuple[float, Cell]]:
+    cells = [(point.threshold, task.cell(point.system)) for point in sweep.points]
+    return [
+        (threshold, cell)
+        for threshold, cell in cells
+        if cell is not None and cell.accuracy is not None and cell.share is not None
+    ]
+
+
+def _reliability(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
+    """How often members and ensemble are right where they are so sure."""
+    kinds = {system.name: system.kind for system in report.systems if system.kind in (MEMBER, ENSEMBLE_KIND)}
+    shown = [(cell.system, cell.calibration) for cell in task.cells if cell.system in kinds and cell.calibration]
+    if not shown:
+        return None
+    side, step, across = 1.75, 2.2, 3
+    down = -(-len(shown) // across)
+    height = down * step + 0.35
+    drawing = Drawing(height)
+    for place, (system, found) in enumerate(shown):
+        row, column = divmod(place, across)
+        axes = drawing.panel(LEFT + column * step, height - (row + 1) * step + 0.2, side, side)
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=1, linestyle="--")
+        colour, largest = LOOKS[kinds[system]].colour, max(each.count for each in found.bins)
+        axes.plot(
+            [each.confidence for each in found.bins], [each.accuracy for each in found.bins], color=colour, alpha=0.7
+        )
+        for each in found.bins:
+            size = 3 + 6 * (each.count / largest) ** 0.5
+            axes.plot(each.confidence, each.accuracy, "o", color=colour, markersize=size)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.set_title(f"{short(system, 20)}, ECE {percent(found.ece)} %")
+        if column == 0:
+            axes.set_ylabel("right")
+        if place + across >= len(shown):
+            axes.set_xlabel("confidence")
+    said = (f"{system}: expected calibration error {percent(found.ece)} %" for system, found in shown)
+    title = f"{task.facts.name}: the share of right answers by confidence, in 15 bins; larger dots for more answers"
+    return Picture(f"{prefix}-reliability", title, "; ".join(said), drawing.svg())
+
+
+def _metric(task: TaskFigures) -> str:
+    return f"{short(task.facts.metrics[0])}, %"

@@ -1,0 +1,151 @@
+"""Gates: sweeps over their threshold, and which asks least often without being worse than asking always."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from unisono.evals.report.cells import Values, compare
+from unisono.evals.report.records import (
+    BASELINE,
+    ENSEMBLE_KIND,
+    MEMBER,
+    Cell,
+    GateClaim,
+    GatePoint,
+    Sweep,
+    SystemFacts,
+    TaskFigures,
+    as_plain,
+)
+
+PARAMETERS = ("threshold", "n")
+
+
+def sweeps_of(systems: Sequence[SystemFacts]) -> tuple[Sweep, ...]:
+    """The groups of systems that differ by the threshold of their gate (or its ``n``) only; two or more in each."""
+    groups: dict[str, dict[float, SystemFacts]] = {}
+    for system in systems:
+        if system.is_gated and (threshold := _threshold(system)) is not None:
+            groups.setdefault(_but_threshold(system), {}).setdefault(threshold, system)
+    swept = [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
+    first = [next(iter(group.values())) for group in swept]
+    named = [(str(system.gate["kind"]), system.lead or "?") for system in first]
+    return tuple(
+        Sweep(
+            f"lead {lead}" if named.count((kind, lead)) == 1 else system.name,
+            kind,
+            tuple(GatePoint(each.name, threshold) for threshold, each in group.items()),
+        )
+        for (kind, lead), system, group in zip(named, first, swept, strict=True)
+    )
+
+
+def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
+    """The system that gates are held against: the ensemble where it asks always, or else what differs from it by that.
+
+    ``None`` where there is none.
+    """
+    ensemble = next((system for system in systems if system.kind == ENSEMBLE_KIND), None)
+    if ensemble is None or not ensemble.is_gated:
+        return ensemble
+    alike = [
+        system
+        for system in systems
+        if system.kind not in (MEMBER, BASELINE) and not system.is_gated and _but_gate(system) == _but_gate(ensemble)
+    ]
+    return next(iter(alike), None)
+
+
+def claim_of(
+    task: str, always: str, gated: Sequence[str], values: Mapping[str, Values], cells: Mapping[str, Cell], seed: int
+) -> GateClaim | None:
+    """The gate of the smallest share among those that are at least as good as always on one task.
+
+    Args:
+        task: its name.
+        always: the system that asks always.
+        gated: the systems with a gate.
+        values: by system, what its answers are worth.
+        cells: by system.
+        seed: of the bootstrap.
+
+    Returns:
+        ``None`` where nothing can be held against always.
+    """
+    found = []
+    tried = 0
+    for place, system in enumerate(gated):
+        if system not in cells or always not in cells or (share := cells[system].share) is None:
+            continue
+        comparison = compare(always, values[system], values[always], seed)
+        tried += comparison is not None
+        if comparison is not None and comparison.difference >= 0:
+            found.append((share, place, system, comparison))
+    if not found:
+        return GateClaim(task, always, tried) if tried else None
+    share, _, system, comparison = min(found, key=lambda each: each[:2])
+    return GateClaim(
+        task,
+        always,
+        tried,
+        system,
+        comparison.difference,
+        comparison.interval,
+        share,
+        cells[system].ms_a_piece,
+        cells[always].ms_a_piece,
+    )
+
+
+def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:
+    """The same for the means of all tasks, each counting alike; gates that some task lacks are left out."""
+    asked = [task for task in tasks if task.cell(always) is not None]
+    reference = _mean_of(always, asked)
+    means = {system: mean for system in gated if (mean := _mean_of(system, asked)) is not None}
+    if len(asked) < 2 or reference is None or not means:
+        return None
+    accuracy, _, ms_always = reference
+    good = [system for system, mean in means.items() if mean[0] >= accuracy]
+    if not good:
+        return GateClaim(None, always, len(means))
+    best = min(good, key=lambda system: means[system][1])
+    own, share, ms = means[best]
+    return GateClaim(None, always, len(means), best, own - accuracy, None, share, ms, ms_always)
+
+
+def _mean_of(system: str, tasks: Sequence[TaskFigures]) -> tuple[float, float, float | None] | None:
+    """Accuracy, share and ms a piece of a system, averaged over tasks; ``None`` where one of them lacks it."""
+    cells = [task.cell(system) for task in tasks]
+    known = [
+        (cell.accuracy, cell.share, cell.ms_a_piece)
+        for cell in cells
+        if cell is not None and cell.accuracy is not None and cell.share is not None
+    ]
+    if not known or len(known) < len(cells):
+        return None
+    speeds = [ms for _, _, ms in known if ms is not None]
+    return (
+        fmean(accuracy for accuracy, _, _ in known),
+        fmean(share for _, share, _ in known),
+        fmean(speeds) if len(speeds) == len(known) else None,
+    )
+
+
+def _threshold(system: SystemFacts) -> float | None:
+    return next((float(system.gate[key]) for key in PARAMETERS if system.gate.get(key) is not None), None)
+
+
+def _but_threshold(system: SystemFacts) -> str:
+    gate = {key: value for key, value in system.gate.items() if key not in PARAMETERS}
+    return _written(system, {"gate": gate, "lead": system.lead})
+
+
+def _but_gate(system: SystemFacts) -> str:
+    return _written(system, {"gate": None, "lead": None})
+
+
+def _written(system: SystemFacts, changed: Mapping[str, object]) -> str:
+    method = {**(system.method or {}), **changed}
+    return json.dumps(as_plain([system.members, system.weights, method]), sort_keys=True)

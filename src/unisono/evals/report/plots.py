@@ -1,0 +1,170 @@
+"""Drawing with matplotlib: the one file that knows the library.
+
+Drawings are SVG, the same bytes for the same figures and version of matplotlib. Text stays text. What is drawn in `INK`
+becomes ``currentColor``; the other colours are after those of Okabe and Ito (2008), which colour-blind people tell
+apart, and are legible on light and dark ground. No meaning hangs on colour alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unisono.errors import BackendMissing
+from unisono.evals.report.text import cut, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+
+INK = "#010203"
+BLUE, ORANGE, GREEN, PURPLE, OCHRE = "#3f7fc1", "#d55e00", "#009e73", "#b8669b", "#a87f00"
+WIDTH = 7.2
+"""Of drawings; this and all measures are inches."""
+LABELS = 2.35
+"""The column of the labels, at the right."""
+LINE = 0.155
+"""From one label to the next."""
+LONGEST = 36
+"""Characters of a label."""
+POINT = 72
+"""In an inch."""
+
+_STYLE: dict[Any, object] = {
+    "svg.hashsalt": "unisono",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.size": 8.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+_NOT_SAID = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A name at the right edge, with a line to what bears it."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+    strong: bool = False
+
+
+def check_plots() -> None:
+    """Refuse to begin without matplotlib. Raises a `BackendMissing` that says what to install."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BackendMissing(
+            "the plots of a report need matplotlib, which is not installed",
+            hint="install it: pip install 'unisono[evals]'",
+        )
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Work with matplotlib as it comes, in our style, whatever its user has set; all is set back in the end."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The font that text is measured in lacks it; browsers have another.
+        warnings.filterwarnings("ignore", message=r"(?s).*[Gg]lyph .* missing from")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+class Drawing:
+    """An empty drawing of `WIDTH`, on which panels are laid."""
+
+    def __init__(self, height: float) -> None:
+        """Begin it; needs no display."""
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        self._height = height
+        self._figure = Figure((WIDTH, height))
+        FigureCanvasSVG(self._figure)
+
+    def panel(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        """Lay axes on it."""
+        return self._figure.add_axes((left / WIDTH, bottom / self._height, width / WIDTH, height / self._height))
+
+    def label(self, axes: Axes, labels: Sequence[Label]) -> None:
+        """Write labels right of a panel, none over another. The panel's limits have to be settled."""
+        height = axes.get_position().height * self._height
+        low, high = axes.get_ylim()
+        labels = sorted(labels, key=lambda each: (each.y, -each.x, each.text))
+        places = spread([(each.y - low) / (high - low) * height for each in labels], LINE)
+        over = max(0.0, places[-1] - height)
+        for each, place in zip(labels, places, strict=True):
+            axes.annotate(
+                short(each.text),
+                (each.x, each.y),
+                xytext=(1.06, (place - over) / height),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=8,
+                fontweight="bold" if each.strong else "normal",
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": each.colour,
+                    "linewidth": 0.8,
+                    "alpha": 0.8,
+                    "shrinkA": 1,
+                    "shrinkB": 4,
+                    "relpos": (0, 0.5),
+                },
+                annotation_clip=False,
+            )
+
+    def svg(self) -> str:
+        """The drawing as an ``svg`` element."""
+        written = io.StringIO()
+        self._figure.savefig(written, format="svg", metadata=_NOT_SAID)
+        svg = written.getvalue()
+        svg = svg[svg.index("<svg") :]
+        # It would hold for the page that the drawing stands in.
+        svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+        svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
+        return svg.replace("<svg ", '<svg stroke-linejoin="round" ', 1).replace(INK, "currentColor").strip()
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Places, in rising order, moved apart as little as is needed for ``gap`` between neighbours.
+
+    Neighbours that would touch make a block, which stands around the mean of where its parts would be.
+    """
+    blocks: list[tuple[float, int]] = []
+    """Of each: its middle, and how many are in it."""
+    for place in places:
+        blocks.append((place, 1))
+        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < gap * (blocks[-1][1] + blocks[-2][1]) / 2:
+            (low, below), (high, above) = blocks[-2:]
+            blocks[-2:] = [((low * below + high * above) / (below + above), below + above)]
+    return [middle + gap * (place - (count - 1) / 2) for middle, count in blocks for place in range(count)]
+
+
+def short(text: str, longest: int = LONGEST) -> str:
+    """A text as a label."""
+    text = one_line(cut(text, 2 * longest, 0))
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,143 @@
+"""Figures in words: how numbers are written, and the sentences that say what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from unisono.evals.report.records import (
+    ENSEMBLE_KIND,
+    MEMBER,
+    Cell,
+    Comparison,
+    GateClaim,
+    SystemFacts,
+    TaskFigures,
+)
+from unisono.evals.statistics import Interval
+
+NONE = "–"
+MINUS = "−"  # the sign, which does not break at the end of a line
+SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", "="
+
+
+def percent(share: float | None) -> str:
+    """A share as a number of percent, without the sign."""
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in points, with its sign."""
+    rounded = f"{abs(100 * difference):.1f}"
+    return ("" if rounded == "0.0" else "+" if difference > 0 else MINUS) + rounded
+
+
+def span(interval: Interval | None, signed: bool = False) -> str:
+    """An interval of shares in percent or, of a difference, in points."""
+    if interval is None:
+        return NONE
+    ends = (points(end) if signed else percent(end) for end in (interval.low, interval.high))
+    return " to ".join(ends)
+
+
+def chance(p: float | None) -> str:
+    """A p-value."""
+    return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def milliseconds(ms: float | None) -> str:
+    """A time with about three digits."""
+    return NONE if ms is None else f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
+
+
+def measure(cell: Cell, metric: str) -> str:
+    """The mean of a metric: in percent where the main one is a share, as it is where not."""
+    mean = cell.metrics.get(metric)
+    if mean is None:
+        return NONE
+    return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
+
+
+def mark(comparison: Comparison | None) -> str:
+    """A sign that says without colour how a comparison came out."""
+    if comparison is None:
+        return ""
+    if comparison.difference == 0:
+        return EQUAL
+    if comparison.difference > 0:
+        return SURELY_BETTER if comparison.is_sure else BETTER
+    return SURELY_WORSE if comparison.is_sure else WORSE
+
+
+def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
+    """What the run says of the claim that an ensemble beats its best member."""
+    ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
+    if ensemble is None:
+        return "No ensemble was asked in this run."
+    if not any(system.kind == MEMBER for system in systems):
+        return "No member was asked alone in this run, so there is nothing to hold the ensemble against."
+    cells = [task.cell(ensemble) for task in tasks]
+    compared = [cell.comparison for cell in cells if cell is not None and cell.comparison is not None]
+    if not compared:
+        return "The ensemble and its members have no question in common in this run."
+    better = [each for each in compared if each.difference > 0]
+    worse = [each for each in compared if each.difference < 0]
+    equal = len(compared) - len(better) - len(worse)
+    if len(compared) == 1:
+        return f"On its one task the ensemble {_outcome(compared[0])}."
+    said = [
+        f"On {len(better)} of {len(compared)} tasks the ensemble is better than its best member{_sure(better)}",
+        f"on {len(worse)} it is worse{_sure(worse)}",
+        *([f"on {equal} it is equal"] if equal else []),
+    ]
+    mean = fmean(each.difference for each in compared)
+    return f"{'; '.join(said)}. Over all tasks the difference is {points(mean)} points on average."
+
+
+def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
+    """Of each task, how a system compares with its best member."""
+    said = []
+    for task in tasks:
+        cell = task.cell(system)
+        if cell is not None and cell.comparison is not None:
+            other = cell.comparison.other
+            said.append(f"{task.facts.name}: {system} {_outcome(cell.comparison)} ({other} is the best member).")
+    return said
+
+
+def claim(found: GateClaim) -> str:
+    """What a claim about gates says."""
+    where = "Over all tasks" if found.task is None else f"On {found.task}"
+    if found.system is None:
+        tried = "the one gate" if found.gates == 1 else f"each of the {found.gates} gates"
+        return f"{where}, {tried} is less accurate than {found.always}, which asks always."
+    times = (
+        f", and {milliseconds(found.ms_a_piece)} ms a piece in place of {milliseconds(found.ms_always)} ms"
+        if found.ms_a_piece is not None and found.ms_always is not None
+        else ""
+    )
+    interval = f", 95 % {span(found.interval, signed=True)}" if found.interval else ""
+    return (
+        f"{where}, {found.system} is at least as accurate as {found.always}, which asks always "
+        f"({points(found.difference or 0)} points{interval}), with all members asked at {percent(found.share)} % of "
+        f"the pieces{times}. It is the gate that asks least often among those, of {found.gates}."
+    )
+
+
+def _outcome(comparison: Comparison) -> str:
+    how = f"{points(comparison.difference)} points, 95 % {span(comparison.interval, signed=True)}"
+    if comparison.difference == 0:
+        return f"is as good as its best member ({how})"
+    relation = "better" if comparison.difference > 0 else "worse"
+    sure = "surely" if comparison.is_sure else "not surely"
+    return f"is {sure} {relation} than its best member ({how})"
+
+
+def _sure(comparisons: Sequence[Comparison]) -> str:
+    if not comparisons:
+        return ""
+    sure = sum(each.is_sure for each in comparisons)
+    number = "none" if sure == 0 else "all" if sure == len(comparisons) > 1 else str(sure)
+    if len(comparisons) == 1:
+        return ", surely" if sure else ", but not surely"
+    return f", surely on {number} of them"

@@ -1,0 +1,193 @@
+"""What can be said of systems that answered the same questions: pure functions of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LEVEL = 0.95
+"""How often an interval is to hold what it is about."""
+RESAMPLES = 10_000
+BINS = 15
+
+_AT_ONCE = 1_000_000
+"""Numbers of a bootstrap that are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """From `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether a difference of this interval is sure to be one, at the level of the interval."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of similar confidence."""
+
+    low: float
+    """The confidence from which it reaches."""
+    high: float
+    """The confidence to which it reaches."""
+    count: int
+    confidence: float
+    """The mean of its answers."""
+    accuracy: float
+    """The share of its answers that are right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How well confidence tells what is right."""
+
+    ece: float
+    """The expected calibration error over bins of equal width, from 0 to 1."""
+    adaptive_ece: float
+    """The same over bins of equally many answers."""
+    bins: tuple[Bin, ...]
+    """The bins of equal width that have answers: the points of a reliability diagram."""
+
+
+def wilson(mean: float, count: int, level: float = LEVEL) -> Interval:
+    """The interval of a share: the score interval of Wilson (JASA 22, 1927).
+
+    Of graded answers, worth something between 0 and 1, it is too wide rather than too narrow: no values of the same
+    mean vary more than zeros and ones.
+
+    Args:
+        mean: the share, from 0 to 1.
+        count: what it is a share of; 1 or more.
+        level: how often the interval is to hold the true share.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    shrunk = 1 + z * z / count
+    centre = (mean + z * z / (2 * count)) / shrunk
+    reach = z * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)) / shrunk
+    # At 0 and 1 the ends are exactly those; rounding must not move them past the mean.
+    return Interval(min(mean, max(0.0, centre - reach)), max(mean, min(1.0, centre + reach)))
+
+
+def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
+    """The interval of the mean difference of two systems on the same questions.
+
+    The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3) over
+    questions; pairs stay together (Koehn, EMNLP 2004). Drawing n questions with replacement and counting how
+    often each distinct difference came up is one multinomial draw, and is done as such.
+
+    Args:
+        differences: by question, the one system's value less the other's; one or more.
+        seed: of the resampling; the same seed gives the same interval.
+        resamples: how often all questions are drawn anew.
+        level: of the interval.
+    """
+    values, counts = np.unique(np.asarray(differences, np.float64), return_counts=True)
+    questions = counts.sum()
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _AT_ONCE // len(values))
+    means = np.concatenate(
+        [
+            generator.multinomial(questions, counts / questions, size=min(at_once, resamples - start)) @ values
+            for start in range(0, resamples, at_once)
+        ]
+    )
+    low, high = np.quantile(means / questions, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """How likely systems that are equally good would differ so much, or more: McNemar's test, exact and two-sided.
+
+    Under equality the questions that only one of the two has right fall to either with probability ½ (McNemar,
+    Psychometrika 12, 1947; the exact form is the sign test on those questions).
+
+    Args:
+        better: questions that only the one has right.
+        worse: questions that only the other has right.
+    """
+    discordant = better + worse
+    tail: int = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
+    return min(1.0, tail / (1 << max(0, discordant - 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, corrected so that all of them may be read at one level.
+
+    The step-down method of Holm (Scandinavian Journal of Statistics 6, 1979), as adjusted p-values, in the order given.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def calibration(confidences: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Calibration:
+    """How well the confidence of answers tells whether they are right.
+
+    Bins of equal width, each open below and closed above, and the error as in Guo et al. (ICML 2017, section 2);
+    bins of equally many answers as in Nixon et al. (CVPR Workshops 2019, section 3.3).
+
+    Args:
+        confidences: by answer, from 0 to 1; one or more.
+        correct: by answer, from 0 to 1.
+        bins: how many.
+    """
+    confidence_N, correct_N = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
+    place_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
+    groups = [np.flatnonzero(place_N == place) for place in range(bins)]
+    order_N = np.argsort(confidence_N, kind="stable")
+    equal_mass = np.array_split(order_N, min(bins, len(order_N)))
+    return Calibration(
+        _error(groups, confidence_N, correct_N),
+        _error(equal_mass, confidence_N, correct_N),
+        tuple(
+            Bin(
+                place / bins,
+                (place + 1) / bins,
+                len(group),
+                float(confidence_N[group].mean()),
+                float(correct_N[group].mean()),
+            )
+            for place, group in enumerate(groups)
+            if len(group)
+        ),
+    )
+
+
+def _error(
+    groups: Sequence[NDArray[np.int64]], confidence_N: NDArray[np.float64], correct_N: NDArray[np.float64]
+) -> float:
+    """Σ over groups of their share times |accuracy - confidence|."""
+    gaps = [abs(float((correct_N[group] - confidence_N[group]).sum())) for group in groups]
+    return sum(gaps) / len(confidence_N)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points no other beats: none costs less and gains as much, or costs as much and gains more.
+
+    Args:
+        points: ``(cost, gain)`` of each.
+
+    Returns:
+        Their places, the cheapest first; of equal points all are there.
+    """
+    best = -math.inf
+    front: list[int] = []
+    for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1], place)):
+        equal = bool(front) and points[place] == points[front[-1]]
+        if points[place][1] > best or equal:
+            front.append(place)
+            best = points[place][1]
+    return front
