@@ -21,7 +21,7 @@ from typing import Any
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.generation import read_generation
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.rows import LETTERS
+from unisono.evals.rows import LETTERS, Row
 from unisono.types import Limits, Message, Prompt
 
 SEED = 1234
@@ -102,19 +102,16 @@ class Definition:
         """As lm-evaluation-harness's results tell it."""
         return str(self._task.VERSION)
 
-    def questions(
-        self, asked: Mapping[int, str], task: str, answers: Mapping[int, str | None], interpret: Interpret | None
-    ) -> Iterator[Question]:
+    def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
         """Some of the documents as questions, in their order.
 
         lm-evaluation-harness draws the examples of one document after the other, with one generator. So are they
         drawn here, and a question has the same ones whichever others are asked.
 
         Args:
-            asked: by the document's place, the question's id.
+            asked: by the document's place, what is known of the question.
             task: the name that they count for.
-            answers: by the place, what is right, in words, where that is known better than by the definition.
-            interpret: see `answer_of`.
+            interpret: finds the answer in what the main filter has left of a text.
         """
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
@@ -122,11 +119,9 @@ class Definition:
                 excluded = document if self._removes else None
                 self._task.sampler = _Drawn(self._sampler.sample(n=self.shots, eval_doc=excluded))
             if place in asked:
-                yield self._question(document, task, asked[place], answers.get(place), interpret)
+                yield self._question(document, task, asked[place], interpret)
 
-    def _question(
-        self, document: Any, task: str, identity: str, answer: str | None, interpret: Interpret | None
-    ) -> Question:
+    def _question(self, document: Any, task: str, row: Row, interpret: Interpret | None) -> Question:
         context = self._task.fewshot_context(
             document,
             num_fewshot=self.shots,
@@ -147,12 +142,12 @@ class Definition:
         return Question(
             task=task,
             part=self.name,
-            id=identity,
+            id=row.id,
             prompt=prompt,
             choices=choices,
             limits=limits,
-            target=answer if answer is not None else self._target(document),
-            grade=partial(self._grade, document, context, f"question {identity!r} of {task}", interpret),
+            target=self._target(document) if row.answer is None else row.answer,
+            grade=partial(self._grade, document, context, f"question {row.id!r} of {task}", interpret),
             words=LEADS_TO_ANSWER.sub("", str(self._task.doc_to_text(document))).strip(),
         )
 
