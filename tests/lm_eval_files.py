@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 CHOICES = ["the sun", "a stone", "two cats", "old bread"]
 
@@ -122,5 +123,6 @@ def harness_results(model: Any, tasks: Sequence[Any], **keys: Any) -> dict[str, 
     """What lm-evaluation-harness itself finds of a model."""
     from lm_eval.evaluator import simple_evaluate
 
-    found: dict[str, Any] = simple_evaluate(model, tasks=list(tasks), bootstrap_iters=0, **keys)
+    with mock.patch("lm_eval.evaluator.add_env_info"):  # which asks many programs for their versions
+        found: dict[str, Any] = simple_evaluate(model, tasks=list(tasks), bootstrap_iters=0, **keys)
     return found

@@ -85,7 +85,7 @@ def test_what_was_answered_before_a_failure_is_in_the_cache(spec: Path, tmp_path
 
     pairs = [("the cat", " sees"), ("the cat", " Sofia"), ("zz", " x" * 5000)]
     model = CachingLM(model_of(spec, batch=2), str(tmp_path / "cache.db"))
-    with pytest.raises(UnisonoError, match="^task made-up, document 2: .*context"):
+    with pytest.raises(UnisonoError, match=r"^task made-up, document 2: .*context"):
         model.loglikelihood(requests("loglikelihood", *pairs))
     FAKE_MODELS["a"].passes.clear()
     again = CachingLM(model_of(spec), str(tmp_path / "cache.db"))
@@ -138,7 +138,7 @@ def test_wrong_arguments_are_named(spec: Path) -> None:
             model_of(spec, **keys)
     with pytest.raises(SpecError, match="spec is missing"):
         Arguments.read({})
-    with pytest.raises(SpecError, match="^task made-up, document 0: unknown generation_kwargs 'num_beams'"):
+    with pytest.raises(SpecError, match=r"^task made-up, document 0: unknown generation_kwargs 'num_beams'"):
         model_of(spec).generate_until(requests("generate_until", ("x", {"num_beams": 4})), disable_tqdm=True)
 
 
