@@ -16,6 +16,7 @@ from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.eval import evaluate
 from unisono.cli.import_gac import import_gac
+from unisono.cli.lm_eval import PASSED_ON, lm_eval
 from unisono.cli.match import match
 from unisono.cli.models import models
 from unisono.cli.run import RunCommand, run
@@ -54,6 +55,7 @@ app.command()(bench)
 app.command()(models)
 app.command()(serve)
 app.command("eval")(evaluate)
+app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 app.command()(tune)
 app.command()(match)
 app.command("import-gac")(import_gac)

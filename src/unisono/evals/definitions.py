@@ -7,6 +7,7 @@ its ``process_results`` grade a reply.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import re
@@ -15,12 +16,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.generation import read_generation
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.rows import LETTERS
+from unisono.evals.rows import LETTERS, Row
 from unisono.types import Limits, Message, Prompt
 
 SEED = 1234
@@ -41,8 +42,17 @@ class Conversation(str):
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
-        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair."""
-        conversation = cls("\n".join(message["content"] for message in messages))
+        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair.
+
+        Raises:
+            SpecError: an answer is begun, which members are to go on with.
+        """
+        if not add_generation_prompt:
+            raise SpecError(
+                f"the answer is begun already, with {shown(messages[-1]['content'])}: no member goes on with one",
+                hint="ask without chat templates",
+            )
+        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
         conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
         return conversation
 
@@ -92,19 +102,16 @@ class Definition:
         """As lm-evaluation-harness's results tell it."""
         return str(self._task.VERSION)
 
-    def questions(
-        self, asked: Mapping[int, str], task: str, answers: Mapping[int, str | None], interpret: Interpret | None
-    ) -> Iterator[Question]:
+    def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
         """Some of the documents as questions, in their order.
 
         lm-evaluation-harness draws the examples of one document after the other, with one generator. So are they
         drawn here, and a question has the same ones whichever others are asked.
 
         Args:
-            asked: by the document's place, the question's id.
+            asked: by the document's place, what is known of the question.
             task: the name that they count for.
-            answers: by the place, what is right, in words, where that is known better than by the definition.
-            interpret: see `answer_of`.
+            interpret: finds the answer in what the main filter has left of a text.
         """
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
@@ -112,11 +119,9 @@ class Definition:
                 excluded = document if self._removes else None
                 self._task.sampler = _Drawn(self._sampler.sample(n=self.shots, eval_doc=excluded))
             if place in asked:
-                yield self._question(document, task, asked[place], answers.get(place), interpret)
+                yield self._question(document, task, asked[place], interpret)
 
-    def _question(
-        self, document: Any, task: str, identity: str, answer: str | None, interpret: Interpret | None
-    ) -> Question:
+    def _question(self, document: Any, task: str, row: Row, interpret: Interpret | None) -> Question:
         context = self._task.fewshot_context(
             document,
             num_fewshot=self.shots,
@@ -127,7 +132,7 @@ class Definition:
         )
         instances = self._instances(document, context)
         choices: tuple[str, ...] = ()
-        prompt, limits = _prompt(context), Limits()
+        prompt, limits = prompt_of(context), Limits()
         if instances[0].request_type == "generate_until":
             limits = read_generation(instances[0].args[1]).limits
         else:
@@ -137,12 +142,12 @@ class Definition:
         return Question(
             task=task,
             part=self.name,
-            id=identity,
+            id=row.id,
             prompt=prompt,
             choices=choices,
             limits=limits,
-            target=answer if answer is not None else self._target(document),
-            grade=partial(self._grade, document, context, f"question {identity!r} of {task}", interpret),
+            target=self._target(document) if row.answer is None else row.answer,
+            grade=partial(self._grade, document, context, f"question {row.id!r} of {task}", interpret),
             words=LEADS_TO_ANSWER.sub("", str(self._task.doc_to_text(document))).strip(),
         )
 
@@ -243,6 +248,11 @@ Interpret = Callable[[str], str]
 """Finds the answer in what a filter has left of a text."""
 
 
+def prompt_of(context: str) -> Prompt:
+    """The prompt that a context of lm-evaluation-harness stands for."""
+    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
+
+
 def split_pair(context: str, continuation: str) -> tuple[str, str]:
     """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
     kept = context.rstrip()
@@ -278,10 +288,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _prompt(context: object) -> Prompt:
-    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=cast(str, context))
 
 
 def _metric(metric: str, pipeline: str) -> str:

@@ -4,20 +4,139 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import lm_eval.models
 import lm_eval.tasks
+from lm_eval.api.model import LM
+from lm_eval.api.registry import model_registry
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+from tqdm import tqdm
 
 from unisono.errors import SpecError, nearest, shown
+from unisono.evals.definitions import Conversation
+from unisono.evals.respondent import Arguments, Respondent
 
 STRUCTURE = ("tag", "group", "task_list")
 """Keys of a definition's file that say where it belongs, not what it is."""
+
+
+class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
+    """An ensemble, or one member of it alone, as a model of lm-evaluation-harness.
+
+    ``--model unisono --model_args spec=duo.yaml[,member=smol][,batch=8][,max_gen_toks=256]``, and how the ensemble
+    writes where that differs from the file: ``gate=confidence:0.5``, ``combine=geometric``, ``lead=…``, ``draw=…``.
+
+    A text that is given (`loglikelihood`) has no pieces of its own. It is cut into those of the lead's tokenizer,
+    together with its context as far as the context's ids stay what they are; each member spells these pieces; and one
+    teacher-forced pass a member gives the combined distribution before each. The score is the sum of their
+    logarithms: the probability that the ensemble writes the text in this one way. The alternative would be the
+    probability of the bytes however they are cut, a sum over all ways, which nobody can compute in full; models by
+    themselves are scored by their own one way too, and of one member the two agree.
+
+    `loglikelihood_rolling` scores a text behind nothing: members begin with their BOS, or else an END. What is longer
+    than a context is cut into windows as `rolling_windows` says.
+    """
+
+    def __init__(
+        self,
+        spec: str | None = None,
+        *,
+        batch_size: int | str | None = None,
+        respondent: Respondent | None = None,
+        **arguments: Any,
+    ) -> None:
+        """Load what the arguments name; see `Arguments`.
+
+        Args:
+            spec: the path of an ensemble file.
+            batch_size: lm-evaluation-harness's own flag; ``batch`` goes before it.
+            respondent: one that is loaded already, in place of all arguments.
+            arguments: the others of ``--model_args``.
+
+        Raises:
+            UnisonoError: an argument is wrong, or a member cannot be loaded.
+        """
+        super().__init__()
+        if respondent is None:
+            given = Arguments.read({"spec": spec, **arguments}, batch_size=batch_size)
+            respondent = Respondent.load(given)
+        self._respondent = respondent
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Write texts until their stop strings, several at once; see `Respondent.write`."""
+        asked = [(*request.args, _name(request)) for request in requests]
+        return self._all("generate_until", requests, self._respondent.write(asked), disable_tqdm)
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score texts behind their contexts, those of one context together; see `Respondent.score`."""
+        asked = [(*request.args, _name(request)) for request in requests]
+        found = ((place, tuple(likelihood)) for place, likelihood in self._respondent.score(asked))
+        return self._all("loglikelihood", requests, found, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts, however long they are; see `Respondent.score_whole`."""
+        asked = [(*request.args, _name(request)) for request in requests]
+        return self._all("loglikelihood_rolling", requests, self._respondent.score_whole(asked), disable_tqdm)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Carry the messages: each member reads them through its own template."""
+        return Conversation.of(chat_history, add_generation_prompt=add_generation_prompt)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The members and the sums of their templates; kept requests of others are not taken for theirs."""
+        return self._respondent.templates
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The same, as lm-evaluation-harness writes it down. Raises a `SpecError` for a template by name."""
+        if isinstance(chat_template, str):
+            raise SpecError(
+                f"there is no choosing of the chat template {shown(chat_template)}: each member has its own",
+                hint="write --apply_chat_template alone; a member's template stands in the spec (chat_template: …)",
+            )
+        return self._respondent.templates if chat_template else None
+
+    def close(self) -> None:
+        """Unload the members. Idempotent."""
+        self._respondent.close()
+
+    def _all(
+        self, kind: str, requests: Sequence[Any], answers: Iterable[tuple[int, Any]], disable_tqdm: bool
+    ) -> list[Any]:
+        """Answers in the order asked; each is in the cache, where there is one, as soon as it is there."""
+        results: dict[int, Any] = {}
+        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as progress:
+            for place, answer in answers:
+                results[place] = answer
+                self.cache_hook.add_partial(kind, requests[place].args, answer)
+                progress.update()
+        return [results[place] for place in range(len(requests))]
+
+
+def register() -> None:
+    """Make the model known as ``unisono`` to this process, as its entry point does where plugins are looked for."""
+    if "unisono" not in model_registry:
+        model_registry.register("unisono", target=UnisonoLM)
+
+
+def run_command_line(arguments: Sequence[str]) -> None:
+    """Hand arguments to lm-evaluation-harness's own command line."""
+    from lm_eval.__main__ import cli_evaluate
+
+    register()
+    before = sys.argv
+    sys.argv = ["unisono lm-eval", *arguments]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before
 
 
 @functools.cache
@@ -128,3 +247,9 @@ def _no_progress() -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def _name(request: Any) -> str:
+    """How an error names a request."""
+    number = "" if request.doc_id is None else f", document {request.doc_id}"
+    return f"task {request.task_name or 'without a name'}{number}"

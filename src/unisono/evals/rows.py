@@ -177,8 +177,8 @@ class Row:
     """The name of its definition."""
     values: Mapping[str, Any]
     """As the original dataset has them."""
-    answer: str | None
-    """What is right, in words, where the line has no choices."""
+    answer: str | None = None
+    """What is right, in words, where that is known better than by the definition."""
 
 
 def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[list[Row], str]:

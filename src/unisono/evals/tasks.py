@@ -57,7 +57,7 @@ def load_tasks(
         raise SpecError("no task is named", hint=f"choose of {', '.join(RECIPES)}")
     if data is not None:
         _check_data(wanted, data)
-    harness = _harness()
+    harness = load_harness()
     with quiet():
         if data is not None:
             return [_from_files(harness, name, data, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
@@ -87,7 +87,8 @@ class Slice:
         return list(known[: self.limit])
 
 
-def _harness() -> ModuleType:
+def load_harness() -> ModuleType:
+    """The file that knows lm-evaluation-harness. Raises `BackendMissing` where that is not installed."""
     for library in ("lm_eval", "datasets"):
         if importlib.util.find_spec(library) is None:
             raise BackendMissing(
@@ -134,8 +135,7 @@ def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | No
         task = harness.build(index[part], values, shown_first, recipe.overrides)
         definitions[part] = Definition(task, wanted, chat=chat)
     interpret = harness.minerva_answer if name == "math500" else None
-    rows_of = {part: [(row.id, row.answer) for row in by_part[part]] for part in parts}
-    return _task(name, definitions, rows_of, chosen, source, interpret)
+    return _task(name, definitions, by_part, chosen, source, interpret)
 
 
 def _is_of(definition: str, recipe: Recipe) -> bool:
@@ -159,14 +159,12 @@ def _from_hub(harness: Any, name: str, cut: Slice, shots: int | None, *, chat: b
     tasks = harness.from_hub(theirs, recipe.folder if recipe else None, choices=tuple(RECIPES))
     wanted = recipe.shots if recipe is not None and shots is None else shots
     definitions = {task.config.task: Definition(task, wanted, chat=chat) for task in tasks}
-    rows_of: dict[str, list[tuple[str, str | None]]] = {
-        part: [(f"{part}.{place}", None) for place in range(len(definition.documents))]
+    rows_of = {
+        part: [Row(f"{part}.{place}", part, {}) for place in range(len(definition.documents))]
         for part, definition in definitions.items()
     }
     source = "; ".join(sorted({harness.dataset_name(task) for task in tasks}))
-    chosen = cut.of(
-        name, source, _ordered([(part, identity) for part, rows in rows_of.items() for identity, _ in rows])
-    )
+    chosen = cut.of(name, source, _ordered([(row.part, row.id) for rows in rows_of.values() for row in rows]))
     interpret = harness.minerva_answer if name == "math500" else None
     return _task(name, definitions, rows_of, chosen, source, interpret)
 
@@ -192,7 +190,7 @@ def _digest(name: str) -> bytes:
 def _task(
     name: str,
     definitions: Mapping[str, Definition],
-    rows_of: Mapping[str, Sequence[tuple[str, str | None]]],
+    rows_of: Mapping[str, Sequence[Row]],
     chosen: Sequence[tuple[str, str]],
     source: str,
     interpret: Interpret | None,
@@ -201,10 +199,8 @@ def _task(
     wanted = set(chosen)
     used = {part: definitions[part] for part in dict.fromkeys(part for part, _ in chosen)}
     for part, definition in used.items():
-        rows = rows_of[part]
-        asked = {place: identity for place, (identity, _) in enumerate(rows) if (part, identity) in wanted}
-        answers = {place: rows[place][1] for place in asked}
-        for question in definition.questions(asked, name, answers, interpret):
+        asked = {place: row for place, row in enumerate(rows_of[part]) if (part, row.id) in wanted}
+        for question in definition.questions(asked, name, interpret):
             questions[part, question.id] = question
     first = next(iter(used.values()))
     return Task(

@@ -1,0 +1,244 @@
+"""An ensemble, or one of its members, as lm-evaluation-harness asks a model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from unisono.batch import write_batch
+from unisono.build import prepare
+from unisono.engine.engine import Engine
+from unisono.engine.method import Method
+from unisono.errors import SpecError, UnisonoError, nearest, shown
+from unisono.evals.definitions import Conversation, prompt_of, split_pair
+from unisono.evals.generation import MAX_PIECES, read_generation
+from unisono.evals.windows import rolling_windows
+from unisono.members import Report, silent
+from unisono.request import Request
+from unisono.spec import load_spec
+from unisono.types import Generation, Prompt, Score
+
+BATCH = 8
+METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw", "spelling")
+"""Arguments that change how the ensemble writes, by the names of `Method.but`."""
+_OF_SEVERAL = ("lead", "combine", "gate", "boundary")
+Item = TypeVar("Item")
+_KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
+
+
+class Likelihood(NamedTuple):
+    """How likely a text is, as lm-evaluation-harness wants to know it."""
+
+    logp: float
+    is_greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What ``--model_args`` says."""
+
+    spec: str
+    member: str | None = None
+    """Who answers alone; ``None`` for the ensemble."""
+    batch: int = BATCH
+    """Texts that are written, or scored, at once."""
+    max_pieces: int = MAX_PIECES
+    """Pieces to write at most where a request does not say."""
+    method: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from how the spec writes."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], *, batch_size: object = None) -> Arguments:
+        """Read them.
+
+        Args:
+            given: by name; those that are ``None`` are not given.
+            batch_size: lm-evaluation-harness's own; ``batch`` goes before it.
+
+        Raises:
+            SpecError: a name is unknown, or a value is wrong.
+        """
+        given = {key: value for key, value in given.items() if value is not None}
+        for key in given:
+            if key not in _KNOWN:
+                raise SpecError(
+                    f"unknown argument {shown(key)}{nearest(key, _KNOWN)}; known: {', '.join(_KNOWN)}",
+                    hint="write --model_args spec=duo.yaml,batch=8,gate=confidence:0.5; devices stand in the spec",
+                )
+        if "spec" not in given:
+            raise SpecError("the argument spec is missing", hint="write --model_args spec=duo.yaml")
+        if "member" in given and (several := [key for key in _OF_SEVERAL if key in given]):
+            raise SpecError(
+                f"{several[0]} is given, but {given['member']} answers alone", hint="leave it out, or the member"
+            )
+        batch = given.get("batch", BATCH if batch_size in (None, "auto") else batch_size)
+        return cls(
+            str(given["spec"]),
+            None if "member" not in given else str(given["member"]),
+            _count("batch", batch),
+            _count("max_gen_toks", given.get("max_gen_toks", MAX_PIECES)),
+            {key: given[key] for key in METHOD if key in given},
+        )
+
+
+class Respondent:
+    """Loaded members that answer requests, each by its name in errors. Not thread-safe.
+
+    What a prompt shares with an earlier one is not read again.
+    """
+
+    def __init__(self, engine: Engine, method: Method, max_pieces: int = MAX_PIECES) -> None:
+        """Bind an engine; most callers want `load`."""
+        self._engine = engine
+        self.method = method
+        self._max_pieces = max_pieces
+
+    @classmethod
+    def load(cls, arguments: Arguments, report: Report = silent) -> Respondent:
+        """Load the members, or the one that answers alone.
+
+        Raises:
+            UnisonoError: of the kind that fits, saying which member, what is wrong and the way out.
+        """
+        prepared = prepare(load_spec(arguments.spec), batch=arguments.batch, report=report)
+        if arguments.member is not None:
+            names = [member.spec.name for member in prepared.members]
+            if arguments.member not in names:
+                raise SpecError(
+                    f"the member {shown(arguments.member)} is none that votes{nearest(arguments.member, names)}",
+                    hint=f"choose one of {', '.join(names)}",
+                )
+            prepared = prepared.alone(arguments.member)
+        method = prepared.spec.method.but(**arguments.method)
+        method.check({member.spec.name: member.weight for member in prepared.members})
+        return cls(prepared.load(report, keep_prefixes=True), method, arguments.max_pieces)
+
+    @property
+    def templates(self) -> str:
+        """The members and the sum of their chat templates: what reads conversations in the same way."""
+        words = []
+        for member in self._engine.members:
+            reader = member.reader
+            source = None if reader.template is None else reader.template.source
+            own = json.dumps([source, reader.system, reader.prefix])
+            words.append(f"{member.name}-{hashlib.sha256(own.encode()).hexdigest()[:16]}")
+        return "unisono-" + "-".join(words)
+
+    def write(self, asked: Sequence[tuple[str, Mapping[str, Any], str]]) -> Iterator[tuple[int, str]]:
+        """Write what each is asked for, several at once; each with its place, as soon as it has ended.
+
+        Args:
+            asked: contexts, ``generation_kwargs``, and how an error names them.
+
+        Raises:
+            UnisonoError: one cannot be written. All are looked at before the first is begun.
+        """
+        requests = []
+        for place, (context, kwargs, name) in enumerate(asked):
+            with _named(name):
+                wanted = read_generation(kwargs, max_pieces=self._max_pieces)
+                method = self.method.but(draw=wanted.draw(self.method.draw))
+                request = Request(str(place), prompt_of(context), wanted.limits, method=method)
+                self._engine.examine(request.prompt, request.limits, method=method)
+            requests.append(request)
+        for request, result in write_batch(self._engine, requests):
+            with _named(asked[int(request.id)][2]):
+                if not isinstance(result, Generation):
+                    raise result
+            yield int(request.id), result.text
+
+    def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, Likelihood]]:
+        """Tell how likely texts are behind their contexts; those behind one context together.
+
+        Args:
+            asked: contexts, which may be empty, what follows each, and how an error names it.
+
+        Raises:
+            UnisonoError: one cannot be scored.
+        """
+        split = [(*self._split(context, text), name) for context, text, name in asked]
+        order = sorted(range(len(asked)), key=lambda place: split[place][0])
+        for places in _packed(order, lambda place: split[place][0], self._engine.slots):
+            wanted = [(prompt_of(split[place][0]), split[place][1]) for place in places]
+            scores = self._score(wanted, [asked[place][2] for place in places])
+            for place, score in zip(places, scores, strict=True):
+                yield place, Likelihood(score.logp, score.is_greedy)
+
+    def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
+        """Tell how likely texts are behind nothing, however long they are; see `rolling_windows`.
+
+        Args:
+            asked: texts, and how an error names each.
+
+        Raises:
+            UnisonoError: one cannot be scored.
+        """
+        weights = {member.name: member.weight for member in self._engine.members}
+        name = self.method.lead_among(weights)
+        lead = next(member for member in self._engine.members if member.name == name)
+        for place, (text, words) in enumerate(asked):
+            with _named(words):
+                windows = [(Prompt(text=before), after) for before, after in rolling_windows(self._engine, lead, text)]
+            logp = 0.0
+            for some in _chunks(windows, self._engine.slots):
+                logp += sum(score.logp for score in self._score(some, [words] * len(some)))
+            yield place, logp
+
+    def close(self) -> None:
+        """Unload the members. Idempotent."""
+        self._engine.close()
+
+    def _split(self, context: str, text: str) -> tuple[str, str]:
+        return (context, text) if isinstance(context, Conversation) else split_pair(context, text)
+
+    def _score(self, wanted: Sequence[tuple[Prompt, str]], names: Sequence[str]) -> list[Score]:
+        """Score some at once; where that fails, one by one, to name the one that fails."""
+        try:
+            return self._engine.score(wanted, method=self.method)
+        except UnisonoError:
+            scores = []
+            for each, name in zip(wanted, names, strict=True):
+                with _named(name):
+                    scores += self._engine.score([each], method=self.method)
+            return scores
+
+
+def _packed(order: Iterable[int], context: Callable[[int], str], room: int) -> Iterator[list[int]]:
+    """Places in groups of as many as there is room for; what follows one context is not torn apart where it fits."""
+    pack: list[int] = []
+    for _, group in itertools.groupby(order, key=context):
+        for some in _chunks(group, room):
+            if len(pack) + len(some) > room:
+                yield pack
+                pack = []
+            pack += some
+    if pack:
+        yield pack
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SpecError(f"{name} is {shown(value)}: it must be a whole number, 1 or more")
+    return value
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, size)):
+        yield chunk
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let an error say which request it is about."""
+    try:
+        yield
+    except UnisonoError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint) from error

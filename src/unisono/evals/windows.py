@@ -1,0 +1,85 @@
+"""Texts that may be longer than a context, cut so that each piece is scored once."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Callable, Sequence
+
+from unisono.engine.engine import Engine
+from unisono.engine.member import Member
+from unisono.engine.scoring import cut
+from unisono.errors import PromptError
+from unisono.types import Prompt
+
+_CONTINUES = range(0x80, 0xC0)
+"""Bytes that begin no character."""
+
+
+def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, str]]:
+    """Cut a text into windows: what each stands behind, and what is scored of it.
+
+    As lm-evaluation-harness cuts for one tokenizer: the windows do not overlap in what is scored; the first stands
+    behind nothing, so behind a member's BOS or END; each other one behind one piece of what comes before it, and
+    the last behind as much as there is room for. Here, windows end where pieces of the lead's tokenizer do and
+    characters too, and are as long as every member's context can hold.
+
+    Raises:
+        PromptError: the lead cannot cut the text, or a context is too small for anything.
+    """
+    if not text:
+        return []
+    data = text.encode()
+    places = _places(engine, lead, text, data)
+
+    def part(start: int, end: int) -> str:
+        return data[places[start] : places[end]].decode()
+
+    def fits(before: int, start: int, end: int) -> bool:
+        return _fits(engine, lead, part(before, start), part(start, end))
+
+    last = len(places) - 1
+    ends = [0]
+    while ends[-1] < last:
+        start = ends[-1]
+        before = max(0, start - 1)
+        most = min(last, start + engine.context)
+        end = _furthest(start, most, lambda end, before=before, start=start: fits(before, start, end))  # type: ignore[misc]
+        if end == start:
+            raise PromptError(
+                f"the smallest context, of {engine.context} tokens, holds nothing of a text",
+                hint="raise the members' contexts in the spec",
+            )
+        ends.append(end)
+    windows = [(part(max(0, start - 1), start), part(start, end)) for start, end in itertools.pairwise(ends)]
+    if len(ends) > 2:
+        start = ends[-2]
+        room = _furthest(1, min(start, engine.context), lambda size: fits(start - size, start, last))
+        windows[-1] = (part(start - room, start), part(start, last))
+    return windows
+
+
+def _places(engine: Engine, lead: Member, text: str, data: bytes) -> list[int]:
+    """Where the text may be cut: 0, the ends of the lead's pieces where characters end too, its length."""
+    sizes = [len(engine.union.piece(column) or b"") for column in cut(lead, Prompt(text=""), text)]
+    ends = itertools.accumulate(sizes, initial=0)
+    return [place for place in ends if place == len(data) or data[place] not in _CONTINUES]
+
+
+def _fits(engine: Engine, lead: Member, before: str, after: str) -> bool:
+    """Whether every member's context holds what it has to read to score what comes after."""
+    prompt = Prompt(text=before)
+    columns: Sequence[int] = cut(lead, prompt, after)[:-1]
+    for member in engine.members:
+        tokens = len(member.begin(prompt, may_be_empty=True))
+        tokens += sum(len(member.spell(column, engine.union.piece(column) or b"")) for column in columns)
+        if tokens > member.backend.facts.context:
+            return False
+    return True
+
+
+def _furthest(least: int, most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to which it fits, given that it does so for the least: most of the time, the most."""
+    if fits(most):
+        return most
+    return bisect.bisect_left(range(least + 1, most), True, key=lambda size: not fits(size)) + least
