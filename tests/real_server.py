@@ -94,13 +94,15 @@ def serving(
     keys: Keys | None = None,
     load: Callable[[], Service] | None = None,
     await_ready: bool = True,
+    local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
     **options: Any,
 ) -> Iterator[Served]:
     """Serve ensembles of fakes on a free port."""
     bridge = Bridge(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
-    server = Server(bridge, make_app(bridge, keys, log_prompts=log_prompts, gac_model=gac_model))
+    app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
+    server = Server(bridge, app)
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     loops: list[asyncio.AbstractEventLoop] = []

@@ -34,6 +34,7 @@ from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, 
 from unisono.types import Generation, Limits
 from unisono.vocab.call_form import CallForm
 from unisono.vocab.call_grammar import call_grammar
+from unisono.vocab.json_schema import check_schema
 from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionVocabulary
 
@@ -650,3 +651,29 @@ def test_an_engine_without_grammars_says_so() -> None:
     loaded = load()._engine
     with pytest.raises(SpecError, match="nothing that makes grammars"):
         Engine(loaded.members, loaded.union).add(PROMPTS[0], constraint="json_object")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["a\u0007b"]},
+        {"const": 12345678901234567890123},
+        {"const": {"a": [{"b": -(2**53) - 1}]}},
+        {"const": float("inf")},
+        {"enum": [{"a\u0000": 1}]},
+        {"properties": {"a\u001f": {}}, "required": ["a\u001f"]},
+        {"items": {"anyOf": [{"const": "\u001b"}]}},
+    ],
+)
+def test_a_value_that_would_be_written_as_another_is_refused(schema: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=r"which is not written|would not be written exactly"):
+        check_schema(schema)
+
+
+def test_values_that_are_written_as_they_are_pass() -> None:
+    check_schema({"enum": ['\b\f\n\r\t"\\/ é 日本 \u007f', 2**53, -(2**53), 0.1, 1e300, True, None]})
+
+
+def test_schemas_within_a_lark_grammar_are_held_to_the_same() -> None:
+    with pytest.raises(SpecError, match="'minimun' in the schema is no keyword"):
+        Grammars(load().prepared.union)(Constraint("lark", 'start: "a" %json {"minimun": 3}'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +177,7 @@ def test_windows_hold_a_text_once_and_every_context_holds_them(context: int) -> 
         respondent = Respondent(engine, engine.method)
         found = dict(respondent.score_whole([(TEXT, "one"), ("", "two")]))
         assert found == {0: pytest.approx(whole), 1: 0.0}
-        for (before, after), (_, following) in zip(windows[:-2], windows[1:-1], strict=True):
+        for (before, after), (_, following) in itertools.pairwise(windows[:-1]):
             longer = after + following[:20]
             with pytest.raises(UnisonoError, match="context"):
                 engine.score([(Prompt(text=before), longer)])

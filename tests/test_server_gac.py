@@ -143,6 +143,6 @@ def test_what_a_request_means_is_told_without_a_server() -> None:
 
 def test_the_openapi_document_names_each_status(served: Served) -> None:
     paths = served.get("/openapi.json").json()["paths"]
-    assert set(paths["/status"]["get"]["responses"]) == {"200", "401", "405", "503"}
+    assert set(paths["/status"]["get"]["responses"]) == {"200", "401", "403", "405", "503"}
     assert {"200", "413", "422", "429", "503", "504"} <= set(paths[URL]["post"]["responses"])
     assert "400" not in paths[URL]["post"]["responses"]

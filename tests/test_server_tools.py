@@ -140,6 +140,14 @@ def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:
     assert read.name == "a"
 
 
+def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A call that has to be made, with arguments of some schema."""
+    return {
+        "tools": [{"type": "function", "function": {"name": "x", "parameters": parameters}}],
+        "tool_choice": "required",
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -153,7 +161,12 @@ def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:
         ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]}, "tools[0].function.strict"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"tool_choice": "required", "unisono": {"constraint": "regex:a"}}, "tool_choice"),
+        ({"tool_choice": "required", "unisono": {"constraint": "regex:a"}}, "tools"),
+        (bound_to({"properties": {"n": {"minimun": 3}}}), "tools[0].function.parameters"),
+        (bound_to({"properties": {"n": {"x-guidance": {}}}}), "tools[0].function.parameters"),
+        (bound_to({"minProperties": 3}), "tools[0].function.parameters"),
+        (bound_to({"properties": {"n": {"const": 10**20}}}), "tools[0].function.parameters"),
+        (bound_to({"properties": {"n": {"not": {}}}}), "tools"),
         ({"messages": [*SAY, {"role": "tool", "tool_call_id": "x", "content": "rain"}]}, "messages"),
         ({"messages": [*SAY, {"role": "tool", "content": "rain"}]}, "messages[1].tool_call_id"),
         ({"messages": [{"role": "user", "content": "x", "name": "Anna"}]}, "messages"),

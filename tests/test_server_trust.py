@@ -27,10 +27,11 @@ from unisono.errors import SpecError
 from unisono.server import app as app_module
 from unisono.server import bridge as bridge_module
 from unisono.server import keys as keys_module
+from unisono.server.front import is_loopback
 from unisono.server.keys import Keys, read_keys
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import JsonLines
-from unisono.server.serving import is_loopback
+from unisono.server.serving import bind
 from unisono.server.turns import CRASHES
 from unisono.types import Prompt
 
@@ -460,3 +461,94 @@ def test_a_client_that_takes_nothing_is_let_go_of(
 def test_loopback_is_what_only_this_machine_reaches() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
+
+
+def test_answers_on_a_connection_that_stays_open_are_not_held_back() -> None:
+    bound = bind("127.0.0.1", 0)
+    bound.close()
+    assert bound.proto == socket.IPPROTO_TCP  # asyncio sends small writes at once (TCP_NODELAY) where it says so
+    with serving() as served, httpx2.Client(base_url=served.url) as connection:
+        assert connection.get("/health").status_code == 200
+        began = time.perf_counter()
+        for _ in range(50):
+            assert connection.get("/health").status_code == 200
+        assert time.perf_counter() - began < 50 * 0.03  # the peer's delayed acknowledgements would make it 50 x 0.04
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "user", "content": "x"}] * 4000},
+        {"tools": [0] * 11_000},
+        {"tools": [{}] * 11_000},
+        {"logit_bias": {str(index): "x" for index in range(11_000)}},
+        {f"unknown{index}": 1 for index in range(11_000)},
+    ],
+)
+def test_a_body_of_too_many_values_is_refused_before_all_that_is_wrong_with_it_is_told(change: dict[str, Any]) -> None:
+    with serving() as served:
+        response = served.post("/v1/chat/completions", {**CHAT, **change})
+    assert response.status_code == 413
+    assert error_of(response)["message"] == "the request has more than 10000 values, which is what this server takes"
+
+
+def test_a_text_of_more_characters_than_fit_is_not_read() -> None:
+    with serving(limits=ServerLimits(prompt=100)) as served:
+        long = "x" * 1601
+        for path, body in (
+            ("/v1/completions", {"model": "duo", "prompt": long}),
+            ("/v1/completions", {"model": "duo", "prompt": ["a", long]}),
+            ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": long}]}),
+            ("/v1/pieces", {"model": "duo", "text": long}),
+        ):
+            response = served.post(path, body)
+            assert response.status_code == 400
+            assert "1601 characters, and this server takes 1600 at most" in error_of(response)["message"]
+            assert error_of(response)["code"] == "context_length_exceeded"
+        assert served.post("/v1/pieces", {"model": "duo", "text": long[1:]}).status_code == 200
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_fault_of_the_server() -> None:
+    with serving() as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        for head in ("Content-Length: 100", "Transfer-Encoding: chunked"):
+            with socket.create_connection((host, int(port))) as leaving:
+                leaving.sendall(
+                    f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode()
+                )
+                leaving.sendall(b'{"model"' if head.startswith("Content") else b'8\r\n{"model"\r\n')
+                time.sleep(0.1)
+        served.free()
+        counted = [
+            line for line in served.get("/metrics").text.splitlines() if line.startswith("unisono_requests_total")
+        ]
+        assert not [line for line in counted if 'status="500"' in line]
+        assert sum(float(line.rpartition(" ")[2]) for line in counted if 'status="499"' in line) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("LOCALHOST", 200),
+        ("a.localhost.", 200),
+        ("127.0.0.1", 200),
+        ("127.8.8.8:1", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example:8000", 403),
+        ("192.168.0.1", 403),
+        ("[::2]", 403),
+        ("localhost@evil.example", 403),
+        ("", 403),
+    ],
+)
+def test_without_keys_only_the_names_of_this_machine_are_answered(host: str, status: int) -> None:
+    with serving(local=True) as served:
+        response = served.get("/v1/models", host=host)
+        assert response.status_code == status, response.text
+        if status == 403:
+            assert error_of(response)["code"] == "foreign_host"
+    with serving() as served:
+        assert served.get("/v1/models", host=host).status_code == 200

@@ -97,10 +97,12 @@ def checked_tools(tools: object) -> tuple[Tool, ...]:
     if not tools:
         raise SpecError("tools is empty", hint="leave it out, or name a function")
     checked = tuple(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
-    names = [tool["function"]["name"] for tool in checked]
-    for number, name in enumerate(names, 1):
-        if name in names[: number - 1]:
+    names: set[str] = set()
+    for number, tool in enumerate(checked, 1):
+        name = tool["function"]["name"]
+        if name in names:
             raise SpecError(f"tool {number} has the name of an earlier one, {name!r}", hint="rename one of them")
+        names.add(name)
     return checked
 
 

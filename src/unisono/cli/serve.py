@@ -34,9 +34,10 @@ def serve(
         Path | None, typer.Option(help="Keys that open the server, one a line.", show_default=False)
     ] = None,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Listen on other addresses than this machine's own without keys.")
+        bool, typer.Option("--no-keys", help="Without keys, listen on any address, and answer under any name.")
     ] = False,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request at most.")] = 2**20,
+    max_values: Annotated[int, typer.Option(min=1, help="Values in the JSON of a request at most.")] = 10_000,
     max_prompt: Annotated[int, typer.Option(min=1, help="Tokens of a prompt at most.")] = 32_768,
     max_n: Annotated[int, typer.Option(min=1, help="Texts of a request at most.")] = 16,
     max_output: Annotated[int, typer.Option(min=1, help="Pieces of a text at most, and by default.")] = 4096,
@@ -52,10 +53,11 @@ def serve(
     from unisono.server import check_libraries
 
     check_libraries()
+    from unisono.server.front import is_loopback
     from unisono.server.keys import read_keys
     from unisono.server.limits import ServerLimits
     from unisono.server.logs import to_stderr
-    from unisono.server.serving import bind, is_loopback
+    from unisono.server.serving import bind
     from unisono.server.serving import serve as serve_on
     from unisono.spec import load_spec
 
@@ -68,6 +70,7 @@ def serve(
         )
     limits = ServerLimits(
         body=max_body,
+        values=max_values,
         prompt=max_prompt,
         n=max_n,
         output=max_output,
@@ -82,7 +85,13 @@ def serve(
 
     with to_stderr():
         serve_on(
-            load, bound, limits, keys=keys, log_prompts=log_prompts, gac_model=next(iter(specs)) if gac_api else None
+            load,
+            bound,
+            limits,
+            keys=keys,
+            local=keys is None and not no_keys,
+            log_prompts=log_prompts,
+            gac_model=next(iter(specs)) if gac_api else None,
         )
 
 

@@ -34,6 +34,7 @@ from unisono.server.routing import (
     StreamingResponse,
     account_of,
     accounted,
+    body_of,
     unless_left,
 )
 from unisono.server.wire import (
@@ -74,13 +75,19 @@ class EventStream(StreamingResponse):
 
 
 def make_app(
-    bridge: Bridge, keys: Keys | None = None, *, log_prompts: bool = False, gac_model: str | None = None
+    bridge: Bridge,
+    keys: Keys | None = None,
+    *,
+    local: bool = False,
+    log_prompts: bool = False,
+    gac_model: str | None = None,
 ) -> Front:
     """Make the ASGI app around a bridge, which it starts and leaves for its owner to close.
 
     Args:
         bridge: to the service.
         keys: that open it; ``None`` for everybody.
+        local: whether it may only be asked for by the names of this machine, see `Front`.
         log_prompts: whether what is asked and answered goes to the log.
         gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
     """
@@ -95,7 +102,7 @@ def make_app(
     _Routes(bridge, log_prompts, gac=gac_model is not None).add_to(app)
     if gac_model is not None:
         add_gac_routes(app, bridge, gac_model)
-    return Front(app, bridge.metrics, keys)
+    return Front(app, bridge.metrics, keys, local=local)
 
 
 class _Routes:
@@ -148,7 +155,7 @@ class _Routes:
         limits, account = self._bridge.limits, account_of(request)
         with contextlib.ExitStack() as left:
             call = left.enter_context(self._bridge.call())
-            body = await read_body(request.headers, request.stream(), limits)
+            body = await read_body(request.headers, body_of(request), limits)
             wanted = read_record(record, body, refused)
             self._note(account, wanted, body)
             job = read(wanted)
@@ -206,13 +213,15 @@ class _Routes:
                 account.facts["text"] = [generation.text for generation in ended]
 
     async def pieces(self, request: Request) -> Response:
-        service = self._bridge.service
-        body = await read_body(request.headers, request.stream(), self._bridge.limits)
-        wanted = read_record(PiecesRequest, body, {})
-        engine = engine_of(service, wanted.model)
-        account_of(request).model = wanted.model
-        found = await self._bridge.read(lambda: pieces_of(wanted.text, wanted.model, engine))
-        return _json(found.model_dump_json())
+        with self._bridge.call():  # it counts among those that are under way
+            limits = self._bridge.limits
+            body = await read_body(request.headers, body_of(request), limits)
+            wanted = read_record(PiecesRequest, body, {})
+            engine = engine_of(self._bridge.service, wanted.model)
+            account_of(request).model = wanted.model
+            limits.check_characters("text", len(wanted.text))
+            found = await self._bridge.read(lambda: pieces_of(wanted.text, wanted.model, engine))
+            return _json(found.model_dump_json())
 
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._bridge.service.models]

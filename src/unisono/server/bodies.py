@@ -35,7 +35,11 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
     except TimeoutError:
         words = f"the request did not arrive within {limits.reading:g} seconds"
         raise Refusal(408, words, code="request_timeout") from None
-    return parse(data)
+    body = parse(data)
+    if _is_more(body, limits.values):
+        words = f"the request has more than {limits.values} values, which is what this server takes"
+        raise Refusal(413, words, code="too_large")
+    return body
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -62,6 +66,18 @@ async def _gather(chunks: AsyncIterator[bytes], most: int) -> bytes:
         if len(data) > most:
             raise _too_large(most)
     return bytes(data)
+
+
+def _is_more(body: dict[str, Any], most: int) -> bool:
+    """Whether there are more values than that, those within values included."""
+    count, inside = 0, [list(body.values())]
+    while inside and count <= most:
+        values = inside.pop()
+        count += len(values)
+        inside += [
+            each if isinstance(each, list) else [*each.values()] for each in values if isinstance(each, list | dict)
+        ]
+    return count > most
 
 
 def _too_large(most: int) -> Refusal:

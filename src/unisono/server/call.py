@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unisono.constraint import Constraint
+from unisono.conversation import content_of
 from unisono.engine.events import Event, Failed, Wrote
 from unisono.engine.examined import Examined
 from unisono.engine.method import Method
@@ -65,6 +66,8 @@ class Call:
         limits = self._bridge.limits
         try:
             async with asyncio.timeout(limits.timeout):
+                for order in orders:
+                    limits.check_characters("prompt", _characters(order.prompt))
                 asked = [await self._examine(order) for order in orders]
                 for one in asked:
                     _check_length(one, limits.prompt)
@@ -147,6 +150,11 @@ def _blamed(error: Exception, order: Order) -> str | None:
     if order.n > 1:
         return "n"
     return "unisono.draw" if order.method.draw.beam_width > 1 else None
+
+
+def _characters(prompt: Prompt) -> int:
+    """How much there is to tokenise of what was asked."""
+    return len(prompt.text or "") + sum(len(content_of(message)) for message in prompt.messages or ())
 
 
 def _check_length(asked: Examined, most: int) -> None:

@@ -17,7 +17,7 @@ from unisono.server.bodies import read_body
 from unisono.server.bridge import Bridge
 from unisono.server.call import Call, Order
 from unisono.server.errors import Refusal
-from unisono.server.routing import FastAPI, Request, Response, account_of, accounted, unless_left
+from unisono.server.routing import FastAPI, Request, Response, account_of, accounted, body_of, unless_left
 from unisono.types import Generation, Limits, Message, Prompt
 
 STATUS = "/status"
@@ -139,7 +139,7 @@ def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
 async def _generate(request: Request, bridge: Bridge, model: str) -> Response:
     """Write a text for each conversation, all at once; the first that fails ends the others."""
     with bridge.call() as call:
-        wanted = GacRequest.model_validate(await read_body(request.headers, request.stream(), bridge.limits))
+        wanted = GacRequest.model_validate(await read_body(request.headers, body_of(request), bridge.limits))
         prompts, limits = prompts_of(wanted), limits_of(wanted)
         _check(len(prompts), bridge.limits.n, "messages_list", "conversations")
         _check(limits.max_new_tokens, bridge.limits.output, "max_new_tokens", "pieces")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from unisono.errors import SpecError, shown
+from unisono.server.errors import Refusal
+
+CHARACTERS = 16
+"""Characters that a token of a prompt stands for at most, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +17,11 @@ class ServerLimits:
 
     body: int = 2**20
     """Bytes of a request."""
+    values: int = 10_000
+    """Values in the JSON of a request, however deep: what is wrong with each would have to be told."""
     prompt: int = 32_768
-    """Tokens of a prompt, as any one member counts them."""
+    """Tokens of a prompt, as any one member counts them. One of more than `CHARACTERS` times as many characters is
+    refused without being read: tokenizers take the longer, the longer a text is, and all wait for them."""
     n: int = 16
     """Texts of one request: ``n`` times the prompts of a list."""
     output: int = 4096
@@ -27,6 +34,12 @@ class ServerLimits:
     """Seconds in which the body of a request has to arrive."""
     grace: float = 30.0
     """Seconds that running requests get to finish after a signal to end."""
+
+    def check_characters(self, what: str, characters: int) -> None:
+        """Refuse a text that is too long to be read. Raises a `Refusal`."""
+        if characters > (most := CHARACTERS * self.prompt):
+            words = f"the {what} has {characters} characters, and this server takes {most} at most"
+            raise Refusal(400, words, code="context_length_exceeded")
 
     def __post_init__(self) -> None:
         """Check them. Raises a `SpecError` that names the bound."""

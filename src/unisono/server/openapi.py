@@ -27,6 +27,7 @@ from unisono.server.wire import (
 REFUSALS = {
     "400": "A field is wrong, unknown or not supported; the error names it.",
     "401": "The API key is missing or wrong.",
+    "403": "Without keys, the server is asked for by the names of its own machine alone.",
     "404": "There is no such model.",
     "405": "The method is not for this path.",
     "408": "The body did not arrive in time.",
@@ -38,9 +39,10 @@ REFUSALS = {
     "503": "The server is not ready, or shutting down.",
     "504": "The request took longer than the server allows.",
 }
-GENERATING = ("400", "401", "404", "405", "408", "413", "415", "429", "499", "500", "503", "504")
-ASKING = ("400", "401", "404", "405", "408", "413", "415", "503")
-LOOKING = ("401", "405", "503")
+GENERATING = ("400", "401", "403", "404", "405", "408", "413", "415", "429", "499", "500", "503", "504")
+ASKING = ("400", "401", "403", "404", "405", "408", "413", "415", "429", "499", "503")
+ALWAYS = ("401", "403", "405")
+LOOKING = (*ALWAYS, "503")
 
 
 @cache
@@ -82,10 +84,10 @@ def _gac_paths() -> dict[str, Any]:
     for status in (*GENERATING, "422"):
         if status != "400":
             words = REFUSALS.get(status, "What is asked for is wrong, or cannot be read.")
-            asked["post"]["responses"][status] = _answer(words, ErrorAnswer if status in ("401", "405") else GacError)
+            asked["post"]["responses"][status] = _answer(words, ErrorAnswer if status in ALWAYS else GacError)
     return {
         GENERATE: asked,
-        STATUS: _get("gac_status", "Whether requests are answered.", GacStatus, ("401", "405"), own={"503": GacStatus}),
+        STATUS: _get("gac_status", "Whether requests are answered.", GacStatus, ALWAYS, own={"503": GacStatus}),
     }
 
 
@@ -151,7 +153,7 @@ def _get(
 def _text(name: str, words: str, kind: str) -> dict[str, Any]:
     schema = {"type": "string"} if kind == "text/plain" else {"type": "object"}
     answer = {"description": "The answer.", "content": {kind: {"schema": schema}}}
-    return {"get": {"operationId": name, "summary": words, "responses": {"200": answer, **_refusals(("401", "405"))}}}
+    return {"get": {"operationId": name, "summary": words, "responses": {"200": answer, **_refusals(ALWAYS)}}}
 
 
 def _refusals(statuses: tuple[str, ...]) -> dict[str, Any]:

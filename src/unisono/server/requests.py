@@ -80,7 +80,7 @@ def _bound(job: Job, constraint: Constraint | None, calling: Calling | None) -> 
     name, bound = "response_format", constraint
     if calling is not None:
         order = replace(order, prompt=replace(order.prompt, tools=calling.tools))
-        name, bound = "tool_choice", calling.constraint
+        name, bound = "tools", calling.constraint
     if bound is not None:
         if order.constraint is not None:
             raise _invalid(name, f"{name} and unisono.constraint are given: leave one out")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from unisono.server.errors import Refusal
 from unisono.server.front import ACCOUNT, Account
 
-__all__ = ["FastAPI", "Request", "Response", "StreamingResponse", "account_of", "accounted", "unless_left"]
+__all__ = ["FastAPI", "Request", "Response", "StreamingResponse", "account_of", "accounted", "body_of", "unless_left"]
 
 T = TypeVar("T")
 """What is waited for."""
@@ -33,6 +34,15 @@ def accounted(path: str, route: Callable[[Request], Awaitable[Response]]) -> Cal
         return await route(request)
 
     return serve
+
+
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body of a request as it arrives. Raises a `Refusal` when the client leaves before it is whole."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise Refusal(499, "the client has left", code="left") from None
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import signal
 import socket
@@ -30,18 +29,13 @@ SHORTLY = 0.5
 """Seconds that a load, which nobody needs any more, is waited for."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 def bind(host: str, port: int) -> socket.socket:
     """Take an address, before anything is loaded. Raises a `SpecError` that says why it cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family)
+        bound = socket.socket(
+            family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        )  # named, or asyncio leaves TCP_NODELAY out
     except OSError as error:
         raise SpecError(f"{host!r} is no address of this machine: {error.strerror}", hint="try 127.0.0.1") from None
     try:
@@ -64,6 +58,7 @@ def serve(
     limits: ServerLimits,
     *,
     keys: Keys | None = None,
+    local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
 ) -> None:
@@ -74,6 +69,7 @@ def serve(
         bound: where to listen, of `bind`; it is closed at the end.
         limits: of the server.
         keys: that open it; ``None`` for everybody.
+        local: whether it may only be asked for by the names of this machine, see `Front`.
         log_prompts: whether what is asked and answered goes to the log.
         gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
 
@@ -82,7 +78,8 @@ def serve(
         SystemExit: with status 1, when the engine has failed for good.
     """
     bridge = Bridge(load, limits, Metrics())
-    server = Server(bridge, make_app(bridge, keys, log_prompts=log_prompts, gac_model=gac_model))
+    app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
+    server = Server(bridge, app)
     ended = server.serve_on(bound)
     if isinstance(bridge.error, UnisonoError):
         raise bridge.error

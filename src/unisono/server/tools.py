@@ -15,7 +15,7 @@ from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError
 from unisono.server.errors import Refusal, refusal_of
 from unisono.vocab.call_form import CallForm
-from unisono.vocab.call_grammar import call_grammar
+from unisono.vocab.call_grammar import call_grammar, parameters_of
 from unisono.vocab.calls import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
 
 
@@ -94,11 +94,21 @@ def read_calling(
         _check_free(offered, parallel)
         return Calling(offered, form, None)
     chosen = None if choice == "required" else choice["function"]["name"]
+    _check_parameters(offered)
     try:
         grammar = call_grammar(form, offered, chosen, several=parallel is not False and chosen is None)
     except SpecError as error:
         raise refusal_of(error, param="tool_choice") from None
     return Calling(offered, form, Constraint(LARK, grammar))
+
+
+def _check_parameters(tools: Sequence[Tool]) -> None:
+    """Refuse schemas of arguments that could not be kept."""
+    for number, tool in enumerate(tools):
+        try:
+            parameters_of(tool)
+        except SpecError as error:
+            raise refusal_of(error, param=f"tools[{number}].function.parameters") from None
 
 
 def _without_nulls(tool: Any) -> Any:

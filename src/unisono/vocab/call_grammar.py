@@ -13,6 +13,7 @@ from typing import Any
 from unisono.conversation import Tool
 from unisono.errors import SpecError, nearest, shown
 from unisono.vocab.call_form import CallForm
+from unisono.vocab.json_schema import JSON_OPTIONS, OPTIONS, check_schema
 
 
 def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = None, *, several: bool = False) -> str:
@@ -25,7 +26,7 @@ def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = Non
         several: whether there may be more than one call, where the form has a way to write them.
 
     Raises:
-        SpecError: ``chosen`` is none of the tools.
+        SpecError: ``chosen`` is none of the tools, or the schema of one asks for what no grammar would see to.
     """
     names = [tool["function"]["name"] for tool in tools]
     if chosen is not None and chosen not in names:
@@ -49,13 +50,23 @@ def _literal(text: str) -> str:
 
 
 def _schema(form: CallForm, tool: Tool) -> dict[str, Any]:
-    """The schema of a tool's arguments, and how they are spaced."""
-    parameters = tool["function"].get("parameters")
-    schema: dict[str, Any] = {"type": "object"}
-    schema |= {"properties": {}, "additionalProperties": False} if parameters is None else parameters
+    """The schema of a tool's arguments, and how they are written."""
+    schema = {"type": "object", **parameters_of(tool)}
     if form.separators is not None:
         item, key = form.separators
         spacing: dict[str, Any] = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
     else:
         spacing = {"whitespace_flexible": True}
-    return {**schema, "x-guidance": spacing}
+    return {**schema, OPTIONS: {**JSON_OPTIONS, **spacing}}
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    """The schema that a tool's arguments are of: nothing but the empty object, where it names none.
+
+    Raises:
+        SpecError: it asks for what no grammar would see to.
+    """
+    parameters = tool["function"].get("parameters")
+    schema = {"properties": {}, "additionalProperties": False} if parameters is None else dict(parameters)
+    check_schema(schema)
+    return schema

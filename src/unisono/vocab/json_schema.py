@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +30,17 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
 """The keywords that ask for something, and what stands behind each."""
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
+UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
+"""Characters that JSON writes by their number alone, which `vocab.llguidance` does not allow."""
+LARGEST = 2**53
+"""Whole numbers up to this are the same as doubles, through which they go."""
 OPTIONS = "x-guidance"
+JSON_OPTIONS = {
+    # No \u0061 for a: a name that the schema forbids, or has already, could come in disguise.
+    "json_allowed_escapes": 'nrbtf\\"',
+    "lenient": False,
+}
+"""How JSON is written beside its spacing, in llguidance's words."""
 
 
 def check_schema(schema: Any) -> None:
@@ -45,6 +57,7 @@ def check_schema(schema: Any) -> None:
     for where, part in _schemas(schema, "the schema"):
         for keyword, value in part.items():
             _check_keyword(keyword, value, where)
+        _check_values(part, where)
         least, sure = part.get("minProperties", 0), part.get("required", [])
         if isinstance(least, int) and isinstance(sure, list) and least > max(1, len(sure)):
             raise SpecError(
@@ -74,6 +87,39 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
                 f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {lower[near[0]]!r}?",
                 hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
             )
+
+
+def _check_values(part: dict[str, Any], where: str) -> None:
+    """Refuse values and names that would be written as others."""
+    values = [part["const"]] if "const" in part else []
+    values += part["enum"] if isinstance(part.get("enum"), list) else []
+    values += list(part["properties"]) if isinstance(part.get("properties"), dict) else []
+    values += part["required"] if isinstance(part.get("required"), list) else []
+    for value in _scalars(values):
+        if isinstance(value, str) and (found := UNWRITABLE.search(value)):
+            raise SpecError(
+                f"{shown(value)} in {where} has the character {shown(found.group())}, which is not written",
+                hint="leave it out: JSON writes it as \\u and digits, and so any character could come in disguise",
+            )
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if (whole and abs(value) > LARGEST) or (isinstance(value, float) and not math.isfinite(value)):
+            raise SpecError(
+                f"the number {shown(value)} in {where} would not be written exactly",
+                hint=f"whole numbers are exact up to {LARGEST}; make it text",
+            )
+
+
+def _scalars(values: list[Any]) -> Iterator[Any]:
+    """All that is in some values and is no array or object, the names of objects included."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        else:
+            yield value
 
 
 def _schemas(schema: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

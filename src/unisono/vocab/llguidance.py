@@ -7,12 +7,13 @@ whatever members write together.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
-from unisono.errors import BackendMissing, SpecError
-from unisono.vocab.json_schema import OPTIONS, check_schema
+from unisono.errors import BackendMissing, SpecError, shown
+from unisono.vocab.json_schema import JSON_OPTIONS, OPTIONS, check_schema
 from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,12 @@ SPECIAL = 0xFF
 # Without this a forced text is allowed in one spelling only, that of "the" tokenizer: a union has none, and all
 # pieces that lead along the forced text are as good. The last such line holds.
 _ANY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
-_JSON_OPTIONS = {
+_SPACING = {
     # At most one space behind a comma or a colon and no whitespace elsewhere: where JSON allows any, small models
     # write nothing else any more.
     "whitespace_flexible": False,
     "item_separator": ", ?",
     "key_separator": ": ?",
-    # No \u0061 for a: a name that the schema forbids, or has already, could come in disguise.
-    "json_allowed_escapes": 'nrbtf\\"',
-    "lenient": False,
 }
 
 
@@ -161,7 +159,7 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
         check_schema(schema)
         if isinstance(schema, bool):
             schema = {} if schema else {"enum": []}
-        return f"start: %json {json.dumps({**schema, OPTIONS: _JSON_OPTIONS})}{_ANY_SPELLING}"
+        return f"start: %json {json.dumps({**schema, OPTIONS: {**JSON_OPTIONS, **_SPACING}})}{_ANY_SPELLING}"
     if constraint.kind == REGEX:
         [grammar] = json.loads(library.LLMatcher.grammar_from_regex(constraint.source))["grammars"]
         return f"{grammar['lark_grammar']}{_ANY_SPELLING}"
@@ -180,6 +178,18 @@ def _check_lark(grammar: str) -> None:
             f"the lark grammar has {found.group()!r}: token numbers, temperature, max_tokens, stop mean nothing here",
             hint="write the text itself; lazy and suffix work, and how pieces are drawn is said by draw",
         )
+    for schema in _schemas_in(grammar):
+        options = schema.pop(OPTIONS, None)
+        if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *_SPACING}:
+            raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *_SPACING])}")
+        check_schema(schema)
+
+
+def _schemas_in(grammar: str) -> Iterator[dict[str, Any]]:
+    """The JSON schemas that a grammar holds, as far as they can be read."""
+    for found in re.finditer(r"%json\s*(?=\{)", grammar):
+        with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
+            yield json.JSONDecoder().raw_decode(grammar, found.end())[0]
 
 
 def _reason(error: str) -> str:
