@@ -513,9 +513,8 @@ def test_a_client_that_leaves_while_it_sends_is_no_fault_of_the_server() -> None
         host, port = served.url.removeprefix("http://").split(":")
         for head in ("Content-Length: 100", "Transfer-Encoding: chunked"):
             with socket.create_connection((host, int(port))) as leaving:
-                leaving.sendall(
-                    f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode()
-                )
+                lines = ["POST /v1/completions HTTP/1.1", "Host: x", "Content-Type: application/json", head, "", ""]
+                leaving.sendall("\r\n".join(lines).encode())
                 leaving.sendall(b'{"model"' if head.startswith("Content") else b'8\r\n{"model"\r\n')
                 time.sleep(0.1)
         served.free()
