@@ -111,11 +111,13 @@ def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
     assert next(trial for trial in search["trials"] if trial["setting"] == search["setting"])["accuracy"] >= best
     asked = {(answer.task, answer.question) for answer in read_results(here / "tune-duo").answers}
     assert len(asked) == 10
-    shown = run("eval", tuned, "--tasks", "arc_easy,piqa", "--data", data, "-q", "--out", "evaluated")
+    words = ("eval", tuned, "--tasks", "arc_easy,piqa", "--data", data, "-q")
+    shown = run(*words, "--variant", duo, "--out", "evaluated")
     assert shown.code == 0, shown.err
     reported = {(answer.task, answer.question) for answer in read_results(here / "evaluated").answers}
     assert len(reported) == 14
     assert not asked & reported
+    assert {answer.system for answer in read_results(here / "evaluated").answers} == {"ensemble", "duo.yaml"}
     shown = run("eval", tuned, "--tasks", "arc_easy", "--data", data, "-q", "--limit", 8)
     assert "has 7 questions beside the 5 that the ensemble was tuned on" in shown.err
     before = json.loads(run("tune", duo, "--task", "arc_easy,piqa", "--data", data, "--limit", 5, "--json", "-q").out)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,8 +151,11 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from unisono.cli.main import main; main()" "$@"\n')
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")  # some write beside them
     for line in lines:
-        shown = subprocess.run(line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        shown = subprocess.run(
+            line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
         assert shown.returncode == 0, (line, shown.stderr)
         assert shown.stdout
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +34,9 @@ class Lengths:
     name: ClassVar[str] = "lengths"
     source: ClassVar[str] = "nobody"
 
+    def check(self, members: Sequence[str]) -> None:
+        assert members
+
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         return {name: answer.pieces for name, answer in candidates.items()}
 
@@ -62,9 +65,9 @@ def questions(task: str, count: int, *, choices: bool) -> list[Question]:
             Prompt(text=f"The cat {index} sat on the{' cat' * index}"),
             (" the cat", " sat", " on") if choices else (),
             Limits(6),
-            f"{index}?",
             "right",
             grade_choice if choices else grade_text,
+            f"{index}?",
         )
         for index in range(count)
     ]
@@ -151,7 +154,7 @@ def test_one_member_alone_is_its_own_ensemble(panel: Panel, tmp_path: Path) -> N
                 assert found["write", question.id, name].text == text
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_a_run_that_was_cut_off_anywhere_ends_as_one_that_was_not(
     places: list[float], panel: Panel, tmp_path_factory: pytest.TempPathFactory

@@ -56,7 +56,7 @@ def evaluate(
         typer.Option(
             metavar="SETTING",
             help="Ask the ensemble in another setting, too: 'gate=confidence:0.5 lead=smol', 'combine=geometric', "
-            "'weights=smol:2,gemma:1'. May be given several times.",
+            "'weights=smol:2,gemma:1', or a file of the same members. May be given several times.",
             show_default=False,
         ),
     ] = None,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.panel import Panel
 from unisono.evals.records import ENSEMBLE, System
 from unisono.reading import read_number
 from unisono.setting import parse_setting
+from unisono.spec import load_spec
 
 WEIGHTS = "weights"
 """The key of a setting that gives members other weights: ``weights=smol:2,gemma:1``."""
+FILES = (".yaml", ".yml")
 SEED = 0
 """Of draws whose spec names none: an evaluation can be run again."""
 
@@ -29,13 +32,16 @@ def members(panel: Panel) -> list[System]:
 
 
 def variant(panel: Panel, setting: str) -> System:
-    """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``.
+    """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``; or as
+    an ensemble file of the same members says it, ``duo-tuned.yaml``.
 
     Raises:
         SpecError: the setting cannot be read, or does not fit the members.
     """
     words = setting.split()
     given = [word.removeprefix(f"{WEIGHTS}=") for word in words if word.startswith(f"{WEIGHTS}=")]
+    if len(words) == 1 and words[0].endswith(FILES):
+        return _of_file(panel, Path(words[0]))
     if not words:
         raise SpecError("a variant is empty", hint="the ensemble as it is takes part anyway; name what differs from it")
     if len(given) > 1:
@@ -44,6 +50,20 @@ def variant(panel: Panel, setting: str) -> System:
     weights = parse_weights(given[0], panel.members) if given else None
     base = panel.prepared.spec.method
     system = _seeded(System(" ".join(words), panel.members, base.but(**keys), weights))
+    panel.check([system])
+    return system
+
+
+def _of_file(panel: Panel, path: Path) -> System:
+    """The ensemble as a file of the same members says it."""
+    spec = load_spec(path)
+    weights = {member.name: member.weight for member, _ in spec.voters()}
+    if set(weights) != set(panel.members):
+        raise SpecError(
+            f"{str(path)!r} has other members: {', '.join(weights)}, not {', '.join(panel.members)}",
+            hint="a variant has the members of the ensemble that is evaluated",
+        )
+    system = _seeded(System(path.name, panel.members, spec.method, weights))
     panel.check([system])
     return system
 
