@@ -339,3 +339,33 @@ def test_the_grammar_takes_several_calls_where_that_is_allowed_and_the_form_has_
 def test_a_tool_that_is_to_be_called_and_is_not_there_is_refused() -> None:
     with pytest.raises(SpecError, match=r"the tool 'pong' is to be called.*did you mean 'ping'"):
         call_grammar(HERMES, [WEATHER, PING], "pong")
+
+
+LOOSE = CallForm("<calls>[", ", ", "]</calls>", "name", "arguments", other_keys=("id", "thought"))
+
+
+@pytest.mark.parametrize(
+    ("other", "is_call"),
+    [
+        ('"thought": "he said \\"x\\"", ', True),
+        ('"thought": "\\\\", ', True),
+        ('"thought": "", ', True),
+        ('"id": 7, ', True),
+        ('"id": -1.5e3, ', True),
+        ('"id": null, ', True),
+        ('"id": [1, "]"], ', True),
+        ('"id": , ', False),
+        ('"id": x, ', False),
+        ('"id": NaN, ', False),
+        ('"id": 1 2, ', False),
+    ],
+)
+def test_other_keys_of_a_call_are_any_json_and_nothing_else(other: str, is_call: bool) -> None:
+    text = f'<calls>[{{{other}"name": "f", "arguments": {{}}}}]</calls>'
+    content, calls = find_calls(LOOSE, ["f"], text)
+    assert ([call.name for call in calls], content) == ((["f"], "") if is_call else ([], text))
+
+
+def test_an_object_that_ends_where_a_value_belongs_is_no_call() -> None:
+    text = '<calls>[{"name": "f", "arguments": {}, "id": }]</calls>'
+    assert find_calls(LOOSE, ["f"], text) == (text, ())

@@ -146,3 +146,13 @@ def test_the_openapi_document_names_each_status(served: Served) -> None:
     assert set(paths["/status"]["get"]["responses"]) == {"200", "401", "403", "405", "503"}
     assert {"200", "413", "422", "429", "503", "504"} <= set(paths[URL]["post"]["responses"])
     assert "400" not in paths[URL]["post"]["responses"]
+
+
+@pytest.mark.parametrize("path", ["/api/generate/", "/api/generate"])
+def test_a_conversation_that_is_none_is_refused_in_gacs_words(served: Served, path: str) -> None:
+    body = {"messages_list": [[{"role": "tool", "content": "x"}]], "apply_chat_template": True}
+    response = served.post(path, body)
+    assert response.status_code == 422, response.text
+    assert "detail" in response.json()
+    body = {"messages_list": [[{"role": "user", "content": "x"}]], "max_new_tokens": True}
+    assert served.post(path, body).status_code == 422

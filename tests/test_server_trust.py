@@ -172,21 +172,24 @@ def test_prompts_and_answers_are_bounded() -> None:
 
 
 def test_a_full_line_is_429_with_a_time_to_come_back_and_nobody_else_suffers() -> None:
-    with serving(batch=1, queue=1) as served:
+    with serving(batch=1, queue=2) as served:
         slow(served.service)
         with served.client().chat.completions.create(**endless(served), stream=True) as stream:
             next(stream)
-            waiting = threading.Thread(target=lambda: served.post("/v1/chat/completions", CHAT))
-            waiting.start()
+            waiting = [threading.Thread(target=lambda: served.post("/v1/chat/completions", CHAT)) for _ in range(2)]
+            waiting[0].start()
             served.wait(lambda: served.service.waiting == 1)
+            two = served.post("/v1/completions", {"model": "duo", "prompt": ["a", "b"], "max_tokens": 2})
+            assert two.status_code == 429
+            waiting[1].start()
+            served.wait(lambda: served.service.waiting == 2)
             response = served.post("/v1/chat/completions", CHAT)
             assert response.status_code == 429
             assert error_of(response)["code"] == "queue_full"
             assert 1 <= int(response.headers["retry-after"]) <= 60
-            two = served.post("/v1/completions", {"model": "duo", "prompt": ["a", "b"], "max_tokens": 2})
-            assert two.status_code == 429
             assert next(stream).choices
-        waiting.join(20)
+        for thread in waiting:
+            thread.join(20)
         served.free()
 
 
@@ -267,11 +270,13 @@ def test_a_member_that_fails_in_the_middle_fails_those_who_need_it_and_the_rest_
         served.free()
 
 
+@pytest.mark.parametrize("words", [{}, {"system": "Be kind."}], ids=["reads raw text", "reads messages alone"])
 def test_a_model_that_fails_again_and_again_makes_the_server_not_ready_until_it_works_once_more(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, words: dict[str, str]
 ) -> None:
     monkeypatch.setattr(bridge_module, "PROBE_SECONDS", 0.1)
-    with serving() as served:
+    first, second = DUO["duo"]["members"]
+    with serving({"duo": {**DUO["duo"], "members": [{**first, **words}, second]}}) as served:
         broken = [True]
         fail(served.service.engines["duo"], "b", lambda _: broken[0])
         for _ in range(3):
@@ -551,3 +556,13 @@ def test_without_keys_only_the_names_of_this_machine_are_answered(host: str, sta
             assert error_of(response)["code"] == "foreign_host"
     with serving() as served:
         assert served.get("/v1/models", host=host).status_code == 200
+
+
+def test_a_list_that_could_never_wait_in_line_is_not_told_to_come_back() -> None:
+    with serving(batch=1, queue=2) as served:
+        response = served.post("/v1/completions", {"model": "duo", "prompt": ["a"] * 3, "max_tokens": 1})
+        assert response.status_code == 400
+        assert error_of(response)["param"] == "prompt"
+        assert "a list of 3, and this server lets 2 wait at most" in error_of(response)["message"]
+        fitting = served.post("/v1/completions", {"model": "duo", "prompt": ["a"] * 2, "max_tokens": 1})
+        assert fitting.status_code == 200

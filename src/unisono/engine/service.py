@@ -63,6 +63,8 @@ class Service:
         self.engines = dict(engines)
         self._members = [member for engine in engines.values() for member in engine.members]
         slots = {member.model: member.backend.facts.slots for member in self._members}
+        self.queue = queue
+        """How many requests may wait."""
         self._scheduler = Scheduler(slots, queue=queue, chunk=chunk, memory=memory)
         self._clock = clock
         self._works: dict[Ticket, _Work] = {}
@@ -168,14 +170,16 @@ class Service:
 
     def close(self) -> None:
         """Give all requests up; the engines are left to whoever made them. Idempotent."""
-        for ticket in list(self._works):
-            self.cancel(ticket)
+        with contextlib.ExitStack() as giving_up:  # all of them, even if a member fails at one
+            for ticket in list(self._works):
+                giving_up.callback(self.cancel, ticket)
 
     def unload(self) -> None:
         """Give all requests up and unload all models. Idempotent."""
-        self.close()
-        for engine in self.engines.values():
-            engine.close()
+        with contextlib.ExitStack() as unloading:
+            for engine in self.engines.values():
+                unloading.callback(engine.close)
+            self.close()
 
     def _begin(self, tickets: Iterable[Ticket]) -> None:
         """Take up the texts of requests that are admitted."""

@@ -17,7 +17,7 @@ from unisono.engine.events import Ended, Event, Failed
 from unisono.engine.examined import Examined
 from unisono.engine.scheduler import Ticket
 from unisono.engine.service import Service
-from unisono.errors import PromptError, UnisonoError
+from unisono.errors import UnisonoError
 from unisono.server.call import Call, Order
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.health import Health
@@ -288,7 +288,7 @@ class Bridge:
     async def _try(self, model: str) -> None:
         messages = ({"role": "user", "content": PROBE},)
         for prompt in (Prompt(text=PROBE), Prompt(messages=messages)):  # type: ignore[arg-type]
-            with contextlib.suppress(PromptError), self.call() as call:
+            with contextlib.suppress(Refusal), self.call() as call:  # one that has a system message reads no raw text
                 await call.begin([Order(model, prompt, Limits(1), self.service.method(model))])
                 async for _ in call.events():
                     pass

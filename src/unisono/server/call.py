@@ -66,6 +66,9 @@ class Call:
         limits = self._bridge.limits
         try:
             async with asyncio.timeout(limits.timeout):
+                if len(orders) > (most := self._bridge.service.queue):
+                    words = f"the prompt is a list of {len(orders)}, and this server lets {most} wait at most"
+                    raise Refusal(400, words, param="prompt", code="invalid_value")
                 for order in orders:
                     limits.check_characters("prompt", _characters(order.prompt))
                 asked = [await self._examine(order) for order in orders]

@@ -37,7 +37,7 @@ class CompletionAnswering(Answer):
             return
         told = held.told(event.text, event.steps)
         traced = TextReport(index=index, trace=self.trace(event.steps)) if self.job.trace else None
-        if event.text or traced is not None:
+        if event.text or traced is not None or (told and self._likelihoods[index].wanted):
             yield self._chunk(index, event.text, told, report=traced)
 
     def _echo(self, place: int) -> str:

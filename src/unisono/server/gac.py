@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unisono.engine.events import Ended
+from unisono.errors import SpecError
 from unisono.server.bodies import read_body
 from unisono.server.bridge import Bridge
 from unisono.server.call import Call, Order
@@ -56,6 +57,13 @@ class GacRequest(BaseModel):
             raise ValueError(
                 "it counts prompt and answer together, in tokens of which each model has others; give max_new_tokens"
             )
+
+    @field_validator("max_new_tokens", mode="before")
+    @classmethod
+    def _a_truth_is_no_number(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("it is a number of pieces")
+        return value
 
     @model_validator(mode="after")
     def _raw_text_is_one_message(self) -> GacRequest:
@@ -127,13 +135,16 @@ def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
         except ValidationError as invalid:
             mistakes = invalid.errors(include_url=False, include_context=False, include_input=False)
             return _told({"detail": [{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]}, 422)
+        except SpecError as error:
+            return _told({"detail": error.message}, 422)
         except Refusal as refusal:
             status = 422 if refusal.status == 400 else refusal.status
             account_of(request).facts |= {"error": refusal.code}
             return _told({"detail": refusal.message}, status, refusal.headers)
 
     app.add_api_route(STATUS, accounted(STATUS, status), methods=["GET"], response_model=None)
-    app.add_api_route(GENERATE, accounted(GENERATE, generate), methods=["POST"], response_model=None)
+    for path in (GENERATE, GENERATE.removesuffix("/")):
+        app.add_api_route(path, accounted(GENERATE, generate), methods=["POST"], response_model=None)
 
 
 async def _generate(request: Request, bridge: Bridge, model: str) -> Response:

@@ -98,7 +98,8 @@ class Turns:
             except Exception as error:
                 crashes += 1
                 self.post(self._listener.crashed, error)
-                service.close()
+                with contextlib.suppress(Exception):  # a backend that cannot even close is heard of at the next turn
+                    service.close()
                 if crashes == CRASHES:
                     raise
 

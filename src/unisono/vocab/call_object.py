@@ -100,7 +100,7 @@ class CallObject:
             elif first == '"':
                 yield from self._string()
             else:
-                yield from self._scalar()
+                yield from self._scalar(first)
         else:
             raise Broken
 
@@ -117,11 +117,12 @@ class CallObject:
 
     def _string(self) -> Reader[str]:
         """The rest of a string, and what it says."""
-        raw, escaped = '"', False
-        while escaped or raw == '"' or raw[-1] != '"':
+        raw, escaped, closed = '"', False, False
+        while not closed:
             char = yield
             if char < " ":
                 raise Broken
+            closed = char == '"' and not escaped
             escaped = char == "\\" and not escaped
             raw += char
         try:
@@ -144,7 +145,16 @@ class CallObject:
             escaped = char == "\\" and not escaped
             kept.append(char)
 
-    def _scalar(self) -> Reader[None]:
+    def _scalar(self, text: str) -> Reader[None]:
+        """The rest of a number or a word."""
         while (char := (yield)) not in ",}" + _WHITE:
-            pass
+            text += char
         self._pushed = char
+        try:
+            json.loads(text, parse_constant=_refuse)
+        except ValueError as error:
+            raise Broken from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
