@@ -42,6 +42,8 @@ def test_a_constraint_in_words_binds_all_texts_of_a_prompt_and_of_a_file(run: Ru
         (["--constraint", "regex:("], "unclosed group"),
         (["--constraint", "jsonobject"], "did you mean 'json_object'"),
         (["--constraint", 'json_schema:{"not": {}}'], "Unimplemented keys"),
+        (["--constraint", 'json_schema:{"enum": [1], "enum": [2]}'], "the key 'enum' stands twice"),
+        (["--json-schema", "."], "cannot be read: Is a directory"),
         (["--constraint", "regex:a", "--json-schema", "x.json"], "does not go with --constraint"),
     ],
 )
@@ -54,3 +56,8 @@ def test_a_wrong_constraint_is_told_before_anything_is_written(
         assert problem in shown.err
         assert not shown.out
     assert not out.exists()
+
+
+def test_a_schema_may_begin_with_a_byte_order_mark(run: Run, duo: Path, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"enum": [7]}', encoding="utf-8-sig")
+    assert run("run", duo, "x", "--json-schema", tmp_path / "schema.json").out == "7\n"

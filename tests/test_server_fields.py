@@ -341,3 +341,15 @@ def test_an_answer_is_bound_to_what_its_format_says(served: Served) -> None:
     assert free.choices[0].message.content == ask(model="duo", messages=SAY, max_tokens=5).choices[0].message.content
     opened = ask(model="duo", messages=SAY, max_tokens=5, response_format={"type": "json_object"})
     assert opened.choices[0].message.content.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [("/v1/completions", {"prompt": {}}, "prompt"), ("/v1/completions", {"prompt": "a", "stop": {}}, "stop")],
+)
+def test_a_value_of_another_type_is_blamed_on_its_field(
+    served: Served, path: str, change: dict[str, Any], param: str
+) -> None:
+    response = served.post(path, {"model": "duo", **change})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from unisono.errors import SpecError, nearest, shown
-from unisono.reading import known_keys
+from unisono.reading import known_keys, unique_keys
 from unisono.types import is_unicode
 
 JSON_OBJECT = "json_object"
@@ -54,7 +54,7 @@ class Constraint:
         if self.kind == JSON_OBJECT:
             return {"type": "object"}
         try:
-            return json.loads(self.source)
+            return json.loads(self.source, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             raise SpecError(f"the json_schema is not JSON: {error}", hint="check it with a JSON parser") from error
 

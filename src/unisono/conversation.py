@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 from unisono.errors import SpecError, shown
-from unisono.reading import known_keys
+from unisono.reading import known_keys, unique_keys
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 """How a tool may be called, by OpenAI's rule."""
@@ -112,7 +112,7 @@ def read_arguments(text: str) -> dict[str, Any]:
     A key that stands twice is refused, as are numbers that JSON has no words for.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=unique_keys)
         json.dumps(value, allow_nan=False)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
@@ -264,12 +264,3 @@ def _plain(what: str, value: object, depth: int = 0) -> Any:
 def _is_deeper(value: object, levels: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(levels == 0 or _is_deeper(each, levels - 1) for each in inner)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {shown(key)} stands twice")
-        found[key] = value
-    return found

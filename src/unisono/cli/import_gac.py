@@ -28,6 +28,8 @@ def import_gac(
 
     imported = convert(_read(config), config)
     text = imported.to_yaml(config.name)
+    if out is not None and out.exists() and out.samefile(config):
+        raise SpecError(f"--out is {str(out)!r}, the configuration itself", hint="choose another file")
     if out is not None:
         _write(out, text, overwrite=overwrite)
     if as_json:

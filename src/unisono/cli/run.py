@@ -216,9 +216,10 @@ def _constraint(json_schema: Path | None, constraint: str | None) -> Constraint 
     if constraint is not None:
         raise SpecError("--json-schema does not go with --constraint", hint="a text is bound to one of them")
     try:
-        return Constraint(JSON_SCHEMA, json_schema.read_text(encoding="utf-8"))
+        return Constraint(JSON_SCHEMA, json_schema.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"the schema {str(json_schema)!r} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
+        raise SpecError(f"the schema {str(json_schema)!r} cannot be read: {why}", hint="check the file") from error
 
 
 def _text(text: str | None) -> str:

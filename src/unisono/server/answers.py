@@ -67,7 +67,7 @@ class Answer:
         return TextReport(
             index=index,
             finish=generation.finish_reason,
-            seed=generation.seed,
+            **({} if generation.seed is None else {"seed": generation.seed}),
             usage=generation.usage.to_json(),
             seconds={
                 "total": round(seconds.total, 6),

@@ -85,7 +85,7 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
     """
     problems = error.errors(include_url=False, include_context=False)
     problems.sort(key=lambda each: each["type"] != "literal_error")  # of another kind: the rest follows from that
-    paths = [_path(each["loc"][depth:], given) for each in problems]
+    paths = [_path(each["loc"][depth:], given, lacks=each["type"] == "missing") for each in problems]
     path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)  # of a union, the nearest
     first = problems[paths.index(path)]
     name = _named(path, within)
@@ -99,16 +99,16 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
     return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
 
 
-def _path(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
-    """The part of a place that is in the body; the rest tells which of several types was tried."""
+def _path(loc: tuple[int | str, ...], given: Any, *, lacks: bool) -> tuple[int | str, ...]:
+    """The part of a place that is in the body, and the field that it lacks; the rest tells which type was tried."""
     path: list[int | str] = []
     for place, step in enumerate(loc):
         inside = isinstance(given, Mapping) and step in given
         if inside or (isinstance(given, list) and isinstance(step, int) and step < len(given)):
             given = given[step]
             path.append(step)
-        elif isinstance(given, Mapping) and place == len(loc) - 1:
-            path.append(step)  # what is missing
+        elif lacks and isinstance(given, Mapping) and place == len(loc) - 1:
+            path.append(step)
     return tuple(path)
 
 

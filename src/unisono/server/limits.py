@@ -46,4 +46,5 @@ class ServerLimits:
         for bound in fields(self):
             value, least = getattr(self, bound.name), 0 if bound.name == "grace" else 1e-9
             if not value >= least or value == float("inf"):
-                raise SpecError(f"the limit {bound.name} is {shown(value)}", hint="give a number above 0")
+                fitting = "0 or a number above it" if bound.name == "grace" else "a number above 0"
+                raise SpecError(f"the limit {bound.name} is {shown(value)}", hint=f"give {fitting}")
