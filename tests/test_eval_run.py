@@ -182,6 +182,15 @@ def test_more_questions_and_more_systems_join_what_is_there(panel: Panel, tmp_pa
     assert grown == whole
 
 
+def test_tasks_that_are_asked_later_join_those_that_are_there(panel: Panel, tmp_path: Path) -> None:
+    for task in tasks(3):
+        with RunFolder(tmp_path, {**ABOUT, "tasks": [{"name": task.name}]}) as folder:
+            evaluate(panel, [task], [make.ensemble(panel)], folder)
+    about = read_results(tmp_path).about
+    assert {each["name"]: len(each["questions"]) for each in about["tasks"]} == {"choose": 3, "write": 3}
+    assert about["examples"]["choose"]["choose.1"]["prompt"] == "1?"
+
+
 def test_one_bad_question_does_not_lose_the_others(panel: Panel, tmp_path: Path) -> None:
     given = tasks()
     bad = [

@@ -74,9 +74,10 @@ class RunFolder:
         self.close()
 
     def write_questions(self, questions: Iterable[Question]) -> None:
-        """Put the questions down in words."""
-        records = [
-            {
+        """Put questions down in words, beside those that are there."""
+        records = {(each["task"], each["question"]): each for each in _questions(self.folder)}
+        records |= {
+            (each.task, each.id): {
                 "task": each.task,
                 "part": each.part,
                 "question": each.id,
@@ -85,9 +86,8 @@ class RunFolder:
                 "target": each.target,
             }
             for each in questions
-        ]
-
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        }
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records.values())
         with _writing(self.folder):
             _replace(self.folder / QUESTIONS, lines.encode(errors="backslashreplace"))
 
