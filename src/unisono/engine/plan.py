@@ -41,12 +41,10 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         raise SpecError(
             f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
         )
-    weights = {member.name: member.weight for member in members}
-    method.check(weights)
-    lead = next(member for member in members if member.name == method.lead_among(weights))
+    method.check({member.name: member.weight for member in members})
     speculation, draw = method.speculate, method.draw
     return Plan(
-        lead,
+        lead_of(method, members),
         method.gate,
         method.combine,
         None if speculation is None else speculation.drafter,
@@ -57,3 +55,9 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.member_bias, union),
         method.spelling == CANONICAL,
     )
+
+
+def lead_of(method: Method, members: Sequence[Member]) -> Member:
+    """The member that leads when texts are written by this method."""
+    name = method.lead_among({member.name: member.weight for member in members})
+    return next(member for member in members if member.name == name)

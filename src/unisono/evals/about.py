@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from unisono.backends.base import ModelSource
 from unisono.evals.baselines.base import Baseline
 from unisono.evals.panel import Panel
 from unisono.evals.records import System, Task
@@ -55,7 +56,7 @@ def about_run(
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "models": {member.spec.name: _model(member.source.location) for member in panel.prepared.members},
+        "models": {member.spec.name: _model(member.source) for member in panel.prepared.members},
         "chat": chat,
         "batch": panel.batch,
         "wave": wave,
@@ -83,15 +84,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _model(location: str) -> Mapping[str, str]:
+def _model(source: ModelSource) -> Mapping[str, str]:
     """A model's name, without the path that it has here, and the sha256 of its weights."""
-    path = Path(location)
+    path = source.path
     if path.is_file():
-        return {"name": path.name, "sha256": _sum([path])}
+        return {"name": path.name, "sha256": source.sha256 or _sum([path])}
     if path.is_dir():
         files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
         return {"name": path.name, "sha256": _sum(files)}
-    return {"name": location}
+    return {"name": source.location}
 
 
 def _sum(files: Sequence[Path]) -> str:

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unisono.evals.baselines import Baseline, Case, make_baseline
-from unisono.evals.records import Answer, Results, Times
-
-Key = tuple[str, str, str]
+from unisono.evals.records import Answer, Key, Results, Times
 
 
 def decide_all(results: Results) -> Results:
@@ -18,8 +16,8 @@ def decide_all(results: Results) -> Results:
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
     members = [each["name"] for each in systems if each["kind"] == "member"]
-    answers = {(each.task, each.question, each.system): each for each in results.answers}
-    times = {(each.task, each.question, each.system): each for each in results.times}
+    answers = {each.key: each for each in results.answers}
+    times = {each.key: each for each in results.times}
     for name in [each["name"] for each in systems if each["kind"] == "baseline"]:
         for task in dict.fromkeys(answer.task for answer in results.answers):
             _decide(make_baseline(name), task, members, answers, times)

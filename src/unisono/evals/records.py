@@ -12,6 +12,8 @@ from unisono.types import Limits, Prompt
 
 ENSEMBLE = "ensemble"
 """The system that is the ensemble as its spec says it."""
+Key = tuple[str, str, str]
+"""Of an answer: task, question, system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,11 @@ class Answer:
     """Why there is no answer."""
 
     @property
+    def key(self) -> Key:
+        """Which answer it is."""
+        return self.task, self.question, self.system
+
+    @property
     def confidence(self) -> float:
         """How sure the system is, from 0 to 1.
 
@@ -200,6 +207,11 @@ class Times:
     """Pieces that ``writing`` is the time of."""
     at_once: int = 1
     """Questions that were answered at the same time, and share it."""
+
+    @property
+    def key(self) -> Key:
+        """Whose times they are."""
+        return self.task, self.question, self.system
 
     def to_json(self) -> dict[str, Any]:
         """The record with plain types only."""

@@ -14,6 +14,7 @@ from unisono.batch import write_batch
 from unisono.build import prepare
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method
+from unisono.engine.plan import lead_of
 from unisono.errors import SpecError, UnisonoError, nearest, shown
 from unisono.evals.definitions import Conversation, prompt_of, split_pair
 from unisono.evals.generation import MAX_PIECES, read_generation
@@ -178,9 +179,7 @@ class Respondent:
         Raises:
             UnisonoError: one cannot be scored.
         """
-        weights = {member.name: member.weight for member in self._engine.members}
-        name = self.method.lead_among(weights)
-        lead = next(member for member in self._engine.members if member.name == name)
+        lead = lead_of(self.method, self._engine.members)
         for place, (text, words) in enumerate(asked):
             with _named(words):
                 windows = [(Prompt(text=before), after) for before, after in rolling_windows(self._engine, lead, text)]

@@ -22,15 +22,13 @@ from typing import Any, Self
 import filelock
 
 from unisono.errors import SpecError, shown
-from unisono.evals.records import Answer, Question, Results, Times
+from unisono.evals.records import Answer, Key, Question, Results, Times
 from unisono.json_lines import complete_lines, write_lines
 
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
 LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
 """What a run that goes on must have in common with what is there, beside its tasks and systems."""
-Key = tuple[str, str, str]
-"""Task, question, system."""
 
 
 class RunFolder:
@@ -95,9 +93,8 @@ class RunFolder:
         """Add what is new of a wave, all at once. Raises a `SpecError` where it cannot be written."""
         write_lines(self._times, [each.to_json() for each in times])
         write_lines(self._answers, [each.to_json() for each in answers])
-        for answer in answers:
-            self.known[answer.task, answer.question, answer.system] = answer
-        self.times |= {(each.task, each.question, each.system): each for each in times}
+        self.known |= {each.key: each for each in answers}
+        self.times |= {each.key: each for each in times}
 
     def close(self) -> None:
         """Let others write. Idempotent."""
@@ -107,11 +104,9 @@ class RunFolder:
         records, length = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
         self._answers.truncate(length)
         for answer in map(Answer.from_json, records):
-            self.last = answer.task, answer.question, answer.system
+            self.last = answer.key
             self.known[self.last] = answer
-        times = _read_times(self.folder)
-        by_key = {(each.task, each.question, each.system): each for each in times}
-        self.times = {key: each for key, each in by_key.items() if key in self.known}
+        self.times = {each.key: each for each in _read_times(self.folder) if each.key in self.known}
         self._times.truncate(0)
         write_lines(self._times, [each.to_json() for each in self.times.values()])
 
@@ -126,12 +121,13 @@ def read_results(folder: Path) -> Results:
         raise SpecError(f"{str(folder)!r} is no folder of a run: it has no {ABOUT}", hint="name the --out of a run")
     answers, _ = complete_lines(folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
     about = read_about(folder)
-    for task in about.get("tasks", ()):
-        task["questions"] = [each["question"] for each in _questions(folder) if each["task"] == task["name"]]
-    about["examples"] = {
-        task["name"]: {each["question"]: each for each in _questions(folder) if each["task"] == task["name"]}
-        for task in about.get("tasks", ())
-    }
+    tasks = about.get("tasks", ())
+    examples: dict[str, dict[str, Any]] = {task["name"]: {} for task in tasks}
+    for each in _questions(folder):
+        examples.get(each["task"], {})[each["question"]] = each
+    for task in tasks:
+        task["questions"] = list(examples[task["name"]])
+    about["examples"] = examples
     return Results(about, list(map(Answer.from_json, answers)), _read_times(folder))
 
 
@@ -180,8 +176,8 @@ def _read_times(folder: Path) -> list[Times]:
     if not (folder / TIMES).is_file():
         return []
     records, _ = complete_lines(folder / TIMES, "task", what="a run's times", line_is="a time")
-    latest = {(record["task"], record["question"], record["system"]): record for record in records}
-    return [Times(**record) for record in latest.values()]
+    latest = {each.key: each for each in (Times(**record) for record in records)}
+    return list(latest.values())
 
 
 def _joined(there: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from unisono.errors import shown
+from unisono.reading import unique_keys
 from unisono.server.errors import Refusal
 from unisono.server.limits import ServerLimits
 
@@ -45,7 +46,7 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
 def parse(data: bytes) -> dict[str, Any]:
     """Read a JSON object strictly: UTF-8, no key twice, no NaN. Raises a `Refusal`."""
     try:
-        body = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
+        body = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise _no_json(f"it is not UTF-8, at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -84,13 +85,11 @@ def _too_large(most: int) -> Refusal:
     return Refusal(413, f"the request has more than {most} bytes, which is what this server takes", code="too_large")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _no_json(f"the key {shown(key)} stands twice in an object")
-        found[key] = value
-    return found
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    try:
+        return unique_keys(pairs)
+    except ValueError as error:
+        raise _no_json(f"{error} in an object") from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unisono.engine.engine import Engine
+from unisono.engine.plan import lead_of
 from unisono.server.errors import Refusal
 from unisono.server.requests import is_alone
 from unisono.server.wire import Piece, PieceList
@@ -17,8 +18,7 @@ def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
     """
     if not is_unicode(text):
         raise Refusal(400, "the text has a lone surrogate", param="text", code="invalid_value")
-    weights = {member.name: member.weight for member in engine.members}
-    lead = next(member for member in engine.members if member.name == engine.method.lead_among(weights))
+    lead = lead_of(engine.method, engine.members)
     vocabulary = lead.speller.vocabulary
     ids = lead.speller.own_encoding(text.encode()) or lead.speller.longest_match(text.encode()) or ()
     column_V = lead.map.column_V

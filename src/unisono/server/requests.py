@@ -9,6 +9,7 @@ from typing import Any
 from unisono.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.method import Method
+from unisono.engine.plan import lead_of
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.draw import Draw
@@ -154,14 +155,13 @@ def _job(
         name = "stream_options.include_obfuscation"
         raise Refusal(400, f"{name} is true, which is not supported: nothing is padded", param=name, code="unsupported")
     method = _method(request, engine)
-    weights = {member.name: member.weight for member in engine.members}
     constraint = _parsed(request.unisono and request.unisono.constraint, "unisono.constraint")
     kept = 0 if likeliest is None else max(1, likeliest)  # of no piece, no step would be kept
     return Job(
         request.model,
         tuple(Order(request.model, prompt, written, method, n, trace, kept, constraint) for prompt in prompts),
         n,
-        method.lead_among(weights),
+        lead_of(method, engine.members).name,
         bool(request.stream),
         bool(options and options.include_usage),
         likeliest,

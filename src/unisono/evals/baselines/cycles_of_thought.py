@@ -17,7 +17,7 @@ from unisono.evals.baselines.judging import (
     log_chances,
     shares,
 )
-from unisono.evals.baselines.options import DECIMALS, by_answer, likeliest, mean_verdicts, options, rounded
+from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.baselines.words import check_number, written
 from unisono.evals.panel import Panel
@@ -87,13 +87,7 @@ class CyclesOfThought:
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that is likeliest after explanations."""
-        choices = []
-        for case in cases:
-            unasked = 1 / len(options(case.candidates))
-            scores = mean_verdicts(case.candidates, case.evidence.get("p", {}), unasked)
-            taken = likeliest(case.candidates, scores)
-            choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
-        return choices
+        return most_favoured(cases, "p")
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, log_chances, question_words, shares
-from unisono.evals.baselines.options import likeliest, mean_verdicts, options, rounded
+from unisono.evals.baselines.options import most_favoured, options, rounded
 from unisono.evals.baselines.words import written
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
@@ -44,12 +44,7 @@ class GenRM:
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that judges confirm most."""
-        choices = []
-        for case in cases:
-            scores = mean_verdicts(case.candidates, case.evidence.get("yes", {}), UNASKED)
-            taken = likeliest(case.candidates, scores)
-            choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
-        return choices
+        return most_favoured(cases, "yes", UNASKED)
 
     @property
     def name(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.records import Answer
 
 DECIMALS = 6
@@ -58,6 +59,23 @@ def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked:
     """The mean of what judges say of each option; ``unasked`` where no judge was asked."""
     said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
     return {option: math.fsum(numbers) / len(numbers) if numbers else unasked for option, numbers in said.items()}
+
+
+def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = None) -> list[Choice]:
+    """Take in each case the option that judges find most probable on the mean, which is how sure the choice is.
+
+    Args:
+        cases: what is decided.
+        evidence: the name under which their evidence holds what judges say.
+        unasked: how probable an option is that no judge was asked about; ``None``: as probable as every other.
+    """
+    choices = []
+    for case in cases:
+        usual = 1 / len(options(case.candidates)) if unasked is None else unasked
+        scores = mean_verdicts(case.candidates, case.evidence.get(evidence, {}), usual)
+        taken = likeliest(case.candidates, scores)
+        choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
+    return choices
 
 
 def rounded(verdicts: Verdicts) -> dict[str, dict[str, float]]:

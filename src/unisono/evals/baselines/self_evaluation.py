@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
-from unisono.evals.baselines.options import by_answer, likeliest, mean_verdicts, options, rounded
+from unisono.evals.baselines.options import by_answer, most_favoured, rounded
 from unisono.evals.baselines.words import written
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
@@ -68,13 +68,7 @@ class SelfEvaluation:
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that judges find most probable."""
-        choices = []
-        for case in cases:
-            unasked = 1 / len(options(case.candidates))
-            scores = mean_verdicts(case.candidates, case.evidence.get("p", {}), unasked)
-            taken = likeliest(case.candidates, scores)
-            choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
-        return choices
+        return most_favoured(cases, "p")
 
     @property
     def name(self) -> str:
