@@ -407,7 +407,7 @@ def test_logs_are_json_lines_without_what_was_written_unless_asked(
         served.post("/v1/completions", {"model": "duo", "prompt": secret, "temperature": -1})
         served.post("/v1/chat/completions", {**body, "stop": [secret, ""]})
         served.post("/v1/chat/completions", {**body, secret: 1})
-        served.free()
+        served.wait(lambda: sum(record.msg == "request" for record in caplog.records) == 5)
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
     requests = [line for line in lines if line["event"] == "request"]
     assert [line["status"] for line in requests] == [200, 200, 400, 400, 400]
