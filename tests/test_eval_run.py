@@ -107,6 +107,19 @@ def run(panel: Panel, folder: Path, count: int = 7, about: dict[str, Any] = ABOU
     return (folder / ANSWERS).read_bytes()
 
 
+@pytest.mark.parametrize("choices", [False, True])
+def test_a_model_reads_a_question_once_for_all_systems(panel: Panel, tmp_path: Path, choices: bool) -> None:
+    asked = [
+        replace(question, prompt=Prompt(text=f"The cat sat on {index} mats" + f" and cat {index}" * 12))
+        for index, question in enumerate(questions("long", 8, choices=choices))
+    ]
+    with RunFolder(tmp_path / "run", ABOUT) as opened:
+        evaluate(panel, [Task("long", ("acc",), 0, "1", "here", asked)], systems_of(panel), opened, wave=8)
+    for name in panel.members:
+        long = [feed for each in FAKE_MODELS[name].passes for feed in each.feeds if len(feed.ids) > 20]
+        assert len(long) == len(asked)
+
+
 def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: Panel, tmp_path: Path) -> None:
     run(panel, tmp_path)
     results = read_results(tmp_path)

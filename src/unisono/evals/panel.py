@@ -38,8 +38,12 @@ class Panel:
 
     @classmethod
     def load(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Load the members of an ensemble. Raises what `build.prepare` and `build.load_models` raise."""
-        prepared = prepare(spec, batch=max(batch + 1, MOST_CHOICES), report=report)
+        """Load the members of an ensemble. Raises what `build.prepare` and `build.load_models` raise.
+
+        There are slots for as many texts again as are written at once: so what one system has read of their prompts is
+        there for the next.
+        """
+        prepared = prepare(spec, batch=max(2 * batch, MOST_CHOICES), report=report)
         return cls(prepared, load_models([prepared], report, keep_prefixes=True), batch)
 
     def __enter__(self) -> Self:

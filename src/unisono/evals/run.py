@@ -32,8 +32,7 @@ def evaluate(
 ) -> None:
     """Ask whatever is not answered yet; answers are in the folder as soon as their wave has been asked.
 
-    Each wave begins with another system, behind what nobody has read, so that answers do not depend on where a run
-    was interrupted.
+    Each wave begins behind what nobody has read, so that answers do not depend on where a run was interrupted.
 
     Args:
         panel: the loaded members.
@@ -53,8 +52,8 @@ def evaluate(
     folder.write_questions(question for task in tasks for question in task.questions)
     for task in tasks:
         questions = sorted(task.questions, key=lambda question: question.part)  # those of a part may begin alike
-        for number, start in enumerate(range(0, len(questions), wave)):
-            asked = _Wave(panel, questions[start : start + wave], [*systems, *baselines], number, folder)
+        for start in range(0, len(questions), wave):
+            asked = _Wave(panel, questions[start : start + wave], [*systems, *baselines], start, folder)
             count(asked.answered)
             asked.ask(systems, count)
             asked.gather(baselines, count)
@@ -78,13 +77,14 @@ class _Wave:
         panel: Panel,
         questions: Sequence[Question],
         systems: Sequence[System | Baseline],
-        number: int,
+        start: int,
         folder: RunFolder,
     ) -> None:
         self._panel = panel
         self._questions = questions
         self._systems = systems
-        self._number = number
+        self._start = start
+        """The place of the first of them in its task."""
         self._folder = folder
         self._answers: dict[tuple[str, str], Answer] = {}
         """By question and system."""
@@ -99,15 +99,21 @@ class _Wave:
         return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
-        """Ask the systems what they have not answered, each wave another one first."""
-        turn = self._number % len(systems) if systems else 0
-        for system in [*systems[turn:], *systems[:turn]]:
-            lacking = self._lacking(system.name)
-            asked = self._questions if self._is_torn else lacking
-            for question, (answer, times) in zip(asked, answer_all(self._panel, system, asked), strict=True):
-                self._answers[question.id, system.name] = answer
-                self._times[question.id, system.name] = times
-            count(len(lacking))
+        """Ask the systems what they have not answered, as many questions at once as the panel takes.
+
+        All of them in turn, each time another one first, before the next questions: the models read those once.
+        """
+        batch = self._panel.batch
+        for start in range(0, len(self._questions), batch):
+            some = self._questions[start : start + batch]
+            turn = (self._start + start) // batch % len(systems) if systems else 0
+            for system in [*systems[turn:], *systems[:turn]]:
+                lacking = [question for question in some if self._known(question, system.name) is None]
+                asked = some if self._is_torn else lacking
+                for question, (answer, times) in zip(asked, answer_all(self._panel, system, asked), strict=True):
+                    self._answers[question.id, system.name] = answer
+                    self._times[question.id, system.name] = times
+                count(len(lacking))
 
     def gather(self, baselines: Sequence[Baseline], count: Count) -> None:
         """Let baselines look at the members' answers."""
