@@ -184,6 +184,26 @@ def test_memory_can_be_asked_back() -> None:
     assert backend.kept == 0
 
 
+def test_a_copy_of_a_slot_in_which_a_pass_failed_is_not_kept_either() -> None:
+    backend = store()
+    slot, _ = backend.resume([7, 8, 9])
+    backend.advance([Feed(slot, [7, 8, 9])])
+    advance = backend._backend.advance
+
+    def failing(feeds: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    backend._backend.advance = failing  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="memory"):
+        backend.advance([Feed(slot, [10])])
+    backend._backend.advance = advance  # type: ignore[method-assign]
+    copy = backend.open(slot)
+    backend.close(slot)
+    backend.close(copy)
+    assert backend.kept == 0
+    assert backend.resume([7, 8, 9, 10])[1] == 0
+
+
 def test_a_slot_in_which_a_pass_failed_is_not_kept() -> None:
     backend = store()
     slot, other = backend.open(), backend.open()

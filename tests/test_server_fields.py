@@ -286,6 +286,15 @@ def test_the_files_draw_stands_where_nothing_is_given_and_gives_way_by_the_key(s
     assert greedy.choices[0].message.content == ask(**{**keys, "model": "duo"}).choices[0].message.content
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_who_asks_for_the_head_of_a_state_gets_its_status(served: Served, path: str) -> None:
+    shown = httpx2.head(served.url + path)
+    whole = served.get(path)
+    assert (shown.status_code, shown.content) == (whole.status_code, b"")
+    assert shown.headers["content-length"] == whole.headers["content-length"]
+    assert set(served.get("/openapi.json").json()["paths"][path]) == {"get", "head"}
+
+
 def test_the_openapi_document_has_every_route_and_every_reference(served: Served) -> None:
     document = served.get("/openapi.json").json()
     assert set(document["paths"]) == {

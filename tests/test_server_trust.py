@@ -312,6 +312,28 @@ def test_a_turn_that_breaks_fails_its_requests_and_the_next_are_served() -> None
         served.free()
 
 
+def test_a_turn_that_breaks_is_one_crash_even_if_giving_up_fails_too() -> None:
+    with serving() as served:
+        service = served.service
+        turn, close, calls = service.turn, service.close, itertools.count()
+
+        def breaking() -> Any:
+            if next(calls) == 1:
+                raise AssertionError("a fault of ours")
+            return turn()
+
+        def failing() -> None:
+            close()
+            raise RuntimeError("a slot that cannot be freed")
+
+        service.turn, service.close = breaking, failing  # type: ignore[method-assign]
+        assert served.post("/v1/chat/completions", endless(served)).status_code == 500
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+        assert served.get("/ready").status_code == 200
+        served.free()
+        service.close = close  # type: ignore[method-assign]
+
+
 def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_of_it() -> None:
     def broken() -> Any:
         raise AssertionError("a fault of ours")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -334,6 +335,30 @@ def test_an_engine_to_be_served_comes_from_a_file() -> None:
             ticket = ask(service, LONG, Limits(3))
             assert generations(finish(service)[ticket])[0].data == alone(("a", "b"), LONG, 3, Method())
         assert all(member.backend.reused == len(member.begin(LONG)) - 1 for member in engine.members)  # type: ignore[attr-defined]
+
+
+def test_closing_gives_all_requests_up_and_unloads_all_even_if_a_member_fails_at_it() -> None:
+    for unload in (False, True):
+        service, engine = service_of()
+        for prompt in PROMPTS[:3]:
+            ask(service, prompt)
+        service.turn()
+        broken = engine.members[0].backend
+        close, calls = broken.close, itertools.count()
+        unloaded: list[str] = []
+        for member in engine.members:
+            member.backend.unload = functools.partial(unloaded.append, member.name)  # type: ignore[method-assign]
+
+        def failing(slot: Any, close: Any = close, calls: Any = calls) -> None:
+            close(slot)
+            if next(calls) == 0:
+                raise RuntimeError("out of memory")
+
+        broken.close = failing  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match="out of memory"):
+            service.unload() if unload else service.close()
+        assert sorted(unloaded) == (["a", "b"] if unload else [])
+        check_all_is_free(service, engine)
 
 
 def test_closing_gives_all_requests_up() -> None:

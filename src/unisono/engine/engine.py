@@ -333,12 +333,13 @@ class Engine:
             self.drop(text)
 
     def close(self) -> None:
-        """Unload all members. Idempotent."""
-        for text in list(self.active):
-            self.drop(text)
-        self._hearing.close()
-        for member in self.members:
-            member.backend.unload()
+        """Unload all members, even if one fails at it. Idempotent."""
+        with contextlib.ExitStack() as closing:  # the last that is put in comes first
+            for member in self.members:
+                closing.callback(member.backend.unload)
+            closing.callback(self._hearing.close)
+            for text in list(self.active):
+                closing.callback(self.drop, text)
 
     @contextlib.contextmanager
     def _busy(self) -> Iterator[list[Text]]:

@@ -50,7 +50,10 @@ class PrefixStore:
     def open(self, copy_of: Slot | None = None) -> Slot:
         """Take a slot; what is kept gives way. See `unisono.backends.base.Backend`."""
         held = [] if copy_of is None else list(self._held(copy_of))
-        return self._take(copy_of, held)
+        slot = self._take(copy_of, held)
+        if copy_of in self._spoiled:
+            self._spoiled.add(slot)
+        return slot
 
     def resume(self, ids: Sequence[int]) -> tuple[Slot, int]:
         """Take a slot that holds as many of a prompt's ids as any does, the last never among them.

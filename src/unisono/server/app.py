@@ -122,7 +122,9 @@ class _Routes:
             ("GET", "/v1/models"): self.models,
             ("GET", "/v1/models/{model:path}"): self.model,
             ("GET", "/health"): self.health,
+            ("HEAD", "/health"): self.health,
             ("GET", "/ready"): self.ready,
+            ("HEAD", "/ready"): self.ready,
             ("GET", "/metrics"): self.metrics,
             ("GET", "/openapi.json"): self.openapi,
         }

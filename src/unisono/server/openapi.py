@@ -62,8 +62,8 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> dict[str, An
             "/v1/pieces": _post("pieces", PiecesRequest, PieceList, ASKING),
             "/v1/models": _get("models", "Lists the models.", ModelList, LOOKING),
             "/v1/models/{model}": _get("model", "Tells of a model.", Model, ("404", *LOOKING), _MODEL_IN_PATH),
-            "/health": _get("health", "Whether the process is well.", State, ("405",), own={"503": State}),
-            "/ready": _get("ready", "Whether requests can be served now.", State, ("405",), own={"503": State}),
+            "/health": _state("health", "Whether the process is well."),
+            "/ready": _state("ready", "Whether requests can be served now."),
             "/metrics": _text("metrics", "What Prometheus reads.", "text/plain"),
             "/openapi.json": _text("openapi", "This document.", "application/json"),
             **(_gac_paths() if gac else {}),
@@ -148,6 +148,13 @@ def _get(
     answers = {status: _answer("It is not.", record) for status, record in (own or {}).items()}
     responses = {"200": _answer("The answer.", told), **_refusals(refusals), **answers}
     return {"get": {"operationId": name, "summary": words, "parameters": parameters or [], "responses": responses}}
+
+
+def _state(name: str, words: str) -> dict[str, Any]:
+    """What tells a state, also to who asks for no more than the status."""
+    got = _get(name, words, State, ("405",), own={"503": State})
+    bare = {status: {"description": answer["description"]} for status, answer in got["get"]["responses"].items()}
+    return {**got, "head": {"operationId": f"{name}_status", "summary": words, "responses": bare}}
 
 
 def _text(name: str, words: str, kind: str) -> dict[str, Any]:

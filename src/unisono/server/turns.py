@@ -98,8 +98,10 @@ class Turns:
             except Exception as error:
                 crashes += 1
                 self.post(self._listener.crashed, error)
-                with contextlib.suppress(Exception):  # a backend that cannot even close is heard of at the next turn
+                try:
                     service.close()
+                except Exception as further:  # no crash of its own: all requests are given up all the same
+                    self.post(self._listener.crashed, further)
                 if crashes == CRASHES:
                     raise
 
