@@ -49,6 +49,7 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         spec: str | None = None,
         *,
         batch_size: int | str | None = None,
+        device: str | None = None,
         respondent: Respondent | None = None,
         **arguments: Any,
     ) -> None:
@@ -57,6 +58,8 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         Args:
             spec: the path of an ensemble file.
             batch_size: lm-evaluation-harness's own flag; ``batch`` goes before it.
+            device: its flag, too, which its command line sets always, and not to what is there. It is let be: the
+                spec says where each member runs.
             respondent: one that is loaded already, in place of all arguments.
             arguments: the others of ``--model_args``.
 
