@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,36 @@ def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
     assert {answer.system for answer in read_results(here / "evaluated").answers} == {"ensemble", "duo.yaml"}
     shown = run("eval", tuned, "--tasks", "arc_easy", "--data", data, "-q", "--limit", 8)
     assert "has 7 questions beside the 5 that the ensemble was tuned on" in shown.err
+    beside = run("eval", duo, "--tasks", "arc_easy,piqa", "--data", data, "--variant", tuned, "--out", "beside", "-q")
+    assert beside.code == 0, beside.err
+    assert {(answer.task, answer.question) for answer in read_results(here / "beside").answers} == reported
     before = json.loads(run("tune", duo, "--task", "arc_easy,piqa", "--data", data, "--limit", 5, "--json", "-q").out)
     assert before == search
+
+
+def test_nothing_is_left_out_of_another_file_and_that_is_said(run: Run, duo: Path, data: Path, here: Path) -> None:
+    shown = run("tune", duo, "--task", "piqa", "--data", data, "--stages", "rule")
+    assert "piqa: 6 questions, half of those that there are" in shown.err
+    assert f"unisono eval {duo.with_name('duo-tuned.yaml')} --tasks piqa --data {data} --compare" in shown.err
+    words = ("eval", duo.with_name("duo-tuned.yaml"), "--tasks", "piqa", "--data", data, "--out")
+    assert "nothing is left out" not in run(*words, "one").err
+    assert len(read_results(here / "one").answers) == 6
+    with (data / "piqa.jsonl").open("a") as file:
+        file.write("\n")
+    assert "piqa: tuned on questions of piqa.jsonl sha256:" in run(*words, "other").err
+    assert len(read_results(here / "other").answers) == 12
+
+
+def test_who_has_one_question_can_tune_on_none(run: Run, duo: Path, data: Path, here: Path) -> None:
+    file = data / "piqa.jsonl"
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    shown = run("tune", duo, "--task", "piqa", "--data", data, "-q")
+    assert (shown.code, "the task 'piqa' has one question" in shown.err) == (2, True)
+    source = f"piqa.jsonl sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    spec = yaml.safe_load(duo.read_text()) | {"tuned_on": [{"task": "piqa", "source": source, "last": 1}]}
+    duo.write_text(yaml.safe_dump(spec))
+    shown = run("eval", duo, "--tasks", "piqa", "--data", data, "-q")
+    assert (shown.code, "tuned on all 1 questions of the task 'piqa'" in shown.err) == (2, True)
 
 
 def test_a_search_takes_no_file_for_another(run: Run, duo: Path, data: Path, here: Path) -> None:

@@ -107,6 +107,17 @@ def run(panel: Panel, folder: Path, count: int = 7, about: dict[str, Any] = ABOU
     return (folder / ANSWERS).read_bytes()
 
 
+def test_a_task_whose_first_question_is_too_long_is_asked_all_the_same(panel: Panel, tmp_path: Path) -> None:
+    asked = questions("long", 3, choices=False)
+    asked[0] = replace(asked[0], prompt=Prompt(text=" cat" * 9000))
+    with RunFolder(tmp_path / "run", ABOUT) as opened:
+        task = Task("long", ("exact_match",), 0, "1", "here", asked)
+        evaluate(panel, [task], [make.ensemble(panel)], opened)
+        assert [answer.error is None for answer in opened.known.values()] == [False, True, True]
+        with pytest.raises(PromptError, match=r"task long: .*tokens"):
+            evaluate(panel, [replace(task, questions=asked[:1])], [make.ensemble(panel)], opened)
+
+
 @pytest.mark.parametrize("choices", [False, True])
 def test_a_model_reads_a_question_once_for_all_systems(panel: Panel, tmp_path: Path, choices: bool) -> None:
     asked = [

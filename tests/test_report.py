@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from unisono.engine.method import Method
 from unisono.errors import BackendMissing, SpecError
 from unisono.evals.records import Answer, Dispute, Results, Times
-from unisono.evals.report import check_plots, figures, write_report
+from unisono.evals.report import check_plots, check_report, figures, write_report
 from unisono.evals.report.document import Column, Document, Listing, Paragraph, Row, Table
 from unisono.evals.report.html import as_html
 from unisono.evals.report.markdown import as_markdown
@@ -484,3 +484,18 @@ def test_the_example_of_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     exec(example, names)
     names["show"](small())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "report.md", "report.json", "plots"}
+
+
+@pytest.mark.parametrize(
+    ("made", "words"), [("file", "is a file"), ("folder", "holds 'index.html', which is of no report")]
+)
+def test_a_report_takes_no_place_of_something_else(tmp_path: Path, made: str, words: str) -> None:
+    place = tmp_path / "out"
+    if made == "file":
+        place.write_text("mine")
+    else:
+        place.mkdir()
+        (place / "index.html").write_text("mine")
+    with pytest.raises(SpecError, match=words):
+        check_report(place)
+    check_report(tmp_path / "new")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 from unisono.errors import SpecError, nearest, shown
@@ -22,24 +22,29 @@ class MethodKeys(TypedDict, total=False):
     spelling: str | None
 
 
-def parse_setting(text: str) -> MethodKeys:
+def parse_setting(text: str, others: Sequence[str] = ()) -> MethodKeys:
     """Read ``"gate=confidence:0.5 draw=0.7,top_p:0.9"``; an empty string changes nothing.
 
     Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
+
+    Args:
+        text: words with spaces between.
+        others: keys that the caller has read itself, for the words of an error.
 
     Raises:
         SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
     """
     keys: MethodKeys = {}
+    known = (*_READERS, *others)
     for word in text.split():
         key, equals, value = word.partition("=")
         if not equals or not value:
             raise SpecError(
                 f"the setting {shown(word)} is not KEY=VALUE",
-                hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(_READERS)}",
+                hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(known)}",
             )
         if key not in _READERS:
-            raise SpecError(f"unknown setting {shown(key)}{nearest(key, _READERS)}; known: {', '.join(_READERS)}")
+            raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
         if key in keys:
             raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
         keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from unisono.evals.panel import Panel
-    from unisono.evals.records import System
+    from unisono.evals.records import System, Task
     from unisono.evals.report.records import Report, TaskFigures
+    from unisono.spec import TunedOn
 
 ALL = "all"
 
@@ -93,7 +94,7 @@ def evaluate(
     from unisono.evals.baselines import BASELINES, make_baseline
     from unisono.evals.decide import decide_all
     from unisono.evals.panel import Panel
-    from unisono.evals.report import check_plots, figures, write_report
+    from unisono.evals.report import check_report, figures, write_report
     from unisono.evals.results import RunFolder, read_results
     from unisono.evals.run import WAVE
     from unisono.evals.run import evaluate as ask
@@ -102,16 +103,18 @@ def evaluate(
 
     checked = load_spec(spec)
     if report is not None:
-        check_plots()
+        check_report(report)
     baselines = [make_baseline(word) for word in _words(baseline or [], BASELINES)]
     names = task_names(tasks)
     if not quiet:
         say("reading the tasks")
-    loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=checked.tuned_on)
+    tuned_on = [*checked.tuned_on, *(each for path in _files(variant or []) for each in load_spec(path).tuned_on)]
+    loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=tuned_on)
+    if not quiet:
+        _tell_other_sources(tuned_on, loaded)
     folder = out or Path(f"eval-{spec.stem}")
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.load(checked, batch=batch, report=loading)
-    with panel:
+        panel = Panel.prepare(checked, batch=batch, report=loading)
         for each in baselines:
             each.check(panel.members)
         systems = _systems(panel, variant or [], compare=compare or bool(baselines))
@@ -124,8 +127,11 @@ def evaluate(
             chat=chat,
             wave=WAVE,
         )
-        total = sum(len(task.questions) for task in loaded) * (len(systems) + len(baselines))
-        with RunFolder(folder, about) as opened, asking(folder, total, quiet=quiet) as count:
+    total = sum(len(task.questions) for task in loaded) * (len(systems) + len(baselines))
+    with RunFolder(folder, about) as opened, panel:
+        with loading_report(quiet=quiet) as loading:
+            panel.load_weights(loading)
+        with asking(folder, total, quiet=quiet) as count:
             ask(panel, loaded, systems, opened, baselines=baselines, count=count)
     results = decide_all(read_results(folder))
     found = figures(results)
@@ -137,6 +143,20 @@ def evaluate(
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
         _show(found)
+
+
+def _files(variants: Iterable[str]) -> list[Path]:
+    from unisono.evals.systems import is_file
+
+    return [Path(setting) for setting in variants if is_file(setting)]
+
+
+def _tell_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> None:
+    """Say where questions that were tuned on cannot be told from others."""
+    for task in tasks:
+        known = [each for each in tuned_on if each.task == task.name]
+        if known and all(each.source != task.source for each in known):
+            say(f"{task.name}: tuned on questions of {known[0].source}, this is {task.source}: nothing is left out")
 
 
 def _show(report: Report) -> None:

@@ -61,14 +61,16 @@ def match(
     spec = load_spec({"members": members})
     loaded = load_tasks(task_names(tasks), data=data, limit=limit, shots=shots)
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.load(spec, report=loading)
-    with panel:
-        systems = make.members(panel)
-        about = about_run(panel, loaded, systems, [], spec=json.dumps(members), chat=False, wave=WAVE)
-        total = sum(len(task.questions) for task in loaded) * len(systems)
-        with RunFolder(out, about) as opened, asking(out, total, quiet=quiet) as count:
+        panel = Panel.prepare(spec, report=loading)
+    systems = make.members(panel)
+    about = about_run(panel, loaded, systems, [], spec=json.dumps(members), chat=False, wave=WAVE)
+    total = sum(len(task.questions) for task in loaded) * len(systems)
+    with RunFolder(out, about) as opened, panel:
+        with loading_report(quiet=quiet) as loading:
+            panel.load_weights(loading)
+        with asking(out, total, quiet=quiet) as count:
             evaluate(panel, loaded, systems, opened, count=count)
-        vocabularies = {member.spec.name: member.vocabulary for member in panel.prepared.members}
+    vocabularies = {member.spec.name: member.vocabulary for member in panel.prepared.members}
     matching = compare(read_results(out), vocabularies, {task.name: task.metrics[0] for task in loaded})
     if as_json:
         print(json.dumps(matching.to_json(), indent=2, ensure_ascii=False))

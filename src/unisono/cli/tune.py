@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,21 +79,28 @@ def tune(
     if not quiet:
         say("reading the tasks")
     tasks = load_tasks(task_names(task), data=data, limit=limit, last=True, shots=shots, chat=chat)
+    for each in tasks:
+        if len(each.questions) < limit and not quiet:
+            say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.load(checked, report=loading)
+        panel = Panel.prepare(checked, report=loading)
     where = folder or Path(f"tune-{spec.stem}")
-    with panel:
-        about = about_run(panel, tasks, [], [], spec=spec.read_text(), chat=chat, wave=WAVE)
-        with RunFolder(where, about) as opened, asking(where, None, quiet=quiet) as count:
+    about = about_run(panel, tasks, [], [], spec=spec.read_text(), chat=chat, wave=WAVE)
+    with RunFolder(where, about) as opened, panel:
+        with loading_report(quiet=quiet) as loading:
+            panel.load_weights(loading)
+        with asking(where, None, quiet=quiet) as count:
             tuned = search(panel, tasks, opened, stages=wanted, count=count)
-        content = tuned_spec(yaml.safe_load(spec.read_text()), panel, tuned)
+    content = tuned_spec(yaml.safe_load(spec.read_text()), panel, tuned)
     _write(written, spec, content, tuned)
     if as_json:
         print(json.dumps(tuned.to_json(), indent=2, ensure_ascii=False))
     else:
         _show(tuned)
     if not quiet:
-        say(f"{written} is the ensemble so tuned; compare: unisono eval {written} --compare --variant {spec}")
+        asked = ["--tasks", task, *([] if data is None else ["--data", str(data)]), *(["--chat"] if chat else [])]
+        words = ["unisono", "eval", str(written), *asked, "--compare", "--variant", str(spec)]
+        say(f"{written} is the ensemble so tuned; compare it: {shlex.join(words)}")
 
 
 def _write(path: Path, spec: Path, content: dict[str, Any], tuned: Tuned) -> None:

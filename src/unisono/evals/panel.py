@@ -28,23 +28,33 @@ class Panel:
     told without the reading of prompts.
     """
 
-    def __init__(self, prepared: Prepared, models: Models, batch: int) -> None:
-        """Join what was prepared with what was loaded; most callers want `load`."""
+    def __init__(self, prepared: Prepared, batch: int) -> None:
+        """Take an ensemble that is not loaded yet; most callers want `load`, or `prepare`."""
         self.prepared = prepared
         self.batch = batch
         """Texts that are written at once."""
-        self._models = models
+        self._models: Models | None = None
         self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
 
     @classmethod
     def load(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Load the members of an ensemble. Raises what `build.prepare` and `build.load_models` raise.
+        """Load the members of an ensemble. Raises what `prepare` and `load_weights` raise."""
+        panel = cls.prepare(spec, batch=batch, report=report)
+        panel.load_weights(report)
+        return panel
 
-        There are slots for as many texts again as are written at once: so what one system has read of their prompts is
-        there for the next.
+    @classmethod
+    def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
+        """Read all but the weights, which can take long: systems can be made and checked.
+
+        Raises what `build.prepare` raises. There are slots for as many texts again as are written at once: so what one
+        system has read of their prompts is there for the next.
         """
-        prepared = prepare(spec, batch=max(2 * batch, MOST_CHOICES), report=report)
-        return cls(prepared, load_models([prepared], report, keep_prefixes=True), batch)
+        return cls(prepare(spec, batch=max(2 * batch, MOST_CHOICES), report=report), batch)
+
+    def load_weights(self, report: Report = silent) -> None:
+        """Load the models, so that questions can be asked. Raises what `build.load_models` raises."""
+        self._models = load_models([self.prepared], report, keep_prefixes=True)
 
     def __enter__(self) -> Self:
         return self
@@ -64,8 +74,8 @@ class Panel:
     def check(self, systems: Iterable[System]) -> None:
         """Refuse systems that these members cannot be. Raises a `SpecError`."""
         for system in systems:
-            engine = self._engine(system)
-            system.method.check({member.name: member.weight for member in engine.members})
+            members = self._prepared(system).members
+            system.method.check({member.spec.name: member.weight for member in members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
         """Let a system write one text for each prompt, several at once. Their steps are kept.
@@ -119,21 +129,26 @@ class Panel:
 
     def forget(self) -> None:
         """Forget what has been read, so that nothing depends on what was asked before."""
-        self._models.forget_prefixes()
+        if self._models is not None:
+            self._models.forget_prefixes()
 
     def close(self) -> None:
         """Unload all models. Idempotent."""
-        self._models.unload()
+        if self._models is not None:
+            self._models.unload()
 
     def _engine(self, system: System) -> Engine:
         weights = tuple((system.weights or {}).get(name, -1.0) for name in system.members)
         if (system.members, weights) not in self._engines:
-            if system.is_member:
-                prepared = self.prepared.alone(system.members[0])
-            else:
-                prepared = self.prepared if system.weights is None else self.prepared.weighted(system.weights)
-            self._engines[system.members, weights] = self._models.engine(prepared)
+            if self._models is None:
+                raise RuntimeError("the weights are not loaded")
+            self._engines[system.members, weights] = self._models.engine(self._prepared(system))
         return self._engines[system.members, weights]
+
+    def _prepared(self, system: System) -> Prepared:
+        if system.is_member:
+            return self.prepared.alone(system.members[0])
+        return self.prepared if system.weights is None else self.prepared.weighted(system.weights)
 
 
 def _write(engine: Engine, writing: dict[Text, int]) -> dict[int, Generation | UnisonoError]:

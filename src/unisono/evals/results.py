@@ -57,7 +57,7 @@ class RunFolder:
             opened.enter_context(_locked(folder))
             if begun:
                 there = read_about(folder)
-                check_same(there, about)
+                check_same(folder, there, about)
                 about |= {what: _joined(there[what], about[what]) for what in ("tasks", "systems")}
             self._answers = opened.enter_context(FileIO(folder / ANSWERS, "ab"))
             self._times = opened.enter_context(FileIO(folder / TIMES, "ab"))
@@ -149,15 +149,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def check_same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """See whether a run can go on with what is there. Raises a `SpecError` that says what differs."""
     hint = "choose another --out, or ask for what was asked for before"
     for key in FIXED:
         if there.get(key) != wanted.get(key):
-            raise SpecError(
-                f"the folder holds a run with another {key}: {shown(there.get(key))}, not {shown(wanted.get(key))}",
-                hint=hint,
-            )
+            differ = f"{shown(there.get(key))}, not {shown(wanted.get(key))}"
+            raise SpecError(f"{str(folder)!r} holds a run with another {key}: {differ}", hint=hint)
     for what in ("tasks", "systems"):
         old = {each["name"]: each for each in there.get(what, ())}
         for new in wanted.get(what, ()):
@@ -166,7 +164,7 @@ def check_same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
             if differing:
                 key = differing[0]
                 raise SpecError(
-                    f"the folder holds a run in which {what.removesuffix('s')} {new['name']!r} had another {key}: "
+                    f"{str(folder)!r} holds a run in which {what.removesuffix('s')} {new['name']!r} had another {key}: "
                     f"{shown(before.get(key))}, not {shown(new[key])}",
                     hint=hint,
                 )

@@ -44,7 +44,7 @@ def evaluate(
         count: told of answers, those that are there already first.
 
     Raises:
-        PromptError: a system cannot read the first question of a task: it could read none.
+        PromptError: a member can read no question of a task.
         SpecError: the folder cannot be written.
     """
     for task in tasks:
@@ -61,12 +61,17 @@ def evaluate(
 
 
 def check_readable(panel: Panel, task: Task) -> None:
-    """Refuse a task of which some member cannot read the first question. Raises a `PromptError`."""
-    if task.questions:
+    """Refuse a task of which some member can read no question. Raises a `PromptError`, that of the first."""
+    first: PromptError | None = None
+    for question in task.questions:
         try:
-            panel.prepared.check_prompt(task.questions[0].prompt)
+            panel.prepared.check_prompt(question.prompt)
         except PromptError as error:
-            raise PromptError(f"task {task.name}: {error.message}", hint=error.hint) from error
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise PromptError(f"task {task.name}: {first.message}", hint=first.hint) from first
 
 
 class _Wave:

@@ -39,19 +39,24 @@ def variant(panel: Panel, setting: str) -> System:
         SpecError: the setting cannot be read, or does not fit the members.
     """
     words = setting.split()
+    if is_file(setting):
+        return _of_file(panel, Path(setting))
     given = [word.removeprefix(f"{WEIGHTS}=") for word in words if word.startswith(f"{WEIGHTS}=")]
-    if len(words) == 1 and words[0].endswith(FILES):
-        return _of_file(panel, Path(words[0]))
     if not words:
         raise SpecError("a variant is empty", hint="the ensemble as it is takes part anyway; name what differs from it")
     if len(given) > 1:
         raise SpecError(f"the setting {WEIGHTS!r} is given twice in {shown(setting)}", hint="give it once")
-    keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")))
+    keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")), [WEIGHTS])
     weights = parse_weights(given[0], panel.members) if given else None
     base = panel.prepared.spec.method
     system = _seeded(System(" ".join(words), panel.members, base.but(**keys), weights))
     panel.check([system])
     return system
+
+
+def is_file(setting: str) -> bool:
+    """Whether a variant is named by its file."""
+    return setting.endswith(FILES) and "=" not in setting
 
 
 def _of_file(panel: Panel, path: Path) -> System:

@@ -75,9 +75,17 @@ class Slice:
     def of(self, task: str, source: str, ordered: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Cut an order. Raises a `SpecError` when there are too few."""
         if self.last:
-            return list(ordered[-min(self.limit or len(ordered), len(ordered) // 2) :])
+            half = len(ordered) // 2
+            if not half:
+                raise SpecError(f"the task {task!r} has one question", hint="give it more: half of them are kept apart")
+            return list(ordered[-min(self.limit or half, half) :])
         spared = max((each.last for each in self.tuned_on if (each.task, each.source) == (task, source)), default=0)
-        known = ordered[: len(ordered) - spared]
+        known = ordered[: max(0, len(ordered) - spared)]
+        if not known:
+            raise SpecError(
+                f"the ensemble was tuned on all {len(ordered)} questions of the task {task!r}",
+                hint="ask others, or evaluate the ensemble as it was before",
+            )
         if self.limit is not None and self.limit > len(known):
             without = f" beside the {spared} that the ensemble was tuned on" if spared else ""
             raise SpecError(

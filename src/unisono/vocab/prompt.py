@@ -158,7 +158,7 @@ class PromptReader:
         if self.template is None:
             raise PromptError(
                 f"member {self.name!r} has no chat template: its model is a base model",
-                hint="give it one in the spec (chat_template: …), or continue plain text with --raw",
+                hint="give it one in the spec (chat_template: …), or ask in plain text: run --raw, eval without --chat",
             )
         return self.template
 

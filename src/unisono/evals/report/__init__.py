@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from unisono.errors import SpecError
 from unisono.evals.records import Results
 from unisono.evals.report.drawings import draw
 from unisono.evals.report.figures import figures as figures
@@ -13,6 +14,8 @@ from unisono.evals.report.markdown import PLOTS, as_markdown
 from unisono.evals.report.pages import as_document
 from unisono.evals.report.plots import check_plots as check_plots
 from unisono.evals.report.records import Report as Report
+
+FIGURES = "report.json"
 
 
 def write_report(results: Results, folder: Path) -> Report:
@@ -28,21 +31,43 @@ def write_report(results: Results, folder: Path) -> Report:
         The figures.
 
     Raises:
-        BackendMissing: matplotlib is not installed; `check_plots` tells beforehand.
-        SpecError: a question is answered twice by one system.
+        BackendMissing: matplotlib is not installed.
+        SpecError: a question is answered twice by one system, or the folder cannot be written. `check_report` tells
+            most of this beforehand.
     """
     check_plots()
     report = figures(results)
     pictures = draw(report)
     document = as_document(report, pictures)
-    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-    for picture in pictures.values():
-        (folder / PLOTS / f"{picture.name}.svg").write_text(_standalone(picture.svg), encoding="utf-8")
-    (folder / "index.html").write_text(as_html(document), encoding="utf-8")
-    (folder / "report.md").write_text(as_markdown(document), encoding="utf-8")
-    figures_as_json = json.dumps(report.to_json(), indent=1, allow_nan=False)
-    (folder / "report.json").write_text(figures_as_json + "\n", encoding="utf-8")
+    pages = {f"{PLOTS}/{picture.name}.svg": _standalone(picture.svg) for picture in pictures.values()}
+    pages["index.html"] = as_html(document)
+    pages["report.md"] = as_markdown(document)
+    pages[FIGURES] = json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n"
+    try:
+        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(
+            f"cannot write a report into {str(folder)!r}: {error.strerror}", hint="choose another"
+        ) from error
     return report
+
+
+def check_report(folder: Path) -> None:
+    """Tell beforehand whether a report can be written there.
+
+    Raises:
+        BackendMissing: matplotlib is not installed.
+        SpecError: what is there is a file, or a folder that holds something else.
+    """
+    check_plots()
+    hint = "choose another --report"
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"a report is a folder, and {str(folder)!r} is a file", hint=hint)
+    strange = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if strange and FIGURES not in strange:
+        raise SpecError(f"{str(folder)!r} holds {min(strange)!r}, which is of no report", hint=hint)
 
 
 def _standalone(svg: str) -> str:
