@@ -141,6 +141,12 @@ def test_nothing_is_left_out_of_another_file_and_that_is_said(run: Run, duo: Pat
     assert len(read_results(here / "other").answers) == 12
 
 
+def test_as_many_are_answered_at_once_as_is_asked_for(run: Run, duo: Path, data: Path, here: Path) -> None:
+    shown = run("eval", duo, "--tasks", "triviaqa", "--data", data, "--batch", 12, "-q")
+    assert shown.code == 0, shown.err
+    assert {times.at_once for times in read_results(here / "eval-duo").times} == {12}
+
+
 def test_who_has_one_question_can_tune_on_none(run: Run, duo: Path, data: Path, here: Path) -> None:
     file = data / "piqa.jsonl"
     file.write_text(file.read_text().splitlines()[0] + "\n")

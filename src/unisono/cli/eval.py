@@ -117,6 +117,7 @@ def evaluate(
         panel = Panel.prepare(checked, batch=batch, report=loading)
         for each in baselines:
             each.check(panel.members)
+        wave = max(WAVE, batch)
         systems = _systems(panel, variant or [], compare=compare or bool(baselines))
         about = about_run(
             panel,
@@ -125,14 +126,14 @@ def evaluate(
             baselines,
             spec=spec.read_text(),
             chat=chat,
-            wave=WAVE,
+            wave=wave,
         )
     total = sum(len(task.questions) for task in loaded) * (len(systems) + len(baselines))
     with RunFolder(folder, about) as opened, panel:
         with loading_report(quiet=quiet) as loading:
             panel.load_weights(loading)
         with asking(folder, total, quiet=quiet) as count:
-            ask(panel, loaded, systems, opened, baselines=baselines, count=count)
+            ask(panel, loaded, systems, opened, baselines=baselines, wave=wave, count=count)
     results = decide_all(read_results(folder))
     found = figures(results)
     if report is not None:

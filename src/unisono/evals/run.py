@@ -14,7 +14,8 @@ from unisono.evals.results import RunFolder
 from unisono.types import Generation, Score, StepRecord
 
 WAVE = 8
-"""Questions that are asked of all systems, and written down, before the next ones are begun."""
+"""Questions that are asked of all systems, and written down, before the next ones are begun; at least as many as are
+answered at once."""
 DECIMALS = 6
 Count = Callable[[int], None]
 """Told how many answers more there are."""
