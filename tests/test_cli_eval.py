@@ -165,6 +165,15 @@ def test_a_search_takes_no_file_for_another(run: Run, duo: Path, data: Path, her
     assert "--stages is 'rules'" in run(*words, "--stages", "rules").err
 
 
+def test_models_are_matched_by_what_there_is_unless_more_is_asked_for(
+    run: Run, duo: Path, data: Path, here: Path
+) -> None:
+    words = ("match", "a=fake:a", "b=fake:b", "--tasks", "piqa", "--data", data, "-q")
+    assert run(*words).code == 0
+    assert len(read_results(here / "match").answers) == 2 * 12
+    assert "limit is 13, but the task 'piqa' has 12 questions" in run(*words, "--limit", 13).err
+
+
 def test_models_are_matched_in_pairs(run: Run, duo: Path, data: Path, here: Path) -> None:
     words = ("match", "one=fake:a", "fake:b", "fake:a", "--tasks", TASKS, "--data", data, "--limit", 6, "-q")
     shown = run(*words, "--json")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from unisono.evals.match import Matching
 
 
+USUAL = 50
+"""Questions of each task, where nobody says how many."""
+
+
 def match(
     models: Annotated[
         list[str],
@@ -34,7 +38,12 @@ def match(
         Path | None,
         typer.Option(metavar="DIR", help="Read questions from JSON lines in this folder.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Questions of each task.")] = 50,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Questions of each task. Default: {USUAL}, or all that there are.", show_default=False
+        ),
+    ] = None,
     shots: Annotated[
         int | None,
         typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
@@ -59,7 +68,7 @@ def match(
     if len(members) < 2:
         raise SpecError("one model alone matches nothing", hint="name two models or more")
     spec = load_spec({"members": members})
-    loaded = load_tasks(task_names(tasks), data=data, limit=limit, shots=shots)
+    loaded = load_tasks(task_names(tasks), data=data, limit=limit or USUAL, fewer=limit is None, shots=shots)
     with loading_report(quiet=quiet) as loading:
         panel = Panel.prepare(spec, report=loading)
     systems = make.members(panel)

@@ -25,6 +25,7 @@ def load_tasks(
     *,
     data: Path | None = None,
     limit: int | None = None,
+    fewer: bool = False,
     last: bool = False,
     shots: int | None = None,
     chat: bool = False,
@@ -40,6 +41,7 @@ def load_tasks(
         data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; nothing else is read
             then, and no hub is asked. ``None`` for the datasets of the hub.
         limit: questions of each task, in its order; by default all.
+        fewer: whether a task may have fewer, which are asked then.
         last: whether they are the last ones, and half of the task at most: for tuning.
         shots: examples in each prompt; by default the definition's number, or the paper's where it says nothing.
         chat: whether prompts are messages, which members read through their templates.
@@ -57,11 +59,11 @@ def load_tasks(
         raise SpecError("no task is named", hint=f"choose of {', '.join(RECIPES)}")
     if data is not None:
         _check_data(wanted, data)
-    harness = load_harness()
+    harness, cut = load_harness(), Slice(limit, fewer, last, tuned_on)
     with quiet():
         if data is not None:
-            return [_from_files(harness, name, data, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
-        return [_from_hub(harness, name, Slice(limit, last, tuned_on), shots, chat=chat) for name in wanted]
+            return [_from_files(harness, name, data, cut, shots, chat=chat) for name in wanted]
+        return [_from_hub(harness, name, cut, shots, chat=chat) for name in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Slice:
     """Which of a task's questions are asked."""
 
     limit: int | None
+    fewer: bool
     last: bool
     tuned_on: Sequence[TunedOn]
 
@@ -86,7 +89,7 @@ class Slice:
                 f"the ensemble was tuned on all {len(ordered)} questions of the task {task!r}",
                 hint="ask others, or evaluate the ensemble as it was before",
             )
-        if self.limit is not None and self.limit > len(known):
+        if self.limit is not None and self.limit > len(known) and not self.fewer:
             without = f" beside the {spared} that the ensemble was tuned on" if spared else ""
             raise SpecError(
                 f"limit is {self.limit}, but the task {task!r} has {len(known)} questions{without}",
