@@ -49,9 +49,13 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     assert again.err == ""
     figures = json.loads(again.out)
     assert [task["facts"]["name"] for task in figures["tasks"]] == TASKS.split(",")
+    shares = {cell["system"]: cell["share"] for cell in figures["tasks"][0]["cells"]}
+    assert (shares["a"], shares["ensemble"], shares["majority"]) == (None, 1.0, None)
     more = run(*words, "--variant", "weights=a:3", "--baseline", "majority", "--limit", 7, "-q")
     assert more.code == 0, more.err
     assert len(read_results(here / "eval-duo").answers) == 2 * 7 * 6
+    fewer = run(*words, "--variant", "weights=a:3", "--limit", 2)
+    assert "has answers to 14 questions, of which 4 were asked for now: all are told" in fewer.err
     assert read_results(here / "eval-duo").answers[:60] == results.answers
 
 
@@ -172,6 +176,8 @@ def test_models_are_matched_by_what_there_is_unless_more_is_asked_for(
     assert run(*words).code == 0
     assert len(read_results(here / "match").answers) == 2 * 12
     assert "limit is 13, but the task 'piqa' has 12 questions" in run(*words, "--limit", 13).err
+    few = run("match", "a=fake:a", "b=fake:b", "--tasks", "arc_easy", "--data", data, "-q", "--limit", 3, "--json")
+    assert json.loads(few.out)["pairs"][0]["questions"] == 3
 
 
 def test_models_are_matched_in_pairs(run: Run, duo: Path, data: Path, here: Path) -> None:

@@ -135,6 +135,9 @@ def evaluate(
         with asking(folder, total, quiet=quiet) as count:
             ask(panel, loaded, systems, opened, baselines=baselines, wave=wave, count=count)
     results = decide_all(read_results(folder))
+    told = {(answer.task, answer.question) for answer in results.answers}
+    if len(told) > (asked := sum(len(task.questions) for task in loaded)) and not quiet:
+        say(f"{folder} has answers to {len(told):,} questions, of which {asked:,} were asked for now: all are told")
     found = figures(results)
     if report is not None:
         write_report(results, report)

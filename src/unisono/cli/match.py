@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,10 @@ def match(
         with asking(out, total, quiet=quiet) as count:
             evaluate(panel, loaded, systems, opened, count=count)
     vocabularies = {member.spec.name: member.vocabulary for member in panel.prepared.members}
-    matching = compare(read_results(out), vocabularies, {task.name: task.metrics[0] for task in loaded})
+    asked = {(task.name, question.id) for task in loaded for question in task.questions}
+    found = read_results(out)
+    results = replace(found, answers=[each for each in found.answers if (each.task, each.question) in asked])
+    matching = compare(results, vocabularies, {task.name: task.metrics[0] for task in loaded})
     if as_json:
         print(json.dumps(matching.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -15,8 +15,15 @@ Values = Mapping[str, float]
 """By question, what an answer is worth."""
 
 
-def cell_of(sheet: Sheet, task: TaskFacts, system: str) -> Cell | None:
-    """A system on a task, without comparison; ``None`` where it was asked nothing."""
+def cell_of(sheet: Sheet, task: TaskFacts, system: str, *, votes: bool) -> Cell | None:
+    """A system on a task, without comparison; ``None`` where it was asked nothing.
+
+    Args:
+        sheet: all answers.
+        task: the task.
+        system: its name.
+        votes: whether it writes as several members vote.
+    """
     answers = list(sheet.of(task.name, system).values())
     if not answers:
         return None
@@ -35,7 +42,7 @@ def cell_of(sheet: Sheet, task: TaskFacts, system: str) -> Cell | None:
         accuracy,
         wilson(accuracy, len(values[main])) if accuracy is not None and is_share else None,
         pieces,
-        sum(answer.ensembled for answer in answers) / pieces if pieces else None,
+        sum(answer.ensembled for answer in answers) / pieces if pieces and votes else None,
         *_speed(list(sheet.timed(task.name, system).values())),
         fmean(sure) if sure else None,
         _calibration(answers, main) if is_share else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unisono.evals.report.document import Block, Column, Heading, Paragraph, Pictures, Row, Table
-from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, MEMBER, Cell, Report, TaskFigures
+from unisono.evals.report.records import ENSEMBLE_KIND, Cell, Report, TaskFigures
 from unisono.evals.report.words import NONE, chance, mark, measure, milliseconds, percent, points, span
 
 _NAMED = Column("system", numeric=False)
@@ -104,13 +104,12 @@ def _cost(report: Report, task: TaskFigures) -> Table:
 
 
 def _cost_row(report: Report, cell: Cell) -> Row:
-    votes = _kind(report, cell) not in (MEMBER, BASELINE)
     found = cell.calibration
     return Row(
         (
             cell.system,
             f"{cell.pieces:,}",
-            percent(cell.share) if votes else NONE,
+            percent(cell.share),
             milliseconds(cell.ms_a_piece),
             milliseconds(cell.median_ms_a_piece),
             milliseconds(cell.ms_a_question),

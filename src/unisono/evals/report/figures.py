@@ -71,7 +71,7 @@ class _Count:
         cells = [
             replace(cell, comparison=self._against(cell.system, best, values))
             for system in self._systems
-            if (cell := cell_of(self._sheet, task, system.name)) is not None
+            if (cell := cell_of(self._sheet, task, system.name, votes=system.votes)) is not None
         ]
         repaired, spoiled = self._examples(task, best, values, words)
         return TaskFigures(

@@ -29,6 +29,11 @@ class SystemFacts:
     """Who proposed it."""
 
     @property
+    def votes(self) -> bool:
+        """Whether it writes as several members vote."""
+        return self.kind not in (MEMBER, BASELINE)
+
+    @property
     def gate(self) -> Mapping[str, Any]:
         """Its gate; without a kind where the run does not say."""
         return (self.method or {}).get("gate") or {}
@@ -102,7 +107,7 @@ class Cell:
     pieces: int
     """Written, or scored."""
     share: float | None
-    """Of the pieces, those at which all members were asked; ``None`` without pieces."""
+    """Of the pieces, those at which all members were asked; ``None`` without pieces, and where nobody votes."""
     ms_a_piece: float | None
     """Writing time over pieces; ``None`` where none was measured."""
     median_ms_a_piece: float | None

@@ -125,13 +125,14 @@ def claim(found: GateClaim) -> str:
 
 
 def _outcome(comparison: Comparison, other: str | None = None) -> str:
-    other = "its best member" + (f", {other}," if other else "")
+    other = "its best member" + (f", {other}" if other else "")
     how = f"{points(comparison.difference)} points, 95 % {span(comparison.interval, signed=True)}"
     if comparison.difference == 0:
         return f"is as good as {other} ({how})"
     relation = "better" if comparison.difference > 0 else "worse"
-    sure = "surely" if comparison.is_sure else "not surely"
-    return f"is {sure} {relation} than {other} ({how})"
+    if comparison.is_sure:
+        return f"is surely {relation} than {other} ({how})"
+    return f"is {relation} than {other} but not surely ({how})"
 
 
 def _sure(comparisons: Sequence[Comparison]) -> str:
