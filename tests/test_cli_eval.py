@@ -47,6 +47,8 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     assert {path.name for path in (here / "out").iterdir()} == {"index.html", "report.md", "report.json", "plots"}
     again = run(*words, "--variant", "weights=a:3", "--baseline", "majority", "--limit", 5, "--json", "-q")
     assert again.err == ""
+    assert "a: loaded" in shown.err
+    assert "a: loaded" not in run(*words, "--variant", "weights=a:3", "--limit", 5).err
     figures = json.loads(again.out)
     assert [task["facts"]["name"] for task in figures["tasks"]] == TASKS.split(",")
     shares = {cell["system"]: cell["share"] for cell in figures["tasks"][0]["cells"]}

@@ -128,15 +128,17 @@ def evaluate(
             chat=chat,
             wave=wave,
         )
-    total = sum(len(task.questions) for task in loaded) * (len(systems) + len(baselines))
+    asked = sum(len(task.questions) for task in loaded)
+    everybody = [*(system.name for system in systems), *(baseline.name for baseline in baselines)]
     with RunFolder(folder, about) as opened, panel:
-        with loading_report(quiet=quiet) as loading:
-            panel.load_weights(loading)
-        with asking(folder, total, quiet=quiet) as count:
-            ask(panel, loaded, systems, opened, baselines=baselines, wave=wave, count=count)
+        if opened.lacks(loaded, everybody):
+            with loading_report(quiet=quiet) as loading:
+                panel.load_weights(loading)
+            with asking(folder, asked * len(everybody), quiet=quiet) as count:
+                ask(panel, loaded, systems, opened, baselines=baselines, wave=wave, count=count)
     results = decide_all(read_results(folder))
     told = {(answer.task, answer.question) for answer in results.answers}
-    if len(told) > (asked := sum(len(task.questions) for task in loaded)) and not quiet:
+    if len(told) > asked and not quiet:
         say(f"{folder} has answers to {len(told):,} questions, of which {asked:,} were asked for now: all are told")
     found = figures(results)
     if report is not None:

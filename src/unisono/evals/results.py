@@ -12,6 +12,7 @@ read before a question can change the last bits of a number, and so it is always
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Any, Self
 import filelock
 
 from unisono.errors import SpecError, shown
-from unisono.evals.records import Answer, Key, Question, Results, Times
+from unisono.evals.records import Answer, Key, Question, Results, Task, Times
 from unisono.json_lines import complete_lines, write_lines
 
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
@@ -70,6 +71,11 @@ class RunFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def lacks(self, tasks: Iterable[Task], systems: Iterable[str]) -> bool:
+        """Whether some system has not answered some question yet."""
+        asked = itertools.product([(task.name, each.id) for task in tasks for each in task.questions], systems)
+        return any((*question, system) not in self.known for question, system in asked)
 
     def write_questions(self, questions: Iterable[Question]) -> None:
         """Put questions down in words, beside those that are there."""
