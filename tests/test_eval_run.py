@@ -118,13 +118,21 @@ def test_a_task_whose_first_question_is_too_long_is_asked_all_the_same(panel: Pa
             evaluate(panel, [replace(task, questions=asked[:1])], [make.ensemble(panel)], opened)
 
 
+@pytest.mark.parametrize("neighbours", [False, True])
+@pytest.mark.parametrize("batch", [2, 8])
 @pytest.mark.parametrize("choices", [False, True])
-def test_a_model_reads_a_question_once_for_all_systems(panel: Panel, tmp_path: Path, choices: bool) -> None:
+def test_a_model_reads_a_question_once_for_all_systems(
+    tmp_path: Path, choices: bool, batch: int, neighbours: bool
+) -> None:
+    """Though there are slots for no more texts than are written at once."""
+    for model in FAKE_MODELS.values():
+        model.neighbours = neighbours
     asked = [
         replace(question, prompt=Prompt(text=f"The cat sat on {index} mats" + f" and cat {index}" * 12))
         for index, question in enumerate(questions("long", 8, choices=choices))
     ]
-    with RunFolder(tmp_path / "run", ABOUT) as opened:
+    spec = EnsembleSpec.model_validate(SPEC)
+    with Panel.load(spec, batch=batch) as panel, RunFolder(tmp_path / "run", ABOUT) as opened:
         evaluate(panel, [Task("long", ("acc",), 0, "1", "here", asked)], systems_of(panel), opened, wave=8)
     for name in panel.members:
         long = [feed for each in FAKE_MODELS[name].passes for feed in each.feeds if len(feed.ids) > 20]

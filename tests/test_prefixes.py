@@ -161,6 +161,21 @@ def test_the_only_slot_is_taken_over_though_more_is_lost_than_won() -> None:
     assert used(backend, IDS[0]) == 20
 
 
+def test_when_all_slots_are_taken_what_costs_least_to_read_again_gives_way() -> None:
+    """As with answers to prompts that are all asked once more, by somebody else."""
+    backend = store(slots=3)
+    answered = [ids + tuple(range(200, 205)) for ids in IDS]
+    for ids in answered:
+        used(backend, ids)
+    assert [used(backend, ids) for ids in IDS] == [1, 1, 1]
+    backend = store(slots=2)
+    long, short = IDS[1] + IDS[2], IDS[0]
+    used(backend, short)
+    used(backend, long)
+    assert used(backend, (*long[:20], 7)) == 1
+    assert used(backend, long) == 1, "a copy was made in place of what was shorter"
+
+
 def test_what_another_slot_holds_as_well_is_kept_once_and_short_things_not_at_all() -> None:
     backend = store(shortest=5)
     first, _ = backend.resume(IDS[0])

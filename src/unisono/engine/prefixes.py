@@ -58,8 +58,8 @@ class PrefixStore:
     def resume(self, ids: Sequence[int]) -> tuple[Slot, int]:
         """Take a slot that holds as many of a prompt's ids as any does, the last never among them.
 
-        A kept slot is taken over where that loses nothing, or where its place is the one to be given up; otherwise
-        it is copied, and so is a slot that somebody uses.
+        A kept slot is taken over where that loses nothing, or where all slots are taken and the one to be given up for
+        a copy would lose more; otherwise it is copied, and so is a slot that somebody uses.
 
         Returns:
             The slot, and how many ids it holds.
@@ -72,8 +72,7 @@ class PrefixStore:
         if source is None or min(lengths[source], len(ids) - 1) < max(1, self._shortest):
             return self.open(), 0
         length, held = min(lengths[source], len(ids) - 1), known[source]
-        is_last = self._is_full and self._kept.keys() == {source}
-        if source in self._kept and (lengths[source] == len(held) or is_last) and (is_last or self._is_near(source)):
+        if source in self._kept and self._is_to_be_taken_over(source, lost=len(held) - lengths[source]):
             slot = source
             self._open[slot] = self._kept.pop(source)
         else:
@@ -141,6 +140,13 @@ class PrefixStore:
     @property
     def _is_full(self) -> bool:
         return len(self._open) + len(self._kept) >= self.facts.slots
+
+    def _is_to_be_taken_over(self, source: Slot, lost: int) -> bool:
+        """Whether a kept slot is better used itself than copied, if so many of its ids are then lost."""
+        if self._is_full and self._kept.keys() == {source}:
+            return True
+        loses_least = not lost or (self._is_full and lost <= len(next(iter(self._kept.values()))))
+        return loses_least and self._is_near(source)
 
     def _take(self, copy_of: Slot | None, held: list[int]) -> Slot:
         """Open a slot below, in place of the one that was least recently used where there is none left."""

@@ -47,10 +47,9 @@ class Panel:
     def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
         """Read all but the weights, which can take long: systems can be made and checked.
 
-        Raises what `build.prepare` raises. There are slots for as many texts again as are written at once: so what one
-        system has read of their prompts is there for the next.
+        Raises what `build.prepare` raises.
         """
-        return cls(prepare(spec, batch=max(2 * batch, MOST_CHOICES), report=report), batch)
+        return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
         """Load the models, so that questions can be asked. Raises what `build.load_models` raises."""

@@ -105,11 +105,11 @@ class _Wave:
         return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
-        """Ask the systems what they have not answered, as many questions at once as the panel takes.
+        """Ask the systems what they have not answered, as many questions at once as the panel writes.
 
         All of them in turn, each time another one first, before the next questions: the models read those once.
         """
-        batch = self._panel.batch
+        batch = 1 if self._questions[0].is_choice else self._panel.batch
         for start in range(0, len(self._questions), batch):
             some = self._questions[start : start + batch]
             turn = (self._start + start) // batch % len(systems) if systems else 0
@@ -159,13 +159,13 @@ def answer_all(panel: Panel, system: System, questions: Sequence[Question]) -> l
     if not questions:
         return []
     began = time.perf_counter()
+    at_once = 1 if questions[0].is_choice else min(panel.batch, len(questions))
     if questions[0].is_choice:
         answered = _choose(panel, system, questions)
     else:
         results = panel.generate(system, [(question.prompt, question.limits) for question in questions])
         answered = [_written(question, system, result) for question, result in zip(questions, results, strict=True)]
     seconds = (time.perf_counter() - began) / len(questions)
-    at_once = min(panel.batch, len(questions))
     return [(answer, replace(times, seconds=seconds, at_once=at_once)) for answer, times in answered]
 
 
