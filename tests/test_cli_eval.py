@@ -151,6 +151,11 @@ def test_as_many_are_answered_at_once_as_is_asked_for(run: Run, duo: Path, data:
     shown = run("eval", duo, "--tasks", "triviaqa", "--data", data, "--batch", 12, "-q")
     assert shown.code == 0, shown.err
     assert {times.at_once for times in read_results(here / "eval-duo").times} == {12}
+    shown = run("tune", duo, "--task", "triviaqa", "--data", data, "--batch", 3, "--stages", "rule", "-q")
+    assert shown.code == 0, shown.err
+    assert {times.at_once for times in read_results(here / "tune-duo").times} == {3}
+    shown = run("tune", duo, "--task", "triviaqa", "--data", data, "--stages", "rule", "-q")
+    assert "holds a run with another batch" in shown.err
 
 
 def test_who_has_one_question_can_tune_on_none(run: Run, duo: Path, data: Path, here: Path) -> None:

@@ -96,7 +96,6 @@ def evaluate(
     from unisono.evals.panel import Panel
     from unisono.evals.report import check_report, figures, write_report
     from unisono.evals.results import RunFolder, read_results
-    from unisono.evals.run import WAVE
     from unisono.evals.run import evaluate as ask
     from unisono.evals.tasks import load_tasks
     from unisono.spec import load_spec
@@ -117,17 +116,8 @@ def evaluate(
         panel = Panel.prepare(checked, batch=batch, report=loading)
         for each in baselines:
             each.check(panel.members)
-        wave = max(WAVE, batch)
         systems = _systems(panel, variant or [], compare=compare or bool(baselines))
-        about = about_run(
-            panel,
-            loaded,
-            systems,
-            baselines,
-            spec=spec.read_text(),
-            chat=chat,
-            wave=wave,
-        )
+        about = about_run(panel, loaded, systems, baselines, spec=spec.read_text(), chat=chat)
     asked = sum(len(task.questions) for task in loaded)
     everybody = [*(system.name for system in systems), *(baseline.name for baseline in baselines)]
     with RunFolder(folder, about) as opened, panel:
@@ -135,7 +125,7 @@ def evaluate(
             with loading_report(quiet=quiet) as loading:
                 panel.load_weights(loading)
             with asking(folder, asked * len(everybody), quiet=quiet) as count:
-                ask(panel, loaded, systems, opened, baselines=baselines, wave=wave, count=count)
+                ask(panel, loaded, systems, opened, baselines=baselines, count=count)
     results = decide_all(read_results(folder))
     told = {(answer.task, answer.question) for answer in results.answers}
     if len(told) > asked and not quiet:

@@ -61,7 +61,7 @@ def match(
     from unisono.evals.match import match as compare
     from unisono.evals.panel import Panel
     from unisono.evals.results import RunFolder, read_results
-    from unisono.evals.run import WAVE, evaluate
+    from unisono.evals.run import evaluate
     from unisono.evals.tasks import load_tasks
     from unisono.spec import load_spec
 
@@ -73,7 +73,7 @@ def match(
     with loading_report(quiet=quiet) as loading:
         panel = Panel.prepare(spec, report=loading)
     systems = make.members(panel)
-    about = about_run(panel, loaded, systems, [], spec=json.dumps(members), chat=False, wave=WAVE)
+    about = about_run(panel, loaded, systems, [], spec=json.dumps(members), chat=False)
     total = sum(len(task.questions) for task in loaded) * len(systems)
     with RunFolder(out, about) as opened, panel:
         with loading_report(quiet=quiet) as loading:

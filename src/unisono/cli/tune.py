@@ -37,6 +37,7 @@ def tune(
         typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 1,
     stages: Annotated[
         str, typer.Option(metavar="NAMES", help="What to search, with commas between.")
     ] = "rule,weights,gate",
@@ -63,7 +64,6 @@ def tune(
     from unisono.evals.about import about_run
     from unisono.evals.panel import Panel
     from unisono.evals.results import RunFolder
-    from unisono.evals.run import WAVE
     from unisono.evals.tasks import load_tasks
     from unisono.evals.tune import STAGES, tuned_spec
     from unisono.evals.tune import tune as search
@@ -83,9 +83,9 @@ def tune(
         if len(each.questions) < limit and not quiet:
             say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.prepare(checked, report=loading)
+        panel = Panel.prepare(checked, batch=batch, report=loading)
     where = folder or Path(f"tune-{spec.stem}")
-    about = about_run(panel, tasks, [], [], spec=spec.read_text(), chat=chat, wave=WAVE)
+    about = about_run(panel, tasks, [], [], spec=spec.read_text(), chat=chat)
     with RunFolder(where, about) as opened, panel:
         with loading_report(quiet=quiet) as loading:
             panel.load_weights(loading)

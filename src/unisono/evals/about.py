@@ -32,7 +32,6 @@ def about_run(
     *,
     spec: str,
     chat: bool,
-    wave: int,
 ) -> dict[str, Any]:
     """Tell what a run is about, see `Results.about`.
 
@@ -43,7 +42,6 @@ def about_run(
         baselines: who looks at the answers.
         spec: the text of the ensemble's file.
         chat: whether questions are asked as chats.
-        wave: questions of a wave.
     """
     return {
         "spec": spec,
@@ -59,7 +57,7 @@ def about_run(
         "models": {member.spec.name: _model(member.source) for member in panel.prepared.members},
         "chat": chat,
         "batch": panel.batch,
-        "wave": wave,
+        "wave": panel.wave,
         "systems": [
             *map(to_json, systems),
             *({"name": each.name, "kind": "baseline", "source": each.source} for each in baselines),

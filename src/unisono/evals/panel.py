@@ -17,6 +17,8 @@ from unisono.members import Report, silent
 from unisono.spec import EnsembleSpec
 from unisono.types import Generation, Limits, Prompt, Score
 
+WAVE = 8
+"""Questions that are asked of everybody, and written down, before the next ones are begun, at least."""
 MOST_CHOICES = 5
 """Texts that are scored at once at least: as many choices as most questions have, and one that is kept."""
 
@@ -65,6 +67,11 @@ class Panel:
     def members(self) -> tuple[str, ...]:
         """The names of the members that vote, in order."""
         return tuple(member.spec.name for member in self.prepared.members)
+
+    @property
+    def wave(self) -> int:
+        """How many questions are asked of everybody before the next ones: at least as many as are answered at once."""
+        return max(WAVE, self.batch)
 
     def member(self, name: str) -> System:
         """One member alone, as it would write with no others."""

@@ -13,9 +13,6 @@ from unisono.evals.records import Answer, Dispute, Grade, Question, Reply, Syste
 from unisono.evals.results import RunFolder
 from unisono.types import Generation, Score, StepRecord
 
-WAVE = 8
-"""Questions that are asked of all systems, and written down, before the next ones are begun; at least as many as are
-answered at once."""
 DECIMALS = 6
 Count = Callable[[int], None]
 """Told how many answers more there are."""
@@ -28,7 +25,7 @@ def evaluate(
     folder: RunFolder,
     *,
     baselines: Sequence[Baseline] = (),
-    wave: int = WAVE,
+    wave: int | None = None,
     count: Count = lambda answers: None,
 ) -> None:
     """Ask whatever is not answered yet; answers are in the folder as soon as their wave has been asked.
@@ -41,13 +38,14 @@ def evaluate(
         systems: whom to ask; baselines need each member alone among them.
         folder: holds what is answered.
         baselines: gather evidence about the members' answers.
-        wave: questions of a wave.
+        wave: questions of a wave; by default as many as the panel says.
         count: told of answers, those that are there already first.
 
     Raises:
         PromptError: a member can read no question of a task.
         SpecError: the folder cannot be written.
     """
+    wave = wave or panel.wave
     for task in tasks:
         check_readable(panel, task)
     folder.write_questions(question for task in tasks for question in task.questions)
