@@ -204,6 +204,17 @@ def test_the_ensemble_is_held_against_each_baseline() -> None:
     assert (name, compared.difference, compared.better, compared.worse) == ("vote", 0.25, 1, 0)
 
 
+@needs_plots
+def test_who_was_asked_less_is_held_against_others_on_that_and_says_how_much(tmp_path: Path) -> None:
+    results = small()
+    few = [answer for answer in results.answers if answer.system != "vote" or answer.question in ("q0", "q2", "q3")]
+    write_report(Results(results.about, few, results.times), tmp_path)
+    shown = (tmp_path / "report.md").read_text().replace("\\", "")
+    assert "| vote | baseline | 33.3 of 3 ▽ −33.3 |" in shown
+    assert "| vote | math | 33.3 | 6.1 to 79.2 | 66.7 | △ +33.3 |" in shown
+    assert "| **ensemble** | **ensemble** | **75.0 =** |" in shown
+
+
 def test_failures_count_as_wrong_and_are_told() -> None:
     results = small()
     failed = [

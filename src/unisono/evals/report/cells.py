@@ -60,6 +60,7 @@ def compare(other: str, own: Values, others: Values, seed: int) -> Comparison | 
     return Comparison(
         other,
         len(pairs),
+        fmean(value for value, _ in pairs),
         fmean(differences),
         paired_bootstrap(differences, seed),
         better,

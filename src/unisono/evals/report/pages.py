@@ -17,6 +17,7 @@ from unisono.evals.report.words import (
     SURELY_BETTER,
     SURELY_WORSE,
     WORSE,
+    as_measured,
     by_task,
     chance,
     claim,
@@ -33,11 +34,11 @@ MOST_FAILURES = 20
 _READING = (
     f"{SURELY_BETTER} surely better than the best member, {SURELY_WORSE} surely worse: the 95 % interval of "
     f"the difference excludes 0. {BETTER} and {WORSE}: better or worse, but the interval does not exclude 0. {EQUAL}: "
-    "no difference."
+    "no difference. “Of 60”: asked 60 questions only; the difference is on those."
 )
 _COUNTED = (
-    "Every system was asked the same questions. Where one failed, its answer counts as wrong and is in the column "
-    "“failed”.",
+    "Every system is asked the same questions in the same order. Where one failed, its answer counts as wrong and is "
+    "in the column “failed”.",
     "The best member of a task is the one that did best on the questions that all members were asked there, the first "
     "of equals. It is chosen by the very answers it is compared with, which favours it a little over the ensemble.",
     "Intervals of a share are Wilson’s (1927), 95 %. Intervals of a difference are from a paired percentile bootstrap "
@@ -107,16 +108,19 @@ def _overview_row(report: Report, system: SystemFacts, several: bool) -> Row:
     for task, cell in zip(report.tasks, cells, strict=True):
         if cell is None or cell.accuracy is None:
             shown.append(NONE)
-        elif cell.comparison is None:
-            best = " best" if task.best_member == system.name else ""
-            shown.append(f"{measure(cell, task.facts.metrics[0])}{best}")
-        else:
-            compared = cell.comparison
-            value = measure(cell, task.facts.metrics[0])
+            continue
+        value = measure(cell, task.facts.metrics[0]) + (f" of {cell.questions}" if task.is_partial(cell) else "")
+        if compared := cell.comparison:
             shown.append(
                 f"{value} {mark(compared)} {points(compared.difference)}" if compared.difference else f"{value} {EQUAL}"
             )
-    means = [cell.accuracy for cell in cells if cell is not None and cell.accuracy is not None and cell.interval]
+        else:
+            shown.append(f"{value} best" if task.best_member == system.name else value)
+    means = [
+        cell.accuracy
+        for task, cell in zip(report.tasks, cells, strict=True)
+        if cell is not None and cell.accuracy is not None and cell.interval and not task.is_partial(cell)
+    ]
     mean = percent(fmean(means)) if means and len(means) == len(cells) else NONE
     strong = system.kind == ENSEMBLE_KIND
     return Row((system.name, system.kind, *shown, *([mean] if several else [])), strong)
@@ -152,21 +156,20 @@ def _whole_answers(report: Report) -> Iterator[Block]:
     for name in baselines:
         for task in report.tasks:
             cell, compared = task.cell(name), dict(task.against_baselines).get(name)
-            ensemble = next((task.cell(system.name) for system in report.of_kind(ENSEMBLE_KIND)), None)
             if cell is None:
                 continue
             main = task.facts.metrics[0] if task.facts.metrics else ""
             beside = (
                 (
+                    as_measured(cell, compared.mean),
                     f"{mark(compared)} {points(compared.difference)}",
                     span(compared.interval, signed=True),
                     chance(compared.p),
                 )
                 if compared
-                else (NONE,) * 3
+                else (NONE,) * 4
             )
-            own = (measure(cell, main), span(cell.interval), measure(ensemble, main) if ensemble else NONE)
-            rows.append(Row((name, task.facts.name, *own, *beside)))
+            rows.append(Row((name, task.facts.name, measure(cell, main), span(cell.interval), *beside)))
     yield Table("Each baseline, and the ensemble on the same questions", heads, tuple(rows))
     sources = tuple(f"{name}: {system.source}" for name, system in baselines.items() if system.source)
     if sources:

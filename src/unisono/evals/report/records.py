@@ -70,8 +70,10 @@ class Comparison:
 
     other: str
     questions: int
+    mean: float
+    """Of the main metric, on these questions."""
     difference: float
-    """The mean of the main metric, less the other's."""
+    """The mean less the other's."""
     interval: Interval
     """Of the difference: 95 %, from a paired bootstrap."""
     better: int
@@ -207,6 +209,10 @@ class TaskFigures:
     def cell(self, system: str) -> Cell | None:
         """What a system did; ``None`` where it was asked nothing."""
         return next((cell for cell in self.cells if cell.system == system), None)
+
+    def is_partial(self, cell: Cell) -> bool:
+        """Whether a system was asked fewer questions than others."""
+        return cell.questions < max(each.questions for each in self.cells)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,11 @@ def milliseconds(ms: float | None) -> str:
 def measure(cell: Cell, metric: str) -> str:
     """The mean of a metric: in percent where the main one is a share, as it is where not."""
     mean = cell.metrics.get(metric)
-    if mean is None:
-        return NONE
+    return NONE if mean is None else as_measured(cell, mean)
+
+
+def as_measured(cell: Cell, mean: float) -> str:
+    """Another mean of the metric of a cell."""
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
 
 
