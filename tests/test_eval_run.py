@@ -212,6 +212,12 @@ def test_more_questions_and_more_systems_join_what_is_there(panel: Panel, tmp_pa
     run(panel, tmp_path / "whole", count=7)
     grown, whole = (sorted((tmp_path / name / ANSWERS).read_bytes().splitlines()) for name in ("grown", "whole"))
     assert grown == whole
+    waves: dict[str, dict[tuple[str, str], set[int]]] = {"grown": {}, "whole": {}}
+    for name, own in waves.items():
+        for each in read_results(tmp_path / name).times:
+            own.setdefault((each.task, each.question), set()).add(each.wave)
+    assert all(len(own) == 1 for own in waves["whole"].values()), "all were asked side by side"
+    assert sum(len(own) == 2 for own in waves["grown"].values()) == 2 * 4, "and are known not to have been"
 
 
 def test_tasks_that_are_asked_later_join_those_that_are_there(panel: Panel, tmp_path: Path) -> None:

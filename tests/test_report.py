@@ -205,6 +205,23 @@ def test_the_ensemble_is_held_against_each_baseline() -> None:
 
 
 @needs_plots
+def test_times_are_compared_only_where_they_were_taken_side_by_side(tmp_path: Path) -> None:
+    results = small()
+    later = [
+        replace(each, wave=int(each.system == "gate 0.5") if each.question != "q3" else 4) for each in results.times
+    ]
+    later.append(Times("math", "q0", "vote", 2.0, 0.1, 10, wave=2))
+    report = write_report(Results(results.about, results.answers, later), tmp_path)
+    [task] = report.tasks
+    cells = {cell.system: cell for cell in task.cells}
+    assert cells["gate 0.5"].ms_a_piece == pytest.approx(40), "only the last question was asked together with others"
+    assert cells["gate 0.9"].ms_a_piece == pytest.approx(25)
+    assert (cells["vote"].ms_a_piece, "vote" in task.front) == (None, False)
+    assert task.apart == {"gate 0.5": 3, "vote": 1}
+    assert "left out of the times: 3 of gate 0.5, 1 of vote." in (tmp_path / "report.md").read_text().replace("\\", "")
+
+
+@needs_plots
 def test_who_was_asked_less_is_held_against_others_on_that_and_says_how_much(tmp_path: Path) -> None:
     results = small()
     few = [answer for answer in results.answers if answer.system != "vote" or answer.question in ("q0", "q2", "q3")]

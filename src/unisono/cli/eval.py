@@ -173,10 +173,10 @@ def _table(task: TaskFigures) -> Table:
     for name in ("right", "to the best member", "95 %", "McNemar p", "ensembled", "ms a piece", "failed"):
         table.add_column(name, justify="right")
     for cell in task.cells:
-        beside = cell.comparison
+        beside, partial = cell.comparison, task.is_partial(cell)
         table.add_row(
             escape(cell.system),
-            "" if cell.accuracy is None else f"{cell.accuracy:.1%}",
+            "" if cell.accuracy is None else f"{cell.accuracy:.1%}" + (f" of {cell.questions}" if partial else ""),
             "" if beside is None else f"{100 * beside.difference:+.1f}",
             "" if beside is None else f"{100 * beside.interval.low:+.1f} to {100 * beside.interval.high:+.1f}",
             "" if beside is None or beside.p is None else f"{beside.p:.3f}",

@@ -52,4 +52,6 @@ def _decide(
         gathered = times.get(key)
         seconds = sum(each.seconds for each in asked) + (gathered.seconds if gathered else 0.0)
         writing = sum(each.writing for each in asked) + (gathered.seconds if gathered else 0.0)
-        times[key] = Times(*key, seconds, writing, sum(each.pieces for each in asked))
+        times[key] = Times(
+            *key, seconds, writing, sum(each.pieces for each in asked), wave=gathered.wave if gathered else 0
+        )

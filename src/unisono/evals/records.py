@@ -207,6 +207,8 @@ class Times:
     """Pieces that ``writing`` is the time of."""
     at_once: int = 1
     """Questions that were answered at the same time, and share it."""
+    wave: int = 0
+    """The number of its wave in the run's folder: times of one wave were taken side by side, and can be compared."""
 
     @property
     def key(self) -> Key:

@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, Self
@@ -97,6 +98,8 @@ class RunFolder:
 
     def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
         """Add what is new of a wave, all at once. Raises a `SpecError` where it cannot be written."""
+        self._wave += 1
+        times = [replace(each, wave=self._wave) for each in times]
         write_lines(self._times, [each.to_json() for each in times])
         write_lines(self._answers, [each.to_json() for each in answers])
         self.known |= {each.key: each for each in answers}
@@ -113,6 +116,7 @@ class RunFolder:
             self.last = answer.key
             self.known[self.last] = answer
         self.times = {each.key: each for each in _read_times(self.folder) if each.key in self.known}
+        self._wave = max((each.wave for each in self.times.values()), default=0)
         self._times.truncate(0)
         write_lines(self._times, [each.to_json() for each in self.times.values()])
 

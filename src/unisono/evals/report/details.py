@@ -57,7 +57,9 @@ def _facts(task: TaskFigures) -> str:
     )
     at_once = max((cell.at_once or 1 for cell in task.cells), default=1)
     batched = f" Up to {at_once} questions were answered at once, and share their times." if at_once > 1 else ""
-    return f"{', '.join(said)}.{best}{batched}"
+    left = ", ".join(f"{count:,} of {system}" for system, count in task.apart.items())
+    apart = f" Answers that were asked for later than the others are left out of the times: {left}." if left else ""
+    return f"{', '.join(said)}.{best}{batched}{apart}"
 
 
 def _accuracy(report: Report, task: TaskFigures) -> Table:

@@ -86,6 +86,11 @@ class _Count:
             len(repaired),
             len(spoiled),
             self._failures(task),
+            {
+                system.name: left
+                for system in self._systems
+                if (left := self._sheet.apart.get((task.name, system.name)))
+            },
         )
 
     def gate_claims(self, tasks: Sequence[TaskFigures]) -> list[GateClaim]:

@@ -205,6 +205,8 @@ class TaskFigures:
     spoiled_in_all: int
     failures: Mapping[str, int]
     """Errors, and how many answers failed by each."""
+    apart: Mapping[str, int]
+    """By system, how many answers were asked for later than others to the same question: their times are left out."""
 
     def cell(self, system: str) -> Cell | None:
         """What a system did; ``None`` where it was asked nothing."""

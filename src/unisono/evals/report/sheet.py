@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,6 +22,9 @@ class Sheet:
 
     answers: Mapping[Key, Mapping[str, Answer]]
     times: Mapping[Key, Mapping[str, Times]]
+    """Those that were taken side by side."""
+    apart: Mapping[Key, int]
+    """How many others there were."""
 
     def of(self, task: str, system: str) -> Mapping[str, Answer]:
         """By question, what a system answered."""
@@ -42,7 +46,8 @@ class Sheet:
 def read_sheet(results: Results, tasks: Sequence[TaskFacts]) -> Sheet:
     """Lay the answers of a run out.
 
-    Of several times of one answer the last is taken: a run that was killed between the two writes both anew.
+    Of several times of one answer the last is taken: a run that was killed between the two writes both anew. Times of a
+    question that were not taken in one wave with its first are left out: the machine may have been another one then.
 
     Raises:
         SpecError: a question is answered twice by one system.
@@ -59,6 +64,14 @@ def read_sheet(results: Results, tasks: Sequence[TaskFacts]) -> Sheet:
     times: dict[Key, dict[str, Times]] = {}
     for each in results.times:
         times.setdefault((each.task, each.system), {})[each.question] = each
+    first: dict[Key, int] = {}
+    for each in itertools.chain.from_iterable(own.values() for own in times.values()):
+        first[each.task, each.question] = min(each.wave, first.get((each.task, each.question), each.wave))
+    together = {
+        key: {question: each for question, each in own.items() if each.wave == first[each.task, question]}
+        for key, own in times.items()
+    }
+    apart = {key: len(own) - len(together[key]) for key, own in times.items()}
     places = {task.name: {question: place for place, question in enumerate(task.questions)} for task in tasks}
 
     def in_order(by_question: dict[str, Record], task: str) -> dict[str, Record]:
@@ -67,5 +80,6 @@ def read_sheet(results: Results, tasks: Sequence[TaskFacts]) -> Sheet:
 
     return Sheet(
         {key: in_order(own, key[0]) for key, own in answers.items()},
-        {key: in_order(own, key[0]) for key, own in times.items()},
+        {key: in_order(own, key[0]) for key, own in together.items()},
+        apart,
     )
