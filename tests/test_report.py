@@ -258,7 +258,7 @@ def test_a_question_answered_twice_is_refused() -> None:
         ({"b": "1111", "ensemble": "0000"}, "On its one task the ensemble is surely worse than its best member"),
         (
             {"b": "0110", "ensemble": "0111"},
-            "On its one task the ensemble is better than its best member but not surely",
+            "On its one task the ensemble is better than its best member, but not surely",
         ),
         ({"b": "0111", "ensemble": "0111"}, "On its one task the ensemble is as good as its best member"),
         ({"ensemble": "0111"}, "No member was asked alone"),

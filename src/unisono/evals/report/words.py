@@ -135,7 +135,7 @@ def _outcome(comparison: Comparison, other: str | None = None) -> str:
     relation = "better" if comparison.difference > 0 else "worse"
     if comparison.is_sure:
         return f"is surely {relation} than {other} ({how})"
-    return f"is {relation} than {other} but not surely ({how})"
+    return f"is {relation} than {other}, but not surely ({how})"
 
 
 def _sure(comparisons: Sequence[Comparison]) -> str:
