@@ -71,6 +71,7 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
         (("--tasks", "arc_easy", "--variant", "lead=z"), "the lead 'z' is no member", "a, b"),
         (("--tasks", "arc_easy", "--variant", "combine=mean", "--variant", "combine=mean"), "two systems", ""),
         (("--tasks", "arc_easy", "--baseline", "majorite"), "unknown baseline 'majorite'", ""),
+        (("--tasks", "arc_easy", "--variant", "other.yaml"), "there is no spec file 'other.yaml'", ""),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_way_out(
@@ -132,6 +133,20 @@ def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
     assert {(answer.task, answer.question) for answer in read_results(here / "beside").answers} == reported
     before = json.loads(run("tune", duo, "--task", "arc_easy,piqa", "--data", data, "--limit", 5, "--json", "-q").out)
     assert before == search
+    again = ("tune", tuned, "--task", "piqa,arc_easy", "--data", data, "--limit", 3, "--stages", "rule", "-q")
+    assert run(*again, "--out", tuned.with_name("again.yaml")).code == 0
+    content = yaml.safe_load(tuned.with_name("again.yaml").read_text())
+    assert {each["task"]: each["last"] for each in content["tuned_on"]} == {"arc_easy": 5, "piqa": 5}
+
+
+def test_baselines_need_somebody_to_choose_among(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("--tasks", "arc_easy", "--data", data, "--limit", 2, "-q")
+    duo.write_text("members:\n  - {name: a, model: 'fake:a'}\n")
+    assert "the ensemble has one" in run("eval", duo, *words, "--baseline", "majority").err
+    duo.write_text("members:\n  - {name: majority, model: 'fake:a'}\n  - {name: b, model: 'fake:b'}\n")
+    assert "two systems are named 'majority'" in run("eval", duo, *words, "--baseline", "majority").err
+    shown = run("eval", duo, *words, "--baseline", "cascade", "--baseline", "cascade:0.8")
+    assert shown.code == 0, shown.err
 
 
 def test_nothing_is_left_out_of_another_file_and_that_is_said(run: Run, duo: Path, data: Path, here: Path) -> None:
@@ -143,7 +158,9 @@ def test_nothing_is_left_out_of_another_file_and_that_is_said(run: Run, duo: Pat
     assert len(read_results(here / "one").answers) == 6
     with (data / "piqa.jsonl").open("a") as file:
         file.write("\n")
-    assert "piqa: tuned on questions of piqa.jsonl sha256:" in run(*words, "other").err
+    assert "piqa: tuned on piqa of piqa.jsonl sha256:" in run(*words, "other", "-q").err
+    told = read_results(here / "other").about["tuned_on"]
+    assert [(each["task"], each["may_be_asked"]) for each in told] == [("piqa", True)]
     assert len(read_results(here / "other").answers) == 12
 
 
@@ -196,6 +213,8 @@ def test_models_are_matched_in_pairs(run: Run, duo: Path, data: Path, here: Path
     same = next(pair for pair in found["pairs"] if {pair["first"], pair["second"]} == {"one", "fake-a"})
     assert (same["gap"], same["one_right"], same["vocabulary_overlap"]) == (0, 0, 1)
     assert "UniTE" in run(*words).out
+    both = run("match", "fake:a", "fake:a.b", "--tasks", TASKS, "--data", data, "-q")
+    assert "two members" not in both.err
     assert "one model alone" in run("match", "fake:a", "--tasks", TASKS, "--data", data, "-q").err
 
 

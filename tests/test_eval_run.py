@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -205,6 +206,84 @@ def test_a_run_that_was_cut_off_anywhere_ends_as_one_that_was_not(
     }
 
 
+@pytest.mark.parametrize("place", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_a_run_that_is_cut_off_while_it_grows_ends_as_one_that_was_not(
+    panel: Panel, tmp_path: Path, place: float
+) -> None:
+    """What was begun is then asked anew by waves, and what others have answered before is not."""
+    few = [*make.members(panel), make.ensemble(panel)]
+    for name in ("whole", "cut"):
+        run(panel, tmp_path / name, systems=few, baselines=[])
+    begun = (tmp_path / "cut" / ANSWERS).read_bytes()
+    whole = run(panel, tmp_path / "whole")
+    grown = whole[len(begun) :]
+    times = (tmp_path / "whole" / "times.jsonl").read_bytes().splitlines(keepends=True)
+    written = begun + grown[: round(place * len(grown))]
+    keys = [(each.key, each.wave) for each in read_results(tmp_path / "whole").times]
+    last = max(wave for key, wave in keys[: max(1, written.count(b"\n"))])
+    (tmp_path / "cut" / ANSWERS).write_bytes(written)
+    told = [line for line, (_, wave) in zip(times, keys, strict=True) if wave <= last + (place < 1)]
+    (tmp_path / "cut" / "times.jsonl").write_bytes(b"".join(told))
+    asked: list[str] = []
+    panel_generate = panel.generate
+    panel.generate = lambda system, what: asked.append(system.name) or panel_generate(system, what)  # type: ignore
+    assert run(panel, tmp_path / "cut") == whole
+    assert not {system.name for system in few} & set(asked)
+
+
+def test_a_folder_that_was_cut_off_while_it_was_made_can_be_gone_on_with(panel: Panel, tmp_path: Path) -> None:
+    (tmp_path / "run.new").write_text("{")
+    (tmp_path / ".lock").write_text("")
+    assert run(panel, tmp_path)
+
+
+def test_a_run_goes_on_with_the_same_models_and_tells_how_it_was_gone_on_with(tmp_path: Path) -> None:
+    first = {**ABOUT, "models": {"a": {"name": "a.gguf", "sha256": "1"}}, "command": "one", "date": "2026-01-01"}
+    second = {**first, "command": "two"}
+    for about in (first, second, first, second):
+        with RunFolder(tmp_path, about):
+            pass
+    told = read_results(tmp_path).about
+    assert (told["command"], [each["command"] for each in told["earlier"]]) == ("two", ["one"])
+    other = {**first, "models": {"a": {"name": "a.gguf", "sha256": "2"}}}
+    with pytest.raises(SpecError, match="holds a run in which 'a' was another model"):
+        RunFolder(tmp_path, other)
+    tasks = [{"name": "t", "examples": "x sha256:1"}]
+    with RunFolder(tmp_path, {**first, "tasks": tasks}):
+        pass
+    with pytest.raises(SpecError, match="in which task 't' had another examples"):
+        RunFolder(tmp_path, {**first, "tasks": [{"name": "t", "examples": "x sha256:2"}]})
+
+
+@pytest.mark.parametrize("choices", [False, True])
+def test_a_model_that_fails_at_one_text_loses_no_other(tmp_path: Path, choices: bool) -> None:
+    """Whether it is its prompt or what is being written; the others are what they are without it."""
+    asked = questions("some", 6, choices=choices)
+    model = FAKE_MODELS["a"]
+    rule = model.next_token
+    cat = FAKE_MODELS["a"].tokenizer.encode("The cat 3 sat on the cat cat cat")
+    assert cat
+
+    def failing(read: tuple[int, ...]) -> Any:
+        if read[: len(cat)] == tuple(cat) and len(read) > len(cat):
+            raise RuntimeError("no more memory")
+        return rule(read)
+
+    spec = EnsembleSpec.model_validate(SPEC)
+    found: list[list[Answer]] = []
+    for name, next_token in (("sound", rule), ("broken", failing)):
+        model.next_token = next_token
+        with Panel.load(spec, batch=4) as panel, RunFolder(tmp_path / name, ABOUT) as opened:
+            evaluate(panel, [Task("some", ("acc",), 0, "1", "here", asked)], [make.ensemble(panel)], opened)
+        found.append(list(read_results(tmp_path / name).answers))
+    assert len(found[1]) == 6
+    for sound, broken in zip(*found, strict=True):
+        if broken.question == "some.3":
+            assert "no more memory" in str(broken.error)
+        else:
+            assert sound == broken
+
+
 def test_more_questions_and_more_systems_join_what_is_there(panel: Panel, tmp_path: Path) -> None:
     few = [*make.members(panel), make.ensemble(panel)]
     run(panel, tmp_path / "grown", count=4, systems=few, baselines=[])
@@ -317,6 +396,29 @@ def test_systems_have_names_of_their_own(panel: Panel) -> None:
     make.check_names(systems_of(panel))
     with pytest.raises(SpecError, match="two systems are named 'combine=geometric'"):
         make.check_names([make.variant(panel, "combine=geometric"), make.variant(panel, " combine=geometric ")])
+    with pytest.raises(SpecError, match=r"two systems are named 'a'.*", check=lambda error: "member" in error.hint):
+        make.check_names(systems_of(panel), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"model": "fake:b"}, "model"),
+        ({"prefix": "Think."}, "prefix"),
+        ({"system": "Be brief."}, "system"),
+        ({"context": 64}, "context"),
+    ],
+)
+def test_a_file_whose_members_are_others_is_no_variant(
+    panel: Panel, tmp_path: Path, change: dict[str, Any], key: str
+) -> None:
+    file = tmp_path / "other.yaml"
+    weighty = [{**each, "weight": 3} for each in SPEC["members"]]
+    file.write_text(yaml.safe_dump({"members": weighty, "combine": "geometric"}))
+    assert make.variant(panel, str(file)).name == "other.yaml"
+    file.write_text(yaml.safe_dump({"members": [{**weighty[0], **change}, weighty[1]]}))
+    with pytest.raises(SpecError, match=f"the member 'a' has another {key}"):
+        make.variant(panel, str(file))
 
 
 def test_weights_of_a_variant_are_those_that_vote(panel: Panel) -> None:

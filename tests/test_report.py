@@ -83,8 +83,9 @@ def small() -> Results:
     ]
     task = {"name": "math", "metrics": ["exact_match", "other"], "shots": 2, "version": "3.0", "source": "math.jsonl"}
     about = {
-        "seed": 5,
+        "seeds": {"intervals": 0},
         "command": "unisono eval duo.yaml",
+        "earlier": [{"command": "unisono eval before", "date": "2026-01-01", "versions": {"unisono": "0"}}],
         "systems": SYSTEMS,
         "models": {"a": {"sha256": "aa"}, "b": {"sha256": "bb"}},
         "tasks": [{**task, "questions": ["q0", "q1", "q2", "q3"]}],
@@ -254,8 +255,12 @@ def test_a_question_answered_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("marks", "said"),
     [
-        ({"b": "0000", "ensemble": "1111"}, "On its one task the ensemble is surely better than its best member"),
-        ({"b": "1111", "ensemble": "0000"}, "On its one task the ensemble is surely worse than its best member"),
+        ({"b": "000000", "ensemble": "111111"}, "On its one task the ensemble is surely better than its best member"),
+        ({"b": "111111", "ensemble": "000000"}, "On its one task the ensemble is surely worse than its best member"),
+        (
+            {"b": "0000", "ensemble": "1111"},  # the bootstrap alone would be sure
+            "On its one task the ensemble is better than its best member, but not surely",
+        ),
         (
             {"b": "0110", "ensemble": "0111"},
             "On its one task the ensemble is better than its best member, but not surely",
@@ -446,7 +451,15 @@ def test_degenerate_runs_have_a_report_too(results: Results, tmp_path: Path) -> 
 def test_what_the_run_says_of_itself_is_all_there(tmp_path: Path) -> None:
     write_report(small(), tmp_path)
     page = (tmp_path / "index.html").read_text()
-    for said in ("unisono eval duo.yaml", "sha256: aa", "math.jsonl", "somebody, 2023", "further", "seed: 5"):
+    for said in (
+        "unisono eval duo.yaml",
+        "sha256: aa",
+        "math.jsonl",
+        "somebody, 2023",
+        "further",
+        "intervals",
+        "unisono eval before",
+    ):
         assert said in page
 
 

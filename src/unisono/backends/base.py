@@ -141,6 +141,8 @@ class ModelFacts:
     """Memory the key-value cache of all requested slots will need at full context."""
     dtype: str
     device: str
+    revision: str | None = None
+    """The commit of the hub that it is read from, where it is."""
 
 
 class Loader(Protocol):

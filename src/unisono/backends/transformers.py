@@ -75,6 +75,7 @@ class TransformersLoader:
             cache_bytes=hf_config.cache_numbers(self._text) * size * context * self.request.slots,
             dtype=str(self._dtype).removeprefix("torch."),
             device=self._device_name,
+            revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
     def load(self, progress: Progress) -> RowBackend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,10 @@ def say_error(error: UnisonoError) -> None:
 
 WIDE = 160
 """Columns for a table that goes into a file or a pipe."""
+
+
+SECONDS_A_LINE = 60
+"""Between two lines of a progress that no terminal shows."""
 
 
 def table_console() -> Console:
@@ -88,9 +93,15 @@ def _lines() -> Report:
 
 @contextlib.contextmanager
 def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Yield a callable that counts what is finished, one by one or several: a bar with the time left on a terminal."""
-    if quiet or not sys.stderr.isatty():
+    """Yield a callable that counts what is finished, one by one or several.
+
+    A bar with the time left on a terminal; elsewhere, as in a log, a line now and then.
+    """
+    if quiet:
         yield lambda more=1: None
+        return
+    if not sys.stderr.isatty():
+        yield _Counted(total).count
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -98,3 +109,21 @@ def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[...
     with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total)
         yield lambda more=1: progress.advance(task, more)
+
+
+class _Counted:
+    """Lines that say how far something is, not too many."""
+
+    def __init__(self, total: int | None) -> None:
+        self._of = "" if total is None else f" of {total:,}"
+        self._total = total
+        self._done = 0
+        self._told = time.monotonic()
+
+    def count(self, more: int = 1) -> None:
+        """Count what is finished."""
+        self._done += more
+        now = time.monotonic()
+        if more and (now - self._told >= SECONDS_A_LINE or self._done == self._total):
+            say(f"{self._done:,}{self._of}")
+            self._told = now

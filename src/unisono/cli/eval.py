@@ -97,27 +97,33 @@ def evaluate(
     from unisono.evals.report import check_report, figures, write_report
     from unisono.evals.results import RunFolder, read_results
     from unisono.evals.run import evaluate as ask
+    from unisono.evals.systems import check_names
     from unisono.evals.tasks import load_tasks
     from unisono.spec import load_spec
 
     checked = load_spec(spec)
     if report is not None:
         check_report(report)
-    baselines = [make_baseline(word) for word in _words(baseline or [], BASELINES)]
+    made = [make_baseline(word) for word in _words(baseline or [], BASELINES)]
+    baselines = list({each.name: each for each in made}.values())
     names = task_names(tasks)
     if not quiet:
         say("reading the tasks")
     tuned_on = [*checked.tuned_on, *(each for path in _files(variant or []) for each in load_spec(path).tuned_on)]
     loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=tuned_on)
-    if not quiet:
-        _tell_other_sources(tuned_on, loaded)
+    _tell_other_sources(tuned_on, loaded)
     folder = out or Path(f"eval-{spec.stem}")
     with loading_report(quiet=quiet) as loading:
         panel = Panel.prepare(checked, batch=batch, report=loading)
+        if baselines and len(panel.members) < 2:
+            raise SpecError(
+                "baselines choose among the answers of members, and the ensemble has one", hint="leave --baseline out"
+            )
         for each in baselines:
             each.check(panel.members)
         systems = _systems(panel, variant or [], compare=compare or bool(baselines))
-        about = about_run(panel, loaded, systems, baselines, spec=spec.read_text(), chat=chat)
+        check_names(systems, [each.name for each in baselines])
+        about = about_run(panel, loaded, systems, baselines, spec=spec.read_text(), chat=chat, tuned_on=tuned_on)
     asked = sum(len(task.questions) for task in loaded)
     everybody = [*(system.name for system in systems), *(baseline.name for baseline in baselines)]
     with RunFolder(folder, about) as opened, panel:
@@ -148,11 +154,13 @@ def _files(variants: Iterable[str]) -> list[Path]:
 
 
 def _tell_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> None:
-    """Say where questions that were tuned on cannot be told from others."""
+    """Warn where questions that were tuned on cannot be told from others."""
+    from unisono.evals.tasks import may_hold
+
     for task in tasks:
-        known = [each for each in tuned_on if each.task == task.name]
-        if known and all(each.source != task.source for each in known):
-            say(f"{task.name}: tuned on questions of {known[0].source}, this is {task.source}: nothing is left out")
+        for each in tuned_on:
+            if may_hold(task, each):
+                say(f"{task.name}: tuned on {each.task} of {each.source}, this is {task.source}: nothing is left out")
 
 
 def _show(report: Report) -> None:
@@ -215,6 +223,4 @@ def _systems(panel: Panel, variants: list[str], *, compare: bool) -> list[System
     from unisono.evals import systems as make
 
     members = make.members(panel) if compare and len(panel.members) > 1 else []
-    systems = [*members, make.ensemble(panel), *(make.variant(panel, setting) for setting in variants)]
-    make.check_names(systems)
-    return systems
+    return [*members, make.ensemble(panel), *(make.variant(panel, setting) for setting in variants)]

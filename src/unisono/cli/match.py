@@ -97,7 +97,9 @@ def _member(word: str, index: int) -> dict[str, str]:
     """A member of its own name, or of one that its model suggests."""
     name, equals, model = word.partition("=")
     if not equals:
-        base = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(word.removeprefix("demo:")).stem).strip("-._")
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(word.removeprefix("demo:")).name.removesuffix(".gguf")).strip(
+            "-._"
+        )
         name, model = base or f"model{index + 1}", word
     return {"name": name, "model": model}
 

@@ -13,11 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from unisono.backends.base import ModelSource
+from unisono.evals import definitions, statistics
 from unisono.evals.baselines.base import Baseline
 from unisono.evals.panel import Panel
 from unisono.evals.records import System, Task
+from unisono.evals.systems import SEED as DRAWS_SEED
 from unisono.evals.systems import to_json
+from unisono.evals.tasks import may_hold
+from unisono.members import PreparedMember
+from unisono.spec import TunedOn
 
 PACKAGES = ("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy")
 BLOCK = 1 << 20
@@ -32,6 +36,7 @@ def about_run(
     *,
     spec: str,
     chat: bool,
+    tuned_on: Sequence[TunedOn] = (),
 ) -> dict[str, Any]:
     """Tell what a run is about, see `Results.about`.
 
@@ -42,6 +47,7 @@ def about_run(
         baselines: who looks at the answers.
         spec: the text of the ensemble's file.
         chat: whether questions are asked as chats.
+        tuned_on: what systems were tuned on; left out where it can be told from other questions.
     """
     return {
         "spec": spec,
@@ -54,8 +60,9 @@ def about_run(
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "models": {member.spec.name: _model(member.source) for member in panel.prepared.members},
+        "models": {member.spec.name: _model(member) for member in panel.prepared.members},
         "chat": chat,
+        "seeds": {"draws": DRAWS_SEED, "examples": definitions.SEED, "intervals": statistics.SEED},
         "batch": panel.batch,
         "wave": panel.wave,
         "systems": [
@@ -69,8 +76,12 @@ def about_run(
                 "shots": task.shots,
                 "version": task.version,
                 "source": task.source,
+                "examples": task.examples,
             }
             for task in tasks
+        ],
+        "tuned_on": [
+            {**each.model_dump(), "may_be_asked": any(may_hold(task, each) for task in tasks)} for each in tuned_on
         ],
     }
 
@@ -82,15 +93,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _model(source: ModelSource) -> Mapping[str, str]:
-    """A model's name, without the path that it has here, and the sha256 of its weights."""
+def _model(member: PreparedMember) -> Mapping[str, str]:
+    """A model's name, without the path that it has here, and the sha256 of its weights, or their commit on the hub."""
+    source, revision = member.source, member.facts.revision
     path = source.path
     if path.is_file():
         return {"name": path.name, "sha256": source.sha256 or _sum([path])}
     if path.is_dir():
         files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
         return {"name": path.name, "sha256": _sum(files)}
-    return {"name": source.location}
+    return {"name": source.location, **({} if revision is None else {"revision": revision})}
 
 
 def _sum(files: Sequence[Path]) -> str:

@@ -173,17 +173,17 @@ class Definition:
             with _timeouts(self._task):
                 filtered = self._filtered(document, context, reply)
                 found = {name: self._task.process_results(document, left) for name, left in filtered.items()}
+            all_metrics = {
+                _metric(metric, name): value for name, values in found.items() for metric, value in values.items()
+            }
+            metrics = {name: float(all_metrics[name]) for name in self.metrics}
+            return Grade(metrics, self._answer(reply, next(iter(filtered.values())), interpret))
         except Exception as error:
             raise UnisonoError(
                 f"lm-evaluation-harness cannot grade {shown(reply.text)}, a reply to {what}: "
                 f"{type(error).__name__}: {error}",
                 hint="the other questions are not concerned; the reply counts as failed",
             ) from error
-        metrics = {_metric(metric, name): value for name, values in found.items() for metric, value in values.items()}
-        return Grade(
-            {name: float(metrics[name]) for name in self.metrics},
-            self._answer(reply, next(iter(filtered.values())), interpret),
-        )
 
     def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
         """What each of the filters leaves of a reply, the main one first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -99,17 +99,17 @@ class Panel:
             try:
                 while waiting and len(writing) < self.batch:
                     index, (prompt, limits) = waiting[0]
+                    text: Text | None = None
                     try:
                         text = engine.begin(engine.examine(prompt, limits, method=system.method, trace=True))
-                        writing[text] = index
                         engine.prefill(text)  # so that the next one finds what both begin with
-                    except NoRoom as error:
-                        if not writing:
-                            results[index] = error
-                        else:
+                        writing[text] = index
+                    except Exception as error:
+                        if text is not None:
+                            engine.drop(text)
+                        elif isinstance(error, NoRoom) and writing:
                             break  # a beam waits for more slots
-                    except UnisonoError as error:
-                        results[index] = error
+                        results[index] = _as_ours(error)
                     waiting.pop(0)
                 results |= _write(engine, writing)
             finally:
@@ -159,25 +159,36 @@ class Panel:
 
 def _write(engine: Engine, writing: dict[Text, int]) -> dict[int, Generation | UnisonoError]:
     """Write texts to their ends, and give each its part of the time."""
-    active = [text for text in writing if text in engine.active]
-    results: dict[int, Generation | UnisonoError] = {}
+    failures: dict[Text, UnisonoError] = {}
     began = time.perf_counter()
-    failure = _attempt(lambda: _run(engine, active))
-    seconds = time.perf_counter() - began
-    for text in active:
-        if text.finish is None:
-            assert failure is not None
-            results[writing[text]] = failure
+    while going := [text for text in writing if text.finish is None and text not in failures]:
+        failures |= _step(engine, going)
+    seconds = (time.perf_counter() - began) / max(1, len(writing))
+    results: dict[int, Generation | UnisonoError] = {}
+    for text, index in writing.items():
+        if text in failures:
+            results[index] = failures[text]
         else:
             generation = text.generation()
-            total = replace(generation.seconds, total=seconds / len(active))
-            results[writing[text]] = replace(generation, seconds=total)
+            results[index] = replace(generation, seconds=replace(generation.seconds, total=seconds))
     return results
 
 
-def _run(engine: Engine, texts: Sequence[Text]) -> None:
-    while any(text.finish is None for text in texts):
-        engine.step()
+def _step(engine: Engine, texts: Sequence[Text]) -> dict[Text, UnisonoError]:
+    """Write on at texts: together, or where that fails each alone, to see which of them it is."""
+    try:
+        engine.step(texts)
+    except Exception as error:
+        if len(texts) == 1:
+            return {texts[0]: _as_ours(error)}
+        failures: dict[Text, UnisonoError] = {}
+        for text in texts:
+            if text in engine.active:
+                failures |= _step(engine, [text])
+            elif text.finish is None:  # it was given up
+                failures[text] = _as_ours(error)
+        return failures
+    return {}
 
 
 def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
@@ -193,15 +204,7 @@ def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) 
         return [_as_ours(error)] * len(asked)
 
 
-def _attempt(work: Callable[[], None]) -> UnisonoError | None:
-    try:
-        work()
-    except Exception as error:
-        return _as_ours(error)
-    return None
-
-
 def _as_ours(error: Exception) -> UnisonoError:
     if isinstance(error, UnisonoError):
         return error
-    return ModelError(f"a model failed: {type(error).__name__}: {error}", hint="ask again, or with a smaller batch")
+    return ModelError(f"a model failed: {type(error).__name__}: {error}", hint="a smaller batch takes less memory")

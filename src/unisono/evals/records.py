@@ -80,6 +80,8 @@ class Task:
     """Where the questions come from: a file's name and the sha256 of its content, or a dataset of the hub."""
     questions: Sequence[Question]
     """In an order that depends on their names alone and mixes all parts, so that any first few are a fair sample."""
+    examples: str = ""
+    """The file of the examples and the sha256 of its content; empty where they are the definition's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@
 - ``answers.jsonl``: one line an answer, in an order that no interruption changes. It is the same in every run.
 - ``times.jsonl``: how long each took.
 
-Answers are written by waves, all of a wave at once. A wave that was cut off is asked anew as a whole: what has been
-read before a question can change the last bits of a number, and so it is always the same.
+Answers are written by waves: first the times of a wave, then its answers. So a time without its answer tells of a wave
+that was cut off, which is dropped and asked anew as a whole: what has been read before a question can change the last
+bits of a number, and so it is always the same.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from unisono.json_lines import complete_lines, write_lines
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
 LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
-"""What a run that goes on must have in common with what is there, beside its tasks and systems."""
+"""What a run that goes on must have in common with what is there, beside its models, tasks and systems."""
+INVOCATION = ("command", "date", "versions", "machine")
+"""What may differ each time that a run goes on."""
 
 
 class RunFolder:
@@ -51,8 +54,6 @@ class RunFolder:
         """What is answered."""
         self.times: dict[Key, Times] = {}
         """How long it took, where that is known."""
-        self.last: Key | None = None
-        """What was written last: its wave may have been cut off."""
         about = dict(json.loads(json.dumps(about)))
         with contextlib.ExitStack() as opened, _writing(folder):
             begun = _is_begun(folder)
@@ -61,9 +62,11 @@ class RunFolder:
                 there = read_about(folder)
                 check_same(folder, there, about)
                 about |= {what: _joined(there[what], about[what]) for what in ("tasks", "systems")}
+                about["models"] = {**there.get("models", {}), **about.get("models", {})}
+                about["earlier"] = _earlier(there, about)
             self._answers = opened.enter_context(FileIO(folder / ANSWERS, "ab"))
-            self._times = opened.enter_context(FileIO(folder / TIMES, "ab"))
             self._read()
+            self._times = opened.enter_context(FileIO(folder / TIMES, "ab"))
             _replace(folder / ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
             self._opened = opened.pop_all()
 
@@ -92,9 +95,8 @@ class RunFolder:
             }
             for each in questions
         }
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records.values())
         with _writing(self.folder):
-            _replace(self.folder / QUESTIONS, lines.encode(errors="backslashreplace"))
+            _replace(self.folder / QUESTIONS, _lines(records.values()))
 
     def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
         """Add what is new of a wave, all at once. Raises a `SpecError` where it cannot be written."""
@@ -110,15 +112,20 @@ class RunFolder:
         self._opened.close()
 
     def _read(self) -> None:
-        records, length = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
-        self._answers.truncate(length)
-        for answer in map(Answer.from_json, records):
-            self.last = answer.key
-            self.known[self.last] = answer
-        self.times = {each.key: each for each in _read_times(self.folder) if each.key in self.known}
+        """Take up what is there, without a wave that was cut off."""
+        records, _ = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
+        answers = list(map(Answer.from_json, records))
+        there = {answer.key for answer in answers}
+        times = _read_times(self.folder)
+        torn = {each.wave for each in times if each.key not in there}
+        cut_off = {each.key for each in times if each.wave in torn}
+        answers = list(itertools.takewhile(lambda each: each.key not in cut_off, answers))
+        self.known = {answer.key: answer for answer in answers}
+        self.times = {each.key: each for each in times if each.key in self.known}
         self._wave = max((each.wave for each in self.times.values()), default=0)
-        self._times.truncate(0)
-        write_lines(self._times, [each.to_json() for each in self.times.values()])
+        lines = (self.folder / ANSWERS).read_bytes().splitlines(keepends=True)
+        self._answers.truncate(sum(map(len, lines[: len(answers)])))  # first, so that its times tell of it till then
+        _replace(self.folder / TIMES, _lines(each.to_json() for each in self.times.values()))
 
 
 def read_results(folder: Path) -> Results:
@@ -166,11 +173,16 @@ def check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]
         if there.get(key) != wanted.get(key):
             differ = f"{shown(there.get(key))}, not {shown(wanted.get(key))}"
             raise SpecError(f"{str(folder)!r} holds a run with another {key}: {differ}", hint=hint)
+    for name, model in wanted.get("models", {}).items():
+        before = there.get("models", {}).get(name, model)
+        if before != model:
+            differ = f"{shown(before)}, not {shown(model)}"
+            raise SpecError(f"{str(folder)!r} holds a run in which {name!r} was another model: {differ}", hint=hint)
     for what in ("tasks", "systems"):
         old = {each["name"]: each for each in there.get(what, ())}
         for new in wanted.get(what, ()):
             before = old.get(new["name"], new)
-            differing = [key for key in new if key != "kind" and before.get(key) != new[key]]
+            differing = [key for key in new if key != "kind" and key in before and before[key] != new[key]]
             if differing:
                 key = differing[0]
                 raise SpecError(
@@ -193,12 +205,19 @@ def _joined(there: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, An
     return list(({each["name"]: each for each in there} | {each["name"]: each for each in wanted}).values())
 
 
+def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """How the run was begun and gone on with before, each way once."""
+    now, last = ({key: each.get(key) for key in INVOCATION} for each in (about, there))
+    return [each for each in there.get("earlier", []) if each not in (now, last)] + ([last] if last != now else [])
+
+
 def _is_begun(folder: Path) -> bool:
     """Whether a run is there to go on with. Raises a `SpecError` when something else is."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / ABOUT).exists():
         return True
-    strange = next((path.name for path in folder.iterdir() if path.name not in (LOCK, ANSWERS, TIMES)), None)
+    ours = {LOCK, ANSWERS, *(_new(folder / name).name for name in (ABOUT, TIMES)), TIMES}
+    strange = next((path.name for path in folder.iterdir() if path.name not in ours), None)
     if strange is not None:
         raise SpecError(f"{str(folder)!r} is no folder of a run: it holds {strange!r}", hint="choose another --out")
     return False
@@ -206,9 +225,17 @@ def _is_begun(folder: Path) -> bool:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file anew: readers see the old one or the new one, never a mixture."""
-    new = path.with_suffix(".new")
-    new.write_bytes(data)
-    os.replace(new, path)
+    _new(path).write_bytes(data)
+    os.replace(_new(path), path)
+
+
+def _new(path: Path) -> Path:
+    return path.with_suffix(".new")
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(lines).encode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

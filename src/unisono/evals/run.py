@@ -93,8 +93,6 @@ class _Wave:
         self._answers: dict[tuple[str, str], Answer] = {}
         """By question and system."""
         self._times: dict[tuple[str, str], Times] = {}
-        at_end = folder.last is not None and any(folder.last[:2] == (each.task, each.id) for each in questions)
-        self._is_torn = at_end and any(self._lacking(system.name) for system in systems)
         panel.forget()
 
     @property
@@ -112,18 +110,17 @@ class _Wave:
             some = self._questions[start : start + batch]
             turn = (self._start + start) // batch % len(systems) if systems else 0
             for system in [*systems[turn:], *systems[:turn]]:
-                lacking = [question for question in some if self._known(question, system.name) is None]
-                asked = some if self._is_torn else lacking
+                asked = [question for question in some if self._known(question, system.name) is None]
                 for question, (answer, times) in zip(asked, answer_all(self._panel, system, asked), strict=True):
                     self._answers[question.id, system.name] = answer
                     self._times[question.id, system.name] = times
-                count(len(lacking))
+                count(len(asked))
 
     def gather(self, baselines: Sequence[Baseline], count: Count) -> None:
         """Let baselines look at the members' answers."""
         for baseline in baselines:
             lacking = self._lacking(baseline.name)
-            for question in self._questions if self._is_torn else lacking:
+            for question in lacking:
                 answer, times = _evidence(self._panel, baseline, question, self._candidates(question))
                 self._answers[question.id, baseline.name] = answer
                 self._times[question.id, baseline.name] = times
@@ -132,8 +129,7 @@ class _Wave:
     def write(self) -> None:
         """Put down what is new, question by question."""
         keys = [(question.id, system.name) for question in self._questions for system in self._systems]
-        task = self._questions[0].task
-        new = [key for key in keys if key in self._answers and (task, *key) not in self._folder.known]
+        new = [key for key in keys if key in self._answers]
         if new:
             self._folder.write([self._answers[key] for key in new], [self._times[key] for key in new])
 

@@ -14,6 +14,8 @@ LEVEL = 0.95
 """How often an interval is to hold what it is about."""
 RESAMPLES = 10_000
 BINS = 15
+SEED = 0
+"""Of the bootstrap in reports: the same answers give the same intervals."""
 
 _AT_ONCE = 1_000_000
 """Numbers of a bootstrap that are in memory at a time."""

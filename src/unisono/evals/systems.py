@@ -9,10 +9,12 @@ from pathlib import Path
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.panel import Panel
 from unisono.evals.records import ENSEMBLE, System
+from unisono.member_spec import MemberSpec
 from unisono.reading import read_number
 from unisono.setting import parse_setting
-from unisono.spec import load_spec
+from unisono.spec import EnsembleSpec, load_spec
 
+WEIGHT = "weight"
 WEIGHTS = "weights"
 """The key of a setting that gives members other weights: ``weights=smol:2,gemma:1``."""
 FILES = (".yaml", ".yml")
@@ -68,9 +70,33 @@ def _of_file(panel: Panel, path: Path) -> System:
             f"{str(path)!r} has other members: {', '.join(weights)}, not {', '.join(panel.members)}",
             hint="a variant has the members of the ensemble that is evaluated",
         )
+    base = panel.prepared.spec
+    for name in dict.fromkeys(each for member, _ in spec.voters() for each in (member.name, member.owner)):
+        _check_same_member(base, spec, name, path)
     system = _seeded(System(path.name, panel.members, spec.method, weights))
     panel.check([system])
     return system
+
+
+def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: Path) -> None:
+    """Refuse a file whose member is another but for its weight: models are loaded, and prompted, as the base says."""
+    known = {member.name: member for member in base.members}
+    own = spec.member(name)
+    keys = [key for key in MemberSpec.model_fields if key not in (WEIGHT, "model")]
+    differing = [key for key in keys if name not in known or getattr(own, key) != getattr(known[name], key)]
+    if not differing and _model(base, known[name]) != _model(spec, own):
+        differing = ["model"]
+    if differing:
+        raise SpecError(
+            f"in {str(path)!r} the member {name!r} has another {differing[0]} than in the ensemble that is evaluated",
+            hint="a variant differs in weights and in how it writes; evaluate other members in a run of their own",
+        )
+
+
+def _model(spec: EnsembleSpec, member: MemberSpec) -> str | None:
+    """A member's model, by its whole path where it is one."""
+    path = spec.folder / (member.model or "")
+    return str(path.resolve()) if member.model and path.exists() else member.model
 
 
 def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
@@ -99,14 +125,14 @@ def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
     return weights
 
 
-def check_names(systems: Iterable[System]) -> None:
-    """Refuse systems of one name. Raises a `SpecError`."""
-    seen: dict[str, System] = {}
-    for system in systems:
-        if system.name in seen:
-            what = "a member" if system.is_member or seen[system.name].is_member else "a variant"
-            raise SpecError(f"two systems are named {system.name!r}", hint=f"leave one out, or rename {what}")
-        seen[system.name] = system
+def check_names(systems: Iterable[System], baselines: Iterable[str] = ()) -> None:
+    """Refuse systems and baselines of one name. Raises a `SpecError`."""
+    seen: dict[str, bool] = {}
+    for name, is_member in [*((each.name, each.is_member) for each in systems), *((name, False) for name in baselines)]:
+        if name in seen:
+            what = "a member" if is_member or seen[name] else "a variant"
+            raise SpecError(f"two systems are named {name!r}", hint=f"leave one out, or rename {what}")
+        seen[name] = is_member
 
 
 def kind(system: System) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class Slice:
             if not half:
                 raise SpecError(f"the task {task!r} has one question", hint="give it more: half of them are kept apart")
             return list(ordered[-min(self.limit or half, half) :])
-        spared = max((each.last for each in self.tuned_on if (each.task, each.source) == (task, source)), default=0)
+        seen = [each for each in self.tuned_on if (order_of(each.task), each.source) == (order_of(task), source)]
+        spared = max((each.last for each in seen), default=0)
         known = ordered[: max(0, len(ordered) - spared)]
         if not known:
             raise SpecError(
@@ -96,6 +98,23 @@ class Slice:
                 hint="give a smaller one, or leave it out for all",
             )
         return list(known[: self.limit])
+
+
+def order_of(task: str) -> str:
+    """What a task's order is that of: lm-evaluation-harness's name, where ours is another for the same."""
+    recipe = RECIPES.get(task)
+    return task if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
+
+
+def may_hold(task: Task, tuned: TunedOn) -> bool:
+    """Whether questions that an ensemble was tuned on may be among a task's and cannot be told from the others."""
+    if (order_of(task.name), task.source) == (order_of(tuned.task), tuned.source):
+        return False  # they are left out
+    return order_of(task.name) == order_of(tuned.task) or bool(_datasets(task.source) & _datasets(tuned.source))
+
+
+def _datasets(source: str) -> set[str]:
+    return set(source.rpartition(" sha256:")[0].split("; "))
 
 
 def load_harness() -> ModuleType:
@@ -129,7 +148,7 @@ def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | No
     path = data / f"{name}.jsonl"
     rows, digest = read_rows(path, recipe, known)
     wanted = recipe.shots if shots is None else shots
-    source = f"{path.name} sha256:{digest}"
+    source = _source(path.name, digest)
     chosen = cut.of(name, source, _ordered([(row.part, row.id) for row in rows]))
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -137,8 +156,9 @@ def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | No
     parts = list(dict.fromkeys(part for part, _ in chosen))
     default = harness.default_shots(index[parts[0]])
     examples: dict[str, list[Row]] = {part: [] for part in parts}
+    examples_from = ""
     if recipe.shots_file is not None and (default if wanted is None else wanted):
-        examples = _examples(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
+        examples, examples_from = _examples(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
     definitions = {}
     for part in parts:
         values = [row.values for row in by_part[part]]
@@ -146,7 +166,7 @@ def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | No
         task = harness.build(index[part], values, shown_first, recipe.overrides)
         definitions[part] = Definition(task, wanted, chat=chat)
     interpret = harness.minerva_answer if name == "math500" else None
-    return _task(name, definitions, by_part, chosen, source, interpret)
+    return _task(name, definitions, by_part, chosen, (source, examples_from), interpret)
 
 
 def _is_of(definition: str, recipe: Recipe) -> bool:
@@ -156,28 +176,35 @@ def _is_of(definition: str, recipe: Recipe) -> bool:
     return definition.startswith(before) and definition.endswith(after)
 
 
-def _examples(path: Path, recipe: Recipe, known: Sequence[str]) -> dict[str, list[Row]]:
-    rows, _ = read_rows(path, recipe, known)
+def _examples(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
+    """The examples of a file by part, and what file it is."""
+    rows, digest = read_rows(path, recipe, known)
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_part[row.part].append(row)
-    return by_part
+    return by_part, _source(path.name, digest)
+
+
+def _source(name: str, digest: str) -> str:
+    return f"{name} sha256:{digest}"
 
 
 def _from_hub(harness: Any, name: str, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES.get(name)
-    theirs = name if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
-    tasks = harness.from_hub(theirs, recipe.folder if recipe else None, choices=tuple(RECIPES))
+    tasks = harness.from_hub(order_of(name), recipe.folder if recipe else None, choices=tuple(RECIPES))
     wanted = recipe.shots if recipe is not None and shots is None else shots
     definitions = {task.config.task: Definition(task, wanted, chat=chat) for task in tasks}
     rows_of = {
         part: [Row(f"{part}.{place}", part, {}) for place in range(len(definition.documents))]
         for part, definition in definitions.items()
     }
-    source = "; ".join(sorted({harness.dataset_name(task) for task in tasks}))
+    documents = [[dict(document) for document in definition.documents] for definition in definitions.values()]
+    content = json.dumps(documents, sort_keys=True, default=repr).encode()
+    datasets = "; ".join(sorted({harness.dataset_name(task) for task in tasks}))
+    source = _source(datasets, hashlib.sha256(content).hexdigest())
     chosen = cut.of(name, source, _ordered([(row.part, row.id) for rows in rows_of.values() for row in rows]))
     interpret = harness.minerva_answer if name == "math500" else None
-    return _task(name, definitions, rows_of, chosen, source, interpret)
+    return _task(name, definitions, rows_of, chosen, (source, ""), interpret)
 
 
 def _ordered(questions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -203,7 +230,7 @@ def _task(
     definitions: Mapping[str, Definition],
     rows_of: Mapping[str, Sequence[Row]],
     chosen: Sequence[tuple[str, str]],
-    source: str,
+    sources: tuple[str, str],
     interpret: Interpret | None,
 ) -> Task:
     questions: dict[tuple[str, str], Question] = {}
@@ -219,6 +246,7 @@ def _task(
         metrics=first.metrics,
         shots=first.shots,
         version=", ".join(sorted({definition.version for definition in used.values()})),
-        source=source,
+        source=sources[0],
+        examples=sources[1],
         questions=[questions[key] for key in chosen],
     )

@@ -10,6 +10,7 @@ written names them (``tuned_on``), so that they are left out wherever that file 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,7 @@ def tuned_spec(spec: Mapping[str, Any], panel: Panel, tuned: Tuned) -> dict[str,
         weight = (system.weights or weights).get(member["name"], member.get("weight", 1.0))
         members.append({**given, "weight": weight})
     method = system.method
+    before = [TunedOn.model_validate(each) for each in spec.get("tuned_on", ())]
     kept = {key: value for key, value in spec.items() if key not in ("members", "lead", "combine", "gate", "tuned_on")}
     return {
         "members": members,
@@ -130,8 +132,17 @@ def tuned_spec(spec: Mapping[str, Any], panel: Panel, tuned: Tuned) -> dict[str,
         "combine": str(method.combine),
         "gate": str(method.gate),
         **kept,
-        "tuned_on": [each.model_dump() for each in tuned.tuned_on],
+        "tuned_on": [each.model_dump() for each in _all_of(before, tuned.tuned_on)],
     }
+
+
+def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
+    """What several searches have seen: of each task and source the most."""
+    most: dict[tuple[str, str], TunedOn] = {}
+    for each in itertools.chain(*searches):
+        key = each.task, each.source
+        most[key] = max(most.get(key, each), each, key=lambda seen: seen.last)
+    return list(most.values())
 
 
 class _Search:

@@ -10,7 +10,7 @@ from unisono.evals.report.document import Block, Bullets, Column, Heading, Listi
 from unisono.evals.report.records import Report, as_plain
 from unisono.evals.report.words import NONE
 
-_KNOWN = ("command", "date", "machine", "seed", "limit", "versions", "data", "models", "spec", "systems", "tasks")
+_KNOWN = ("command", "date", "machine", "seeds", "versions", "models", "spec", "systems", "tasks", "earlier")
 
 
 def run_again(report: Report) -> Iterator[Block]:
@@ -19,15 +19,19 @@ def run_again(report: Report) -> Iterator[Block]:
     yield Heading(2, "Run it again")
     if "command" in about:
         yield Listing("Command", _words(about["command"]))
-    facts = [f"{key}: {_words(about[key])}" for key in ("date", "seed", "limit") if about.get(key) is not None]
-    if facts:
-        yield Bullets(tuple(facts))
+    if "date" in about:
+        yield Bullets((f"date: {_words(about['date'])}",))
+    for each in about.get("earlier", ()):
+        yield Listing(f"Before, on {each.get('date')}", _words(each.get("command")))
+        for key, title in (("machine", "The machine then"), ("versions", "Versions then")):
+            if each.get(key) not in (None, about.get(key)):
+                yield _facts(title, each.get(key))
     if "spec" in about:
         yield Listing("The ensemble’s file", _words(about["spec"]))
     for key, title in (
+        ("seeds", "Seeds"),
         ("machine", "The machine"),
         ("versions", "Versions"),
-        ("data", "SHA-256 of the data"),
         ("models", "The models"),
     ):
         if key in about:

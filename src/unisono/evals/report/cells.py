@@ -9,7 +9,7 @@ from statistics import fmean, median
 from unisono.evals.records import Answer, Times
 from unisono.evals.report.records import Cell, Comparison, TaskFacts
 from unisono.evals.report.sheet import Sheet
-from unisono.evals.statistics import Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
+from unisono.evals.statistics import SEED, Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
 
 Values = Mapping[str, float]
 """By question, what an answer is worth."""
@@ -49,7 +49,7 @@ def cell_of(sheet: Sheet, task: TaskFacts, system: str, *, votes: bool) -> Cell 
     )
 
 
-def compare(other: str, own: Values, others: Values, seed: int) -> Comparison | None:
+def compare(other: str, own: Values, others: Values) -> Comparison | None:
     """Compare a system's values with another's on the questions of both; ``None`` where there are none."""
     pairs = [(value, others[question]) for question, value in own.items() if question in others]
     if not pairs:
@@ -62,7 +62,7 @@ def compare(other: str, own: Values, others: Values, seed: int) -> Comparison | 
         len(pairs),
         fmean(value for value, _ in pairs),
         fmean(differences),
-        paired_bootstrap(differences, seed),
+        paired_bootstrap(differences, SEED),
         better,
         worse,
         mcnemar(better, worse) if right_or_wrong else None,

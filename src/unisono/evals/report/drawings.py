@@ -103,7 +103,7 @@ def _differences(report: Report) -> Picture | None:
         axes.plot(100 * each.difference, row, "o", markersize=7, markerfacecolor=face, markeredgecolor=colour)
     axes.set_yticks(rows, [short(task, 20) for task, _ in compared])
     axes.set_ylim(len(compared) - 0.5, -0.5)
-    axes.set_xlabel("points; 95 % interval; the dot is filled where it excludes 0")
+    axes.set_xlabel("points; 95 % interval; the dot is filled where the difference is sure")
     alt = "; ".join(f"{task}: {points(each.difference)}" for task, each in compared)
     return Picture("differences", f"{ensemble.name} less the best member of each task", alt, drawing.svg())
 

@@ -54,5 +54,5 @@ def _task(name: str, said: Mapping[str, Any], answers: Sequence[Answer]) -> Task
         tuple(dict.fromkeys([*(said.get("questions") or ()), *asked])),
         said.get("shots"),
         None if said.get("version") is None else str(said["version"]),
-        None if said.get("source") is None else str(said["source"]),
+        "; ".join(str(said[key]) for key in ("source", "examples") if said.get(key)) or None,
     )

@@ -41,8 +41,7 @@ def figures(results: Results) -> Report:
     """
     systems, facts = systems_of(results), tasks_of(results)
     sheet = read_sheet(results, facts)
-    seed = results.about.get("seed")
-    count = _Count(systems, sheet, seed if isinstance(seed, int) and seed >= 0 else 0)
+    count = _Count(systems, sheet)
     words = results.about.get(EXAMPLES) or {}
     tasks = tuple(count.task(task, words.get(task.name) or {}) for task in facts)
     return Report(
@@ -58,8 +57,8 @@ def figures(results: Results) -> Report:
 class _Count:
     """Counts the tasks of one run."""
 
-    def __init__(self, systems: Sequence[SystemFacts], sheet: Sheet, seed: int) -> None:
-        self._systems, self._sheet, self._seed = systems, sheet, seed
+    def __init__(self, systems: Sequence[SystemFacts], sheet: Sheet) -> None:
+        self._systems, self._sheet = systems, sheet
         self._members = [system.name for system in systems if system.kind == MEMBER]
         self._baselines = [system.name for system in systems if system.kind == BASELINE]
         self._ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
@@ -106,7 +105,6 @@ class _Count:
                 gated,
                 self._values(task.facts),
                 {cell.system: cell for cell in task.cells},
-                self._seed,
             )
             for task in tasks
         ]
@@ -119,7 +117,7 @@ class _Count:
     def _against(self, system: str, other: str | None, values: Mapping[str, Values]) -> Comparison | None:
         if other is None or system == other:
             return None
-        return compare(other, values[system], values[other], self._seed)
+        return compare(other, values[system], values[other])
 
     def _against_baselines(self, values: Mapping[str, Values]) -> list[tuple[str, Comparison]]:
         if self._ensemble is None:

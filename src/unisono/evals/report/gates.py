@@ -59,7 +59,7 @@ def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
 
 
 def claim_of(
-    task: str, always: str, gated: Sequence[str], values: Mapping[str, Values], cells: Mapping[str, Cell], seed: int
+    task: str, always: str, gated: Sequence[str], values: Mapping[str, Values], cells: Mapping[str, Cell]
 ) -> GateClaim | None:
     """The gate of the smallest share among those that are at least as good as always on one task.
 
@@ -69,7 +69,6 @@ def claim_of(
         gated: the systems with a gate.
         values: by system, what its answers are worth.
         cells: by system.
-        seed: of the bootstrap.
 
     Returns:
         ``None`` where nothing can be held against always.
@@ -79,7 +78,7 @@ def claim_of(
     for place, system in enumerate(gated):
         if system not in cells or always not in cells or (share := cells[system].share) is None:
             continue
-        comparison = compare(always, values[system], values[always], seed)
+        comparison = compare(always, values[system], values[always])
         tried += comparison is not None
         if comparison is not None and comparison.difference >= 0:
             found.append((share, place, system, comparison))

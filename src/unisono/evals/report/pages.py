@@ -33,8 +33,8 @@ MOST_FAILURES = 20
 
 _READING = (
     f"{SURELY_BETTER} surely better than the best member, {SURELY_WORSE} surely worse: the 95 % interval of "
-    f"the difference excludes 0. {BETTER} and {WORSE}: better or worse, but the interval does not exclude 0. {EQUAL}: "
-    "no difference. “Of 60”: asked 60 questions only; the difference is on those."
+    f"the difference excludes 0, and McNemar’s p is below 0.05. {BETTER} and {WORSE}: better or worse, but not so. "
+    f"{EQUAL}: no difference. “Of 60”: asked 60 questions only; the difference is on those."
 )
 _COUNTED = (
     "Every system is asked the same questions in the same order. Where one failed, its answer counts as wrong and is "
@@ -50,7 +50,8 @@ _COUNTED = (
     "more such there will be.",
     "The time of a piece is that of writing or scoring, without the prompt, over the pieces; beside it stands the "
     "median over questions. Pieces are those written, or those of all choices that were scored. The share ensembled is "
-    "that of the pieces at which all members were asked.",
+    "that of the pieces at which all members were asked. The time of a question has the reading of its prompt in it where "
+    "nobody had read that before, so it falls on whoever is asked first.",
     "Confidence is, of choices, the softmax of their log-probabilities at the likeliest; of a text, the geometric mean "
     "of its pieces’ probabilities. ECE is the expected calibration error over 15 bins of equal width (Guo et al., "
     "2017), ECE adaptive over 15 bins of equally many answers (Nixon et al., 2019). Where choices were scored, both "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from unisono.evals.records import Answer
-from unisono.evals.statistics import Calibration, Interval
+from unisono.evals.statistics import LEVEL, Calibration, Interval
 
 MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE = "member", "ensemble", "variant", "baseline"
 KINDS = (MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE)
@@ -86,8 +86,11 @@ class Comparison:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.interval.excludes_zero
+        """Whether the interval excludes 0, and McNemar's test, where it can be made, rejects equality at its level.
+
+        Of few questions on which two systems differ, the bootstrap alone is sure too early: of four to none, say.
+        """
+        return self.interval.excludes_zero and (self.p is None or self.p < 1 - LEVEL)
 
 
 @dataclass(frozen=True, slots=True)
