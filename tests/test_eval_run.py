@@ -82,6 +82,11 @@ def tasks(count: int = 7) -> list[Task]:
 
 
 @pytest.fixture(autouse=True)
+def small_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.evals.panel.WAVE", 3)
+
+
+@pytest.fixture(autouse=True)
 def fakes() -> Iterator[None]:
     make_fakes()
     yield
@@ -103,7 +108,7 @@ def run(panel: Panel, folder: Path, count: int = 7, about: dict[str, Any] = ABOU
     told: list[int] = []
     keys = {"systems": systems_of(panel), "baselines": [Lengths()], **keys}
     with RunFolder(folder, about) as opened:
-        evaluate(panel, tasks(count), folder=opened, wave=3, count=told.append, **keys)
+        evaluate(panel, tasks(count), folder=opened, count=told.append, **keys)
     assert sum(told) == 2 * count * (len(keys["systems"]) + len(keys["baselines"]))
     return (folder / ANSWERS).read_bytes()
 
@@ -134,7 +139,7 @@ def test_a_model_reads_a_question_once_for_all_systems(
     ]
     spec = EnsembleSpec.model_validate(SPEC)
     with Panel.load(spec, batch=batch) as panel, RunFolder(tmp_path / "run", ABOUT) as opened:
-        evaluate(panel, [Task("long", ("acc",), 0, "1", "here", asked)], systems_of(panel), opened, wave=8)
+        evaluate(panel, [Task("long", ("acc",), 0, "1", "here", asked)], systems_of(panel), opened)
     for name in panel.members:
         long = [feed for each in FAKE_MODELS[name].passes for feed in each.feeds if len(feed.ids) > 20]
         assert len(long) == len(asked)
@@ -317,7 +322,7 @@ def test_one_bad_question_does_not_lose_the_others(panel: Panel, tmp_path: Path)
     for task, question in zip(given, bad, strict=True):
         task.questions[1] = question  # type: ignore[index]
     with RunFolder(tmp_path, ABOUT) as folder:
-        evaluate(panel, given, systems_of(panel), folder, wave=3)
+        evaluate(panel, given, systems_of(panel), folder)
     for answer in read_results(tmp_path).answers:
         if answer.question.endswith(".1"):
             assert answer.error is not None

@@ -25,7 +25,6 @@ def evaluate(
     folder: RunFolder,
     *,
     baselines: Sequence[Baseline] = (),
-    wave: int | None = None,
     count: Count = lambda answers: None,
 ) -> None:
     """Ask whatever is not answered yet; answers are in the folder as soon as their wave has been asked.
@@ -38,21 +37,19 @@ def evaluate(
         systems: whom to ask; baselines need each member alone among them.
         folder: holds what is answered.
         baselines: gather evidence about the members' answers.
-        wave: questions of a wave; by default as many as the panel says.
         count: told of answers, those that are there already first.
 
     Raises:
         PromptError: a member can read no question of a task.
         SpecError: the folder cannot be written.
     """
-    wave = wave or panel.wave
     for task in tasks:
         check_readable(panel, task)
     folder.write_questions(question for task in tasks for question in task.questions)
     for task in tasks:
         questions = sorted(task.questions, key=lambda question: question.part)  # those of a part may begin alike
-        for start in range(0, len(questions), wave):
-            asked = _Wave(panel, questions[start : start + wave], [*systems, *baselines], start, folder)
+        for start in range(0, len(questions), panel.wave):
+            asked = _Wave(panel, questions[start : start + panel.wave], [*systems, *baselines], start, folder)
             count(asked.answered)
             asked.ask(systems, count)
             asked.gather(baselines, count)

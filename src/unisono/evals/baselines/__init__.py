@@ -23,7 +23,7 @@ from unisono.evals.baselines.majority import Majority
 from unisono.evals.baselines.ranker import Ranker
 from unisono.evals.baselines.self_evaluation import SelfEvaluation
 from unisono.evals.baselines.skill_aggregation import SkillAggregation
-from unisono.evals.baselines.words import Written, read
+from unisono.evals.baselines.words import Parametric, read
 
 __all__ = [
     "BASELINES",
@@ -41,7 +41,7 @@ __all__ = [
     "make_baseline",
 ]
 
-_KINDS: tuple[type[Written], ...] = (
+_KINDS: tuple[type[Parametric], ...] = (
     BestMember,
     Majority,
     Ranker,
@@ -51,7 +51,7 @@ _KINDS: tuple[type[Written], ...] = (
     Cascade,
     CyclesOfThought,
 )
-BASELINES: Mapping[str, type[Written]] = {kind.kind: kind for kind in _KINDS}
+BASELINES: Mapping[str, type[Parametric]] = {kind.kind: kind for kind in _KINDS}
 """By the name on the command line."""
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import check_member
-from unisono.evals.baselines.words import written
-from unisono.evals.panel import Panel
-from unisono.evals.records import Answer, Question
+from unisono.evals.baselines.words import Parametric
 
 
 @dataclass(frozen=True)
-class BestMember:
+class BestMember(Parametric):
     """Takes the answers of one member: of the one that is named, or of the one that seems best without references.
 
     That is the member whose answers agree most often with the others', and of equal ones the one that is surer on the
@@ -33,10 +31,6 @@ class BestMember:
         """Refuse a member that there is not."""
         check_member(self.name, self.member, members)
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
-        """The answers say enough."""
-        return {}
-
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take its answer to every question."""
         ranked = _by_merit(cases)
@@ -47,11 +41,6 @@ class BestMember:
             asked = tuple(case.candidates) if self.member is None else (taken,)
             choices.append(Choice(taken, case.candidates[taken].confidence, asked))
         return choices
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
 
 def _by_merit(cases: Sequence[Case]) -> list[str]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from unisono.errors import SpecError
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import LEAST
-from unisono.evals.baselines.words import check_number, written
-from unisono.evals.panel import Panel
-from unisono.evals.records import Answer, Question
+from unisono.evals.baselines.words import Parametric, check_number
+from unisono.evals.records import Answer
 
 
 @dataclass(frozen=True)
-class Cascade:
+class Cascade(Parametric):
     """Asks the members in their order, cheap ones first, until one is sure enough.
 
     How unsure a member is of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the
@@ -53,13 +52,6 @@ class Cascade:
         if self.threshold is not None:
             check_number(self.kind, "threshold", self.threshold, 0, -LEAST)
 
-    def check(self, members: Sequence[str]) -> None:
-        """Any members will do."""
-
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
-        """The answers say enough."""
-        return {}
-
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Go from member to member. Who failed is passed over, the last one's answer is taken."""
         rows = [[uncertainty(answer, self.quantile) for answer in case.candidates.values()] for case in cases]
@@ -81,11 +73,6 @@ class Cascade:
         share = 0.3 if self.share is None else self.share
         ranked = sorted(zip(places, unsure, strict=True), key=lambda each: -each[1])  # of equal ones the first go on
         return sorted(place for place, _ in ranked[: math.floor(share * len(places) + 0.5)])
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
 
 def uncertainty(answer: Answer, quantile: float) -> float:

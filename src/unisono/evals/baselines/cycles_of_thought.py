@@ -19,7 +19,7 @@ from unisono.evals.baselines.judging import (
 )
 from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
-from unisono.evals.baselines.words import check_number, written
+from unisono.evals.baselines.words import Parametric, check_number
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
 from unisono.types import Limits, Prompt
@@ -30,7 +30,7 @@ STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
 
 
 @dataclass(frozen=True)
-class CyclesOfThought:
+class CyclesOfThought(Parametric):
     """Takes the answer that is likeliest after explanations, each weighed by how well it follows from the question.
 
     ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member draws to the question and its possible
@@ -88,11 +88,6 @@ class CyclesOfThought:
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that is likeliest after explanations."""
         return most_favoured(cases, "p")
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
     def _explain(self, panel: Panel, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:
         """Each text with an explanation of its own."""

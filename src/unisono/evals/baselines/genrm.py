@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, log_chances, question_words, shares
 from unisono.evals.baselines.options import most_favoured, options, rounded
-from unisono.evals.baselines.words import written
+from unisono.evals.baselines.words import Parametric
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
 
@@ -18,7 +18,7 @@ UNASKED = 0.5
 
 
 @dataclass(frozen=True)
-class GenRM:
+class GenRM(Parametric):
     """Takes the answer for which the mean of the judges' probabilities of "Yes" is largest.
 
     The source trains its verifiers. These are the members as they are, so that "Yes" is held against "No" alone: an
@@ -45,11 +45,6 @@ class GenRM:
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that judges confirm most."""
         return most_favoured(cases, "yes", UNASKED)
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
 
 def verify(

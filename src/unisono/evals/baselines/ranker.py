@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
 from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options, rounded
-from unisono.evals.baselines.words import written
+from unisono.evals.baselines.words import Parametric
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
 
 
 @dataclass(frozen=True)
-class Ranker:
+class Ranker(Parametric):
     """Takes the best of the members' answers by the mean of all members' log-likelihoods of it.
 
     As the source has it, but that a log-likelihood is divided by the answer's bytes, not its tokens: members cut one
@@ -34,9 +34,6 @@ class Ranker:
     first: ClassVar[str] = ""
 
     standardised: bool = False
-
-    def check(self, members: Sequence[str]) -> None:
-        """Any members will do."""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Let every member read every different answer; what is known of choices is not computed again."""
@@ -57,11 +54,6 @@ class Ranker:
             likelihood = math.exp(mean_verdicts(case.candidates, told, LEAST)[taken])
             choices.append(Choice(taken, min(likelihood, 1.0), tuple(case.candidates)))
         return choices
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
 
 def _of_choices(question: Question, candidates: Mapping[str, Answer]) -> dict[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
 from unisono.evals.baselines.options import by_answer, most_favoured, rounded
-from unisono.evals.baselines.words import written
+from unisono.evals.baselines.words import Parametric
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
 
@@ -21,7 +21,7 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class SelfEvaluation:
+class SelfEvaluation(Parametric):
     """Takes the answer whose label judges find most probable ("sample and select" of the source).
 
     The answers come in as many orders as there are, each once in every place, and the logarithms of their labels'
@@ -69,11 +69,6 @@ class SelfEvaluation:
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that judges find most probable."""
         return most_favoured(cases, "p")
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
 
 def rotated(row: Sequence[Kind], start: int) -> list[Kind]:

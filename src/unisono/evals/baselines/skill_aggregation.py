@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.genrm import verify
 from unisono.evals.baselines.options import likeliest, options
-from unisono.evals.baselines.words import written
+from unisono.evals.baselines.words import Parametric
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Question
 
@@ -26,7 +26,7 @@ HELD = 4.0
 
 
 @dataclass(frozen=True)
-class SkillAggregation:
+class SkillAggregation(Parametric):
     """Takes the answer that is most probably right, judges' skills being learned from all questions together.
 
     An item is an answer to a question; judges say how probable it is that it is right, as `GenRM` asks them. The model
@@ -47,9 +47,6 @@ class SkillAggregation:
     source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
     first: ClassVar[str] = ""
 
-    def check(self, members: Sequence[str]) -> None:
-        """Any members will do."""
-
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
         """Ask every member of every different answer, as `GenRM` does."""
         return {"yes": verify(question, candidates, panel, panel.members)}
@@ -69,11 +66,6 @@ class SkillAggregation:
             taken = likeliest(case.candidates, scores)
             choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
         return choices
-
-    @property
-    def name(self) -> str:
-        """As it is written on the command line."""
-        return written(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from unisono.errors import SpecError, nearest, shown
-from unisono.evals.baselines.base import Baseline
+from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.panel import Panel
+from unisono.evals.records import Answer, Question
 from unisono.reading import read_number
 
 NAMES = ("member", "judge")
 """Parameters that are names; the others are numbers or flags."""
 
 
-class Written(Baseline, Protocol):
-    """A baseline with parameters: the fields of a frozen dataclass, each with a default."""
+class Parametric(ABC):
+    """What baselines have in common: a frozen dataclass whose fields, each with a default, are parameters.
+
+    By itself it suits any members and gathers nothing.
+    """
 
     kind: ClassVar[str]
     """What its name begins with."""
+    source: ClassVar[str]
     first: ClassVar[str]
     """The parameter that is written right behind the baseline's name; ``""`` for none."""
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
+    @property
+    def name(self) -> str:
+        """In one line, as `read` reads it: what differs from the default."""
+        head, rest = self.kind, []
+        for key in fields(self):
+            value = getattr(self, key.name)
+            if value == key.default:
+                continue
+            if key.name == self.first:
+                head += f":{value}"
+            else:
+                rest.append(key.name if value is True else f"{key.name}:{value}")
+        return " ".join([head, *rest])
 
-Kind = TypeVar("Kind", bound=Written)
+    def check(self, members: Sequence[str]) -> None:  # noqa: B027: most have nothing to refuse
+        """Any members will do."""
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+        """The answers say enough."""
+        return {}
+
+    @abstractmethod
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """See `Baseline.decide`."""
+
+
+Kind = TypeVar("Kind", bound=Parametric)
 
 
 def read(kinds: Mapping[str, type[Kind]], words: str) -> Kind:
@@ -55,20 +87,6 @@ def read(kinds: Mapping[str, type[Kind]], words: str) -> Kind:
     return kind(**given)
 
 
-def written(baseline: Written) -> str:
-    """In one line, as `read` reads it: what differs from the default."""
-    head, rest = baseline.kind, []
-    for key in fields(baseline):
-        value = getattr(baseline, key.name)
-        if value == key.default:
-            continue
-        if key.name == baseline.first:
-            head += f":{value}"
-        else:
-            rest.append(key.name if value is True else f"{key.name}:{value}")
-    return " ".join([head, *rest])
-
-
 def check_number(baseline: str, name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     """Refuse what is no number from ``low`` to ``high``. Raises a `SpecError` that names the value."""
     kinds = (int,) if whole else (int, float)
@@ -80,7 +98,7 @@ def check_number(baseline: str, name: str, value: object, low: float, high: floa
         )
 
 
-def _ways(kind: type[Written]) -> str:
+def _ways(kind: type[Parametric]) -> str:
     known: Sequence[Field[Any]] = fields(kind)
     if not known:
         return f"{kind.kind} has no parameters"

@@ -50,8 +50,8 @@ _COUNTED = (
     "more such there will be.",
     "The time of a piece is that of writing or scoring, without the prompt, over the pieces; beside it stands the "
     "median over questions. Pieces are those written, or those of all choices that were scored. The share ensembled is "
-    "that of the pieces at which all members were asked. The time of a question has the reading of its prompt in it where "
-    "nobody had read that before, so it falls on whoever is asked first.",
+    "that of the pieces at which all members were asked. The time of a question has the reading of its prompt in it "
+    "where nobody had read that before, so it falls on whoever is asked first.",
     "Confidence is, of choices, the softmax of their log-probabilities at the likeliest; of a text, the geometric mean "
     "of its pieces’ probabilities. ECE is the expected calibration error over 15 bins of equal width (Guo et al., "
     "2017), ECE adaptive over 15 bins of equally many answers (Nixon et al., 2019). Where choices were scored, both "
