@@ -44,7 +44,7 @@ class Parametric(ABC):
                 rest.append(key.name if value is True else f"{key.name}:{value}")
         return " ".join([head, *rest])
 
-    def check(self, members: Sequence[str]) -> None:  # noqa: B027: most have nothing to refuse
+    def check(self, members: Sequence[str]) -> None:  # noqa: B027
         """Any members will do."""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
