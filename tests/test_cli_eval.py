@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     fewer = run(*words, "--variant", "weights=a:3", "--limit", 2)
     assert "has answers to 14 questions, of which 4 were asked for now: all are told" in fewer.err
     assert read_results(here / "eval-duo").answers[:60] == results.answers
+    told = run("report", "eval-duo", "--out", "again")
+    assert (told.code, told.out, "report: again/index.html" in told.err) == (0, more.out, True)
+    assert json.loads(run("report", "eval-duo", "--json", "-q").out)["headline"]
+    page = Path(__file__).parent.parent / "docs" / "report.md"
+    [example] = re.findall(r"(?s)```python\n(.*?)```", page.read_text())
+    names: dict[str, Any] = {}
+    exec(example, names)
+    names["show"](here / "eval-duo")
+    assert (here / "out" / "index.html").read_text() == (here / "again" / "index.html").read_text()
+    refused = run("report", "out")
+    assert (refused.code, "'out' is no folder of a run" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -519,17 +519,6 @@ def test_numbers_are_written_with_their_sign_and_never_as_minus_zero() -> None:
     assert [chance(value) for value in (None, 0.0004, 0.0126, 1.0)] == ["–", "<0.001", "0.013", "1.000"]
 
 
-@needs_plots
-def test_the_example_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parent.parent / "docs" / "report.md"
-    [example] = re.findall(r"(?s)```python\n(.*?)```", page.read_text())
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(example, names)
-    names["show"](small())
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "report.md", "report.json", "plots"}
-
-
 @pytest.mark.parametrize(
     ("made", "words"), [("file", "is a file"), ("folder", "holds 'index.html', which is of no report")]
 )

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import counting, loading_report, say, table_console
+from unisono.cli.console import counting, loading_report, say
+from unisono.cli.report import tell
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from unisono.evals.panel import Panel
     from unisono.evals.records import System, Task
-    from unisono.evals.report.records import Report, TaskFigures
     from unisono.spec import TunedOn
 
 ALL = "all"
@@ -94,7 +91,7 @@ def evaluate(
     from unisono.evals.baselines import BASELINES, make_baseline
     from unisono.evals.decide import decide_all
     from unisono.evals.panel import Panel
-    from unisono.evals.report import check_report, figures, write_report
+    from unisono.evals.report import check_report
     from unisono.evals.results import RunFolder, read_results
     from unisono.evals.run import evaluate as ask
     from unisono.evals.systems import check_names
@@ -136,15 +133,7 @@ def evaluate(
     told = {(answer.task, answer.question) for answer in results.answers}
     if len(told) > asked and not quiet:
         say(f"{folder} has answers to {len(told):,} questions, of which {asked:,} were asked for now: all are told")
-    found = figures(results)
-    if report is not None:
-        write_report(results, report)
-        if not quiet:
-            say(f"report: {report / 'index.html'}")
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-    else:
-        _show(found)
+    tell(results, report, as_json=as_json, quiet=quiet)
 
 
 def _files(variants: Iterable[str]) -> list[Path]:
@@ -161,38 +150,6 @@ def _tell_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> N
         for each in tuned_on:
             if may_hold(task, each):
                 say(f"{task.name}: tuned on {each.task} of {each.source}, this is {task.source}: nothing is left out")
-
-
-def _show(report: Report) -> None:
-    console = table_console()
-    console.print(report.headline, markup=False)
-    for task in report.tasks:
-        console.print()
-        console.print(_table(task))
-
-
-def _table(task: TaskFigures) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    title = f"{task.facts.name} ({task.facts.metrics[0]})" if task.facts.metrics else task.facts.name
-    table.add_column(title)
-    for name in ("right", "to the best member", "95 %", "McNemar p", "ensembled", "ms a piece", "failed"):
-        table.add_column(name, justify="right")
-    for cell in task.cells:
-        beside, partial = cell.comparison, task.is_partial(cell)
-        table.add_row(
-            escape(cell.system),
-            "" if cell.accuracy is None else f"{cell.accuracy:.1%}" + (f" of {cell.questions}" if partial else ""),
-            "" if beside is None else f"{100 * beside.difference:+.1f}",
-            "" if beside is None else f"{100 * beside.interval.low:+.1f} to {100 * beside.interval.high:+.1f}",
-            "" if beside is None or beside.p is None else f"{beside.p:.3f}",
-            "" if cell.share is None else f"{cell.share:.0%}",
-            "" if cell.ms_a_piece is None else f"{cell.ms_a_piece:.1f}",
-            f"{cell.failed}" if cell.failed else "",
-        )
-    return table
 
 
 def _words(given: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ from unisono.cli.import_gac import import_gac
 from unisono.cli.lm_eval import PASSED_ON, lm_eval
 from unisono.cli.match import match
 from unisono.cli.models import models
+from unisono.cli.report import report
 from unisono.cli.run import RunCommand, run
 from unisono.cli.serve import serve
 from unisono.cli.tune import tune
@@ -55,6 +56,7 @@ app.command()(bench)
 app.command()(models)
 app.command()(serve)
 app.command("eval")(evaluate)
+app.command()(report)
 app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 app.command()(tune)
 app.command()(match)
