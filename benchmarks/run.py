@@ -115,6 +115,17 @@ def _shared_weights(backend: str, rounds: int) -> dict[str, Any]:
     return compare(backend, 3 * rounds, 32)
 
 
+def shared_keys(rounds: int) -> dict[str, Any]:
+    """A pass through transformers in bfloat16 beside one with transformers' own attention, behind 1,000 tokens."""
+    return {name: in_process("_shared_keys", MODELS[name]["model"], 2 * rounds) for name in MODELS}
+
+
+def _shared_keys(model: str, rounds: int) -> dict[str, Any]:
+    from shared_keys import compare
+
+    return compare(model, "bfloat16", rounds, 1000)
+
+
 def union_map(rounds: int) -> dict[str, Any]:
     """Seconds to build the union of the three demo vocabularies, and to load it from the cache."""
     return in_process("_union_map", rounds)
@@ -296,6 +307,7 @@ BENCHMARKS = {
     "step_ratio": step_ratio,
     "batch": batch,
     "shared_weights": shared_weights,
+    "shared_keys": shared_keys,
     "union_map": union_map,
     "memory": memory,
     "first_piece": first_piece,

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E402
+from unisono.backends import hf_torch  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.hf_backend import RowBackend  # noqa: E402
 from unisono.backends.hf_cache import plan_passes  # noqa: E402
@@ -53,11 +54,52 @@ def load(place: object, kind: Any = "folder", **keys: Any) -> RowBackend:
     return TransformersLoader(request_of(place, kind, **keys)).load(lambda fraction, words: None)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_every_kind_of_attention_keeps_the_contract(tiny: Callable[[str], Path], name: str, attention: str) -> None:
-    options = {} if name == "bloom" else {"attention": attention}
+def test_every_kind_of_attention_keeps_the_contract(
+    tiny: Callable[[str], Path], name: str, attention: str | None
+) -> None:
+    options = {} if name == "bloom" or attention is None else {"attention": attention}
     check_backend_contract(load(tiny(name), options=options), ContractCase(TEXTS, tolerance=2e-5))
+
+
+def test_heads_share_their_keys_unless_the_plain_attention_is_asked_for(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feeds of two and one token behind unequal texts: the same logits, and no key is repeated on the way."""
+    sdpa = transformers.integrations.sdpa_attention
+    repeats: list[int] = []
+    repeat = sdpa.repeat_kv
+    monkeypatch.setattr(sdpa, "repeat_kv", lambda states, times: repeats.append(times) or repeat(states, times))
+
+    def logits(**options: object) -> np.ndarray:
+        backend = load(tiny("llama"), options=options)
+        slots = [backend.open() for _ in TEXTS]
+        for slot, text in zip(slots, TEXTS, strict=True):
+            backend.advance([Feed(slot, text)])
+        repeats.clear()
+        return backend.advance([Feed(slot, [5, 6][: 1 + n % 2]) for n, slot in enumerate(slots)])
+
+    ours_NV = logits()
+    assert not repeats
+    np.testing.assert_allclose(logits(attention="sdpa"), ours_NV, atol=2e-5)
+    assert repeats
+
+
+@pytest.mark.parametrize("width", [1, 2, hf_torch.SHARING_QUERIES, hf_torch.SHARING_QUERIES + 1])
+@pytest.mark.parametrize(("heads", "shared"), [(12, 6), (9, 3), (4, 4), (4, 1)])
+def test_attention_with_shared_keys_is_that_with_repeated_ones(heads: int, shared: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(heads + width)
+    query = torch.randn((3, heads, width, 8), generator=generator)
+    key, value = (torch.randn((3, heads // shared, 40, 8), generator=generator) for _ in range(2))
+    mask = torch.rand((3, 1, width, 40), generator=generator) < 0.7
+    module = torch.nn.Module()
+    module.num_key_value_groups = shared
+    plain = transformers.integrations.sdpa_attention.sdpa_attention_forward
+    given = {"scaling": 0.3, "dropout": 0.0}
+    ours, _ = hf_torch.attend_sharing(module, query, key, value, mask, plain=plain, **given)
+    theirs, _ = plain(module, query, key, value, mask, **given)
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

@@ -9,7 +9,7 @@ import logging
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 PACKED_FOR = 8
 """Rows that oneDNN is told to expect; from 2 up the order it chooses is the same, and good for any number."""
+SHARING_QUERIES = 16
+"""Queries of a text up to which `attend_sharing` is quicker for every shape of heads; see benchmarks/README.md."""
 
 
 def find_device(request: LoadRequest) -> torch.device:
@@ -167,6 +169,50 @@ class RowForward:
             return seen
         dtype = self._model.dtype
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def attend_sharing(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    plain: Callable[..., tuple[torch.Tensor, None]],
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as by transformers' sdpa, without a copy of the keys and values for each head that shares them.
+
+    Under a mask transformers repeats them as soon as a text has two queries, as the members of an ensemble
+    often have. Here the queries of the heads that share keys stand side by side, as if they were one head's.
+
+    Args:
+        module: the attention layer.
+        query: ``[B, H, T, dim]``
+        key: ``[B, H / g, S, dim]``, with ``g`` heads to each.
+        value: as ``key``.
+        attention_mask: ``[B, 1, T, S]``, or ``None`` where nothing but the order masks.
+        plain: transformers' own function, which does all that is not of this kind.
+        scaling: of the products, before the softmax.
+        options: what else transformers hands over.
+
+    Returns:
+        ``[B, T, H, dim]``, and ``None`` for the weights.
+    """
+    shared: int = getattr(module, "num_key_value_groups", 1)
+    batch, heads, width, _ = query.shape
+    ours = shared > 1 and 1 < width <= SHARING_QUERIES and attention_mask is not None and attention_mask.shape[1] == 1
+    if not ours or any(options.get(name) is not None for name in ("softcap", "position_bias", "cache")):
+        return plain(module, query, key, value, attention_mask, scaling=scaling, **options)
+    joined = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(batch, heads // shared, shared * width, query.shape[-1]),
+        key,
+        value,
+        attn_mask=attention_mask.repeat(1, 1, shared, 1),  # type: ignore[union-attr]
+        scale=scaling,
+    )
+    return joined.reshape(batch, heads, width, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
 def pack_linear_layers(model: Any) -> int:

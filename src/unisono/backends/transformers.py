@@ -8,9 +8,11 @@ The only file that imports transformers; `hf_torch` is the only one that imports
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ from unisono.vocab.tokenizer import Tokenizer
 library: Any = _transformers
 """Untyped: its own annotations are incomplete."""
 CacheLayerMixin.register(RowLayer)
+SHARING = "unisono_sdpa"
+library.AttentionInterface.register(
+    SHARING, partial(hf_torch.attend_sharing, plain=library.AttentionInterface()["sdpa"])
+)
+library.AttentionMaskInterface.register(SHARING, library.AttentionMaskInterface()["sdpa"])
 
 
 class TransformersLoader:
@@ -180,6 +187,8 @@ class TransformersLoader:
             raise ModelCorrupt(
                 f"{self.who} lacks {len(missing)} of its weights, {missing[0]} first", hint="download the model again"
             )
+        if self.options.attention is None and model.config._attn_implementation == "sdpa" and not _asks_for_sdpa(model):
+            model.set_attn_implementation(SHARING)
         return model.eval()
 
     def _generation_ends(self) -> list[int]:
@@ -220,6 +229,15 @@ class TransformersLoader:
         folder.mkdir(exist_ok=True)
         config.save_pretrained(folder)
         hf_torch.save_weights(model, folder / "model.safetensors")
+
+
+def _asks_for_sdpa(model: Any) -> bool:
+    """Whether a model's own code tells attentions apart by their names, so that it would not know another one."""
+    try:
+        code = inspect.getsource(inspect.getmodule(type(model)) or type(model))
+    except (OSError, TypeError):
+        return True
+    return re.search(r"_attn_implementation\s*(==|!=|in\b|not in\b)", code) is not None
 
 
 @contextlib.contextmanager
