@@ -129,6 +129,7 @@ def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
     assert {trial["stage"] for trial in search["trials"]} <= {"rule", "weights", "gate"}
     best = max(trial["accuracy"] for trial in search["trials"] if trial["stage"] != "gate")
     assert next(trial for trial in search["trials"] if trial["setting"] == search["setting"])["accuracy"] >= best
+    assert json.loads((here / "tune-duo" / "search.json").read_text()) == json.loads(shown.out)
     asked = {(answer.task, answer.question) for answer in read_results(here / "tune-duo").answers}
     assert len(asked) == 10
     words = ("eval", tuned, "--tasks", "arc_easy,piqa", "--data", data, "-q")
@@ -210,7 +211,7 @@ def test_models_are_matched_by_what_there_is_unless_more_is_asked_for(
 ) -> None:
     words = ("match", "a=fake:a", "b=fake:b", "--tasks", "piqa", "--data", data, "-q")
     assert run(*words).code == 0
-    assert len(read_results(here / "match").answers) == 2 * 12
+    assert len(read_results(here / "match-a-b").answers) == 2 * 12
     assert "limit is 13, but the task 'piqa' has 12 questions" in run(*words, "--limit", 13).err
     few = run("match", "a=fake:a", "b=fake:b", "--tasks", "arc_easy", "--data", data, "-q", "--limit", 3, "--json")
     assert json.loads(few.out)["pairs"][0]["questions"] == 3

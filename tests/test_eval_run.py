@@ -23,7 +23,7 @@ from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
 from unisono.evals.results import ANSWERS, RunFolder, read_results
 from unisono.evals.run import evaluate
 from unisono.spec import EnsembleSpec
-from unisono.types import Limits, Prompt
+from unisono.types import Generation, Limits, Prompt
 
 SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
 ABOUT: dict[str, Any] = {"spec": "x", "tasks": [], "systems": []}
@@ -182,6 +182,15 @@ def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: Panel, t
             assert evidence == {name: each.pieces for name, each in members.items() if each.error is None}
 
 
+def test_texts_that_are_written_together_share_the_time_by_their_pieces(panel: Panel) -> None:
+    asked = [(Prompt(text="The cat"), Limits(pieces)) for pieces in (1, 6)]
+    ensemble = make.ensemble(panel)
+    one, six = (each for each in panel.generate(ensemble, asked) if isinstance(each, Generation))
+    lengths = [len(each.steps or ()) for each in (one, six)]
+    assert lengths[0] < lengths[1]
+    assert one.seconds.total / lengths[0] == pytest.approx(six.seconds.total / lengths[1])
+
+
 def test_one_member_alone_is_its_own_ensemble(panel: Panel, tmp_path: Path) -> None:
     run(panel, tmp_path)
     found = {(each.task, each.question, each.system): each for each in read_results(tmp_path).answers}
@@ -253,6 +262,10 @@ def test_a_run_goes_on_with_the_same_models_and_tells_how_it_was_gone_on_with(tm
     other = {**first, "models": {"a": {"name": "a.gguf", "sha256": "2"}}}
     with pytest.raises(SpecError, match="holds a run in which 'a' was another model"):
         RunFolder(tmp_path, other)
+    for tuned in ([{"task": "t"}], [], [{"task": "t"}, {"task": "u"}]):
+        with RunFolder(tmp_path, {**first, "tuned_on": tuned}):
+            pass
+    assert read_results(tmp_path).about["tuned_on"] == [{"task": "t"}, {"task": "u"}]
     tasks = [{"name": "t", "examples": "x sha256:1"}]
     with RunFolder(tmp_path, {**first, "tasks": tasks}):
         pass

@@ -41,6 +41,22 @@ def test_a_pair_is_counted_by_hand() -> None:
     assert pair.fits_unite
 
 
+def test_tasks_count_alike_and_gaps_do_not_cancel_out() -> None:
+    """At one task a is better, at the other b; on each of them they err as if by chance."""
+    marks = {"t": ("RRRx", "Rxxx"), "u": ("Rx", "RR")}
+    answers = [
+        Answer(task, str(index), name, {MAIN[task]: float(letter == "R")}, letter, text="")
+        for task, both in marks.items()
+        for name, letters in zip("ab", both, strict=True)
+        for index, letter in enumerate(letters)
+    ]
+    [pair] = match(Results({}, answers), VOCABULARIES, MAIN).pairs
+    assert (pair.gap, pair.one_right, pair.both_wrong, pair.questions) == (0.5, 0.5, 0.125, 6)
+    assert not pair.fits_unite
+    assert pair.same_mistake == 1.0
+    assert pair.error_agreement == pytest.approx(((0.5 - 0.375) / (1 - 0.375) + 0) / 2)
+
+
 def test_a_model_beside_itself_agrees_in_everything() -> None:
     [pair] = match(results("RRxy", "RRxy"), VOCABULARIES, MAIN).pairs
     assert (pair.error_agreement, pair.same_mistake, pair.one_right) == (1.0, 1.0, 0.0)

@@ -233,6 +233,31 @@ def test_who_was_asked_less_is_held_against_others_on_that_and_says_how_much(tmp
     assert "| **ensemble** | **ensemble** | **75.0 =** |" in shown
 
 
+def test_who_was_asked_less_of_a_task_is_on_no_line_and_makes_no_claim_over_all() -> None:
+    first = small()
+    second = [replace(each, task="logic") for each in first.answers]
+    times = [*first.times, *(replace(each, task="logic") for each in first.times)]
+    about = {**first.about, "tasks": [*first.about["tasks"], {**first.about["tasks"][0], "name": "logic"}]}
+    whole = figures(Results(about, [*first.answers, *second], times))
+    assert [(claim.task, claim.system, claim.gates) for claim in whole.gate_claims][-1] == (None, "gate 0.5", 2)
+    assert [task.front for task in whole.tasks] == [("gate 0.9",), ("gate 0.9",)]
+    kept = [each for each in second if each.system not in ("gate 0.5", "gate 0.9") or each.question == "q0"]
+    part = figures(Results(about, [*first.answers, *kept], times))
+    assert [claim.task for claim in part.gate_claims] == ["math", "logic"]
+    assert [task.front for task in part.tasks] == [("gate 0.9",), ("b", "ensemble")]
+
+
+def test_a_baseline_is_as_sure_as_it_says() -> None:
+    first = small()
+    answers = [replace(each, p=(), sure=0.75) if each.system == "vote" else each for each in first.answers]
+    [task] = figures(replace(first, answers=answers)).tasks
+    vote = task.cell("vote")
+    assert vote is not None
+    assert vote.confidence == 0.75
+    assert vote.calibration is not None
+    assert vote.calibration.ece == pytest.approx(0.25)
+
+
 def test_failures_count_as_wrong_and_are_told() -> None:
     results = small()
     failed = [

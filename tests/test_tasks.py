@@ -14,9 +14,10 @@ import pytest
 
 from lm_eval_files import choice, harness_tasks, sum_of, write_data, write_lines
 from unisono.errors import SpecError, UnisonoError
+from unisono.evals.definitions import Definition
 from unisono.evals.records import Question, Reply, Task
-from unisono.evals.rows import RECIPES
-from unisono.evals.tasks import load_tasks
+from unisono.evals.rows import RECIPES, Row
+from unisono.evals.tasks import _task, load_tasks
 
 pytest.importorskip("lm_eval")
 
@@ -159,6 +160,20 @@ def test_a_reply_that_cannot_be_graded_is_an_error_of_its_own(data: Path) -> Non
     [question] = load(data, "piqa", limit=1).questions
     with pytest.raises(UnisonoError, match=r"cannot grade .* question 'piqa"):
         question.grade(Reply(choices=((-1.0, True),)))
+
+
+def test_a_task_that_draws_by_itself_is_left_to_lm_evaluation_harness(data: Path) -> None:
+    own = harness_tasks(data, "gsm8k")[0]
+    own.set_config(key="generation_kwargs", value={"until": ["\n"], "do_sample": True, "temperature": 0.7})
+    with pytest.raises(SpecError, match=r"it says itself how texts are drawn, with .*0\.7"):
+        Definition(own, None)
+
+
+def test_parts_that_are_counted_in_different_ways_are_no_task(data: Path) -> None:
+    definitions = {name: Definition(harness_tasks(data, name)[0], 0) for name in ("gsm8k", "piqa")}
+    rows = {name: [Row(f"{name}.0", name, {})] for name in definitions}
+    with pytest.raises(SpecError, match="the parts of 'both' are not counted alike: gsm8k by exact_match"):
+        _task("both", definitions, rows, [("gsm8k", "gsm8k.0"), ("piqa", "piqa.0")], ("here", ""), None)
 
 
 def test_prompts_of_conversations_hold_the_examples_in_one_message(data: Path) -> None:

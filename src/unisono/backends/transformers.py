@@ -187,7 +187,7 @@ class TransformersLoader:
             raise ModelCorrupt(
                 f"{self.who} lacks {len(missing)} of its weights, {missing[0]} first", hint="download the model again"
             )
-        if self.options.attention is None and model.config._attn_implementation == "sdpa" and not _asks_for_sdpa(model):
+        if self.options.attention is None and device_map is None and _may_share_keys(model):
             model.set_attn_implementation(SHARING)
         return model.eval()
 
@@ -231,13 +231,16 @@ class TransformersLoader:
         hf_torch.save_weights(model, folder / "model.safetensors")
 
 
-def _asks_for_sdpa(model: Any) -> bool:
-    """Whether a model's own code tells attentions apart by their names, so that it would not know another one."""
+def _may_share_keys(model: Any) -> bool:
+    """Whether a model attends by sdpa, and none of its code tells attentions apart by their names."""
+    files = {inspect.getmodule(type(module)) for module in model.modules()}
+    own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
     try:
-        code = inspect.getsource(inspect.getmodule(type(model)) or type(model))
+        code = "".join(map(inspect.getsource, own))
     except (OSError, TypeError):
-        return True
-    return re.search(r"_attn_implementation\s*(==|!=|in\b|not in\b)", code) is not None
+        return False
+    compares = re.search(r"_attn_implementation\"?\)?\s*(==|!=|in\b|not in\b)", code)
+    return model.config._attn_implementation == "sdpa" and compares is None
 
 
 @contextlib.contextmanager

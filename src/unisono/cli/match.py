@@ -50,8 +50,13 @@ def match(
         typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The run's folder: the same command goes on with it.")
-    ] = Path("match"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run's folder: the same command goes on with it. Default: match-NAME-NAME….",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -75,14 +80,16 @@ def match(
     systems = make.members(panel)
     about = about_run(panel, loaded, systems, [], spec=json.dumps(members), chat=False)
     total = sum(len(task.questions) for task in loaded) * len(systems)
-    with RunFolder(out, about) as opened, panel:
-        with loading_report(quiet=quiet) as loading:
-            panel.load_weights(loading)
-        with asking(out, total, quiet=quiet) as count:
-            evaluate(panel, loaded, systems, opened, count=count)
+    where = out or Path("-".join(["match", *(member["name"] for member in members)]))
+    with RunFolder(where, about) as opened, panel:
+        if opened.lacks(loaded, [system.name for system in systems]):
+            with loading_report(quiet=quiet) as loading:
+                panel.load_weights(loading)
+            with asking(where, total, quiet=quiet) as count:
+                evaluate(panel, loaded, systems, opened, count=count)
     vocabularies = {member.spec.name: member.vocabulary for member in panel.prepared.members}
     asked = {(task.name, question.id) for task in loaded for question in task.questions}
-    found = read_results(out)
+    found = read_results(where)
     results = replace(found, answers=[each for each in found.answers if (each.task, each.question) in asked])
     matching = compare(results, vocabularies, {task.name: task.metrics[0] for task in loaded})
     if as_json:

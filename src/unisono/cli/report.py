@@ -26,13 +26,13 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say where the report is.")] = False,
 ) -> None:
-    """Tell again what `unisono eval` found, finished or not: no model is loaded, and no question is read."""
+    """Tell again what `unisono eval` found, finished or not: no model is loaded, and no data set is read."""
     from unisono.evals.decide import decide_all
     from unisono.evals.report import check_report
     from unisono.evals.results import read_results
 
     if out is not None:
-        check_report(out)
+        check_report(out, option="--out")
     tell(decide_all(read_results(run)), out, as_json=as_json, quiet=quiet)
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from unisono.evals.tune import Tuned
 
+SEARCH = "search.json"
+"""In the search's folder: what was tried, what it found and took, as ``--json`` prints it."""
+
 
 def tune(
     spec: Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)],
@@ -93,12 +96,14 @@ def tune(
             tuned = search(panel, tasks, opened, stages=wanted, count=count)
     content = tuned_spec(yaml.safe_load(spec.read_text()), panel, tuned)
     _write(written, spec, content, tuned)
+    (where / SEARCH).write_text(json.dumps(tuned.to_json(), indent=2, ensure_ascii=False) + "\n")
     if as_json:
         print(json.dumps(tuned.to_json(), indent=2, ensure_ascii=False))
     else:
         _show(tuned)
     if not quiet:
         asked = ["--tasks", task, *([] if data is None else ["--data", str(data)]), *(["--chat"] if chat else [])]
+        asked += [*([] if shots is None else ["--shots", str(shots)]), *(["--batch", str(batch)] if batch > 1 else [])]
         words = ["unisono", "eval", str(written), *asked, "--compare", "--variant", str(spec)]
         say(f"{written} is the ensemble so tuned; compare it: {shlex.join(words)}")
 
@@ -112,9 +117,10 @@ def _write(path: Path, spec: Path, content: dict[str, Any], tuned: Tuned) -> Non
         if "model" in member and beside.exists() and not Path(member["model"]).is_absolute():
             member["model"] = os.path.relpath(beside, path.parent)
     best = tuned.best
+    mean = ", on the mean of the tasks" if len(best.by_task) > 1 else ""
     head = (
         f"# {spec.name}, tuned: {best.setting or 'as it was'}\n"
-        f"# {best.accuracy:.1%} of {best.questions} questions right (± {best.error:.1%}, the best of "
+        f"# {best.accuracy:.1%} of {best.questions} questions right{mean} (± {best.error:.1%}, the best of "
         f"{len(tuned.trials)} settings on the same questions: expect less elsewhere), found in {tuned.seconds:.0f} s.\n"
     )
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)

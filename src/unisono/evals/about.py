@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import unisono
 from unisono.evals import definitions, statistics
 from unisono.evals.baselines.base import Baseline
 from unisono.evals.panel import Panel
@@ -23,7 +24,10 @@ from unisono.evals.tasks import may_hold
 from unisono.members import PreparedMember
 from unisono.spec import TunedOn
 
-PACKAGES = ("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy")
+PACKAGES = (
+    *("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy"),
+    *("datasets", "math-verify", "sympy"),
+)
 BLOCK = 1 << 20
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
@@ -53,10 +57,13 @@ def about_run(
         "spec": spec,
         "command": shlex.join(["unisono", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {
+            **{name: version for name in PACKAGES if (version := _version(name))},
+            "unisono's code": "sha256:" + _sum(sorted(Path(unisono.__file__).parent.rglob("*.py"))),
+        },
         "machine": {
             "platform": platform.platform(terse=True),
-            "processor": platform.machine(),
+            "processor": _processor(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         },
@@ -84,6 +91,15 @@ def about_run(
             {**each.model_dump(), "may_be_asked": any(may_hold(task, each) for task in tasks)} for each in tuned_on
         ],
     }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _version(package: str) -> str | None:

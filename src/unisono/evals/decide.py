@@ -34,6 +34,7 @@ def _decide(
             found = {name: answers[task, key[1], name] for name in members if (task, key[1], name) in answers}
             candidates = {name: each for name, each in found.items() if each.error is None}
             cases.append(Case(key[1], candidates, answer.evidence or {}))
+    cases.sort(key=lambda case: case.question)  # what is decided does not depend on the order of asking
     for case, choice in zip(cases, baseline.decide(cases), strict=True):
         key = (task, case.question, baseline.name)
         chosen = case.candidates[choice.member]

@@ -102,6 +102,11 @@ class Definition:
         """As lm-evaluation-harness's results tell it."""
         return str(self._task.VERSION)
 
+    @property
+    def asks_choices(self) -> bool:
+        """Whether one of some choices is asked for, and not a text."""
+        return bool(self._task.OUTPUT_TYPE == "multiple_choice")
+
     def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
         """Some of the documents as questions, in their order.
 
@@ -231,6 +236,12 @@ class Definition:
         for reason, holds in reasons.items():
             if holds:
                 raise SpecError(f"the task {self.name!r} cannot be asked here: {reason}", hint=ELSEWHERE)
+        if kind == "generate_until" and (wanted := read_generation(task.config.generation_kwargs or {})).changes_draw:
+            raise SpecError(
+                f"the task {self.name!r} cannot be asked here: it says itself how texts are drawn, with "
+                f"{shown(dict(wanted.shapes))}",
+                hint=ELSEWHERE,
+            )
 
     def _check_examples(self) -> None:
         if self._sampler is None:

@@ -31,6 +31,11 @@ class Wanted:
     shapes: Mapping[str, Any]
     """Options of a draw."""
 
+    @property
+    def changes_draw(self) -> bool:
+        """Whether a text is not simply to be written as the system does."""
+        return self.samples or PENALTY in self.shapes
+
     def draw(self, own: Draw) -> Draw:
         """The draw, given that of a system.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,12 +36,12 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two models beside each other, on the same questions."""
+    """Two models beside each other, on the same questions. Shares are means over the tasks, each counting alike."""
 
     first: str
     second: str
     gap: float
-    """The difference of their shares of right answers, the mean over the tasks of each."""
+    """How far their shares of right answers are apart, the mean over the tasks."""
     both_wrong: float
     """The share of questions that neither answers rightly: no choice between their answers can help there."""
     one_right: float
@@ -113,25 +113,47 @@ def _pair(
     right: Mapping[str, Mapping[tuple[str, str], bool]],
     vocabularies: Mapping[str, Vocabulary],
 ) -> Pair:
-    keys = [key for key in right[first.name] if key in right[second.name]]
-    outcomes = [(right[first.name][key], right[second.name][key]) for key in keys]
-    wrong = [key for key, outcome in zip(keys, outcomes, strict=True) if not any(outcome)]
-    same = [answers[first.name][key].answer == answers[second.name][key].answer != "" for key in wrong]
+    by_task: dict[str, list[tuple[str, str]]] = {}
+    for key in right[first.name]:
+        if key in right[second.name]:
+            by_task.setdefault(key[0], []).append(key)
+    outcomes = {
+        task: [(right[first.name][key], right[second.name][key]) for key in keys] for task, keys in by_task.items()
+    }
+    same = {
+        task: [
+            answers[first.name][key].answer == answers[second.name][key].answer != ""
+            for key in keys
+            if not (right[first.name][key] or right[second.name][key])
+        ]
+        for task, keys in by_task.items()
+    }
     lengths = [each.characters for each in (first, second)]
     known = [length for length in lengths if length]
     pieces = [set(vocabularies[each.name].pieces) - {None} for each in (first, second)]
     return Pair(
         first.name,
         second.name,
-        abs(first.accuracy - second.accuracy),
-        _share([not any(outcome) for outcome in outcomes]) or 0.0,
-        _share([any(outcome) and not all(outcome) for outcome in outcomes]) or 0.0,
-        _kappa(outcomes),
-        _share(same),
+        _mean(_gap(own) for own in outcomes.values()) or 0.0,
+        _mean(_share([not any(outcome) for outcome in own]) for own in outcomes.values()) or 0.0,
+        _mean(_share([any(outcome) and not all(outcome) for outcome in own]) for own in outcomes.values()) or 0.0,
+        _mean(map(_kappa, outcomes.values())),
+        _mean(map(_share, same.values())),
         max(known) / min(known) if len(known) == 2 else None,
         len(pieces[0] & pieces[1]) / min(len(pieces[0]), len(pieces[1])),
-        len(keys),
+        sum(map(len, outcomes.values())),
     )
+
+
+def _gap(outcomes: Sequence[tuple[bool, bool]]) -> float:
+    first, second = (sum(outcome[which] for outcome in outcomes) for which in (0, 1))
+    return abs(first - second) / len(outcomes)
+
+
+def _mean(shares: Iterable[float | None]) -> float | None:
+    """The mean over the tasks that have it, each counting alike."""
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _is_right(answer: Answer, main_metric: Mapping[str, str]) -> bool:

@@ -86,7 +86,7 @@ class Panel:
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
         """Let a system write one text for each prompt, several at once. Their steps are kept.
 
-        ``seconds.total`` of a text is its part of the time since its wave's prompts were read.
+        ``seconds.total`` of a text is its part, by pieces, of the time since its wave's prompts were read.
 
         Returns:
             In the order asked; the error in place of what cannot be written.
@@ -158,19 +158,21 @@ class Panel:
 
 
 def _write(engine: Engine, writing: dict[Text, int]) -> dict[int, Generation | UnisonoError]:
-    """Write texts to their ends, and give each its part of the time."""
+    """Write texts to their ends, and give each its part of the time, as its part of the pieces is."""
     failures: dict[Text, UnisonoError] = {}
     began = time.perf_counter()
     while going := [text for text in writing if text.finish is None and text not in failures]:
         failures |= _step(engine, going)
-    seconds = (time.perf_counter() - began) / max(1, len(writing))
-    results: dict[int, Generation | UnisonoError] = {}
-    for text, index in writing.items():
-        if text in failures:
-            results[index] = failures[text]
-        else:
-            generation = text.generation()
-            results[index] = replace(generation, seconds=replace(generation.seconds, total=seconds))
+    seconds = time.perf_counter() - began
+    results: dict[int, Generation | UnisonoError] = {
+        index: failures.get(text) or text.generation() for text, index in writing.items()
+    }
+    written = [each for each in results.values() if isinstance(each, Generation)]
+    pieces = sum(len(each.steps or ()) for each in written)
+    for index, each in results.items():
+        if isinstance(each, Generation):
+            part = len(each.steps or ()) / pieces if pieces else 1 / len(written)
+            results[index] = replace(each, seconds=replace(each.seconds, total=part * seconds))
     return results
 
 

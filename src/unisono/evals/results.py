@@ -62,6 +62,8 @@ class RunFolder:
                 there = read_about(folder)
                 check_same(folder, there, about)
                 about |= {what: _joined(there[what], about[what]) for what in ("tasks", "systems")}
+                tuned_on = [*there.get("tuned_on", []), *about.get("tuned_on", [])]
+                about["tuned_on"] = [each for place, each in enumerate(tuned_on) if each not in tuned_on[:place]]
                 about["models"] = {**there.get("models", {}), **about.get("models", {})}
                 about["earlier"] = _earlier(there, about)
             self._answers = opened.enter_context(FileIO(folder / ANSWERS, "ab"))

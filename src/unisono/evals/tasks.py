@@ -241,6 +241,13 @@ def _task(
         for question in definition.questions(asked, name, interpret):
             questions[part, question.id] = question
     first = next(iter(used.values()))
+    for part, definition in used.items():
+        if (definition.metrics[0], definition.asks_choices) != (first.metrics[0], first.asks_choices):
+            raise SpecError(
+                f"the parts of {name!r} are not counted alike: {first.name} by {first.metrics[0]}, "
+                f"{part} by {definition.metrics[0]}",
+                hint="ask for the parts by their own names",
+            )
     return Task(
         name=name,
         metrics=first.metrics,

@@ -54,15 +54,19 @@ def write_report(results: Results, folder: Path) -> Report:
     return report
 
 
-def check_report(folder: Path) -> None:
+def check_report(folder: Path, *, option: str = "--report") -> None:
     """Tell beforehand whether a report can be written there.
+
+    Args:
+        folder: where.
+        option: of the command, that names it.
 
     Raises:
         BackendMissing: matplotlib is not installed.
         SpecError: what is there is a file, or a folder that holds something else.
     """
     check_plots()
-    hint = "choose another --report"
+    hint = f"choose another {option}"
     if folder.exists() and not folder.is_dir():
         raise SpecError(f"a report is a folder, and {str(folder)!r} is a file", hint=hint)
     strange = [path.name for path in folder.iterdir()] if folder.is_dir() else []

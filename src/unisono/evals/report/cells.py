@@ -109,7 +109,7 @@ def _speed(times: Sequence[Times]) -> tuple[float | None, float | None, float | 
 
 
 def _has_confidence(answer: Answer) -> bool:
-    return answer.error is None and bool(answer.choices or answer.p)
+    return answer.error is None and (answer.sure is not None or bool(answer.choices or answer.p))
 
 
 def _calibration(answers: Sequence[Answer], main: str) -> Calibration | None:

@@ -144,10 +144,11 @@ class _Count:
 
 
 def _front(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The systems on the Pareto line of accuracy against ms a piece."""
+    """The systems on the Pareto line of accuracy against ms a piece, of those that were asked everything."""
+    asked = max((cell.questions for cell in cells), default=0)
     points = [
         (cell.system, (cell.ms_a_piece, cell.accuracy))
         for cell in cells
-        if cell.ms_a_piece is not None and cell.accuracy is not None
+        if cell.questions == asked and cell.ms_a_piece is not None and cell.accuracy is not None
     ]
     return tuple(points[place][0] for place in pareto([point for _, point in points]))

@@ -99,10 +99,11 @@ def claim_of(
 
 
 def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:
-    """The same for the means of all tasks, each counting alike; gates that some task lacks are left out."""
+    """The same for the means of all tasks, each counting alike, without gates that were asked less of some."""
     asked = [task for task in tasks if task.cell(always) is not None]
     reference = _mean_of(always, asked)
-    means = {system: mean for system in gated if (mean := _mean_of(system, asked)) is not None}
+    alike = [system for system in gated if all(_questions(task, system) == _questions(task, always) for task in asked)]
+    means = {system: mean for system in alike if (mean := _mean_of(system, asked)) is not None}
     if len(asked) < 2 or reference is None or not means:
         return None
     accuracy, _, ms_always = reference
@@ -112,6 +113,11 @@ def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures
     best = min(good, key=lambda system: means[system][1])
     own, share, ms = means[best]
     return GateClaim(None, always, len(means), best, own - accuracy, None, share, ms, ms_always)
+
+
+def _questions(task: TaskFigures, system: str) -> int:
+    cell = task.cell(system)
+    return cell.questions if cell else 0
 
 
 def _mean_of(system: str, tasks: Sequence[TaskFigures]) -> tuple[float, float, float | None] | None:

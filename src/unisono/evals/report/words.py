@@ -87,7 +87,8 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
     worse = [each for each in compared if each.difference < 0]
     equal = len(compared) - len(better) - len(worse)
     if len(compared) == 1:
-        return f"On its one task the ensemble {_outcome(compared[0])}."
+        which = "its one task" if len(tasks) == 1 else "the one task that both were asked"
+        return f"On {which} the ensemble {_outcome(compared[0])}."
     said = [
         f"On {len(better) or 'none'} of {len(compared)} tasks the ensemble is better than its best member"
         f"{_sure(better)}",
