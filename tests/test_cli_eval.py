@@ -204,6 +204,15 @@ def test_a_search_takes_no_file_for_another(run: Run, duo: Path, data: Path, her
     words = ("tune", duo, "--task", "piqa", "--data", data, "-q")
     assert "the ensemble file itself" in run(*words, "--out", duo).err
     assert "--stages is 'rules'" in run(*words, "--stages", "rules").err
+    assert "unknown gate 'margn:1'; did you mean 'margin'" in run(*words, "--gates", "confidence:0.5,margn:1").err
+    assert "--gates has 'margin:0.1 boundary'" in run(*words, "--gates", "margin:0.1 boundary").err
+
+
+def test_a_search_tries_the_gates_that_it_is_told(run: Run, duo: Path, data: Path, here: Path) -> None:
+    words = ("tune", duo, "--task", "piqa", "--data", data, "--limit", 3, "--stages", "gate")
+    tried = json.loads(run(*words, "--gates", "margin:0.2, entropy:0.3", "--json", "-q").out)["trials"]
+    found = {trial["setting"] for trial in tried}
+    assert found == {"", *(f"gate={gate} lead={lead}" for gate in ("margin:0.2", "entropy:0.3") for lead in "ab")}
 
 
 def test_models_are_matched_by_what_there_is_unless_more_is_asked_for(

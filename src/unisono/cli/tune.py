@@ -44,6 +44,14 @@ def tune(
     stages: Annotated[
         str, typer.Option(metavar="NAMES", help="What to search, with commas between.")
     ] = "rule,weights,gate",
+    gates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GATES",
+            help="Gates to try, each with every lead. Default: confidence at 0.3, 0.5, 0.7 and 0.9.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -68,12 +76,13 @@ def tune(
     from unisono.evals.panel import Panel
     from unisono.evals.results import RunFolder
     from unisono.evals.tasks import load_tasks
-    from unisono.evals.tune import STAGES, tuned_spec
+    from unisono.evals.tune import GATES, STAGES, tuned_spec
     from unisono.evals.tune import tune as search
     from unisono.spec import load_spec
 
     checked = load_spec(spec)
     wanted = [name.strip() for name in stages.split(",") if name.strip()]
+    tried = GATES if gates is None else [_gate(word.strip()) for word in gates.split(",")]
     if not wanted or not set(wanted) <= set(STAGES):
         raise SpecError(f"--stages is {stages!r}", hint=f"name some of {', '.join(STAGES)}")
     written = out or spec.with_name(f"{spec.stem}-tuned.yaml")
@@ -93,7 +102,7 @@ def tune(
         with loading_report(quiet=quiet) as loading:
             panel.load_weights(loading)
         with asking(where, None, quiet=quiet) as count:
-            tuned = search(panel, tasks, opened, stages=wanted, count=count)
+            tuned = search(panel, tasks, opened, stages=wanted, gates=tried, count=count)
     content = tuned_spec(yaml.safe_load(spec.read_text()), panel, tuned)
     _write(written, spec, content, tuned)
     (where / SEARCH).write_text(json.dumps(tuned.to_json(), indent=2, ensure_ascii=False) + "\n")
@@ -106,6 +115,16 @@ def tune(
         asked += [*([] if shots is None else ["--shots", str(shots)]), *(["--batch", str(batch)] if batch > 1 else [])]
         words = ["unisono", "eval", str(written), *asked, "--compare", "--variant", str(spec)]
         say(f"{written} is the ensemble so tuned; compare it: {shlex.join(words)}")
+
+
+def _gate(word: str) -> str:
+    """A gate as `unisono.evals.tune.tune` takes it. Raises a `SpecError`."""
+    from unisono.fusion.gate import Gate
+
+    gate = Gate.parse(word)
+    if gate.boundary:
+        raise SpecError(f"--gates has {word!r}", hint="the file says whether gates respect boundaries (boundary: true)")
+    return str(gate)
 
 
 def _write(path: Path, spec: Path, content: dict[str, Any], tuned: Tuned) -> None:

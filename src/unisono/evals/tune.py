@@ -29,7 +29,8 @@ from unisono.spec import TunedOn
 RULES = ("mean", "geometric", "mean,weights:entropy", "mean,weights:consistency")
 SHARES = (0.2, 0.35, 0.65, 0.8)
 """Of the vote, that each member is tried with; the others share the rest as before."""
-THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+GATES = ("confidence:0.3", "confidence:0.5", "confidence:0.7", "confidence:0.9")
+"""Each is tried with every member as the lead."""
 STAGES = ("rule", "weights", "gate")
 
 
@@ -86,7 +87,7 @@ def tune(
     folder: RunFolder,
     *,
     stages: Sequence[str] = STAGES,
-    thresholds: Sequence[float] = THRESHOLDS,
+    gates: Sequence[str] = GATES,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Tuned:
     """Search; what was asked before is in the folder and is not asked again.
@@ -96,7 +97,7 @@ def tune(
         tasks: their development questions.
         folder: where answers are written.
         stages: which to go through.
-        thresholds: confidences below which a gate opens.
+        gates: as files have them, such as ``margin:0.2``.
         count: told of answers, as `evaluate` does.
 
     Raises:
@@ -108,7 +109,7 @@ def tune(
     search = _Search(panel, tasks, folder, count)
     best = ""
     for stage in (each for each in STAGES if each in stages):
-        trials = search.run(stage, [best, *_settings(stage, best, panel, thresholds)])
+        trials = search.run(stage, [best, *_settings(stage, best, panel, gates)])
         best = (_best_gate(trials) if stage == "gate" else _best(trials)).setting
     ends = tuple(TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks)
     return Tuned(best, tuple(search.trials.values()), ends)
@@ -197,7 +198,7 @@ def _way(system: System) -> str:
     return json.dumps([system.method.to_json(), system.weights])
 
 
-def _settings(stage: str, best: str, panel: Panel, thresholds: Sequence[float]) -> list[str]:
+def _settings(stage: str, best: str, panel: Panel, gates: Sequence[str]) -> list[str]:
     """What a stage tries, beside the best so far."""
     if stage == "rule":
         return [_but(best, combine=rule) for rule in RULES]
@@ -207,7 +208,7 @@ def _settings(stage: str, best: str, panel: Panel, thresholds: Sequence[float]) 
     method: Method = panel.prepared.spec.method
     if method.draw.one_member:
         return []
-    return [_but(best, gate=f"confidence:{threshold}", lead=lead) for lead in panel.members for threshold in thresholds]
+    return [_but(best, gate=gate, lead=lead) for lead in panel.members for gate in gates]
 
 
 def _few(shares: Mapping[str, float]) -> list[str]:
