@@ -16,7 +16,7 @@ from tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E4
 from unisono.backends import hf_torch  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.hf_backend import RowBackend  # noqa: E402
-from unisono.backends.hf_cache import plan_passes  # noqa: E402
+from unisono.backends.hf_cache import Pass, RowPool, plan_passes  # noqa: E402
 from unisono.backends.transformers import TransformersLoader  # noqa: E402
 from unisono.demo import demo_path  # noqa: E402
 from unisono.errors import (  # noqa: E402
@@ -181,6 +181,33 @@ def test_bad_feeds_are_refused_before_anything_is_computed(tiny: Callable[[str],
 def test_similar_feeds_share_a_pass_and_a_prompt_has_its_own() -> None:
     assert plan_passes([1, 1, 300, 3, 1], slack=16) == [[2], [3, 0, 1, 4]]
     assert plan_passes([5, 5], slack=0) == [[0, 1]]
+    assert plan_passes([1, 2, 1, 1], slack=2) == [[1], [0, 2, 3]]
+
+
+def test_longer_feeds_begin_with_the_shorter_ones_where_no_row_has_to_be_copied_then(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One feed of two tokens between two of one: two passes, the first of all rows; and what comes out is the same."""
+    monkeypatch.setattr("unisono.backends.hf_backend.PADDING_SLACK", 0)
+    passes: list[Pass] = []
+    begin = RowPool.begin
+    monkeypatch.setattr(RowPool, "begin", lambda pool, step: passes.append(step) or begin(pool, step))
+
+    def logits(*, apart: bool, wanted: int = 1) -> np.ndarray:
+        backend = load(tiny("gemma3"))
+        slots = [backend.open() for _ in TEXTS[:3]]
+        for slot, text in zip(slots, TEXTS, strict=False):
+            backend.advance([Feed(slot, text)])
+        passes.clear()
+        feeds = [Feed(slots[0], [3]), Feed(slots[1], [4, 5], wanted=wanted), Feed(slots[2], [6])]
+        return np.concatenate([backend.advance([feed]) for feed in feeds]) if apart else backend.advance(feeds)
+
+    together_NV = logits(apart=False)
+    assert [(step.rows, step.lengths) for step in passes] == [((0, 1, 2), (1, 1, 1)), ((1,), (1,))]
+    np.testing.assert_allclose(together_NV, logits(apart=True), atol=2e-5)
+    both_NV = logits(apart=False, wanted=2)
+    assert [(step.rows, step.lengths) for step in passes] == [((1,), (2,)), ((0, 2), (1, 1))]
+    np.testing.assert_allclose(both_NV, logits(apart=True, wanted=2), atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "auto"])

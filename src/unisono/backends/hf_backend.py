@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from unisono.backends.base import Array, BackendFacts, Feed, Slot
@@ -11,6 +12,8 @@ from unisono.backends.hf_cache import Pass, RowPool, plan_passes
 
 PADDING_SLACK = 16
 """Padded tokens that cost less than a pass of their own, which reads all the weights once more."""
+LONGEST = 16
+"""Ids of a feed that may be read in two passes; a prompt is read in one."""
 
 
 class Forward(Protocol):
@@ -34,6 +37,25 @@ class Forward(Protocol):
     def unload(self) -> None:
         """Free the model."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one pass reads of a feed."""
+
+    feed: int
+    """Its place among the feeds."""
+    start: int
+    """The first of its ids that is read."""
+    stop: int
+    """The first that is not."""
+    wanted: int
+    """How many of the last of them give their distribution."""
+
+    @property
+    def length(self) -> int:
+        """How many ids are read."""
+        return self.stop - self.start
 
 
 class RowBackend:
@@ -80,8 +102,8 @@ class RowBackend:
         self._check(feeds)
         rows = [self._rows[feed.slot] for feed in feeds]
         outputs: list[Any] = [None] * len(feeds)
-        for group in self._groups(forward, feeds, rows):
-            self._run(forward, sorted(group, key=rows.__getitem__), feeds, rows, outputs)
+        for parts in self._passes(forward, feeds, rows):
+            self._run(forward, sorted(parts, key=lambda part: rows[part.feed]), feeds, rows, outputs)
         for row, feed in zip(rows, feeds, strict=True):
             self._pool.lengths[row] += len(feed.ids)
         return forward.finish([output for output in outputs if output is not None])
@@ -93,39 +115,41 @@ class RowBackend:
         self._rows.clear()
         self._slots.clear()
 
-    def _groups(self, forward: Forward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[int]]:
+    def _passes(self, forward: Forward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
         lengths = [len(feed.ids) for feed in feeds]
+        whole = [Part(i, 0, length, feed.wanted) for i, (feed, length) in enumerate(zip(feeds, lengths, strict=True))]
         if len(feeds) <= 1:
-            return [list(range(len(feeds)))] if feeds else []
+            return [whole] if feeds else []
         if forward.ragged:
-            return plan_passes(lengths, PADDING_SLACK)
-        alike: dict[tuple[int, int], list[int]] = {}
-        for i, row in enumerate(rows):
-            alike.setdefault((self._pool.lengths[row], lengths[i]), []).append(i)
+            return _side_by_side([[whole[i] for i in group] for group in plan_passes(lengths, PADDING_SLACK)], rows)
+        alike: dict[tuple[int, int], list[Part]] = {}
+        for part, row in zip(whole, rows, strict=True):
+            alike.setdefault((self._pool.lengths[row], part.length), []).append(part)
         return list(alike.values())
 
     def _run(
-        self, forward: Forward, group: Sequence[int], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
+        self, forward: Forward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
     ) -> None:
-        """Run one pass; ``group`` is in the order of its rows."""
+        """Run one pass; ``parts`` are in the order of their rows."""
         step = Pass(
-            rows=tuple(rows[i] for i in group),
-            starts=tuple(self._pool.lengths[rows[i]] for i in group),
-            lengths=tuple(len(feeds[i].ids) for i in group),
+            rows=tuple(rows[part.feed] for part in parts),
+            starts=tuple(self._pool.lengths[rows[part.feed]] + part.start for part in parts),
+            lengths=tuple(part.length for part in parts),
         )
+        ids = [list(feeds[part.feed].ids[part.start : part.stop]) for part in parts]
         # A padded query reads a token of its own feed: what it computes is finite and not used.
-        ids = [[feeds[i].ids[0]] * (step.width - len(feeds[i].ids)) + list(feeds[i].ids) for i in group]
-        keep = max(feeds[i].wanted for i in group)
+        ids = [own[:1] * (step.width - len(own)) + own for own in ids]
+        keep = max(part.wanted for part in parts)
         self._pool.begin(step)
         logits = forward(step, ids, max(keep, 1))
         if keep == 0:
             return
-        if list(group) == list(range(len(feeds))) and all(feed.wanted == keep for feed in feeds):
+        if [part.feed for part in parts] == list(range(len(feeds))) and all(part.wanted == keep for part in parts):
             outputs[0] = logits.reshape(-1, logits.shape[-1])
             return
-        for place, i in enumerate(group):
-            if feeds[i].wanted:
-                outputs[i] = logits[place, keep - feeds[i].wanted :]
+        for place, part in enumerate(parts):
+            if part.wanted:
+                outputs[part.feed] = logits[place, keep - part.wanted :]
 
     def _check(self, feeds: Sequence[Feed]) -> None:
         if len({feed.slot for feed in feeds}) != len(feeds):
@@ -152,3 +176,25 @@ class RowBackend:
         if self._forward is None:
             raise RuntimeError("the model has been unloaded")
         return self._forward
+
+
+def _side_by_side(passes: list[list[Part]], rows: Sequence[int]) -> list[list[Part]]:
+    """Let longer feeds read their first ids with the shortest ones, where all these rows then follow one another.
+
+    Rows with gaps between them have their keys and values copied for a pass. As many ids are read in as many passes.
+    """
+    *longer, shortest = passes
+    width = max(part.length for part in shortest)
+    early = [
+        part for parts in longer for part in parts if width <= part.length - part.wanted and part.length <= LONGEST
+    ]
+    if not early or _follow(shortest, rows) or not _follow([*shortest, *early], rows):
+        return passes
+    heads = [replace(part, stop=width, wanted=0) for part in early]
+    late = {part.feed: replace(part, start=width) for part in early}
+    return [[*shortest, *heads], *([late.get(part.feed, part) for part in parts] for parts in longer)]
+
+
+def _follow(parts: Sequence[Part], rows: Sequence[int]) -> bool:
+    own = [rows[part.feed] for part in parts]
+    return max(own) - min(own) + 1 == len(own)

@@ -9,6 +9,7 @@ the mask.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -229,21 +230,24 @@ class RowPool:
 def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
     """Group feeds into passes of similar length, so that padding costs less than another pass would.
 
+    Feeds of one length are never parted.
+
     Args:
         lengths: how many tokens each feed reads.
         slack: padded tokens that a pass may hold.
 
     Returns:
-        Lists of indices into ``lengths``; together they are all of them.
+        Lists of indices into ``lengths``, the longest first; together they are all of them.
     """
     groups: list[list[int]] = []
     waste = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        widest = lengths[groups[-1][0]] if groups else 0
-        if groups and waste + widest - lengths[i] <= slack:
-            groups[-1].append(i)
-            waste += widest - lengths[i]
+    for length, alike in itertools.groupby(sorted(range(len(lengths)), key=lambda i: -lengths[i]), lengths.__getitem__):
+        feeds = list(alike)
+        padding = len(feeds) * (lengths[groups[-1][0]] - length) if groups else 0
+        if groups and waste + padding <= slack:
+            groups[-1] += feeds
+            waste += padding
         else:
-            groups.append([i])
+            groups.append(feeds)
             waste = 0
     return groups
