@@ -294,8 +294,10 @@ def test_any_prompts_in_any_batch_are_written_as_without_a_store(data: st.DataOb
         texts.append((engine.add(prompt, Limits(pieces), method=method), prompt, pieces, method))
         for _ in range(data.draw(st.integers(0, 4))):
             engine.step()
-        if engine.active and data.draw(st.integers(0, 3)) == 0:
-            engine.drop(data.draw(st.sampled_from(engine.active)))
+        # Drawn in any case: which texts are still active depends on the clock, by which drafts are made.
+        gives_up, place = data.draw(st.integers(0, 3)) == 0, data.draw(st.integers(0, 3))
+        if engine.active and gives_up:
+            engine.drop(engine.active[place % len(engine.active)])
     while engine.active:
         engine.step()
     for text, prompt, pieces, method in texts:
