@@ -16,7 +16,7 @@ from tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E4
 from unisono.backends import hf_torch  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.hf_backend import RowBackend  # noqa: E402
-from unisono.backends.hf_cache import Pass, RowPool, plan_passes  # noqa: E402
+from unisono.backends.hf_cache import Pass, RowLayer, RowPool, plan_passes  # noqa: E402
 from unisono.backends.transformers import TransformersLoader  # noqa: E402
 from unisono.demo import demo_path  # noqa: E402
 from unisono.errors import (  # noqa: E402
@@ -208,6 +208,56 @@ def test_longer_feeds_begin_with_the_shorter_ones_where_no_row_has_to_be_copied_
     both_NV = logits(apart=False, wanted=2)
     assert [(step.rows, step.lengths) for step in passes] == [((1,), (2,)), ((0, 2), (1, 1))]
     np.testing.assert_allclose(both_NV, logits(apart=True, wanted=2), atol=2e-5)
+
+
+def test_rows_that_are_fed_follow_one_another_and_all_slots_hold_what_they_held(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[Pass] = []
+    begin = RowPool.begin
+    monkeypatch.setattr(RowPool, "begin", lambda pool, step: passes.append(step) or begin(pool, step))
+    backend = load(tiny("gemma3"))
+    slots = [backend.open() for _ in TEXTS]
+    for slot, text in zip(slots, TEXTS, strict=True):
+        backend.advance([Feed(slot, text)])
+    passes.clear()
+    both_NV = backend.advance([Feed(slots[3], [5]), Feed(slots[0], [4])])
+    assert [step.rows for step in passes] == [(0, 1)]
+    rest_NV = backend.advance([Feed(slots[2], [7]), Feed(slots[1], [6])])
+    for place, row_V in zip((3, 0, 2, 1), (*both_NV, *rest_NV), strict=True):
+        fresh = load(tiny("gemma3"))
+        slot = fresh.open()
+        fresh.advance([Feed(slot, TEXTS[place])])
+        np.testing.assert_allclose(row_V, fresh.advance([Feed(slot, [(4, 6, 7, 5)[place]])])[0], atol=2e-5)
+
+
+def test_rows_that_cannot_change_places_are_where_they_were(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = load(tiny("llama"))
+    slots = [backend.open() for _ in TEXTS[:3]]
+    for slot, text in zip(slots, TEXTS, strict=False):
+        backend.advance([Feed(slot, text)])
+    swap = RowLayer.swap_rows
+    layers: list[RowLayer] = []
+
+    def fails_at_the_third(layer: RowLayer, first: int, second: int, lengths: tuple[int, int]) -> None:
+        layers.append(layer)
+        if len(layers) == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        swap(layer, first, second, lengths)
+
+    feeds = [Feed(slots[0], [4]), Feed(slots[2], [5])]
+    with monkeypatch.context() as patched:
+        patched.setattr(RowLayer, "swap_rows", fails_at_the_third)
+        with pytest.raises(DeviceError):
+            backend.advance(feeds)
+    fresh = load(tiny("llama"))
+    others = [fresh.open() for _ in feeds]
+    for slot, place in zip(others, (0, 2), strict=True):
+        fresh.advance([Feed(slot, TEXTS[place])])
+    expected_NV = fresh.advance([Feed(others[0], [4]), Feed(others[1], [5])])
+    np.testing.assert_allclose(backend.advance(feeds), expected_NV, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "auto"])

@@ -100,6 +100,8 @@ class RowBackend:
     def advance(self, feeds: Sequence[Feed]) -> Array:
         forward = self._loaded()
         self._check(feeds)
+        with forward.inference():
+            self._gather(feeds)
         rows = [self._rows[feed.slot] for feed in feeds]
         outputs: list[Any] = [None] * len(feeds)
         for parts in self._passes(forward, feeds, rows):
@@ -114,6 +116,18 @@ class RowBackend:
         self._forward = None
         self._rows.clear()
         self._slots.clear()
+
+    def _gather(self, feeds: Sequence[Feed]) -> None:
+        """Let the rows that are fed follow one another: with gaps, a pass copies what all of them hold."""
+        fed = {self._rows[feed.slot] for feed in feeds}
+        if not fed or max(fed) - min(fed) + 1 == len(fed):
+            return
+        windows = [range(first, first + len(fed)) for first in range(len(self._slots) - len(fed) + 1)]
+        window = max(windows, key=lambda rows: len(fed.intersection(rows)))
+        for gap, row in zip(sorted(set(window) - fed), sorted(fed.difference(window)), strict=True):
+            self._pool.swap(gap, row)
+            self._slots[gap], self._slots[row] = self._slots[row], self._slots[gap]
+            self._rows[self._slots[gap]], self._rows[self._slots[row]] = gap, row
 
     def _passes(self, forward: Forward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
         lengths = [len(feed.ids) for feed in feeds]

@@ -119,6 +119,16 @@ class RowLayer:
         self.keys[target, :, :length] = self.keys[source, :, :length]
         self.values[target, :, :length] = self.values[source, :, :length]
 
+    def swap_rows(self, first: int, second: int, lengths: tuple[int, int]) -> None:
+        """Let two rows change places; ``lengths`` are how many positions each holds."""
+        if not self.is_initialized:
+            return
+        stores = (self.keys, self.values)
+        kept = [store[first, :, : lengths[0]].clone() for store in stores]  # first of all: this may fail
+        for store, content in zip(stores, kept, strict=True):
+            store[first, :, : lengths[1]] = store[second, :, : lengths[1]]
+            store[second, :, : lengths[0]] = content
+
     def _write(self, store: Tensor, new: Tensor) -> Tensor:
         now, first = self.pool.now, self.first
         row, count = now.first_row, len(now.rows)
@@ -221,6 +231,20 @@ class RowPool:
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
         return last
+
+    def swap(self, first: int, second: int) -> None:
+        """Let two rows in use change places."""
+        lengths = self.lengths[first], self.lengths[second]
+        done: list[RowLayer] = []
+        try:
+            for layer in self.layers:
+                layer.swap_rows(first, second, lengths)
+                done.append(layer)
+        except BaseException:
+            for layer in done:
+                layer.swap_rows(second, first, lengths)
+            raise
+        self.lengths[second], self.lengths[first] = lengths
 
     def _plan_rows(self, count: int) -> None:
         if count > self.rows:
