@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -82,14 +83,16 @@ def test_texts_of_all_methods_share_a_batch_with_prompts_that_are_being_read(dat
         )
         wanted.append((data.draw(st.sampled_from([*PROMPTS, LONG])), data.draw(st.integers(1, 14)), method))
     texts: list[Text] = []
+    # Not of the data: who is active depends on the clock, by which drafts are made.
+    chance = random.Random(data.draw(st.integers(0, 1 << 16)))
     while len(texts) < len(wanted) or engine.active:
-        if len(texts) < len(wanted) and engine.free and (not engine.active or data.draw(st.booleans())):
+        if len(texts) < len(wanted) and engine.free and (not engine.active or chance.random() < 0.5):
             prompt, pieces, method = wanted[len(texts)]
             texts.append(engine.add(prompt, Limits(pieces), method=method, trace=True))
         behind = [text for text in engine.active if engine.backlog(text)]
         if behind:
-            some = data.draw(st.lists(st.sampled_from(behind), min_size=1, unique=True))
-            engine.read({text: data.draw(st.integers(1, chunk)) for text in some})
+            some = chance.sample(behind, chance.randint(1, len(behind)))
+            engine.read({text: chance.randint(1, chunk) for text in some})
         engine.step()
     for text, (prompt, pieces, method) in zip(texts, wanted, strict=True):
         [alone] = written(engine_of(NAMES), [prompt], pieces, 1, method)
