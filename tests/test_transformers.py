@@ -231,6 +231,23 @@ def test_rows_that_are_fed_follow_one_another_and_all_slots_hold_what_they_held(
         np.testing.assert_allclose(row_V, fresh.advance([Feed(slot, [(4, 6, 7, 5)[place]])])[0], atol=2e-5)
 
 
+def test_a_row_that_has_never_been_read_into_makes_way(tiny: Callable[[str], Path]) -> None:
+    """Whether or not there is room for it yet."""
+    backend, fresh = load(tiny("gemma3")), load(tiny("gemma3"))
+    slot, own = backend.open(), fresh.open()
+    backend.advance([Feed(slot, TEXTS[0])])
+    gap, last = backend.open(), backend.open()
+    together_NV = backend.advance([Feed(slot, [4]), Feed(last, TEXTS[1])])
+    fresh.advance([Feed(own, TEXTS[0])])
+    other = fresh.open()
+    np.testing.assert_allclose(together_NV[0], fresh.advance([Feed(own, [4])])[0], atol=2e-5)
+    np.testing.assert_allclose(together_NV[1], fresh.advance([Feed(other, TEXTS[1])])[0], atol=2e-5)
+    empty = fresh.open()
+    np.testing.assert_allclose(
+        backend.advance([Feed(gap, TEXTS[2])]), fresh.advance([Feed(empty, TEXTS[2])]), atol=2e-5
+    )
+
+
 def test_rows_that_cannot_change_places_are_where_they_were(
     tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

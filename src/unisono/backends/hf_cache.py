@@ -123,6 +123,7 @@ class RowLayer:
         """Let two rows change places; ``lengths`` are how many positions each holds."""
         if not self.is_initialized:
             return
+        self._make_room(self.keys, self.values)
         stores = (self.keys, self.values)
         kept = [store[first, :, : lengths[0]].clone() for store in stores]  # first of all: this may fail
         for store, content in zip(stores, kept, strict=True):
@@ -234,6 +235,7 @@ class RowPool:
 
     def swap(self, first: int, second: int) -> None:
         """Let two rows in use change places."""
+        self._plan_rows(len(self.lengths))
         lengths = self.lengths[first], self.lengths[second]
         done: list[RowLayer] = []
         try:
