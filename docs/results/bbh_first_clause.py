@@ -17,17 +17,16 @@ folder, best = Path(sys.argv[1]), sys.argv[2]
 results = read_results(folder)
 targets = {name: str(question["target"]).strip() for name, question in results.about["examples"]["bbh"].items()}
 strict: dict[str, dict[str, float]] = {}
-by_clause: dict[str, dict[str, float]] = {}
+clause: dict[str, dict[str, float]] = {}
 for answer in results.answers:
     if answer.task == "bbh":
         found = FIRST_CLAUSE.search(answer.text or "")
         is_right = found is not None and found[1].strip().rstrip(".").lower() == targets[answer.question].lower()
-        by_clause.setdefault(answer.system, {})[answer.question] = float(is_right)
+        clause.setdefault(answer.system, {})[answer.question] = float(is_right)
         strict.setdefault(answer.system, {})[answer.question] = max(answer.metrics.values(), default=0.0)
-for system, right in by_clause.items():
-    against = compare(best, right, by_clause[best])
+for system, right in clause.items():
+    against = compare(best, right, clause[best])
     low, high = 100 * against.interval.low, 100 * against.interval.high
-    print(
-        f"{system:34} lm-eval {sum(strict[system].values()):.0f} of {len(right)}, first clause {sum(right.values()):.0f}"
-    )
-    print(f"{'':34} to {best} {100 * against.difference:+.1f} ({low:+.1f} to {high:+.1f}; p {against.p:.3f})")
+    figures = f"lm-eval {sum(strict[system].values()):.0f}, first clause {sum(right.values()):.0f} of {len(right)}"
+    print(f"{system:33} {figures}")
+    print(f"{'':33} to {best} {100 * against.difference:+.1f} ({low:+.1f} to {high:+.1f}; p {against.p:.3f})")
