@@ -66,19 +66,21 @@ def pair(load_demo: Callable[..., Ensemble]) -> tuple[Any, Any]:
 def test_likelihoods_and_accuracies_are_those_of_the_hf_model(pair: tuple[Any, Any], data: Path, name: str) -> None:
     """But for the mass of control tokens, which a member drops and the hf model keeps: by that they differ, exactly."""
     ours, theirs = (harness_results(model, harness_tasks(data, name)[:5], limit=LIMIT) for model in pair)
-    apart = 0.0
+    apart = rounding = 0.0
     for task, samples in theirs["samples"].items():
         for own, other in zip(ours["samples"][task], samples, strict=True):
             assert own["arguments"] == other["arguments"]
             for arguments, [mine], [its] in zip(own["arguments"], own["resps"], other["resps"], strict=True):
                 control = control_mass(pair, *arguments)
-                assert mine[0] == pytest.approx(its[0] - control, abs=2e-4)
+                assert mine[0] == pytest.approx(its[0] - control, abs=5e-4)
                 assert mine[1] == its[1]
                 apart = max(apart, abs(mine[0] - its[0]))
+                rounding = max(rounding, abs(mine[0] - its[0] + control))
     for task, numbers in theirs["results"].items():
         for key in ("acc,none", "acc_norm,none"):
             assert ours["results"][task].get(key) == numbers.get(key)
-    print(f"\n{name}: largest difference of a log-likelihood {apart:.2g}; {theirs['results']}")
+    print(f"\n{name}: log-likelihoods differ by {apart:.2g}, without control tokens by {rounding:.2g}")
+    print(theirs["results"])
 
 
 def control_mass(pair: tuple[Any, Any], context: str, continuation: str) -> float:

@@ -15,6 +15,8 @@ FIRST_CLAUSE = re.compile(r"[Tt]he answer is:?\s*(.*?)(?:\.(?:\s|$)|\n|$)")
 
 folder, best = Path(sys.argv[1]), sys.argv[2]
 results = read_results(folder)
+if not any(answer.task == "bbh" and answer.system == best for answer in results.answers):
+    sys.exit(f"{folder}: {best!r} was asked nothing of bbh there")
 targets = {name: str(question["target"]).strip() for name, question in results.about["examples"]["bbh"].items()}
 strict: dict[str, dict[str, float]] = {}
 clause: dict[str, dict[str, float]] = {}

@@ -29,7 +29,7 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="What to ask, with commas between: gsm8k, mmlu, bbh, triviaqa, nq_open, arc_easy, arc_challenge, "
-            "hellaswag, piqa, math500; without --data any task of lm-evaluation-harness.",
+            "hellaswag, piqa, math500; without --data others of lm-evaluation-harness, too.",
             show_default=False,
         ),
     ],
