@@ -15,17 +15,17 @@ FIRST_CLAUSE = re.compile(r"[Tt]he answer is:?\s*(.*?)(?:\.(?:\s|$)|\n|$)")
 
 folder, best = Path(sys.argv[1]), sys.argv[2]
 results = read_results(folder)
-if not any(answer.task == "bbh" and answer.system == best for answer in results.answers):
+answers = [answer for answer in results.answers if answer.task == "bbh"]
+if best not in {answer.system for answer in answers}:
     sys.exit(f"{folder}: {best!r} was asked nothing of bbh there")
 targets = {name: str(question["target"]).strip() for name, question in results.about["examples"]["bbh"].items()}
 strict: dict[str, dict[str, float]] = {}
 clause: dict[str, dict[str, float]] = {}
-for answer in results.answers:
-    if answer.task == "bbh":
-        found = FIRST_CLAUSE.search(answer.text or "")
-        is_right = found is not None and found[1].strip().rstrip(".").lower() == targets[answer.question].lower()
-        clause.setdefault(answer.system, {})[answer.question] = float(is_right)
-        strict.setdefault(answer.system, {})[answer.question] = max(answer.metrics.values(), default=0.0)
+for answer in answers:
+    found = FIRST_CLAUSE.search(answer.text or "")
+    is_right = found is not None and found[1].strip().rstrip(".").lower() == targets[answer.question].lower()
+    clause.setdefault(answer.system, {})[answer.question] = float(is_right)
+    strict.setdefault(answer.system, {})[answer.question] = max(answer.metrics.values(), default=0.0)
 for system, right in clause.items():
     against = compare(best, right, clause[best])
     low, high = 100 * against.interval.low, 100 * against.interval.high
