@@ -33,7 +33,7 @@ from unisono.backends.base import Feed, Slot
 from unisono.engine.engine import Engine
 from unisono.engine.member import Cursor, Member
 from unisono.ensemble import Ensemble
-from unisono.types import Limits
+from unisono.records import Limits
 
 CONTEXT = 1024
 """Tokens. The slots are copied for every text, and that takes time by their room."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unisono.types import Message, Prompt
+from unisono.chat.messages import Message, Prompt
 
 SEED = 20261122
 SPELLINGS = ("piecewise", "canonical")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unisono.engine.method import Method
-from unisono.fusion.draw import Draw
+from unisono.config.method import Method
+from unisono.config.sampling import Sampling
 from unisono.testing import FakeModel, LongestMatchTokenizer, register_fake, scripted_rule, sentencepiece_table
 
 END = "</s>"
@@ -129,7 +129,7 @@ def normalised(masses: Chances) -> Chances:
     return {piece: mass / total for piece, mass in masses.items() if mass}
 
 
-def shaped(chances: Chances, draw: Draw, path: Path, prefix: str = "") -> Chances:
+def shaped(chances: Chances, draw: Sampling, path: Path, prefix: str = "") -> Chances:
     """Every option in turn, in the order of docs/spec.md."""
     option = {name: getattr(draw, prefix + name) for name in ("temperature", "top_k", "top_p", "min_p", "typical_p")}
     penalty, presence, frequency = (

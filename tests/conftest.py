@@ -34,7 +34,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "duo.yaml"
 
 def demo_member(name: str, backend: str, /, **keys: object) -> dict[str, Any]:
     """A member of the example's spec, through a backend of choice."""
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     member = next(member for member in load_spec(EXAMPLE).members if member.name == name)
     given: dict[str, Any] = member.model_dump(exclude_defaults=True)
@@ -70,7 +70,7 @@ def load_demo() -> Iterator[Callable[..., Any]]:
 
 def written(engine: Any, prompts: Sequence[Any], pieces: int, size: int, method: Any = None) -> list[Any]:
     """Let an engine write all prompts, ``size`` at a time, a new one joining whenever one ends."""
-    from unisono.types import Limits
+    from unisono.records import Limits
 
     texts: list[Any] = []
     waiting = list(prompts)

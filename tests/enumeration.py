@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pytest
 
-from unisono.engine import choosing, plain, window
+from unisono.engine import reference, sampler, step_state
 from unisono.fusion import sample
-from unisono.fusion.sample import Purpose
+from unisono.fusion.sampling import Purpose
 
 GRAIN = 1e-12
 """Edges nearer to one another than this are one: float64 cannot tell what lies between."""
@@ -53,11 +53,11 @@ class Enumeration(dict[Outcome, float]):
         found: defaultdict[Outcome, list[float]] = defaultdict(list)
         self._waiting: list[Box] = [{}]
         with pytest.MonkeyPatch.context() as patch:
-            for module in (window, plain):
+            for module in (step_state, reference):
                 patch.setattr(module, "uniform", Number)
-            for module in (window, choosing, plain):
+            for module in (step_state, sampler, reference):
                 patch.setattr(module, "inverse_transform", self._inverse_transform)
-            for module in (choosing, plain):
+            for module in (sampler, reference):
                 patch.setattr(module, "accepts", self._accepts)
             while self._waiting:
                 self._box = self._waiting.pop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unisono.types import Message, Prompt
+from unisono.chat.messages import Message, Prompt
 
 QUESTIONS = (
     "What is the capital of France?",

@@ -15,14 +15,14 @@ import httpx2
 import openai
 
 from unisono.build import load_service, prepare_several
+from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
 from unisono.server.app import make_app
-from unisono.server.bridge import Bridge
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.keys import Keys
+from unisono.server.launch import Server, bind
 from unisono.server.limits import ServerLimits
 from unisono.server.metrics import Metrics
-from unisono.server.serving import Server, bind
-from unisono.spec import load_spec
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")
 DUO: dict[str, Any] = {"duo": {"members": [A, B]}}
@@ -34,7 +34,7 @@ class Served:
     """A server that runs."""
 
     url: str
-    bridge: Bridge
+    bridge: AsyncEngine
     server: Server
     loop: asyncio.AbstractEventLoop
     _used: contextlib.ExitStack
@@ -100,7 +100,7 @@ def serving(
     **options: Any,
 ) -> Iterator[Served]:
     """Serve ensembles of fakes on a free port."""
-    bridge = Bridge(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
+    bridge = AsyncEngine(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
     app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
     server = Server(bridge, app)
     bound = bind("127.0.0.1", 0)

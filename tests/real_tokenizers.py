@@ -20,12 +20,12 @@ from typing import Any
 
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
-from unisono.demo import demo_path
-from unisono.vocab.ending import end_ids
+from unisono.chat.template import ChatTemplate
+from unisono.chat.template_probe import probe_answer_form
+from unisono.config.demo import demo_path
+from unisono.vocab.eos import end_ids
 from unisono.vocab.pieces import Vocabulary, read_vocabulary
-from unisono.vocab.probe import probe_answer_form
 from unisono.vocab.spelling import Speller
-from unisono.vocab.template import ChatTemplate
 from unisono.vocab.tokenizer import Tokenizer
 
 SETUP = "run `make test`, which puts it in place"

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS, NextToken
+from unisono.backends.fake.backend import FAKE_MODELS, NextToken
 from unisono.cli.main import main
 
 

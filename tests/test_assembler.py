@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.engine.assembler import TextAssembler, decode_text
+from unisono.engine.detokenizer import Detokenizer, decode_text
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -17,7 +17,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @given(st.text(), st.lists(st.integers(0, 10**6)))
 def test_however_the_bytes_are_cut_the_text_is_whole(text: str, places: list[int]) -> None:
-    assembler = TextAssembler()
+    assembler = Detokenizer()
     shown = ""
     for piece in cut(text.encode(), places):
         assembler.add(piece)
@@ -31,7 +31,7 @@ def test_however_the_bytes_are_cut_the_text_is_whole(text: str, places: list[int
     st.text("abé\n"), st.lists(st.integers(0, 10**6)), st.lists(st.text("abé\n", min_size=1, max_size=4), max_size=3)
 )
 def test_a_text_ends_before_the_first_stop_string(text: str, places: list[int], stops: list[str]) -> None:
-    assembler = TextAssembler(stops)
+    assembler = Detokenizer(stops)
     shown = ""
     fed = b""
     for piece in cut(text.encode(), places):
@@ -48,7 +48,7 @@ def test_a_text_ends_before_the_first_stop_string(text: str, places: list[int], 
 
 
 def test_what_may_become_a_stop_string_waits_and_is_shown_when_it_does_not() -> None:
-    assembler = TextAssembler(["END"])
+    assembler = Detokenizer(["END"])
     assembler.add(b"go E")
     assert assembler.take() == "go "
     assembler.add(b"N")
@@ -58,7 +58,7 @@ def test_what_may_become_a_stop_string_waits_and_is_shown_when_it_does_not() -> 
 
 
 def test_an_unfinished_character_at_the_end_is_left_out_of_the_text_but_kept_in_the_bytes() -> None:
-    assembler = TextAssembler()
+    assembler = Detokenizer()
     assembler.add(b"a\xe2\x82")
     assert assembler.take() == "a"
     assert assembler.take(final=True) == ""

@@ -9,7 +9,7 @@ import pytest
 
 from unisono.backends.base import Backend, LoadRequest, ModelSource
 from unisono.backends.registry import BACKENDS, installed, make_loader
-from unisono.demo import demo_path
+from unisono.config.demo import demo_path
 from unisono.testing import BACKEND_CONTRACT, ContractCase, check_backend_contract, check_unload, fake_member
 
 LONG = "The ship sailed north, and nobody on board knew what the captain had written in the log. " * 40

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from conftest import written
 from test_laws_gated import GATES, PROMPTS, STORY, check, make_fakes, oracle
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace
-from unisono.engine.text import Text
+from unisono.engine.sequence import TextSequence
 from unisono.ensemble import Ensemble
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 NAMES = ("a", "b", "c")
 LONG = Prompt(text=STORY * 3)
@@ -33,7 +34,11 @@ def fakes() -> Iterator[None]:
 
 
 def engine_of(
-    names: Sequence[str], longest_block: int | None = None, batch: int = 8, pace: Pace | None = None, **keys: Any
+    names: Sequence[str],
+    longest_block: int | None = None,
+    batch: int = 8,
+    pace: DraftLengthController | None = None,
+    **keys: Any,
 ) -> Engine:
     members = [{"name": name, "model": f"fake:{name}"} for name in names]
     loaded = Ensemble.load({"members": members, **keys}, batch=batch)._engine
@@ -42,7 +47,7 @@ def engine_of(
     return Engine(loaded.members, loaded.union, loaded.method, pace=pace, longest_block=longest_block)
 
 
-def serve(engine: Engine, texts: Sequence[Text], chunk: int) -> None:
+def serve(engine: Engine, texts: Sequence[TextSequence], chunk: int) -> None:
     """Read on at one text that stands back, write the others, until all have ended."""
     while engine.active:
         behind = [text for text in engine.active if engine.backlog(text)]
@@ -71,7 +76,9 @@ def test_a_prompt_read_in_portions_of_any_size_changes_nothing(longest_block: in
 def test_texts_of_all_methods_share_a_batch_with_prompts_that_are_being_read(data: st.DataObject) -> None:
     make_fakes()
     longest_block, chunk = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 40))
-    engine = engine_of(NAMES, longest_block, batch=4, pace=data.draw(st.sampled_from([SteadyPace, Pace]))())
+    engine = engine_of(
+        NAMES, longest_block, batch=4, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))()
+    )
     wanted = []
     for _ in range(data.draw(st.integers(2, 5))):
         draw = data.draw(st.sampled_from(["greedy", "0.8 seed:7", "one-member"]))
@@ -82,7 +89,7 @@ def test_texts_of_all_methods_share_a_batch_with_prompts_that_are_being_read(dat
             spelling=data.draw(st.sampled_from(["piecewise", "canonical"])),
         )
         wanted.append((data.draw(st.sampled_from([*PROMPTS, LONG])), data.draw(st.integers(1, 14)), method))
-    texts: list[Text] = []
+    texts: list[TextSequence] = []
     # Not of the data: who is active depends on the clock, by which drafts are made.
     chance = random.Random(data.draw(st.integers(0, 1 << 16)))
     while len(texts) < len(wanted) or engine.active:
@@ -117,11 +124,11 @@ def test_no_step_reads_more_of_a_text_than_a_block_and_what_it_writes(gate: str,
     """Whoever lags reads what is too much for a step between the steps, also after a gate that was shut for long."""
     longest_block, drafts = 6, 2 * 8
     method = Method().but(gate=gate, speculate=drafter)
-    engine = engine_of(NAMES, longest_block, pace=SteadyPace())
+    engine = engine_of(NAMES, longest_block, pace=FixedDraftLength())
     texts = [engine.add(prompt, Limits(40), method=method) for prompt in (LONG, PROMPTS[0], LONG)]
     serve(engine, texts, 5)
     assert longest_block_of_a_step() <= longest_block + drafts
-    unbounded = engine_of(NAMES, pace=SteadyPace())
+    unbounded = engine_of(NAMES, pace=FixedDraftLength())
     written(unbounded, [LONG], 10, 1, method)
     assert longest_block_of_a_step() > longest_block + drafts
 

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
-from unisono.engine.method import Method
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import EnsembleSpec
+from unisono.config.method import Method
 from unisono.errors import PromptError, SpecError, UnisonoError
 from unisono.evals.baselines import BASELINES, Case, Choice, make_baseline
 from unisono.evals.baselines.cascade import Cascade, uncertainty
@@ -28,8 +30,7 @@ from unisono.evals.baselines.self_evaluation import NOTA
 from unisono.evals.baselines.skill_aggregation import _slope, learn, tabulate
 from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Grade, Question, System
-from unisono.spec import EnsembleSpec
-from unisono.types import Generation, Limits, PieceScore, Prompt, Score, Seconds, Usage
+from unisono.records import Generation, Limits, PieceScore, Score, Seconds, Usage
 
 MEMBERS = ("a", "b", "c")
 ALL = [*BASELINES, "best-member:b", "self-evaluation:a nota", "genrm:b", "ranker standardised", "cascade:1 share:0.5"]

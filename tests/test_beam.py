@@ -11,12 +11,13 @@ import pytest
 
 from conftest import written
 from test_laws_gated import PROMPTS, engine_of, make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.plain import plain_distribution
+from unisono.engine.reference import plain_distribution
 from unisono.errors import SpecError
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 PIECES = 10
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import unisono.data
 from real_tokenizers import real
-from unisono.engine.boundary import REACH, ends_inside_token, first_inside
+from unisono.engine.gating import REACH, ends_inside_token, first_inside
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
-from unisono.vocab.ending import end_ids
+from unisono.vocab.eos import end_ids
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import TokenTable

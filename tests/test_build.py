@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from unisono import sources
 from unisono.backends import registry
 from unisono.backends.base import LoadRequest, ModelSource
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.build import prepare
+from unisono.chat.messages import Prompt
+from unisono.config import model_source
+from unisono.config.ensemble import MemberSpec, load_spec
+from unisono.config.model_source import choose_backend, find_model
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, PromptError, SpecError, VocabularyError
-from unisono.sources import choose_backend, find_model
-from unisono.spec import MemberSpec, load_spec
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, hashed_rule, register_fake
-from unisono.types import Prompt
 
 
 def member(**keys: Any) -> MemberSpec:
@@ -67,9 +67,9 @@ def test_the_backend_is_the_first_that_reads_the_model_and_knows_the_keys() -> N
 def test_a_backend_that_is_not_installed_is_passed_over_or_named_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sources, "installed", lambda entry: entry.name != "llamacpp")
+    monkeypatch.setattr(model_source, "installed", lambda entry: entry.name != "llamacpp")
     assert choose_backend(member(), GGUF).name == "transformers"
-    monkeypatch.setattr(sources, "installed", lambda entry: False)
+    monkeypatch.setattr(model_source, "installed", lambda entry: False)
     with pytest.raises(BackendMissing) as caught:
         choose_backend(member(), HUB)
     assert "pip install 'unisono[transformers]'" in str(caught.value.hint)

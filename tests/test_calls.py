@@ -33,12 +33,11 @@ from tool_templates import (
     calling,
     exchange,
 )
-from unisono.conversation import Tool
-from unisono.errors import PromptError, SpecError
-from unisono.testing import byte_level_table
-from unisono.vocab.call_form import CallForm
-from unisono.vocab.call_grammar import call_grammar
-from unisono.vocab.calls import (
+from unisono.chat.call_form import CallForm
+from unisono.chat.messages import Tool
+from unisono.chat.tool_format import CallStyle, as_given
+from unisono.chat.tool_grammar import call_grammar
+from unisono.chat.tool_parser import (
     CallArguments,
     CallBegun,
     CallBroken,
@@ -49,7 +48,8 @@ from unisono.vocab.calls import (
     FoundCall,
     find_calls,
 )
-from unisono.vocab.tool_use import CallStyle, as_given
+from unisono.errors import PromptError, SpecError
+from unisono.testing import byte_level_table
 
 FORMS = {name: knowing(template).call_form() for name, template in UNDERSTOOD.items()}
 HERMES = FORMS["tagged"]

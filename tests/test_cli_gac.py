@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from test_cli import Run, run
-from unisono.spec import load_spec
+from unisono.config.ensemble import load_spec
 
 __all__ = ["run"]
 

@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 
 from test_cli import Run, duo, jsonl, run
+from unisono.chat.messages import Message, Prompt
 from unisono.cli.run import _closing
 from unisono.cli.trace_file import TraceFile
-from unisono.engine.method import Method, Speculation
+from unisono.config.gate import Gate
+from unisono.config.method import Method, Speculation
+from unisono.config.setting import parse_setting
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
-from unisono.fusion.gate import GATE_KINDS, Gate
+from unisono.fusion.gate_scores import GATE_KINDS
+from unisono.records import Generation, Limits, Seconds, StepRecord, Usage
 from unisono.request import Request
-from unisono.setting import parse_setting
-from unisono.types import Generation, Limits, Message, Prompt, Seconds, StepRecord, Usage
 
 __all__ = ["duo", "run"]
 

@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
 def test_a_damaged_model_is_named_without_a_traceback(tmp_path: Path, backend: str) -> None:
-    from unisono.demo import demo_path
+    from unisono.config.demo import demo_path
 
     data = demo_path("smollm2-135m-instruct").read_bytes()
     (tmp_path / "cut.gguf").write_bytes(data[: len(data) // 2])

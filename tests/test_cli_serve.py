@@ -22,7 +22,7 @@ import pytest
 
 from test_cli import Run, duo, run
 from unisono import server
-from unisono.server import serving
+from unisono.server import launch
 
 __all__ = ["duo", "run"]  # fixtures
 PROGRAM = Path(__file__).parent / "serve_fakes.py"
@@ -83,9 +83,9 @@ def test_the_commands_of_the_page_on_serving_begin_to_serve(
     (tmp_path / "keys.txt").write_text(KEY)
     monkeypatch.chdir(tmp_path)
     served: list[object] = []
-    monkeypatch.setattr(serving, "bind", lambda host, port: (host, port))
-    monkeypatch.setattr(serving, "serve", lambda load, bound, *limits, **keys: served.append(bound))
-    page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(launch, "bind", lambda host, port: (host, port))
+    monkeypatch.setattr(launch, "serve", lambda load, bound, *limits, **keys: served.append(bound))
+    page = (root / "docs" / "launch.md").read_text(encoding="utf-8")
     commands = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
     for command in commands:
         shown = run(*shlex.split(command))

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from unisono.config.combine import PARAMETERS, Combine
 from unisono.errors import SpecError
-from unisono.fusion.combine import PARAMETERS, Combine
 from unisono.fusion.rules import COMBINE_RULES, FLOOR, contrastive, geometric, largest, mean, truncate
-from unisono.fusion.sample import greedy
+from unisono.fusion.sampling import greedy
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.fusion.weights import WEIGHT_SCHEMES
 

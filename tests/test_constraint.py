@@ -19,23 +19,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from test_laws_gated import PROMPTS, check
-from unisono.backends.fake import FAKE_MODELS
-from unisono.constraint import Constraint
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.call_form import CallForm
+from unisono.chat.tool_grammar import call_grammar
+from unisono.config.constraint import Constraint
+from unisono.config.method import Method
+from unisono.constraints.grammar import Grammars
+from unisono.constraints.json_schema import check_schema
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace
-from unisono.engine.plain import PlainStep, plain_steps
+from unisono.engine.reference import PlainStep, plain_steps
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, SpecError
+from unisono.records import Generation, Limits
 from unisono.request import Request
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.types import Generation, Limits
-from unisono.vocab.call_form import CallForm
-from unisono.vocab.call_grammar import call_grammar
-from unisono.vocab.json_schema import check_schema
-from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionVocabulary
 
 WORDS = {
@@ -82,7 +82,7 @@ def load(names: Sequence[str] = NAMES, batch: int = 8, **keys: Any) -> Ensemble:
     return Ensemble.load({"members": [{"name": name, "model": f"fake:{name}"} for name in names], **keys}, batch=batch)
 
 
-def engine_of(names: Sequence[str] = NAMES, batch: int = 8, pace: Pace | None = None) -> Engine:
+def engine_of(names: Sequence[str] = NAMES, batch: int = 8, pace: DraftLengthController | None = None) -> Engine:
     loaded = load(names, batch)._engine
     return Engine(loaded.members, loaded.union, loaded.method, pace=pace, compile_grammar=loaded._compile_grammar)
 
@@ -231,7 +231,7 @@ def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, lan
             list(plain_steps(plain.members, plain.union, prompt, 10, method, parse=start.copy()))
             for prompt in PROMPTS[:4]
         ]
-        for size, pace in ((1, SteadyPace()), (4, Pace())):
+        for size, pace in ((1, FixedDraftLength()), (4, DraftLengthController())):
             engine = engine_of(batch=size, pace=pace)
             engine._compile_grammar = lambda _: start.copy()
             check(write(engine, size, method, "json_object", 10), expected, NAMES)
@@ -252,9 +252,9 @@ def write(engine: Engine, size: int, method: Method, constraint: object, pieces:
 def test_a_grammar_that_allows_everything_changes_nothing(drafter: str) -> None:
     for gate, draw in itertools.product(GATES[1:3], DRAWS):
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
-        engine = engine_of(pace=SteadyPace())
+        engine = engine_of(pace=FixedDraftLength())
         engine._compile_grammar = lambda _, union=engine.union: ListParse(union, None)  # type: ignore[misc]
-        free = write(engine_of(pace=SteadyPace()), 4, method, None, 10)
+        free = write(engine_of(pace=FixedDraftLength()), 4, method, None, 10)
         bound = write(engine, 4, method, "json_object", 10)
         for one, other in zip(free, bound, strict=True):
             assert one.steps == other.steps
@@ -272,7 +272,7 @@ def keeps(generation: Generation, language: frozenset[bytes]) -> bool:
 def test_every_text_keeps_to_its_grammar_however_it_is_written(data: st.DataObject) -> None:
     """Random members, gates, draws, drafts, beams and batches of bound and free texts; all by llguidance."""
     make_fakes(data.draw(st.integers(0, 1000)))
-    engine = engine_of(batch=6, pace=data.draw(st.sampled_from([SteadyPace, Pace]))())
+    engine = engine_of(batch=6, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
     wanted: dict[Any, Any] = {}
     for _ in range(data.draw(st.integers(1, 4))):
         draw = data.draw(st.sampled_from([*DRAWS, "greedy beam_width:2"]))
@@ -315,7 +315,7 @@ def test_the_texts_above_are_not_vacuous() -> None:
     ended, drafts = set(), set()
     for seed in range(20):
         make_fakes(seed)
-        engine = engine_of(pace=SteadyPace())
+        engine = engine_of(pace=FixedDraftLength())
         limit = 60 if seed % 2 else 12
         for text in write(engine, 4, Method().but(speculate="a:3", draw="1 seed:3"), {"json_schema": OBJECT}, limit):
             ended.add(text.finish)
@@ -411,11 +411,11 @@ def test_what_is_allowed_without_mass_is_taken_evenly() -> None:
 def test_a_failed_pass_leaves_the_grammar_where_the_text_is() -> None:
     for moment in range(1, 12):
         make_fakes()
-        engine = engine_of(pace=SteadyPace())
+        engine = engine_of(pace=FixedDraftLength())
         method = Method().but(speculate="a:3")
         [expected] = write(engine, 1, method, {"json_schema": OBJECT}, 12)[:1]
         make_fakes()
-        engine = engine_of(pace=SteadyPace())
+        engine = engine_of(pace=FixedDraftLength())
         text = engine.add(PROMPTS[0], Limits(12), method=method, trace=True, constraint={"json_schema": OBJECT})
         member = engine.members[moment % 3].backend
         advance, calls = member.advance, itertools.count(1)
@@ -630,7 +630,7 @@ def test_pieces_with_the_mark_of_special_tokens_are_never_allowed() -> None:
 
 def test_the_mask_holds_on_another_librarys_arrays() -> None:
     torch = pytest.importorskip("torch")
-    from unisono.fusion.confine import confine
+    from unisono.fusion.mask import confine
 
     q_BU = np.asarray([[0.5, 0.25, 0.25, 0.0], [0.5, 0.0, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4]], np.float32)
     allowed = [np.asarray([False, True, True, True]), np.asarray([False, True, False, True]), None]

@@ -10,10 +10,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from unisono.engine.plain import plain_steps
+from unisono.chat.messages import Message, Prompt
+from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
+from unisono.records import Generation, Limits
 from unisono.request import Request
-from unisono.types import Generation, Limits, Message, Prompt
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import json_schema as benchmark

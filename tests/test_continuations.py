@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
 from unisono.ensemble import Ensemble
-from unisono.errors import NoRoom, SpecError
+from unisono.errors import CapacityError, SpecError
+from unisono.records import Limits
 from unisono.request import Request
-from unisono.types import Limits, Prompt
 
 MEMBERS = [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]
 
@@ -65,7 +66,7 @@ def test_more_than_there_are_slots_for_are_written_in_waves(pair: Ensemble) -> N
 def test_other_texts_that_hold_the_slots_are_named(pair: Ensemble) -> None:
     with pair.stream("Hello", max_new_tokens=50) as stream:
         next(stream)
-        with pytest.raises(NoRoom, match="3 of 4 slots are free") as refusal:
+        with pytest.raises(CapacityError, match="3 of 4 slots are free") as refusal:
             pair.generate("Hello", draw="beam_width:4")
         assert "finish a text" in str(refusal.value.hint)
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from tool_templates import NAMES, PING, USER, WEATHER, call, exchange
-from unisono.conversation import new_call_id, read_arguments
+from unisono.chat.messages import Prompt, new_call_id, read_arguments
 from unisono.errors import SpecError
-from unisono.types import Prompt
 
 CALL = call("ping", {})
 

@@ -9,7 +9,7 @@ import pytest
 
 from unisono.backends.base import Backend, Feed, LoadRequest, ModelSource, Slot
 from unisono.backends.registry import BACKENDS, installed, make_loader
-from unisono.demo import demo_path
+from unisono.config.demo import demo_path
 
 LONG = "The ship sailed north, and nobody on board knew what the captain had written in the log. " * 40
 PROMPTS = (300, 560, 740)

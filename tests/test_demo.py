@@ -14,9 +14,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from unisono import cache, demo
+from unisono import cache
 from unisono.cli.models import models
-from unisono.demo import DEMO_MODELS, DemoModel, demo_path, install_command, installed
+from unisono.config import demo
+from unisono.config.demo import DEMO_MODELS, DemoModel, demo_path, install_command, installed
 from unisono.errors import CacheError, ModelCorrupt, ModelNotFound
 
 HALVES = (b"GGUF first half, ", b"second half")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unisono.config.sampling import OPTIONS, Sampling
 from unisono.errors import SpecError
-from unisono.fusion.draw import OPTIONS, Draw
 
 
 @st.composite
-def draws(draw: st.DrawFn) -> Draw:
+def draws(draw: st.DrawFn) -> Sampling:
     options: dict[str, object] = {
         "repetition_penalty": draw(st.floats(0, 100, exclude_min=True) | st.just(1)),
         "presence_penalty": draw(st.floats(-2, 2) | st.just(0)),
@@ -40,69 +40,72 @@ def draws(draw: st.DrawFn) -> Draw:
         "member_typical_p": draw(st.floats(0, 1, exclude_min=True)),
         "member_bias": draw(st.dictionaries(st.binary(min_size=1, max_size=4), st.floats(-100, 100), max_size=3)),
     }
-    return Draw(**options)  # type: ignore[arg-type]
+    return Sampling(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("value", "draw"),
     [
-        ("greedy", Draw()),
-        ({}, Draw()),
-        (0, Draw()),
-        ({"temperature": 0, "top_p": 1, "min_p": 0, "typical_p": 1, "top_k": None}, Draw()),
-        (0.7, Draw(temperature=0.7)),
-        ("0.7", Draw(temperature=0.7)),
-        ("0.7 top_p:0.9", Draw(temperature=0.7, top_p=0.9)),
-        ("temperature:1 top_k:40 seed:18446744073709551615", Draw(temperature=1, top_k=40, seed=2**64 - 1)),
-        ("greedy repetition_penalty:1.2", Draw(repetition_penalty=1.2)),
-        ("greedy seed:1", Draw(seed=1)),
-        ("frequency_penalty:-0.5", Draw(frequency_penalty=-0.5)),
-        ("one-member", Draw(temperature=1, one_member=True)),
-        ("one-member member_min_p:0.1", Draw(temperature=1, member_min_p=0.1, one_member=True)),
-        ({"one_member": True, "seed": 2}, Draw(temperature=1, one_member=True, seed=2)),
-        ("0.7,top_p:0.9,member_bias:a=1", Draw(temperature=0.7, top_p=0.9, member_bias={b"a": 1})),
-        ("member_temperature:0.5", Draw(member_temperature=0.5)),
-        ("beam_width:4 length_penalty:0.6", Draw(beam_width=4, length_penalty=0.6)),
-        ("bias:%20the=-1.5 bias:a=2", Draw(bias={b" the": -1.5, b"a": 2})),
-        ("bias:%3D:=1", Draw(bias={b"=:": 1})),
-        ("logit_bias:9=-100 logit_bias:0=1.5", Draw(logit_bias={9: -100, 0: 1.5})),
-        ({"temperature": 1, "bias": {"é": 3, b"\xff": -3}}, Draw(temperature=1, bias={b"\xc3\xa9": 3, b"\xff": -3})),
-        (Draw(temperature=2), Draw(temperature=2)),
+        ("greedy", Sampling()),
+        ({}, Sampling()),
+        (0, Sampling()),
+        ({"temperature": 0, "top_p": 1, "min_p": 0, "typical_p": 1, "top_k": None}, Sampling()),
+        (0.7, Sampling(temperature=0.7)),
+        ("0.7", Sampling(temperature=0.7)),
+        ("0.7 top_p:0.9", Sampling(temperature=0.7, top_p=0.9)),
+        ("temperature:1 top_k:40 seed:18446744073709551615", Sampling(temperature=1, top_k=40, seed=2**64 - 1)),
+        ("greedy repetition_penalty:1.2", Sampling(repetition_penalty=1.2)),
+        ("greedy seed:1", Sampling(seed=1)),
+        ("frequency_penalty:-0.5", Sampling(frequency_penalty=-0.5)),
+        ("one-member", Sampling(temperature=1, one_member=True)),
+        ("one-member member_min_p:0.1", Sampling(temperature=1, member_min_p=0.1, one_member=True)),
+        ({"one_member": True, "seed": 2}, Sampling(temperature=1, one_member=True, seed=2)),
+        ("0.7,top_p:0.9,member_bias:a=1", Sampling(temperature=0.7, top_p=0.9, member_bias={b"a": 1})),
+        ("member_temperature:0.5", Sampling(member_temperature=0.5)),
+        ("beam_width:4 length_penalty:0.6", Sampling(beam_width=4, length_penalty=0.6)),
+        ("bias:%20the=-1.5 bias:a=2", Sampling(bias={b" the": -1.5, b"a": 2})),
+        ("bias:%3D:=1", Sampling(bias={b"=:": 1})),
+        ("logit_bias:9=-100 logit_bias:0=1.5", Sampling(logit_bias={9: -100, 0: 1.5})),
+        (
+            {"temperature": 1, "bias": {"é": 3, b"\xff": -3}},
+            Sampling(temperature=1, bias={b"\xc3\xa9": 3, b"\xff": -3}),
+        ),
+        (Sampling(temperature=2), Sampling(temperature=2)),
     ],
 )
-def test_a_draw_is_read(value: object, draw: Draw) -> None:
-    assert Draw.parse(value) == draw
+def test_a_draw_is_read(value: object, draw: Sampling) -> None:
+    assert Sampling.parse(value) == draw
 
 
 @given(draws())
-def test_a_draw_is_read_from_what_it_is_written_as(draw: Draw) -> None:
-    assert Draw.parse(str(draw)) == draw
-    assert Draw.parse(asdict(draw)) == draw
-    assert hash(Draw.parse(str(draw))) == hash(draw)
+def test_a_draw_is_read_from_what_it_is_written_as(draw: Sampling) -> None:
+    assert Sampling.parse(str(draw)) == draw
+    assert Sampling.parse(asdict(draw)) == draw
+    assert hash(Sampling.parse(str(draw))) == hash(draw)
 
 
 @pytest.mark.parametrize(
     ("draw", "written"),
     [
-        (Draw(), "greedy"),
-        (Draw(temperature=0.7, top_p=0.9, seed=3), "temperature:0.7 top_p:0.9 seed:3"),
-        (Draw(bias={" a\n": 1.5}), "greedy bias:%20a%0A=1.5"),  # type: ignore[dict-item]
-        (Draw(temperature=1, one_member=True), "temperature:1 one-member"),
+        (Sampling(), "greedy"),
+        (Sampling(temperature=0.7, top_p=0.9, seed=3), "temperature:0.7 top_p:0.9 seed:3"),
+        (Sampling(bias={" a\n": 1.5}), "greedy bias:%20a%0A=1.5"),  # type: ignore[dict-item]
+        (Sampling(temperature=1, one_member=True), "temperature:1 one-member"),
     ],
 )
-def test_a_draw_is_written_in_one_line(draw: Draw, written: str) -> None:
+def test_a_draw_is_written_in_one_line(draw: Sampling, written: str) -> None:
     assert str(draw) == written
 
 
 def test_only_temperature_zero_is_greedy() -> None:
-    assert Draw().is_greedy
-    assert Draw(temperature=0.0, presence_penalty=1).is_greedy
-    assert not Draw(temperature=0.01).is_greedy
+    assert Sampling().is_greedy
+    assert Sampling(temperature=0.0, presence_penalty=1).is_greedy
+    assert not Sampling(temperature=0.01).is_greedy
 
 
 def test_a_bias_is_not_changed_from_outside() -> None:
     bias: dict[bytes, float] = {b"a": 1}
-    draw = Draw(bias=bias)
+    draw = Sampling(bias=bias)
     bias[b"a"] = 2
     assert draw.bias == {b"a": 1}
 
@@ -185,20 +188,20 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
 )
 def test_a_bad_draw_is_refused_with_its_value_and_the_way_out(value: object, message: str, way_out: str) -> None:
     with pytest.raises(SpecError) as refusal:
-        Draw.parse(value)
+        Sampling.parse(value)
     assert message in refusal.value.message
     assert way_out in (refusal.value.hint or "")
 
 
 def test_an_unknown_key_is_refused_and_the_nearest_suggested() -> None:
     with pytest.raises(SpecError, match="unknown key 'topp' in draw; did you mean 'top_p'"):
-        Draw.parse({"temperature": 1, "topp": 0.9})
+        Sampling.parse({"temperature": 1, "topp": 0.9})
 
 
 def test_every_number_has_a_limit_and_a_field() -> None:
-    assert set(OPTIONS) == set(asdict(Draw())) - {"bias", "logit_bias", "member_bias", "one_member"}
+    assert set(OPTIONS) == set(asdict(Sampling())) - {"bias", "logit_bias", "member_bias", "one_member"}
 
 
 def test_a_draw_is_checked_when_it_is_changed() -> None:
     with pytest.raises(SpecError, match=r"top_p is 0\.9, but"):
-        replace(Draw(temperature=1, top_p=0.9), temperature=0)
+        replace(Sampling(temperature=1, top_p=0.9), temperature=0)

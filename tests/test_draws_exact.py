@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 import by_hand
 from by_hand import END, Fake, Fakes, Path
 from enumeration import Enumeration
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
 from unisono.engine import choosing
 from unisono.engine import engine as engine_module
 from unisono.engine import passes as passes_module
+from unisono.engine.draft_length import Cost, DraftLengthController, FixedDraftLength, Outlook
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Cost, Outlook, Pace, SteadyPace
-from unisono.engine.plain import plain_steps
-from unisono.engine.text import Text
+from unisono.engine.reference import plain_steps
+from unisono.engine.sequence import TextSequence
 from unisono.ensemble import Ensemble
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 TRIO = {
     "b": Fake(
@@ -75,7 +76,7 @@ def no_fakes_left() -> Iterator[None]:
     FAKE_MODELS.clear()
 
 
-class RestlessPace(SteadyPace):
+class RestlessPace(FixedDraftLength):
     """Drafts as far as it feels like: a piece more, or none, for any of the texts."""
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class RestlessPace(SteadyPace):
         return [index for index in able if self._moods.random() < 0.7]
 
 
-PACES = {"steady": SteadyPace, "restless": RestlessPace, "adaptive": Pace}
+PACES = {"steady": FixedDraftLength, "restless": RestlessPace, "adaptive": DraftLengthController}
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "time", clock)
 
 
-def engine_of(fakes: Fakes, pace: Pace | None = None, batch: int = 2) -> Engine:
+def engine_of(fakes: Fakes, pace: DraftLengthController | None = None, batch: int = 2) -> Engine:
     by_hand.register(fakes)
     members = [{"name": name, "model": f"fake:{name}", "weight": fake.weight} for name, fake in fakes.items()]
     loaded = Ensemble.load({"members": members}, batch=batch)._engine
@@ -109,7 +110,9 @@ def path_of(steps: Any) -> Path:
     return tuple(END if step.piece is None else step.piece.decode() for step in steps)
 
 
-def written(engine: Engine, method: Method, pieces: int, prompt: str = "x") -> tuple[Enumeration[Path], list[Text]]:
+def written(
+    engine: Engine, method: Method, pieces: int, prompt: str = "x"
+) -> tuple[Enumeration[Path], list[TextSequence]]:
     """What an engine writes, by all numbers there are, and every single text."""
     texts = []
 
@@ -215,14 +218,14 @@ def test_drafts_of_any_length_change_no_distribution(drafter: str) -> None:
     method = Method(lead="b").but(draw="0.8 seed:0")
     expected = by_hand.texts(fakes, method, "x", 6)
     for longest in (1, 2, 3, 4):
-        engine = engine_of(fakes, SteadyPace())
+        engine = engine_of(fakes, FixedDraftLength())
         found, texts = written(engine, method.but(speculate=f"{drafter}:{longest}"), 6)
         check(found, expected)
         assert max(text.drafted for text in texts if text.blocks == 1) == longest
 
 
 def test_a_draft_never_begins_before_the_first_piece() -> None:
-    engine = engine_of(by_hand.grown(0, WORDS, SIZES, PROMPT), SteadyPace())
+    engine = engine_of(by_hand.grown(0, WORDS, SIZES, PROMPT), FixedDraftLength())
     for drafter in ("a", "b", "ngram", "auto"):
         method = Method().but(draw="1 seed:0", speculate=drafter)
         text = engine.add(Prompt(text=PROMPT), Limits(len(SIZES)), method=method)
@@ -236,7 +239,7 @@ def test_texts_of_different_seeds_in_one_batch_are_independent(drafter: str) -> 
     """Their joint distribution is the product of their own; of one seed, the same prompt gives the same text."""
     sizes = (1, 2, 2)
     fakes = by_hand.grown(3, WORDS, sizes)
-    engine = engine_of(fakes, SteadyPace())
+    engine = engine_of(fakes, FixedDraftLength())
     method = Method().but(draw="0.9", speculate=drafter)
 
     def batch(seeds: Sequence[int]) -> Callable[[], tuple[Path, ...]]:
@@ -283,7 +286,7 @@ def mistaken(name: str, wrong: Callable[..., Any], drafter: str = "a") -> float:
     method = Method().but(draw="1 seed:0", speculate=drafter)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choosing, name, wrong)
-        found, _ = written(engine_of(fakes, SteadyPace()), method, 3, PROMPT)
+        found, _ = written(engine_of(fakes, FixedDraftLength()), method, 3, PROMPT)
     expected = by_hand.texts(fakes, method, PROMPT, 3)
     return sum(abs(found.get(path, 0) - expected.get(path, 0)) for path in found | expected) / 2
 

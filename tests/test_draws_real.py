@@ -11,14 +11,15 @@ import pytest
 
 from conftest import written
 from prompts import CHATS, RAW
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.config.sampling import Sampling
 from unisono.engine import choosing
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace
 from unisono.engine.plan import make_plan
 from unisono.ensemble import Ensemble
-from unisono.fusion.draw import Draw
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 pytestmark = pytest.mark.models
 
@@ -117,7 +118,7 @@ def generated_from(engine: Engine, prompt: Prompt, columns: list[int], draw: str
     if bias := options.pop("sequence_bias", {}):
         [[text, more]] = bias.items()
         options["sequence_bias"] = [[list(member.speller.spell(text.encode()) or ()), more]]
-    penalty = Draw.parse(draw).repetition_penalty
+    penalty = Sampling.parse(draw).repetition_penalty
     processors = [RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=len(ids))] if penalty != 1 else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "multinomial", give)
@@ -166,19 +167,19 @@ def test_a_seed_writes_one_text_alone_in_batches_and_however_far_drafts_go(load_
     pair = load_demo(backend="transformers", dtype="float32")._engine
     prompts = (*CHATS[2:5], *RAW[17:20])
 
-    def texts(drafter: str, size: int, pace: Pace) -> list[list[bytes | None]]:
+    def texts(drafter: str, size: int, pace: DraftLengthController) -> list[list[bytes | None]]:
         engine = Engine(pair.members, pair.union, pace=pace)
         found = written(engine, prompts, 12, size, Method().but(draw="0.8 top_p:0.95 seed:7", speculate=drafter))
         assert any(text.drafted for text in found) or not drafter.startswith("smol:")
         return [[step.piece for step in text.steps] for text in found]
 
-    alone, drafted = texts("off", 1, Pace()), texts("smol:4", 1, SteadyPace())
+    alone, drafted = texts("off", 1, DraftLengthController()), texts("smol:4", 1, FixedDraftLength())
     assert len({str(text) for text in alone + drafted}) > len(prompts)
     compared = {
-        "off": (alone, texts("off", 3, Pace())),
-        "auto": (alone, texts("auto", 3, Pace())),
-        "ngram": (alone, texts("ngram", 3, SteadyPace())),
-        "smol": (drafted, texts("smol", 3, Pace())),
+        "off": (alone, texts("off", 3, DraftLengthController())),
+        "auto": (alone, texts("auto", 3, DraftLengthController())),
+        "ngram": (alone, texts("ngram", 3, FixedDraftLength())),
+        "smol": (drafted, texts("smol", 3, DraftLengthController())),
     }
     differing = {
         (number, drafter == "smol")

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import written
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
-from unisono.engine.plain import plain_steps
+from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError
 from unisono.testing import (
@@ -27,7 +28,6 @@ from unisono.testing import (
     scripted_rule,
     sentencepiece_table,
 )
-from unisono.types import Prompt
 
 WORDS_A = [" the", "Hello", " Hello", "日本", " cat", "ing"]
 WORDS_B = [" the", " Hel", "lo", "日", " dog", "ing"]

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import EnsembleSpec
 from unisono.ensemble import Ensemble
 from unisono.errors import ModelError, PromptError, SpecError
 from unisono.evals import systems as make
@@ -22,8 +24,7 @@ from unisono.evals.panel import Panel
 from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
 from unisono.evals.results import ANSWERS, RunFolder, read_results
 from unisono.evals.run import evaluate
-from unisono.spec import EnsembleSpec
-from unisono.types import Generation, Limits, Prompt
+from unisono.records import Generation, Limits
 
 SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
 ABOUT: dict[str, Any] = {"spec": "x", "tasks": [], "systems": []}

@@ -14,18 +14,19 @@ import pytest
 from conftest import written
 from test_cli import Run, run
 from test_laws_gated import GATES, PROMPTS, check, make_fakes, oracle
-from unisono.backends.fake import FAKE_MODELS, FakeLoader
+from unisono.backends.fake.backend import FAKE_MODELS, FakeLoader
 from unisono.benchmark import measure
 from unisono.build import prepare
+from unisono.chat.messages import Message, Prompt
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.diagnosis import diagnose
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength, Work
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace, Work
-from unisono.engine.plain import PlainStep
+from unisono.engine.reference import PlainStep
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
-from unisono.spec import load_spec
-from unisono.types import Limits, Message, Prompt
+from unisono.records import Limits
 
 __all__ = ["run"]
 
@@ -49,7 +50,7 @@ def load(*members: dict[str, Any], batch: int = 8) -> Ensemble:
     return Ensemble.load({"members": list(members)}, batch=batch)
 
 
-def engine_of(*members: dict[str, Any], pace: Pace | None = None) -> Engine:
+def engine_of(*members: dict[str, Any], pace: DraftLengthController | None = None) -> Engine:
     loaded = load(*members)._engine
     return Engine(loaded.members, loaded.union, pace=pace)
 
@@ -69,11 +70,11 @@ def test_a_member_beside_its_twin_is_itself(size: int) -> None:
         np.testing.assert_allclose([step.p for step in one.steps], [step.p for step in two.steps], rtol=1e-5)
 
 
-def drafters() -> list[tuple[str, Pace]]:
+def drafters() -> list[tuple[str, DraftLengthController]]:
     """Everybody as far as allowed, and those for whom it can pay as far as it pays."""
     return [
-        *((f"{name}:5", SteadyPace()) for name in (*NAMES, "ngram", "auto")),
-        *((f"{name}:5", Pace()) for name in ("b", "d", "auto")),
+        *((f"{name}:5", FixedDraftLength()) for name in (*NAMES, "ngram", "auto")),
+        *((f"{name}:5", DraftLengthController()) for name in ("b", "d", "auto")),
     ]
 
 
@@ -99,7 +100,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
         apart.append(written(engine_of(alone), PROMPTS, 14, 8))
     assert len({str(pieces_of(texts)) for texts in apart}) == 3
     for drafter in "abc":
-        engine = engine_of(A, B, C, D, pace=SteadyPace())
+        engine = engine_of(A, B, C, D, pace=FixedDraftLength())
         texts = written(engine, PROMPTS, 40, 8, Method().but(speculate=f"{drafter}:5"))
         assert 0 < sum(text.accepted for text in texts) < sum(text.drafted for text in texts)
 
@@ -107,7 +108,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
 @pytest.mark.parametrize("lead", ["a", "b", "d"])
 def test_texts_whose_leads_and_drafters_are_relatives_share_a_batch(lead: str) -> None:
     """One text is drafted by a member whose relative leads another, in the same step."""
-    engine = engine_of(A, B, C, D, pace=SteadyPace())
+    engine = engine_of(A, B, C, D, pace=FixedDraftLength())
     methods = [
         Method(lead=lead).but(gate=gate, speculate=drafter)
         for gate, drafter in itertools.product(("confidence:0.6", "always"), ("a:3", "b:2", "c:4", "off"))
@@ -148,7 +149,7 @@ def test_behind_a_gate_the_lead_reads_alone_and_its_relatives_together() -> None
 
 
 def test_a_draft_of_one_member_is_verified_by_its_relatives_in_one_pass() -> None:
-    engine = engine_of(A, B, C, pace=SteadyPace())
+    engine = engine_of(A, B, C, pace=FixedDraftLength())
     text = engine.add(PROMPTS[0], Limits(30), method=Method().but(speculate="a:3"))
     engine.step()
     FAKE_MODELS["a"].passes.clear()
@@ -160,7 +161,7 @@ def test_a_draft_of_one_member_is_verified_by_its_relatives_in_one_pass() -> Non
 
 
 def test_the_time_of_a_pass_is_shared_out_by_what_each_member_read() -> None:
-    class Noting(Pace):
+    class Noting(DraftLengthController):
         def learn_pass(self, model: Any, work: Work, seconds: float) -> None:
             noted.append((model, work, seconds))
 
@@ -179,7 +180,7 @@ def test_the_time_of_a_pass_is_shared_out_by_what_each_member_read() -> None:
     assert noted[2][1] == Work(3, noted[2][1].tokens, 3)
 
 
-class Imagined(Pace):
+class Imagined(DraftLengthController):
     """A pace for which passes take what a formula says: so much each and so much an id, by model."""
 
     def __init__(self, costs: dict[int, tuple[float, float]]) -> None:
@@ -225,7 +226,7 @@ def test_a_relative_drafts_for_a_slow_stranger_and_not_for_its_own_family(drafte
 
 
 def test_a_failure_in_a_pass_of_a_family_leaves_all_its_members_as_they_were() -> None:
-    engine = engine_of(A, B, C, D, pace=SteadyPace())
+    engine = engine_of(A, B, C, D, pace=FixedDraftLength())
     method = Method(lead="b").but(gate="confidence:0.9", speculate="c:3")
     expected = oracle(engine, PROMPTS[:3], method, 14)
     texts = [engine.add(prompt, Limits(14), method=method, trace=True) for prompt in PROMPTS[:3]]

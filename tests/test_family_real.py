@@ -11,9 +11,9 @@ import pytest
 
 from conftest import written
 from prompts import CHATS
+from unisono.chat.messages import Message, Prompt
+from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
-from unisono.spec import load_spec
-from unisono.types import Message, Prompt
 
 pytestmark = pytest.mark.models
 

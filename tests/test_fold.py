@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from unisono.fusion.fold import bring, fold, plan_fold
 from unisono.fusion.rules import mean
-from unisono.fusion.sample import greedy
+from unisono.fusion.sampling import greedy
 
 
 def plain_fold(logits_BV: np.ndarray, column_V: np.ndarray, size: int) -> np.ndarray:

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unisono.config.ensemble import EnsembleSpec, load_spec
+from unisono.config.gac import Imported, import_gac, placed
 from unisono.errors import SpecError
-from unisono.gac import Imported, import_gac, placed
-from unisono.spec import EnsembleSpec, load_spec
 
 NORM, THRESHOLD, MODELS = "NORM_TYPE_API_SERVER", "THRESHOLD_API_SERVER", "CONFIG_API_SERVER"
 

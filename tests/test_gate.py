@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from unisono.config.gate import Gate
 from unisono.errors import SpecError
-from unisono.fusion.gate import GATE_KINDS, Gate
+from unisono.fusion.gate_scores import GATE_KINDS
 
 SCORES = ["confidence", "margin", "entropy"]
 ROW = [0.5, 0.25, 0.125, 0.125, 0.0]

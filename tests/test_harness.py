@@ -12,7 +12,9 @@ import pytest
 
 from lm_eval_files import harness_results, harness_tasks, write_data
 from test_laws_gated import WORDS, make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
+from unisono.config.sampling import Sampling
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.evals.generation import read_generation
@@ -20,9 +22,7 @@ from unisono.evals.records import Reply
 from unisono.evals.respondent import Arguments, Respondent
 from unisono.evals.tasks import load_tasks
 from unisono.evals.windows import rolling_windows
-from unisono.fusion.draw import Draw
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.types import Prompt
 
 pytest.importorskip("lm_eval")
 
@@ -144,13 +144,15 @@ def test_wrong_arguments_are_named(spec: Path) -> None:
 
 
 def test_generation_kwargs_are_read_as_the_hf_model_reads_them() -> None:
-    own = Draw.parse("0.7 seed:5")
+    own = Sampling.parse("0.7 seed:5")
     assert read_generation({}).limits.max_new_tokens == 256
     assert read_generation({"until": "x", "max_tokens": 9, "max_gen_toks": 3}).limits.max_new_tokens == 3
     assert read_generation({"do_sample": False, "temperature": 0.8, "top_p": 0.9}).draw(own).is_greedy
-    assert read_generation({"temperature": 0.8}).draw(own) == Draw(temperature=0.8, seed=5)
-    assert read_generation({"do_sample": True, "temperature": 1.0, "top_k": 0}).draw(Draw()) == Draw(temperature=1.0)
-    beam = Draw(beam_width=3)
+    assert read_generation({"temperature": 0.8}).draw(own) == Sampling(temperature=0.8, seed=5)
+    assert read_generation({"do_sample": True, "temperature": 1.0, "top_k": 0}).draw(Sampling()) == Sampling(
+        temperature=1.0
+    )
+    beam = Sampling(beam_width=3)
     assert read_generation({"do_sample": False, "temperature": 0.0}).draw(beam) == beam
     for wrong, words in (({"do_sample": True}, "no temperature"), ({"max_gen_toks": 0}, "max_new_tokens is 0")):
         with pytest.raises(SpecError, match=words):

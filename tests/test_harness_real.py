@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lm_eval_files import harness_results, harness_tasks, write_data
-from unisono.demo import demo_path
+from unisono.config.demo import demo_path
 from unisono.ensemble import Ensemble
 from unisono.evals.respondent import Respondent
 

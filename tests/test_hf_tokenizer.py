@@ -15,11 +15,11 @@ import transformers
 from adversarial import ADVERSARIAL
 from tiny_models import byte_tokenizer
 from unisono.backends.base import LoadRequest, ModelSource
-from unisono.backends.hf_tokenizer import default_template, json_scheme, opening_of, read_tokenizer
 from unisono.backends.registry import BACKENDS, installed, make_loader
-from unisono.demo import demo_path
+from unisono.backends.transformers.tokenizer import default_template, json_scheme, opening_of, read_tokenizer
+from unisono.config.demo import demo_path
 from unisono.errors import ModelUnsupported
-from unisono.vocab.ending import end_ids
+from unisono.vocab.eos import end_ids
 from unisono.vocab.pieces import read_vocabulary
 
 TEXTS = tuple(ADVERSARIAL.values())

@@ -13,10 +13,11 @@ import pytest
 from conftest import demo_spec
 from prompts import ALL
 from unisono.backends.base import Feed
-from unisono.demo import demo_path
-from unisono.engine.plain import plain_distribution
+from unisono.chat.messages import Prompt
+from unisono.config.demo import demo_path
+from unisono.engine.reference import plain_distribution
 from unisono.ensemble import Ensemble
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 pytestmark = pytest.mark.models
 
@@ -118,7 +119,7 @@ def test_an_ensemble_of_one_is_what_llamacpp_decodes_greedily(
 @pytest.mark.parametrize("name", NAMES)
 def test_both_backends_read_the_same_vocabulary_and_the_same_prompts(name: str) -> None:
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     one, other = (
         prepare(load_spec(demo_spec(name, backend=backend))).members[0] for backend in ("llamacpp", "transformers")

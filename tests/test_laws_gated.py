@@ -15,15 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import written
-from unisono.backends.fake import FAKE_MODELS, NextToken
+from unisono.backends.fake.backend import FAKE_MODELS, NextToken
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace
-from unisono.engine.plain import PlainStep, plain_steps
-from unisono.engine.window import Window
+from unisono.engine.reference import PlainStep, plain_steps
+from unisono.engine.step_state import StepState
 from unisono.ensemble import Ensemble
+from unisono.records import Limits
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake, sentencepiece_table
-from unisono.types import Limits, Prompt
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import TokenTable
 
@@ -77,7 +78,7 @@ def make_fakes() -> None:
         register_fake(name, FakeModel(tokenizer, storyteller(table, seed)))
 
 
-def engine_of(names: Sequence[str], batch: int = 8, pace: Pace | None = None, **keys: Any) -> Engine:
+def engine_of(names: Sequence[str], batch: int = 8, pace: DraftLengthController | None = None, **keys: Any) -> Engine:
     members = [{"name": name, "model": f"fake:{name}", **keys} for name in names]
     loaded = Ensemble.load({"members": members}, batch=batch)._engine
     return Engine(loaded.members, loaded.union, pace=pace)
@@ -111,10 +112,10 @@ GATES = (
     "first:5",
     "first:0",
 )
-PACES: dict[str, tuple[type[Pace], int]] = {
-    "steady2": (SteadyPace, 2),
-    "steady6": (SteadyPace, 6),
-    "adaptive": (Pace, 6),
+PACES: dict[str, tuple[type[DraftLengthController], int]] = {
+    "steady2": (FixedDraftLength, 2),
+    "steady6": (FixedDraftLength, 6),
+    "adaptive": (DraftLengthController, 6),
 }
 
 
@@ -138,14 +139,14 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(names: tuple[str, ...], g
 
 def test_the_combinations_above_are_not_vacuous() -> None:
     """Gates open and shut, drafts hold and fail, END is reached, boundaries keep gates shut."""
-    engine = engine_of(("a", "b", "c"), pace=SteadyPace())
+    engine = engine_of(("a", "b", "c"), pace=FixedDraftLength())
     texts = written(engine, PROMPTS, 60, 8, Method().but(gate="confidence:0.6", boundary=True, speculate="b"))
     steps = [step for text in texts for step in text.steps]
     assert {step.gate.asked for step in steps} == {True, False}
     assert {step.draft.accepted for step in steps if step.draft} == {True, False}
     assert any(step.gate.inside for step in steps)
     assert any(step.piece is None for step in steps)
-    found = written(engine_of(("a", "b"), pace=SteadyPace()), PROMPTS, 60, 8, Method().but(speculate="ngram"))
+    found = written(engine_of(("a", "b"), pace=FixedDraftLength()), PROMPTS, 60, 8, Method().but(speculate="ngram"))
     assert sum(text.accepted for text in found) > 10
 
 
@@ -155,7 +156,7 @@ def test_texts_of_different_methods_share_a_batch(data: st.DataObject) -> None:
     """What a text says does not depend on how the others beside it are written."""
     make_fakes()
     names = ("a", "b", "c")
-    engine = engine_of(names, batch=4, pace=data.draw(st.sampled_from([SteadyPace, Pace]))())
+    engine = engine_of(names, batch=4, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
     wanted = []
     for _ in range(data.draw(st.integers(2, 6))):
         method = Method(lead=data.draw(st.sampled_from(names))).but(
@@ -204,7 +205,7 @@ def test_a_lagging_member_catches_up_in_one_block() -> None:
 
 
 def test_a_draft_is_read_in_one_pass_by_those_who_verify_it() -> None:
-    engine = engine_of(("a", "b", "c"), pace=SteadyPace())
+    engine = engine_of(("a", "b", "c"), pace=FixedDraftLength())
     text = written(engine, PROMPTS[:1], 40, 1, Method().but(speculate="a:5"))[0]
     steps = len(FAKE_MODELS["b"].passes)
     assert steps == len(FAKE_MODELS["c"].passes) < 40
@@ -229,7 +230,7 @@ def test_prompts_can_be_read_before_the_gate_asks() -> None:
 def test_a_context_that_fills_within_a_draft_ends_the_text_where_the_plain_way_does() -> None:
     for drafter, context in itertools.product(("off", "a", "b", "ngram"), range(14, 26)):
         plain = engine_of(("a", "b"), context=context)
-        engine = engine_of(("a", "b"), pace=SteadyPace(), context=context)
+        engine = engine_of(("a", "b"), pace=FixedDraftLength(), context=context)
         expected = written(plain, PROMPTS[:3], 40, 1)
         texts = written(engine, PROMPTS[:3], 40, 3, Method().but(speculate=drafter))
         assert [(text.finish, [step.piece for step in text.steps]) for text in texts] == [
@@ -239,7 +240,7 @@ def test_a_context_that_fills_within_a_draft_ends_the_text_where_the_plain_way_d
 
 def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
     for drafter in ("off", "a", "b", "ngram", "auto"):
-        engine = engine_of(("a", "b"), pace=SteadyPace())
+        engine = engine_of(("a", "b"), pace=FixedDraftLength())
         text = engine.add(PROMPTS[4], Limits(60, "Sofia"), method=Method().but(speculate=drafter))
         while engine.active:
             engine.step()
@@ -248,7 +249,7 @@ def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
 
 
 def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_went() -> None:
-    engine = engine_of(("a", "b"), pace=SteadyPace())
+    engine = engine_of(("a", "b"), pace=FixedDraftLength())
     method = Method().but(gate="confidence:0.9")
     text = written(engine, PROMPTS[:1], PIECES, 1, method.but(speculate="a:3"))[0]
     expected = oracle(engine_of(("a", "b")), PROMPTS[:1], method)[0]
@@ -286,7 +287,7 @@ def test_recording_nothing_keeps_nothing() -> None:
 
 def test_a_failure_in_the_middle_of_a_draft_leaves_texts_as_they_were() -> None:
     """After an interruption the engine goes on as if the step had never begun."""
-    engine = engine_of(("a", "b"), pace=SteadyPace())
+    engine = engine_of(("a", "b"), pace=FixedDraftLength())
     method = Method().but(speculate="a:4")
     expected = oracle(engine_of(("a", "b")), PROMPTS[:2], method)
     texts = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:2]]
@@ -330,15 +331,15 @@ def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further(monkeypatc
     engine = engine_of(("a", "b"))
     short, other = engine.add(PROMPTS[0], Limits(2)), engine.add(PROMPTS[1], Limits(20))
     engine.step()
-    settle = Window.settle
+    settle = StepState.settle
 
-    def fails_at_the_second(window: Window, position: int, column: int) -> None:
+    def fails_at_the_second(window: StepState, position: int, column: int) -> None:
         if window.text is other:
             raise RuntimeError("no more")
         settle(window, position, column)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Window, "settle", fails_at_the_second)
+        patch.setattr(StepState, "settle", fails_at_the_second)
         with pytest.raises(RuntimeError, match="no more"):
             engine.step()
     assert short.finish == "length"

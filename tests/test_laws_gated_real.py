@@ -17,11 +17,11 @@ import pytest
 
 from conftest import written
 from prompts import ALL
-from unisono.engine import plain
+from unisono.config.method import Method
+from unisono.engine import reference
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace
-from unisono.engine.plain import PlainStep, plain_steps
+from unisono.engine.reference import PlainStep, plain_steps
 from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
@@ -61,12 +61,12 @@ def pair(load_demo: Callable[..., Ensemble]) -> Engine:
 def expected(pair: Engine) -> dict[str, list[list[PlainStep]]]:
     """What the plain loop writes. Texts that begin alike are read once for all gates; a read keeps nothing."""
     found: dict[str, list[list[PlainStep]]] = {str(keys): [] for keys in GATES}
-    read = plain.plain_distribution
+    read = reference.plain_distribution
     for prompt in ALL:
         cached = functools.cache(lambda member, ids, first: read(member, member.map, list(ids), first=first))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                plain,
+                reference,
                 "plain_distribution",
                 lambda member, _, ids, first=False, cached=cached: cached(member, tuple(ids), first),
             )
@@ -81,7 +81,7 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(
     pair: Engine, expected: dict[str, list[list[PlainStep]]], keys: dict[str, Any], drafter: str, size: int
 ) -> None:
     """30 prompts, 12 of them not ASCII; drafts go as far as allowed, whether that pays or not."""
-    pace = Pace() if drafter == "auto" else SteadyPace()
+    pace = DraftLengthController() if drafter == "auto" else FixedDraftLength()
     engine = Engine(pair.members, pair.union, pace=pace)
     texts = written(engine, ALL, PIECES, size, Method().but(**keys, speculate=drafter))
     for prompt, text, steps in zip(ALL, texts, expected[str(keys)], strict=True):

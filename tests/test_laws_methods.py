@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from conftest import written
 from test_laws_gated import PROMPTS, check, make_fakes, oracle
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.config.method import Method
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace, SteadyPace
 from unisono.ensemble import Ensemble
-from unisono.types import Limits
+from unisono.records import Limits
 
 RULES = (
     "geometric",
@@ -56,7 +56,9 @@ def fakes() -> Iterator[None]:
     FAKE_MODELS.clear()
 
 
-def engine_of(weights: tuple[float, ...] = (2, 1, 1), batch: int = 8, pace: Pace | None = None) -> Engine:
+def engine_of(
+    weights: tuple[float, ...] = (2, 1, 1), batch: int = 8, pace: DraftLengthController | None = None
+) -> Engine:
     members = [
         {"name": name, "model": f"fake:{name}", "weight": weight} for name, weight in zip(NAMES, weights, strict=True)
     ]
@@ -77,7 +79,7 @@ def test_rules_gates_drafts_and_batches_equal_the_plain_loop(rule: str, gate: st
     method = Method(lead="b", combine=rule).but(gate=gate)  # type: ignore[arg-type]
     expected = oracle(engine_of(weights), PROMPTS, method, PIECES)
     for size, drafter in itertools.product((1, 3, 8), DRAFTERS):
-        engine = engine_of(weights, pace=SteadyPace())
+        engine = engine_of(weights, pace=FixedDraftLength())
         texts = written(engine, PROMPTS, PIECES, size, method.but(speculate=drafter))
         check(texts, expected, NAMES)
 
@@ -89,7 +91,7 @@ def test_draws_gates_drafts_and_batches_equal_the_plain_loop(gate: str, drafter:
     for draw in DRAWS:
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
         expected = oracle(engine_of(), PROMPTS, method, PIECES)
-        for size, pace in ((1, Pace()), (3, SteadyPace()), (8, Pace())):
+        for size, pace in ((1, DraftLengthController()), (3, FixedDraftLength()), (8, DraftLengthController())):
             check(written(engine_of(pace=pace), PROMPTS, PIECES, size, method), expected, NAMES)
 
 
@@ -97,7 +99,7 @@ def test_draws_gates_drafts_and_batches_equal_the_plain_loop(gate: str, drafter:
 @given(st.data())
 def test_texts_that_combine_and_draw_in_different_ways_share_a_batch(data: st.DataObject) -> None:
     make_fakes()
-    engine = engine_of(batch=4, pace=data.draw(st.sampled_from([SteadyPace, Pace]))())
+    engine = engine_of(batch=4, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
     wanted: list[Any] = []
     for _ in range(data.draw(st.integers(2, 6))):
         draw = data.draw(st.sampled_from(["greedy", *DRAWS]))
@@ -135,7 +137,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
     method = Method().but(draw="1 seed:3", speculate="a:4")
     drafts = [
         step.draft
-        for text in written(engine_of(pace=SteadyPace()), PROMPTS, 40, 8, method)
+        for text in written(engine_of(pace=FixedDraftLength()), PROMPTS, 40, 8, method)
         for step in text.steps
         if step.draft
     ]
@@ -173,7 +175,7 @@ def test_canonical_contexts_equal_the_plain_loop_whatever_drafts_and_batches_do(
             drafting = method.but(speculate=drafter)
             expected = oracle(engine_of(), PROMPTS, drafting, PIECES)
             for size in (1, 8):
-                check(written(engine_of(pace=SteadyPace()), PROMPTS, PIECES, size, drafting), expected, NAMES)
+                check(written(engine_of(pace=FixedDraftLength()), PROMPTS, PIECES, size, drafting), expected, NAMES)
 
 
 def test_a_canonical_context_is_what_the_members_own_tokenizer_writes() -> None:

@@ -12,11 +12,11 @@ import pytest
 from conftest import written
 from prompts import ALL
 from test_laws_methods import RULES
-from unisono.engine import plain
+from unisono.config.method import Method
+from unisono.engine import reference
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
-from unisono.engine.method import Method
-from unisono.engine.plain import plain_steps
+from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
@@ -34,7 +34,7 @@ def pair(load_demo: Callable[..., Ensemble]) -> Engine:
 @pytest.fixture(scope="module")
 def read_once() -> Iterator[None]:
     """Let the plain loop keep what it reads: texts of several rules begin alike."""
-    read = plain.plain_distribution
+    read = reference.plain_distribution
 
     def reading(member: Member, member_map: Any, ids: list[int], *, first: bool = False) -> Any:
         key = member.name, tuple(ids), first
@@ -44,7 +44,7 @@ def read_once() -> Iterator[None]:
 
     found: dict[Any, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "plain_distribution", reading)
+        patch.setattr(reference, "plain_distribution", reading)
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import written
 from prompts import ALL, CHATS, RAW
 from unisono.engine.engine import Engine
-from unisono.engine.plain import plain_steps
+from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models

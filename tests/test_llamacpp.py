@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from unisono.backends.base import Feed, LoadRequest, ModelSource
-from unisono.demo import demo_path
+from unisono.config.demo import demo_path
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported, SpecError
 from unisono.testing import total_variation
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, read_vocabulary
 
 llama_cpp = pytest.importorskip("llama_cpp")
 gguf = pytest.importorskip("gguf")
-backend_module = pytest.importorskip("unisono.backends.llamacpp")
+backend_module = pytest.importorskip("unisono.backends.llamacpp.loader")
 
 SMOL, GEMMA = "smollm2-135m-instruct", "gemma3-270m"
 PROMPTS = (

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.engine.method import AUTO, NGRAM, OFF, Method, Speculation, check_off
+from unisono.config.gate import Gate
+from unisono.config.method import AUTO, NGRAM, OFF, Method, Speculation, check_off
 from unisono.errors import SpecError
-from unisono.fusion.gate import Gate
 
 METHOD = Method("a", gate=Gate("confidence", threshold=0.5, boundary=True), speculate=Speculation("b", 4))
 NAMES = st.text(st.characters(exclude_characters=":"), min_size=1).filter(lambda name: name != OFF)

@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 
 from test_cli import Run, duo, jsonl, run
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.benchmark import measure
 from unisono.build import prepare
-from unisono.engine.method import Method
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.ensemble import Ensemble
 from unisono.errors import ModelError, SpecError
+from unisono.records import Generation, Limits
 from unisono.request import Request
-from unisono.spec import load_spec
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, register_fake
-from unisono.types import Generation, Limits, Prompt
 
 __all__ = ["duo", "run"]
 

@@ -7,7 +7,16 @@ import itertools
 import numpy as np
 import pytest
 
-from unisono.engine.pace import STALE, Chances, Outlook, Pace, PassTimes, SizeTimes, SteadyPace, Work
+from unisono.engine.draft_length import (
+    STALE,
+    Chances,
+    DraftLengthController,
+    FixedDraftLength,
+    Outlook,
+    PassTimes,
+    SizeTimes,
+    Work,
+)
 
 
 def plain(texts: int = 1) -> Work:
@@ -79,14 +88,14 @@ def test_chances_follow_what_has_held_and_at_first_take_the_drafter_at_its_word(
     assert chances.share == pytest.approx(truth, abs=0.15)
 
 
-def trained(rate_seconds: float = 10.0, texts: int = 1) -> Pace:
-    pace = Pace()
+def trained(rate_seconds: float = 10.0, texts: int = 1) -> DraftLengthController:
+    pace = DraftLengthController()
     pace.learn_step(texts, texts, rate_seconds, rate_seconds)
     return pace
 
 
 def test_nothing_is_drafted_before_a_plain_step_was_timed() -> None:
-    assert Pace().go_on([Outlook(1.0, 0.9, True)], lambda count: 0.1, 1) == []
+    assert DraftLengthController().go_on([Outlook(1.0, 0.9, True)], lambda count: 0.1, 1) == []
     assert trained().go_on([Outlook(1.0, 0.9, True)], lambda count: 0.1, 1) == [0]
 
 
@@ -122,13 +131,13 @@ def test_of_several_texts_those_go_on_that_are_worth_the_pass_together() -> None
 
 def test_the_rate_is_never_taken_to_be_worse_than_without_drafts() -> None:
     """Else a drafter that makes everything slow would look good beside itself."""
-    pace = Pace()
+    pace = DraftLengthController()
     for _ in range(50):
         pace.learn_step(1, 1, 100.0, 10.0)
     assert pace.go_on([Outlook(1.0, 0.6, True)], lambda count: 7.0, 1) == []
 
 
 def test_a_steady_pace_drafts_on_whatever_it_costs() -> None:
-    pace = SteadyPace()
+    pace = FixedDraftLength()
     assert pace.go_on([Outlook(0.1, 0.1, True), Outlook(1.0, 1.0, False)], lambda count: 1e9, 2) == [0, 1]
     assert pace.go_on([Outlook(1.0, 1.0, False)], lambda count: 0.0, 1) == []

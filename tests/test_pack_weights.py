@@ -16,12 +16,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tiny_models import CONFIGS, ROWS, save_tiny  # noqa: E402
-from unisono.backends import hf_torch  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
-from unisono.backends.hf_backend import RowBackend  # noqa: E402
-from unisono.backends.hf_torch import OneDnnLinear, pack_linear_layers  # noqa: E402
-from unisono.backends.transformers import TransformersLoader  # noqa: E402
-from unisono.demo import demo_path  # noqa: E402
+from unisono.backends.transformers.backend import RowBackend  # noqa: E402
+from unisono.backends.transformers.loader import (
+    TransformersLoader,
+    torch_runtime,
+)
+from unisono.backends.transformers.torch_runtime import OneDnnLinear, pack_linear_layers  # noqa: E402
+from unisono.config.demo import demo_path  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available(),
@@ -106,7 +108,7 @@ def fail_from_the_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "another processor": lambda patch: patch.setattr(hf_torch.platform, "machine", lambda: "arm64"),  # type: ignore[attr-defined]
+    "another processor": lambda patch: patch.setattr(torch_runtime.platform, "machine", lambda: "arm64"),  # type: ignore[attr-defined]
     "no oneDNN": lambda patch: patch.setattr(torch.backends.mkldnn, "is_available", lambda: False),
     "no such operations": lambda patch: patch.setattr(torch.ops, "mkldnn", object()),
     "one layer fails": fail_from_the_fifth,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unisono.errors import VocabularyError
-from unisono.vocab.ending import DECLARED, EOS, TEMPLATE, end_ids
+from unisono.vocab.eos import DECLARED, EOS, TEMPLATE, end_ids
 from unisono.vocab.pieces import (
     BYTE_LEVEL_ALPHABET,
     Vocabulary,

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from conftest import written
 from test_laws_gated import PROMPTS, STORY, make_fakes
 from unisono.backends.base import Feed
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.prefix_cache import PrefixCache, common
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.prefixes import PrefixStore, common
 from unisono.ensemble import Ensemble
+from unisono.records import Limits
 from unisono.testing import BACKEND_CONTRACT, ContractCase, check_unload
-from unisono.types import Limits, Prompt
 
 SYSTEM = STORY * 2
 IDS = [tuple(range(start, start + 30)) for start in (10, 50, 90)]
@@ -38,15 +39,15 @@ def engine_of(names: Sequence[str] = ("a", "b"), batch: int = 4, shortest: int |
     engine = Ensemble.load({"members": members}, batch=batch)._engine
     if shortest is not None:
         for member in engine.members:
-            member.backend = PrefixStore(member.backend, shortest=shortest)
+            member.backend = PrefixCache(member.backend, shortest=shortest)
     for name in names:
         FAKE_MODELS[name].passes.clear()
     return engine
 
 
-def store(slots: int = 3, shortest: int = 1) -> PrefixStore:
+def store(slots: int = 3, shortest: int = 1) -> PrefixCache:
     found = engine_of(("a",), slots, shortest).members[0].backend
-    assert isinstance(found, PrefixStore)
+    assert isinstance(found, PrefixCache)
     return found
 
 
@@ -54,7 +55,7 @@ def tokens_read() -> int:
     return sum(model.tokens_read() for model in FAKE_MODELS.values())
 
 
-def used(backend: PrefixStore, ids: Sequence[int]) -> int:
+def used(backend: PrefixCache, ids: Sequence[int]) -> int:
     """Read a prompt as the engine would and give its slot back; return how many ids were read for it."""
     slot, held = backend.resume(ids)
     backend.advance([Feed(slot, ids[held:])])
@@ -105,7 +106,7 @@ def test_what_somebody_still_uses_is_copied() -> None:
     assert backend.resume(IDS[0])[1] == 21, "of what is read now, not of what once was"
 
 
-def alone(backend: PrefixStore, ids: Sequence[int]) -> Any:
+def alone(backend: PrefixCache, ids: Sequence[int]) -> Any:
     slot = backend.open()
     rows_NV = backend.advance([Feed(slot, ids)]).copy()
     backend.discard(slot)

@@ -6,15 +6,15 @@ import contextlib
 
 import pytest
 
+from unisono.chat.messages import Message, Prompt
+from unisono.chat.prompt_encoder import PromptEncoder, own_messages
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_probe import probe_answer_form
 from unisono.errors import PromptError
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
-from unisono.types import Message, Prompt
-from unisono.vocab.ending import end_ids
+from unisono.vocab.eos import end_ids
 from unisono.vocab.pieces import read_vocabulary
-from unisono.vocab.probe import probe_answer_form
-from unisono.vocab.prompt import PromptReader, own_messages
 from unisono.vocab.spelling import Speller
-from unisono.vocab.template import ChatTemplate, TemplateFailure
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
 OWN = object()
@@ -22,12 +22,12 @@ OWN = object()
 
 def reader_of(
     table: TokenTable, template: object = OWN, tokenizer: Tokenizer | None = None, **own: str
-) -> PromptReader:
+) -> PromptEncoder:
     tokenizer = tokenizer or LongestMatchTokenizer(table)
     speller = Speller(read_vocabulary(table, end_ids(table)), tokenizer.encode)
     source = table.chat_template if template is OWN else template
     compiled = ChatTemplate(str(source), table.special_texts) if source is not None else None
-    return PromptReader("m", tokenizer, speller, compiled, given_template=template is not OWN, **own)
+    return PromptEncoder("m", tokenizer, speller, compiled, given_template=template is not OWN, **own)
 
 
 def user(*contents: str) -> tuple[Message, ...]:
@@ -35,7 +35,7 @@ def user(*contents: str) -> tuple[Message, ...]:
     return tuple(Message(role=roles[n % 2], content=content) for n, content in enumerate(contents))
 
 
-def words(reader: PromptReader, ids: list[int]) -> list[str]:
+def words(reader: PromptEncoder, ids: list[int]) -> list[str]:
     return [reader.tokenizer.table.texts[token] for token in ids]
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.engine.method import Method
+from unisono.config.method import Method
 from unisono.errors import BackendMissing, SpecError
 from unisono.evals.records import Answer, Dispute, Results, Times
 from unisono.evals.report import check_plots, check_report, figures, write_report

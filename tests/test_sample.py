@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unisono.fusion.draw import Draw
-from unisono.fusion.sample import Purpose, accepts, greedy, inverse_transform, residual, uniform
-from unisono.fusion.shape import (
+from unisono.config.sampling import Sampling
+from unisono.fusion.logits_processors import (
     add_bias,
     min_p,
     penalise_counts,
@@ -27,6 +26,7 @@ from unisono.fusion.shape import (
     top_p,
     typical_p,
 )
+from unisono.fusion.sampling import Purpose, accepts, greedy, inverse_transform, residual, uniform
 
 Warper = Callable[[Any], Any]
 
@@ -148,7 +148,7 @@ def test_a_bias_is_that_of_transformers(row: str) -> None:
 @pytest.mark.parametrize("row", ["peaky", "flat", "sharp", "sparse"])
 @pytest.mark.parametrize("share", [0.0213, 0.2113])
 def test_options_are_applied_in_the_order_of_transformers(row: str, share: float) -> None:
-    draw = Draw(
+    draw = Sampling(
         temperature=1.3, top_k=60, top_p=0.9017, min_p=share, typical_p=0.8011, repetition_penalty=1.2,
         presence_penalty=0.5, frequency_penalty=0.25,
     )  # fmt: skip
@@ -231,10 +231,10 @@ def test_a_bias_larger_than_masses_can_show_is_still_exact() -> None:
 
 def test_greedy_is_reached_by_bias_and_penalties_alone() -> None:
     q_BU = by_hand([0.5, 0.25, 0.25, 0])[None]
-    assert greedy(shape(q_BU, [Draw()], [{0: 1}], [{}])) == [0]
-    assert greedy(shape(q_BU, [Draw(presence_penalty=1)], [{0: 1}], [{}])) == [1]
-    assert greedy(shape(q_BU, [Draw(repetition_penalty=3)], [{0: 1, 1: 1}], [{}])) == [2]
-    assert greedy(shape(q_BU, [Draw()], [{}], [{2: 1.0}])) == [2]
+    assert greedy(shape(q_BU, [Sampling()], [{0: 1}], [{}])) == [0]
+    assert greedy(shape(q_BU, [Sampling(presence_penalty=1)], [{0: 1}], [{}])) == [1]
+    assert greedy(shape(q_BU, [Sampling(repetition_penalty=3)], [{0: 1, 1: 1}], [{}])) == [2]
+    assert greedy(shape(q_BU, [Sampling()], [{}], [{2: 1.0}])) == [2]
 
 
 def test_shaping_changes_no_distribution_that_it_was_given() -> None:
@@ -257,14 +257,14 @@ def distributions(draw: st.DrawFn, rows: int = 1) -> np.ndarray:
     return raw / raw.sum(axis=1, keepdims=True)
 
 
-def some_draws() -> list[Draw]:
+def some_draws() -> list[Sampling]:
     return [
-        Draw(),
-        Draw(presence_penalty=0.5, frequency_penalty=1),
-        Draw(temperature=1),
-        Draw(temperature=0.7, top_k=3, top_p=0.9),
-        Draw(temperature=1.5, min_p=0.1, repetition_penalty=1.2),
-        Draw(temperature=1, typical_p=0.6),
+        Sampling(),
+        Sampling(presence_penalty=0.5, frequency_penalty=1),
+        Sampling(temperature=1),
+        Sampling(temperature=0.7, top_k=3, top_p=0.9),
+        Sampling(temperature=1.5, min_p=0.1, repetition_penalty=1.2),
+        Sampling(temperature=1, typical_p=0.6),
     ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
-from unisono.engine.scheduler import Cost, Scheduler, Ticket
+from unisono.engine.scheduler import Cost, RequestId, Scheduler
 from unisono.errors import QueueFull, SpecError
 
 MODELS = (1, 2)
@@ -51,8 +51,8 @@ class Serving(RuleBasedStateMachine):
         self.scheduler = Scheduler(slots, queue=queue, chunk=chunk, memory=memory)
         self.slots, self.queue, self.chunk, self.memory = slots, queue, chunk, memory
         self.half = (chunk + 1) // 2
-        self.alive: dict[Ticket, Request] = {}
-        self.now, self.turns, self.latest = 0.0, 0, Ticket(0)
+        self.alive: dict[RequestId, Request] = {}
+        self.now, self.turns, self.latest = 0.0, 0, RequestId(0)
 
     @rule(
         target=tickets,
@@ -125,7 +125,7 @@ class Serving(RuleBasedStateMachine):
         for ticket, ids in zip(plan.write, lagging, strict=False):
             self.lag(ticket, ids)
 
-    def lag(self, ticket: Ticket, ids: int) -> None:
+    def lag(self, ticket: RequestId, ids: int) -> None:
         """A gate opens, and a member is found to be behind: everybody may have to wait for it once more."""
         if ticket in self.alive:
             self.alive[ticket].left = ids
@@ -144,7 +144,7 @@ class Serving(RuleBasedStateMachine):
             assert full or short, "the first in line waits for nothing"
 
     @rule(ticket=tickets)
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: RequestId) -> None:
         free = self.scheduler.free
         request = self.alive.pop(ticket, None)
         assert self.scheduler.end(ticket) == (request is not None)
@@ -154,7 +154,7 @@ class Serving(RuleBasedStateMachine):
             assert self.scheduler.free[model] == free[model] + freed
 
     @rule(ticket=tickets)
-    def end_one_of_several(self, ticket: Ticket) -> None:
+    def end_one_of_several(self, ticket: RequestId) -> None:
         request = self.alive.get(ticket)
         if request is None or not request.admitted:
             with pytest.raises(KeyError):
@@ -215,7 +215,7 @@ TestServing = Serving.TestCase
 ONE = {1: 1}
 
 
-def tickets_of(scheduler: Scheduler, *costs: Cost) -> list[Ticket]:
+def tickets_of(scheduler: Scheduler, *costs: Cost) -> list[RequestId]:
     return [scheduler.submit(cost) for cost in costs]
 
 

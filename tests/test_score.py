@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from test_backlog import engine_of
 from test_laws_gated import PROMPTS, STORY, make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.prefix_cache import PrefixCache
+from unisono.chat.messages import Message, Prompt
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
-from unisono.engine.plain import _PlainText
 from unisono.engine.plan import make_plan
-from unisono.engine.prefixes import PrefixStore
+from unisono.engine.reference import _PlainText
 from unisono.engine.scoring import AT_ONCE, cut
 from unisono.ensemble import Ensemble
-from unisono.errors import NoRoom, PromptError
+from unisono.errors import CapacityError, PromptError
 from unisono.testing import (
     FakeModel,
     LongestMatchTokenizer,
@@ -30,7 +31,6 @@ from unisono.testing import (
     register_fake,
     sentencepiece_table,
 )
-from unisono.types import Message, Prompt
 
 NAMES = ("a", "b", "c")
 TEXTS = (" the cat sat", "Sofia", "日本 and é", "x", " sing" * 8)
@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_plain_loop_alone_and_in_any_batch(method: Metho
     engine = engine_of(NAMES)
     if store:
         for member in engine.members:
-            member.backend = PrefixStore(member.backend, shortest=3)
+            member.backend = PrefixCache(member.backend, shortest=3)
     asked = [(prompt, text) for prompt in (*PROMPTS[:3], Prompt(text=STORY)) for text in TEXTS]
     lead = next(member for member in engine.members if member.name == (method.lead or "a"))
     together = [
@@ -173,7 +173,7 @@ def test_what_cannot_be_scored_is_refused_and_everything_is_free_again() -> None
             engine.score(asked)
         assert engine.active == []
         assert engine.free == 2
-    with pytest.raises(NoRoom):
+    with pytest.raises(CapacityError):
         engine.score([(prompt, "a") for prompt in PROMPTS[:3]])
     assert engine.free == 2
     assert engine.score([]) == []

@@ -23,8 +23,8 @@ from conftest import demo_spec
 from served import Served, free_port, serve
 from tool_templates import TAGGED
 from unisono.build import prepare
+from unisono.config.ensemble import load_spec
 from unisono.ensemble import Ensemble
-from unisono.spec import load_spec
 
 pytestmark = pytest.mark.models
 

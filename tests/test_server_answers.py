@@ -14,9 +14,9 @@ from openai.types import CompletionUsage
 
 from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.ensemble import Ensemble
-from unisono.types import Generation
+from unisono.records import Generation
 
 TEXTS = ("the cat", "Hello", "日本?", "the dog sings: ça")
 

@@ -21,12 +21,19 @@ from openai.types.chat import (
 
 from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
-from unisono.server.bodies import parse
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.body import parse
 from unisono.server.errors import Refusal
-from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS
 from unisono.server.messages import KEYS, REFUSED_IN_MESSAGES
-from unisono.server.wire import ChatParams, ChatRequest, CompletionParams, CompletionRequest, StreamOptions, Wish
+from unisono.server.schemas import (
+    ChatParams,
+    ChatRequest,
+    CompletionParams,
+    CompletionRequest,
+    StreamOptions,
+    UnisonoOptions,
+)
+from unisono.server.unsupported import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
 COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens": 2}
@@ -70,7 +77,7 @@ def test_all_of_openais_fields_are_honoured_or_refused_and_no_others_but_our_ext
 
 def test_the_page_on_serving_names_every_field_and_every_metric(served: Served) -> None:
     page = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
-    for name in (*keys_of(ChatParams), *keys_of(CompletionParams), *Wish.model_fields, *REFUSED_IN_MESSAGES):
+    for name in (*keys_of(ChatParams), *keys_of(CompletionParams), *UnisonoOptions.model_fields, *REFUSED_IN_MESSAGES):
         if name != "prompt_cache_breakpoint":
             assert f"`{name}`" in page or f"`{name}: " in page, name
     for name in set(re.findall(r"^# TYPE (unisono_\w+)", served.get("/metrics").text, re.MULTILINE)):

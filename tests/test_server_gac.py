@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from real_server import DUO, Served, load_fakes, serving
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
 from unisono.ensemble import Ensemble
+from unisono.records import Limits
 from unisono.server.gac import GacRequest, limits_of, prompts_of
 from unisono.server.limits import ServerLimits
-from unisono.types import Limits, Prompt
 
 URL = "/api/generate/"
 USER = {"role": "user", "content": "9.11 and 9.9, which is bigger?"}

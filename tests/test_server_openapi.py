@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 from real_server import Served, serving
 from test_laws_gated import make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.limits import ServerLimits
 from unisono.server.openapi import document
 

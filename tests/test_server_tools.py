@@ -11,7 +11,7 @@ import pytest
 from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
 from tool_templates import TAGGED
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
 
 PING: dict[str, Any] = {"type": "function", "function": {"name": "ping", "strict": None}}
 WEATHER: dict[str, Any] = {

@@ -21,19 +21,19 @@ import pytest
 from real_server import DUO, SAY, Served, load_fakes, serving
 from test_laws_gated import make_fakes
 from test_service import fail
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.chat.messages import Prompt
 from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
 from unisono.server import bridge as bridge_module
 from unisono.server import keys as keys_module
-from unisono.server.front import is_loopback
+from unisono.server.engine_thread import CRASHES
 from unisono.server.keys import Keys, read_keys
+from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import JsonLines
-from unisono.server.serving import bind
-from unisono.server.turns import CRASHES
-from unisono.types import Prompt
+from unisono.server.middleware import is_loopback
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}

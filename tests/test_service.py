@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from conftest import written
 from test_backlog import LONG, engine_of
 from test_laws_gated import PROMPTS, STORY, make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.prefix_cache import PrefixCache
 from unisono.build import prepare
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
-from unisono.engine.method import Method
-from unisono.engine.prefixes import PrefixStore
-from unisono.engine.scheduler import Ticket
+from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.errors import PromptError, QueueFull, SpecError, TimedOut
-from unisono.spec import load_spec
-from unisono.types import Generation, Limits, Prompt
+from unisono.errors import PromptError, QueueFull, RequestTimeout, SpecError
+from unisono.records import Generation, Limits
 
 NAMES = ("a", "b", "c")
 
@@ -44,20 +45,20 @@ def service_of(
     engine = engine_of(names, longest_block, batch=slots)
     if store:
         for member in engine.members:
-            member.backend = PrefixStore(member.backend, shortest=3)
+            member.backend = PrefixCache(member.backend, shortest=3)
     return Service({"all": engine}, **keys), engine
 
 
 def ask(
     service: Service, prompt: Prompt, limits: Limits | None = None, timeout: float | None = None, **keys: Any
-) -> Ticket:
+) -> RequestId:
     """Examine and submit."""
     return service.submit(service.examine("all", prompt, limits or Limits(), **keys), timeout=timeout)
 
 
-def finish(service: Service) -> dict[Ticket, list[Event]]:
+def finish(service: Service) -> dict[RequestId, list[Event]]:
     """Take turns until nothing is left to do."""
-    events: dict[Ticket, list[Event]] = defaultdict(list)
+    events: dict[RequestId, list[Event]] = defaultdict(list)
     while service.busy:
         for event in service.turn():
             events[event.ticket].append(event)
@@ -124,9 +125,9 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
         data.draw(st.booleans()),
         chunk=data.draw(st.integers(1, 60)),
     )
-    asked: dict[Ticket, tuple[Prompt, int, Method, int]] = {}
-    cancelled: set[Ticket] = set()
-    events: dict[Ticket, list[Event]] = defaultdict(list)
+    asked: dict[RequestId, tuple[Prompt, int, Method, int]] = {}
+    cancelled: set[RequestId] = set()
+    events: dict[RequestId, list[Event]] = defaultdict(list)
     for _ in range(data.draw(st.integers(2, 8))):
         prompt = data.draw(st.sampled_from([*PROMPTS, LONG, Prompt(text=STORY + "and")]))
         pieces, method = data.draw(st.integers(1, 10)), data.draw(st.sampled_from(METHODS))
@@ -204,7 +205,7 @@ def test_time_runs_out_for_those_who_wait_and_for_those_who_are_served() -> None
     events = finish(service)
     for ticket in (served, waiting):
         assert isinstance(events[ticket][-1], Failed)
-        assert isinstance(events[ticket][-1].error, TimedOut)
+        assert isinstance(events[ticket][-1].error, RequestTimeout)
     assert len(events[waiting]) == 1
     assert len(events[served]) > 1
     assert generations(events[patient])[0].usage.pieces == 2
@@ -309,7 +310,7 @@ def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
 def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
     engine = engine_of(("a", "b"), 4, batch=4)
     for member in engine.members:
-        member.backend = PrefixStore(member.backend, shortest=3)
+        member.backend = PrefixCache(member.backend, shortest=3)
     bound = dict(zip((member.model for member in engine.members), (260, 300), strict=True))
     service = Service({"all": engine}, memory=bound, chunk=30)
     prompts = [*PROMPTS, LONG, *PROMPTS, LONG]
@@ -319,7 +320,7 @@ def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
         ended += [event.ticket for event in service.turn() if isinstance(event, Ended)]
         for member in engine.members:
             store = member.backend
-            assert isinstance(store, PrefixStore)
+            assert isinstance(store, PrefixCache)
             held = sum(len(store._backend.read(slot)) for slot in (*store._open, *store._kept))  # type: ignore[attr-defined]
             assert held <= bound[member.model]
     assert set(ended) == set(tickets)

@@ -11,14 +11,15 @@ import pytest
 
 from conftest import demo_spec
 from prompts import CHATS, RAW
+from unisono.backends.prefix_cache import PrefixCache
 from unisono.build import load_service, prepare
+from unisono.chat.messages import Message, Prompt
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.engine.events import Ended, Failed, Wrote
-from unisono.engine.method import Method
-from unisono.engine.prefixes import PrefixStore
-from unisono.engine.scheduler import Ticket
+from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.spec import load_spec
-from unisono.types import Generation, Limits, Message, Prompt, StepRecord
+from unisono.records import Generation, Limits, StepRecord
 
 pytestmark = pytest.mark.models
 
@@ -85,8 +86,8 @@ def requests_at_random(service: Service) -> list[Asked]:
 
 def together(service: Service, asked: list[Asked]) -> list[list[Generation]]:
     """Let them join the running batch; a text must be the sum of what was told of it."""
-    ended: dict[Ticket, dict[int, Generation]] = {}
-    told: dict[tuple[Ticket, int], str] = {}
+    ended: dict[RequestId, dict[int, Generation]] = {}
+    told: dict[tuple[RequestId, int], str] = {}
 
     def turn() -> None:
         for event in service.turn():
@@ -115,7 +116,7 @@ def alone(service: Service, request: Asked, index: int) -> Generation:
     """What one text gets on an engine that serves nobody else and remembers nothing."""
     engine, draw = service.engines[request.model], request.method.draw
     for member in engine.members:
-        assert isinstance(member.backend, PrefixStore)
+        assert isinstance(member.backend, PrefixCache)
         member.backend.limit(0)
     seeded = draw if draw.seed is None else replace(draw, seed=draw.seed + index)
     text = engine.add(request.prompt, request.limits, method=replace(request.method, draw=seeded), trace=True)

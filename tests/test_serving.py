@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from test_laws_gated import PROMPTS, make_fakes
-from unisono.backends.fake import FAKE_MODELS
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.build import load_service, prepare_several
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.engine.events import Ended, Failed
-from unisono.engine.method import Method
-from unisono.engine.plain import plain_steps
-from unisono.engine.scheduler import Ticket
+from unisono.engine.reference import plain_steps
+from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
-from unisono.spec import load_spec
-from unisono.types import Generation, Limits
+from unisono.records import Generation, Limits
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")
 
@@ -37,8 +37,8 @@ def serve(ensembles: Mapping[str, Any], batch: int = 4, **keys: Any) -> Service:
     return load_service(dict(zip(ensembles, prepare_several(specs, batch=batch), strict=True)), **keys)
 
 
-def finish(service: Service) -> dict[Ticket, list[Generation]]:
-    found: dict[Ticket, list[Generation]] = defaultdict(list)
+def finish(service: Service) -> dict[RequestId, list[Generation]]:
+    found: dict[RequestId, list[Generation]] = defaultdict(list)
     while service.busy:
         for event in service.turn():
             assert not isinstance(event, Failed), event
@@ -129,7 +129,7 @@ def test_the_likeliest_pieces_are_those_of_the_combined_distribution(gate: str) 
         for most in (1, 3, count):
             asked = service.examine("duo", prompt, Limits(6), trace=most == 3, likeliest=most)
             tickets[service.submit(asked)] = prompt, most
-    steps: dict[Ticket, list[Any]] = defaultdict(list)
+    steps: dict[RequestId, list[Any]] = defaultdict(list)
     while service.busy:
         for event in service.turn():
             steps[event.ticket] += getattr(event, "steps", ())

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unisono.engine.method import Method, Speculation
+from unisono.config.ensemble import EnsembleSpec, MemberSpec, load_spec
+from unisono.config.gate import Gate
+from unisono.config.method import Method, Speculation
 from unisono.errors import SpecError
-from unisono.fusion.gate import GATE_KINDS, Gate
-from unisono.spec import EnsembleSpec, MemberSpec, load_spec
+from unisono.fusion.gate_scores import GATE_KINDS
 
 ROOT = Path(__file__).parent.parent
 

@@ -28,23 +28,22 @@ from tool_templates import (
     calling,
     exchange,
 )
-from unisono.conversation import Message, Tool
+from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.chat.template import ChatTemplate
+from unisono.chat.tool_format import CallStyle, probe_tool_use
 from unisono.errors import PromptError, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.types import Prompt
-from unisono.vocab.prompt import PromptReader
-from unisono.vocab.template import ChatTemplate
-from unisono.vocab.tool_use import CallStyle, probe_tool_use
 
 TABLE = byte_level_table()
 CONTROLS = {token for token, kind in enumerate(TABLE.kinds) if kind == "control"}
 
 
-def knowing(template: str) -> PromptReader:
+def knowing(template: str) -> PromptEncoder:
     return reader_of(TABLE, template)
 
 
-def said(reader: PromptReader, prompt: Prompt) -> str:
+def said(reader: PromptEncoder, prompt: Prompt) -> str:
     return reader.speller.vocabulary.join(reader.read(prompt)).decode()
 
 
@@ -181,7 +180,7 @@ def test_without_control_texts_the_ids_are_those_of_the_librarys_own_call() -> N
     source = TAGGED.replace("{{ eos_token }}", "<|im_end|>\n").replace("<|assistant|>", "<|im_start|>assistant\n")
     source = source.replace("<|system|>", "<|im_start|>system\n").replace("<|user|>", "<|im_start|>user\n")
     source = source.replace("<|{{ m.role }}|>", "<|im_start|>{{ m.role }}\n")
-    reader = PromptReader("qwen", known.tokenizer, known.speller, ChatTemplate(source, {}))
+    reader = PromptEncoder("qwen", known.tokenizer, known.speller, ChatTemplate(source, {}))
     calls = [call("get_weather", {"city": "東京", "days": 3}, "one"), call("ping", {}, "two")]
     messages = [{"role": "system", "content": "Be brief."}, USER, *exchange(*calls, content="Let me see."), USER]
     theirs: list[Any] = json.loads(json.dumps(messages))
@@ -204,7 +203,7 @@ def test_a_real_template_in_whose_words_marks_are_control_tokens_reads_tools_and
 
     known = real("llamacpp", "gemma-4")
     table = known.tokenizer.table
-    reader = PromptReader(
+    reader = PromptEncoder(
         "gemma", known.tokenizer, known.speller, ChatTemplate(str(table.chat_template), table.special_texts)
     )
     assert reader.tool_use().knows_tools

@@ -13,12 +13,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E402
-from unisono.backends import hf_torch  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
-from unisono.backends.hf_backend import RowBackend  # noqa: E402
-from unisono.backends.hf_cache import Pass, RowLayer, RowPool, plan_passes  # noqa: E402
-from unisono.backends.transformers import TransformersLoader  # noqa: E402
-from unisono.demo import demo_path  # noqa: E402
+from unisono.backends.transformers.backend import RowBackend  # noqa: E402
+from unisono.backends.transformers.key_value_cache import Pass, RowLayer, RowPool, plan_passes  # noqa: E402
+from unisono.backends.transformers.loader import (
+    TransformersLoader,
+    torch_runtime,
+)
+from unisono.config.demo import demo_path  # noqa: E402
 from unisono.errors import (  # noqa: E402
     DeviceError,
     ModelCorrupt,
@@ -86,7 +88,7 @@ def test_heads_share_their_keys_unless_the_plain_attention_is_asked_for(
     assert repeats
 
 
-@pytest.mark.parametrize("width", [1, 2, hf_torch.SHARING_QUERIES, hf_torch.SHARING_QUERIES + 1])
+@pytest.mark.parametrize("width", [1, 2, torch_runtime.SHARING_QUERIES, torch_runtime.SHARING_QUERIES + 1])
 @pytest.mark.parametrize(("heads", "shared"), [(12, 6), (9, 3), (4, 4), (4, 1)])
 def test_attention_with_shared_keys_is_that_with_repeated_ones(heads: int, shared: int, width: int) -> None:
     generator = torch.Generator().manual_seed(heads + width)
@@ -97,7 +99,7 @@ def test_attention_with_shared_keys_is_that_with_repeated_ones(heads: int, share
     module.num_key_value_groups = shared
     plain = transformers.integrations.sdpa_attention.sdpa_attention_forward
     given = {"scaling": 0.3, "dropout": 0.0}
-    ours, _ = hf_torch.attend_sharing(module, query, key, value, mask, plain=plain, **given)
+    ours, _ = torch_runtime.attend_sharing(module, query, key, value, mask, plain=plain, **given)
     theirs, _ = plain(module, query, key, value, mask, **given)
     torch.testing.assert_close(ours, theirs)
 
@@ -188,7 +190,7 @@ def test_longer_feeds_begin_with_the_shorter_ones_where_no_row_has_to_be_copied_
     tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One feed of two tokens between two of one: two passes, the first of all rows; and what comes out is the same."""
-    monkeypatch.setattr("unisono.backends.hf_backend.PADDING_SLACK", 0)
+    monkeypatch.setattr("unisono.backends.transformers.backend.PADDING_SLACK", 0)
     passes: list[Pass] = []
     begin = RowPool.begin
     monkeypatch.setattr(RowPool, "begin", lambda pool, step: passes.append(step) or begin(pool, step))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unisono.conversation import Message, Tool, ToolCall
+from unisono.chat.messages import Message, Tool, ToolCall
 
 HEAD = (
     "{%- if tools %}<|system|>Call these:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{{ eos_token }}"

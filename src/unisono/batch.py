@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from unisono.engine.engine import Engine
-from unisono.engine.text import Text
-from unisono.errors import NoRoom, SpecError, UnisonoError, shown
+from unisono.engine.sequence import TextSequence
+from unisono.errors import CapacityError, SpecError, UnisonoError, shown
+from unisono.records import Generation
 from unisono.request import Request, check_request
-from unisono.types import Generation
 
 MOST_CONTINUATIONS = 10_000
 
@@ -17,7 +17,7 @@ MOST_CONTINUATIONS = 10_000
 def write_batch(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
     """Write many texts, as many at once as there are slots for; see `Ensemble.generate_batch`."""
     waiting = iter(requests)
-    writing: dict[Text, Request] = {}
+    writing: dict[TextSequence, Request] = {}
     request: Request | None = None  # one that is taken from the iterable and does not fit yet
     more = True
     try:
@@ -29,7 +29,7 @@ def write_batch(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[R
                     break
                 try:
                     writing[add(engine, request)] = request
-                except NoRoom:
+                except CapacityError:
                     if not writing:
                         raise
                     break  # a beam waits for more slots
@@ -38,7 +38,9 @@ def write_batch(engine: Engine, requests: Iterable[Request]) -> Iterator[tuple[R
                 request = None
             if not writing:
                 if more:
-                    raise NoRoom("all slots are taken by other texts", hint="end those, or load with a larger batch")
+                    raise CapacityError(
+                        "all slots are taken by other texts", hint="end those, or load with a larger batch"
+                    )
                 return
             engine.step()
             for text in [text for text in writing if text.finish is not None]:
@@ -85,7 +87,7 @@ def _write_wave(engine: Engine, n: int, request: Request) -> list[Generation]:
     return [text.generation() for text in texts]
 
 
-def add(engine: Engine, request: Request) -> Text:
+def add(engine: Engine, request: Request) -> TextSequence:
     """Take up the text that a request asks for. Raises what `Engine.add` does, and a `SpecError` for wrong types."""
     check_request(request)
     return engine.add(

@@ -8,20 +8,20 @@ from typing import Any, Literal, Self
 
 from unisono.batch import write_batch, write_continuations
 from unisono.build import Prepared, prepare
-from unisono.constraint import Constraint
-from unisono.conversation import Tool
+from unisono.chat.call_form import CallForm
+from unisono.chat.messages import Message, Prompt, Tool
+from unisono.config.combine import Combine
+from unisono.config.constraint import Constraint
+from unisono.config.ensemble import EnsembleSpec, load_spec
+from unisono.config.gate import Gate
+from unisono.config.method import Method, Speculation, check_off
+from unisono.config.sampling import Sampling
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method, Speculation, check_off
 from unisono.errors import UnisonoError
-from unisono.fusion.combine import Combine
-from unisono.fusion.draw import Draw
-from unisono.fusion.gate import Gate
 from unisono.members import Report, silent
+from unisono.records import Generation, Limits, Score
 from unisono.request import DEFAULT_LIMITS, Request
-from unisono.spec import EnsembleSpec, load_spec
 from unisono.stream import Stream
-from unisono.types import Generation, Limits, Message, Prompt, Score
-from unisono.vocab.call_form import CallForm
 
 
 class Ensemble:
@@ -97,7 +97,7 @@ class Ensemble:
         combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        draw: Sampling | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
         constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> Generation:
@@ -114,7 +114,7 @@ class Ensemble:
             combine: how distributions become one, as `Combine.parse` reads it: ``"geometric"`` …
             gate: when the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …
             speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody.
-            draw: how a piece is chosen, as `Draw.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …
+            draw: how a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …
             spelling: as which ids members read what was written.
             constraint: what the text has to be, as `Constraint.parse` reads it: ``"json_object"``,
                 ``{"json_schema": {…}}``, ``{"regex": "…"}``, ``{"lark": "…"}``.
@@ -158,7 +158,7 @@ class Ensemble:
         combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        draw: Sampling | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
         constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> Stream:
@@ -187,7 +187,7 @@ class Ensemble:
         combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        draw: Sampling | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
         constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> list[Generation]:
@@ -242,7 +242,7 @@ class Ensemble:
         lead: str | None = None,
         combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
+        draw: Sampling | str | float | Mapping[str, Any] | None = None,
         spelling: Literal["piecewise", "canonical"] | None = None,
     ) -> list[Score]:
         """Tell how likely given texts are that follow a prompt, which is read once.

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unisono.constraint import Constraint
-from unisono.engine.method import Method
+from unisono.chat.messages import Prompt
+from unisono.config.constraint import Constraint
+from unisono.config.method import Method
 from unisono.errors import SpecError, shown
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 DEFAULT_LIMITS = Limits()
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Self
 
 from unisono.engine.engine import Engine
-from unisono.engine.text import Text
-from unisono.types import Generation, StepRecord
+from unisono.engine.sequence import TextSequence
+from unisono.records import Generation, StepRecord
 
 
 class Stream:
@@ -17,7 +17,7 @@ class Stream:
     After the last one, `generation` is there. Closing it, or leaving a ``with``, gives the text up.
     """
 
-    def __init__(self, engine: Engine, text: Text) -> None:
+    def __init__(self, engine: Engine, text: TextSequence) -> None:
         """Begin to write ``text``, which ``engine`` has taken up."""
         self._text = text
         self._parts = engine.run(text)

@@ -36,7 +36,7 @@ BACKENDS: dict[str, BackendEntry] = {
     for entry in (
         BackendEntry(
             name="llamacpp",
-            module="unisono.backends.llamacpp",
+            module="unisono.backends.llamacpp.loader",
             loader="LlamaCppLoader",
             libraries=("llama_cpp",),
             install="pip install 'unisono[llamacpp]'",
@@ -46,7 +46,7 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="transformers",
-            module="unisono.backends.transformers",
+            module="unisono.backends.transformers.loader",
             loader="TransformersLoader",
             libraries=("transformers", "torch"),
             install="pip install 'unisono[transformers]'",
@@ -66,7 +66,7 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="fake",
-            module="unisono.backends.fake",
+            module="unisono.backends.fake.backend",
             loader="FakeLoader",
             libraries=(),
             install="",

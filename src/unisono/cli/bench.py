@@ -10,8 +10,8 @@ import typer
 
 from unisono.cli.console import counting, loading_report, table_console
 from unisono.cli.method import method_words
+from unisono.config.setting import parse_setting
 from unisono.errors import SpecError
-from unisono.setting import parse_setting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +39,7 @@ def bench(
     """Time each member alone, the ensemble and what is compared with it, in turn, through the same loaded models."""
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     checked = load_spec(spec)
     if not all(text.strip() for text in compare or ()):

@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Show what an ensemble is made of, and say what would hurt it."""
     from unisono.build import prepare
+    from unisono.config.ensemble import load_spec
     from unisono.diagnosis import diagnose
-    from unisono.spec import load_spec
 
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
@@ -55,7 +55,7 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     import resource
     import sys
 
-    from unisono.types import Limits
+    from unisono.records import Limits
 
     began = time.perf_counter()
     with prepared.load(report) as engine:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unisono.config.compact import read_number
 from unisono.errors import shown
-from unisono.reading import read_number
 
 if TYPE_CHECKING:
-    from unisono.engine.method import Method
+    from unisono.config.method import Method
 
 
 def _whole_number(text: str) -> int:
@@ -103,8 +103,8 @@ MaxPiecesFlag = Annotated[
 
 def method_words(method: Method, members: Sequence[str]) -> str:
     """How an ensemble writes, in words; empty for the default."""
-    from unisono.fusion.combine import Combine
-    from unisono.fusion.draw import Draw
+    from unisono.config.combine import Combine
+    from unisono.config.sampling import Sampling
 
     words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
     lead = method.lead or members[0]
@@ -114,7 +114,7 @@ def method_words(method: Method, members: Sequence[str]) -> str:
         words.append(f"gate {method.gate}")
     if method.speculate is not None:
         words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
-    if method.draw != Draw():
+    if method.draw != Sampling():
         words.append(f"draw {method.draw}")
     if method.spelling != "piecewise":
         words.append(f"spelling {method.spelling}")

@@ -14,16 +14,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unisono.build import prepare
+from unisono.chat.messages import Message, Prompt
 from unisono.cli.console import counting, loading_report, say
 from unisono.cli.run import conversation
-from unisono.constraint import Constraint
+from unisono.config.constraint import Constraint
+from unisono.config.ensemble import load_spec
+from unisono.config.setting import MethodKeys
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.json_lines import complete_lines, write_line
+from unisono.records import Generation, Limits
 from unisono.request import Request
-from unisono.setting import MethodKeys
-from unisono.spec import load_spec
-from unisono.types import Generation, Limits, Message, Prompt
 
 Id = str | int
 

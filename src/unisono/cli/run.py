@@ -24,15 +24,16 @@ from unisono.cli.method import (
     SpellingFlag,
 )
 from unisono.cli.trace_file import TraceFile
-from unisono.constraint import JSON_SCHEMA, Constraint
+from unisono.config.constraint import JSON_SCHEMA, Constraint
+from unisono.config.setting import MethodKeys
 from unisono.errors import SpecError
-from unisono.setting import MethodKeys
 
 if TYPE_CHECKING:
-    from unisono.engine.method import Method
+    from unisono.chat.messages import Prompt
+    from unisono.config.method import Method
     from unisono.ensemble import Ensemble
+    from unisono.records import Generation, Limits
     from unisono.stream import Stream
-    from unisono.types import Generation, Limits, Prompt
 
 AT_ONCE = 8
 """Texts of one prompt that are written at once, at most."""
@@ -123,7 +124,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Let an ensemble write: stream one answer to stdout, or answer a file of prompts."""
-    from unisono.types import Limits
+    from unisono.records import Limits
 
     limits = Limits(max_new_tokens, stop or ())
     method = MethodKeys(
@@ -167,9 +168,9 @@ def _refuse(why: str, hint: str, given: dict[str, object]) -> None:
 
 def _run_one(job: TextJob) -> None:
     from unisono.build import prepare
+    from unisono.chat.messages import Prompt
+    from unisono.config.ensemble import load_spec
     from unisono.ensemble import Ensemble
-    from unisono.spec import load_spec
-    from unisono.types import Prompt
 
     if job.trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")

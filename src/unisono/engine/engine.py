@@ -7,23 +7,24 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
-from unisono.engine.backlog import Backlog
-from unisono.engine.choosing import Chooser
-from unisono.engine.grammar import Compile
-from unisono.engine.hearing import Hearing
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.constraints.protocol import Compile
+from unisono.engine.commit import Committer
+from unisono.engine.draft_length import DraftLengthController
+from unisono.engine.forward import by_model
 from unisono.engine.member import Member
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace
-from unisono.engine.passes import by_model
+from unisono.engine.prefill import Prefill
+from unisono.engine.request import PreparedRequest, begin, begin_grammar, examine
+from unisono.engine.runner import Runner
+from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
-from unisono.engine.settle import Settling
-from unisono.engine.speculate import Drafting
+from unisono.engine.sequence import TextSequence, close_text, copy_text
+from unisono.engine.speculation import Speculator
+from unisono.engine.step_state import StepState
 from unisono.engine.stepping import Stepping, all_windows
-from unisono.engine.submission import Submission, begin, begin_grammar, examine
-from unisono.engine.text import Text, close_text, copy_text
-from unisono.engine.window import Window
-from unisono.errors import NoRoom, SpecError
-from unisono.types import Limits, Prompt, Score
+from unisono.errors import CapacityError, SpecError
+from unisono.records import Limits, Score
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -39,7 +40,7 @@ class Engine:
         union: UnionVocabulary,
         method: Method = DEFAULT_METHOD,
         *,
-        pace: Pace | None = None,
+        pace: DraftLengthController | None = None,
         longest_block: int | None = None,
         compile_grammar: Compile | None = None,
     ) -> None:
@@ -61,16 +62,16 @@ class Engine:
         self.members = members
         self.union = union
         self.method = method
-        self.active: list[Text] = []
+        self.active: list[TextSequence] = []
         self._compile_grammar = compile_grammar
         self._is_stepping = False
-        self._given_up: list[Text] = []
-        self._pace = pace or Pace()
-        chooser = Chooser(union)
-        self._hearing = Hearing(members, chooser, self._pace)
-        self._backlog = Backlog(members, self._hearing, longest_block)
-        self._drafting = Drafting(members, union, self._hearing, chooser, self._pace, self._backlog)
-        settling = Settling(members, union, chooser, self._drafting)
+        self._given_up: list[TextSequence] = []
+        self._pace = pace or DraftLengthController()
+        chooser = Sampler(union)
+        self._hearing = Runner(members, chooser, self._pace)
+        self._backlog = Prefill(members, self._hearing, longest_block)
+        self._drafting = Speculator(members, union, self._hearing, chooser, self._pace, self._backlog)
+        settling = Committer(members, union, chooser, self._drafting)
         self._stepping = Stepping(members, self._hearing, self._backlog, self._drafting, settling)
         self._scoring = Scoring(members, union, self._hearing, chooser, settling)
 
@@ -105,7 +106,7 @@ class Engine:
         method: Method | None = None,
         trace: bool = False,
         constraint: object = None,
-    ) -> Text:
+    ) -> TextSequence:
         """Take up a new text; it joins the others at the next step. The arguments are those of `examine`.
 
         Raises:
@@ -124,7 +125,7 @@ class Engine:
         trace: bool = False,
         likeliest: int = 0,
         constraint: object = None,
-    ) -> Submission:
+    ) -> PreparedRequest:
         """See whether a text can be written, and what it takes, without any slots.
 
         Args:
@@ -153,7 +154,7 @@ class Engine:
             )
         return submission
 
-    def begin(self, submission: Submission, *, copies: bool = False) -> Text:
+    def begin(self, submission: PreparedRequest, *, copies: bool = False) -> TextSequence:
         """Take up a text that was examined.
 
         Args:
@@ -166,14 +167,14 @@ class Engine:
         """
         if submission.width > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
-            raise NoRoom(room, hint="finish a text, or load with a larger batch")
+            raise CapacityError(room, hint="finish a text, or load with a larger batch")
         text = begin(submission, self.members, self.union)
         bounded = self._backlog.longest_block is not None
         self._backlog.join(text, everybody=copies or (bounded and text.beam is not None))
         self.active.append(text)
         return text
 
-    def add_again(self, text: Text, seed: int) -> Text:
+    def add_again(self, text: TextSequence, seed: int) -> TextSequence:
         """Take up another text of a prompt that was taken up before, with another seed.
 
         All members read the prompt now, if they have not, and it is not read again.
@@ -185,18 +186,18 @@ class Engine:
         if text.pieces or text.beam is not None or text not in self.active:
             raise RuntimeError("the text has been written on: take up its prompt anew")
         if not self.free:
-            raise NoRoom(f"all {self.slots} slots are taken", hint="finish a text, or load with a larger batch")
+            raise CapacityError(f"all {self.slots} slots are taken", hint="finish a text, or load with a larger batch")
         self.prefill(text)
         twin = copy_text(text, self.members, seed)
         self.active.append(twin)
         return twin
 
-    def prefill(self, text: Text) -> None:
+    def prefill(self, text: TextSequence) -> None:
         """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
         self._backlog.await_all(text, self.members)
         self.read({text: self.backlog(text)})
 
-    def backlog(self, text: Text) -> int:
+    def backlog(self, text: TextSequence) -> int:
         """How many ids have to be read of a text (`read`) before steps write on at it; 0 where none have to be.
 
         It is so with copies that are to share a prompt, and where blocks are bounded: with prompts that are longer,
@@ -204,7 +205,7 @@ class Engine:
         """
         return self._backlog.size(text)
 
-    def read(self, portions: Mapping[Text, int]) -> None:
+    def read(self, portions: Mapping[TextSequence, int]) -> None:
         """Read on in texts that have a backlog, each by so many ids at most, those of all members together.
 
         When a model fails, the texts are as they were before; those that cannot be are given up.
@@ -220,7 +221,7 @@ class Engine:
                     self._stepping.restore(text, text.hypotheses)
                 raise
 
-    def step(self, texts: Sequence[Text] | None = None) -> list[Text]:
+    def step(self, texts: Sequence[TextSequence] | None = None) -> list[TextSequence]:
         """Write on at texts, by one piece or by as many as a draft allows; return those that ended.
 
         When a model fails, what had been chosen stays, and the next step goes on from there; texts that cannot
@@ -236,7 +237,7 @@ class Engine:
         for member in self.members:
             member.begin_step()
         windows = {
-            text: [Window(hypothesis, self.members, self.union) for hypothesis in text.hypotheses] for text in texts
+            text: [StepState(hypothesis, self.members, self.union) for hypothesis in text.hypotheses] for text in texts
         }
         with self._busy() as ended:
             try:
@@ -270,7 +271,7 @@ class Engine:
             NoRoom: too few slots are free.
         """
         method = scored_by(method or self.method)
-        given: dict[Text, list[int]] = {}
+        given: dict[TextSequence, list[int]] = {}
         try:
             self._begin_scored(asked, method, given)
             with self._busy():
@@ -284,13 +285,15 @@ class Engine:
                 self.drop(scored)
         return [Score(tuple(pieces), scored.prompt_tokens, seconds) for scored, pieces in scores.items()]
 
-    def _begin_scored(self, asked: Sequence[tuple[Prompt, str]], method: Method, given: dict[Text, list[int]]) -> None:
+    def _begin_scored(
+        self, asked: Sequence[tuple[Prompt, str]], method: Method, given: dict[TextSequence, list[int]]
+    ) -> None:
         """Take up texts that are to be scored, all that follow one prompt as copies of the first of them."""
         examined = [
             examine(prompt, UNLIMITED, method, self.members, self.union, may_be_empty=True) for prompt, _ in asked
         ]
         prompts = [tuple(tuple(ids) for ids in submission.ids.values()) for submission in examined]
-        firsts: dict[object, Text] = {}
+        firsts: dict[object, TextSequence] = {}
         for (prompt, text), submission, ids in zip(asked, examined, prompts, strict=True):
             columns = cut(submission.plan.lead, prompt, text)
             if ids in firsts:
@@ -299,7 +302,7 @@ class Engine:
                 scored = firsts[ids] = self.begin(submission, copies=prompts.count(ids) > 1)
             given[scored] = columns
 
-    def drop(self, text: Text) -> None:
+    def drop(self, text: TextSequence) -> None:
         """Give up a text and free its slots. Dropping one that has ended changes nothing.
 
         Within a step, where only a garbage collector would think of it, the slots are freed when it ends.
@@ -313,7 +316,7 @@ class Engine:
                 for hypothesis in text.hypotheses:
                     closing.callback(close_text, hypothesis, self.members)
 
-    def run(self, text: Text) -> Iterator[str]:
+    def run(self, text: TextSequence) -> Iterator[str]:
         """Step until a text has ended, yielding its text as it becomes safe to show.
 
         Other active texts go on meanwhile. Leaving the loop early gives the text up.
@@ -342,9 +345,9 @@ class Engine:
                 closing.callback(self.drop, text)
 
     @contextlib.contextmanager
-    def _busy(self) -> Iterator[list[Text]]:
+    def _busy(self) -> Iterator[list[TextSequence]]:
         """While models work, slots are not freed; give the list that will hold the texts that ended meanwhile."""
-        ended: list[Text] = []
+        ended: list[TextSequence] = []
         self._is_stepping = True
         try:
             yield ended

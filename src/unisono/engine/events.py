@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unisono.engine.scheduler import Ticket
-from unisono.types import Generation, StepRecord
+from unisono.engine.scheduler import RequestId
+from unisono.records import Generation, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Wrote:
     """A text of a request goes on."""
 
-    ticket: Ticket
+    ticket: RequestId
     index: int
     """Which of the texts that were asked for, from 0 on."""
     text: str
@@ -26,7 +26,7 @@ class Wrote:
 class Ended:
     """A text of a request has ended; after the last one nothing more comes of the request."""
 
-    ticket: Ticket
+    ticket: RequestId
     index: int
     generation: Generation
 
@@ -35,9 +35,9 @@ class Ended:
 class Failed:
     """A request cannot go on; nothing more comes of it."""
 
-    ticket: Ticket
+    ticket: RequestId
     error: Exception
-    """What a member's model raised, with a note that says which member; or a `TimedOut`."""
+    """What a member's model raised, with a note that says which member; or a `RequestTimeout`."""
 
 
 Event = Wrote | Ended | Failed

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from unisono.engine.engine import Engine
+from unisono.engine.request import PreparedRequest
 from unisono.engine.scheduler import Cost
-from unisono.engine.submission import Submission
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class Examined:
     model: str
     """The name under which the engine is asked for."""
     engine: Engine
-    submission: Submission
+    submission: PreparedRequest
     n: int
     """How many texts."""
 

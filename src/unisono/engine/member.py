@@ -9,11 +9,10 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.conversation import content_of
-from unisono.engine.prefixes import resume
+from unisono.backends.prefix_cache import resume
+from unisono.chat.messages import Prompt, content_of
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.fusion.fold import Scratch, fold, plan_fold
-from unisono.types import Prompt
-from unisono.vocab.prompt import PromptReader
 from unisono.vocab.respell import Respeller, Respelling, Tail
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
@@ -70,7 +69,7 @@ class Member:
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""
 
     def __init__(
-        self, name: str, weight: float, backend: Backend, reader: PromptReader, speller: Speller, member_map: MemberMap
+        self, name: str, weight: float, backend: Backend, reader: PromptEncoder, speller: Speller, member_map: MemberMap
     ) -> None:
         """Join a loaded model to its map.
 
@@ -231,7 +230,7 @@ class Member:
         return (token,) if token != ABSENT else self._known_spelling(piece)
 
     def begin(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """The ids with which this member reads a prompt, see `PromptReader.read`."""
+        """The ids with which this member reads a prompt, see `PromptEncoder.read`."""
         return self.reader.read(prompt, may_be_empty=may_be_empty)
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unisono.config.combine import Combine
+from unisono.config.gate import Gate
+from unisono.config.method import CANONICAL, Method
+from unisono.config.sampling import Sampling
 from unisono.engine.bias import Bias
 from unisono.engine.member import Member
-from unisono.engine.method import CANONICAL, Method
 from unisono.errors import SpecError, shown
-from unisono.fusion.combine import Combine
-from unisono.fusion.draw import Draw
-from unisono.fusion.gate import Gate
 from unisono.vocab.union import UnionVocabulary
 
 
@@ -26,9 +26,9 @@ class Plan:
     """A member's name, ``ngram``, ``auto``, or ``None``."""
     max_pieces: int
     """Drafted pieces in a block at most."""
-    draw: Draw
+    draw: Sampling
     bias: Bias
-    member_draw: Draw | None
+    member_draw: Sampling | None
     """What is done to each member's distribution before they are combined; ``None`` for nothing."""
     member_bias: Bias
     respells: bool

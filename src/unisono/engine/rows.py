@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from array_api_compat import array_namespace
 
 from unisono.engine.member import Member
-from unisono.engine.window import Window
+from unisono.engine.step_state import StepState
 from unisono.fusion.fold import Array
 
 
-def rows_at(windows: Sequence[Window], member: Member, position: int) -> Array:
+def rows_at(windows: Sequence[StepState], member: Member, position: int) -> Array:
     """A member's distributions ``p_BU`` at one position of several windows."""
     found = [window.where(member, position) for window in windows]
     reading = found[0][0]

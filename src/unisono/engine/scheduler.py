@@ -24,7 +24,7 @@ from unisono.errors import QueueFull, SpecError
 
 Model = int
 """Names a loaded model, as `Member.model` does."""
-Ticket = NewType("Ticket", int)
+RequestId = NewType("RequestId", int)
 """A handle that `submit` gave; of two requests the one that came later has the larger one."""
 
 
@@ -46,9 +46,9 @@ class Cost:
 class Admission:
     """What a turn begins with."""
 
-    expired: tuple[Ticket, ...]
+    expired: tuple[RequestId, ...]
     """Requests whose time is over, whether they waited or were served; all they held is free again."""
-    admitted: tuple[Ticket, ...]
+    admitted: tuple[RequestId, ...]
     """Requests that have their slots and their memory from now on, in the order in which they came."""
 
 
@@ -56,9 +56,9 @@ class Admission:
 class Turn:
     """What is done in a turn."""
 
-    read: Mapping[Ticket, int]
+    read: Mapping[RequestId, int]
     """Ids to read on in prompts, or in what members have missed."""
-    write: tuple[Ticket, ...]
+    write: tuple[RequestId, ...]
     """Requests that are written on after that."""
 
 
@@ -118,8 +118,8 @@ class Scheduler:
         self._queue = queue
         self._chunk = chunk
         self._memory = dict(memory or {})
-        self._line: dict[Ticket, _Request] = {}
-        self._served: dict[Ticket, _Request] = {}
+        self._line: dict[RequestId, _Request] = {}
+        self._served: dict[RequestId, _Request] = {}
         self._last = 0
 
     @property
@@ -160,7 +160,7 @@ class Scheduler:
                     hint="ask for less: a shorter prompt, fewer new tokens, fewer texts",
                 )
 
-    def submit(self, cost: Cost, *, deadline: float | None = None) -> Ticket:
+    def submit(self, cost: Cost, *, deadline: float | None = None) -> RequestId:
         """Put a request at the end of the line.
 
         Args:
@@ -179,7 +179,7 @@ class Scheduler:
                 hint="try again in a while",
             )
         self._last += 1
-        ticket = Ticket(self._last)
+        ticket = RequestId(self._last)
         self._line[ticket] = request
         return ticket
 
@@ -203,7 +203,7 @@ class Scheduler:
         reading = [ticket for ticket, request in self._served.items() if request.left]
         oldest, others = reading[:1], sorted(reading[1:], key=lambda ticket: self._served[ticket].left)
         half, whole = (self._chunk + 1) // 2, self._chunk
-        read: dict[Ticket, int] = {}
+        read: dict[RequestId, int] = {}
         budget = whole
         for ticket, most in [(t, half) for t in oldest] + [(t, whole) for t in (*others, *oldest)]:
             had = read.get(ticket, 0)
@@ -214,14 +214,14 @@ class Scheduler:
         write = [ticket for ticket, request in self._served.items() if request.left == read.get(ticket, 0)]
         return Turn(read, tuple(write))
 
-    def lags(self, ticket: Ticket, ids: int) -> None:
+    def lags(self, ticket: RequestId, ids: int) -> None:
         """Note how much is to be read before a request is written, or written on; 0 for nothing.
 
         Raises `KeyError` for one that is not being served.
         """
         self._served[ticket].left = ids
 
-    def shrink(self, ticket: Ticket) -> None:
+    def shrink(self, ticket: RequestId) -> None:
         """Take back the slots of one of several texts of a request, which has ended.
 
         Raises `KeyError` for one that is not being served.
@@ -231,14 +231,14 @@ class Scheduler:
             raise ValueError(f"request {ticket} has one text: end it")
         request.texts -= 1
 
-    def end(self, ticket: Ticket) -> bool:
+    def end(self, ticket: RequestId) -> bool:
         """Forget a request that has ended, failed or been cancelled: all it held is free at once.
 
         Returns whether it was still there, in line or being served.
         """
         return (self._served.pop(ticket, None) or self._line.pop(ticket, None)) is not None
 
-    def _fitting(self) -> Iterator[Ticket]:
+    def _fitting(self) -> Iterator[RequestId]:
         """Those at the head of the line who can have their slots now. The first who cannot holds back the rest."""
         free, spare = self.free, self.spare
         for ticket, request in self._line.items():

@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from unisono.backends.prefix_cache import PrefixCache
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
 from unisono.engine.examined import Examined
-from unisono.engine.method import Method
-from unisono.engine.prefixes import PrefixStore
-from unisono.engine.scheduler import Scheduler, Ticket
-from unisono.engine.text import Text
-from unisono.errors import SpecError, TimedOut, nearest, shown
-from unisono.types import Limits, Prompt
+from unisono.engine.scheduler import RequestId, Scheduler
+from unisono.engine.sequence import TextSequence
+from unisono.errors import RequestTimeout, SpecError, nearest, shown
+from unisono.records import Limits
 
 DEFAULT_LIMITS = Limits()
 
@@ -31,9 +32,9 @@ DEFAULT_LIMITS = Limits()
 class _Work:
     """A request: what it asks for, and what there is of it."""
 
-    ticket: Ticket
+    ticket: RequestId
     asked: Examined
-    texts: list[Text] = field(default_factory=list)
+    texts: list[TextSequence] = field(default_factory=list)
     told: dict[int, int] = field(default_factory=dict)
     """By the index of each text that has not ended, how many of its steps were told."""
 
@@ -67,7 +68,7 @@ class Service:
         """How many requests may wait."""
         self._scheduler = Scheduler(slots, queue=queue, chunk=chunk, memory=memory)
         self._clock = clock
-        self._works: dict[Ticket, _Work] = {}
+        self._works: dict[RequestId, _Work] = {}
         self._events: list[Event] = []
 
     @property
@@ -134,7 +135,7 @@ class Service:
         self._scheduler.check(asked.cost)
         return asked
 
-    def submit(self, asked: Examined, *, timeout: float | None = None) -> Ticket:
+    def submit(self, asked: Examined, *, timeout: float | None = None) -> RequestId:
         """Put a request in line; its events come from the next turn on.
 
         Args:
@@ -149,7 +150,7 @@ class Service:
         self._works[ticket] = _Work(ticket, asked)
         return ticket
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: RequestId) -> None:
         """Give a request up: its slots are free at once, and nothing more comes of it. Harmless when it is over."""
         if ticket in self._works:
             self._give_up(ticket)
@@ -158,7 +159,7 @@ class Service:
         """Do the next piece of work for everybody; return what came of it, in order."""
         admission = self._scheduler.admit(self._clock())
         for ticket in admission.expired:
-            self._fail(ticket, TimedOut("the request took longer than it was given", hint="allow it more time"))
+            self._fail(ticket, RequestTimeout("the request took longer than it was given", hint="allow it more time"))
         self._begin(admission.admitted)
         turn = self._scheduler.plan()
         self._read(turn.read)
@@ -181,7 +182,7 @@ class Service:
                 unloading.callback(engine.close)
             self.close()
 
-    def _begin(self, tickets: Iterable[Ticket]) -> None:
+    def _begin(self, tickets: Iterable[RequestId]) -> None:
         """Take up the texts of requests that are admitted."""
         self._ask_memory_back()
         for work in [self._works[ticket] for ticket in tickets]:
@@ -190,7 +191,7 @@ class Service:
                 work.told[0] = 0
                 self._note_lag(work.ticket)
 
-    def _read(self, read: Mapping[Ticket, int]) -> None:
+    def _read(self, read: Mapping[RequestId, int]) -> None:
         """Read on for requests: in one pass a model, or where that fails for each alone, to see whose fault it is."""
         portions = {ticket: self._portions(ticket, ids) for ticket, ids in read.items() if ticket in self._works}
         for engine, tickets in self._by_engine(portions).items():
@@ -205,7 +206,7 @@ class Service:
         for ticket in portions:
             self._note_lag(ticket)
 
-    def _write(self, tickets: Iterable[Ticket]) -> None:
+    def _write(self, tickets: Iterable[RequestId]) -> None:
         """Write on at requests: together, or where that fails each text alone."""
         for ticket in tickets:
             with self._failing(ticket):
@@ -224,8 +225,8 @@ class Service:
             for ticket in served:
                 self._note_lag(ticket)
 
-    def _by_engine(self, tickets: Iterable[Ticket]) -> dict[Engine, list[Ticket]]:
-        groups: dict[Engine, list[Ticket]] = {}
+    def _by_engine(self, tickets: Iterable[RequestId]) -> dict[Engine, list[RequestId]]:
+        groups: dict[Engine, list[RequestId]] = {}
         for ticket in tickets:
             groups.setdefault(self._works[ticket].asked.engine, []).append(ticket)
         return groups
@@ -257,7 +258,7 @@ class Service:
                 del self._works[work.ticket]
 
     @contextlib.contextmanager
-    def _failing(self, ticket: Ticket) -> Iterator[None]:
+    def _failing(self, ticket: RequestId) -> Iterator[None]:
         """Do something for one request, which alone fails if that does."""
         try:
             yield
@@ -270,27 +271,27 @@ class Service:
             if any(text.finish is None and text not in work.asked.engine.active for text in work.texts):
                 self._fail(work.ticket, error)
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
+    def _fail(self, ticket: RequestId, error: Exception) -> None:
         self._events.append(Failed(ticket, error))
         self._give_up(ticket)
 
-    def _give_up(self, ticket: Ticket) -> None:
+    def _give_up(self, ticket: RequestId) -> None:
         work = self._works.pop(ticket)
         self._scheduler.end(ticket)
         with contextlib.ExitStack() as dropping:  # all of them, even if a member fails at it
             for text in work.texts:
                 dropping.callback(work.asked.engine.drop, text)
 
-    def _note_lag(self, ticket: Ticket) -> None:
+    def _note_lag(self, ticket: RequestId) -> None:
         """Tell the scheduler how much is to be read of a request before it is written on."""
         if ticket in self._works:
             work = self._works[ticket]
             backlogs = [work.asked.engine.backlog(text) for text in work.texts if text.finish is None]
             self._scheduler.lags(ticket, sum(backlogs))
 
-    def _portions(self, ticket: Ticket, ids: int) -> dict[Text, int]:
+    def _portions(self, ticket: RequestId, ids: int) -> dict[TextSequence, int]:
         """Share out what is to be read for a request to its texts, one after the other."""
-        work, portions = self._works[ticket], dict[Text, int]()
+        work, portions = self._works[ticket], dict[TextSequence, int]()
         for text in work.texts:
             portions[text] = min(ids, work.asked.engine.backlog(text))
             ids -= portions[text]
@@ -309,5 +310,5 @@ class Service:
         backends = {member.model: member.backend for member in self._members}
         for model, ids in self._scheduler.spare.items():
             backend = backends[model]
-            if isinstance(backend, PrefixStore):
+            if isinstance(backend, PrefixCache):
                 backend.limit(ids)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unisono.engine.backlog import Backlog
-from unisono.engine.hearing import Hearing
+from unisono.engine.commit import Committer
 from unisono.engine.member import Member
-from unisono.engine.settle import Settling
-from unisono.engine.speculate import Drafting
-from unisono.engine.text import Text
-from unisono.engine.window import Window
+from unisono.engine.prefill import Prefill
+from unisono.engine.runner import Runner
+from unisono.engine.sequence import TextSequence
+from unisono.engine.speculation import Speculator
+from unisono.engine.step_state import StepState
 
 
 class Stepping:
     """Takes steps for an engine that knows the texts."""
 
     def __init__(
-        self, members: Sequence[Member], hearing: Hearing, backlog: Backlog, drafting: Drafting, settling: Settling
+        self, members: Sequence[Member], hearing: Runner, backlog: Prefill, drafting: Speculator, settling: Committer
     ) -> None:
         """Bind it to an engine's parts."""
-        self.lost: list[Text] = []
+        self.lost: list[TextSequence] = []
         """Texts of which a member could not be brought back to what its log says: they cannot go on."""
         self._members = members
         self._hearing = hearing
@@ -28,7 +28,7 @@ class Stepping:
         self._drafting = drafting
         self._settling = settling
 
-    def write(self, windows: dict[Text, list[Window]]) -> None:
+    def write(self, windows: dict[TextSequence, list[StepState]]) -> None:
         """Write on at texts. Those that turn out to have a backlog are taken out of the windows."""
         for window in all_windows(windows):
             self.weigh_prompt(window.text)
@@ -44,14 +44,14 @@ class Stepping:
         for text in beams:
             windows[text] += self._settling.spread(text, windows[text])
 
-    def weigh_prompt(self, text: Text) -> None:
+    def weigh_prompt(self, text: TextSequence) -> None:
         """Let all members score a text's prompt before they read it, where weights follow from that."""
         if text.plan.combine.reads_losses and not text.losses:
             text.losses = {
                 member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self._members
             }
 
-    def undo(self, text: Text, windows: Sequence[Window]) -> None:
+    def undo(self, text: TextSequence, windows: Sequence[StepState]) -> None:
         """Keep what was chosen and forget the rest, so that a step can begin anew."""
         following = [window for window in windows if window.text.cursors]  # others were let go of
         try:
@@ -62,7 +62,7 @@ class Stepping:
         else:
             self.restore(text, [window.text for window in following])
 
-    def restore(self, text: Text, hypotheses: Sequence[Text]) -> None:
+    def restore(self, text: TextSequence, hypotheses: Sequence[TextSequence]) -> None:
         """Make models hold what the logs say, after a failure; a text of which one cannot is lost."""
         try:
             for hypothesis in hypotheses:
@@ -72,6 +72,6 @@ class Stepping:
             self.lost.append(text)
 
 
-def all_windows(windows: Mapping[Text, Sequence[Window]]) -> list[Window]:
+def all_windows(windows: Mapping[TextSequence, Sequence[StepState]]) -> list[StepState]:
     """The windows of all texts."""
     return [window for its_windows in windows.values() for window in its_windows]

@@ -12,17 +12,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from unisono.batch import write_batch
 from unisono.build import prepare
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
 from unisono.engine.plan import lead_of
 from unisono.errors import SpecError, UnisonoError, nearest, shown
 from unisono.evals.definitions import Conversation, prompt_of, split_pair
 from unisono.evals.generation import MAX_PIECES, read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
+from unisono.records import Generation, Score
 from unisono.request import Request
-from unisono.spec import load_spec
-from unisono.types import Generation, Prompt, Score
 
 BATCH = 8
 METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw", "spelling")

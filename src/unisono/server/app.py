@@ -10,23 +10,22 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from unisono.server.answering import answer_call
-from unisono.server.answers import Answer
-from unisono.server.bodies import read_body
-from unisono.server.bridge import Bridge
-from unisono.server.call import Call
-from unisono.server.chats import ChatAnswering
-from unisono.server.completions import CompletionAnswering
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.body import read_body
 from unisono.server.errors import Refusal, refusal_of
-from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, Refused, read_record
-from unisono.server.front import ACCOUNT, Account, Front
 from unisono.server.gac import add_gac_routes
 from unisono.server.keys import Keys
 from unisono.server.logs import say, where
 from unisono.server.metrics import CONTENT_TYPE
+from unisono.server.middleware import ACCOUNT, Middleware, RequestLog
 from unisono.server.openapi import document
 from unisono.server.pieces import pieces_of
+from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import Job, engine_of, read_chat, read_completion
+from unisono.server.responses.answer import Answer
+from unisono.server.responses.chat import ChatAnswering
+from unisono.server.responses.completion import CompletionAnswering
+from unisono.server.responses.stream import answer_call
 from unisono.server.routing import (
     FastAPI,
     Request,
@@ -37,7 +36,7 @@ from unisono.server.routing import (
     body_of,
     unless_left,
 )
-from unisono.server.wire import (
+from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
     GenerationRequest,
@@ -46,6 +45,7 @@ from unisono.server.wire import (
     PiecesRequest,
     State,
 )
+from unisono.server.unsupported import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, UnsupportedField, read_record
 
 SLACK = 30.0
 """Seconds, beyond those of a request, in which its client has to take what is sent."""
@@ -75,19 +75,19 @@ class EventStream(StreamingResponse):
 
 
 def make_app(
-    bridge: Bridge,
+    bridge: AsyncEngine,
     keys: Keys | None = None,
     *,
     local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
-) -> Front:
+) -> Middleware:
     """Make the ASGI app around a bridge, which it starts and leaves for its owner to close.
 
     Args:
         bridge: to the service.
         keys: that open it; ``None`` for everybody.
-        local: whether it may only be asked for by the names of this machine, see `Front`.
+        local: whether it may only be asked for by the names of this machine, see `Middleware`.
         log_prompts: whether what is asked and answered goes to the log.
         gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
     """
@@ -102,13 +102,13 @@ def make_app(
     _Routes(bridge, log_prompts, gac=gac_model is not None).add_to(app)
     if gac_model is not None:
         add_gac_routes(app, bridge, gac_model)
-    return Front(app, bridge.metrics, keys, local=local)
+    return Middleware(app, bridge.metrics, keys, local=local)
 
 
 class _Routes:
     """What is served where."""
 
-    def __init__(self, bridge: Bridge, log_prompts: bool, *, gac: bool) -> None:
+    def __init__(self, bridge: AsyncEngine, log_prompts: bool, *, gac: bool) -> None:
         self._bridge = bridge
         self._log_prompts = log_prompts
         self._gac = gac
@@ -149,7 +149,7 @@ class _Routes:
         self,
         request: Request,
         record: type[GenerationRequest],
-        refused: Mapping[str, Refused],
+        refused: Mapping[str, UnsupportedField],
         read: Callable[[Any], Job],
         make: Callable[[Job], Answer],
     ) -> Response:
@@ -174,7 +174,7 @@ class _Routes:
         raise AssertionError("unreachable")
 
     async def _events(
-        self, first: bytes, chunks: AsyncIterator[bytes], account: Account, call: Call, answer: Answer
+        self, first: bytes, chunks: AsyncIterator[bytes], account: RequestLog, call: RequestHandle, answer: Answer
     ) -> AsyncGenerator[bytes, None]:
         """The chunks as server-sent events; what fails now comes as one more, and is the last."""
         try:
@@ -194,7 +194,7 @@ class _Routes:
         finally:
             self._conclude(account, call, answer)
 
-    def _note(self, account: Account, wanted: GenerationRequest, body: Mapping[str, Any]) -> None:
+    def _note(self, account: RequestLog, wanted: GenerationRequest, body: Mapping[str, Any]) -> None:
         account.facts["stream"] = bool(wanted.stream)
         for name in ("user", "safety_identifier"):
             if (value := getattr(wanted, name, None)) is not None:
@@ -202,7 +202,7 @@ class _Routes:
         if self._log_prompts:
             account.facts["prompt"] = body.get("messages", body.get("prompt"))
 
-    def _conclude(self, account: Account, call: Call, answer: Answer) -> None:
+    def _conclude(self, account: RequestLog, call: RequestHandle, answer: Answer) -> None:
         """Note what came of a call for the log."""
         ended = [generation for _, generation in answer.in_order]
         if call.first_piece is not None:

@@ -12,14 +12,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from unisono.chat.messages import Message, Prompt
 from unisono.engine.events import Ended
 from unisono.errors import SpecError
-from unisono.server.bodies import read_body
-from unisono.server.bridge import Bridge
-from unisono.server.call import Call, Order
+from unisono.records import Generation, Limits
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.body import read_body
 from unisono.server.errors import Refusal
+from unisono.server.request_handle import Order, RequestHandle
 from unisono.server.routing import FastAPI, Request, Response, account_of, accounted, body_of, unless_left
-from unisono.types import Generation, Limits, Message, Prompt
 
 STATUS = "/status"
 GENERATE = "/api/generate/"
@@ -116,7 +117,7 @@ def response_of(generations: Sequence[Generation]) -> GacResponse:
     return GacResponse(response=[generation.text for generation in generations])
 
 
-def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
+def add_gac_routes(app: FastAPI, bridge: AsyncEngine, model: str) -> None:
     """Let a server answer the two endpoints too.
 
     Args:
@@ -147,7 +148,7 @@ def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
         app.add_api_route(path, accounted(GENERATE, generate), methods=["POST"], response_model=None)
 
 
-async def _generate(request: Request, bridge: Bridge, model: str) -> Response:
+async def _generate(request: Request, bridge: AsyncEngine, model: str) -> Response:
     """Write a text for each conversation, all at once; the first that fails ends the others."""
     with bridge.call() as call:
         wanted = GacRequest.model_validate(await read_body(request.headers, body_of(request), bridge.limits))
@@ -160,7 +161,7 @@ async def _generate(request: Request, bridge: Bridge, model: str) -> Response:
         return _told(response_of(await unless_left(request, _ended(call))).model_dump())
 
 
-async def _ended(call: Call) -> list[Generation]:
+async def _ended(call: RequestHandle) -> list[Generation]:
     """The texts of a call, in the order in which they were asked for."""
     found = {place: event.generation async for place, event in call.events() if isinstance(event, Ended)}
     return [found[place] for place in sorted(found)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
+from unisono.records import is_unicode
 from unisono.server.errors import Refusal
 from unisono.server.requests import is_alone
-from unisono.server.wire import Piece, PieceList
-from unisono.types import is_unicode
+from unisono.server.schemas import Piece, PieceList
 from unisono.vocab.union import ABSENT
 
 

@@ -6,24 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.chat.messages import Prompt
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.config.method import Method
+from unisono.config.sampling import Sampling
+from unisono.config.sampling_options import OPTIONS
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
 from unisono.engine.plan import lead_of
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
-from unisono.fusion.draw import Draw
-from unisono.fusion.options import OPTIONS
-from unisono.server.call import Order
+from unisono.records import Limits
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
+from unisono.server.request_handle import Order
+from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from unisono.server.tools import Calling, read_calling
-from unisono.server.wire import ChatRequest, CompletionRequest, GenerationRequest
-from unisono.types import Limits, Prompt
 from unisono.vocab.union import ABSENT
 
-DRAWING = {name: getattr(Draw(), name) for name, option in OPTIONS.items() if option.drawing}
+DRAWING = {name: getattr(Sampling(), name) for name, option in OPTIONS.items() if option.drawing}
 """The options that only act on what is drawn, as they are when they do nothing."""
 
 
@@ -208,7 +209,7 @@ def _checked(method: Method, engine: Engine) -> Method:
     return method
 
 
-def _drawn(draw: Draw, given: Mapping[str, Any]) -> Draw:
+def _drawn(draw: Sampling, given: Mapping[str, Any]) -> Sampling:
     """A draw with some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
     changed = dict(given)
     if given.get("temperature", draw.temperature) == 0:

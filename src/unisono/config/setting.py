@@ -1,0 +1,82 @@
+"""How an ensemble writes, in one string: ``"gate=confidence:0.5 lead=smol"``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+from unisono.config.compact import read_number
+from unisono.errors import SpecError, nearest, shown
+
+
+class MethodKeys(TypedDict, total=False):
+    """The keywords of `Method.but` as the command line gives them; ``None`` leaves the spec's."""
+
+    lead: str | None
+    combine: str | None
+    gate: str | None
+    boundary: bool | None
+    speculate: str | None
+    max_pieces: int | None
+    draw: str | None
+    spelling: str | None
+
+
+def parse_setting(text: str, others: Sequence[str] = ()) -> MethodKeys:
+    """Read ``"gate=confidence:0.5 draw=0.7,top_p:0.9"``; an empty string changes nothing.
+
+    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
+
+    Args:
+        text: words with spaces between.
+        others: keys that the caller has read itself, for the words of an error.
+
+    Raises:
+        SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
+    """
+    keys: MethodKeys = {}
+    known = (*_READERS, *others)
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise SpecError(
+                f"the setting {shown(word)} is not KEY=VALUE",
+                hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(known)}",
+            )
+        if key not in _READERS:
+            raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
+        if key in keys:
+            raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
+        keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's
+    return keys
+
+
+def _word(key: str, value: str) -> str:
+    return value
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise SpecError(f"the setting {key} is {shown(value)}", hint=f"write {key}=true or {key}=false")
+    return value == "true"
+
+
+def _count(key: str, value: str) -> int:
+    number = read_number(value)
+    if not isinstance(number, int):
+        raise SpecError(
+            f"the setting {key} is {shown(value)}: it must be a whole number", hint=f"write it as in {key}=4"
+        )
+    return number
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "lead": _word,
+    "combine": _word,
+    "gate": _word,
+    "boundary": _switch,
+    "speculate": _word,
+    "max_pieces": _count,
+    "draw": _word,
+    "spelling": _word,
+}

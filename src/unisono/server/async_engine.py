@@ -1,0 +1,296 @@
+"""Between asyncio and the engine: the loop asks and is told, one thread takes turns, another reads prompts.
+
+Requests are examined in that other thread, so that a long prompt's tokenisation holds up neither a step nor the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal, TypeVar
+
+from unisono.chat.messages import Prompt
+from unisono.engine.events import Ended, Event, Failed
+from unisono.engine.examined import Examined
+from unisono.engine.scheduler import RequestId
+from unisono.engine.service import Service
+from unisono.errors import UnisonoError
+from unisono.records import Limits
+from unisono.server.engine_thread import EngineThread
+from unisono.server.errors import OVERLOADED, Refusal, not_ready, shutting_down
+from unisono.server.health import Health
+from unisono.server.limits import ServerLimits
+from unisono.server.logs import say, where
+from unisono.server.metrics import Metrics
+from unisono.server.request_handle import Order, RequestHandle
+
+State = Literal["loading", "serving", "draining", "broken", "closed"]
+PROBE_SECONDS = 10.0
+"""Between two attempts at a model that fails."""
+PROBE = "a"
+
+T = TypeVar("T")
+
+
+class AsyncEngine:
+    """Owns the engine's thread. All methods are for the loop that `start` was called in."""
+
+    def __init__(self, load: Callable[[], Service], limits: ServerLimits, metrics: Metrics) -> None:
+        """Prepare it; `start` begins.
+
+        Args:
+            load: loads the models; called in the engine's thread, which unloads them.
+            limits: of the server.
+            metrics: what is counted into.
+        """
+        self.limits = limits
+        self.metrics = metrics
+        self.state: State = "loading"
+        self.error: BaseException | None = None
+        """Why it is broken."""
+        self.over = asyncio.Event()
+        """Set when the engine's thread has ended."""
+        self.health = Health()
+        self._turns = EngineThread(load, self)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
+        self._service: Service | None = None
+        self._calls: set[RequestHandle] = set()
+        self._by_ticket: dict[RequestId, RequestHandle] = {}
+        self._seconds = 1.0
+        self._putting: set[asyncio.Future[list[RequestId]]] = set()
+        self._idle = asyncio.Event()
+        self._probing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to load, in the background."""
+        self._loop = asyncio.get_running_loop()
+        self._turns.start(self._loop)
+        self._probing = self._loop.create_task(self._probe())
+
+    @property
+    def service(self) -> Service:
+        """The service. Raises a `Refusal` while it cannot be asked."""
+        if self.state in ("draining", "closed"):
+            raise shutting_down()
+        if self._service is None or self.state != "serving":
+            raise not_ready(self.reason or self.state)
+        return self._service
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models, as soon as they are loaded."""
+        return () if self._service is None else self._service.models
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not ready; ``None`` when it is."""
+        words = {"loading": "the models are being loaded", "draining": "it is shutting down"}
+        words |= {"broken": "the engine has failed", "closed": "it has shut down"}
+        return words.get(self.state) or self.health.reason
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which another request may find room: what requests take of late, within reason."""
+        return max(1, min(60, round(self._seconds)))
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[RequestHandle]:
+        """One client's call, for as long as it listens: what is left of it afterwards is given up.
+
+        Raises:
+            Refusal: the server is not ready, or too many calls are under way.
+        """
+        assert self.service is not None
+        if len(self._calls) >= self.limits.concurrency:
+            raise Refusal(
+                429,
+                f"{len(self._calls)} requests are under way, as many as this server takes; try again in a while",
+                kind=OVERLOADED,
+                code="too_many_requests",
+                retry_after=self.retry_after,
+            )
+        with self._counted(RequestHandle(self, self.metrics)) as call:
+            yield call
+
+    @contextlib.contextmanager
+    def _counted(self, call: RequestHandle) -> Iterator[RequestHandle]:
+        self._calls.add(call)
+        self._idle.clear()
+        began = time.monotonic()
+        try:
+            yield call
+        finally:
+            self._calls.discard(call)
+            if call.tickets:
+                self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
+            for ticket in call.leave():
+                self._by_ticket.pop(ticket, None)
+                self._turns.want(partial(Service.cancel, ticket=ticket))
+            if not self._calls:
+                self._idle.set()
+
+    async def examine(self, order: Order) -> Examined:
+        """See whether an order can be served, beside the turns. Raises what `Service.examine` raises."""
+        service = self.service
+
+        def examine() -> Examined:
+            return service.examine(
+                order.model,
+                order.prompt,
+                order.limits,
+                method=order.method,
+                n=order.n,
+                trace=order.trace,
+                likeliest=order.likeliest,
+                constraint=order.constraint,
+            )
+
+        return await self.read(examine)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Do something that takes a while and runs no model, in the thread that reads prompts."""
+        return await self._loop.run_in_executor(self._reader, work)
+
+    async def submit(self, call: RequestHandle, asked: Sequence[Examined]) -> list[RequestId]:
+        """Put what a call asks for in line, all or nothing. Raises a `QueueFull`."""
+        put: asyncio.Future[list[RequestId]] = self._loop.create_future()
+
+        def submit(service: Service) -> None:
+            tickets: list[RequestId] = []
+            try:
+                tickets.extend(service.submit(one, timeout=self.limits.timeout) for one in asked)
+            except Exception as error:
+                for ticket in tickets:
+                    service.cancel(ticket)
+                self._turns.post(self._settle, put, error)
+            else:
+                self._turns.post(self._accept, call, put, tickets)
+
+        self._putting.add(put)
+        self._turns.want(submit)
+        try:
+            return await put
+        finally:
+            self._putting.discard(put)
+
+    def _accept(self, call: RequestHandle, put: asyncio.Future[list[RequestId]], tickets: list[RequestId]) -> None:
+        """Begin to pass events on; a call that has left meanwhile gives its requests up."""
+        if put.done() or call not in self._calls:
+            for ticket in tickets:
+                self._turns.want(partial(Service.cancel, ticket=ticket))
+            return
+        self._by_ticket |= dict.fromkeys(tickets, call)
+        call.take(tickets)
+        put.set_result(tickets)
+
+    def _settle(self, put: asyncio.Future[list[RequestId]], error: Exception) -> None:
+        if not put.done():
+            put.set_exception(error)
+
+    async def drain(self, grace: float) -> None:
+        """Take no more work; let what runs finish for some seconds, then tell the rest that it ends."""
+        if self.state == "serving":
+            self.state = "draining"
+            say("draining", running=len(self._calls), grace_seconds=grace)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self.idle()
+        self.state = "draining" if self.state == "loading" else self.state
+        for call in self._calls:
+            call.fail(shutting_down())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until no call is under way."""
+        if self._calls:
+            await self._idle.wait()
+
+    async def close(self, patience: float = 10.0) -> bool:
+        """End the engine's thread, which unloads the models; return whether it has ended.
+
+        Args:
+            patience: seconds to wait for it; a pass or a load that is under way is not interrupted.
+        """
+        if self.state != "broken":
+            self.state = "closed"
+        if self._probing is not None:
+            self._probing.cancel()
+        self._turns.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.over.wait()
+        self._reader.shutdown(wait=False, cancel_futures=True)
+        return self.over.is_set()
+
+    # What the engine's thread tells, in the loop.
+
+    def loaded(self, service: Service) -> None:
+        """The models are there."""
+        self._service = service
+        self.metrics.follow(lambda: service.served, lambda: service.waiting)
+        if self.state == "loading":
+            self.state = "serving"
+            say("ready", models=list(service.models))
+            self.metrics.ready.set_function(lambda: float(self.reason is None))
+
+    def told(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
+        """Pass on what came of a turn."""
+        self.metrics.batch.observe(served)
+        self.metrics.turn_seconds.observe(seconds)
+        for event in events:
+            call = self._by_ticket.get(event.ticket)
+            if call is None:
+                continue
+            model = call.model(event.ticket)
+            if isinstance(event, Ended):
+                self.health.wrote(model)
+            elif isinstance(event, Failed) and not isinstance(event.error, UnisonoError):
+                notes = getattr(event.error, "__notes__", [])
+                say("failed", level=40, model=model, error=f"{type(event.error).__name__}: {event.error}", notes=notes)
+                self.metrics.failures.labels(model).inc()
+                self.health.failed(model)
+            call.put(event, now)
+
+    def crashed(self, error: Exception) -> None:
+        """All that was being written is lost; whoever comes next is served."""
+        say("crashed", level=40, error=where(error))
+        for call in self._calls:
+            if call.tickets:
+                call.fail(error)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Nothing comes any more."""
+        self.error = error
+        if error is not None:
+            self.state = "broken"
+            say("broken", level=50, error=where(error))
+        refusal = shutting_down() if error is None else not_ready("the engine has failed")
+        for call in self._calls:
+            call.fail(refusal)
+        for put in self._putting:
+            self._settle(put, refusal)
+        self.over.set()
+
+    async def _probe(self) -> None:
+        """Try models that fail again and again, so that the server is ready when they work once more."""
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            for model in self.health.failing:
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(self.limits.timeout):
+                        await self._try(model)
+
+    async def _try(self, model: str) -> None:
+        messages = ({"role": "user", "content": PROBE},)
+        for prompt in (Prompt(text=PROBE), Prompt(messages=messages)):  # type: ignore[arg-type]
+            with contextlib.suppress(Refusal), self.call() as call:  # one that has a system message reads no raw text
+                await call.begin([Order(model, prompt, Limits(1), self.service.method(model))])
+                async for _ in call.events():
+                    pass
+                return
