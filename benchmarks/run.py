@@ -79,9 +79,9 @@ def batch(rounds: int) -> dict[str, Any]:
 
 def _batch(backend: str, rounds: int) -> dict[str, Any]:
     from unisono.chat.messages import Prompt
+    from unisono.engine.request import Request
     from unisono.ensemble import Ensemble
     from unisono.records import Limits
-    from unisono.request import Request
 
     subjects = ("lighthouse", "bakery", "river", "library", "market", "train", "garden", "harbour")
     prompts = [Prompt(text=f"The history of the {subject} in our town began when") for subject in subjects]

@@ -18,6 +18,7 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
+from unisono.engine.request import GenerationRequest
 from unisono.engine.sequence import TextSequence
 from unisono.ensemble import Ensemble
 from unisono.records import Limits
@@ -173,7 +174,7 @@ def test_copies_share_a_prompt_that_was_read_in_portions() -> None:
         for seed in (5, 6, 7)
     ]
     engine = engine_of(("a", "b"), 4)
-    text = engine.begin(engine.examine(LONG, Limits(9), method=method), copies=True)
+    text = engine.begin(engine.prepare(GenerationRequest("", LONG, Limits(9), method=method)), copies=True)
     total = sum(len(cursor.ids) - 1 for cursor in text.cursors.values())
     assert engine.backlog(text) == total
     while engine.backlog(text):

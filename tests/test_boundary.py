@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import unisono.data
 from hypothesis import given
 from hypothesis import strategies as st
 
-import unisono.data
 from real_tokenizers import real
 from unisono.engine.gating import REACH, ends_inside_token, first_inside
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table

@@ -19,11 +19,11 @@ from unisono.cli.trace_file import TraceFile
 from unisono.config.gate import Gate
 from unisono.config.method import Method, Speculation
 from unisono.config.setting import parse_setting
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.fusion.gate_scores import GATE_KINDS
 from unisono.records import Generation, Limits, Seconds, StepRecord, Usage
-from unisono.request import Request
 
 __all__ = ["duo", "run"]
 

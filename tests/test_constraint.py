@@ -30,11 +30,11 @@ from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended
 from unisono.engine.reference import PlainStep, plain_steps
+from unisono.engine.request import Request
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, SpecError
 from unisono.records import Generation, Limits
-from unisono.request import Request
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 from unisono.vocab.union import UnionVocabulary
 
@@ -451,13 +451,14 @@ def test_a_service_and_a_batch_bind_each_request_by_itself() -> None:
     assert free.data == ensemble.generate(PROMPTS[0].text, max_new_tokens=10).data
     service = Service({"all": ensemble._engine})
     method = Method().but(draw="1 seed:1")
-    service.submit(service.examine("all", PROMPTS[0], Limits(60), n=2, method=method, constraint="regex:(ab){3}"))
+    request = Request("", PROMPTS[0], Limits(60), n=2, method=method, constraint="regex:(ab){3}", model="all")
+    service.submit(service.prepare(request))
     texts = []
     while service.busy:
-        texts += [event.generation.text for event in service.turn() if isinstance(event, Ended)]
+        texts += [event.generation.text for event in service.step() if isinstance(event, Ended)]
     assert texts == ["ababab", "ababab"]
     with pytest.raises(SpecError, match="cannot be kept"):
-        service.examine("all", PROMPTS[0], constraint={"json_schema": {"not": {}}})
+        service.prepare(Request("", PROMPTS[0], constraint={"json_schema": {"not": {}}}, model="all"))
 
 
 REFUSED = {

@@ -12,9 +12,9 @@ import pytest
 
 from unisono.chat.messages import Message, Prompt
 from unisono.engine.reference import plain_steps
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.records import Generation, Limits
-from unisono.request import Request
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import json_schema as benchmark
@@ -50,7 +50,7 @@ def test_a_bound_answer_equals_the_plain_loops(load_demo: Callable[..., Ensemble
     text = engine.add(prompt, Limits(12), constraint=bound, trace=True)
     while text.finish is None:
         engine.step()
-    parse = engine.examine(prompt, constraint=bound).parse
+    parse = engine.prepare(Request("", prompt, constraint=bound)).parse
     plain = list(plain_steps(engine.members, engine.union, prompt, 12, parse=parse))
     assert [step.piece for step in text.steps or ()] == [step.piece for step in plain]
     assert [step.p for step in text.steps or ()] == pytest.approx([step.p for step in plain], abs=1e-4)

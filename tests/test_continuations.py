@@ -9,10 +9,10 @@ import pytest
 from test_laws_gated import make_fakes
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import CapacityError, SpecError
 from unisono.records import Limits
-from unisono.request import Request
 
 MEMBERS = [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]
 

@@ -22,10 +22,10 @@ from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import ModelError, SpecError
 from unisono.records import Generation, Limits
-from unisono.request import Request
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, register_fake
 
 __all__ = ["duo", "run"]

@@ -17,11 +17,9 @@ transformers = pytest.importorskip("transformers")
 
 from tiny_models import CONFIGS, ROWS, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.transformers import torch_runtime  # noqa: E402
 from unisono.backends.transformers.backend import RowBackend  # noqa: E402
-from unisono.backends.transformers.loader import (
-    TransformersLoader,
-    torch_runtime,
-)
+from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.backends.transformers.torch_runtime import OneDnnLinear, pack_linear_layers  # noqa: E402
 from unisono.config.demo import demo_path  # noqa: E402
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+import unisono.data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import unisono.data
 from adversarial import ADVERSARIAL
 from real_tokenizers import real
 from test_pieces_real import DIVERSE, every_tokenizer

@@ -24,6 +24,7 @@ from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
+from unisono.engine.request import GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import PromptError, QueueFull, RequestTimeout, SpecError
@@ -52,15 +53,16 @@ def service_of(
 def ask(
     service: Service, prompt: Prompt, limits: Limits | None = None, timeout: float | None = None, **keys: Any
 ) -> RequestId:
-    """Examine and submit."""
-    return service.submit(service.examine("all", prompt, limits or Limits(), **keys), timeout=timeout)
+    """Prepare and submit."""
+    request = GenerationRequest("", prompt, limits or Limits(), model="all", **keys)
+    return service.submit(service.prepare(request), timeout=timeout)
 
 
 def finish(service: Service) -> dict[RequestId, list[Event]]:
     """Take turns until nothing is left to do."""
     events: dict[RequestId, list[Event]] = defaultdict(list)
     while service.busy:
-        for event in service.turn():
+        for event in service.step():
             events[event.ticket].append(event)
     return events
 
@@ -134,7 +136,7 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
         n = 2 if method.draw.beam_width == 1 and data.draw(st.integers(0, 3)) == 0 else 1
         asked[ask(service, prompt, Limits(pieces), method=method, n=n, trace=True)] = prompt, pieces, method, n
         for _ in range(data.draw(st.integers(0, 5))):
-            for event in service.turn():
+            for event in service.step():
                 events[event.ticket].append(event)
         if data.draw(st.integers(0, 4)) == 0:
             ticket = data.draw(st.sampled_from(sorted(asked)))
@@ -159,8 +161,8 @@ def test_a_cancelled_request_frees_everything_at_once_wherever_it_is() -> None:
     reading = ask(service, LONG, n=2, method=Method().but(draw="1 seed:1"))
     writing = ask(service, PROMPTS[0], Limits(50))
     waiting = ask(service, PROMPTS[1])
-    service.turn()
-    service.turn()
+    service.step()
+    service.step()
     assert (service.served, service.waiting, engine.free) == (2, 1, 1)
     service.cancel(reading)
     service.cancel(reading)
@@ -168,17 +170,17 @@ def test_a_cancelled_request_frees_everything_at_once_wherever_it_is() -> None:
     service.cancel(writing)
     assert engine.free == 3
     service.cancel(waiting)
-    assert service.turn() == []
+    assert service.step() == []
     check_all_is_free(service, engine)
 
 
 def test_others_are_written_while_a_long_prompt_is_read() -> None:
     service, _ = service_of(chunk=8)
     short = ask(service, PROMPTS[0], Limits(60))
-    service.turn()
-    service.turn()
+    service.step()
+    service.step()
     long = ask(service, LONG, Limits(3))
-    turns = [[type(event) for event in service.turn() if event.ticket == long] for _ in range(20)]
+    turns = [[type(event) for event in service.step() if event.ticket == long] for _ in range(20)]
     assert not any(turns), "it takes more than 20 turns to read it"
     before = [event for event in finish(service)[short] if isinstance(event, Ended)]
     assert before[0].generation.usage.pieces == 60
@@ -317,7 +319,7 @@ def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
     tickets = [ask(service, prompt, Limits(2), n=1 + (index % 3 == 0)) for index, prompt in enumerate(prompts)]
     ended = []
     while service.busy:
-        ended += [event.ticket for event in service.turn() if isinstance(event, Ended)]
+        ended += [event.ticket for event in service.step() if isinstance(event, Ended)]
         for member in engine.members:
             store = member.backend
             assert isinstance(store, PrefixCache)
@@ -343,7 +345,7 @@ def test_closing_gives_all_requests_up_and_unloads_all_even_if_a_member_fails_at
         service, engine = service_of()
         for prompt in PROMPTS[:3]:
             ask(service, prompt)
-        service.turn()
+        service.step()
         broken = engine.members[0].backend
         close, calls = broken.close, itertools.count()
         unloaded: list[str] = []
@@ -366,8 +368,8 @@ def test_closing_gives_all_requests_up() -> None:
     service, engine = service_of(slots=2)
     for prompt in PROMPTS[:4]:
         ask(service, prompt)
-    service.turn()
+    service.step()
     service.close()
     service.close()
-    assert service.turn() == []
+    assert service.step() == []
     check_all_is_free(service, engine)

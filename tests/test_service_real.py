@@ -17,6 +17,7 @@ from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.events import Ended, Failed, Wrote
+from unisono.engine.request import GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.records import Generation, Limits, StepRecord
@@ -90,7 +91,7 @@ def together(service: Service, asked: list[Asked]) -> list[list[Generation]]:
     told: dict[tuple[RequestId, int], str] = {}
 
     def turn() -> None:
-        for event in service.turn():
+        for event in service.step():
             assert not isinstance(event, Failed), event
             if isinstance(event, Wrote):
                 told[event.ticket, event.index] = told.get((event.ticket, event.index), "") + event.text
@@ -101,10 +102,10 @@ def together(service: Service, asked: list[Asked]) -> list[list[Generation]]:
     for request in asked:
         for _ in range(request.turns_before):
             turn()
-        examined = service.examine(
-            request.model, request.prompt, request.limits, method=request.method, n=request.n, trace=True
+        wanted = GenerationRequest(
+            "", request.prompt, request.limits, True, request.method, n=request.n, model=request.model
         )
-        tickets.append(service.submit(examined))
+        tickets.append(service.submit(service.prepare(wanted)))
     while service.busy:
         turn()
     for (ticket, index), text in told.items():

@@ -16,6 +16,7 @@ from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.events import Ended, Failed
 from unisono.engine.reference import plain_steps
+from unisono.engine.request import GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
@@ -40,7 +41,7 @@ def serve(ensembles: Mapping[str, Any], batch: int = 4, **keys: Any) -> Service:
 def finish(service: Service) -> dict[RequestId, list[Generation]]:
     found: dict[RequestId, list[Generation]] = defaultdict(list)
     while service.busy:
-        for event in service.turn():
+        for event in service.step():
             assert not isinstance(event, Failed), event
             if isinstance(event, Ended):
                 found[event.ticket].append(event.generation)
@@ -52,7 +53,10 @@ def test_members_answer_alone_beside_their_ensemble_as_if_there_were_no_others()
     models = ("duo", "duo/a", "duo/b")
     assert service.models == models
     asked = [(model, prompt) for prompt in PROMPTS for model in models]
-    tickets = [service.submit(service.examine(model, prompt, Limits(12))) for model, prompt in asked]
+    tickets = [
+        service.submit(service.prepare(GenerationRequest("", prompt, Limits(12), model=model)))
+        for model, prompt in asked
+    ]
     found = finish(service)
     for ticket, (model, prompt) in zip(tickets, asked, strict=True):
         members = {"duo": [A, B], "duo/a": [A], "duo/b": [B]}[model]
@@ -92,14 +96,14 @@ def test_slots_are_counted_by_model_and_shared_by_all_who_use_it() -> None:
     service = serve({"duo": {"members": [A, B]}, "family": family}, batch=2)
     limits = Limits(30)
     for model in ("duo", "family", "duo/b", "duo/a", "duo"):
-        service.submit(service.examine(model, PROMPTS[0], limits))
-    service.turn()
+        service.submit(service.prepare(GenerationRequest("", PROMPTS[0], limits, model=model)))
+    service.step()
     # of a there are four slots, as the family needs two for each text: duo 1, family 2, a alone 1; the last one waits
     assert (service.served, service.waiting) == (4, 1)
     with pytest.raises(SpecError, match="slots for 5 texts, and there are slots for 4"):
-        service.examine("duo/a", PROMPTS[0], n=5, method=Method().but(draw="1"))
+        service.prepare(GenerationRequest("", PROMPTS[0], n=5, method=Method().but(draw="1"), model="duo/a"))
     with pytest.raises(SpecError, match="there is no model 'dou'; did you mean 'duo'"):
-        service.examine("dou", PROMPTS[0])
+        service.prepare(GenerationRequest("", PROMPTS[0], model="dou"))
     finish(service)
 
 
@@ -127,11 +131,11 @@ def test_the_likeliest_pieces_are_those_of_the_combined_distribution(gate: str) 
     tickets = {}
     for prompt in PROMPTS:
         for most in (1, 3, count):
-            asked = service.examine("duo", prompt, Limits(6), trace=most == 3, likeliest=most)
+            asked = service.prepare(GenerationRequest("", prompt, Limits(6), most == 3, top_logprobs=most, model="duo"))
             tickets[service.submit(asked)] = prompt, most
     steps: dict[RequestId, list[Any]] = defaultdict(list)
     while service.busy:
-        for event in service.turn():
+        for event in service.step():
             steps[event.ticket] += getattr(event, "steps", ())
     for ticket, (prompt, most) in tickets.items():
         plain = list(plain_steps(engine.members, engine.union, prompt, 6, engine.method))

@@ -14,12 +14,10 @@ transformers = pytest.importorskip("transformers")
 
 from tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.transformers import torch_runtime  # noqa: E402
 from unisono.backends.transformers.backend import RowBackend  # noqa: E402
 from unisono.backends.transformers.key_value_cache import Pass, RowLayer, RowPool, plan_passes  # noqa: E402
-from unisono.backends.transformers.loader import (
-    TransformersLoader,
-    torch_runtime,
-)
+from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.config.demo import demo_path  # noqa: E402
 from unisono.errors import (  # noqa: E402
     DeviceError,

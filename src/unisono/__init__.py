@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from unisono.config.method import Method
     from unisono.config.sampling import Sampling
     from unisono.diagnosis import diagnose
+    from unisono.engine.request import Request
     from unisono.ensemble import Ensemble
     from unisono.errors import UnisonoError
     from unisono.records import Generation, Limits, Score, StepRecord
-    from unisono.request import Request
     from unisono.stream import Stream
 
 __all__ = [
@@ -56,7 +56,7 @@ _HOMES = {
     "Limits": "records",
     "Method": "config.method",
     "Prompt": "chat.messages",
-    "Request": "request",
+    "Request": "engine.request",
     "Sampling": "config.sampling",
     "Score": "records",
     "StepRecord": "records",
@@ -70,8 +70,8 @@ _HOMES = {
 
 _MOVED = {
     "types": (
-        "Benchmark Combine Constraint Diagnosis DraftRecord Finish FunctionCall FunctionTool Gate GateReading MemberSpec "
-        "Message PieceScore Seconds Speculation StepSeconds Tool ToolCall Usage"
+        "Benchmark Combine Constraint Diagnosis DraftRecord Finish FunctionCall FunctionTool Gate GateReading "
+        "MemberSpec Message PieceScore Seconds Speculation StepSeconds Tool ToolCall Usage"
     ),
     "tools": "CallFinder CallForm call_grammar find_calls",
     "errors": (

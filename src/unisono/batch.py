@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from unisono.engine.engine import Engine
+from unisono.engine.request import Request
 from unisono.engine.sequence import TextSequence
 from unisono.errors import CapacityError, SpecError, UnisonoError, shown
 from unisono.records import Generation
-from unisono.request import Request, check_request
 
 MOST_CONTINUATIONS = 10_000
 
@@ -89,7 +89,4 @@ def _write_wave(engine: Engine, n: int, request: Request) -> list[Generation]:
 
 def add(engine: Engine, request: Request) -> TextSequence:
     """Take up the text that a request asks for. Raises what `Engine.add` does, and a `SpecError` for wrong types."""
-    check_request(request)
-    return engine.add(
-        request.prompt, request.limits, method=request.method, trace=request.trace, constraint=request.constraint
-    )
+    return engine.begin(engine.prepare(request))

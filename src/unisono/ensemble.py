@@ -17,10 +17,10 @@ from unisono.config.gate import Gate
 from unisono.config.method import Method, Speculation, check_off
 from unisono.config.sampling import Sampling
 from unisono.engine.engine import Engine
+from unisono.engine.request import DEFAULT_LIMITS, Request
 from unisono.errors import UnisonoError
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
-from unisono.request import DEFAULT_LIMITS, Request
 from unisono.stream import Stream
 
 

@@ -20,11 +20,11 @@ from unisono.cli.run import conversation
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import load_spec
 from unisono.config.setting import MethodKeys
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.json_lines import complete_lines, write_line
 from unisono.records import Generation, Limits
-from unisono.request import Request
 
 Id = str | int
 

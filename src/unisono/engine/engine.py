@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from unisono.chat.messages import Prompt
+from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.protocol import Compile
 from unisono.engine.commit import Committer
@@ -15,7 +16,7 @@ from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.forward import by_model
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
-from unisono.engine.request import PreparedRequest, begin, begin_grammar, examine
+from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, begin, prepare
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
@@ -105,70 +106,49 @@ class Engine:
         *,
         method: Method | None = None,
         trace: bool = False,
-        constraint: object = None,
+        constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> TextSequence:
-        """Take up a new text; it joins the others at the next step. The arguments are those of `examine`.
+        """Take up a new text; it joins the others at the next step.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members, or the constraint cannot be kept.
             NoRoom: too few slots are free.
         """
-        return self.begin(self.examine(prompt, limits, method=method, trace=trace, constraint=constraint))
+        request = GenerationRequest("", prompt, limits or DEFAULT_LIMITS, trace, method, constraint)
+        return self.begin(self.prepare(request))
 
-    def examine(
-        self,
-        prompt: Prompt,
-        limits: Limits | None = None,
-        *,
-        method: Method | None = None,
-        trace: bool = False,
-        likeliest: int = 0,
-        constraint: object = None,
-    ) -> PreparedRequest:
-        """See whether a text can be written, and what it takes, without any slots.
-
-        Args:
-            prompt: what to continue or answer.
-            limits: when to stop.
-            method: how it is written; by default as the engine's others.
-            trace: whether to keep a record of every step.
-            likeliest: how many of the likeliest pieces to keep of every step.
-            constraint: what the text has to be, as `Constraint.parse` reads it.
+    def prepare(self, request: GenerationRequest) -> PreparedRequest:
+        """See whether a request can be served, and what it takes, without any slots.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members, or the constraint cannot be kept.
         """
-        method = self.method if method is None else method
-        limits = Limits() if limits is None else limits
-        parse = begin_grammar(constraint, self._compile_grammar)
-        submission = examine(
-            prompt, limits, method, self.members, self.union, trace=trace, likeliest=likeliest, parse=parse
-        )
-        if submission.width > self.slots:
+        prepared = prepare(request, self.method, self.members, self.union, compile_grammar=self._compile_grammar)
+        if prepared.width > self.slots:
             raise SpecError(
-                f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",
-                hint=f"load for a batch of {submission.width} or more, or say beam_width: {submission.width} "
+                f"beam_width is {prepared.width}, but there are slots for {self.slots} texts at once",
+                hint=f"load for a batch of {prepared.width} or more, or say beam_width: {prepared.width} "
                 "in the ensemble's file",
             )
-        return submission
+        return prepared
 
-    def begin(self, submission: PreparedRequest, *, copies: bool = False) -> TextSequence:
-        """Take up a text that was examined.
+    def begin(self, prepared: PreparedRequest, *, copies: bool = False) -> TextSequence:
+        """Take up a text that was prepared.
 
         Args:
-            submission: what is to be written.
+            prepared: what is to be written.
             copies: whether it is going to be taken up again (`add_again`): it is then written when all members
                 have read its prompt (`read`), also those whom a gate may not ask.
 
         Raises:
             NoRoom: too few slots are free.
         """
-        if submission.width > self.free:
+        if prepared.width > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
             raise CapacityError(room, hint="finish a text, or load with a larger batch")
-        text = begin(submission, self.members, self.union)
+        text = begin(prepared, self.members, self.union)
         bounded = self._backlog.longest_block is not None
         self._backlog.join(text, everybody=copies or (bounded and text.beam is not None))
         self.active.append(text)
@@ -289,17 +269,18 @@ class Engine:
         self, asked: Sequence[tuple[Prompt, str]], method: Method, given: dict[TextSequence, list[int]]
     ) -> None:
         """Take up texts that are to be scored, all that follow one prompt as copies of the first of them."""
-        examined = [
-            examine(prompt, UNLIMITED, method, self.members, self.union, may_be_empty=True) for prompt, _ in asked
+        all_prepared = [
+            prepare(GenerationRequest("", prompt, UNLIMITED), method, self.members, self.union, may_be_empty=True)
+            for prompt, _ in asked
         ]
-        prompts = [tuple(tuple(ids) for ids in submission.ids.values()) for submission in examined]
+        prompts = [tuple(tuple(ids) for ids in prepared.ids.values()) for prepared in all_prepared]
         firsts: dict[object, TextSequence] = {}
-        for (prompt, text), submission, ids in zip(asked, examined, prompts, strict=True):
-            columns = cut(submission.plan.lead, prompt, text)
+        for (prompt, text), prepared, ids in zip(asked, all_prepared, prompts, strict=True):
+            columns = cut(prepared.plan.lead, prompt, text)
             if ids in firsts:
                 scored = self.add_again(firsts[ids], 0)
             else:
-                scored = firsts[ids] = self.begin(submission, copies=prompts.count(ids) > 1)
+                scored = firsts[ids] = self.begin(prepared, copies=prompts.count(ids) > 1)
             given[scored] = columns
 
     def drop(self, text: TextSequence) -> None:

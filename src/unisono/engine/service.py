@@ -1,8 +1,8 @@
 """Requests of many, served at once: the scheduler says who is next, engines write, events say what came.
 
-A turn admits, reads on, writes on and tells. All of it happens in the thread that calls `turn`: a server gives the
-service a thread of its own and hands requests in and events out. `submit`, `cancel` and `turn` are never called at
-once; `examine`, which runs no model, may be called in another thread meanwhile.
+A turn admits, reads on, writes on and tells. All of it happens in the thread that calls `step`: a server gives the
+service a thread of its own and hands requests in and events out. `submit`, `cancel` and `step` are never called at
+once; `prepare`, which runs no model, may be called in another thread meanwhile.
 
 Engines may share models: an ensemble, and each of its members alone. Slots are counted by model, whoever takes them.
 """
@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from unisono.backends.prefix_cache import PrefixCache
-from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.events import Ended, Event, Failed, Wrote
-from unisono.engine.examined import Examined
-from unisono.engine.scheduler import RequestId, Scheduler
+from unisono.engine.request import GenerationRequest, PreparedRequest
+from unisono.engine.scheduler import Cost, RequestId, Scheduler
 from unisono.engine.sequence import TextSequence
 from unisono.errors import RequestTimeout, SpecError, nearest, shown
-from unisono.records import Limits
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(slots=True, eq=False)
@@ -33,14 +32,15 @@ class _Work:
     """A request: what it asks for, and what there is of it."""
 
     ticket: RequestId
-    asked: Examined
+    prepared: PreparedRequest
+    engine: Engine
     texts: list[TextSequence] = field(default_factory=list)
     told: dict[int, int] = field(default_factory=dict)
     """By the index of each text that has not ended, how many of its steps were told."""
 
 
 class Service:
-    """Serves requests in turns. Not thread-safe, but for `examine`; nobody else drives its engines."""
+    """Serves requests in turns. Not thread-safe, but for `prepare`; nobody else drives its engines."""
 
     def __init__(
         self,
@@ -95,59 +95,35 @@ class Service:
         """How an engine writes what asks for nothing else. Raises a `SpecError` when there is none of that name."""
         return self._engine(model).method
 
-    def examine(
-        self,
-        model: str,
-        prompt: Prompt,
-        limits: Limits = DEFAULT_LIMITS,
-        *,
-        method: Method | None = None,
-        n: int = 1,
-        trace: bool = False,
-        likeliest: int = 0,
-        constraint: object = None,
-    ) -> Examined:
+    def prepare(self, request: GenerationRequest) -> PreparedRequest:
         """See whether a request can be served. Runs no model, and may be called in any one thread.
-
-        Args:
-            model: which engine is to write it.
-            prompt: what to continue or answer.
-            limits: when each text stops.
-            method: how it is written; by default as the engine's others.
-            n: how many texts; the first has the draw's seed, the next that and 1, and so on.
-            trace: whether events tell the steps.
-            likeliest: how many of the likeliest pieces of the combined distribution the steps tell.
-            constraint: what each text has to be, as `Constraint.parse` reads it.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
-            SpecError: an argument is wrong, or the request needs more than there is.
+            SpecError: a field is wrong, or the request needs more than there is.
         """
-        engine = self._engine(model)
-        submission = engine.examine(
-            prompt, limits, method=method, trace=trace, likeliest=likeliest, constraint=constraint
-        )
+        prepared = self._engine(request.model).prepare(request)
+        n = request.n
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise SpecError(f"n is {shown(n)}: it must be a whole number, 1 or more", hint="it counts the texts")
-        if n > 1 and submission.width > 1:
+        if n > 1 and prepared.width > 1:
             raise SpecError(f"n is {n}, but a beam seeks one text", hint="leave n or beam_width out")
-        asked = Examined(model, engine, submission, n)
-        self._scheduler.check(asked.cost)
-        return asked
+        self._scheduler.check(self._cost(prepared))
+        return prepared
 
-    def submit(self, asked: Examined, *, timeout: float | None = None) -> RequestId:
+    def submit(self, prepared: PreparedRequest, *, timeout: float | None = None) -> RequestId:
         """Put a request in line; its events come from the next turn on.
 
         Args:
-            asked: what was examined.
+            prepared: by `prepare`.
             timeout: seconds after which the request fails, if it has not ended.
 
         Raises:
             QueueFull: too many wait already.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        ticket = self._scheduler.submit(asked.cost, deadline=deadline)
-        self._works[ticket] = _Work(ticket, asked)
+        ticket = self._scheduler.submit(self._cost(prepared), deadline=deadline)
+        self._works[ticket] = _Work(ticket, prepared, self._engine(prepared.request.model))
         return ticket
 
     def cancel(self, ticket: RequestId) -> None:
@@ -155,7 +131,7 @@ class Service:
         if ticket in self._works:
             self._give_up(ticket)
 
-    def turn(self) -> list[Event]:
+    def step(self) -> list[Event]:
         """Do the next piece of work for everybody; return what came of it, in order."""
         admission = self._scheduler.admit(self._clock())
         for ticket in admission.expired:
@@ -187,7 +163,7 @@ class Service:
         self._ask_memory_back()
         for work in [self._works[ticket] for ticket in tickets]:
             with self._failing(work.ticket):
-                work.texts.append(work.asked.engine.begin(work.asked.submission, copies=work.asked.n > 1))
+                work.texts.append(work.engine.begin(work.prepared, copies=work.prepared.request.n > 1))
                 work.told[0] = 0
                 self._note_lag(work.ticket)
 
@@ -228,14 +204,14 @@ class Service:
     def _by_engine(self, tickets: Iterable[RequestId]) -> dict[Engine, list[RequestId]]:
         groups: dict[Engine, list[RequestId]] = {}
         for ticket in tickets:
-            groups.setdefault(self._works[ticket].asked.engine, []).append(ticket)
+            groups.setdefault(self._works[ticket].engine, []).append(ticket)
         return groups
 
     def _copy(self, work: _Work) -> None:
         """Take up the other texts that were asked for, now that their prompt has been read."""
         first = work.texts[0]
-        for index in range(len(work.texts), work.asked.n):
-            work.texts.append(work.asked.engine.add_again(first, (first.seed + index) % 2**64))
+        for index in range(len(work.texts), work.prepared.request.n):
+            work.texts.append(work.engine.add_again(first, (first.seed + index) % 2**64))
             work.told[index] = 0
 
     def _tell(self, work: _Work) -> None:
@@ -268,7 +244,7 @@ class Service:
     def _fail_lost(self, error: Exception) -> None:
         """Fail the requests of which an engine had to give a text up."""
         for work in list(self._works.values()):
-            if any(text.finish is None and text not in work.asked.engine.active for text in work.texts):
+            if any(text.finish is None and text not in work.engine.active for text in work.texts):
                 self._fail(work.ticket, error)
 
     def _fail(self, ticket: RequestId, error: Exception) -> None:
@@ -280,22 +256,35 @@ class Service:
         self._scheduler.end(ticket)
         with contextlib.ExitStack() as dropping:  # all of them, even if a member fails at it
             for text in work.texts:
-                dropping.callback(work.asked.engine.drop, text)
+                dropping.callback(work.engine.drop, text)
 
     def _note_lag(self, ticket: RequestId) -> None:
         """Tell the scheduler how much is to be read of a request before it is written on."""
         if ticket in self._works:
             work = self._works[ticket]
-            backlogs = [work.asked.engine.backlog(text) for text in work.texts if text.finish is None]
+            backlogs = [work.engine.backlog(text) for text in work.texts if text.finish is None]
             self._scheduler.lags(ticket, sum(backlogs))
 
     def _portions(self, ticket: RequestId, ids: int) -> dict[TextSequence, int]:
         """Share out what is to be read for a request to its texts, one after the other."""
         work, portions = self._works[ticket], dict[TextSequence, int]()
         for text in work.texts:
-            portions[text] = min(ids, work.asked.engine.backlog(text))
+            portions[text] = min(ids, work.engine.backlog(text))
             ids -= portions[text]
         return {text: ids for text, ids in portions.items() if ids}
+
+    def _cost(self, prepared: PreparedRequest) -> Cost:
+        """What a request takes up, at most."""
+        engine = self._engine(prepared.request.model)
+        prompts = {name: len(ids) for name, ids in prepared.ids.items()}
+        # no piece is spelled with more ids than bytes, and a first one may get a space
+        longest = int(np.diff(engine.union.offset_U).max(initial=0)) + 1
+        pieces = prepared.request.limits.max_new_tokens * longest
+        memory = Counter[int]()
+        for member in engine.members:
+            memory[member.model] += min(member.backend.facts.context, prompts[member.name] + pieces)
+        slots = Counter(member.model for member in engine.members)
+        return Cost(slots, max(prepared.request.n, prepared.width), prompts, memory)
 
     def _engine(self, model: str) -> Engine:
         if model not in self.engines:

@@ -12,6 +12,7 @@ from unisono.build import Models, Prepared, load_models, prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
 from unisono.engine.engine import Engine
+from unisono.engine.request import Request
 from unisono.engine.sequence import TextSequence
 from unisono.errors import CapacityError, ModelError, UnisonoError
 from unisono.evals.records import System
@@ -102,7 +103,7 @@ class Panel:
                     index, (prompt, limits) = waiting[0]
                     text: TextSequence | None = None
                     try:
-                        text = engine.begin(engine.examine(prompt, limits, method=system.method, trace=True))
+                        text = engine.begin(engine.prepare(Request("", prompt, limits, True, system.method)))
                         engine.prefill(text)  # so that the next one finds what both begin with
                         writing[text] = index
                     except Exception as error:

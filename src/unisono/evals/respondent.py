@@ -17,13 +17,13 @@ from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
+from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
 from unisono.evals.definitions import Conversation, prompt_of, split_pair
 from unisono.evals.generation import MAX_PIECES, read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score
-from unisono.request import Request
 
 BATCH = 8
 METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw", "spelling")
@@ -146,7 +146,7 @@ class Respondent:
                 wanted = read_generation(kwargs, max_pieces=self._max_pieces)
                 method = self.method.but(draw=wanted.draw(self.method.draw))
                 request = Request(str(place), prompt_of(context), wanted.limits, method=method)
-                self._engine.examine(request.prompt, request.limits, method=method)
+                self._engine.prepare(request)
             requests.append(request)
         for request, result in write_batch(self._engine, requests):
             with _named(asked[int(request.id)][2]):

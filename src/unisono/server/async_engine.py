@@ -1,6 +1,6 @@
 """Between asyncio and the engine: the loop asks and is told, one thread takes turns, another reads prompts.
 
-Requests are examined in that other thread, so that a long prompt's tokenisation holds up neither a step nor the loop.
+Requests are prepared in that other thread, so that a long prompt's tokenisation holds up neither a step nor the loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from unisono.chat.messages import Prompt
 from unisono.engine.events import Ended, Event, Failed
-from unisono.engine.examined import Examined
+from unisono.engine.request import GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import UnisonoError
@@ -133,29 +133,27 @@ class AsyncEngine:
             if not self._calls:
                 self._idle.set()
 
-    async def examine(self, order: Order) -> Examined:
-        """See whether an order can be served, beside the turns. Raises what `Service.examine` raises."""
+    async def prepare(self, order: Order) -> PreparedRequest:
+        """See whether an order can be served, beside the turns. Raises what `Service.prepare` raises."""
         service = self.service
-
-        def examine() -> Examined:
-            return service.examine(
-                order.model,
-                order.prompt,
-                order.limits,
-                method=order.method,
-                n=order.n,
-                trace=order.trace,
-                likeliest=order.likeliest,
-                constraint=order.constraint,
-            )
-
-        return await self.read(examine)
+        request = GenerationRequest(
+            "",
+            order.prompt,
+            order.limits,
+            order.trace,
+            order.method,
+            order.constraint,
+            order.n,
+            order.likeliest,
+            order.model,
+        )
+        return await self.read(lambda: service.prepare(request))
 
     async def read(self, work: Callable[[], T]) -> T:
         """Do something that takes a while and runs no model, in the thread that reads prompts."""
         return await self._loop.run_in_executor(self._reader, work)
 
-    async def submit(self, call: RequestHandle, asked: Sequence[Examined]) -> list[RequestId]:
+    async def submit(self, call: RequestHandle, asked: Sequence[PreparedRequest]) -> list[RequestId]:
         """Put what a call asks for in line, all or nothing. Raises a `QueueFull`."""
         put: asyncio.Future[list[RequestId]] = self._loop.create_future()
 

@@ -107,7 +107,7 @@ class EngineThread:
 
     def _take_turn(self, service: Service) -> None:
         began, served = time.perf_counter(), service.served
-        events = service.turn()
+        events = service.step()
         now = time.perf_counter()
         self.post(self._listener.told, events, now, now - began, max(served, service.served))
 

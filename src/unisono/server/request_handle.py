@@ -12,7 +12,7 @@ from unisono.chat.messages import Prompt, content_of
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.engine.events import Event, Failed, Wrote
-from unisono.engine.examined import Examined
+from unisono.engine.request import PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.errors import BackendMissing, PromptError, SpecError
 from unisono.records import Limits
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one request asks the service for; see `Service.examine`."""
+    """What one request asks the service for; see `Service.prepare`."""
 
     model: str
     prompt: Prompt
@@ -71,7 +71,7 @@ class RequestHandle:
                     raise Refusal(400, words, param="prompt", code="invalid_value")
                 for order in orders:
                     limits.check_characters("prompt", _characters(order.prompt))
-                asked = [await self._examine(order) for order in orders]
+                asked = [await self._prepare(order) for order in orders]
                 for one in asked:
                     _check_length(one, limits.prompt)
                 await self._bridge.submit(self, asked)
@@ -80,12 +80,12 @@ class RequestHandle:
         except Exception as error:
             raise refusal_of(error, param=_blamed(error, orders[0]), retry_after=self._bridge.retry_after) from error
 
-    async def _examine(self, order: Order) -> Examined:
+    async def _prepare(self, order: Order) -> PreparedRequest:
         try:
-            return await self._bridge.examine(order)
+            return await self._bridge.prepare(order)
         except (SpecError, BackendMissing) as error:
             if order.constraint is not None:
-                await self._bridge.examine(replace(order, constraint=None))  # if that can be served, it is to blame
+                await self._bridge.prepare(replace(order, constraint=None))  # if that can be served, it is to blame
                 raise refusal_of(error, param=order.constrained_by) from error
             raise
 
@@ -160,8 +160,8 @@ def _characters(prompt: Prompt) -> int:
     return len(prompt.text or "") + sum(len(content_of(message)) for message in prompt.messages or ())
 
 
-def _check_length(asked: Examined, most: int) -> None:
-    for name, ids in asked.submission.ids.items():
+def _check_length(asked: PreparedRequest, most: int) -> None:
+    for name, ids in asked.ids.items():
         if len(ids) > most:
             raise Refusal(
                 400,

@@ -21,10 +21,10 @@ import transformers.modeling_gguf_pytorch_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.transformers import gguf_cache, model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
-from unisono.backends.transformers.loader import gguf_cache, model_config, torch_runtime
 from unisono.backends.transformers.options import check_folder, check_options, check_weights
 from unisono.backends.transformers.tokenizer import read_tokenizer
 from unisono.errors import ModelCorrupt

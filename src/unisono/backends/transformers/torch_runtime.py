@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 
 from unisono.backends.base import Array, LoadRequest
+from unisono.backends.transformers import model_config
 from unisono.backends.transformers.failures import out_of_memory_told
 from unisono.backends.transformers.key_value_cache import Pass, RowPool
-from unisono.backends.transformers.loader import model_config
 from unisono.errors import DeviceError, SpecError
 
 log = logging.getLogger(__name__)
