@@ -87,7 +87,6 @@ def test_texts_of_all_methods_share_a_batch_with_prompts_that_are_being_read(dat
             gate=data.draw(st.sampled_from(GATES)),
             speculate=data.draw(st.sampled_from(["off", "a", "b:2", "c", "ngram", "auto"])),
             draw={"one_member": True, "seed": 3} if draw == "one-member" else draw,
-            spelling=data.draw(st.sampled_from(["piecewise", "canonical"])),
         )
         wanted.append((data.draw(st.sampled_from([*PROMPTS, LONG])), data.draw(st.integers(1, 14)), method))
     texts: list[TextSequence] = []

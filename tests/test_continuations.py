@@ -82,7 +82,6 @@ def test_the_keys_of_a_file_are_arguments_too(pair: Ensemble) -> None:
     for keys in (
         {"combine": "geometric"},
         {"draw": {"repetition_penalty": 2.0}},
-        {"spelling": "canonical"},
         {"combine": {"rule": "max", "truncate": 2}, "draw": "one-member"},
     ):
         if "one-member" in keys.values():

@@ -164,32 +164,3 @@ def test_a_text_draws_with_a_seed_of_its_own_unless_one_is_given() -> None:
         again = written(engine_of(), PROMPTS[:1], 12, 1, Method().but(draw=f"1 seed:{generation.seed}"))[0].generation()
         assert (again.data, again.seed) == (generation.data, generation.seed)
     assert written(engine_of(), PROMPTS[:1], 3, 1)[0].generation().seed is None
-
-
-@pytest.mark.parametrize("gate", GATES)
-def test_canonical_contexts_equal_the_plain_loop_whatever_drafts_and_batches_do(gate: str) -> None:
-    """Tails are respelled by rewinding, and a draft goes only as far as it changes nothing before it."""
-    for draw in ("greedy", "1 seed:9", "one-member seed:8"):
-        method = Method(lead="b").but(gate=gate, draw=draw, spelling="canonical")
-        for drafter in DRAFTERS:
-            drafting = method.but(speculate=drafter)
-            expected = oracle(engine_of(), PROMPTS, drafting, PIECES)
-            for size in (1, 8):
-                check(written(engine_of(pace=FixedDraftLength()), PROMPTS, PIECES, size, drafting), expected, NAMES)
-
-
-def test_a_canonical_context_is_what_the_members_own_tokenizer_writes() -> None:
-    respelled = 0
-    for spelling in ("piecewise", "canonical"):
-        engine = engine_of()
-        method = Method().but(spelling=spelling, draw="0.4 seed:1 min_p:0.2")
-        for text in written(engine, PROMPTS, 30, 8, method):
-            for member in engine.members:
-                ids = text.cursors[member.name].ids[len(member.begin(text.prompt)) :]
-                data = member.speller.vocabulary.join(ids)
-                assert text.generation().data in (data, data.removeprefix(b" "))
-                own = member.speller.own_encoding(data)
-                if spelling == "canonical" and own is not None:
-                    assert tuple(ids) == own
-                respelled += spelling == "piecewise" and own is not None and tuple(ids) != own
-    assert respelled

@@ -220,8 +220,6 @@ def test_a_method_reads_its_fields_as_a_spec_does() -> None:
         ({"draw": "one-member", "combine": "geometric"}, "one-member draws from the weighted mean of all members"),
         ({"draw": "one-member", "combine": "mean weights:entropy"}, "but combine is 'mean weights:entropy'"),
         ({"draw": "beam_width:4", "speculate": "a"}, "a draft goes on from one text, and a beam follows several"),
-        ({"spelling": "cannonical"}, "unknown spelling 'cannonical'; did you mean 'canonical'?"),
-        ({"spelling": 3}, "unknown spelling 3"),
     ],
 )
 def test_a_method_is_checked_when_it_is_built(fields: dict[str, object], message: str) -> None:
@@ -260,3 +258,15 @@ def test_negative_weights_are_for_amateurs_alone(
 
 def test_the_lead_of_experts_and_amateurs_is_an_expert() -> None:
     Method().but(combine="contrastive", lead="b").check({"a": -0.5, "b": 1})
+
+
+def test_piecewise_spelling_is_accepted_with_a_warning_and_changes_nothing() -> None:
+    with pytest.warns(FutureWarning, match="spelling: piecewise is what always happens"):
+        assert Method().but(spelling="piecewise") == Method()
+
+
+@pytest.mark.parametrize("spelling", ["canonical", "cannonical", 3])
+def test_every_other_spelling_is_refused_with_the_reason(spelling: object) -> None:
+    with pytest.raises(SpecError, match=f"spelling is {spelling!r}, but members only read") as refusal:
+        Method().but(spelling=spelling)
+    assert "was measured, improved nothing, and was removed" in str(refusal.value.hint)

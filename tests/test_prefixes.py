@@ -285,7 +285,6 @@ def test_any_prompts_in_any_batch_are_written_as_without_a_store(data: st.DataOb
         method = Method(lead=data.draw(st.sampled_from("abc"))).but(
             gate=data.draw(st.sampled_from(["always", "confidence:0.6", "every:4", "first:0"])),
             speculate=data.draw(st.sampled_from(["off", "a", "ngram", "auto"])),
-            spelling=data.draw(st.sampled_from(["piecewise", "canonical"])),
             combine=data.draw(st.sampled_from(["mean", {"rule": "mean", "weights": "perplexity"}])),
         )
         if data.draw(st.integers(0, 5)) == 0 and slots > 1:

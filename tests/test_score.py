@@ -37,7 +37,7 @@ TEXTS = (" the cat sat", "Sofia", "日本 and é", "x", " sing" * 8)
 METHODS = [
     Method(),
     Method(lead="b").but(gate="confidence:0.6"),
-    Method(lead="c").but(gate="every:3", spelling="canonical"),
+    Method(lead="c").but(gate="every:3"),
     Method().but(gate="first:0"),
     Method().but(combine="geometric"),
     Method().but(combine={"rule": "mean", "weights": "perplexity"}),

@@ -106,7 +106,7 @@ def check_all_is_free(service: Service, engine: Engine) -> None:
 METHODS = [
     Method(),
     Method().but(gate="confidence:0.6", speculate="b:2"),
-    Method(lead="c").but(gate="every:4", spelling="canonical"),
+    Method(lead="c").but(gate="every:4"),
     Method().but(gate="first:0"),
     Method().but(speculate="ngram"),
     Method().but(draw="0.9 seed:11", gate="margin:0.5"),

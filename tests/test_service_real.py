@@ -39,7 +39,6 @@ PAIR = [
     {"combine": {"rule": "mean", "weights": "perplexity"}},
     {"draw": "one-member seed:5"},
     {"draw": "beam_width:2"},
-    {"spelling": "canonical"},
 ]
 ANY = [
     {},

@@ -397,3 +397,11 @@ def test_nobody_and_a_member_named_off_are_not_confused() -> None:
 def test_huge_values_are_shortened() -> None:
     for keys in ({"lead": "x" * 9000}, {"gate": "x" * 9000}, {"speculate": "a:" + "9" * 9000}, {"x" * 9000: 1}):
         assert len(problem(trio(**keys))) < 500
+
+
+def test_a_file_may_still_say_piecewise_and_no_other_spelling() -> None:
+    members = [{"name": "a", "model": "demo:smollm2-135m-instruct"}]
+    with pytest.warns(FutureWarning, match="leave it out"):
+        assert load_spec({"members": members, "spelling": "piecewise"}) == load_spec({"members": members})
+    with pytest.raises(SpecError, match="spelling is 'canonical', but members only read"):
+        load_spec({"members": members, "spelling": "canonical"})

@@ -211,7 +211,7 @@ def _method_alone(method: Method) -> Method:
     looks_up = method.speculate is not None and method.speculate.drafter in (NGRAM, AUTO)
     speculate = replace(method.speculate, drafter=NGRAM) if method.speculate is not None and looks_up else None
     draw = replace(method.draw, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
-    return Method(speculate=speculate, draw=draw, spelling=method.spelling)
+    return Method(speculate=speculate, draw=draw)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:

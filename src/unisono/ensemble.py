@@ -98,7 +98,6 @@ class Ensemble:
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
         draw: Sampling | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
         constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> Generation:
         """Write one text.
@@ -115,7 +114,6 @@ class Ensemble:
             gate: when the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …
             speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody.
             draw: how a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …
-            spelling: as which ids members read what was written.
             constraint: what the text has to be, as `Constraint.parse` reads it: ``"json_object"``,
                 ``{"json_schema": {…}}``, ``{"regex": "…"}``, ``{"lark": "…"}``.
 
@@ -137,7 +135,6 @@ class Ensemble:
             gate=gate,
             speculate=speculate,
             draw=draw,
-            spelling=spelling,
             constraint=constraint,
         )
         with stream:
@@ -159,15 +156,12 @@ class Ensemble:
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
         draw: Sampling | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
         constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> Stream:
         """Write one text and hand it out as it grows; the arguments are those of `generate`."""
         limits = Limits(max_new_tokens, stop)
         check_off(speculate, self.members)
-        method = self.method.but(
-            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
-        )
+        method = self.method.but(lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw)
         text = self._engine.add(
             Prompt(prompt, messages, tools), limits, method=method, trace=trace, constraint=constraint
         )
@@ -188,7 +182,6 @@ class Ensemble:
         gate: Gate | str | Mapping[str, Any] | None = None,
         speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
         draw: Sampling | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
         constraint: Constraint | str | Mapping[str, Any] | None = None,
     ) -> list[Generation]:
         """Draw several texts that go on from one prompt, which is read once.
@@ -209,7 +202,6 @@ class Ensemble:
             gate: when the others are asked.
             speculate: who drafts.
             draw: how a piece is chosen; something has to be drawn.
-            spelling: as which ids members read what was written.
             constraint: what each text has to be.
 
         Raises:
@@ -218,9 +210,7 @@ class Ensemble:
             NoRoom: other texts, such as open streams, hold all slots.
         """
         check_off(speculate, self.members)
-        method = self.method.but(
-            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
-        )
+        method = self.method.but(lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw)
         prompted, limits = Prompt(prompt, messages, tools), Limits(max_new_tokens, stop)
         return write_continuations(self._engine, n, Request("", prompted, limits, trace, method, constraint))
 
@@ -243,7 +233,6 @@ class Ensemble:
         combine: Combine | str | Mapping[str, Any] | None = None,
         gate: Gate | str | Mapping[str, Any] | None = None,
         draw: Sampling | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
     ) -> list[Score]:
         """Tell how likely given texts are that follow a prompt, which is read once.
 
@@ -261,7 +250,6 @@ class Ensemble:
             combine: how distributions become one.
             gate: when the others are asked; it is read as if the text were being written.
             draw: what of it is done to each member's distribution counts, and nothing else.
-            spelling: as which ids members read what stands before.
 
         Returns:
             One score a text, in their order.
@@ -271,7 +259,7 @@ class Ensemble:
             SpecError: an argument is wrong.
             NoRoom: other texts, such as open streams, hold all slots.
         """
-        method = self.method.but(lead=lead, combine=combine, gate=gate, draw=draw, spelling=spelling)
+        method = self.method.but(lead=lead, combine=combine, gate=gate, draw=draw)
         asked = [(Prompt(prompt, messages), text) for text in ([texts] if isinstance(texts, str) else texts)]
         room = max(1, self._engine.free)
         waves = [asked[start : start + room] for start in range(0, len(asked), room)]

@@ -89,6 +89,11 @@ class RequestTimeout(UnisonoError):
     """A request took longer than it was given."""
 
 
+def deprecated(words: str) -> None:
+    """Warn of an old name that still works. `FutureWarning` is what Python shows to users by default."""
+    warnings.warn(words, FutureWarning, stacklevel=3)
+
+
 LONGEST_WORD = 100
 """Characters; what is longer resembles no name."""
 LONGEST_SHOWN = 60
@@ -119,5 +124,5 @@ def __getattr__(name: str) -> type[UnisonoError]:
     if name not in _RENAMED:
         raise AttributeError(f"module 'unisono.errors' has no attribute {name!r}")
     new = _RENAMED[name]
-    warnings.warn(f"{name} is now {new.__name__}", DeprecationWarning, stacklevel=2)
+    deprecated(f"{name} is now {new.__name__}")
     return new

@@ -29,7 +29,7 @@ def bench(
         typer.Option(
             metavar="SETTING",
             help="Time another setting beside the file's: 'gate=confidence:0.5 draw=0.7,top_p:0.9'. Keys: lead, "
-            "combine, gate, boundary, speculate, max_pieces, draw, spelling. May be given several times.",
+            "combine, gate, boundary, speculate, max_pieces, draw. May be given several times.",
             show_default=False,
         ),
     ] = None,

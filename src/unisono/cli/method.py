@@ -46,9 +46,7 @@ SpellingFlag = Annotated[
     typer.Option(
         "--spelling",
         metavar="HOW",
-        help="As which ids members read what was written: piecewise, or canonical. "
-        "Default: the file's, or else piecewise.",
-        show_default=False,
+        hidden=True,
     ),
 ]
 LeadFlag = Annotated[
@@ -116,6 +114,4 @@ def method_words(method: Method, members: Sequence[str]) -> str:
         words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
     if method.draw != Sampling():
         words.append(f"draw {method.draw}")
-    if method.spelling != "piecewise":
-        words.append(f"spelling {method.spelling}")
     return ", ".join(words)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from unisono.config.combine import Combine
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
-from unisono.config.method import PIECEWISE, Method, Speculation, check_off
+from unisono.config.method import Method, Speculation, check_off, check_spelling
 from unisono.config.sampling import Sampling
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, nearest, shown
@@ -49,8 +49,8 @@ class EnsembleSpec(BaseModel):
     """Who drafts: all that `Speculation.parse` reads."""
     draw: Sampling = Sampling()
     """How a piece is chosen: all that `Sampling.parse` reads."""
-    spelling: str = PIECEWISE
-    """As which ids members read what was written: ``piecewise`` or ``canonical``."""
+    spelling: None = Field(default=None, exclude=True)
+    """Had another value once; see `check_spelling`."""
     tuned_on: list[TunedOn] = Field(default_factory=list)
     """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
     folder: Path = Field(default=Path(), exclude=True)
@@ -73,8 +73,8 @@ class EnsembleSpec(BaseModel):
 
     @field_validator("spelling", mode="before")
     @classmethod
-    def _empty_is_left_out(cls, value: object) -> object:
-        return PIECEWISE if value is None else value
+    def _spelling_is_dropped(cls, value: object) -> None:
+        check_spelling(value)
 
     @field_validator("speculate", mode="before")
     @classmethod
@@ -82,7 +82,7 @@ class EnsembleSpec(BaseModel):
         check_off(value, [member.name for member in info.data.get("members", [])])
         return Speculation.parse(value)
 
-    @field_validator("lead", "combine", "gate", "speculate", "draw", "spelling")
+    @field_validator("lead", "combine", "gate", "speculate", "draw")
     @classmethod
     def _fits_the_members(cls, value: Any, info: ValidationInfo) -> Any:
         members: list[MemberSpec] = info.data.get("members", [])
@@ -117,7 +117,7 @@ class EnsembleSpec(BaseModel):
     @property
     def method(self) -> Method:
         """How the ensemble writes."""
-        return Method(self.lead, self.combine, self.gate, self.speculate, self.draw, self.spelling)
+        return Method(self.lead, self.combine, self.gate, self.speculate, self.draw)
 
     def but(self, **keys: Any) -> EnsembleSpec:
         """This spec with some keys of its method replaced, as `Method.but` takes them.

@@ -12,7 +12,7 @@ from unisono.config.combine import Combine
 from unisono.config.compact import known_keys, plain_number, read_number
 from unisono.config.gate import Gate
 from unisono.config.sampling import Sampling
-from unisono.errors import SpecError, nearest, shown
+from unisono.errors import SpecError, deprecated, nearest, shown
 
 NGRAM = "ngram"
 """The drafter that looks up what followed the same pieces earlier in the text; it costs nothing."""
@@ -22,10 +22,7 @@ OFF = "off"
 """Nobody drafts."""
 MOST_PIECES = 64
 PIECEWISE = "piecewise"
-"""Members read each piece as it was chosen."""
-CANONICAL = "canonical"
-"""Members read what was written as their own tokenizers would have written it."""
-SPELLINGS = (PIECEWISE, CANONICAL)
+"""All that `spelling` may still be: members read each piece as it was chosen."""
 ALWAYS = Gate()
 _FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
 
@@ -105,19 +102,11 @@ class Method:
     """Who drafts; ``None`` for nobody."""
     draw: Sampling = field(default_factory=Sampling)
     """How a piece is chosen from a distribution."""
-    spelling: str = PIECEWISE
-    """As which ids members read what was written: one of `SPELLINGS`."""
 
     def __post_init__(self) -> None:
         """Read and check what needs no members to be known. Raises a `SpecError` that names the value."""
         if self.lead is not None and not isinstance(self.lead, str):
             raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
-        if not isinstance(self.spelling, str) or self.spelling not in SPELLINGS:
-            near = nearest(self.spelling, SPELLINGS) if isinstance(self.spelling, str) else ""
-            raise SpecError(
-                f"unknown spelling {shown(self.spelling)}{near}; known: {', '.join(SPELLINGS)}",
-                hint="piecewise reads each piece as it was chosen, canonical as each member's tokenizer would write it",
-            )
         object.__setattr__(self, "combine", Combine.parse(self.combine))
         object.__setattr__(self, "gate", Gate.parse(self.gate))
         object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
@@ -149,13 +138,14 @@ class Method:
         speculate: object = None,
         max_pieces: int | None = None,
         draw: object = None,
-        spelling: str | None = None,
+        spelling: object = None,
     ) -> Method:
         """This method with some keys replaced; ``None`` leaves a key as it is, ``speculate="off"`` ends it.
 
         Raises:
             SpecError: a value is wrong, contradicts another, or ``max_pieces`` is given though nobody drafts.
         """
+        check_spelling(spelling)
         new_gate = self.gate if gate is None else Gate.parse(gate)
         if boundary is not None:
             new_gate = replace(new_gate, boundary=boundary)
@@ -172,7 +162,6 @@ class Method:
             new_gate,
             speculation,
             self.draw if draw is None else Sampling.parse(draw),
-            self.spelling if spelling is None else spelling,
         )
 
     def lead_among(self, weights: Mapping[str, float]) -> str:
@@ -191,7 +180,7 @@ class Method:
             "gate": asdict(self.gate),
             "speculate": None if self.speculate is None else asdict(self.speculate),
             "draw": draw,
-            "spelling": self.spelling,
+            "spelling": PIECEWISE,  # which readers of run folders know
         }
 
     def check(self, weights: Mapping[str, float]) -> None:
@@ -239,6 +228,22 @@ class Method:
                 f"{drafter!r} votes alone: drafts of its own would be verified by nobody",
                 hint=f"let {NGRAM} draft, or nobody, or add a member",
             )
+
+
+def check_spelling(spelling: object) -> None:
+    """Accept the one value that the key `spelling` still has, with a warning; ``None`` where it is not given.
+
+    Raises:
+        SpecError: it is another one. Canonical spelling was removed (docs/adr/0008).
+    """
+    if spelling is None:
+        return
+    if spelling != PIECEWISE:
+        raise SpecError(
+            f"spelling is {shown(spelling)}, but members only read each piece as it was chosen ({PIECEWISE})",
+            hint="leave spelling out: canonical spelling was measured, improved nothing, and was removed",
+        )
+    deprecated(f"spelling: {PIECEWISE} is what always happens; leave it out")
 
 
 def check_off(speculate: object, members: Sequence[str]) -> None:

@@ -101,10 +101,8 @@ class Committer:
             cursor = text.cursors[member.name]
             member.cut(cursor, window.accepted)
             if window.choice is not None and piece is not None:
-                taken = member.take(
-                    cursor.tail, window.choice, piece, first=window.opens_answer and not window.accepted
-                )
-                member.append(cursor, taken)
+                first = window.opens_answer and not window.accepted
+                cursor.ids.extend(member.spell(window.choice, piece, first=first))
             window.committed.add(member.name)
         if text.finish is None and any(
             len(text.cursors[member.name].ids) > member.backend.facts.context for member in self._members

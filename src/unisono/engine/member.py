@@ -13,7 +13,6 @@ from unisono.backends.prefix_cache import resume
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.fusion.fold import Scratch, fold, plan_fold
-from unisono.vocab.respell import Respeller, Respelling, Tail
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
 
@@ -34,24 +33,17 @@ class Cursor:
     """The truth about this text; only ever appended to, or cut back to a position."""
     read: int = 0
     """How many of them the model has read; the others wait and go in as one block."""
-    tail: Tail | None = None
-    """What may still be respelled; ``None`` where pieces stay as they were chosen."""
     ends: list[int] = field(default_factory=list)
     """By position, how many ids stand before it."""
-    tails: list[Tail | None] = field(default_factory=list)
-    """By position, the tail before it."""
 
     def begin(self) -> None:
         """Make the end of the log position 0."""
-        self.ends, self.tails = [len(self.ids)], [self.tail]
+        self.ends = [len(self.ids)]
 
-    def draft(self, spelling: Respelling) -> None:
-        """Append a drafted piece: one more position."""
-        assert not spelling.forget, "a draft that changes what stands before it is no block behind it"
-        self.ids.extend(spelling.append)
-        self.tail = spelling.tail
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append the ids of a drafted piece: one more position."""
+        self.ids.extend(ids)
         self.ends.append(len(self.ids))
-        self.tails.append(self.tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,6 @@ class Member:
         self._plan = plan_fold(member_map.column_V, len(member_map.id_U))
         first = member_map.first_column_V
         self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
-        self._respeller = Respeller(speller)
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
@@ -106,20 +97,19 @@ class Member:
         """Whether the first piece of its answers carries a space that is folded away."""
         return self._first_plan is not None
 
-    def open(self, ids: list[int], tail: Tail | None = None, *, unread: bool = False) -> Cursor:
+    def open(self, ids: list[int], *, unread: bool = False) -> Cursor:
         """A cursor over a new text, in a slot that holds a beginning of it, where one does.
 
         Args:
             ids: of its prompt.
-            tail: what may be respelled of it.
             unread: whether the slot is to hold nothing.
         """
         slot, read = (self.backend.open(), 0) if unread else resume(self.backend, ids)
-        return Cursor(slot, ids, read, tail)
+        return Cursor(slot, ids, read)
 
     def copy(self, cursor: Cursor) -> Cursor:
         """A cursor over the same text that goes on by itself; what was read is not read again."""
-        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read, cursor.tail)
+        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read)
 
     def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
         """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
@@ -161,13 +151,6 @@ class Member:
     def cut(self, cursor: Cursor, position: int) -> None:
         """Forget the drafted pieces behind a position."""
         self._cut(cursor, cursor.ends[position])
-        cursor.tail = cursor.tails[position]
-
-    def append(self, cursor: Cursor, spelling: Respelling) -> None:
-        """Go on with a chosen piece."""
-        self._cut(cursor, len(cursor.ids) - spelling.forget)
-        cursor.ids.extend(spelling.append)
-        cursor.tail = spelling.tail
 
     def _cut(self, cursor: Cursor, length: int) -> None:
         del cursor.ids[length:]
@@ -205,21 +188,6 @@ class Member:
                 for row, is_first in enumerate(opening)
             ]
         )
-
-    def take(self, tail: Tail | None, column: int, piece: bytes, *, first: bool = False) -> Respelling:
-        """How this member goes on from a chosen piece: with its ids for it, which change those before or not.
-
-        Args:
-            tail: what may be respelled; ``None`` for nothing.
-            column: of the piece.
-            piece: its bytes.
-            first: whether it is the first of an answer.
-        """
-        spelled = self.spell(column, piece, first=first)
-        if tail is None:
-            return Respelling(0, spelled, None)
-        spaced = first and self.leading_space and piece != b" "
-        return self._respeller.extend(tail, b" " + piece if spaced else piece, spelled)
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
         """Return the ids as which this member takes a chosen piece."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unisono.config.combine import Combine
 from unisono.config.gate import Gate
-from unisono.config.method import CANONICAL, Method
+from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.engine.bias import Bias
 from unisono.engine.member import Member
@@ -31,8 +31,6 @@ class Plan:
     member_draw: Sampling | None
     """What is done to each member's distribution before they are combined; ``None`` for nothing."""
     member_bias: Bias
-    respells: bool
-    """Whether members read what was written as their own tokenizers would have written it."""
 
 
 def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary) -> Plan:
@@ -53,7 +51,6 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.bias, union, draw.logit_bias),
         draw.of_members(),
         Bias(draw.member_bias, union),
-        method.spelling == CANONICAL,
     )
 
 

@@ -27,7 +27,6 @@ from unisono.fusion.logits_processors import shape
 from unisono.fusion.mask import confine
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
 from unisono.fusion.sharpen import plan_prefixes, sharpen
-from unisono.vocab.respell import Tail
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -106,7 +105,6 @@ class _PlainText:
         self._union = union
         self._ids = ids
         self._columns: list[int] = []
-        self._tails: dict[str, Tail | None] = dict.fromkeys(ids, Tail() if plan.respells else None)
 
     def distribution(self, member: Member, *, first: bool) -> Distribution:
         return plain_distribution(member, member.map, self._ids[member.name], first=first)
@@ -158,9 +156,7 @@ class _PlainText:
             self.parse.consume(column)
         self.written += piece
         for member in members:
-            ids, taken = self._ids[member.name], member.take(self._tails[member.name], column, piece, first=first)
-            self._ids[member.name] = [*ids[: len(ids) - taken.forget], *taken.append]
-            self._tails[member.name] = taken.tail
+            self._ids[member.name] = [*self._ids[member.name], *member.spell(column, piece, first=first)]
 
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])

@@ -19,7 +19,6 @@ from unisono.engine.plan import Plan, make_plan
 from unisono.engine.sequence import TextSequence
 from unisono.errors import PromptError, SpecError, shown
 from unisono.records import Limits
-from unisono.vocab.respell import Tail
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_LIMITS = Limits()
@@ -122,12 +121,11 @@ def _check_types(request: GenerationRequest) -> None:
 def begin(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> TextSequence:
     """Begin the text, in slots of its own: those of its first hypothesis, where a beam searches it."""
     request, plan = prepared.request, prepared.plan
-    tail = Tail() if plan.respells else None
     with contextlib.ExitStack() as opened:
         cursors: dict[str, Cursor] = {}
         for member in members:
             ids, unread = list(prepared.ids[member.name]), plan.combine.reads_losses  # a prompt is weighed first
-            cursors[member.name] = member.open(ids, tail, unread=unread)
+            cursors[member.name] = member.open(ids, unread=unread)
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()
     seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed

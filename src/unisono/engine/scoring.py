@@ -82,8 +82,6 @@ class Scoring:
         """A window that stands before as many of some pieces as members can read in one block."""
         window = StepState(text, self._members, self._union)
         for column in columns[:-1]:
-            if not window.extends(column):  # somebody respells what stands before
-                break
             window.draft(column)
         for member in self._members:
             context = member.backend.facts.context

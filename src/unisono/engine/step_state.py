@@ -17,7 +17,6 @@ from unisono.engine.sequence import TextSequence
 from unisono.fusion.mask import Allowed
 from unisono.fusion.sampling import Purpose, inverse_transform, uniform
 from unisono.records import GateReading, StepRecord, StepSeconds
-from unisono.vocab.respell import Respelling
 from unisono.vocab.union import UnionVocabulary
 
 LONGEST_CHARACTER = 4
@@ -120,27 +119,21 @@ class StepState:
         return self.text.cursors[member.name]
 
     def fits(self, column: int) -> bool:
-        """Whether one more drafted piece is allowed and leaves room, in the limit and in every member's context, and
-        is a mere addition to what every member has before it.
-        """
-        if self.last + 1 >= self.text.room or not self.extends(column):
+        """Whether one more drafted piece is allowed and leaves room, in the limit and in every member's context."""
+        if self.last + 1 >= self.text.room:
             return False
         allowed_U = self.allowed(self.last)
         if allowed_U is not None and not allowed_U[column]:
             return False
         return all(
-            len(self.cursor(member).ids) + len(self._take(member, column).append) <= member.backend.facts.context
+            len(self.cursor(member).ids) + len(self._spell(member, column)) <= member.backend.facts.context
             for member in self._members
         )
-
-    def extends(self, column: int) -> bool:
-        """Whether one more drafted piece changes nothing of what members have before it."""
-        return not any(self._take(member, column).forget for member in self._members)
 
     def draft(self, column: int) -> None:
         """Add a drafted piece: one more position."""
         for member in self._members:
-            self.cursor(member).draft(self._take(member, column))
+            self.cursor(member).draft(self._spell(member, column))
         self.drafted.append(column)
 
     def ask(self, member: Member, first: int, last: int) -> Ask:
@@ -295,8 +288,8 @@ class StepState:
             self._drawn[position] = self._members[drawn]
         return self._drawn[position]
 
-    def _take(self, member: Member, column: int) -> Respelling:
+    def _spell(self, member: Member, column: int) -> tuple[int, ...]:
         piece = self._union.piece(column)
         assert piece is not None, "END is never drafted"
         first = self.opens_answer and not self.drafted
-        return member.take(self.cursor(member).tail, column, piece, first=first)
+        return member.spell(column, piece, first=first)

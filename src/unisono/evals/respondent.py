@@ -26,7 +26,7 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Score
 
 BATCH = 8
-METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw", "spelling")
+METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw")
 """Arguments that change how the ensemble writes, by the names of `Method.but`."""
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
 Item = TypeVar("Item")

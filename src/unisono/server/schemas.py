@@ -140,6 +140,7 @@ class UnisonoOptions(Record):
     max_pieces: int | None = None
     draw: str | float | dict[str, Any] | None = None
     spelling: str | None = None
+    """Only ``piecewise``, which is what always happens."""
     constraint: str | dict[str, Any] | None = None
     """What the answer has to be: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
     trace: bool | None = None
