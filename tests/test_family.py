@@ -162,6 +162,8 @@ def test_a_draft_of_one_member_is_verified_by_its_relatives_in_one_pass() -> Non
 
 def test_the_time_of_a_pass_is_shared_out_by_what_each_member_read() -> None:
     class Noting(DraftLengthController):
+        in_use = True  # as when somebody drafts
+
         def learn_pass(self, model: Any, work: Work, seconds: float) -> None:
             noted.append((model, work, seconds))
 
@@ -182,6 +184,8 @@ def test_the_time_of_a_pass_is_shared_out_by_what_each_member_read() -> None:
 
 class Imagined(DraftLengthController):
     """A pace for which passes take what a formula says: so much each and so much an id, by model."""
+
+    in_use = True
 
     def __init__(self, costs: dict[int, tuple[float, float]]) -> None:
         super().__init__()

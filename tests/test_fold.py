@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unisono.fusion.fold import bring, fold, plan_fold
-from unisono.fusion.rules import mean
+from unisono.fusion.fold import LONG_ROW, Scratch, bring, fold, plan_fold, softmax
+from unisono.fusion.rules import argmax_of_mean, mean
 from unisono.fusion.sampling import greedy
 
 
@@ -97,3 +97,33 @@ def test_the_mean_does_not_change_what_it_was_given() -> None:
 
 def test_greedy_takes_the_lowest_column_on_a_tie() -> None:
     assert greedy(np.array([[0.2, 0.4, 0.4], [0.5, 0.5, 0.0]], np.float32)) == [1, 0]
+
+
+@given(st.lists(logits_and_maps(), min_size=1, max_size=3), st.sampled_from([(0.2, 0.5, 0.3), (1 / 3, 1 / 3, 1 / 3)]))
+def test_the_shorter_way_to_the_most_likely_piece_is_the_long_one_to_the_bit(
+    cases: list[tuple[np.ndarray, np.ndarray, int]], shares: tuple[float, ...]
+) -> None:
+    rows, size = min(len(logits) for logits, _, _ in cases), max(size for _, _, size in cases)
+    plans = [plan_fold(np.where(column_V == width - 1, size - 1, column_V), size) for _, column_V, width in cases]
+    logits_K = [np.round(logits[:rows]) for logits, _, _ in cases]  # rounded: many are equal
+    weights = shares[: len(cases)]
+    q_BU = mean([fold(logits, plan) for logits, plan in zip(logits_K, plans, strict=True)], weights)
+    p_K = [softmax(logits, plan, Scratch()) for logits, plan in zip(logits_K, plans, strict=True)]
+    assert argmax_of_mean(p_K, weights) == greedy(q_BU)
+    for p, plan, logits in zip(p_K, plans, logits_K, strict=True):
+        own = [[p.at(row, column) for column in range(size)] for row in range(rows)]
+        np.testing.assert_array_equal(own, fold(logits, plan))
+
+
+def test_the_shorter_way_is_not_taken_where_distributions_are_flat_or_no_numbers() -> None:
+    plan = plan_fold(np.arange(500, dtype=np.int32), 500)
+    for logits in (np.zeros((1, 500), np.float32), np.full((1, 500), np.nan, np.float32)):
+        assert argmax_of_mean([softmax(logits, plan, Scratch())], [1.0]) is None
+
+
+def test_long_rows_fold_as_short_ones_do() -> None:
+    rng = np.random.default_rng(2)
+    width = LONG_ROW + 100
+    plan = plan_fold(rng.permutation(width).astype(np.int32), width)
+    logits = rng.normal(0, 4, (3, width)).astype(np.float32)
+    np.testing.assert_array_equal(fold(logits, plan), np.concatenate([fold(row[None], plan) for row in logits]))

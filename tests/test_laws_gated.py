@@ -331,7 +331,7 @@ def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further(monkeypatc
     engine = engine_of(("a", "b"))
     short, other = engine.add(PROMPTS[0], Limits(2)), engine.add(PROMPTS[1], Limits(20))
     engine.step()
-    settle = StepState.settle
+    settle = StepState.commit
 
     def fails_at_the_second(window: StepState, position: int, column: int) -> None:
         if window.text is other:
@@ -339,7 +339,7 @@ def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further(monkeypatc
         settle(window, position, column)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StepState, "settle", fails_at_the_second)
+        patch.setattr(StepState, "commit", fails_at_the_second)
         with pytest.raises(RuntimeError, match="no more"):
             engine.step()
     assert short.finish == "length"

@@ -34,16 +34,25 @@ class Committer:
         position, alive = 0, list(windows)
         while alive:
             for voters, rule, group in by_voters(alive, position):
-                said = self._chooser.combine(group, position, voters, combines=rule is not None)
-                columns = self._chooser.choose(group, position, said, combines=rule is not None)
-                self._drafting.learn(group, position, columns)
-                for row, (window, column) in enumerate(zip(group, columns, strict=True)):
-                    record(window, position, column, said, row, self._union)
-                    window.settle(position, column)
+                self._choose(group, position, voters, combines=rule is not None)
             alive = [window for window in alive if window.alive]
             position += 1
         for window in windows:
             self.commit(window)
+
+    def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
+        """Choose for sequences of the same voters and rule."""
+        columns = self._chooser.choose_plainly(group, position, voters)
+        said = None
+        if columns is None:
+            said = self._chooser.combine(group, position, voters, combines=combines)
+            columns = self._chooser.choose(group, position, said, combines=combines)
+            if self._drafting.in_use:
+                self._drafting.learn(group, position, columns)
+        for row, (window, column) in enumerate(zip(group, columns, strict=True)):
+            if said is not None and window.text.steps is not None:
+                record(window, position, column, said, row, self._union)
+            window.commit(position, column)
 
     def spread(self, sought: TextSequence, windows: Sequence[StepState]) -> list[StepState]:
         """Go on with the likeliest continuations of all that a beam follows; return the windows of new texts.
@@ -67,7 +76,7 @@ class Committer:
         beam.following = [Hypothesis(window.text, candidate.score) for window, candidate in children]
         for window, candidate in children:
             record(window, 0, candidate.column, *said[windows[candidate.parent]], self._union)
-            window.settle(0, candidate.column)
+            window.commit(0, candidate.column)
             self.commit(window)
         best = beam.advance()
         for window, _ in children:
@@ -94,19 +103,23 @@ class Committer:
 
     def commit(self, window: StepState) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
-        text, piece = window.text, None if window.choice is None else self._union.piece(window.choice)
+        text, piece, full = window.text, window.piece, False
         for member in self._members:
-            if member.name in window.committed or member.name not in text.cursors:
+            name = member.name
+            if name in window.committed or name not in text.cursors:
                 continue
-            cursor = text.cursors[member.name]
-            member.cut(cursor, window.accepted)
+            cursor = text.cursors[name]
+            end = cursor.ends[window.accepted]
+            if len(cursor.ids) > end or cursor.read > end:
+                member.cut(cursor, window.accepted)
             if window.choice is not None and piece is not None:
                 first = window.opens_answer and not window.accepted
-                cursor.ids.extend(member.spell(window.choice, piece, first=first))
-            window.committed.add(member.name)
-        if text.finish is None and any(
-            len(text.cursors[member.name].ids) > member.backend.facts.context for member in self._members
-        ):
+                cursor.ids += member.spell(window.choice, piece, first=first)
+            window.committed.add(name)
+        for member in self._members:
+            if member.name in text.cursors:
+                full = full or len(text.cursors[member.name].ids) > member.backend.facts.context
+        if full and text.finish is None:
             text.end("context")
 
 
@@ -114,6 +127,8 @@ def by_voters(
     windows: Sequence[StepState], position: int
 ) -> list[tuple[tuple[Member, ...], Combine | None, list[StepState]]]:
     """Windows that have the same voters at a position, and the same rule if it applies there."""
+    if all(state.plan.is_plain for state in windows):
+        return [(windows[0].voters(position), windows[0].plan.combine, list(windows))]
     groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[StepState]] = defaultdict(list)
     for window in windows:
         rule = window.plan.combine if window.combines(position) else None

@@ -173,6 +173,9 @@ class DraftLengthController:
     the members that share the model read it.
     """
 
+    in_use = False
+    """Whether anybody drafts; what nobody asks for is not learned."""
+
     def __init__(self) -> None:
         """Begin without experience."""
         self._times: defaultdict[Hashable, PassTimes] = defaultdict(PassTimes)

@@ -216,8 +216,9 @@ class Engine:
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
+        members = tuple(self.members)
         windows = {
-            text: [StepState(hypothesis, self.members, self.union) for hypothesis in text.hypotheses] for text in texts
+            text: [StepState(hypothesis, members, self.union) for hypothesis in text.hypotheses] for text in texts
         }
         with self._busy() as ended:
             try:
@@ -229,8 +230,9 @@ class Engine:
             finally:
                 spent = time.perf_counter() - began
                 for window in all_windows(windows):
-                    window.conclude(spent)
-        if windows and all(text.beam is None for text in windows):
+                    if window.drafted or window.text.steps is not None:
+                        window.conclude(spent)
+        if self._pace.in_use and windows and all(text.beam is None for text in windows):
             self._drafting.learn_step(all_windows(windows), spent)
         return ended
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Feed, Slot
 from unisono.engine.draft_length import Work
-from unisono.engine.member import Ask, Cursor, Member
+from unisono.engine.member import Cursor, ForwardOutput, Member
 from unisono.engine.sequence import TextSequence
+from unisono.engine.step_state import StepState
 
 
 def by_model(members: Iterable[Member]) -> list[list[Member]]:
@@ -24,56 +25,74 @@ def by_model(members: Iterable[Member]) -> list[list[Member]]:
     return list(groups.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What one member reads in a pass, over all texts."""
+@dataclass(slots=True)
+class MemberBatch:
+    """What one member reads in a pass: positions first to last of some sequences."""
 
     member: Member
-    asks: Sequence[Ask]
-    feeds: list[Feed]
-    """One for each ask: what waits in its cursor up to the last position asked about."""
+    spans: list[tuple[StepState, int, int]]
+    keep: bool = False
+    """Whether its distributions outlast its model's next pass, or are looked at several times."""
+    feeds: list[Feed] = field(default_factory=list)
+    """One a span: what waits in its cursor up to the last position. Something does: a distribution is given once."""
+    tokens: int = 0
 
-    @property
-    def work(self) -> Work:
-        """How much that is."""
-        return Work(len(self.feeds), sum(len(feed.ids) for feed in self.feeds), sum(feed.wanted for feed in self.feeds))
-
-
-def make_block(member: Member, asks: Sequence[Ask]) -> Block:
-    """Make the feeds. At every position's end something must be unread: a distribution is given once."""
-    feeds = []
-    for ask in asks:
-        cursor = ask.cursor
-        start, end = cursor.ends[ask.first], cursor.ends[ask.last]
-        feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
-    return Block(member, asks, feeds)
+    def fill(self) -> None:
+        """Make the feeds."""
+        name = self.member.name
+        for state, first, last in self.spans:
+            cursor = state.text.cursors[name]
+            start, end = cursor.ends[first], cursor.ends[last]
+            self.feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
+            self.tokens += end - cursor.read
 
 
-class Pass(NamedTuple):
-    """What one pass was, and gave."""
+def run_pass(batches: Sequence[MemberBatch]) -> tuple[Work, float]:
+    """Run members that share a model in one pass; the states note the output. The time is shared out by ids read.
 
-    readings: list[Reading]
-    """One a block. Their rows hold until the next call on the model, whoever of its members makes it."""
-    work: Work
-    seconds: float
-
-
-def run_pass(blocks: Sequence[Block]) -> Pass:
-    """Read the blocks of members that share a model. The time is shared out by ids read."""
+    Returns:
+        What was read, and how many seconds it took.
+    """
+    for batch in batches:
+        batch.fill()
+    feeds = batches[0].feeds if len(batches) == 1 else [feed for batch in batches for feed in batch.feeds]
     # By slot: llama.cpp computes slots together only where they follow one another.
-    feeds = sorted((feed for block in blocks for feed in block.feeds), key=lambda feed: feed.slot)
-    logits_NV, spent = _advance(blocks[0].member, feeds)
-    ends = itertools.accumulate((feed.wanted for feed in feeds), initial=0)
-    row_by_slot = {feed.slot: row for feed, row in zip(feeds, ends, strict=False)}
-    work = Work.of_all([block.work for block in blocks])
-    readings = []
-    for block in blocks:
-        for ask in block.asks:
-            ask.cursor.read = ask.cursor.ends[ask.last]
-        seconds = spent * block.work.tokens / work.tokens
-        block.member.seconds += seconds
-        readings.append(Reading(block, logits_NV, row_by_slot, seconds))
-    return Pass(readings, work, spent)
+    ordered = sorted(feeds, key=_slot_of) if len(feeds) > 1 else feeds
+    logits_NV, spent = _advance(batches[0].member, ordered)
+    row_by_slot, rows = {}, 0
+    for feed in ordered:
+        row_by_slot[feed.slot] = rows
+        rows += feed.wanted
+    tokens = sum([batch.tokens for batch in batches])
+    for batch in batches:
+        seconds = spent * batch.tokens / tokens
+        batch.member.seconds += seconds
+        _note_output(batch, logits_NV, row_by_slot, seconds)
+    return Work(len(feeds), tokens, rows), spent
+
+
+def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
+    """Tell every state of a batch where its rows are."""
+    member, name = batch.member, batch.member.name
+    output, own = ForwardOutput(member, logits_NV), list[int]()
+    for state, first, last in batch.spans:
+        cursor = state.text.cursors[name]
+        cursor.read = cursor.ends[last]
+        row = row_by_slot[cursor.slot]
+        if first == 0 and state.opens_answer and member.leading_space:
+            output.opening.add(row)
+        rows = [row] if first == last else [row + end - cursor.ends[first] for end in cursor.ends[first : last + 1]]
+        if first or name in state.outputs:
+            state.add_output(member, output, rows, first)
+        else:
+            state.outputs[name] = [(output, row) for row in rows]
+        state.text.member_seconds[name] += seconds
+        own += rows
+    if batch.keep:
+        output.keep(own)
+
+
+_slot_of = attrgetter("slot")
 
 
 class Portion(NamedTuple):
@@ -109,46 +128,16 @@ def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array, float]:
     return logits_NV, time.perf_counter() - began
 
 
-class Reading:
-    """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call."""
-
-    def __init__(self, block: Block, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
-        self.member = block.member
-        self.rows: list[list[int]] = []
-        """For each ask, the row of each of its positions."""
-        self.seconds = seconds
-        """The member's part of the pass's time."""
-        self._logits_NV = logits_NV
-        self._opening: set[int] = set()
-        self._kept: tuple[Array, dict[int, int]] | None = None
-        for ask in block.asks:
-            row, ends = row_by_slot[ask.cursor.slot], ask.cursor.ends[ask.first : ask.last + 1]
-            self.rows.append([row + end - ends[0] for end in ends])
-            if ask.opens_answer and ask.first == 0:
-                self._opening.add(row)
-
-    def keep(self) -> None:
-        """Fold all rows now, to last until the step ends, the model's later passes notwithstanding."""
-        if self._kept is None:
-            own = list(itertools.chain(*self.rows))
-            self._kept = self._fold(own, keep=True), {row: place for place, row in enumerate(own)}
-            self._logits_NV = None
-
-    def fold(self, rows: Sequence[int]) -> Array:
-        """``p_BU`` of some rows; lasts until the next call."""
-        if self._kept is None:
-            return self._fold(rows, keep=False)
-        p_NU, place_by_row = self._kept
-        return _select(p_NU, [place_by_row[row] for row in rows])
-
-    def _fold(self, rows: Sequence[int], *, keep: bool) -> Array:
-        opening = [row in self._opening for row in rows]
-        return self.member.fold(_select(self._logits_NV, rows), opening, keep=keep)
-
-
-def _select(array: Array, rows: Sequence[int]) -> Array:
-    """Rows of an array: a view where they are evenly spaced."""
-    step = rows[1] - rows[0] if len(rows) > 1 else 1
-    if step > 0 and list(rows) == list(range(rows[0], rows[-1] + 1, step)):
-        return array[rows[0] : rows[-1] + 1 : step]
-    return array_namespace(array).stack([array[row] for row in rows])
+def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array:
+    """A member's distributions ``p_BU`` at one position of several sequences, from whichever passes have them."""
+    found = [state.where(member, position) for state in states]
+    output = found[0][0]
+    if all(other is output for other, _ in found):
+        return output.fold([row for _, row in found])
+    folded: list[Array] = [None] * len(found)
+    for output in {id(output): output for output, _ in found}.values():
+        places = [place for place, (other, _) in enumerate(found) if other is output]
+        p_NU = output.fold([found[place][1] for place in places])
+        for place, p_U in zip(places, p_NU, strict=True):
+            folded[place] = p_U
+    return array_namespace(folded[0]).stack(folded)

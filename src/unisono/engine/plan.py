@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unisono.config.combine import Combine
 from unisono.config.gate import Gate
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
-from unisono.engine.bias import Bias
 from unisono.engine.member import Member
 from unisono.errors import SpecError, shown
 from unisono.vocab.union import UnionVocabulary
@@ -31,6 +31,14 @@ class Plan:
     member_draw: Sampling | None
     """What is done to each member's distribution before they are combined; ``None`` for nothing."""
     member_bias: Bias
+    asks_all: bool
+    """Whether all members vote at every step."""
+    weighs_prompt: bool
+    """Whether the weights of the vote follow from how unlikely each member finds the prompt."""
+    is_gated: bool
+    """Whether the lead's distribution decides who votes."""
+    is_plain: bool
+    """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
 
 def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary) -> Plan:
@@ -51,6 +59,10 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.bias, union, draw.logit_bias),
         draw.of_members(),
         Bias(draw.member_bias, union),
+        method.gate.always_open and not draw.one_member,
+        method.combine.reads_losses,
+        not method.gate.always_open,
+        (method.combine, method.gate, method.speculate, draw) == _PLAIN,
     )
 
 
@@ -58,3 +70,57 @@ def lead_of(method: Method, members: Sequence[Member]) -> Member:
     """The member that leads when texts are written by this method."""
     name = method.lead_among({member.name: member.weight for member in members})
     return next(member for member in members if member.name == name)
+
+
+_PLAIN = (Combine(), Gate(), None, Sampling())
+
+
+class Bias:
+    """Adds to the log-mass of the piece that completes a text, however the text is cut into pieces.
+
+    Where what is written ends with the beginning of a biased text, the piece that is the rest of it is
+    biased; the piece that is the whole text always is. So a text of several pieces can be banned, or
+    asked for once it has begun (transformers' sequence bias, for bytes).
+    """
+
+    def __init__(
+        self, bias: Mapping[bytes, float], union: UnionVocabulary, by_column: Mapping[int, float] | None = None
+    ) -> None:
+        """Look up the columns of all ends of the texts.
+
+        Args:
+            bias: by text.
+            union: whose pieces complete them.
+            by_column: what is always added to columns.
+
+        Raises:
+            SpecError: the union has no such column.
+        """
+        self._by_column = dict(by_column or {})
+        for column in self._by_column:
+            if column > union.end:
+                raise SpecError(
+                    f"logit_bias is given for {column}, and the last column, END, is {union.end}",
+                    hint="give the number of a piece in this union",
+                )
+        ends = {text[start:] for text in bias for start in range(len(text))}
+        columns = union.columns(ends) if ends else {}
+        self._cases = [
+            (text[:start], columns[text[start:]], more)
+            for text, more in bias.items()
+            for start in range(len(text))
+            if text[start:] in columns
+        ]
+        self.reach = max((len(beginning) for beginning, _, _ in self._cases), default=0)
+        """How many bytes before a piece matter, at most."""
+
+    def at(self, written: bytes) -> dict[int, float]:
+        """What is added to which columns after ``written``, of which the last `reach` bytes are enough."""
+        added: defaultdict[int, float] = defaultdict(float, self._by_column)
+        for beginning, column, more in self._cases:
+            if written.endswith(beginning):
+                added[column] += more
+        return added
+
+    def __bool__(self) -> bool:
+        return bool(self._cases or self._by_column)

@@ -61,7 +61,9 @@ class Prefill:
 
     def size(self, text: TextSequence) -> int:
         """How many ids have to be read before a text is written on; 0 when it does not stand back."""
-        return sum(lag for _, _, lag in self._lags(text, self._awaited.get(text, ())))
+        if text not in self._awaited:
+            return 0
+        return sum(lag for _, _, lag in self._lags(text, self._awaited[text]))
 
     def is_far(self, cursor: Cursor) -> bool:
         """Whether more waits than a step may read; drafts, which are short, are not counted."""

@@ -124,7 +124,7 @@ def begin(prepared: PreparedRequest, members: Sequence[Member], union: UnionVoca
     with contextlib.ExitStack() as opened:
         cursors: dict[str, Cursor] = {}
         for member in members:
-            ids, unread = list(prepared.ids[member.name]), plan.combine.reads_losses  # a prompt is weighed first
+            ids, unread = list(prepared.ids[member.name]), plan.weighs_prompt  # a prompt is weighed first
             cursors[member.name] = member.open(ids, unread=unread)
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()

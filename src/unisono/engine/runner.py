@@ -1,41 +1,29 @@
-"""Asking members: one batched pass a model, side by side where models sit on different devices."""
+"""Running members: one batched pass a model, side by side where models sit on different devices."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from functools import partial
 
 from unisono.config.gate import Gate
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.forward import Portion, make_block, read_ahead, run_pass
+from unisono.engine.forward import MemberBatch, Portion, read_ahead, rows_at, run_pass
 from unisono.engine.member import Member
-from unisono.engine.rows import rows_at
 from unisono.engine.sampler import Sampler
 from unisono.engine.step_state import StepState
 from unisono.fusion.sampling import greedy
 
 
-@dataclass(slots=True)
-class Question:
-    """What one member is asked in one pass: positions first to last of some windows."""
-
-    member: Member
-    spans: list[tuple[StepState, int, int]] = field(default_factory=list)
-    keep: bool = False
-    """Whether its distributions have to outlast its model's next pass, or are looked at several times."""
-
-
 class Runner:
-    """Runs passes; the windows note what is heard."""
+    """Runs passes; the states note their output."""
 
-    def __init__(self, members: Sequence[Member], chooser: Sampler, pace: DraftLengthController) -> None:
+    def __init__(self, members: Sequence[Member], sampler: Sampler, draft_length: DraftLengthController) -> None:
         """Bind it to an engine's members."""
         self._members = members
-        self._chooser = chooser
-        self._pace = pace
+        self._sampler = sampler
+        self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
@@ -44,57 +32,71 @@ class Runner:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def hear(self, questions: Iterable[Question]) -> None:
-        """Ask them all: members that share a model in one pass, models that share a device one after the other."""
-        passes: defaultdict[int, list[Question]] = defaultdict(list)
-        for question in questions:
-            if question.spans:
-                passes[question.member.model].append(question)
-        self._run((together[0].member, partial(self._ask, together)) for together in passes.values())
+    def run(self, batches: Sequence[MemberBatch]) -> None:
+        """Run members: those that share a model in one pass, models that share a device one after the other."""
+        passes: dict[int, list[MemberBatch]] = {}
+        for batch in batches:
+            if batch.spans:
+                passes.setdefault(id(batch.member.backend), []).append(batch)
+        if self._pool is None:
+            for together in passes.values():
+                self._run_pass(together)
+        else:
+            self._run([(together[0].member, partial(self._run_pass, together)) for together in passes.values()])
 
     def read_ahead(self, portions: Iterable[Portion]) -> None:
-        """Let members read on in texts without asking them anything, in the same passes as `hear`."""
+        """Let members read on in sequences without any output, in one pass a model too."""
         passes: defaultdict[int, list[Portion]] = defaultdict(list)
         for portion in portions:
             passes[portion.member.model].append(portion)
         self._run((together[0].member, partial(read_ahead, together)) for together in passes.values())
 
-    def hear_leads(self, windows: Sequence[StepState]) -> None:
-        """Ask the leads that gates wait for, and let the gates decide position by position."""
-        led = [window for window in windows if window.awaits_lead]
-        self.hear(
-            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
-            for member in self._members
-        )
+    def run_leads(self, states: Sequence[StepState]) -> None:
+        """Run the leads that gates wait for, and let the gates decide position by position."""
+        led = [state for state in states if state.awaits_lead]
+        if not led:
+            return
+        self.run_whole(led)
         position = 0
-        while led := [window for window in led if window.reaches(position)]:
+        while led := [state for state in led if state.reaches(position)]:
             self.read_gates(led, position)
             position += 1
 
-    def hear_voters(self, windows: Sequence[StepState], *, keep: bool) -> None:
-        """Ask all who are to be asked and have not been.
+    def run_whole(self, states: Sequence[StepState]) -> None:
+        """Run the leads of some sequences for all positions."""
+        spans: dict[Member, list[tuple[StepState, int, int]]] = {member: [] for member in self._members}
+        for state in states:
+            spans[state.plan.lead].append((state, 0, state.last))
+        self.run([MemberBatch(member, its_spans, keep=True) for member, its_spans in spans.items()])
+
+    def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
+        """Run every voter that was not run yet.
 
         Args:
-            windows: of which the gates have been read.
-            keep: whether what is heard has to last, as it does where a beam copies slots while it is settled.
+            states: whose gates were read.
+            keep: whether the output has to last, as it does where a beam copies slots while it is settled.
         """
-        self.hear(
-            Question(member, [(window, *span) for window in windows if (span := window.span(member))], keep=keep)
-            for member in self._members
-        )
+        fresh = [state for state in states if state.plan.asks_all and not state.outputs]
+        others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
+        everybody = [(state, 0, len(state.drafted)) for state in fresh]
+        batches = []
+        for member in self._members:
+            spans = [(state, *span) for state in others if (span := state.span(member))]
+            batches.append(MemberBatch(member, everybody + spans, keep))
+        self.run(batches)
 
-    def read_gates(self, windows: Sequence[StepState], position: int) -> None:
-        """Let the gates of windows whose lead has been heard decide at a position."""
+    def read_gates(self, states: Sequence[StepState], position: int) -> None:
+        """Let the gates of sequences whose lead was run decide at a position."""
         groups: defaultdict[tuple[Member, Gate], list[StepState]] = defaultdict(list)
-        for window in windows:
-            groups[window.plan.lead, window.plan.gate].append(window)
+        for state in states:
+            groups[state.plan.lead, state.plan.gate].append(state)
         for (lead, gate), group in groups.items():
             p_BU = rows_at(group, lead, position)
-            scores = gate.score(p_BU, [window.text.pieces + position for window in group])
+            scores = gate.score(p_BU, [state.text.pieces + position for state in group])
             likeliest = greedy(p_BU)
-            choices = [column for column, _ in self._chooser.guess(group, position, lead)]
-            for window, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
-                window.read_gate(score, top, choice)
+            choices = [column for column, _ in self._sampler.guess(group, position, lead)]
+            for state, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
+                state.read_gate(score, top, choice)
 
     def _run(self, passes: Iterable[tuple[Member, Callable[[], None]]]) -> None:
         """Run passes: those of one device one after the other, devices side by side."""
@@ -114,21 +116,11 @@ class Runner:
         for answer in running:
             answer.result()
 
-    def _ask(self, questions: Sequence[Question]) -> None:
-        """Ask members that share a model."""
-        blocks = [
-            make_block(question.member, [window.ask(question.member, *span) for window, *span in question.spans])
-            for question in questions
-        ]
-        readings, work, seconds = run_pass(blocks)
-        for question, reading in zip(questions, readings, strict=True):
-            member = question.member
-            if question.keep:
-                reading.keep()
-            for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
-                window.heard(member, reading, rows, first)
-                window.text.member_seconds[member.name] += reading.seconds
-        self._pace.learn_pass(questions[0].member.model, work, seconds)
+    def _run_pass(self, batches: Sequence[MemberBatch]) -> None:
+        """Run members that share a model."""
+        work, seconds = run_pass(batches)
+        if self._draft_length.in_use:
+            self._draft_length.learn_pass(batches[0].member.model, work, seconds)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unisono.config.sampling import Sampling
+from unisono.engine.forward import rows_at
 from unisono.engine.member import Member
-from unisono.engine.rows import rows_at
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
 from unisono.fusion.fold import Array, bring
 from unisono.fusion.logits_processors import shape
 from unisono.fusion.mask import confine
+from unisono.fusion.rules import argmax_of_mean
 from unisono.fusion.sampling import Purpose, accepts, greedy, inverse_transform, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
@@ -74,6 +75,31 @@ class Sampler:
                 p_U = self._drafter_said(window, position, said, row) if combines else None
                 columns[row] = _draw(said.shaped_BU[row], p_U, window, position)
         return columns
+
+    def choose_plainly(
+        self, states: Sequence[StepState], position: int, voters: tuple[Member, ...]
+    ) -> list[int] | None:
+        """What `combine` and `choose` would choose where nothing but the most likely piece of the mean is wanted.
+
+        No distribution over the union is made. ``None`` where one is needed: for a trace, a constraint, a method that
+        is not plain, a device, or numbers that are none.
+        """
+        for state in states:
+            if not state.plan.is_plain or state.text.parse is not None or state.text.steps is not None:
+                return None
+        p_K = []
+        for voter in voters:
+            output, rows = None, []
+            for state in states:
+                found = state.outputs[voter.name][position]
+                if found is None or (output is not None and found[0] is not output):
+                    return None
+                output, row = found
+                rows.append(row)
+            if output is None or (p := output.softmax(rows)) is None:
+                return None
+            p_K.append(p)
+        return argmax_of_mean(p_K, [voter.weight for voter in voters])
 
     def guess(self, windows: Sequence[StepState], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""

@@ -19,7 +19,7 @@ from unisono.config.sampling import Sampling
 from unisono.config.sampling_options import MEMBER
 from unisono.engine.commit import Committer, by_voters
 from unisono.engine.member import Member
-from unisono.engine.runner import Question, Runner
+from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
 from unisono.engine.step_state import StepState
@@ -73,14 +73,14 @@ class Scoring:
                     for row, window in enumerate(group):
                         column = left[window.text][position]
                         scores[window.text].append(self._scored(said, row, column))
-                        window.settle(position, column)
+                        window.commit(position, column)
             for window in windows:
                 self._settling.commit(window)
         return scores
 
     def _window(self, text: TextSequence, columns: Sequence[int]) -> StepState:
         """A window that stands before as many of some pieces as members can read in one block."""
-        window = StepState(text, self._members, self._union)
+        window = StepState(text, tuple(self._members), self._union)
         for column in columns[:-1]:
             window.draft(column)
         for member in self._members:
@@ -95,15 +95,12 @@ class Scoring:
     def _ask(self, windows: Sequence[StepState]) -> None:
         """Ask who would have been asked, had the pieces been chosen one by one."""
         led = [window for window in windows if window.awaits_lead]
-        self._hearing.hear(
-            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
-            for member in self._members
-        )
+        self._hearing.run_whole(led)
         position = 0
         while led := [window for window in led if position <= window.last]:
             self._hearing.read_gates(led, position)
             position += 1
-        self._hearing.hear_voters(windows, keep=False)
+        self._hearing.run_voters(windows, keep=False)
 
     def _scored(self, said: Distributions, row: int, column: int) -> PieceScore:
         p = float(said.q_BU[row, column])

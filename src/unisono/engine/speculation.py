@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from unisono.config.method import AUTO, NGRAM
 from unisono.engine.draft_length import DraftLengthController, Outlook, Work
-from unisono.engine.forward import by_model
+from unisono.engine.forward import MemberBatch, by_model
 from unisono.engine.member import Member
 from unisono.engine.ngram import LONGEST
 from unisono.engine.prefill import Prefill
-from unisono.engine.runner import Question, Runner
+from unisono.engine.runner import Runner
 from unisono.engine.sampler import Sampler
 from unisono.engine.step_state import StepState
 from unisono.vocab.union import UnionVocabulary
@@ -52,11 +52,19 @@ class Speculator:
         self._asked_share = 1.0
         """The share of pieces at which all members were asked, lately."""
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody has drafted yet; until then nothing is learned."""
+        return self._pace.in_use
+
     def extend(self, windows: Sequence[StepState]) -> None:
         """Draft for every text whose plan says so; never before its first piece, for which somebody waits."""
         drafting: defaultdict[str, list[StepState]] = defaultdict(list)
         for window in windows:
-            if window.plan.drafter is None or not window.text.pieces:
+            if window.plan.drafter is None:
+                continue
+            self._pace.in_use = True
+            if not window.text.pieces:
                 continue
             if window.text.history is not None:
                 window.found, window.matched = window.text.history.propose(window.plan.max_pieces)
@@ -114,7 +122,7 @@ class Speculator:
         others = [member for member in self._members.values() if member is not drafter]
         group, position = windows, 0
         while group:
-            self._hearing.hear([Question(drafter, [(window, position, position) for window in group], keep=True)])
+            self._hearing.run([MemberBatch(drafter, [(window, position, position) for window in group], keep=True)])
             self._hearing.read_gates([window for window in group if window.reads_gate], position)
             for window, guess in zip(group, self._chooser.guess(group, position, drafter), strict=True):
                 window.guesses.append(guess)
@@ -158,7 +166,7 @@ class Speculator:
     def _plain_seconds(self, windows: Sequence[StepState]) -> float:
         """What one piece for every text would take without drafts."""
         texts, total = len(windows), 0.0
-        gated = all(not window.plan.gate.always_open for window in windows)
+        gated = all(window.plan.is_gated for window in windows)
         leads = {window.plan.lead for window in windows}
         share = max(self._asked_share, 1 / 8) if gated else 1.0
         for group in _passes(list(self._members.values()), windows if gated else ()):
@@ -195,7 +203,7 @@ class Speculator:
 
     def _reads_apart(self, drafter: Member, window: StepState) -> bool:
         """Whether a drafter reads in a pass that a step without drafts may not have."""
-        if not window.plan.gate.always_open:
+        if window.plan.is_gated:
             return drafter is not window.plan.lead
         if window.plan.draw.one_member:
             return True
@@ -203,7 +211,7 @@ class Speculator:
 
     def _promise(self, drafter: str, window: StepState, texts: int, shortest: int = 0) -> float:
         """Pieces a second to expect of all texts, at the drafter's best length, if each guess holds as most did."""
-        gated = not window.plan.gate.always_open
+        gated = window.plan.is_gated
         lead = window.plan.lead
         others = [member for member in self._members.values() if member.name != drafter]
         if drafter == NGRAM:
@@ -233,7 +241,7 @@ class Speculator:
 
 def _passes(members: Sequence[Member], gated: Sequence[StepState]) -> list[list[Member]]:
     """Members in groups that read in one pass: those that share a model, but for leads that gates wait for."""
-    leads = {window.plan.lead for window in gated if not window.plan.gate.always_open}
+    leads = {window.plan.lead for window in gated if window.plan.is_gated}
     return [
         *([member] for member in members if member in leads),
         *by_model(member for member in members if member not in leads),

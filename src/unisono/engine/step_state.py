@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from unisono.engine.bias import Bias
-from unisono.engine.forward import Reading
 from unisono.engine.gating import REACH, first_inside
-from unisono.engine.member import Ask, Cursor, Member
+from unisono.engine.member import Cursor, ForwardOutput, Member
+from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.fusion.mask import Allowed
 from unisono.fusion.sampling import Purpose, inverse_transform, uniform
@@ -26,7 +25,7 @@ LONGEST_CHARACTER = 4
 class StepState:
     """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
 
-    def __init__(self, text: TextSequence, members: Sequence[Member], union: UnionVocabulary) -> None:
+    def __init__(self, text: TextSequence, members: tuple[Member, ...], union: UnionVocabulary) -> None:
         """Begin with position 0 alone."""
         self.text = text
         self.plan = text.plan
@@ -58,25 +57,28 @@ class StepState:
         """Whether position 0 is the first piece of an answer."""
         self.settled = 0
         """Positions at which something was chosen."""
+        self.piece: bytes | None = None
+        """The piece of the choice; ``None`` for END."""
         self._before = text.pieces
         self.opening = not text.pieces
         """Whether nothing was written before: prompts are read."""
         self._records: list[StepRecord] = []
-        self._seconds = dict(text.member_seconds)
-        self._members = tuple(members)
+        self._seconds = None if text.steps is None else dict(text.member_seconds)
+        self._members = members
         self._union = union
         self._drawn: dict[int, Member] = {}
         self._allowed: dict[int, Allowed] = {}
-        self._readings: dict[str, list[tuple[Reading, int] | None]] = {member.name: [] for member in members}
-        for member in members:
-            self.cursor(member).begin()
+        self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
+        """By member and position, the output of a pass that has its distribution, and the row there."""
+        for cursor in text.cursors.values():
+            cursor.ends = [len(cursor.ids)]
 
     def branch(self, text: TextSequence) -> StepState:
         """The same for a text that is a copy of this one's, before anything is settled."""
         twin = copy.copy(self)
         twin.text, twin.committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
         for cursor in text.cursors.values():
-            cursor.begin()
+            cursor.ends = [len(cursor.ids)]
         return twin
 
     @property
@@ -87,12 +89,12 @@ class StepState:
     @property
     def awaits_lead(self) -> bool:
         """Whether the lead has still to be heard before anybody knows who is asked."""
-        return not self.plan.gate.always_open and self.drafter != self.plan.lead.name
+        return self.plan.is_gated and self.drafter != self.plan.lead.name
 
     @property
     def reads_gate(self) -> bool:
         """Whether the lead drafts, and its gate is read on the way: what it writes at a shut one is certain."""
-        return not self.plan.gate.always_open and self.drafter == self.plan.lead.name
+        return self.plan.is_gated and self.drafter == self.plan.lead.name
 
     @property
     def waits(self) -> bool:
@@ -136,26 +138,22 @@ class StepState:
             self.cursor(member).draft(self._spell(member, column))
         self.drafted.append(column)
 
-    def ask(self, member: Member, first: int, last: int) -> Ask:
-        """Ask a member about positions."""
-        return Ask(self.cursor(member), first, last, self.opens_answer)
-
-    def heard(self, member: Member, reading: Reading, rows: Sequence[int], first: int) -> None:
+    def add_output(self, member: Member, output: ForwardOutput, rows: Sequence[int], first: int) -> None:
         """Note where a member's distributions for positions from ``first`` on are."""
-        known = self._readings[member.name]
+        known = self.outputs.setdefault(member.name, [])
         known.extend([None] * (first - len(known)))
-        known.extend((reading, row) for row in rows)
+        known.extend((output, row) for row in rows)
 
     def knows(self, member: Member, position: int) -> bool:
-        """Whether a member has been heard about a position."""
-        known = self._readings[member.name]
+        """Whether a member was run for a position."""
+        known = self.outputs.get(member.name, ())
         return position < len(known) and known[position] is not None
 
-    def where(self, member: Member, position: int) -> tuple[Reading, int]:
-        """The reading and the row of a member's distribution at a position."""
-        found = self._readings[member.name][position]
+    def where(self, member: Member, position: int) -> tuple[ForwardOutput, int]:
+        """The output of a pass that has a member's distribution at a position, and its row there."""
+        found = self.outputs[member.name][position]
         if found is None:
-            raise AssertionError(f"member {member.name!r} was not asked about position {position}")
+            raise AssertionError(f"member {member.name!r} was not run for position {position}")
         return found
 
     def read_gate(self, score: float, likeliest: int, choice: int) -> None:
@@ -175,7 +173,7 @@ class StepState:
 
     def opens(self, position: int) -> bool:
         """Whether the gate is open at a position."""
-        return self.plan.gate.always_open or self.gates[position].asked
+        return not self.plan.is_gated or self.gates[position].asked
 
     def voters(self, position: int) -> tuple[Member, ...]:
         """Who is asked at a position: all members, one that is drawn, or the lead where the gate is shut."""
@@ -186,12 +184,12 @@ class StepState:
         return self._members
 
     def combines(self, position: int) -> bool:
-        """Whether all members are asked at a position, and what they say combined."""
-        return not self.plan.draw.one_member and self.opens(position)
+        """Whether all members vote at a position, and their distributions are combined."""
+        return self.plan.asks_all or (not self.plan.draw.one_member and self.opens(position))
 
     def settles(self, position: int) -> bool:
         """Whether the drafting member alone is asked at a position, so that its draft is what is written."""
-        known = self.plan.gate.always_open or position < len(self.gates)
+        known = not self.plan.is_gated or position < len(self.gates)
         return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
 
     def uniform(self, position: int, purpose: Purpose) -> float:
@@ -229,7 +227,7 @@ class StepState:
 
     def span(self, member: Member) -> tuple[int, int] | None:
         """The first and the last position at which a member is still to be heard, as far as that is known."""
-        known = self.last + 1 if self.plan.gate.always_open else len(self.gates)
+        known = self.last + 1 if not self.plan.is_gated else len(self.gates)
         wanted = [
             position
             for position in range(known)
@@ -237,21 +235,20 @@ class StepState:
         ]
         return (wanted[0], wanted[-1]) if wanted else None
 
-    def settle(self, position: int, column: int) -> None:
+    def commit(self, position: int, column: int) -> None:
         """Take over what was chosen at a position."""
         text, piece = self.text, self._union.piece(column)
-        combined = self.combines(position)
         self.settled += 1
         if piece is None:
             text.end("end")
         else:
-            text.ensembled += combined
+            text.ensembled += self.plan.asks_all or self.combines(position)
             text.append(piece, column)
-        if position < self.last and self.drafted[position] == column:
+        if position < len(self.drafted) and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None
         else:
-            self.choice = column
+            self.choice, self.piece = column, piece
             self.alive = False
 
     def record(self, step: StepRecord) -> None:
@@ -265,7 +262,7 @@ class StepState:
             text.blocks += 1
             text.drafted += len(self.drafted)
             text.accepted += self.accepted
-        if text.steps is not None:
+        if text.steps is not None and self._seconds is not None:
             share = max(1, len(self._records))
             members = {
                 name: (spent - self._seconds[name]) / share

@@ -30,23 +30,31 @@ class Stepping:
 
     def write(self, windows: dict[TextSequence, list[StepState]]) -> None:
         """Write on at texts. Those that turn out to have a backlog are taken out of the windows."""
-        for window in all_windows(windows):
-            self.weigh_prompt(window.text)
-        self._drafting.extend(all_windows(windows))
-        self._hearing.hear_leads(all_windows(windows))
-        for text, its_windows in list(windows.items()):
-            if late := {member for window in its_windows for member in self._backlog.late(window)}:
-                self.undo(text, windows.pop(text))
-                self._backlog.await_all(text, late)
+        states = all_windows(windows)
+        for state in states:
+            if state.plan.weighs_prompt:
+                self.weigh_prompt(state.text)
+        if any(state.plan.drafter is not None for state in states):
+            self._drafting.extend(states)
+        if any(state.plan.is_gated for state in states):
+            self._hearing.run_leads(states)
+        if self._backlog.longest_block is not None:
+            for text, its_windows in list(windows.items()):
+                if late := {member for window in its_windows for member in self._backlog.late(window)}:
+                    self.undo(text, windows.pop(text))
+                    self._backlog.await_all(text, late)
+            states = all_windows(windows)
         beams = [text for text in windows if text.beam is not None]
-        self._hearing.hear_voters(all_windows(windows), keep=bool(beams))
-        self._settling.settle([window for text in windows if text.beam is None for window in windows[text]])
+        self._hearing.run_voters(states, keep=bool(beams))
+        if beams:
+            states = [state for text in windows if text.beam is None for state in windows[text]]
+        self._settling.settle(states)
         for text in beams:
             windows[text] += self._settling.spread(text, windows[text])
 
     def weigh_prompt(self, text: TextSequence) -> None:
         """Let all members score a text's prompt before they read it, where weights follow from that."""
-        if text.plan.combine.reads_losses and not text.losses:
+        if text.plan.weighs_prompt and not text.losses:
             text.losses = {
                 member.name: member.prompt_loss(text.prompt, text.cursors[member.name].slot) for member in self._members
             }
