@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jsonschema
 
 from unisono import Ensemble, Generation, Limits, Prompt, Request, load_spec
-from unisono.records import Message
+from unisono.chat.messages import Message
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "duo.yaml"
 SUBJECTS = (

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from unisono.engine import reference, sampler, step_state
-from unisono.fusion import sample
+from unisono.fusion import sampling as sample
 from unisono.fusion.sampling import Purpose
 
 GRAIN = 1e-12

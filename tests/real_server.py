@@ -19,10 +19,10 @@ from unisono.config.ensemble import load_spec
 from unisono.engine.service import Service
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.keys import Keys
 from unisono.server.launch import Server, bind
 from unisono.server.limits import ServerLimits
 from unisono.server.metrics import Metrics
+from unisono.server.middleware import Keys
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")
 DUO: dict[str, Any] = {"duo": {"members": [A, B]}}

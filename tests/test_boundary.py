@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import unisono.data
 from hypothesis import given
 from hypothesis import strategies as st
 
+import unisono
 from real_tokenizers import real
 from unisono.engine.gating import REACH, ends_inside_token, first_inside
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
@@ -141,7 +141,7 @@ def test_real_tokenizers_own_tokens_are_found_from_within(backend: str, model: s
     Whitespace alone as what follows is left out: some tokenizers split it by the word after it.
     """
     speller = real(backend, f"demo:{model}").speller
-    data = (Path(unisono.data.__file__).parent / "ordinary.txt").read_bytes()
+    data = (Path(unisono.__file__).parent / "ordinary.txt").read_bytes()
     ids = speller.own_encoding(data)
     assert ids is not None
     start = 0

@@ -85,7 +85,7 @@ def test_the_commands_of_the_page_on_serving_begin_to_serve(
     served: list[object] = []
     monkeypatch.setattr(launch, "bind", lambda host, port: (host, port))
     monkeypatch.setattr(launch, "serve", lambda load, bound, *limits, **keys: served.append(bound))
-    page = (root / "docs" / "launch.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
     commands = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
     for command in commands:
         shown = run(*shlex.split(command))

@@ -18,9 +18,9 @@ from enumeration import Enumeration
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
-from unisono.engine import choosing
 from unisono.engine import engine as engine_module
-from unisono.engine import passes as passes_module
+from unisono.engine import forward as forward_module
+from unisono.engine import sampler
 from unisono.engine.draft_length import Cost, DraftLengthController, FixedDraftLength, Outlook
 from unisono.engine.engine import Engine
 from unisono.engine.reference import plain_steps
@@ -95,7 +95,7 @@ PACES = {"steady": FixedDraftLength, "restless": RestlessPace, "adaptive": Draft
 def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass takes as long as any other, so that a pace which weighs times drafts."""
     clock = types.SimpleNamespace(perf_counter=map(float, itertools.count()).__next__)
-    for module in (engine_module, passes_module):
+    for module in (engine_module, forward_module):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -285,7 +285,7 @@ def mistaken(name: str, wrong: Callable[..., Any], drafter: str = "a") -> float:
     fakes = by_hand.grown(0, WORDS, (1, 2, 2), PROMPT)
     method = Method().but(draw="1 seed:0", speculate=drafter)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, name, wrong)
+        patch.setattr(sampler, name, wrong)
         found, _ = written(engine_of(fakes, FixedDraftLength()), method, 3, PROMPT)
     expected = by_hand.texts(fakes, method, PROMPT, 3)
     return sum(abs(found.get(path, 0) - expected.get(path, 0)) for path in found | expected) / 2
@@ -293,13 +293,13 @@ def mistaken(name: str, wrong: Callable[..., Any], drafter: str = "a") -> float:
 
 def test_the_enumeration_finds_what_is_wrong() -> None:
     """Drawing anew from the whole distribution, drawing without its options, or one number for two purposes."""
-    draw = choosing._draw
-    assert mistaken("residual", choosing.residual) < 1e-6
+    draw = sampler._draw
+    assert mistaken("residual", sampler.residual) < 1e-6
     assert mistaken("residual", lambda p_U, q_U: q_U) > 0.01
     assert (
         mistaken("_draw", lambda q_U, p_U, window, position: draw(q_U if p_U is None else p_U, None, window, position))
         > 0.01
     )
-    purpose = choosing.Purpose
+    purpose = sampler.Purpose
     wrong = types.SimpleNamespace(PIECE=purpose.PIECE, ACCEPTANCE=purpose.PIECE, RESIDUAL=purpose.RESIDUAL)
     assert mistaken("Purpose", wrong) > 0.01  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from prompts import CHATS, RAW
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
-from unisono.engine import choosing
+from unisono.engine import sampler
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
 from unisono.engine.plan import make_plan
@@ -73,18 +73,18 @@ def drawn_from(engine: Engine, prompt: Prompt) -> tuple[list[int], dict[str, lis
     columns: list[int] = []
     found: dict[str, list[Any]] = {draw: [] for draw in OPTIONS}
     plans = {draw: make_plan(Method().but(draw=draw), engine.members, engine.union) for draw in OPTIONS}
-    real = choosing._draw
+    real = sampler._draw
 
     def recorded(q_U: Any, p_U: Any, window: Any, position: int) -> int:
         own = window.plan
         for draw, window.plan in plans.items():
-            found[draw].append(np.array(choosing._shaped(q_U[None], [window], position)[0], np.float64))
+            found[draw].append(np.array(sampler._shaped(q_U[None], [window], position)[0], np.float64))
         window.plan = own
         columns.append(real(q_U, p_U, window, position))
         return columns[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "_draw", recorded)
+        patch.setattr(sampler, "_draw", recorded)
         engine.add(prompt, Limits(STEPS), method=Method().but(draw="1 seed:5"))
         while engine.active:
             engine.step()

@@ -46,7 +46,7 @@ def test_no_piece_is_told_before_it_is_shown_and_all_are_at_the_end(pieces: list
         cut = data.draw(st.integers(0, len(pending)))  # what a stop string may still take back is held
         fresh, pending = pending[:cut], pending[cut:]
         shown += fresh
-        told += held.told(fresh, [step(piece)])
+        told += held.release(fresh, [step(piece)])
         assert len(told) == sum(start < len(shown) for start in starts)
     whole = b"".join(pieces)
     text = whole.decode(errors="replace")

@@ -22,8 +22,8 @@ from openai.types.chat import (
 from real_server import SAY, A, B, Served, serving
 from test_laws_gated import make_fakes
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.body import parse
 from unisono.server.errors import Refusal
+from unisono.server.limits import parse
 from unisono.server.messages import KEYS, REFUSED_IN_MESSAGES
 from unisono.server.schemas import (
     ChatParams,

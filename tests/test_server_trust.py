@@ -26,14 +26,12 @@ from unisono.chat.messages import Prompt
 from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
-from unisono.server import bridge as bridge_module
-from unisono.server import keys as keys_module
+from unisono.server import async_engine, middleware
 from unisono.server.engine_thread import CRASHES
-from unisono.server.keys import Keys, read_keys
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import JsonLines
-from unisono.server.middleware import is_loopback
+from unisono.server.middleware import Keys, is_loopback, read_keys
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}
@@ -93,9 +91,9 @@ def test_a_server_with_keys_opens_to_them_alone() -> None:
 
 def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
-    real = keys_module.hmac.compare_digest
+    real = middleware.hmac.compare_digest
     monkeypatch.setattr(
-        keys_module.hmac, "compare_digest", lambda left, right: compared.append(left) or real(left, right)
+        middleware.hmac, "compare_digest", lambda left, right: compared.append(left) or real(left, right)
     )
     keys = Keys([KEY, OTHER])
     for authorization in (f"Bearer {KEY}", f"Bearer {OTHER}", "Bearer no", ""):
@@ -274,7 +272,7 @@ def test_a_member_that_fails_in_the_middle_fails_those_who_need_it_and_the_rest_
 def test_a_model_that_fails_again_and_again_makes_the_server_not_ready_until_it_works_once_more(
     monkeypatch: pytest.MonkeyPatch, words: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(bridge_module, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(async_engine, "PROBE_SECONDS", 0.1)
     first, second = DUO["duo"]["members"]
     with serving({"duo": {**DUO["duo"], "members": [{**first, **words}, second]}}) as served:
         broken = [True]
@@ -296,14 +294,14 @@ def test_a_model_that_fails_again_and_again_makes_the_server_not_ready_until_it_
 
 def test_a_turn_that_breaks_fails_its_requests_and_the_next_are_served() -> None:
     with serving() as served:
-        turn, calls = served.service.turn, itertools.count()
+        turn, calls = served.service.step, itertools.count()
 
         def breaking() -> Any:
             if next(calls) == 3:
                 raise AssertionError("a fault of ours")
             return turn()
 
-        served.service.turn = breaking  # type: ignore[method-assign]
+        served.service.step = breaking  # type: ignore[method-assign]
         response = served.post("/v1/chat/completions", endless(served))
         assert response.status_code == 500
         assert "fault" not in response.text
@@ -315,7 +313,7 @@ def test_a_turn_that_breaks_fails_its_requests_and_the_next_are_served() -> None
 def test_a_turn_that_breaks_is_one_crash_even_if_giving_up_fails_too() -> None:
     with serving() as served:
         service = served.service
-        turn, close, calls = service.turn, service.close, itertools.count()
+        turn, close, calls = service.step, service.close, itertools.count()
 
         def breaking() -> Any:
             if next(calls) == 1:
@@ -326,7 +324,7 @@ def test_a_turn_that_breaks_is_one_crash_even_if_giving_up_fails_too() -> None:
             close()
             raise RuntimeError("a slot that cannot be freed")
 
-        service.turn, service.close = breaking, failing  # type: ignore[method-assign]
+        service.step, service.close = breaking, failing  # type: ignore[method-assign]
         assert served.post("/v1/chat/completions", endless(served)).status_code == 500
         assert served.post("/v1/chat/completions", CHAT).status_code == 200
         assert served.get("/ready").status_code == 200
@@ -339,7 +337,7 @@ def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_o
         raise AssertionError("a fault of ours")
 
     with serving() as served:
-        served.service.turn = broken  # type: ignore[method-assign]
+        served.service.step = broken  # type: ignore[method-assign]
         statuses = [served.post("/v1/chat/completions", CHAT).status_code for _ in range(CRASHES)]
         assert statuses == [500] * CRASHES
         served.wait(lambda: served.bridge.state == "broken" and served.server.should_exit)

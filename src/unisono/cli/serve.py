@@ -54,12 +54,11 @@ def serve(
 
     check_libraries()
     from unisono.config.ensemble import load_spec
-    from unisono.server.keys import read_keys
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
     from unisono.server.limits import ServerLimits
     from unisono.server.logs import to_stderr
-    from unisono.server.middleware import is_loopback
+    from unisono.server.middleware import is_loopback, read_keys
 
     specs = {name: load_spec(path) for name, path in _named(ensembles).items()}
     keys = None if api_key_file is None else read_keys(api_key_file)

@@ -1,6 +1,6 @@
-"""Between asyncio and the engine: the loop asks and is told, one thread takes turns, another reads prompts.
+"""The engine behind asyncio: one thread takes the service's steps, another prepares requests.
 
-Requests are prepared in that other thread, so that a long prompt's tokenisation holds up neither a step nor the loop.
+Requests are prepared in a thread of their own, so that a long prompt's tokenisation delays neither a step nor the loop.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from unisono.errors import UnisonoError
 from unisono.records import Limits
 from unisono.server.engine_thread import EngineThread
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, shutting_down
-from unisono.server.health import Health
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import say, where
 from unisono.server.metrics import Metrics
-from unisono.server.request_handle import Order, RequestHandle
+from unisono.server.request_handle import RequestHandle
 
 State = Literal["loading", "serving", "draining", "broken", "closed"]
 PROBE_SECONDS = 10.0
@@ -34,6 +33,33 @@ PROBE_SECONDS = 10.0
 PROBE = "a"
 
 T = TypeVar("T")
+FAILURES = 3
+"""Requests in a row that a model's failure ended, after which the server is not ready."""
+
+
+class Health:
+    """Counts failures by model: the server is not ready while one fails, until it works again."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, int] = {}
+
+    def failed(self, model: str) -> None:
+        """Note that a request failed, and neither by its own fault nor for lack of time."""
+        self._failures[model] = self._failures.get(model, 0) + 1
+
+    def wrote(self, model: str) -> None:
+        """Note that a text was completed."""
+        self._failures.pop(model, None)
+
+    @property
+    def failing(self) -> list[str]:
+        """The models that fail."""
+        return [model for model, failures in self._failures.items() if failures >= FAILURES]
+
+    @property
+    def reason(self) -> str | None:
+        """Why the server is not ready, if it is so."""
+        return f"it fails again and again: {', '.join(self.failing)}" if self.failing else None
 
 
 class AsyncEngine:
@@ -55,20 +81,20 @@ class AsyncEngine:
         self.over = asyncio.Event()
         """Set when the engine's thread has ended."""
         self.health = Health()
-        self._turns = EngineThread(load, self)
+        self._thread = EngineThread(load, self)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
         self._service: Service | None = None
         self._calls: set[RequestHandle] = set()
-        self._by_ticket: dict[RequestId, RequestHandle] = {}
+        self._by_request: dict[RequestId, RequestHandle] = {}
         self._seconds = 1.0
-        self._putting: set[asyncio.Future[list[RequestId]]] = set()
+        self._queueing: set[asyncio.Future[None]] = set()
         self._idle = asyncio.Event()
         self._probing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to load, in the background."""
         self._loop = asyncio.get_running_loop()
-        self._turns.start(self._loop)
+        self._thread.start(self._loop)
         self._probing = self._loop.create_task(self._probe())
 
     @property
@@ -99,7 +125,7 @@ class AsyncEngine:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[RequestHandle]:
-        """One client's call, for as long as it listens: what is left of it afterwards is given up.
+        """One client's call, for as long as it listens: what has not ended by then is cancelled.
 
         Raises:
             Refusal: the server is not ready, or too many calls are under way.
@@ -113,81 +139,69 @@ class AsyncEngine:
                 code="too_many_requests",
                 retry_after=self.retry_after,
             )
-        with self._counted(RequestHandle(self, self.metrics)) as call:
-            yield call
-
-    @contextlib.contextmanager
-    def _counted(self, call: RequestHandle) -> Iterator[RequestHandle]:
-        self._calls.add(call)
+        handle, began = RequestHandle(self, self.metrics), time.monotonic()
+        self._calls.add(handle)
         self._idle.clear()
-        began = time.monotonic()
         try:
-            yield call
+            yield handle
         finally:
-            self._calls.discard(call)
-            if call.tickets:
+            self._calls.discard(handle)
+            if handle.request_ids:
                 self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
-            for ticket in call.leave():
-                self._by_ticket.pop(ticket, None)
-                self._turns.want(partial(Service.cancel, ticket=ticket))
+            for request_id in handle.leave():
+                self._by_request.pop(request_id, None)
+                self._thread.submit(partial(Service.cancel, ticket=request_id))
             if not self._calls:
                 self._idle.set()
 
-    async def prepare(self, order: Order) -> PreparedRequest:
-        """See whether an order can be served, beside the turns. Raises what `Service.prepare` raises."""
-        service = self.service
-        request = GenerationRequest(
-            "",
-            order.prompt,
-            order.limits,
-            order.trace,
-            order.method,
-            order.constraint,
-            order.n,
-            order.likeliest,
-            order.model,
-        )
-        return await self.read(lambda: service.prepare(request))
+    @property
+    def queue(self) -> int:
+        """How many requests may wait."""
+        return self.service.queue
+
+    async def prepare(self, request: GenerationRequest) -> PreparedRequest:
+        """See whether a request can be served, beside the steps. Raises what `Service.prepare` raises."""
+        return await self.read(partial(self.service.prepare, request))
 
     async def read(self, work: Callable[[], T]) -> T:
         """Do something that takes a while and runs no model, in the thread that reads prompts."""
         return await self._loop.run_in_executor(self._reader, work)
 
-    async def submit(self, call: RequestHandle, asked: Sequence[PreparedRequest]) -> list[RequestId]:
-        """Put what a call asks for in line, all or nothing. Raises a `QueueFull`."""
-        put: asyncio.Future[list[RequestId]] = self._loop.create_future()
+    async def submit(self, handle: RequestHandle, prepared: Sequence[PreparedRequest]) -> None:
+        """Queue what a call asks for, all or none. Raises a `QueueFull`."""
+        queued: asyncio.Future[None] = self._loop.create_future()
 
         def submit(service: Service) -> None:
-            tickets: list[RequestId] = []
+            request_ids: list[RequestId] = []
             try:
-                tickets.extend(service.submit(one, timeout=self.limits.timeout) for one in asked)
+                request_ids.extend(service.submit(one, timeout=self.limits.timeout) for one in prepared)
             except Exception as error:
-                for ticket in tickets:
-                    service.cancel(ticket)
-                self._turns.post(self._settle, put, error)
+                for request_id in request_ids:
+                    service.cancel(request_id)
+                self._thread.post(self._refuse, queued, error)
             else:
-                self._turns.post(self._accept, call, put, tickets)
+                self._thread.post(self._accept, handle, queued, request_ids)
 
-        self._putting.add(put)
-        self._turns.want(submit)
+        self._queueing.add(queued)
+        self._thread.submit(submit)
         try:
-            return await put
+            await queued
         finally:
-            self._putting.discard(put)
+            self._queueing.discard(queued)
 
-    def _accept(self, call: RequestHandle, put: asyncio.Future[list[RequestId]], tickets: list[RequestId]) -> None:
-        """Begin to pass events on; a call that has left meanwhile gives its requests up."""
-        if put.done() or call not in self._calls:
-            for ticket in tickets:
-                self._turns.want(partial(Service.cancel, ticket=ticket))
+    def _accept(self, handle: RequestHandle, queued: asyncio.Future[None], request_ids: list[RequestId]) -> None:
+        """Begin to pass events on; the requests of a call that has left meanwhile are cancelled."""
+        if queued.done() or handle not in self._calls:
+            for request_id in request_ids:
+                self._thread.submit(partial(Service.cancel, ticket=request_id))
             return
-        self._by_ticket |= dict.fromkeys(tickets, call)
-        call.take(tickets)
-        put.set_result(tickets)
+        self._by_request |= dict.fromkeys(request_ids, handle)
+        handle.accept(request_ids)
+        queued.set_result(None)
 
-    def _settle(self, put: asyncio.Future[list[RequestId]], error: Exception) -> None:
-        if not put.done():
-            put.set_exception(error)
+    def _refuse(self, queued: asyncio.Future[None], error: Exception) -> None:
+        if not queued.done():
+            queued.set_exception(error)
 
     async def drain(self, grace: float) -> None:
         """Take no more work; let what runs finish for some seconds, then tell the rest that it ends."""
@@ -219,7 +233,7 @@ class AsyncEngine:
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
-        self._turns.stop()
+        self._thread.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self.over.wait()
@@ -237,15 +251,15 @@ class AsyncEngine:
             say("ready", models=list(service.models))
             self.metrics.ready.set_function(lambda: float(self.reason is None))
 
-    def told(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
-        """Pass on what came of a turn."""
+    def emitted(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
+        """Pass on the events of a step."""
         self.metrics.batch.observe(served)
         self.metrics.turn_seconds.observe(seconds)
         for event in events:
-            call = self._by_ticket.get(event.ticket)
-            if call is None:
+            handle = self._by_request.get(event.ticket)
+            if handle is None:
                 continue
-            model = call.model(event.ticket)
+            model = handle.put(event, now)
             if isinstance(event, Ended):
                 self.health.wrote(model)
             elif isinstance(event, Failed) and not isinstance(event.error, UnisonoError):
@@ -253,13 +267,12 @@ class AsyncEngine:
                 say("failed", level=40, model=model, error=f"{type(event.error).__name__}: {event.error}", notes=notes)
                 self.metrics.failures.labels(model).inc()
                 self.health.failed(model)
-            call.put(event, now)
 
     def crashed(self, error: Exception) -> None:
         """All that was being written is lost; whoever comes next is served."""
         say("crashed", level=40, error=where(error))
         for call in self._calls:
-            if call.tickets:
+            if call.request_ids:
                 call.fail(error)
 
     def ended(self, error: BaseException | None) -> None:
@@ -271,8 +284,8 @@ class AsyncEngine:
         refusal = shutting_down() if error is None else not_ready("the engine has failed")
         for call in self._calls:
             call.fail(refusal)
-        for put in self._putting:
-            self._settle(put, refusal)
+        for queued in self._queueing:
+            self._refuse(queued, refusal)
         self.over.set()
 
     async def _probe(self) -> None:
@@ -288,7 +301,7 @@ class AsyncEngine:
         messages = ({"role": "user", "content": PROBE},)
         for prompt in (Prompt(text=PROBE), Prompt(messages=messages)):  # type: ignore[arg-type]
             with contextlib.suppress(Refusal), self.call() as call:  # one that has a system message reads no raw text
-                await call.begin([Order(model, prompt, Limits(1), self.service.method(model))])
+                await call.begin([GenerationRequest("", prompt, Limits(1), model=model)])
                 async for _ in call.events():
                     pass
                 return

@@ -29,7 +29,7 @@ class Listener(Protocol):
     def loaded(self, service: Service) -> None:
         """The service is there."""
 
-    def told(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
+    def emitted(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
         """What came of a turn that ended now, took so long, and served so many requests."""
 
     def crashed(self, error: Exception) -> None:
@@ -59,7 +59,7 @@ class EngineThread:
         self._loop = loop
         self._thread.start()
 
-    def want(self, command: Command) -> None:
+    def submit(self, command: Command) -> None:
         """Have something done to the service, in the thread, before its next turn."""
         self._commands.put(command)
 
@@ -90,10 +90,10 @@ class EngineThread:
         crashes = 0
         while True:
             try:
-                if not self._obey(service):
+                if not self._run_commands(service):
                     return
                 if service.busy:
-                    self._take_turn(service)
+                    self._step(service)
                     crashes = 0
             except Exception as error:
                 crashes += 1
@@ -105,13 +105,13 @@ class EngineThread:
                 if crashes == CRASHES:
                     raise
 
-    def _take_turn(self, service: Service) -> None:
+    def _step(self, service: Service) -> None:
         began, served = time.perf_counter(), service.served
         events = service.step()
         now = time.perf_counter()
-        self.post(self._listener.told, events, now, now - began, max(served, service.served))
+        self.post(self._listener.emitted, events, now, now - began, max(served, service.served))
 
-    def _obey(self, service: Service) -> bool:
+    def _run_commands(self, service: Service) -> bool:
         """Do what is wanted, waiting for it while there is nothing else to do; return whether to go on."""
         wait = not service.busy
         with contextlib.suppress(queue.Empty):

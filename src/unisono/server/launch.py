@@ -17,10 +17,10 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, UnisonoError
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
-from unisono.server.keys import Keys
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import say
 from unisono.server.metrics import Metrics
+from unisono.server.middleware import Keys
 
 LAST_WORDS = 5
 """Seconds in which answers that are complete are sent off at the end."""
@@ -77,14 +77,14 @@ def serve(
         UnisonoError: the models cannot be loaded.
         SystemExit: with status 1, when the engine has failed for good.
     """
-    bridge = AsyncEngine(load, limits, Metrics())
-    app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
-    server = Server(bridge, app)
+    engine = AsyncEngine(load, limits, Metrics())
+    app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
+    server = Server(engine, app)
     ended = server.serve_on(bound)
-    if isinstance(bridge.error, UnisonoError):
-        raise bridge.error
+    if isinstance(engine.error, UnisonoError):
+        raise engine.error
     say("ended", clean=ended)
-    status = 0 if bridge.error is None else 1
+    status = 0 if engine.error is None else 1
     if not ended:  # a load or a pass is under way, and nobody needs it: it is not waited for
         sys.stderr.flush()
         os._exit(status)
@@ -93,9 +93,9 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Lets a bridge drain before connections are closed."""
+    """Lets the engine drain before connections are closed."""
 
-    def __init__(self, bridge: AsyncEngine, app: object) -> None:
+    def __init__(self, engine: AsyncEngine, app: object) -> None:
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=LAST_WORDS,
             )
         )
-        self._bridge = bridge
+        self._engine = engine
         self._ending: asyncio.Task[None] | None = None
 
     def serve_on(self, bound: socket.socket) -> bool:
@@ -123,11 +123,11 @@ class Server(uvicorn.Server):
             await self.serve(sockets=[bound])
         finally:
             watching.cancel()
-        return await self._bridge.close(LAST_WORDS if self._bridge.models else SHORTLY)
+        return await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)
 
     async def _watch(self) -> None:
         """End when the engine's thread has."""
-        await self._bridge.over.wait()
+        await self._engine.over.wait()
         self.should_exit = True
 
     @contextlib.contextmanager
@@ -150,5 +150,5 @@ class Server(uvicorn.Server):
         self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        await self._bridge.drain(self._bridge.limits.grace)
+        await self._engine.drain(self._engine.limits.grace)
         self.should_exit = True

@@ -1,17 +1,23 @@
-"""What every HTTP request passes: a number, the key, the count and the log. Plain ASGI, around the app."""
+"""What every HTTP request passes: a request id, the API key, metrics and the request log. Plain ASGI, around the app.
+
+API keys are read from a file, kept as digests, and compared in constant time.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import ipaddress
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from unisono.errors import SpecError
 from unisono.server.errors import Refusal
-from unisono.server.keys import Keys
 from unisono.server.logs import say
 from unisono.server.metrics import Metrics
 
@@ -24,6 +30,8 @@ OPEN = ("/health", "/ready")
 """Paths that need no key."""
 ACCOUNT = "unisono.account"
 """Where in an ASGI scope the account of a request is."""
+LEAST = 16
+"""Characters of a key: shorter ones can be guessed."""
 LEFT = 499
 """The status, in logs and metrics alone, of a request whose client left before it was answered."""
 
@@ -147,3 +155,55 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost" or host.endswith(".localhost")
+
+
+class Keys:
+    """The keys that open a server."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    def admit(self, authorization: bytes | None) -> bool:
+        """Whether the value of an Authorization header is ``Bearer`` and one of the keys.
+
+        It takes the same time whichever key it resembles, and however much.
+        """
+        scheme, _, key = (authorization or b"").partition(b" ")
+        given = _digest(key.strip())
+        found = False
+        for digest in self._digests:
+            found |= hmac.compare_digest(digest, given)
+        return found and scheme.lower() == b"bearer"
+
+
+def read_keys(path: Path) -> Keys:
+    """Read a file of keys: one a line; empty lines, and those that begin with ``#``, are left out.
+
+    Raises:
+        SpecError: it cannot be read, has no key, or one that is too short or has blanks; no key is shown.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
+        raise SpecError(
+            f"cannot read the key file {str(path)!r}: {why}", hint="name a file with a key a line"
+        ) from None
+    keys = []
+    for number, line in enumerate(lines, 1):
+        key = line.strip()
+        if not key or key.startswith("#"):
+            continue
+        if len(key) < LEAST or not key.isascii() or not key.isprintable() or " " in key:
+            raise SpecError(
+                f"line {number} of the key file {str(path)!r} is no key",
+                hint=f"a key has {LEAST} visible ASCII characters or more, such as `openssl rand -hex 24` prints",
+            )
+        keys.append(key)
+    if not keys:
+        raise SpecError(f"the key file {str(path)!r} has no key", hint="write one a line")
+    return Keys(keys)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -147,7 +147,7 @@ class UnisonoOptions(Record):
     """Whether the answer tells of each piece who voted, with what mass."""
 
 
-class GenerationRequest(Record):
+class GenerationFields(Record):
     """What chats and completions have in common."""
 
     model: str
@@ -169,7 +169,7 @@ class GenerationRequest(Record):
     unisono: UnisonoOptions | None = None
 
 
-class ChatRequest(GenerationRequest):
+class ChatRequest(GenerationFields):
     """A request for ``/v1/chat/completions``."""
 
     messages: Messages
@@ -184,7 +184,7 @@ class ChatRequest(GenerationRequest):
     """Written to the log."""
 
 
-class CompletionRequest(GenerationRequest):
+class CompletionRequest(GenerationFields):
     """A request for ``/v1/completions``."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1)]

@@ -1,15 +1,16 @@
-"""From the service to the wire: what the answers to chats and to completions have in common."""
+"""From the service to the wire: what the answers to chats and to completions share."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from unisono.engine.events import Ended, Event, Failed, Wrote
 from unisono.records import Finish, Generation, StepRecord
-from unisono.server.requests import Job
+from unisono.server.request_handle import RequestHandle
+from unisono.server.requests import ApiCall
 from unisono.server.schemas import CompletionUsage, TextReport
 
 REASONS: dict[Finish, Literal["stop", "length"]] = {
@@ -25,8 +26,9 @@ class Answer:
 
     prefix: str
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, call: ApiCall) -> None:
+        self.call = call
+        self.n, self.trace_wanted = call.requests[0].n, call.requests[0].trace
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.ended: dict[int, Generation] = {}
@@ -36,10 +38,10 @@ class Answer:
         """Note an event of the order of some place; return the chunks that tell it."""
         if isinstance(event, Failed):
             return []
-        index = place * self.job.n + event.index
+        index = place * self.n + event.index
         if isinstance(event, Ended):
             self.ended[index] = event.generation
-        return list(self.chunks(index, place, event)) if self.job.stream else []
+        return list(self.chunks(index, place, event)) if self.call.stream else []
 
     def chunks(self, index: int, place: int, event: Wrote | Ended) -> Iterator[bytes]:
         """The chunks that tell an event of a choice."""
@@ -56,8 +58,8 @@ class Answer:
     @property
     def usage(self) -> CompletionUsage:
         """Tokens of each prompt as the lead counts them, and pieces of all texts."""
-        prompts = [self.ended[index] for index in sorted(self.ended) if index % self.job.n == 0]
-        read = sum(generation.usage.prompt_tokens[self.job.lead] for generation in prompts)
+        prompts = [self.ended[index] for index in sorted(self.ended) if index % self.n == 0]
+        read = sum(generation.usage.prompt_tokens[self.call.lead] for generation in prompts)
         written = sum(generation.usage.pieces for generation in self.ended.values())
         return CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
@@ -79,9 +81,26 @@ class Answer:
 
     def trace(self, steps: Iterable[StepRecord] | None) -> list[dict[str, Any]] | None:
         """Steps as they are told, where they are asked for."""
-        return [step.to_json() for step in steps] if self.job.trace and steps is not None else None
+        return [step.to_json() for step in steps] if self.trace_wanted and steps is not None else None
 
     @property
     def in_order(self) -> list[tuple[int, Generation]]:
         """All choices."""
         return sorted(self.ended.items())
+
+
+async def answer_call(handle: RequestHandle, answer: Answer) -> AsyncIterator[bytes]:
+    """Queue a call's requests; yield the chunks of its answer where it is streamed, else the whole answer.
+
+    Raises:
+        Refusal: it cannot be served, or fails.
+    """
+    call = answer.call
+    await handle.begin(call.requests, call.constraint_field)
+    async for place, event in handle.events():
+        for chunk in answer.take(place, event):
+            yield chunk
+    if not call.stream:
+        yield answer.whole()
+    elif call.include_usage:
+        yield answer.last_chunk()

@@ -9,9 +9,9 @@ from unisono.chat.messages import new_call_id
 from unisono.chat.tool_parser import FoundCall
 from unisono.engine.events import Ended, Wrote
 from unisono.records import Finish, StepRecord
-from unisono.server.requests import Job
+from unisono.server.requests import ApiCall
 from unisono.server.responses.answer import REASONS, Answer
-from unisono.server.responses.logprobs import ChatLikelihoods, Held
+from unisono.server.responses.logprobs import ChatLogprobs, Held
 from unisono.server.schemas import (
     ChatAnswer,
     ChatChunk,
@@ -36,30 +36,30 @@ NumberedCall = tuple[int, str, FoundCall]
 """Which of an answer's calls it is, its id, and the call."""
 
 
-class ChatAnswering(Answer):
+class ChatResponse(Answer):
     """Answers ``/v1/chat/completions``."""
 
     prefix = "chatcmpl"
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
+    def __init__(self, call: ApiCall) -> None:
+        super().__init__(call)
         self._held: dict[int, Held] = {}
         """What is not told yet of each choice that was begun."""
         self._written: dict[int, _Parted] = {}
-        self._likelihoods = ChatLikelihoods(job.likeliest)
+        self._logprobs = ChatLogprobs(call.logprobs)
 
     def chunks(self, index: int, place: int, event: Wrote | Ended) -> Iterator[bytes]:
         """The role first, then text and its probabilities and whole calls, at last the reason."""
         if index not in self._held:
             self._held[index] = Held()
-            self._written[index] = _Parted(self.job.calling)
+            self._written[index] = _Parted(self.call.calling)
             yield self._chunk(index, ChoiceDelta(role="assistant", content=""))
         held, parted = self._held[index], self._written[index]
         if isinstance(event, Wrote):
             content, calls = parted.read(event.text)
-            told = held.told(event.text, event.steps)
-            report = TextReport(index=index, trace=self.trace(event.steps)) if self.job.trace else None
-            yield from self._parts(index, content, calls, told, report)
+            released = held.release(event.text, event.steps)
+            report = TextReport(index=index, trace=self.trace(event.steps)) if self.trace_wanted else None
+            yield from self._parts(index, content, calls, released, report)
             return
         content, calls = parted.read("", last=True)
         yield from self._parts(index, content, calls, held.rest(event.generation), None)
@@ -71,12 +71,12 @@ class ChatAnswering(Answer):
         index: int,
         content: str,
         calls: Sequence[NumberedCall],
-        told: Sequence[StepRecord],
+        released: Sequence[StepRecord],
         report: TextReport | None,
     ) -> Iterator[bytes]:
         """The chunks of some content, with what goes with it, and of some calls."""
-        if content or report is not None or (told and self._likelihoods.wanted):
-            yield self._chunk(index, ChoiceDelta(content=content), told, report=report)
+        if content or report is not None or (released and self._logprobs.wanted):
+            yield self._chunk(index, ChoiceDelta(content=content), released, report=report)
         for number, identity, call in calls:
             function = ChoiceDeltaToolCallFunction(name=call.name, arguments=call.arguments)
             one = ChoiceDeltaToolCall(index=number, id=identity, type="function", function=function)
@@ -91,7 +91,7 @@ class ChatAnswering(Answer):
         reason: Reason | None = None,
         report: TextReport | None = None,
     ) -> bytes:
-        logprobs = ChunkLogprobs(content=self._likelihoods.of(steps)) if self._likelihoods.wanted and steps else None
+        logprobs = ChunkLogprobs(content=self._logprobs.of(steps)) if self._logprobs.wanted and steps else None
         choice = ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs)
         return self._record([choice], report)
 
@@ -103,13 +103,13 @@ class ChatAnswering(Answer):
         self, choices: list[ChunkChoice], report: TextReport | None, usage: CompletionUsage | None = None
     ) -> bytes:
         given: dict[str, Any] = {} if report is None else {"unisono": Report(choices=[report])}
-        if self.job.include_usage:
+        if self.call.include_usage:
             given["usage"] = usage
         chunk = ChatChunk(
             id=self.id,
             choices=choices,
             created=self.created,
-            model=self.job.model,
+            model=self.call.model,
             object="chat.completion.chunk",
             **given,
         )
@@ -119,7 +119,7 @@ class ChatAnswering(Answer):
         """A chat completion."""
         choices, reports = [], []
         for index, generation in self.in_order:
-            wanted, parted = self._likelihoods.wanted, _Parted(self.job.calling)
+            wanted, parted = self._logprobs.wanted, _Parted(self.call.calling)
             steps = Held().rest(generation) if wanted else ()
             content, calls = parted.read(generation.text, last=True)
             called = [
@@ -135,7 +135,7 @@ class ChatAnswering(Answer):
                 Choice(
                     index=index,
                     finish_reason=parted.reason(generation.finish_reason),
-                    logprobs=ChoiceLogprobs(content=self._likelihoods.of(steps)) if wanted else None,
+                    logprobs=ChoiceLogprobs(content=self._logprobs.of(steps)) if wanted else None,
                     message=message,
                 )
             )
@@ -144,7 +144,7 @@ class ChatAnswering(Answer):
             id=self.id,
             choices=choices,
             created=self.created,
-            model=self.job.model,
+            model=self.call.model,
             object="chat.completion",
             usage=self.usage,
             unisono=Report(choices=reports),

@@ -1,4 +1,4 @@
-"""Probabilities on the wire: OpenAI's ``logprobs``, of the combined distribution that a piece was chosen from."""
+"""OpenAI's ``logprobs``: of the combined distribution that a piece was chosen from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Held:
         self._written = 0
         self._shown = 0
 
-    def told(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
+    def release(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
         """Take new text and new steps; return the steps whose pieces begin within what has been shown."""
         self._add(steps)
         self._shown += len(text)
@@ -62,16 +62,16 @@ class Held:
         return released
 
 
-class ChatLikelihoods:
+class ChatLogprobs:
     """``logprobs`` of chats."""
 
     def __init__(self, count: int | None) -> None:
-        """Tell so many of the likeliest pieces; ``None`` for nothing at all."""
+        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
         self.wanted = count is not None
         self._count = count or 0
 
     def of(self, steps: Iterable[StepRecord]) -> list[ChatCompletionTokenLogprob]:
-        """An entry for each piece. END, among the likeliest, is the empty string without bytes."""
+        """An entry for each piece. END, among the most likely, is the empty string without bytes."""
         return [
             ChatCompletionTokenLogprob(
                 token=_shown(step.piece),
@@ -86,11 +86,11 @@ class ChatLikelihoods:
         ]
 
 
-class CompletionLikelihoods:
+class CompletionLogprobs:
     """``logprobs`` of completions, of one text from its beginning on."""
 
     def __init__(self, count: int | None) -> None:
-        """Tell so many of the likeliest pieces; ``None`` for nothing at all."""
+        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
         self.wanted = count is not None
         self._count = count or 0
         self._offsets = Offsets()
@@ -108,7 +108,7 @@ class CompletionLikelihoods:
 
 
 def logarithm(p: float) -> float:
-    """The natural logarithm of a mass, `IMPOSSIBLE` at the least."""
+    """The natural logarithm of a probability, `IMPOSSIBLE` at the least."""
     return max(math.log(p), IMPOSSIBLE) if p > 0 else IMPOSSIBLE
 
 
