@@ -47,9 +47,8 @@ def argmax_of_mean(p_K: Sequence[Softmax], weight_K: Sequence[float]) -> list[in
     Returns:
         The column of each row; ``None`` where that is no shorter way: distributions are flat, or are no numbers.
     """
-    share = _SLACK / len(p_K)
-    peak_BK = [(p.p_BV.max(axis=1) * weight).tolist() for p, weight in zip(p_K, weight_K, strict=True)]
-    least_B = np.asarray([max(peak_K) * share for peak_K in zip(*peak_BK, strict=True)])
+    peak_KB = np.asarray([p.p_BV.max(axis=1) * weight for p, weight in zip(p_K, weight_K, strict=True)])
+    least_B = np.max(peak_KB, axis=0) * (_SLACK / len(p_K))
     if not (least_B > 0).all():  # not numbers
         return None
     candidates: list[set[int]] = [set() for _ in least_B]
