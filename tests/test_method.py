@@ -269,4 +269,4 @@ def test_piecewise_spelling_is_accepted_with_a_warning_and_changes_nothing() -> 
 def test_every_other_spelling_is_refused_with_the_reason(spelling: object) -> None:
     with pytest.raises(SpecError, match=f"spelling is {spelling!r}, but members only read") as refusal:
         Method().but(spelling=spelling)
-    assert "was measured, improved nothing, and was removed" in str(refusal.value.hint)
+    assert "canonical was measured, improved nothing, and was removed" in str(refusal.value.hint)

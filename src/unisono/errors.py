@@ -89,9 +89,13 @@ class RequestTimeout(UnisonoError):
     """A request took longer than it was given."""
 
 
+class OldNameWarning(FutureWarning):
+    """An old name or key still works. Python shows a `FutureWarning` to users by default."""
+
+
 def deprecated(words: str) -> None:
-    """Warn of an old name that still works. `FutureWarning` is what Python shows to users by default."""
-    warnings.warn(words, FutureWarning, stacklevel=3)
+    """Warn of an old name or key that still works."""
+    warnings.warn(words, OldNameWarning, stacklevel=3)
 
 
 LONGEST_WORD = 100

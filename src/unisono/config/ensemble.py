@@ -235,7 +235,7 @@ def _way_out(problem: dict[str, Any]) -> str:
 
 
 def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model: type[BaseModel]) -> str:
-    known = [name for name in model.model_fields if name != "folder"]
+    known = [name for name, field in model.model_fields.items() if not field.exclude]
     key = str(where[-1])
     inside = f" in {path_of(where[:-1])}" if len(where) > 1 else ""
     near = nearest(key, known)

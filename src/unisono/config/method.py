@@ -241,7 +241,7 @@ def check_spelling(spelling: object) -> None:
     if spelling != PIECEWISE:
         raise SpecError(
             f"spelling is {shown(spelling)}, but members only read each piece as it was chosen ({PIECEWISE})",
-            hint="leave spelling out: canonical spelling was measured, improved nothing, and was removed",
+            hint="leave spelling out: canonical was measured, improved nothing, and was removed (docs/adr/0008)",
         )
     deprecated(f"spelling: {PIECEWISE} is what always happens; leave it out")
 
