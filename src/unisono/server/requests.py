@@ -9,8 +9,6 @@ from typing import Any
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.config.method import Method
-from unisono.config.sampling import Sampling
-from unisono.config.sampling_options import OPTIONS
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import GenerationRequest
@@ -23,9 +21,6 @@ from unisono.server.messages import read_messages
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
-
-DRAWING = {name: getattr(Sampling(), name) for name, option in OPTIONS.items() if option.drawing}
-"""The options that only act on what is drawn, as they are when they do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +205,9 @@ def _method(request: GenerationFields, engine: Engine) -> Method:
         given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
     if not given:
         return method
-    draw = _replaced(lambda given: _drawn(method.draw, given), given, "")
+    sampling = _replaced(method.sampling.but, given, \"\")
     try:
-        return replace(method, draw=draw)
+        return replace(method, sampling=sampling)
     except SpecError as error:
         raise refusal_of(error, param="temperature") from None
 
@@ -221,14 +216,6 @@ def _checked(method: Method, engine: Engine) -> Method:
     """A method that fits the members."""
     method.check({member.name: member.weight for member in engine.members})
     return method
-
-
-def _drawn(draw: Sampling, given: Mapping[str, Any]) -> Sampling:
-    """A draw with some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
-    changed = dict(given)
-    if given.get("temperature", draw.temperature) == 0:
-        changed |= DRAWING
-    return replace(draw, **changed)
 
 
 def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], within: str) -> Any:
