@@ -205,7 +205,7 @@ def _method(request: GenerationFields, engine: Engine) -> Method:
         given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
     if not given:
         return method
-    sampling = _replaced(method.sampling.but, given, \"\")
+    sampling = _replaced(method.sampling.but, given, "")
     try:
         return replace(method, sampling=sampling)
     except SpecError as error:
