@@ -253,11 +253,13 @@ def test_doctor_tells_how_an_ensemble_writes_where_that_is_not_the_default(run: 
     assert (record["lead"], record["combine"]["rule"], record["draw"]["temperature"]) == ("a", "mean", 0)
     assert record["gate"] == {"kind": "always", "threshold": None, "n": None, "boundary": False}
     assert (record["speculate"], record["spelling"]) == (None, "piecewise")
-    more = "gate: confidence:0.5 boundary\nspeculate: b\ncombine: geometric\ndraw: {temperature: 0.5, bias: {é: 1}}\n"
+    more = (
+        "gate: confidence:0.5 boundary\nspeculate: b\ncombine: geometric\nsampling: {temperature: 0.5, bias: {é: 1}}\n"
+    )
     duo.write_text(duo.read_text().replace("combine: mean\n", "") + more)
     shown = run("doctor", duo, "-q").out
     assert "combined by geometric, a leads, gate confidence:0.5 boundary, b drafts 6 pieces at most" in shown
-    assert "draw temperature:0.5 bias:%C3%A9=1" in shown
+    assert "sampling temperature:0.5 bias:%C3%A9=1" in shown
     record = json.loads(run("doctor", duo, "-q", "--json").out)["method"]
     assert (record["gate"]["threshold"], record["speculate"]["drafter"]) == (0.5, "b")
 
@@ -316,14 +318,14 @@ def test_bench_says_how_the_ensemble_of_the_file_writes(run: Run, duo: Path) -> 
     record = json.loads(run(*words, "--json").out)
     assert record["method"]["speculate"] == {"drafter": "ngram", "max_pieces": 3}
     for empty in ("", "  "):
-        refused = run(*words, "--compare", empty)
+        refused = run(*words, "--variant", empty)
         assert (refused.code, refused.out) == (2, "")
-        assert "a --compare is empty" in refused.err
+        assert "a --variant is empty" in refused.err
 
 
 def test_bench_compares_settings_side_by_side(run: Run, duo: Path) -> None:
     settings = ("gate=every:2", "gate=every:2 speculate=ngram", "speculate=auto max_pieces=2")
-    flags = [word for setting in settings for word in ("--compare", setting)]
+    flags = [word for setting in settings for word in ("--variant", setting)]
     record = json.loads(run("bench", duo, "--json", "-q", "--rounds", 2, "--pieces", 6, *flags).out)
     gated, drafted, automatic = record["systems"][3:]
     assert (gated["name"], drafted["name"]) == settings[:2]
@@ -334,8 +336,8 @@ def test_bench_compares_settings_side_by_side(run: Run, duo: Path) -> None:
     table = run("bench", duo, "-q", "--rounds", 1, "--pieces", 4, *flags).out
     assert "gate=every:2 ÷ (its lead +" in table
     assert "same text" in table
-    assert "did you mean 'gate'" in run("bench", duo, "--compare", "gates=every:2").err
-    assert "'nobody' is no member" in run("bench", duo, "--compare", "speculate=nobody").err
+    assert "did you mean 'gate'" in run("bench", duo, "--variant", "gates=every:2").err
+    assert "'nobody' is no member" in run("bench", duo, "--variant", "speculate=nobody").err
 
 
 def test_version_and_help_are_shown(run: Run) -> None:

@@ -23,7 +23,7 @@ def test_a_schema_in_a_file_binds_the_answer(run: Run, duo: Path) -> None:
 
 
 def test_a_constraint_in_words_binds_all_texts_of_a_prompt_and_of_a_file(run: Run, duo: Path, tmp_path: Path) -> None:
-    shown = run("run", duo, "x", "--constraint", "regex:(ab|cd){3}", "--n", 3, "--draw", "1 seed:1", "--json")
+    shown = run("run", duo, "x", "--constraint", "regex:(ab|cd){3}", "--n", 3, "--sampling", "1 seed:1", "--json")
     texts = [line["text"] for line in shown.lines()]
     assert len(texts) == 3
     assert all(re.fullmatch("(ab|cd){3}", text) for text in texts)

@@ -101,7 +101,7 @@ def panel() -> Iterator[Panel]:
 
 
 def systems_of(panel: Panel) -> list[System]:
-    settings = ("gate=confidence:0.6 lead=b", "combine=geometric", "weights=a:3,b:1", "draw=0.8")
+    settings = ("gate=confidence:0.6 lead=b", "combine=geometric", "weights=a:3,b:1", "sampling=0.8")
     return [*make.members(panel), make.ensemble(panel), *(make.variant(panel, setting) for setting in settings)]
 
 

@@ -32,10 +32,10 @@ __all__ = ["run"]
 
 CHATS = [prompt for prompt in PROMPTS if prompt.messages]
 A: dict[str, Any] = {"name": "a", "model": "fake:a"}
-B: dict[str, Any] = {"name": "b", "weights_of": "a", "prefix": "Sofia sees. "}
-C: dict[str, Any] = {"name": "c", "weights_of": "a", "prefix": "日本 sings: ", "weight": 0.7}
+B: dict[str, Any] = {"name": "b", "share_weights_with": "a", "prefix": "Sofia sees. "}
+C: dict[str, Any] = {"name": "c", "share_weights_with": "a", "prefix": "日本 sings: ", "weight": 0.7}
 D: dict[str, Any] = {"name": "d", "model": "fake:b"}
-TWIN: dict[str, Any] = {"name": "twin", "weights_of": "a"}
+TWIN: dict[str, Any] = {"name": "twin", "share_weights_with": "a"}
 NAMES = ("a", "b", "c", "d")
 
 
@@ -362,14 +362,14 @@ def test_own_words_have_no_say_in_how_likely_a_prompt_is() -> None:
 def family_file(tmp_path: Path) -> Path:
     path = tmp_path / "family.yaml"
     path.write_text(
-        "members:\n  - {name: a, model: 'fake:a', weight: 0}\n  - {name: b, weights_of: a, system: Be brief.}\n"
-        "  - {name: c, weights_of: a, prefix: 'Q: '}\n  - {name: d, model: 'fake:b'}\n"
+        "members:\n  - {name: a, model: 'fake:a', weight: 0}\n  - {name: b, share_weights_with: a, system: Be brief.}\n"
+        "  - {name: c, share_weights_with: a, prefix: 'Q: '}\n  - {name: d, model: 'fake:b'}\n"
     )
     return path
 
 
 def test_bench_times_members_of_a_family_alone_and_together(run: Run, family_file: Path) -> None:
-    words = ("bench", family_file, "--rounds", 2, "--pieces", 4, "-q", "--compare", "speculate=c")
+    words = ("bench", family_file, "--rounds", 2, "--pieces", 4, "-q", "--variant", "speculate=c")
     shown = run(*words, "--json")
     assert shown.code == 0, shown.err
     systems = json.loads(shown.out)["systems"]
@@ -404,8 +404,8 @@ def test_doctor_counts_shared_weights_once_and_says_whose_they_are(
 def test_doctor_warns_of_members_that_are_the_same_and_of_words_that_a_template_drops(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "odd.yaml"
     path.write_text(
-        "members:\n  - {name: a, model: 'fake:a'}\n  - {name: twin, weights_of: a}\n"
-        "  - {name: deaf, weights_of: a, system: Be brief., chat_template: '{{ messages[-1].content }}'}\n"
+        "members:\n  - {name: a, model: 'fake:a'}\n  - {name: twin, share_weights_with: a}\n"
+        "  - {name: deaf, share_weights_with: a, system: Be brief., chat_template: '{{ messages[-1].content }}'}\n"
     )
     shown = run("doctor", path, "-q").out
     assert "a and twin are the same" in shown
@@ -414,8 +414,8 @@ def test_doctor_warns_of_members_that_are_the_same_and_of_words_that_a_template_
 
 
 def test_a_wrong_share_is_refused_before_anything_is_looked_up() -> None:
-    with pytest.raises(SpecError, match=r"members\[1\].weights_of is 'aa': there is no such member; did you mean 'a'"):
-        load(A, {"name": "b", "weights_of": "aa"})
+    with pytest.raises(SpecError, match=r"share_weights_with is 'aa': there is no such member; did you mean 'a'"):
+        load(A, {"name": "b", "share_weights_with": "aa"})
 
 
 def test_the_plain_loop_takes_what_it_needs_before_the_next_member_reads() -> None:

@@ -34,7 +34,7 @@ def spec(backend: str, *, shared: bool) -> dict[str, Any]:
     own = {"model": MODEL, "backend": backend, **keys}
     members: list[dict[str, Any]] = []
     for name, system in SYSTEMS.items():
-        weights = {"weights_of": "plain"} if shared and members else own
+        weights = {"share_weights_with": "plain"} if shared and members else own
         members.append({"name": name, **weights, "system": system})
     return {"members": members}
 
@@ -86,7 +86,7 @@ def test_a_twin_of_a_real_member_changes_nothing() -> None:
     members = [{"name": "smol", "model": MODEL, "backend": "transformers", "dtype": "float32"}]
     with Ensemble.load({"members": members}) as alone:
         expected = written(alone._engine, PROMPTS[:3], PIECES, 1)
-    twins = {"members": [*members, {"name": "twin", "weights_of": "smol"}]}
+    twins = {"members": [*members, {"name": "twin", "share_weights_with": "smol"}]}
     assert load_spec(twins).member("twin").owner == "smol"
     with Ensemble.load(twins) as pair:
         texts = written(pair._engine, PROMPTS[:3], PIECES, 1)

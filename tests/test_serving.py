@@ -68,11 +68,11 @@ def test_members_answer_alone_beside_their_ensemble_as_if_there_were_no_others()
 
 
 def test_a_member_alone_keeps_of_the_method_what_concerns_a_single_model() -> None:
-    method = {"lead": "b", "combine": "geometric", "gate": "first:3", "draw": "0.7 top_k:3", "speculate": "auto:4"}
+    method = {"lead": "b", "combine": "geometric", "gate": "first:3", "sampling": "0.7 top_k:3", "speculate": "auto:4"}
     service = serve({"duo": {"members": [A, B], **method}})
     expected = Method(speculate="ngram:4", sampling="0.7 top_k:3")  # type: ignore[arg-type]
     assert service.method("duo/a") == service.method("duo/b") == expected
-    mixture = serve({"mix": {"members": [A, B], "draw": "one-member member_top_k:3 seed:1"}})
+    mixture = serve({"mix": {"members": [A, B], "sampling": "one-member member_top_k:3 seed:1"}})
     assert mixture.method("mix/a") == Method(sampling="1 member_top_k:3 seed:1")  # type: ignore[arg-type]
 
 
@@ -92,7 +92,7 @@ def test_ensembles_share_the_models_that_they_run_in_the_same_way() -> None:
 
 
 def test_slots_are_counted_by_model_and_shared_by_all_who_use_it() -> None:
-    family = {"members": [A, {"name": "b", "weights_of": "a", "prefix": "Q: "}]}
+    family = {"members": [A, {"name": "b", "share_weights_with": "a", "prefix": "Q: "}]}
     service = serve({"duo": {"members": [A, B]}, "family": family}, batch=2)
     limits = Limits(30)
     for model in ("duo", "family", "duo/b", "duo/a", "duo"):

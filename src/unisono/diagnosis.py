@@ -167,7 +167,7 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
     return MemberDiagnosis(
         name=member.spec.name,
         model=str(member.owner.model),
-        weights_of=member.spec.weights_of,
+        weights_of=member.spec.share_weights_with,
         backend=member.backend,
         weight=member.weight,
         family=vocabulary.family,

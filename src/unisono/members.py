@@ -111,7 +111,7 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         run = _find(spec.member(name), spec.folder, report)
         while any(run == other.run for other in found.values()):
             run = replace(run, copy=run.copy + 1)
-        found[name] = Wanted(run, spec.member(name), batch * spec.draw.beam_width * members)
+        found[name] = Wanted(run, spec.member(name), batch * spec.sampling.beam_width * members)
     return found
 
 

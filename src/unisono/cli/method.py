@@ -31,24 +31,35 @@ CombineFlag = Annotated[
         show_default=False,
     ),
 ]
-DrawFlag = Annotated[
+SamplingFlag = Annotated[
     str | None,
     typer.Option(
-        "--draw",
+        "--sampling",
         metavar="WORDS",
-        help='How a piece is chosen: greedy, one-member, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
+        help='How a piece is chosen: greedy, mixture, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
         '"beam_width:4". Default: the file\'s, or else greedy.',
         show_default=False,
     ),
 ]
-SpellingFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--spelling",
-        metavar="HOW",
-        hidden=True,
-    ),
+TemperatureFlag = Annotated[
+    float | None,
+    typer.Option("--temperature", metavar="T", help="0 takes the most likely piece, 1 samples.", show_default=False),
 ]
+TopPFlag = Annotated[
+    float | None, typer.Option("--top-p", metavar="P", help="Nucleus of this probability.", show_default=False)
+]
+TopKFlag = Annotated[
+    int | None, typer.Option("--top-k", metavar="K", help="The K most likely pieces.", show_default=False)
+]
+MinPFlag = Annotated[
+    float | None,
+    typer.Option("--min-p", metavar="P", help="Pieces with this share of the largest probability.", show_default=False),
+]
+SeedFlag = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same text.", show_default=False)
+]
+DrawFlag = Annotated[str | None, typer.Option("--draw", hidden=True)]
+SpellingFlag = Annotated[str | None, typer.Option("--spelling", hidden=True)]
 LeadFlag = Annotated[
     str | None,
     typer.Option(
@@ -112,6 +123,6 @@ def method_words(method: Method, members: Sequence[str]) -> str:
         words.append(f"gate {method.gate}")
     if method.speculate is not None:
         words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
-    if method.draw != Sampling():
-        words.append(f"draw {method.draw}")
+    if method.sampling != Sampling():
+        words.append(f"sampling {method.sampling}")
     return ", ".join(words)

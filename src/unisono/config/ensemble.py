@@ -16,7 +16,7 @@ from unisono.config.member import MemberSpec, Misplaced, check_owner
 from unisono.config.method import Method, Speculation, check_off, check_spelling
 from unisono.config.sampling import Sampling
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
-from unisono.errors import SpecError, nearest, shown
+from unisono.errors import SpecError, deprecated, nearest, shown
 from unisono.fusion.weights import scaled
 
 
@@ -47,7 +47,7 @@ class EnsembleSpec(BaseModel):
     """When the other members are asked: all that `Gate.parse` reads."""
     speculate: Speculation | None = None
     """Who drafts: all that `Speculation.parse` reads."""
-    draw: Sampling = Sampling()
+    sampling: Sampling = Sampling()
     """How a piece is chosen: all that `Sampling.parse` reads."""
     spelling: None = Field(default=None, exclude=True)
     """Had another value once; see `check_spelling`."""
@@ -64,10 +64,10 @@ class EnsembleSpec(BaseModel):
             raise SpecError(f"the lead is {shown(value)}", hint=f"members that vote: {', '.join(voters)}")
         return value
 
-    @field_validator("combine", "gate", "draw", mode="before")
+    @field_validator("combine", "gate", "sampling", mode="before")
     @classmethod
     def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
-        readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "draw": Sampling}
+        readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "sampling": Sampling}
         reader = readers[info.field_name]
         return reader() if value is None else reader.parse(value)
 
@@ -82,14 +82,13 @@ class EnsembleSpec(BaseModel):
         check_off(value, [member.name for member in info.data.get("members", [])])
         return Speculation.parse(value)
 
-    @field_validator("lead", "combine", "gate", "speculate", "draw")
+    @field_validator("lead", "combine", "gate", "speculate", "sampling")
     @classmethod
     def _fits_the_members(cls, value: Any, info: ValidationInfo) -> Any:
         members: list[MemberSpec] = info.data.get("members", [])
         if info.field_name is not None and any(member.weight > 0 for member in members):
             known = {"combine": info.data["combine"]} if "combine" in info.data else {}
-            name = "sampling" if info.field_name == "draw" else info.field_name
-            _check_method(Method(**{**known, name: value}), members)
+            _check_method(Method(**{**known, info.field_name: value}), members)
         return value
 
     @model_validator(mode="after")
@@ -101,7 +100,7 @@ class EnsembleSpec(BaseModel):
         if not any(member.weight > 0 for member in self.members):
             raise ValueError("no weight is positive, so nobody would vote; give at least one member a positive weight")
         for index, member in enumerate(self.members):
-            if member.weights_of is not None:
+            if member.share_weights_with is not None:
                 check_owner(index, member, self.members)
         _check_method(self.method, self.members)
         return self
@@ -118,7 +117,7 @@ class EnsembleSpec(BaseModel):
     @property
     def method(self) -> Method:
         """How the ensemble writes."""
-        return Method(self.lead, self.combine, self.gate, self.speculate, self.draw)
+        return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling)
 
     def but(self, **keys: Any) -> EnsembleSpec:
         """This spec with some keys of its method replaced, as `Method.but` takes them.
@@ -133,9 +132,8 @@ class EnsembleSpec(BaseModel):
 
     def written_by(self, method: Method, members: Sequence[MemberSpec] | None = None) -> EnsembleSpec:
         """This spec with another method, which fits its members, and with fewer members where these are given."""
-        keys = {key.name: getattr(method, key.name) for key in fields(Method) if key.name != "sampling"}
-        keys |= {"draw": method.sampling, "members": list(self.members if members is None else members)}
-        return self.model_copy(update=keys)
+        keys = {key.name: getattr(method, key.name) for key in fields(Method)}
+        return self.model_copy(update={**keys, "members": list(self.members if members is None else members)})
 
 
 def _check_method(method: Method, members: list[MemberSpec]) -> None:
@@ -186,6 +184,7 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
             f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
+    data = _renamed(data, places)
     if "folder" in data:
         raise SpecError(_unknown_key(source, ("folder",), places, EnsembleSpec))
     try:
@@ -193,6 +192,32 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
     except ValidationError as error:
         problems = [_explain(dict(problem), source, places) for problem in error.errors(include_url=False)]
         raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
+
+
+def _renamed(data: dict[str, Any], places: Places) -> dict[str, Any]:
+    """The data with new names in place of old ones, and a warning for each. Raises a `SpecError` where both stand."""
+    data = dict(data)
+    records: list[tuple[tuple[Hashable, ...], dict[str, Any], str, str]] = [((), data, "draw", "sampling")]
+    if isinstance(members := data.get("members"), list):
+        data["members"] = members = [dict(member) if isinstance(member, Mapping) else member for member in members]
+        records += [
+            (("members", index), member, "weights_of", "share_weights_with")
+            for index, member in enumerate(members)
+            if isinstance(member, dict)
+        ]
+    for where, record, old, new in records:
+        if old not in record:
+            continue
+        if new in record:
+            raise SpecError(
+                f"{path_of((*where, new))} and {old}, its old name, are both given", hint=f"leave {old} out"
+            )
+        deprecated(f"{path_of((*where, old))} is now called {new}")
+        record[new] = record.pop(old)
+        for place, at in list(places.items()):
+            if place[: len(where) + 1] == (*where, old):
+                places[*where, new, *place[len(where) + 1 :]] = at
+    return data
 
 
 WORDS = {

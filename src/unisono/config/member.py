@@ -15,7 +15,7 @@ OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options")
 
 
 class MemberSpec(BaseModel):
-    """One member as a spec describes it. Only ``name`` and one of ``model`` and ``weights_of`` are required."""
+    """One member as a spec describes it. Only ``name`` and one of ``model`` and ``share_weights_with`` are required."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -23,7 +23,7 @@ class MemberSpec(BaseModel):
     """How the member is called in traces, figures and errors."""
     model: Annotated[str, Field(min_length=1)] | None = None
     """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
-    weights_of: Annotated[str, Field(min_length=1)] | None = None
+    share_weights_with: Annotated[str, Field(min_length=1)] | None = None
     """The member whose model it is too: the weights are loaded once, for both."""
     backend: str | None = None
     """``llamacpp`` or ``transformers``; default: the first that reads this model and is installed."""
@@ -56,38 +56,38 @@ class MemberSpec(BaseModel):
 
     @property
     def owner(self) -> str:
-        """The member whose weights it runs on: itself, or the one that ``weights_of`` names."""
-        return self.weights_of or self.name
+        """The member whose weights it runs on: itself, or the one that ``share_weights_with`` names."""
+        return self.share_weights_with or self.name
 
     @model_validator(mode="after")
     def _has_one_model(self) -> MemberSpec:
-        if self.model is None and self.weights_of is None:
+        if self.model is None and self.share_weights_with is None:
             raise Misplaced(
                 "lacks the key 'model'",
-                hint="give it one, or weights_of with the name of a member that has a model",
+                hint="give it one, or share_weights_with with the name of a member that has a model",
             )
-        if self.weights_of is None:
+        if self.share_weights_with is None:
             return self
         if self.model is not None:
             raise Misplaced(
-                f"is {shown(self.weights_of)}, but this member has a model of its own",
-                "weights_of",
+                f"is {shown(self.share_weights_with)}, but this member has a model of its own",
+                "share_weights_with",
                 hint="keep one of the two",
             )
         for key in OF_THE_WEIGHTS:
             if getattr(self, key):
                 raise Misplaced(
                     f"is {shown(getattr(self, key))}, which is for the weights to say, and those are of "
-                    f"{shown(self.weights_of)}",
+                    f"{shown(self.share_weights_with)}",
                     key,
-                    hint=f"give it to {shown(self.weights_of)}, or this member a model in place of weights_of",
+                    hint=f"give it to {shown(self.share_weights_with)}, or this member a model of its own",
                 )
         return self
 
 
 def check_owner(index: int, member: MemberSpec, members: Sequence[MemberSpec]) -> None:
-    """Refuse ``weights_of`` that names nobody, the member itself, or one that takes its weights from a third."""
-    name, where = str(member.weights_of), ("members", index, "weights_of")
+    """Refuse ``share_weights_with`` that names nobody, the member itself, or one that shares a third's weights."""
+    name, where = str(member.share_weights_with), ("members", index, "share_weights_with")
     able = [other.name for other in members if other.model is not None]
     hint = f"members with a model: {', '.join(able)}" if able else "give one of the members a model"
     owner = next((other for other in members if other.name == name), None)
@@ -95,9 +95,13 @@ def check_owner(index: int, member: MemberSpec, members: Sequence[MemberSpec]) -
         raise Misplaced(f"is {shown(name)}: there is no such member{nearest(name, able)}", *where, hint=hint)
     if owner is member:
         raise Misplaced(f"is {shown(name)}: that is the member itself", *where, hint=hint)
-    if owner.weights_of is not None:
-        end = f"write weights_of: {owner.weights_of} here too" if owner.weights_of in able else hint
-        taken = f"that member takes its own weights from {shown(owner.weights_of)}"
+    if owner.share_weights_with is not None:
+        end = (
+            f"write share_weights_with: {owner.share_weights_with} here too"
+            if owner.share_weights_with in able
+            else hint
+        )
+        taken = f"that member takes its own weights from {shown(owner.share_weights_with)}"
         raise Misplaced(f"is {shown(name)}: {taken}", *where, hint=end)
 
 

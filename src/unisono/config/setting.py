@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from unisono.config.compact import read_number
-from unisono.errors import SpecError, nearest, shown
+from unisono.config.method import MethodOptions
+from unisono.errors import SpecError, deprecated, nearest, shown
 
 
-class MethodKeys(TypedDict, total=False):
-    """The keywords of `Method.but` as the command line gives them; ``None`` leaves the spec's."""
-
-    lead: str | None
-    combine: str | None
-    gate: str | None
-    boundary: bool | None
-    speculate: str | None
-    max_pieces: int | None
-    draw: str | None
-    spelling: str | None
-
-
-def parse_setting(text: str, others: Sequence[str] = ()) -> MethodKeys:
-    """Read ``"gate=confidence:0.5 draw=0.7,top_p:0.9"``; an empty string changes nothing.
+def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
+    """Read ``"gate=confidence:0.5 sampling=0.7,top_p:0.9"``; an empty string changes nothing.
 
     Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
 
@@ -34,7 +22,7 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodKeys:
     Raises:
         SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
     """
-    keys: MethodKeys = {}
+    keys: MethodOptions = {}
     known = (*_READERS, *others)
     for word in text.split():
         key, equals, value = word.partition("=")
@@ -43,6 +31,9 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodKeys:
                 f"the setting {shown(word)} is not KEY=VALUE",
                 hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(known)}",
             )
+        if key == "draw":
+            deprecated("the setting draw is now called sampling")
+            key = "sampling"
         if key not in _READERS:
             raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
         if key in keys:
@@ -77,6 +68,6 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "boundary": _switch,
     "speculate": _word,
     "max_pieces": _count,
-    "draw": _word,
+    "sampling": _word,
     "spelling": _word,
 }
