@@ -23,15 +23,14 @@ from typing import Any
 BACKENDS = ("llamacpp", "transformers")
 PIECES = {"llamacpp": 32, "transformers": 12}
 """Of one text, timed in a round; the prompt and the first piece are not."""
-SETTINGS = {"before": ("", "300000"), "now": ("", "")}
-"""Threads and spins of each setting; where nothing is said, what unisono chooses."""
-SECRETS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+SETTINGS = {"before": ("", "300000"), "now": ("", ""), "one thread": ("1", "")}
+"""Threads and spins of each setting; where nothing is said, what unisono chooses. Before, OpenMP's own choice held."""
+THEIRS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 
 
 def work(backend: str, threads: str) -> None:
     """Load the pair, then write one text for each line of the standard input, and print its pieces' milliseconds."""
     from run import spec
-
     from unisono.benchmark import TEXTS
     from unisono.build import prepare
     from unisono.spec import load_spec
@@ -59,7 +58,7 @@ class Worker:
     """The pair in a process of its own."""
 
     def __init__(self, backend: str, threads: str, spins: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment = {name: value for name, value in os.environ.items() if name not in THEIRS}
         environment |= {"GOMP_SPINCOUNT": spins} if spins else {}
         command = [sys.executable, __file__, "--work", backend, threads]
         self._process = subprocess.Popen(
@@ -115,7 +114,7 @@ def compare(backend: str, settings: dict[str, tuple[str, str]], rounds: int) -> 
 
 
 def figures(took: dict[str, list[list[float]]]) -> dict[str, Any]:
-    """Milliseconds a piece: the median round's, the worst round's and the worst piece's, and both over the idle ones."""
+    """Milliseconds a piece: the median round's, the worst round's, the worst piece's; and the first two over idle ones."""
     shown: dict[str, Any] = {}
     for kind, rounds in took.items():
         means = [statistics.mean(pieces) for pieces in rounds]
@@ -133,7 +132,8 @@ def main() -> None:
     parser.add_argument("--work", nargs=2)
     asked = parser.parse_args()
     if asked.work:
-        return work(*asked.work)
+        work(*asked.work)
+        return
     settings = dict(SETTINGS)
     if asked.settings:
         settings = {}

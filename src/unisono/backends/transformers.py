@@ -26,6 +26,7 @@ from unisono.backends.hf_backend import RowBackend
 from unisono.backends.hf_cache import RowLayer, RowPool
 from unisono.backends.hf_errors import loading_errors_told
 from unisono.backends.hf_request import check_folder, check_options, check_weights
+from unisono.backends.threads import told
 from unisono.errors import ModelCorrupt
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -82,13 +83,13 @@ class TransformersLoader:
             cache_bytes=hf_config.cache_numbers(self._text) * size * context * self.request.slots,
             dtype=str(self._dtype).removeprefix("torch."),
             device=self._device_name,
+            threads=self._threads_told,
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
     def load(self, progress: Progress) -> RowBackend:
         request = self.request
-        if request.threads is not None:
-            hf_torch.use_threads(request.threads)
+        hf_torch.use_threads(request.threads)
         with _quiet(), self._errors():
             if request.source.kind == "folder":
                 check_folder(request)
@@ -144,6 +145,11 @@ class TransformersLoader:
     def _dtype(self) -> Any:
         own = None if self.gguf else getattr(self._text, "dtype", None) or getattr(self._config, "dtype", None) or ""
         return hf_torch.find_dtype(self.request.dtype, self.device, own, self.options.device_map is not None)
+
+    @property
+    def _threads_told(self) -> str | None:
+        asked = self.request.threads
+        return told(hf_torch.threads(asked), asked=asked is not None) if self.device.type == "cpu" else None
 
     @property
     def _device_name(self) -> str:

@@ -13,6 +13,7 @@ from unisono.engine.member import Member
 from unisono.engine.pace import Pace
 from unisono.engine.passes import Portion, make_block, read_ahead, run_pass
 from unisono.engine.rows import rows_at
+from unisono.engine.slow_passes import SlowPasses
 from unisono.engine.window import Window
 from unisono.fusion.gate import Gate
 from unisono.fusion.sample import greedy
@@ -36,6 +37,7 @@ class Hearing:
         self._members = members
         self._chooser = chooser
         self._pace = pace
+        self._slow = SlowPasses()
         devices = {member.backend.facts.device for member in members}
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
@@ -128,7 +130,10 @@ class Hearing:
             for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
                 window.heard(member, reading, rows, first)
                 window.text.member_seconds[member.name] += reading.seconds
-        self._pace.learn_pass(questions[0].member.model, work, seconds)
+        first = questions[0].member
+        self._pace.learn_pass(first.model, work, seconds)
+        if first.backend.facts.device == "cpu":
+            self._slow.note(first.name, first.model, work, seconds)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:
