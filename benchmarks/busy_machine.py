@@ -114,7 +114,7 @@ def compare(backend: str, settings: dict[str, tuple[str, str]], rounds: int) -> 
 
 
 def figures(took: dict[str, list[list[float]]]) -> dict[str, Any]:
-    """Milliseconds a piece: the median round's, the worst round's, the worst piece's; and the first two over idle ones."""
+    """Milliseconds a piece: of the median and the worst round, and the worst piece; both rounds over idle ones."""
     shown: dict[str, Any] = {}
     for kind, rounds in took.items():
         means = [statistics.mean(pieces) for pieces in rounds]

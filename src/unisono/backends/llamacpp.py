@@ -149,8 +149,8 @@ class LlamaCppLoader:
     @property
     def _threads_told(self) -> str:
         # Without OpenMP llama.cpp's own barriers spin as long as they wait (ggml-cpu.c, ggml_barrier).
-        by_openmp = b"OPENMP = 1" in library.llama_print_system_info()
-        return told(self._threads, asked=self._request.threads is not None, bounded=by_openmp)
+        openmp = b"OPENMP = 1" in library.llama_print_system_info()
+        return told(self._threads, asked=self._request.threads is not None, openmp=openmp)
 
     def _load_model(self, report: Callable[[float], None]) -> int:
         device, options = self._device, self._options

@@ -130,10 +130,10 @@ class Hearing:
             for (window, first, _), rows in zip(question.spans, reading.rows, strict=True):
                 window.heard(member, reading, rows, first)
                 window.text.member_seconds[member.name] += reading.seconds
-        first = questions[0].member
-        self._pace.learn_pass(first.model, work, seconds)
-        if first.backend.facts.device == "cpu":
-            self._slow.note(first.name, first.model, work, seconds)
+        asked = questions[0].member
+        self._pace.learn_pass(asked.model, work, seconds)
+        if asked.backend.facts.device == "cpu":
+            self._slow.note(asked.name, asked.model, work, seconds)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:

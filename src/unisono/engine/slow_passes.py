@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import statistics
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
 
 from unisono.engine.pace import BLOCK_LIMIT, Work
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +21,11 @@ ENOUGH = 8
 
 def preemptions() -> int:
     """How often a thread of this process has lost its core to another so far."""
-    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 class SlowPasses:
@@ -45,8 +45,8 @@ class SlowPasses:
             return
         usual = self._usual[model, work]
         slow = self._slow.setdefault(model, [])
-        before = statistics.median(usual) if len(usual) >= KNOWN else None
-        if before is None or seconds < MULTIPLE * before:
+        before = statistics.median(usual) if len(usual) >= KNOWN else seconds
+        if seconds < MULTIPLE * before:
             usual.append(seconds)
             del slow[-1:]
             return
@@ -62,9 +62,8 @@ class SlowPasses:
             return
         self._said = True
         log.warning(
-            "member %r: its passes take %.1f times what they took, for other processes want the same cores and its "
-            "threads wait for one another; end the other work, or set threads to fewer than there are cores "
-            "(`unisono doctor` shows how many it has)",
+            "member %r: its passes take %.1f times what they took: other processes want the same cores, and threads "
+            "wait for one another; end the other work, or give the member fewer threads (`unisono doctor` shows them)",
             name,
             factor,
         )
