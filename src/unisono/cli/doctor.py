@@ -154,6 +154,8 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         ("weights", [once(member, _size(member.facts.weight_bytes)) for member in members]),
         ("cache", [once(member, _size(member.facts.cache_bytes)) for member in members]),
     ]
+    if any(member.facts.threads for member in members):
+        rows.insert(2, ("threads", [member.facts.threads or "none on the host" for member in members]))
     words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
     if any(words):
         rows.insert(rows.index(chat_template) + 1, ("words of its own", [each or "none" for each in words]))

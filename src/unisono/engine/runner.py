@@ -12,6 +12,7 @@ from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.forward import MemberBatch, Portion, read_ahead, rows_at, run_pass
 from unisono.engine.member import Member
 from unisono.engine.sampler import Sampler
+from unisono.engine.slow_passes import SlowPasses
 from unisono.engine.step_state import StepState
 from unisono.fusion.sampling import greedy
 
@@ -25,6 +26,7 @@ class Runner:
         self._sampler = sampler
         self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
+        self._slow = SlowPasses()
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
     def close(self) -> None:
@@ -119,8 +121,11 @@ class Runner:
     def _run_pass(self, batches: Sequence[MemberBatch]) -> None:
         """Run members that share a model."""
         work, seconds = run_pass(batches)
+        member = batches[0].member
         if self._draft_length.in_use:
-            self._draft_length.learn_pass(batches[0].member.model, work, seconds)
+            self._draft_length.learn_pass(member.model, work, seconds)
+        if member.backend.facts.device == "cpu":
+            self._slow.note(member.name, member.model, work, seconds)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:

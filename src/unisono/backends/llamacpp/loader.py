@@ -21,8 +21,9 @@ from unisono.backends.gguf.file import GgufFile, read_gguf
 from unisono.backends.gguf.token_table import read_table
 from unisono.backends.llamacpp.facts import cache_bytes_a_token, refuse_other_models, trained_context, unsupported
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
-from unisono.backends.llamacpp.options import CACHE_TYPES, choose_device, physical_cores, read_options
+from unisono.backends.llamacpp.options import CACHE_TYPES, choose_device, read_options
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
@@ -89,6 +90,7 @@ class LlamaCppLoader:
                 cache_bytes=round(cache_bytes_a_token(file, self._options) * padded * self._request.slots),
                 dtype=_weight_format(file),
                 device=self._device.name,
+                threads=self._threads_told,
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
@@ -140,6 +142,16 @@ class LlamaCppLoader:
             )
         return asked
 
+    @property
+    def _threads(self) -> int:
+        return self._request.threads or free_threads()
+
+    @property
+    def _threads_told(self) -> str:
+        # Without OpenMP llama.cpp's own barriers spin as long as they wait (ggml-cpu.c, ggml_barrier).
+        openmp = b"OPENMP = 1" in library.llama_print_system_info()
+        return told(self._threads, asked=self._request.threads is not None, openmp=openmp)
+
     def _load_model(self, report: Callable[[float], None]) -> int:
         device, options = self._device, self._options
         params = library.llama_model_default_params()
@@ -166,7 +178,7 @@ class LlamaCppLoader:
         params.n_seq_max = request.slots
         params.n_batch = params.n_ubatch = options.batch_tokens
         _set(params, "n_outputs_max", output_rows(rows, request.slots, options.batch_tokens))
-        params.n_threads = params.n_threads_batch = request.threads or physical_cores()
+        params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = -1 if options.flash_attention == "auto" else int(options.flash_attention)
         params.type_k = params.type_v = CACHE_TYPES[options.cache_dtype][0]
         params.offload_kqv = params.op_offload = self._device.layers != 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from unisono.backends.base import LoadRequest
@@ -123,20 +121,6 @@ def choose_device(request: LoadRequest, options: Options, library: Any) -> Devic
 def _gpu_kind(library: Any) -> str:
     info = library.llama_print_system_info()
     return "cuda" if b"CUDA" in info else "metal" if b"Metal" in info or b"MTL" in info else "gpu"
-
-
-def physical_cores() -> int:
-    """Cores that this process may use, counting those that share one (hyper-threads) once."""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    siblings = {_siblings(core) for core in usable}
-    return max(1, len(siblings))
-
-
-def _siblings(core: int) -> str:
-    try:
-        return Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(core)
 
 
 def _whole(request: LoadRequest, key: str, least: int, word: str | None = None) -> int | None:

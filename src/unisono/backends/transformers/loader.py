@@ -1,7 +1,7 @@
 """Models through Hugging Face transformers and torch: hub ids, folders, and GGUF files (converted once).
 
-The only file that imports transformers; `hf_torch` is the only one that imports torch, and the other
-``hf_`` modules do without both. Threads are process-wide in torch: the last member that names
+The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other
+modules of this folder do without both. Threads are process-wide in torch: the last member that names
 ``threads`` decides.
 """
 
@@ -21,6 +21,7 @@ import transformers.modeling_gguf_pytorch_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.threads import told
 from unisono.backends.transformers import gguf_cache, model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.failures import loading_errors_told
@@ -83,13 +84,13 @@ class TransformersLoader:
             cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
             dtype=str(self._dtype).removeprefix("torch."),
             device=self._device_name,
+            threads=self._threads_told,
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
     def load(self, progress: Progress) -> RowBackend:
         request = self.request
-        if request.threads is not None:
-            torch_runtime.use_threads(request.threads)
+        torch_runtime.use_threads(request.threads)
         with _quiet(), self._errors():
             if request.source.kind == "folder":
                 check_folder(request)
@@ -145,6 +146,11 @@ class TransformersLoader:
     def _dtype(self) -> Any:
         own = None if self.gguf else getattr(self._text, "dtype", None) or getattr(self._config, "dtype", None) or ""
         return torch_runtime.find_dtype(self.request.dtype, self.device, own, self.options.device_map is not None)
+
+    @property
+    def _threads_told(self) -> str | None:
+        asked = self.request.threads
+        return told(torch_runtime.threads(asked), asked=asked is not None) if self.device.type == "cpu" else None
 
     @property
     def _device_name(self) -> str:

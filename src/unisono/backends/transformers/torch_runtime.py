@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 
 from unisono.backends.base import Array, LoadRequest
+from unisono.backends.threads import within_quota
 from unisono.backends.transformers import model_config
 from unisono.backends.transformers.failures import out_of_memory_told
 from unisono.backends.transformers.key_value_cache import Pass, RowPool
@@ -81,9 +82,15 @@ def shape_only() -> contextlib.AbstractContextManager[Any]:
     return torch.device("meta")
 
 
-def use_threads(count: int) -> None:
-    """Compute with so many threads, in the whole process."""
-    torch.set_num_threads(count)
+def use_threads(asked: int | None) -> None:
+    """Compute with so many threads, in the whole process; where nothing is asked, with torch's within the quota."""
+    if asked is not None or threads(None) < torch.get_num_threads():
+        torch.set_num_threads(threads(asked))
+
+
+def threads(asked: int | None) -> int:
+    """How many threads `use_threads` uses."""
+    return asked or within_quota(torch.get_num_threads())
 
 
 def save_weights(model: Any, file: Path) -> None:
