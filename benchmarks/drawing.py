@@ -213,7 +213,7 @@ def _beam_parts(spec: dict[str, Any], data: str, pieces: int) -> dict[str, Any]:
         backend.open, backend.advance = open_, advance
 
     with prepared.load() as engine:
-        method = Method(draw=f"beam_width:{WIDTH}")  # type: ignore[arg-type]
+        method = Method(sampling=f"beam_width:{WIDTH}")  # type: ignore[arg-type]
         for member in engine.members:
             watch(member)
         for prompt in _questions(data)[::2]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from unisono.config.gate import Gate
 from unisono.config.method import AUTO, NGRAM, OFF, Method, Speculation, check_off
+from unisono.config.sampling import Sampling
 from unisono.errors import SpecError
 
 METHOD = Method("a", gate=Gate("confidence", threshold=0.5, boundary=True), speculate=Speculation("b", 4))
@@ -217,9 +218,9 @@ def test_a_method_reads_its_fields_as_a_spec_does() -> None:
         ({"lead": b"a"}, "the lead is b'a'"),
         ({"combine": None}, "combine is None"),
         ({"combine": "median"}, "unknown rule 'median'; did you mean 'mean'?"),
-        ({"draw": "one-member", "combine": "geometric"}, "one-member draws from the weighted mean of all members"),
-        ({"draw": "one-member", "combine": "mean weights:entropy"}, "but combine is 'mean weights:entropy'"),
-        ({"draw": "beam_width:4", "speculate": "a"}, "a draft goes on from one text, and a beam follows several"),
+        ({"sampling": "one-member", "combine": "geometric"}, "one-member draws from the weighted mean of all members"),
+        ({"sampling": "one-member", "combine": "mean weights:entropy"}, "but combine is 'mean weights:entropy'"),
+        ({"sampling": "beam_width:4", "speculate": "a"}, "a draft goes on from one text, and a beam follows several"),
     ],
 )
 def test_a_method_is_checked_when_it_is_built(fields: dict[str, object], message: str) -> None:
@@ -270,3 +271,15 @@ def test_every_other_spelling_is_refused_with_the_reason(spelling: object) -> No
     with pytest.raises(SpecError, match=f"spelling is {spelling!r}, but members only read") as refusal:
         Method().but(spelling=spelling)
     assert "was measured, improved nothing, and was removed" in str(refusal.value.hint)
+
+
+def test_options_of_the_sampling_have_keywords_of_their_own() -> None:
+    drawn = Method().but(temperature=0.7, top_p=0.9, seed=3)
+    assert drawn.sampling == Sampling(temperature=0.7, top_p=0.9, seed=3) == drawn.draw
+    assert drawn.but(sampling="0.5", top_k=4).sampling == Sampling(temperature=0.5, top_k=4)
+    assert drawn.but(temperature=0).sampling == Sampling(seed=3), "what only acts on what is drawn does nothing"
+    assert Method().but(top_p=0.9, min_p=None).sampling == Sampling()
+    with pytest.raises(SpecError, match="did you mean 'temperature'"):
+        Method().but(temprature=0.7)  # type: ignore[call-arg]
+    with pytest.raises(SpecError, match="old name"):
+        Method().but(sampling=1, draw=1)

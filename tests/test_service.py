@@ -151,7 +151,7 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
         assert len(found) == n
         for index, generation in enumerate(found):
             seed = None if method.draw.seed is None else method.draw.seed + index
-            seeded = replace(method, draw=replace(method.draw, seed=seed))
+            seeded = replace(method, sampling=replace(method.sampling, seed=seed))
             assert generation.data == alone(NAMES, prompt, pieces, seeded)
     check_all_is_free(service, engine)
 

@@ -119,7 +119,7 @@ def alone(service: Service, request: Asked, index: int) -> Generation:
         assert isinstance(member.backend, PrefixCache)
         member.backend.limit(0)
     seeded = draw if draw.seed is None else replace(draw, seed=draw.seed + index)
-    text = engine.add(request.prompt, request.limits, method=replace(request.method, draw=seeded), trace=True)
+    text = engine.add(request.prompt, request.limits, method=replace(request.method, sampling=seeded), trace=True)
     for _ in engine.run(text):
         pass
     return text.generation()

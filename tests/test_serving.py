@@ -70,10 +70,10 @@ def test_members_answer_alone_beside_their_ensemble_as_if_there_were_no_others()
 def test_a_member_alone_keeps_of_the_method_what_concerns_a_single_model() -> None:
     method = {"lead": "b", "combine": "geometric", "gate": "first:3", "draw": "0.7 top_k:3", "speculate": "auto:4"}
     service = serve({"duo": {"members": [A, B], **method}})
-    expected = Method(speculate="ngram:4", draw="0.7 top_k:3")  # type: ignore[arg-type]
+    expected = Method(speculate="ngram:4", sampling="0.7 top_k:3")  # type: ignore[arg-type]
     assert service.method("duo/a") == service.method("duo/b") == expected
     mixture = serve({"mix": {"members": [A, B], "draw": "one-member member_top_k:3 seed:1"}})
-    assert mixture.method("mix/a") == Method(draw="1 member_top_k:3 seed:1")  # type: ignore[arg-type]
+    assert mixture.method("mix/a") == Method(sampling="1 member_top_k:3 seed:1")  # type: ignore[arg-type]
 
 
 def test_ensembles_share_the_models_that_they_run_in_the_same_way() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from unisono.backends.base import Backend, Loader
@@ -69,8 +69,7 @@ class Prepared:
         Of how the ensemble writes, what concerns a single model stays: what is drawn, and drafts that are looked up.
         """
         member = next(member for member in self.members if member.spec.name == name)
-        keys = {key.name: getattr(_method_alone(self.spec.method), key.name) for key in fields(Method)}
-        spec = self.spec.model_copy(update={"members": [member.spec], **keys})
+        spec = self.spec.written_by(_method_alone(self.spec.method), [member.spec])
         union = _union_of([member])
         return Prepared(spec, [replace(member, weight=1.0)], union, Grammars(union))
 
@@ -210,8 +209,8 @@ def load_service(
 def _method_alone(method: Method) -> Method:
     looks_up = method.speculate is not None and method.speculate.drafter in (NGRAM, AUTO)
     speculate = replace(method.speculate, drafter=NGRAM) if method.speculate is not None and looks_up else None
-    draw = replace(method.draw, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
-    return Method(speculate=speculate, draw=draw)
+    sampling = replace(method.sampling, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
+    return Method(speculate=speculate, sampling=sampling)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:

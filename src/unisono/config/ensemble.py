@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,7 +88,8 @@ class EnsembleSpec(BaseModel):
         members: list[MemberSpec] = info.data.get("members", [])
         if info.field_name is not None and any(member.weight > 0 for member in members):
             known = {"combine": info.data["combine"]} if "combine" in info.data else {}
-            _check_method(Method(**{**known, info.field_name: value}), members)
+            name = "sampling" if info.field_name == "draw" else info.field_name
+            _check_method(Method(**{**known, name: value}), members)
         return value
 
     @model_validator(mode="after")
@@ -128,7 +129,13 @@ class EnsembleSpec(BaseModel):
         check_off(keys.get("speculate"), [member.name for member in self.members])
         method = self.method.but(**keys)
         _check_method(method, self.members)
-        return self.model_copy(update={key.name: getattr(method, key.name) for key in fields(Method)})
+        return self.written_by(method)
+
+    def written_by(self, method: Method, members: Sequence[MemberSpec] | None = None) -> EnsembleSpec:
+        """This spec with another method, which fits its members, and with fewer members where these are given."""
+        keys = {key.name: getattr(method, key.name) for key in fields(Method) if key.name != "sampling"}
+        keys |= {"draw": method.sampling, "members": list(self.members if members is None else members)}
+        return self.model_copy(update=keys)
 
 
 def _check_method(method: Method, members: list[MemberSpec]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral
-from typing import Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote_from_bytes
 
 from unisono.config.combine import Combine
@@ -84,12 +84,54 @@ class Speculation:
         return f"{self.drafter}:{self.max_pieces}"
 
 
+class SamplingOptions(TypedDict, total=False):
+    """The options of `Sampling` that have keywords of their own."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+
+
+class MethodOptions(SamplingOptions, total=False):
+    """How a text is written, as keywords: of `Method.but`, of `Ensemble.generate` and the like, and of a request.
+
+    ``None``, or a key that is left out, stands for what the ensemble does anyway.
+    """
+
+    lead: str | None
+    """The member whose distribution the gate looks at."""
+    combine: Combine | str | Mapping[str, Any] | None
+    """How distributions become one, as `Combine.parse` reads it: ``"geometric"`` …"""
+    gate: Gate | str | Mapping[str, Any] | None
+    """When the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …"""
+    boundary: bool | None
+    """Whether the gate stays shut inside another member's token."""
+    speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None
+    """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody."""
+    max_pieces: int | None
+    """Drafted pieces in a block at most."""
+    sampling: Sampling | str | float | Mapping[str, Any] | None
+    """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …; ``temperature``
+    and the like then replace options of it."""
+    draw: Sampling | str | float | Mapping[str, Any] | None
+    """The old name of ``sampling``."""
+    spelling: str | None
+    """Accepted with a word of warning where it changes nothing."""
+
+
+OPTION_NAMES = (*MethodOptions.__annotations__,)
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """How an ensemble writes. The default is the paper's: ask everybody at every step, take the likeliest
     piece of the mean.
 
-    ``combine``, ``gate``, ``speculate`` and ``draw`` may be given as the ``parse`` of each reads them.
+    ``combine``, ``gate``, ``speculate`` and ``sampling`` may be given as the ``parse`` of each reads them.
     """
 
     lead: str | None = None
@@ -100,7 +142,7 @@ class Method:
     """When the others are asked."""
     speculate: Speculation | None = None
     """Who drafts; ``None`` for nobody."""
-    draw: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = field(default_factory=Sampling)
     """How a piece is chosen from a distribution."""
 
     def __post_init__(self) -> None:
@@ -110,59 +152,61 @@ class Method:
         object.__setattr__(self, "combine", Combine.parse(self.combine))
         object.__setattr__(self, "gate", Gate.parse(self.gate))
         object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
-        object.__setattr__(self, "draw", Sampling.parse(self.draw))
+        object.__setattr__(self, "sampling", Sampling.parse(self.sampling))
         self._check_keys()
 
     def _check_keys(self) -> None:
         """Refuse keys that contradict one another."""
-        draw, combine = self.draw, self.combine
-        if draw.one_member and combine != Combine():
+        sampling, combine = self.sampling, self.combine
+        if sampling.one_member and combine != Combine():
             raise SpecError(
                 f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
                 hint="leave combine out, or draw from all members: any temperature does",
             )
-        if draw.beam_width > 1 and self.speculate is not None:
+        if sampling.beam_width > 1 and self.speculate is not None:
             raise SpecError(
-                f"beam_width is {draw.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one text, "
+                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one text, "
                 "and a beam follows several",
                 hint=f"leave speculate out (speculate: {OFF}), or the beam",
             )
 
-    def but(
-        self,
-        *,
-        lead: str | None = None,
-        combine: object = None,
-        gate: object = None,
-        boundary: bool | None = None,
-        speculate: object = None,
-        max_pieces: int | None = None,
-        draw: object = None,
-        spelling: object = None,
-    ) -> Method:
-        """This method with some keys replaced; ``None`` leaves a key as it is, ``speculate="off"`` ends it.
+    def but(self, **options: Unpack[MethodOptions]) -> Method:
+        """This method with some options replaced; ``None`` leaves one as it is, ``speculate="off"`` ends drafting.
 
         Raises:
-            SpecError: a value is wrong, contradicts another, or ``max_pieces`` is given though nobody drafts.
+            SpecError: an option is unknown, a value is wrong or contradicts another, or ``max_pieces`` is given though
+                nobody drafts.
         """
-        check_spelling(spelling)
-        new_gate = self.gate if gate is None else Gate.parse(gate)
-        if boundary is not None:
-            new_gate = replace(new_gate, boundary=boundary)
-        speculation = self.speculate if speculate is None else Speculation.parse(speculate)
-        if max_pieces is not None:
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if unknown := next((name for name in given if name not in OPTION_NAMES), None):
+            near, known = nearest(unknown, OPTION_NAMES), ", ".join(OPTION_NAMES)
+            raise SpecError(f"unknown option {shown(unknown)}{near}; known: {known}", hint="leave it out")
+        check_spelling(given.get("spelling"))
+        gate = Gate.parse(given.get("gate", self.gate))
+        if "boundary" in given:
+            gate = replace(gate, boundary=given["boundary"])
+        speculation = Speculation.parse(given.get("speculate", self.speculate))
+        if "max_pieces" in given:
             if speculation is None:
                 raise SpecError(
                     "max_pieces is given, but nobody drafts", hint=f"name a drafter: a member, {NGRAM} or {AUTO}"
                 )
-            speculation = replace(speculation, max_pieces=max_pieces)
+            speculation = replace(speculation, max_pieces=given["max_pieces"])
+        if "sampling" in given and "draw" in given:
+            raise SpecError("sampling and draw are given, which is its old name", hint="leave draw out")
+        sampling = Sampling.parse(given.get("sampling", given.get("draw", self.sampling)))
         return Method(
-            self.lead if lead is None else lead,
-            self.combine if combine is None else Combine.parse(combine),
-            new_gate,
+            given.get("lead", self.lead),
+            Combine.parse(given.get("combine", self.combine)),
+            gate,
             speculation,
-            self.draw if draw is None else Sampling.parse(draw),
+            sampling.but({name: given[name] for name in SamplingOptions.__annotations__ if name in given}),
         )
+
+    @property
+    def draw(self) -> Sampling:
+        """The old name of `sampling`."""
+        return self.sampling
 
     def lead_among(self, weights: Mapping[str, float]) -> str:
         """The member that leads: the one that is named, or else the first of positive weight."""
@@ -170,10 +214,10 @@ class Method:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only; texts of a bias are percent-encoded."""
-        draw = {key.name: getattr(self.draw, key.name) for key in fields(self.draw)}
+        draw = {key.name: getattr(self.sampling, key.name) for key in fields(self.sampling)}
         for name in ("bias", "member_bias"):
             draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
-        draw["logit_bias"] = {str(column): more for column, more in self.draw.logit_bias.items()}
+        draw["logit_bias"] = {str(column): more for column, more in self.sampling.logit_bias.items()}
         return {
             "lead": self.lead,
             "combine": asdict(self.combine),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -141,6 +141,12 @@ class Sampling:
     def is_greedy(self) -> bool:
         """Whether the likeliest piece is taken."""
         return self.temperature == 0
+
+    def but(self, options: Mapping[str, Any]) -> Self:
+        """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
+        if options and options.get("temperature", self.temperature) == 0:
+            options = {**options, **{name: _DEFAULTS[name] for name, option in OPTIONS.items() if option.drawing}}
+        return replace(self, **options)
 
     @classmethod
     def parse(cls, value: object) -> Self:

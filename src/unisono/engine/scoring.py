@@ -115,7 +115,7 @@ class Scoring:
 def scored_by(method: Method) -> Method:
     """A method without what concerns the choice of a piece alone: nothing is chosen."""
     draw = replace(method.draw, **{name: _GREEDY[name] for name in _GREEDY if not name.startswith(MEMBER)})
-    return replace(method, draw=draw, speculate=None)
+    return replace(method, sampling=draw, speculate=None)
 
 
 _GREEDY = {key.name: getattr(Sampling(), key.name) for key in fields(Sampling)}

@@ -9,8 +9,6 @@ from typing import Any
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.config.method import Method
-from unisono.config.sampling import Sampling
-from unisono.config.sampling_options import OPTIONS
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.service import Service
@@ -23,9 +21,6 @@ from unisono.server.request_handle import Order
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
-
-DRAWING = {name: getattr(Sampling(), name) for name, option in OPTIONS.items() if option.drawing}
-"""The options that only act on what is drawn, as they are when they do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +191,9 @@ def _method(request: GenerationRequest, engine: Engine) -> Method:
         given["seed"] %= 2**64
     if request.logit_bias:
         given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
-    draw = _replaced(lambda given: _drawn(method.draw, given), given, "") if given else method.draw
+    sampling = _replaced(method.sampling.but, given, "") if given else method.sampling
     try:
-        return replace(method, draw=draw)
+        return replace(method, sampling=sampling)
     except SpecError as error:
         raise refusal_of(error, param="temperature") from None
 
@@ -207,14 +202,6 @@ def _checked(method: Method, engine: Engine) -> Method:
     """A method that fits the members."""
     method.check({member.name: member.weight for member in engine.members})
     return method
-
-
-def _drawn(draw: Sampling, given: Mapping[str, Any]) -> Sampling:
-    """A draw with some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
-    changed = dict(given)
-    if given.get("temperature", draw.temperature) == 0:
-        changed |= DRAWING
-    return replace(draw, **changed)
 
 
 def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], within: str) -> Any:
