@@ -258,9 +258,9 @@ def _show(stream: Stream, job: TextJob, trace: TraceFile | None) -> None:
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: TextJob) -> None:
     """Print several texts: as JSON lines, or with a line of dashes between them."""
     limits = job.limits
-    generations = ensemble.continuations(
-        job.n,
+    generations = ensemble.generate(
         prompt.text,
+        n=job.n,
         messages=prompt.messages,
         max_new_tokens=limits.max_new_tokens,
         stop=limits.stop,

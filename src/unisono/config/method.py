@@ -165,8 +165,8 @@ class Method:
             )
         if sampling.beam_width > 1 and self.speculate is not None:
             raise SpecError(
-                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one text, "
-                "and a beam follows several",
+                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one "
+                "text, and a beam follows several",
                 hint=f"leave speculate out (speculate: {OFF}), or the beam",
             )
 

@@ -14,8 +14,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from unisono.chat.messages import Prompt
-from unisono.engine.events import Ended, Event, Failed
-from unisono.engine.request import GenerationRequest, PreparedRequest
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import UnisonoError
@@ -129,7 +128,7 @@ class AsyncEngine:
                 self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
             for ticket in call.leave():
                 self._by_ticket.pop(ticket, None)
-                self._turns.want(partial(Service.cancel, ticket=ticket))
+                self._turns.want(partial(Service.cancel, request_id=ticket))
             if not self._calls:
                 self._idle.set()
 
@@ -179,7 +178,7 @@ class AsyncEngine:
         """Begin to pass events on; a call that has left meanwhile gives its requests up."""
         if put.done() or call not in self._calls:
             for ticket in tickets:
-                self._turns.want(partial(Service.cancel, ticket=ticket))
+                self._turns.want(partial(Service.cancel, request_id=ticket))
             return
         self._by_ticket |= dict.fromkeys(tickets, call)
         call.take(tickets)
@@ -242,10 +241,10 @@ class AsyncEngine:
         self.metrics.batch.observe(served)
         self.metrics.turn_seconds.observe(seconds)
         for event in events:
-            call = self._by_ticket.get(event.ticket)
+            call = self._by_ticket.get(event.request_id)
             if call is None:
                 continue
-            model = call.model(event.ticket)
+            model = call.model(event.request_id)
             if isinstance(event, Ended):
                 self.health.wrote(model)
             elif isinstance(event, Failed) and not isinstance(event.error, UnisonoError):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from unisono.chat.messages import Prompt, content_of
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
-from unisono.engine.events import Event, Failed, Wrote
-from unisono.engine.request import PreparedRequest
+from unisono.engine.request import Event, Failed, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.errors import BackendMissing, PromptError, SpecError
 from unisono.records import Limits
@@ -112,7 +111,7 @@ class RequestHandle:
 
     def put(self, event: Event, now: float) -> None:
         """Be told what happened, at some time by `time.perf_counter`."""
-        ticket, model = event.ticket, self.model(event.ticket)
+        ticket, model = event.request_id, self.model(event.request_id)
         if isinstance(event, Failed):
             self.fail(event.error)
             return

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from unisono.engine.events import Ended, Event, Failed, Wrote
+from unisono.engine.request import Ended, Event, Failed, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.requests import Job
 from unisono.server.schemas import CompletionUsage, TextReport
