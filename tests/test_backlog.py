@@ -16,12 +16,14 @@ from test_laws_gated import GATES, PROMPTS, STORY, check, make_fakes, oracle
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
+from unisono.engine.client import Client
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
 from unisono.engine.sequence import TextSequence
 from unisono.ensemble import Ensemble
 from unisono.records import Limits
+from unisono.stream import Stream
 
 NAMES = ("a", "b", "c")
 LONG = Prompt(text=STORY * 3)
@@ -173,16 +175,16 @@ def test_copies_share_a_prompt_that_was_read_in_portions() -> None:
         for seed in (5, 6, 7)
     ]
     engine = engine_of(("a", "b"), 4)
-    text = engine.begin(engine.prepare(GenerationRequest("", LONG, Limits(9), method=method)), copies=True)
-    total = sum(len(cursor.ids) - 1 for cursor in text.cursors.values())
-    assert engine.backlog(text) == total
-    while engine.backlog(text):
+    group = engine.begin(engine.prepare(GenerationRequest("", LONG, Limits(9), method=method, n=3)))
+    total = sum(len(cursor.ids) - 1 for cursor in group.sequences[0].cursors.values())
+    assert engine.backlog(group) == total
+    while engine.backlog(group):
         assert engine.step() == []
-        engine.read({text: 20})
-    texts = [text, engine.add_again(text, 6), engine.add_again(text, 7)]
+        engine.read({group: 20})
+    group.fork(engine.members)
     assert sum(FAKE_MODELS[name].tokens_read() for name in "ab") == total
-    serve(engine, texts, 100)
-    assert [text.generation().data for text in texts] == alone
+    serve(engine, group.sequences, 100)
+    assert [text.generation().data for text in group.sequences] == alone
 
 
 @pytest.mark.parametrize("gate", ["always", "every:5", "confidence:0.6"])
@@ -199,7 +201,8 @@ def test_a_search_reads_its_prompt_in_portions_before_it_branches(gate: str) -> 
 def test_a_stream_reads_its_own_prompt() -> None:
     engine = engine_of(("a", "b"), 4)
     [alone] = written(engine_of(("a", "b")), [LONG], 9, 1)
-    assert "".join(engine.run(engine.add(LONG, Limits(9)))) == alone.generation().text
+    stream = Stream(Client.of(engine), GenerationRequest("", LONG, Limits(9)))
+    assert "".join(stream) == alone.generation().text
 
 
 def test_a_failure_while_a_prompt_is_read_leaves_it_as_it_was() -> None:

@@ -16,6 +16,7 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.reference import plain_distribution
+from unisono.engine.request import GenerationRequest
 from unisono.errors import SpecError
 from unisono.records import Limits
 
@@ -105,7 +106,7 @@ def test_a_beam_is_given_up_in_the_middle_and_frees_its_slots() -> None:
     text = engine.add(PROMPTS[0], Limits(PIECES), method=Method().but(draw="beam_width:4"))
     for _ in range(3):
         engine.step()
-    assert len(text.hypotheses) == 4
+    assert len(engine.groups[0].open) == 4
     engine.drop(text)
     assert engine.free == 4
     for member in engine.members:
@@ -138,7 +139,7 @@ def test_a_failure_in_a_beam_is_undone() -> None:
         try:
             engine.step()
         except KeyboardInterrupt:
-            assert len(text.hypotheses) <= 3
+            assert len(engine.groups[0].open) <= 3
     assert [step.piece for step in text.steps or ()] == [step.piece for step in expected[0].steps]
 
 
@@ -156,9 +157,12 @@ def test_continuations_of_one_prompt_read_it_once() -> None:
         make_fakes()
         engine = engine_of(("a", "b"), batch=4)
         method = Method().but(draw="1 seed:5", gate=gate)
-        first = engine.add(PROMPTS[3], Limits(PIECES), method=method, trace=True)
-        texts = [first, *(engine.add_again(first, seed) for seed in (6, 7, 8))]
+        request = GenerationRequest("", PROMPTS[3], Limits(PIECES), trace=True, method=method, n=4)
+        group = engine.begin(engine.prepare(request))
         assert engine.free == 0
+        engine.prefill(group)
+        group.fork(engine.members)
+        first, texts = group.sequences[0], group.sequences
         read = {name: FAKE_MODELS[name].tokens_read() for name in ("a", "b")}
         assert read == {name: len(first.cursors[name].ids) - 1 for name in ("a", "b")}
         while engine.active:
@@ -168,11 +172,3 @@ def test_continuations_of_one_prompt_read_it_once() -> None:
             [alone] = written(engine_of(("a", "b")), [PROMPTS[3]], PIECES, 1, own)
             assert [step.piece for step in text.steps or ()] == [step.piece for step in alone.steps or ()]
             assert text.generation().seed == seed
-
-
-def test_a_text_that_was_written_on_is_not_taken_up_again() -> None:
-    engine = engine_of(("a", "b"), batch=4)
-    text = engine.add(PROMPTS[0], Limits(5))
-    engine.step()
-    with pytest.raises(RuntimeError, match="written on"):
-        engine.add_again(text, 1)

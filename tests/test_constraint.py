@@ -28,9 +28,8 @@ from unisono.constraints.grammar import Grammars
 from unisono.constraints.json_schema import check_schema
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
-from unisono.engine.events import Ended
 from unisono.engine.reference import PlainStep, plain_steps
-from unisono.engine.request import Request
+from unisono.engine.request import Ended, Request
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, SpecError
@@ -328,9 +327,7 @@ def test_the_texts_above_are_not_vacuous() -> None:
 
 def test_copies_of_a_text_keep_to_the_grammar_each_with_its_seed() -> None:
     ensemble = load(batch=4)
-    texts = ensemble.continuations(
-        6, "x", draw="1 seed:5", max_new_tokens=80, constraint={"regex": "(ab|日本|12){1,5}"}
-    )
+    texts = ensemble.generate("x", n=6, draw="1 seed:5", max_new_tokens=80, constraint={"regex": "(ab|日本|12){1,5}"})
     assert len({text.data for text in texts}) > 1
     for number, text in enumerate(texts):
         assert re.fullmatch("(ab|日本|12){1,5}", text.text)
@@ -402,8 +399,8 @@ def test_what_is_allowed_without_mass_is_taken_evenly() -> None:
     """A rule that truncates leaves one piece of each member: forced text has no mass, and is written all the same."""
     generation = load().generate("x", combine="mean truncate:1", constraint="regex:日本é12", max_new_tokens=20)
     assert (generation.text, generation.finish_reason) == ("日本é12", "end")
-    drawn = load().continuations(
-        30, "x", combine="mean truncate:1", draw="1 seed:1", constraint="regex:[a-z]", max_new_tokens=4
+    drawn = load().generate(
+        "x", n=30, combine="mean truncate:1", draw="1 seed:1", constraint="regex:[a-z]", max_new_tokens=4
     )
     assert len({text.text for text in drawn}) > 8
 

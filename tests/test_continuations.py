@@ -31,7 +31,7 @@ def pair() -> Iterator[Ensemble]:
 
 
 def test_each_continuation_can_be_drawn_again_alone(pair: Ensemble) -> None:
-    several = pair.continuations(4, " the cat", max_new_tokens=12, draw="1 seed:18446744073709551614")
+    several = pair.generate(" the cat", n=4, max_new_tokens=12, draw="1 seed:18446744073709551614")
     assert [text.seed for text in several] == [2**64 - 2, 2**64 - 1, 0, 1]
     assert len({text.data for text in several}) > 1
     for text in several:
@@ -50,14 +50,14 @@ def test_each_continuation_can_be_drawn_again_alone(pair: Ensemble) -> None:
 )
 def test_impossible_numbers_are_refused(pair: Ensemble, n: int, keys: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError) as refusal:
-        pair.continuations(n, "Hello", **keys)  # type: ignore[arg-type]
+        pair.generate("Hello", n=n, **keys)  # type: ignore[arg-type]
     assert message in refusal.value.message
     assert refusal.value.hint
     assert pair.generate("Hello", max_new_tokens=2)
 
 
 def test_more_than_there_are_slots_for_are_written_in_waves(pair: Ensemble) -> None:
-    several = pair.continuations(10, " the cat", max_new_tokens=6, draw="1 seed:3")
+    several = pair.generate(" the cat", n=10, max_new_tokens=6, draw="1 seed:3")
     assert [text.seed for text in several] == list(range(3, 13))
     alone = pair.generate(" the cat", max_new_tokens=6, draw="1 seed:12")
     assert several[-1].data == alone.data
@@ -73,8 +73,8 @@ def test_other_texts_that_hold_the_slots_are_named(pair: Ensemble) -> None:
 
 def test_a_failure_gives_all_slots_back(pair: Ensemble) -> None:
     with pytest.raises(SpecError):
-        pair.continuations(2, "Hello", draw=1, gate="confidence:2")
-    assert len(pair.continuations(4, "Hello", draw=1, max_new_tokens=3)) == 4
+        pair.generate("Hello", n=2, draw=1, gate="confidence:2")
+    assert len(pair.generate("Hello", n=4, draw=1, max_new_tokens=3)) == 4
 
 
 def test_the_keys_of_a_file_are_arguments_too(pair: Ensemble) -> None:
@@ -93,7 +93,7 @@ def test_the_keys_of_a_file_are_arguments_too(pair: Ensemble) -> None:
 
 
 def test_a_beam_of_a_file_finds_its_slots_and_waits_for_them_in_a_batch() -> None:
-    with Ensemble.load({"members": MEMBERS, "draw": "beam_width:3"}, batch=1) as ensemble:
+    with Ensemble.load({"members": MEMBERS, "sampling": "beam_width:3"}, batch=1) as ensemble:
         alone = ensemble.generate(" the cat", max_new_tokens=8)
         assert alone.usage.pieces
     with Ensemble.load({"members": MEMBERS}, batch=4) as ensemble:

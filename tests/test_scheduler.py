@@ -115,7 +115,7 @@ class Serving(RuleBasedStateMachine):
         for ticket, ids in plan.read.items():
             assert 0 < ids <= served[ticket].left
             served[ticket].left -= ids
-            self.scheduler.lags(ticket, served[ticket].left)
+            self.scheduler.pending(ticket, served[ticket].left)
         assert list(plan.write) == [ticket for ticket, request in served.items() if not request.left]
         for ticket in plan.write:
             served[ticket].pieces -= 1
@@ -129,7 +129,7 @@ class Serving(RuleBasedStateMachine):
         """A gate opens, and a member is found to be behind: everybody may have to wait for it once more."""
         if ticket in self.alive:
             self.alive[ticket].left = ids
-            self.scheduler.lags(ticket, ids)
+            self.scheduler.pending(ticket, ids)
             for request in self.alive.values():
                 request.patience += -(-ids // self.half)
 
@@ -263,7 +263,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one_nor_the_long_one_for_ever_n
         assert plan.read == {long: 5, short: 5}
         assert short in plan.write
         left -= 5
-        scheduler.lags(long, left)
+        scheduler.pending(long, left)
         assert scheduler.end(short)
         assert (long in plan.write) == (turn == 9)
 
@@ -275,7 +275,7 @@ def test_what_the_oldest_does_not_need_of_its_half_is_for_the_others_and_the_oth
     assert scheduler.plan().read == {old: 2, short: 4, long: 4}
     scheduler.end(short)
     scheduler.end(long)
-    scheduler.lags(old, 30)
+    scheduler.pending(old, 30)
     assert scheduler.plan().read == {old: 10}
 
 

@@ -42,7 +42,7 @@ COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens":
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     make_fakes()
-    drawn = {"members": [A, B], "draw": "0.7 top_p:0.9 seed:3"}
+    drawn = {"members": [A, B], "sampling": "0.7 top_p:0.9 seed:3"}
     base = {"members": [A, {"name": "c", "model": "fake:c", "prefix": "x"}]}
     with serving({"duo": {"members": [A, B]}, "drawn": drawn, "odd": base}) as server:
         yield server

@@ -23,8 +23,7 @@ from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.events import Ended, Event, Failed, Wrote
-from unisono.engine.request import GenerationRequest
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import PromptError, QueueFull, RequestTimeout, SpecError
@@ -63,7 +62,7 @@ def finish(service: Service) -> dict[RequestId, list[Event]]:
     events: dict[RequestId, list[Event]] = defaultdict(list)
     while service.busy:
         for event in service.step():
-            events[event.ticket].append(event)
+            events[event.request_id].append(event)
     return events
 
 
@@ -137,7 +136,7 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
         asked[ask(service, prompt, Limits(pieces), method=method, n=n, trace=True)] = prompt, pieces, method, n
         for _ in range(data.draw(st.integers(0, 5))):
             for event in service.step():
-                events[event.ticket].append(event)
+                events[event.request_id].append(event)
         if data.draw(st.integers(0, 4)) == 0:
             ticket = data.draw(st.sampled_from(sorted(asked)))
             service.cancel(ticket)
@@ -163,7 +162,7 @@ def test_a_cancelled_request_frees_everything_at_once_wherever_it_is() -> None:
     waiting = ask(service, PROMPTS[1])
     service.step()
     service.step()
-    assert (service.served, service.waiting, engine.free) == (2, 1, 1)
+    assert (service.served, service.waiting, engine.free) == (2, 1, 0)
     service.cancel(reading)
     service.cancel(reading)
     assert engine.free == 2
@@ -180,7 +179,7 @@ def test_others_are_written_while_a_long_prompt_is_read() -> None:
     service.step()
     service.step()
     long = ask(service, LONG, Limits(3))
-    turns = [[type(event) for event in service.step() if event.ticket == long] for _ in range(20)]
+    turns = [[type(event) for event in service.step() if event.request_id == long] for _ in range(20)]
     assert not any(turns), "it takes more than 20 turns to read it"
     before = [event for event in finish(service)[short] if isinstance(event, Ended)]
     assert before[0].generation.usage.pieces == 60
@@ -319,7 +318,7 @@ def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
     tickets = [ask(service, prompt, Limits(2), n=1 + (index % 3 == 0)) for index, prompt in enumerate(prompts)]
     ended = []
     while service.busy:
-        ended += [event.ticket for event in service.step() if isinstance(event, Ended)]
+        ended += [event.request_id for event in service.step() if isinstance(event, Ended)]
         for member in engine.members:
             store = member.backend
             assert isinstance(store, PrefixCache)

@@ -16,8 +16,7 @@ from unisono.build import load_service, prepare
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
-from unisono.engine.events import Ended, Failed, Wrote
-from unisono.engine.request import GenerationRequest
+from unisono.engine.request import Ended, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.records import Generation, Limits, StepRecord
@@ -93,9 +92,9 @@ def together(service: Service, asked: list[Asked]) -> list[list[Generation]]:
         for event in service.step():
             assert not isinstance(event, Failed), event
             if isinstance(event, Wrote):
-                told[event.ticket, event.index] = told.get((event.ticket, event.index), "") + event.text
+                told[event.request_id, event.index] = told.get((event.request_id, event.index), "") + event.text
             elif isinstance(event, Ended):
-                ended.setdefault(event.ticket, {})[event.index] = event.generation
+                ended.setdefault(event.request_id, {})[event.index] = event.generation
 
     tickets = []
     for request in asked:

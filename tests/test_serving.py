@@ -14,9 +14,8 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.build import load_service, prepare_several
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
-from unisono.engine.events import Ended, Failed
 from unisono.engine.reference import plain_steps
-from unisono.engine.request import GenerationRequest
+from unisono.engine.request import Ended, Failed, GenerationRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
@@ -44,7 +43,7 @@ def finish(service: Service) -> dict[RequestId, list[Generation]]:
         for event in service.step():
             assert not isinstance(event, Failed), event
             if isinstance(event, Ended):
-                found[event.ticket].append(event.generation)
+                found[event.request_id].append(event.generation)
     return found
 
 
@@ -136,7 +135,7 @@ def test_the_likeliest_pieces_are_those_of_the_combined_distribution(gate: str) 
     steps: dict[RequestId, list[Any]] = defaultdict(list)
     while service.busy:
         for event in service.step():
-            steps[event.ticket] += getattr(event, "steps", ())
+            steps[event.request_id] += getattr(event, "steps", ())
     for ticket, (prompt, most) in tickets.items():
         plain = list(plain_steps(engine.members, engine.union, prompt, 6, engine.method))
         assert len(plain) == len(steps[ticket])

@@ -229,9 +229,9 @@ def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
     """Print several texts: as JSON lines, or with a line of dashes between them."""
     limits = job.limits
-    generations = ensemble.continuations(
-        job.n,
+    generations = ensemble.generate(
         prompt.text,
+        n=job.n,
         messages=prompt.messages,
         max_new_tokens=limits.max_new_tokens,
         stop=limits.stop,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
 from unisono.config.combine import Combine
-from unisono.engine.group import Candidate, Hypothesis
 from unisono.engine.member import Member
-from unisono.engine.sampler import Distributions, Sampler
-from unisono.engine.sequence import TextSequence, close_text, copy_text
+from unisono.engine.sampler import Sampler
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
 from unisono.engine.trace import record
@@ -50,56 +47,9 @@ class Committer:
             if self._drafting.in_use:
                 self._drafting.learn(group, position, columns)
         for row, (window, column) in enumerate(zip(group, columns, strict=True)):
-            if said is not None and window.text.steps is not None:
+            if said is not None:
                 record(window, position, column, said, row, self._union)
             window.commit(position, column)
-
-    def spread(self, sought: TextSequence, windows: Sequence[StepState]) -> list[StepState]:
-        """Go on with the likeliest continuations of all that a beam follows; return the windows of new texts.
-
-        What was heard has to be kept: slots are copied, and others' texts were settled before.
-        """
-        beam = sought.beam
-        assert beam is not None
-        said: dict[StepState, tuple[Distributions, int]] = {}
-        for voters, rule, group in by_voters(windows, 0):
-            heard = self._chooser.combine(group, 0, voters, combines=rule is not None)
-            said.update((window, (heard, row)) for row, window in enumerate(group))
-        shaped = [said[window][0].shaped_BU[said[window][1]] for window in windows]
-        ranked = list(beam.rank(shaped, self._union.end))
-        parents = {candidate.parent for candidate in ranked if candidate.column != self._union.end}
-        for number, window in enumerate(windows):
-            if number not in parents:
-                _let_go(window.text, self._members)
-        beam.following = [beam.following[number] for number in sorted(parents)]
-        children = self._branch(windows, ranked)
-        beam.following = [Hypothesis(window.text, candidate.score) for window, candidate in children]
-        for window, candidate in children:
-            record(window, 0, candidate.column, *said[windows[candidate.parent]], self._union)
-            window.commit(0, candidate.column)
-            self.commit(window)
-        best = beam.advance()
-        for window, _ in children:
-            if window.text.finish is not None or best is not None:
-                _let_go(window.text, self._members)
-        if best is not None:
-            sought.become(best)
-        return [window for window, _ in children if window not in windows]
-
-    def _branch(self, windows: Sequence[StepState], ranked: Sequence[Candidate]) -> list[tuple[StepState, Candidate]]:
-        """Give every candidate a window of its own: the first of a parent goes on in its, the others in copies."""
-        children: list[tuple[StepState, Candidate]] = []
-        with contextlib.ExitStack() as copies:
-            for candidate in ranked:
-                window = windows[candidate.parent]
-                if candidate.column == self._union.end:
-                    window = window.branch(window.text.copy({}))  # it ends here, and needs no slots
-                elif any(window is taken for taken, _ in children):
-                    window = window.branch(copy_text(window.text, self._members))
-                    copies.callback(close_text, window.text, self._members)
-                children.append((window, candidate))
-            copies.pop_all()
-        return children
 
     def commit(self, window: StepState) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
@@ -134,9 +84,3 @@ def by_voters(
         rule = window.plan.combine if window.combines(position) else None
         groups[window.voters(position), rule].append(window)
     return [(voters, rule, group) for (voters, rule), group in groups.items()]
-
-
-def _let_go(hypothesis: TextSequence, members: Sequence[Member]) -> None:
-    """Free the slots of a text that is followed no longer."""
-    close_text(hypothesis, members, for_good=True)
-    hypothesis.cursors = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unisono.engine.forward import Portion
+from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Cursor, Member
 from unisono.engine.runner import Runner
 from unisono.engine.sequence import TextSequence
@@ -34,36 +35,32 @@ class Prefill:
         self.longest_block = longest_block
         self._members = members
         self._hearing = hearing
-        self._awaited: dict[TextSequence, set[str]] = {}
+        self._awaited: dict[SequenceGroup, set[str]] = {}
 
-    def join(self, text: TextSequence, *, everybody: bool) -> None:
-        """Look at a new text: it stands back where a prompt is too long, or everybody is to read it first.
-
-        Args:
-            text: nothing of which has been written.
-            everybody: whether copies of it are going to be made, which are to find their prompt read.
-        """
-        if everybody:
-            self.await_all(text, self._members)
+    def join(self, group: SequenceGroup) -> None:
+        """Look at a new group: it stands back where its prompt is too long, or copies are to find their prompt read."""
+        if group.n > 1 or (group.beam is not None and self.longest_block is not None):
+            self.await_all(group, self._members)
         elif self.longest_block is not None:
-            needed = [member for member in self._members if _is_needed(member, text)]
-            self.await_all(text, [member for member in needed if self.is_far(text.cursors[member.name])])
+            [sequence] = group.open
+            needed = [member for member in self._members if _is_needed(member, sequence)]
+            self.await_all(group, [member for member in needed if self.is_far(sequence.cursors[member.name])])
 
-    def await_all(self, text: TextSequence, members: Iterable[Member]) -> None:
-        """Let a text stand back until some members have read all of it but the last id."""
+    def await_all(self, group: SequenceGroup, members: Iterable[Member]) -> None:
+        """Let a group stand back until some members have read all of its sequences but the last id."""
         names = {member.name for member in members}
-        if any(True for _ in self._lags(text, names)):
-            self._awaited[text] = names
+        if any(True for _ in self._pending(group, names)):
+            self._awaited[group] = names
 
-    def forget(self, text: TextSequence) -> None:
+    def forget(self, group: SequenceGroup) -> None:
         """Wait for nobody any longer."""
-        self._awaited.pop(text, None)
+        self._awaited.pop(group, None)
 
-    def size(self, text: TextSequence) -> int:
-        """How many ids have to be read before a text is written on; 0 when it does not stand back."""
-        if text not in self._awaited:
+    def size(self, group: SequenceGroup) -> int:
+        """How many ids are pending before a group is advanced; 0 when it does not stand back."""
+        if group not in self._awaited:
             return 0
-        return sum(lag for _, _, lag in self._lags(text, self._awaited[text]))
+        return sum(pending for *_, pending in self._pending(group, self._awaited[group]))
 
     def is_far(self, cursor: Cursor) -> bool:
         """Whether more waits than a step may read; drafts, which are short, are not counted."""
@@ -76,38 +73,40 @@ class Prefill:
             member for member in self._members if self.is_far(window.cursor(member)) and window.span(member) is not None
         ]
 
-    def read(self, portions: Mapping[TextSequence, int]) -> None:
-        """Read on in texts that stand back, each by so many ids at most, in one pass a model.
+    def read(self, portions: Mapping[SequenceGroup, int]) -> None:
+        """Read on in groups that stand back, each by so many ids at most, in one pass a model.
 
-        What is read of one text is shared out so that its members come to the end together.
+        What is read of one group is shared out so that its members come to the end together.
         """
-        self._hearing.read_ahead([portion for text, ids in portions.items() for portion in self._share_out(text, ids)])
-        for text in portions:
-            if not self.size(text):
-                self.forget(text)
+        self._hearing.read_ahead(
+            [portion for group, ids in portions.items() for portion in self._share_out(group, ids)]
+        )
+        for group in portions:
+            if not self.size(group):
+                self.forget(group)
 
-    def _share_out(self, text: TextSequence, ids: int) -> Iterator[Portion]:
-        total = self.size(text)
+    def _share_out(self, group: SequenceGroup, ids: int) -> Iterator[Portion]:
+        total = self.size(group)
         ids = min(ids, total)
-        for member, cursor, lag in self._lags(text, self._awaited.get(text, ())):
-            count = -(-ids * lag // total)
+        for sequence, member, pending in self._pending(group, self._awaited.get(group, ())):
+            count = -(-ids * pending // total)
             if count:
-                yield Portion(text, member, cursor, count)
-            ids, total = ids - count, total - lag
+                yield Portion(sequence, member, sequence.cursors[member.name], count)
+            ids, total = ids - count, total - pending
 
-    def _lags(self, text: TextSequence, names: Iterable[str]) -> Iterator[tuple[Member, Cursor, int]]:
-        """What waits of a text but for the last id, by member and hypothesis."""
+    def _pending(self, group: SequenceGroup, names: Iterable[str]) -> Iterator[tuple[TextSequence, Member, int]]:
+        """How many ids wait but for the last one, by sequence and member."""
         awaited = set(names)
-        for hypothesis in text.hypotheses:
+        for sequence in group.open:
             for member in self._members:
-                cursor = hypothesis.cursors[member.name]
+                cursor = sequence.cursors[member.name]
                 if member.name in awaited and cursor.read < len(cursor.ids) - 1:
-                    yield member, cursor, len(cursor.ids) - 1 - cursor.read
+                    yield sequence, member, len(cursor.ids) - 1 - cursor.read
 
 
-def _is_needed(member: Member, text: TextSequence) -> bool:
+def _is_needed(member: Member, sequence: TextSequence) -> bool:
     """Whether a member is going to be asked soon, whatever the gate sees and whoever is drawn."""
-    plan = text.plan
+    plan = sequence.plan
     if plan.gate.always_open and not plan.draw.one_member:
         return True
     return plan.drafter == member.name or (plan.lead is member and not plan.gate.always_open)

@@ -1,32 +1,26 @@
-"""A request, and what it takes to serve it: the prompt in every member's ids, and the method looked up."""
+"""A request, what it takes to serve it (its prompt in every member's ids, its method looked up), and its events."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Unpack, cast
 
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
-from unisono.config.method import AUTO, NGRAM, Method
+from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.protocol import Compile, Parse
-from unisono.engine.group import Beam
-from unisono.engine.member import Cursor, Member
-from unisono.engine.ngram import NgramIndex
+from unisono.engine.member import Member
 from unisono.engine.plan import Plan, make_plan
-from unisono.engine.sequence import TextSequence
+from unisono.engine.scheduler import RequestId
 from unisono.errors import PromptError, SpecError, shown
-from unisono.records import Limits
+from unisono.records import Generation, Limits, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_LIMITS = Limits()
-SEED_BITS = 53
-"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class GenerationRequest:
     """What somebody asks for: one text, or several, that follow a prompt.
 
@@ -37,20 +31,64 @@ class GenerationRequest:
     id: str
     """Comes back with the result."""
     prompt: Prompt
-    limits: Limits = DEFAULT_LIMITS
+    limits: Limits
     """When each text stops."""
-    trace: bool = False
+    trace: bool
     """Whether to keep a record of every step."""
-    method: Method | None = None
+    method: Method | None
     """How it is written, as ``ensemble.method.but(gate="first:8")`` says it; ``None`` for as the ensemble writes."""
-    constraint: Constraint | str | Mapping[str, Any] | None = None
+    constraint: Constraint | str | Mapping[str, Any] | None
     """What each text has to be, as `Constraint.parse` reads it; ``None`` for anything."""
-    n: int = 1
+    n: int
     """How many texts. The first has the seed of the sampling, the next that and 1, and so on."""
-    top_logprobs: int = 0
+    top_logprobs: int
     """How many of the most likely pieces of the combined distribution to keep of every step."""
-    model: str = ""
+    model: str
     """Which ensemble, where a service has several."""
+    options: Mapping[str, Any] = field(hash=False)
+    """What replaces options of the method, as `Method.but` takes them."""
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        prompt: Prompt,
+        limits: Limits = DEFAULT_LIMITS,
+        trace: bool = False,
+        method: Method | None = None,
+        constraint: Constraint | str | Mapping[str, Any] | None = None,
+        n: int = 1,
+        top_logprobs: int = 0,
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        **keywords: Unpack[MethodOptions],
+    ) -> None:
+        """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
+
+        Raises:
+            SpecError: ``max_new_tokens`` or ``stop`` is wrong.
+        """
+        if max_new_tokens is not None or stop is not None:
+            limits = Limits(
+                limits.max_new_tokens if max_new_tokens is None else max_new_tokens,
+                limits.stop if stop is None else stop,
+            )
+        values = (
+            id,
+            prompt,
+            limits,
+            trace,
+            method,
+            constraint,
+            n,
+            top_logprobs,
+            model,
+            {**(options or {}), **keywords},
+        )
+        for key, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, key.name, value)
 
 
 Request = GenerationRequest
@@ -72,6 +110,41 @@ class PreparedRequest:
     def width(self) -> int:
         """How many slots each text needs: one, or as many as a beam follows texts."""
         return self.plan.draw.beam_width
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """A text of a request goes on."""
+
+    request_id: RequestId
+    index: int
+    """Which of the texts that were asked for, from 0 on."""
+    text: str
+    """What has become safe to show: whole characters, no stop string. Joined, they are the whole text."""
+    steps: tuple[StepRecord, ...]
+    """The steps since the last event of this text, where a trace was asked for. A piece may be in the steps of
+    one event, and its characters in the text of a later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A text of a request has ended; after the last one nothing more comes of the request."""
+
+    request_id: RequestId
+    index: int
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request cannot go on; nothing more comes of it."""
+
+    request_id: RequestId
+    error: Exception
+    """What a member's model raised, with a note that says which member; or a `RequestTimeout`."""
+
+
+Event = Wrote | Ended | Failed
 
 
 def prepare(
@@ -99,7 +172,11 @@ def prepare(
     """
     _check_types(request)
     parse = begin_grammar(request.constraint, compile_grammar)
-    plan = make_plan(default if request.method is None else request.method, members, union)
+    method = default if request.method is None else request.method
+    if request.options and isinstance(method, Method):
+        check_off(request.options.get("speculate"), [member.name for member in members])
+        method = method.but(**cast(MethodOptions, request.options))
+    plan = make_plan(method, members, union)
     ids = {member.name: member.begin(request.prompt, may_be_empty=may_be_empty) for member in members}
     for member in members:
         check_length(member.name, len(ids[member.name]), member.backend.facts.context)
@@ -116,35 +193,6 @@ def _check_types(request: GenerationRequest) -> None:
         raise SpecError(
             f"the limits of a request are {shown(request.limits)}, not Limits", hint="write Limits(max_new_tokens=64)"
         )
-
-
-def begin(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> TextSequence:
-    """Begin the text, in slots of its own: those of its first hypothesis, where a beam searches it."""
-    request, plan = prepared.request, prepared.plan
-    with contextlib.ExitStack() as opened:
-        cursors: dict[str, Cursor] = {}
-        for member in members:
-            ids, unread = list(prepared.ids[member.name]), plan.weighs_prompt  # a prompt is weighed first
-            cursors[member.name] = member.open(ids, unread=unread)
-            opened.callback(member.backend.close, cursors[member.name].slot)
-        opened.pop_all()
-    seed = secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed
-    text = TextSequence(
-        request.prompt,
-        cursors,
-        request.limits,
-        plan,
-        trace=request.trace,
-        likeliest=request.top_logprobs,
-        seed=seed,
-    )
-    text.parse = None if prepared.parse is None else prepared.parse.copy()
-    if prepared.width > 1:
-        text.beam = Beam(text.copy(cursors), prepared.width, plan.draw.length_penalty)
-    if plan.drafter in (NGRAM, AUTO):
-        column_V = plan.lead.map.column_V
-        text.history = NgramIndex(union.end, (int(column_V[token]) for token in prepared.ids[plan.lead.name]))
-    return text
 
 
 def begin_grammar(constraint: object, compile_grammar: Compile | None) -> Parse | None:

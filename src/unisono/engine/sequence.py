@@ -1,25 +1,21 @@
-"""One text that is being written: its limits, its members' cursors, its bytes and its trace."""
+"""One sequence that is being generated: its limits, its members' cursors, its bytes and its trace."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import copy
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from unisono.backends.prefix_cache import discard
 from unisono.chat.messages import Prompt
 from unisono.constraints.protocol import Parse
-from unisono.engine.detokenizer import Detokenizer, decode_text
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan
 from unisono.records import Finish, Generation, Limits, Seconds, StepRecord, Usage
-
-if TYPE_CHECKING:
-    from unisono.engine.group import Beam
 
 
 class TextSequence:
@@ -68,8 +64,6 @@ class TextSequence:
         """What look-up drafts from; ``None`` where nobody does."""
         self.parse: Parse | None = None
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
-        self.beam: Beam | None = None
-        """What is followed for it; ``None`` where it is written itself."""
         self.trace = trace
         self.likeliest = likeliest
         self.steps: list[StepRecord] | None = [] if trace or likeliest else None
@@ -94,16 +88,11 @@ class TextSequence:
         return twin
 
     def become(self, other: TextSequence) -> None:
-        """Take over all that another text of the same prompt has written, and its end."""
+        """Take over the pieces and the end of another sequence of the same prompt."""
         began = self._began
         for name, value in vars(other).items():
             setattr(self, name, value)
-        self.beam, self._began = None, began
-
-    @property
-    def hypotheses(self) -> list[TextSequence]:
-        """The texts that are written for this one: itself, or those that its beam follows."""
-        return [self] if self.beam is None else [hypothesis.text for hypothesis in self.beam.following]
+        self._began = began
 
     @property
     def at_first_piece(self) -> bool:
@@ -171,27 +160,88 @@ class TextSequence:
         )
 
 
-def copy_text(text: TextSequence, members: Sequence[Member], seed: int | None = None) -> TextSequence:
-    """A text that goes on by itself from where another one is, in slots of its own."""
+def copy_sequence(sequence: TextSequence, members: Sequence[Member], seed: int | None = None) -> TextSequence:
+    """A sequence that goes on independently from where another one is, in slots of its own."""
     with contextlib.ExitStack() as opened:
         cursors: dict[str, Cursor] = {}
         for member in members:
-            cursors[member.name] = member.copy(text.cursors[member.name])
+            cursors[member.name] = member.copy(sequence.cursors[member.name])
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()
-    return text.copy(cursors, seed)
+    return sequence.copy(cursors, seed)
 
 
-def close_text(text: TextSequence, members: Sequence[Member], *, for_good: bool = False) -> None:
-    """Free a text's slots, if it has any: all of them, even if a member fails at it.
+def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_good: bool = False) -> None:
+    """Free a sequence's slots, if it has any: all of them, even if a member fails at it.
 
     Args:
-        text: that nobody writes any more.
+        sequence: that is not generated any more.
         members: of its engine.
-        for_good: whether nobody will want to go on from what it is, even if slots are kept.
+        for_good: whether nobody will want to continue it, even if slots are kept.
     """
     with contextlib.ExitStack() as closing:
         for member in members:
-            if member.name in text.cursors:
-                backend, slot = member.backend, text.cursors[member.name].slot
+            if member.name in sequence.cursors:
+                backend, slot = member.backend, sequence.cursors[member.name].slot
                 closing.callback(discard, backend, slot) if for_good else closing.callback(backend.close, slot)
+
+
+class Detokenizer:
+    """Collects the bytes of one text and hands out what is safe to show.
+
+    What might still become a stop string, and an incomplete character at the end, wait.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        """Begin an empty text that ends before the first completed string of ``stop``."""
+        self._stops = [text.encode() for text in stop]
+        self._reach = max(map(len, self._stops), default=1) - 1
+        self._data = bytearray()
+        self._shown = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.stopped = False
+        """Whether a stop string has been completed."""
+
+    @property
+    def data(self) -> bytes:
+        """All bytes so far, up to a completed stop string."""
+        return bytes(self._data)
+
+    def tail(self, size: int) -> bytes:
+        """The last bytes, at most ``size``."""
+        return bytes(self._data[-size:]) if size else b""
+
+    def add(self, piece: bytes) -> None:
+        """Append a piece; sets `stopped` and cuts the text when it completes a stop string."""
+        before = len(self._data)
+        self._data += piece
+        found = [self._data.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops]
+        starts = [start for start in found if start >= 0]
+        if starts:
+            del self._data[min(starts) :]
+            self.stopped = True
+
+    def take(self, *, final: bool = False) -> str:
+        """Return the text that has become safe to show since the last call.
+
+        Args:
+            final: nothing will follow: the rest is shown, except an incomplete character at its end,
+                which no member finished.
+        """
+        until = len(self._data) if final else len(self._data) - self._waiting()
+        fresh = bytes(self._data[self._shown : until])
+        self._shown = max(self._shown, until)
+        return self._decoder.decode(fresh)
+
+    def _waiting(self) -> int:
+        """How many bytes at the end might be the beginning of a stop string."""
+        tail = bytes(self._data[-self._reach :]) if self._reach else b""
+        for length in range(len(tail), 0, -1):
+            if any(stop.startswith(tail[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
+def decode_text(data: bytes) -> str:
+    """The text of a finished generation: an incomplete character at the end is left out."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)

@@ -35,6 +35,8 @@ def record(
         union: the vocabulary of the columns.
     """
     text = window.text
+    if text.steps is None:
+        return
     p_U_by_member = said.of(row)
     window.record(
         StepRecord(

@@ -103,7 +103,9 @@ class Panel:
                     index, (prompt, limits) = waiting[0]
                     text: TextSequence | None = None
                     try:
-                        text = engine.begin(engine.prepare(Request("", prompt, limits, True, system.method)))
+                        text = engine.begin(engine.prepare(Request("", prompt, limits, True, system.method))).sequences[
+                            0
+                        ]
                         engine.prefill(text)  # so that the next one finds what both begin with
                         writing[text] = index
                     except Exception as error:

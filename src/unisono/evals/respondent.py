@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from unisono.batch import write_batch
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
+from unisono.engine.client import Client
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
@@ -148,7 +148,7 @@ class Respondent:
                 request = Request(str(place), prompt_of(context), wanted.limits, method=method)
                 self._engine.prepare(request)
             requests.append(request)
-        for request, result in write_batch(self._engine, requests):
+        for request, result in Client.of(self._engine).generate_batch(requests):
             with _named(asked[int(request.id)][2]):
                 if not isinstance(result, Generation):
                     raise result

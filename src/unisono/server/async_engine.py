@@ -14,8 +14,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from unisono.chat.messages import Prompt
-from unisono.engine.events import Ended, Event, Failed
-from unisono.engine.request import GenerationRequest, PreparedRequest
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import UnisonoError
@@ -150,7 +149,7 @@ class AsyncEngine:
                 self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
             for request_id in handle.leave():
                 self._by_request.pop(request_id, None)
-                self._thread.submit(partial(Service.cancel, ticket=request_id))
+                self._thread.submit(partial(Service.cancel, request_id=request_id))
             if not self._calls:
                 self._idle.set()
 
@@ -193,7 +192,7 @@ class AsyncEngine:
         """Begin to pass events on; the requests of a call that has left meanwhile are cancelled."""
         if queued.done() or handle not in self._calls:
             for request_id in request_ids:
-                self._thread.submit(partial(Service.cancel, ticket=request_id))
+                self._thread.submit(partial(Service.cancel, request_id=request_id))
             return
         self._by_request |= dict.fromkeys(request_ids, handle)
         handle.accept(request_ids)
@@ -256,7 +255,7 @@ class AsyncEngine:
         self.metrics.batch.observe(served)
         self.metrics.turn_seconds.observe(seconds)
         for event in events:
-            handle = self._by_request.get(event.ticket)
+            handle = self._by_request.get(event.request_id)
             if handle is None:
                 continue
             model = handle.put(event, now)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from unisono.engine.events import Event
+from unisono.engine.request import Event
 from unisono.engine.service import Service
 
 CRASHES = 3

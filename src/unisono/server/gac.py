@@ -13,8 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unisono.chat.messages import Message, Prompt
-from unisono.engine.events import Ended
-from unisono.engine.request import GenerationRequest
+from unisono.engine.request import Ended, GenerationRequest
 from unisono.errors import SpecError
 from unisono.records import Generation, Limits
 from unisono.server.async_engine import AsyncEngine

@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from unisono.chat.messages import Prompt, content_of
-from unisono.engine.events import Event, Failed, Wrote
-from unisono.engine.request import GenerationRequest, PreparedRequest
+from unisono.engine.request import Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.errors import BackendMissing, PromptError, SpecError
 from unisono.server.errors import Refusal, refusal_of
@@ -117,18 +116,18 @@ class RequestHandle:
 
     def put(self, event: Event, now: float) -> str:
         """Take an event that happened at some time by `time.perf_counter`; return the model it concerns."""
-        place = self.request_ids.index(event.ticket)
+        place = self.request_ids.index(event.request_id)
         model = self.requests[place].model
         if isinstance(event, Failed):
             self.fail(event.error)
             return model
         if isinstance(event, Wrote):
-            self._measure((event.ticket, event.index), model, now)
+            self._measure((event.request_id, event.index), model, now)
         else:
             self._metrics.ended(model, event.index, event.generation)
-            self._running[event.ticket] -= 1
-            if not self._running[event.ticket]:
-                del self._running[event.ticket]
+            self._running[event.request_id] -= 1
+            if not self._running[event.request_id]:
+                del self._running[event.request_id]
         self._events.put_nowait((place, event))
         return model
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from unisono.engine.events import Ended, Event, Failed, Wrote
+from unisono.engine.request import Ended, Event, Failed, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall

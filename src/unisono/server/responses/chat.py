@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from unisono.chat.messages import new_call_id
 from unisono.chat.tool_parser import FoundCall
-from unisono.engine.events import Ended, Wrote
+from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, StepRecord
 from unisono.server.requests import ApiCall
 from unisono.server.responses.answer import REASONS, Answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from unisono.engine.events import Ended, Wrote
+from unisono.engine.request import Ended, Wrote
 from unisono.records import StepRecord
 from unisono.server.requests import ApiCall
 from unisono.server.responses.answer import REASONS, Answer
