@@ -34,6 +34,17 @@ def _take_a_core() -> None:
 
 _take_a_core()
 
+TOKENIZERS = ("test_pieces_real.py", "test_hf_tokenizer.py")
+"""Files that read nothing but real tokenizers."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reads real tokenizers."""
+    for item in items:
+        names = getattr(getattr(item, "function", None), "__code__", None)
+        if item.path.name in TOKENIZERS or (names is not None and "real" in names.co_names):
+            item.add_marker(pytest.mark.tokenizers)
+
 
 @pytest.fixture(scope="session")
 def load_demo() -> Iterator[Callable[..., Any]]:
