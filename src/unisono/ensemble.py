@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack, overload
 
@@ -17,6 +16,7 @@ from unisono.config.method import Method, MethodOptions, check_off
 from unisono.engine.client import Client
 from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, Request
+from unisono.engine.service import Service
 from unisono.errors import SpecError, UnisonoError, deprecated, shown
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
@@ -90,7 +90,7 @@ class Ensemble:
     @overload
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
         tools: Sequence[Tool] | None = None,
@@ -104,7 +104,7 @@ class Ensemble:
     @overload
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
         tools: Sequence[Tool] | None = None,
@@ -130,7 +130,7 @@ class Ensemble:
     ) -> list[Generation]: ...
     def generate(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: str | Prompt | list[str] | None = None,
         *,
         messages: Sequence[Message] | list[list[Message]] | None = None,
         tools: Sequence[Tool] | None = None,
@@ -163,32 +163,26 @@ class Ensemble:
             BackendMissing: there is a constraint, and llguidance is not installed.
             CapacityError: other texts, such as open streams, hold too many slots.
         """
-        ask = partial(
-            self._request, limits=Limits(max_new_tokens, stop), trace=trace, constraint=constraint, options=options
-        )
+        limits = Limits(max_new_tokens, stop)
         if isinstance(prompt, list) or (isinstance(messages, list) and messages and isinstance(messages[0], list)):
-            several = _several(prompt, messages, tools)
             if n is not None:
-                raise SpecError(
-                    f"n is {shown(n)}, but there is a list of prompts", hint="ask for n texts of one prompt"
-                )
-            requests = [replace(ask(each), id=str(place)) for place, each in enumerate(several)]
+                raise SpecError(f"n is {shown(n)}, but there is a list of prompts", hint="give one prompt")
+            pairs = _several(prompt, messages)
+            requests = [self.request(*pair, tools, limits, trace, constraint, options) for pair in pairs]
             results: dict[int, Generation] = {}
-            for request, result in self._client.generate_batch(requests):
+            numbered = (replace(request, id=str(place)) for place, request in enumerate(requests))
+            for request, result in self._client.generate_batch(numbered):
                 if not isinstance(result, Generation):
                     raise result
                 results[int(request.id)] = result
             return [results[place] for place in range(len(requests))]
-        request = ask(Prompt(prompt, messages, tools))  # type: ignore[arg-type]  # it is no list
-        if n is None:
-            return self._client.generate(request)[0]
-        assert request.method is not None
-        _check_n(n, request.method)
-        return self._client.generate(replace(request, n=n))
+        single: Any = messages
+        texts = self._client.generate(self.request(prompt, single, tools, limits, trace, constraint, options, n))
+        return texts[0] if n is None else texts
 
     def stream(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
         tools: Sequence[Tool] | None = None,
@@ -200,7 +194,7 @@ class Ensemble:
     ) -> Stream:
         """Generate one text and hand it out as it grows; the arguments are those of `generate`."""
         limits = Limits(max_new_tokens, stop)
-        return Stream(self._client, self._request(Prompt(prompt, messages, tools), limits, trace, constraint, options))
+        return Stream(self._client, self.request(prompt, messages, tools, limits, trace, constraint, options))
 
     def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:
         """The old name of ``generate(prompt, n=n)``."""
@@ -219,7 +213,7 @@ class Ensemble:
     def score(
         self,
         texts: str | Sequence[str],
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
         **options: Unpack[MethodOptions],
@@ -254,31 +248,43 @@ class Ensemble:
 
     def close(self) -> None:
         """Unload all members. Idempotent."""
-        self._client.service.unload()
+        self.service.unload()
 
-    def _request(
+    @property
+    def service(self) -> Service:
+        """What serves its requests."""
+        return self._client.service
+
+    def request(
         self,
-        prompt: Prompt,
+        prompt: str | Prompt | None,
+        messages: Sequence[Message] | None,
+        tools: Sequence[Tool] | None,
         limits: Limits,
         trace: bool,
         constraint: Constraint | str | Mapping[str, Any] | None,
         options: MethodOptions,
+        n: int | None = None,
     ) -> Request:
-        return Request("", prompt, limits, trace, self._method(options), constraint)
+        """A request out of the arguments of `generate`. Raises a `PromptError` or a `SpecError`."""
+        given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
+        method = self._method(options)
+        if n is not None:
+            _check_n(n, method)
+        return Request("", given, limits, trace, method, constraint, 1 if n is None else n)
 
     def _method(self, options: MethodOptions) -> Method:
         check_off(options.get("speculate"), self.members)
         return self.method.but(**options)
 
 
-def _several(prompts: object, conversations: object, tools: Sequence[Tool] | None) -> list[Prompt]:
-    """The prompts of a list of texts or of conversations."""
-    if isinstance(prompts, list):
-        if conversations is not None:
-            raise SpecError("a list of prompts and messages are given", hint="give one of them")
-        return [Prompt(each, None, tools) for each in prompts]
-    assert isinstance(conversations, list)
-    return [Prompt(None, each, tools) for each in conversations]
+def _several(prompts: object, conversations: object) -> list[tuple[Any, Any]]:
+    """The prompt and the messages of each text, out of a list of prompts or of conversations."""
+    if isinstance(prompts, list) and conversations is None:
+        return [(each, None) for each in prompts]
+    if isinstance(conversations, list) and prompts is None:
+        return [(None, each) for each in conversations]
+    raise SpecError("a list of prompts or conversations is given, and another one beside it", hint="give one of them")
 
 
 def _check_n(n: object, method: Method) -> None:
