@@ -141,9 +141,10 @@ def _seconds(*words: str) -> float:
     return time.perf_counter() - began
 
 
-def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])
+def test_every_command_of_the_pages_runs(tmp_path: Path, page: str) -> None:
     """Those that run unisono; ``make`` has its own test wherever it is used."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     own = re.compile(r"(echo .*\| *)?unisono (?!serve )")
     lines = [line for block in blocks for line in block.splitlines() if own.match(line)]
     assert len(lines) >= 3
@@ -160,8 +161,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         assert shown.stdout
 
 
-def test_the_python_of_the_readme_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_of_the_pages_runs(page: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     for block in blocks:
         if "base_url" in block:
             continue  # it needs a server

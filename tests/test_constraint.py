@@ -339,7 +339,7 @@ def test_copies_of_a_text_keep_to_the_grammar_each_with_its_seed() -> None:
 def test_a_beam_finds_the_likeliest_text_of_a_small_language() -> None:
     """With as many hypotheses as there are beginnings nothing is lost: the search is exhaustive."""
     language = frozenset((b"ab", b"bc", b"12"))
-    ensemble = load(batch=1, draw="greedy beam_width:12 length_penalty:0")
+    ensemble = load(batch=1, sampling="greedy beam_width:12 length_penalty:0")
     engine = ensemble._engine
     bound = ensemble.generate("x", constraint="regex:ab|bc|12", max_new_tokens=5)
     parse = ListParse(engine.union, language)
