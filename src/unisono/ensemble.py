@@ -213,7 +213,7 @@ class Ensemble:
     def score(
         self,
         texts: str | Sequence[str],
-        prompt: str | Prompt | None = None,
+        prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
         **options: Unpack[MethodOptions],
