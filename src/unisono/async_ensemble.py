@@ -9,17 +9,15 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self, Unpack, overload
 
-from unisono.chat.messages import Message, Prompt, Tool
-from unisono.config.constraint import Constraint
+from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec
-from unisono.config.method import MethodOptions
 from unisono.engine.engine_thread import EngineThread
-from unisono.engine.request import DEFAULT_LIMITS, Ended, Event, Failed, PreparedRequest, Request, Wrote
+from unisono.engine.request import Ended, Event, Failed, GenerationOptions, PreparedRequest, Request, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.members import Report, silent
-from unisono.records import Generation, Limits
+from unisono.records import Generation
 
 _Inbox = asyncio.Queue[Event | Exception]
 
@@ -70,13 +68,8 @@ class AsyncEnsemble:
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: None = None,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Generation: ...
     @overload
     async def generate(
@@ -84,33 +77,22 @@ class AsyncEnsemble:
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: int,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> list[Generation]: ...
     async def generate(
         self,
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: int | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Generation | list[Generation]:
         """Generate a text, or ``n`` texts of one prompt; the arguments and errors are those of `Ensemble.generate`.
 
         A cancelled task frees its slots.
         """
-        limits = Limits(max_new_tokens, stop)
-        request = self._ensemble.request(prompt, messages, tools, limits, trace, constraint, options, n)
+        request = self._ensemble.request(prompt, messages, options, n)
         texts: dict[int, Generation] = {}
         async with aclosing(self._events(request)) as events:
             async for event in events:
@@ -124,18 +106,13 @@ class AsyncEnsemble:
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[str, None]:
         """Generate one text and hand it out, as whole characters, as it grows; see `generate`.
 
         Closing the iterator (`contextlib.aclosing`), or cancelling its task, frees its slots.
         """
-        limits = Limits(max_new_tokens, stop)
-        request = self._ensemble.request(prompt, messages, tools, limits, False, constraint, options)
+        request = self._ensemble.request(prompt, messages, options)
         async with aclosing(self._events(request)) as events:
             async for event in events:
                 if isinstance(event, Wrote) and event.text:

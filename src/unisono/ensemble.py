@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, Unpack, overload
+from typing import Any, Self, Unpack, cast, overload
 
 from unisono.build import Prepared, prepare
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Message, Prompt, Tool
-from unisono.config.constraint import Constraint
+from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec, load_spec
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.engine.client import Client
 from unisono.engine.engine import Engine
-from unisono.engine.request import DEFAULT_LIMITS, Request
+from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
 from unisono.engine.service import Service
 from unisono.errors import SpecError, UnisonoError, deprecated, shown
 from unisono.members import Report, silent
@@ -93,13 +92,8 @@ class Ensemble:
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: None = None,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Generation: ...
     @overload
     def generate(
@@ -107,13 +101,8 @@ class Ensemble:
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: int,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> list[Generation]: ...
     @overload
     def generate(
@@ -121,40 +110,25 @@ class Ensemble:
         prompt: list[str] | None = None,
         *,
         messages: list[list[Message]] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> list[Generation]: ...
     def generate(
         self,
         prompt: str | Prompt | list[str] | None = None,
         *,
         messages: Sequence[Message] | list[list[Message]] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: int | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Generation | list[Generation]:
         """Generate a text, several texts of one prompt (``n``), or a text for each prompt of a list.
 
         Args:
             prompt: raw text to continue, without a chat template, or a list of such. Either this or ``messages``.
             messages: a conversation to answer, or a list of such; each member reads it through its own chat template.
-            tools: what the answer to messages may call; `call_form` tells how it does.
             n: how many texts to draw of one prompt, which is read once. The first has the seed of the sampling, or one
                 that is chosen for it, the next that and 1, and so on: each can be drawn again alone.
-            max_new_tokens: pieces to choose at most.
-            stop: the text ends before the first of these strings that is completed.
-            trace: keep a `StepRecord` of every step.
-            constraint: what the text has to be, as `Constraint.parse` reads it: ``"json_object"``,
-                ``{"json_schema": {…}}``, ``{"regex": "…"}``, ``{"lark": "…"}``.
-            options: how it is written: ``temperature``, ``top_p``, ``seed``, ``gate`` … see `MethodOptions`.
+            options: ``max_new_tokens``, ``stop``, ``tools``, ``trace``, ``constraint`` (`GenerationOptions`), and how
+                it is written: ``temperature``, ``top_p``, ``seed``, ``gate`` … (`MethodOptions`).
 
         Raises:
             PromptError: a prompt is empty, too long, or cannot be represented by a member.
@@ -163,12 +137,11 @@ class Ensemble:
             BackendMissing: there is a constraint, and llguidance is not installed.
             CapacityError: other texts, such as open streams, hold too many slots.
         """
-        limits = Limits(max_new_tokens, stop)
         if isinstance(prompt, list) or (isinstance(messages, list) and messages and isinstance(messages[0], list)):
             if n is not None:
                 raise SpecError(f"n is {shown(n)}, but there is a list of prompts", hint="give one prompt")
             pairs = _several(prompt, messages)
-            requests = [self.request(*pair, tools, limits, trace, constraint, options) for pair in pairs]
+            requests = [self.request(*pair, options) for pair in pairs]
             results: dict[int, Generation] = {}
             numbered = (replace(request, id=str(place)) for place, request in enumerate(requests))
             for request, result in self._client.generate_batch(numbered):
@@ -177,7 +150,7 @@ class Ensemble:
                 results[int(request.id)] = result
             return [results[place] for place in range(len(requests))]
         single: Any = messages
-        texts = self._client.generate(self.request(prompt, single, tools, limits, trace, constraint, options, n))
+        texts = self._client.generate(self.request(prompt, single, options, n))
         return texts[0] if n is None else texts
 
     def stream(
@@ -185,16 +158,10 @@ class Ensemble:
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Stream:
         """Generate one text and hand it out as it grows; the arguments are those of `generate`."""
-        limits = Limits(max_new_tokens, stop)
-        return Stream(self._client, self.request(prompt, messages, tools, limits, trace, constraint, options))
+        return Stream(self._client, self.request(prompt, messages, options))
 
     def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:
         """The old name of ``generate(prompt, n=n)``."""
@@ -259,18 +226,17 @@ class Ensemble:
         self,
         prompt: str | Prompt | None,
         messages: Sequence[Message] | None,
-        tools: Sequence[Tool] | None,
-        limits: Limits,
-        trace: bool,
-        constraint: Constraint | str | Mapping[str, Any] | None,
-        options: MethodOptions,
+        options: GenerationOptions,
         n: int | None = None,
     ) -> Request:
         """A request out of the arguments of `generate`. Raises a `PromptError` or a `SpecError`."""
-        given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
-        method = self._method(options)
+        rest: dict[str, Any] = dict(options)
+        limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
+        tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)
+        method = self._method(cast(MethodOptions, rest))
         if n is not None:
             _check_n(n, method)
+        given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
         return Request("", given, limits, trace, method, constraint, 1 if n is None else n)
 
     def _method(self, options: MethodOptions) -> Method:
