@@ -10,6 +10,7 @@ import unisono
 
 def test_the_public_names_are_these_and_no_others() -> None:
     assert unisono.__all__ == [
+        "AsyncEnsemble",
         "Ensemble",
         "EnsembleSpec",
         "Generation",

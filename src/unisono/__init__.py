@@ -19,6 +19,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unisono.async_ensemble import AsyncEnsemble
     from unisono.benchmark import measure
     from unisono.chat.messages import Prompt
     from unisono.config.ensemble import EnsembleSpec, load_spec
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from unisono.stream import Stream
 
 __all__ = [
+    "AsyncEnsemble",
     "Ensemble",
     "EnsembleSpec",
     "Generation",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncEnsemble": "async_ensemble",
     "Ensemble": "ensemble",
     "EnsembleSpec": "config.ensemble",
     "Generation": "records",

@@ -55,7 +55,7 @@ class Prepared:
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
         for member in self.members:
-            check_length(member.spec.name, len(member.reader.read(prompt)), member.facts.context)
+            check_length(member.spec.name, member.reader.check(prompt), member.facts.context)
 
     def prompt(self, text: str) -> Prompt:
         """A prompt of some text that all members can read: raw, or a message where one has a system message."""

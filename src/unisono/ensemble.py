@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, Unpack, overload
+from typing import Any, Self, Unpack, cast, overload
 
 from unisono.build import Prepared, prepare
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Message, Prompt, Tool
-from unisono.config.constraint import Constraint
+from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec, load_spec
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.engine.client import Client
 from unisono.engine.engine import Engine
-from unisono.engine.request import DEFAULT_LIMITS, Request
+from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
+from unisono.engine.service import Service
 from unisono.errors import SpecError, UnisonoError, deprecated, shown
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
@@ -90,30 +89,20 @@ class Ensemble:
     @overload
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: None = None,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Generation: ...
     @overload
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: int,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> list[Generation]: ...
     @overload
     def generate(
@@ -121,40 +110,25 @@ class Ensemble:
         prompt: list[str] | None = None,
         *,
         messages: list[list[Message]] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = ...,
-        stop: str | Sequence[str] = ...,
-        trace: bool = ...,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> list[Generation]: ...
     def generate(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: str | Prompt | list[str] | None = None,
         *,
         messages: Sequence[Message] | list[list[Message]] | None = None,
-        tools: Sequence[Tool] | None = None,
         n: int | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Generation | list[Generation]:
         """Generate a text, several texts of one prompt (``n``), or a text for each prompt of a list.
 
         Args:
             prompt: raw text to continue, without a chat template, or a list of such. Either this or ``messages``.
             messages: a conversation to answer, or a list of such; each member reads it through its own chat template.
-            tools: what the answer to messages may call; `call_form` tells how it does.
             n: how many texts to draw of one prompt, which is read once. The first has the seed of the sampling, or one
                 that is chosen for it, the next that and 1, and so on: each can be drawn again alone.
-            max_new_tokens: pieces to choose at most.
-            stop: the text ends before the first of these strings that is completed.
-            trace: keep a `StepRecord` of every step.
-            constraint: what the text has to be, as `Constraint.parse` reads it: ``"json_object"``,
-                ``{"json_schema": {…}}``, ``{"regex": "…"}``, ``{"lark": "…"}``.
-            options: how it is written: ``temperature``, ``top_p``, ``seed``, ``gate`` … see `MethodOptions`.
+            options: ``max_new_tokens``, ``stop``, ``tools``, ``trace``, ``constraint`` (`GenerationOptions`), and how
+                it is written: ``temperature``, ``top_p``, ``seed``, ``gate`` … (`MethodOptions`).
 
         Raises:
             PromptError: a prompt is empty, too long, or cannot be represented by a member.
@@ -163,44 +137,31 @@ class Ensemble:
             BackendMissing: there is a constraint, and llguidance is not installed.
             CapacityError: other texts, such as open streams, hold too many slots.
         """
-        ask = partial(
-            self._request, limits=Limits(max_new_tokens, stop), trace=trace, constraint=constraint, options=options
-        )
         if isinstance(prompt, list) or (isinstance(messages, list) and messages and isinstance(messages[0], list)):
-            several = _several(prompt, messages, tools)
             if n is not None:
-                raise SpecError(
-                    f"n is {shown(n)}, but there is a list of prompts", hint="ask for n texts of one prompt"
-                )
-            requests = [replace(ask(each), id=str(place)) for place, each in enumerate(several)]
+                raise SpecError(f"n is {shown(n)}, but there is a list of prompts", hint="give one prompt")
+            pairs = _several(prompt, messages)
+            requests = [self.request(*pair, options) for pair in pairs]
             results: dict[int, Generation] = {}
-            for request, result in self._client.generate_batch(requests):
+            numbered = (replace(request, id=str(place)) for place, request in enumerate(requests))
+            for request, result in self._client.generate_batch(numbered):
                 if not isinstance(result, Generation):
                     raise result
                 results[int(request.id)] = result
             return [results[place] for place in range(len(requests))]
-        request = ask(Prompt(prompt, messages, tools))  # type: ignore[arg-type]  # it is no list
-        if n is None:
-            return self._client.generate(request)[0]
-        assert request.method is not None
-        _check_n(n, request.method)
-        return self._client.generate(replace(request, n=n))
+        single: Any = messages
+        texts = self._client.generate(self.request(prompt, single, options, n))
+        return texts[0] if n is None else texts
 
     def stream(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-        **options: Unpack[MethodOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Stream:
         """Generate one text and hand it out as it grows; the arguments are those of `generate`."""
-        limits = Limits(max_new_tokens, stop)
-        return Stream(self._client, self._request(Prompt(prompt, messages, tools), limits, trace, constraint, options))
+        return Stream(self._client, self.request(prompt, messages, options))
 
     def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:
         """The old name of ``generate(prompt, n=n)``."""
@@ -254,31 +215,42 @@ class Ensemble:
 
     def close(self) -> None:
         """Unload all members. Idempotent."""
-        self._client.service.unload()
+        self.service.unload()
 
-    def _request(
+    @property
+    def service(self) -> Service:
+        """What serves its requests."""
+        return self._client.service
+
+    def request(
         self,
-        prompt: Prompt,
-        limits: Limits,
-        trace: bool,
-        constraint: Constraint | str | Mapping[str, Any] | None,
-        options: MethodOptions,
+        prompt: str | Prompt | None,
+        messages: Sequence[Message] | None,
+        options: GenerationOptions,
+        n: int | None = None,
     ) -> Request:
-        return Request("", prompt, limits, trace, self._method(options), constraint)
+        """A request out of the arguments of `generate`. Raises a `PromptError` or a `SpecError`."""
+        rest: dict[str, Any] = dict(options)
+        limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
+        tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)
+        method = self._method(cast(MethodOptions, rest))
+        if n is not None:
+            _check_n(n, method)
+        given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
+        return Request("", given, limits, trace, method, constraint, 1 if n is None else n)
 
     def _method(self, options: MethodOptions) -> Method:
         check_off(options.get("speculate"), self.members)
         return self.method.but(**options)
 
 
-def _several(prompts: object, conversations: object, tools: Sequence[Tool] | None) -> list[Prompt]:
-    """The prompts of a list of texts or of conversations."""
-    if isinstance(prompts, list):
-        if conversations is not None:
-            raise SpecError("a list of prompts and messages are given", hint="give one of them")
-        return [Prompt(each, None, tools) for each in prompts]
-    assert isinstance(conversations, list)
-    return [Prompt(None, each, tools) for each in conversations]
+def _several(prompts: object, conversations: object) -> list[tuple[Any, Any]]:
+    """The prompt and the messages of each text, out of a list of prompts or of conversations."""
+    if isinstance(prompts, list) and conversations is None:
+        return [(each, None) for each in prompts]
+    if isinstance(conversations, list) and prompts is None:
+        return [(None, each) for each in conversations]
+    raise SpecError("a list of prompts or conversations is given, and another one beside it", hint="give one of them")
 
 
 def _check_n(n: object, method: Method) -> None:

@@ -15,6 +15,7 @@ from unisono.chat.messages import Prompt
 from unisono.config import model_source
 from unisono.config.ensemble import MemberSpec, load_spec
 from unisono.config.model_source import choose_backend, find_model
+from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, PromptError, SpecError, VocabularyError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, fake_member, hashed_rule, register_fake
@@ -142,3 +143,18 @@ def test_what_was_loaded_is_freed_when_a_later_member_fails(monkeypatch: pytest.
         assert unloaded == ["a"]
     finally:
         FAKE_MODELS.clear()
+
+
+def test_a_prompt_that_was_checked_is_not_encoded_again() -> None:
+    fake_member("a", [" the"], seed=1)
+    prepared = prepare(load_spec({"members": [{"name": "a", "model": "fake:a"}]}))
+    tokenizer, calls = prepared.members[0].reader.tokenizer, []
+    encode = tokenizer.encode_prompt
+    tokenizer.encode_prompt = lambda text: calls.append(text) or encode(text)  # type: ignore[method-assign, func-returns-value]
+    prompt = Prompt(text="Hello")
+    prepared.check_prompt(prompt)
+    with prepared.load() as engine:
+        engine.prepare(GenerationRequest("", prompt))
+        assert calls == ["Hello"]
+        engine.prepare(GenerationRequest("", prompt))
+        assert calls == ["Hello", "Hello"]

@@ -50,7 +50,7 @@ def test_each_continuation_can_be_drawn_again_alone(pair: Ensemble) -> None:
 )
 def test_impossible_numbers_are_refused(pair: Ensemble, n: int, keys: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError) as refusal:
-        pair.generate("Hello", n=n, **keys)  # type: ignore[arg-type]
+        pair.generate("Hello", n=n, **keys)  # type: ignore[call-overload]
     assert message in refusal.value.message
     assert refusal.value.hint
     assert pair.generate("Hello", max_new_tokens=2)
@@ -86,9 +86,9 @@ def test_the_keys_of_a_file_are_arguments_too(pair: Ensemble) -> None:
     ):
         if "one-member" in keys.values():
             with pytest.raises(SpecError, match="one-member draws from the weighted mean"):
-                pair.generate(" the cat", **keys)  # type: ignore[arg-type]
+                pair.generate(" the cat", **keys)
             continue
-        assert pair.generate(" the cat", max_new_tokens=20, **keys).usage.pieces  # type: ignore[arg-type]
+        assert pair.generate(" the cat", max_new_tokens=20, **keys).usage.pieces
     assert pair.generate(" the cat", max_new_tokens=20).data == plain.data
 
 
@@ -109,3 +109,29 @@ def test_a_beam_of_a_file_finds_its_slots_and_waits_for_them_in_a_batch() -> Non
         wide = Request("w", Prompt(text="x"), method=ensemble.method.but(draw="beam_width:5"))
         [(_, refused)] = ensemble.generate_batch([wide])
         assert "beam_width is 5, but there are slots for 4" in str(refused)
+
+
+def test_lists_of_prompts_give_lists_and_requests_take_options(pair: Ensemble) -> None:
+    prompts = [" the cat", "Hello", "Sofia"]
+    alone = [pair.generate(text, max_new_tokens=6, temperature=0.9, seed=4) for text in prompts]
+    together = pair.generate(prompts, max_new_tokens=6, temperature=0.9, seed=4)
+    assert [text.data for text in together] == [text.data for text in alone]
+    requests = [Request(text, Prompt(text=text), max_new_tokens=6, temperature=0.9, seed=4) for text in prompts]
+    wrong = Request("wrong", Prompt(text="x"), temprature=1)  # type: ignore[call-arg]
+    results = {request.id: result for request, result in pair.generate_batch([wrong, *requests])}
+    assert [results[text].data for text in prompts] == [text.data for text in alone]  # type: ignore[union-attr]
+    assert "did you mean 'temperature'" in str(results["wrong"])
+    twice = Request("n", Prompt(text="Hello"), n=2, temperature=1, seed=4, max_new_tokens=3)
+    assert {result.seed for _, result in pair.generate_batch([twice])} == {4, 5}  # type: ignore[union-attr]
+    with pytest.raises(SpecError, match="list of prompts"):
+        pair.generate(prompts, n=2)  # type: ignore[call-overload]
+    with pytest.warns(FutureWarning, match="generate"):
+        assert len(pair.continuations(2, "Hello", draw=1, max_new_tokens=2)) == 2
+
+
+def test_an_open_stream_goes_on_while_others_are_generated(pair: Ensemble) -> None:
+    alone = pair.generate("Hello", max_new_tokens=9)
+    with pair.stream("Hello", max_new_tokens=9) as stream:
+        first = next(stream)
+        list(pair.generate_batch([Request("1", Prompt(text="Sofia"), max_new_tokens=30)]))
+        assert first + "".join(stream) == alone.text == stream.generation.text

@@ -184,8 +184,8 @@ def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_we
             assert [mass for _, mass in top] == sorted((mass for _, mass in top), reverse=True)
             assert step.members[name] == pytest.approx(dict(top).get(step.piece, step.members[name]))
         record = step.to_json()
-        assert record["gate"]["threshold"] == 0.9  # type: ignore[index]
-        assert bytes(record["bytes"] or []) == (step.piece or b"")  # type: ignore[call-overload]
+        assert record["gate"]["threshold"] == 0.9
+        assert bytes(record["bytes"] or []) == (step.piece or b"")
     drafts = [step.draft for step in text.steps if step.draft]
     assert sum(draft.accepted for draft in drafts) == text.accepted
     assert all(draft.drafter == "a" for draft in drafts)

@@ -22,11 +22,11 @@ from support.fakes import fail, make_fakes
 from support.real_server import DUO, SAY, Served, load_fakes, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
+from unisono.engine.engine_thread import CRASHES
 from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
 from unisono.server import async_engine, middleware
-from unisono.server.engine_thread import CRASHES
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import JsonLines

@@ -53,6 +53,7 @@ class PromptEncoder:
         self.given_template = given_template
         self.system = system
         self.prefix = prefix
+        self._checked: tuple[Prompt, list[int]] | None = None
         table = tokenizer.table
         self._controls = {
             text: i
@@ -62,6 +63,12 @@ class PromptEncoder:
         self._uses: dict[bool, ToolUse] = {}
         self._names: dict[str, bool] = {}
         self._form: CallForm | None = None
+
+    def check(self, prompt: Prompt) -> int:
+        """Return how many ids a prompt has; what reads the same record next does not encode it again. See `read`."""
+        ids = self.read(prompt)
+        self._checked = prompt, ids
+        return len(ids)
 
     def read(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
         """Return the ids with which this member reads a prompt.
@@ -76,6 +83,9 @@ class PromptEncoder:
                 refuses them or does not know tools, it has no place for the member's own words, or the
                 member's vocabulary cannot represent the text.
         """
+        checked, self._checked = self._checked, None
+        if checked is not None and checked[0] is prompt:
+            return checked[1]
         if prompt.messages is not None:
             return self.read_messages(prompt.messages, prompt.tools)
         if not prompt.text and not may_be_empty:

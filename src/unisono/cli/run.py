@@ -193,8 +193,7 @@ def _run_one(text: str, job: RunFlags) -> None:
             _show_several(ensemble, prompt, job)
             return
         stream = ensemble.stream(
-            prompt.text,
-            messages=prompt.messages,
+            prompt,
             max_new_tokens=job.limits.max_new_tokens,
             stop=job.limits.stop,
             trace=trace is not None,
@@ -230,9 +229,8 @@ def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
     """Print several texts: as JSON lines, or with a line of dashes between them."""
     limits = job.limits
     generations = ensemble.generate(
-        prompt.text,
+        prompt,
         n=job.n,
-        messages=prompt.messages,
         max_new_tokens=limits.max_new_tokens,
         stop=limits.stop,
         constraint=job.constraint,

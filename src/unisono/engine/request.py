@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack, cast
 
-from unisono.chat.messages import Prompt
+from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.protocol import Compile, Parse
@@ -18,6 +18,22 @@ from unisono.records import Generation, Limits, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_LIMITS = Limits()
+
+
+class GenerationOptions(MethodOptions, total=False):
+    """What is asked for beside a prompt, as keywords of `Ensemble.generate` and the like."""
+
+    tools: Sequence[Tool] | None
+    """What the answer to messages may call; `Ensemble.call_form` tells how it does."""
+    max_new_tokens: int
+    """Pieces to choose at most."""
+    stop: str | Sequence[str]
+    """The text ends before the first of these strings that is completed."""
+    trace: bool
+    """Whether to keep a `StepRecord` of every step."""
+    constraint: Constraint | str | Mapping[str, Any] | None
+    """What the text has to be, as `Constraint.parse` reads it: ``"json_object"``, ``{"json_schema": {…}}``,
+    ``{"regex": "…"}``, ``{"lark": "…"}``."""
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -14,12 +14,12 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from unisono.chat.messages import Prompt
+from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import UnisonoError
 from unisono.records import Limits
-from unisono.server.engine_thread import EngineThread
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.limits import ServerLimits
 from unisono.server.logs import say, where

@@ -1,7 +1,6 @@
-"""The engine's thread: it loads the service, takes its turns, and unloads it.
+"""The engine's thread: it loads a service, steps it, and unloads it.
 
-What others want of the service goes in by a queue of commands, between two turns; what came of a turn goes out by one
-call in the loop of whoever listens.
+Commands go in through a queue, between two steps; the events of a step go out by one call in the listener's event loop.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from unisono.engine.request import Event
 from unisono.engine.service import Service
 
 CRASHES = 3
-"""Turns that may break one after the other before the thread gives up."""
+"""Steps that may break one after the other before the thread gives up."""
 
 Command = Callable[[Service], None]
 
 
 class Listener(Protocol):
-    """Who is told; all of it is called in the loop."""
+    """Receives what the thread has to say; all of it is called in the loop."""
 
     def loaded(self, service: Service) -> None:
         """The service is there."""
 
     def emitted(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
-        """What came of a turn that ended now, took so long, and served so many requests."""
+        """The events of a step that ended now, took so long, and served so many requests."""
 
     def crashed(self, error: Exception) -> None:
-        """A turn broke, by a fault of ours: all requests are lost."""
+        """A step broke, by a fault of ours: all requests are lost."""
 
     def ended(self, error: BaseException | None) -> None:
         """The thread has ended, by an error or because it was told to."""
@@ -47,7 +46,7 @@ class EngineThread:
 
         Args:
             load: loads the models; called in the thread, which unloads them.
-            listener: who is told.
+            listener: receives events.
         """
         self._load = load
         self._listener = listener
@@ -55,20 +54,20 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="unisono-engine", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to load; the listener is told in this loop."""
+        """Begin to load; the listener is called in this loop."""
         self._loop = loop
         self._thread.start()
 
     def submit(self, command: Command) -> None:
-        """Have something done to the service, in the thread, before its next turn."""
+        """Do something to the service, in the thread, before its next step."""
         self._commands.put(command)
 
     def stop(self) -> None:
-        """End after what has been wanted so far; what is being written is given up."""
+        """End after the commands so far; what is being generated is given up."""
         self._commands.put(None)
 
     def post(self, call: Callable[..., None], *arguments: Any) -> None:
-        """From the thread: let the loop do something; once it is closed, nobody listens any more."""
+        """From the thread: call something in the loop; once that is closed, nobody listens any more."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *arguments)
 
@@ -86,7 +85,7 @@ class EngineThread:
         self.post(self._listener.ended, error)
 
     def _serve(self, service: Service) -> None:
-        """Take turns until told to end. Raises what broke the last of several turns one after the other."""
+        """Step until told to end. Raises what broke the last of several steps one after the other."""
         crashes = 0
         while True:
             try:
@@ -112,7 +111,7 @@ class EngineThread:
         self.post(self._listener.emitted, events, now, now - began, max(served, service.served))
 
     def _run_commands(self, service: Service) -> bool:
-        """Do what is wanted, waiting for it while there is nothing else to do; return whether to go on."""
+        """Run the commands, waiting for one while there is nothing else to do; return whether to go on."""
         wait = not service.busy
         with contextlib.suppress(queue.Empty):
             while True:
