@@ -2,7 +2,7 @@
 
 A thread that spins keeps the core that the one it waits for may need. GNU's OpenMP lets it for 300,000 rounds, which
 are milliseconds; far fewer do as well on an idle machine, and better on a busy one (benchmarks/README.md). The number
-of threads follows from cores and quota, never from the load: what a model says depends on it in the last bits.
+of threads follows from cores and quota, never from the load: a model's numbers depend on it a little.
 """
 
 from __future__ import annotations
