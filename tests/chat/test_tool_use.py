@@ -167,8 +167,9 @@ def test_what_was_typed_is_read_as_it_was_typed(template: str, words: list[str])
 
 def test_without_control_texts_the_ids_are_those_of_the_librarys_own_call() -> None:
     pytest.importorskip("transformers")
-    from real_tokenizers import hub_folder, real
     from transformers import AutoTokenizer
+
+    from support.real_tokenizers import hub_folder, real
 
     known = real("transformers", "qwen2")
     source = TAGGED.replace("{{ eos_token }}", "<|im_end|>\n").replace("<|assistant|>", "<|im_start|>assistant\n")
@@ -193,7 +194,7 @@ def test_without_control_texts_the_ids_are_those_of_the_librarys_own_call() -> N
 
 def test_a_real_template_in_whose_words_marks_are_control_tokens_reads_tools_and_cannot_write_calls() -> None:
     pytest.importorskip("llama_cpp")
-    from real_tokenizers import real
+    from support.real_tokenizers import real
 
     known = real("llamacpp", "gemma-4")
     table = known.tokenizer.table

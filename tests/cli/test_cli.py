@@ -230,7 +230,7 @@ def test_doctor_says_in_words_what_would_hurt(run: Run, tmp_path: Path, duo: Pat
 
 
 def test_doctor_tells_who_knows_tools_and_how_a_call_is_written(run: Run, duo: Path) -> None:
-    from tool_templates import CONTROL, TAGGED
+    from support.tool_templates import CONTROL, TAGGED
 
     members = [
         {"name": "a", "model": "fake:a", "chat_template": TAGGED},

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_laws_gated import PROMPTS, make_fakes
 
+from support.fakes import PROMPTS, make_fakes
 from unisono.async_ensemble import AsyncEnsemble
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt

@@ -82,7 +82,7 @@ def test_folded_masses_and_the_text_are_those_of_the_pieces(load_demo: Callable[
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_model_twice_is_that_model(load_demo: Callable[..., Ensemble], backend: str) -> None:
     """Law 2."""
-    from conftest import demo_member
+    from support.demo import demo_member
 
     alone = load_demo("smol", backend=backend)
     texts = [alone.generate(prompt.text, messages=prompt.messages, max_new_tokens=24) for prompt in ALL[::5]]
@@ -95,7 +95,7 @@ def test_the_same_model_twice_is_that_model(load_demo: Callable[..., Ensemble], 
 
 def test_weight_zero_is_absence(load_demo: Callable[..., Ensemble]) -> None:
     """Law 2."""
-    from conftest import demo_member
+    from support.demo import demo_member
 
     alone = load_demo("smol", backend="llamacpp")
     text = alone.generate("The moon is", max_new_tokens=24)
