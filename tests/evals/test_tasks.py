@@ -101,7 +101,7 @@ def right_reply(name: str, question: Question, row: dict[str, Any]) -> Reply:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_right_reply_is_graded_right_and_understood_and_a_wrong_one_wrong(data: Path, name: str) -> None:
-    from lm_eval_files import _questions
+    from support.lm_eval_files import _questions
 
     rows = {row["id"]: row for row in _questions()[name]}
     task = load(data, name)
@@ -211,7 +211,7 @@ BROKEN: list[tuple[str, object, str]] = [
 def test_a_broken_line_is_named(tmp_path: Path, name: str, line: object, words: str) -> None:
     import json
 
-    from lm_eval_files import _questions
+    from support.lm_eval_files import _questions
 
     text = line if isinstance(line, str) else json.dumps(line)
     (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(_questions()[name][0])}\n{text}\n")
