@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unisono.fusion.fold import LONG_ROW, Scratch, bring, fold, plan_fold, softmax
-from unisono.fusion.rules import argmax_of_mean, mean
+from unisono.fusion.fold import LONG_ROW, Scratch, argmax_of_mean, bring, fold, plan_fold, softmax
+from unisono.fusion.rules import mean
 from unisono.fusion.sampling import greedy
 
 

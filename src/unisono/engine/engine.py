@@ -17,6 +17,7 @@ from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.forward import by_model
 from unisono.engine.group import SequenceGroup, begin_group
 from unisono.engine.member import Member
+from unisono.engine.plan import make_plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, prepare
 from unisono.engine.runner import Runner
@@ -61,10 +62,13 @@ class Engine:
         Raises:
             SpecError: the method does not fit the members.
         """
-        method.check({member.name: member.weight for member in members})
         self.members = members
         self.union = union
         self.method = method
+        self.plan = make_plan(method, members, union)
+        """The method, with its names looked up."""
+        self.slots = min(sharing[0].backend.facts.slots // len(sharing) for sharing in by_model(members))
+        """How many sequences can be generated at once; members that share a model share its slots."""
         self.groups: list[SequenceGroup] = []
         """What is being generated, in the order in which it was begun."""
         self._compile_grammar = compile_grammar
@@ -73,6 +77,7 @@ class Engine:
         sampler, pace = Sampler(union), pace or DraftLengthController()
         self._runner = Runner(members, sampler, pace)
         self._prefill = Prefill(members, self._runner, longest_block)
+        self._draft_length = pace
         self._speculator = Speculator(members, union, self._runner, sampler, pace, self._prefill)
         committer = Committer(members, union, sampler, self._speculator)
         self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler, committer)
@@ -83,11 +88,6 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    @property
-    def slots(self) -> int:
-        """How many sequences can be generated at once; members that share a model share its slots."""
-        return min(sharing[0].backend.facts.slots // len(sharing) for sharing in by_model(self.members))
 
     @property
     def free(self) -> int:
@@ -126,7 +126,7 @@ class Engine:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members, or the constraint cannot be kept.
         """
-        prepared = prepare(request, self.method, self.members, self.union, compile_grammar=self._compile_grammar)
+        prepared = prepare(request, self.plan, self.members, self.union, compile_grammar=self._compile_grammar)
         if prepared.width > self.slots:
             raise SpecError(
                 f"beam_width is {prepared.width}, but there are slots for {self.slots} texts at once",
@@ -161,7 +161,7 @@ class Engine:
         It is so with sequences that are to share a prompt, and where blocks are bounded: with prompts that are
         longer, and with what a member has missed while it was not asked.
         """
-        group = self._group(text)
+        group = text if isinstance(text, SequenceGroup) else self._group(text)
         return 0 if group is None else self._prefill.size(group)
 
     def read(self, portions: Mapping[Any, int]) -> None:
@@ -190,7 +190,11 @@ class Engine:
         Args:
             texts: groups, or sequences of them; by default all. Those that have a backlog are left out.
         """
-        given = self.groups if texts is None else dict.fromkeys(map(self._group, texts))
+        given = (
+            self.groups
+            if texts is None
+            else dict.fromkeys(text if isinstance(text, SequenceGroup) else self._group(text) for text in texts)
+        )
         groups = [group for group in given if group and not self._prefill.size(group)]
         if not groups:
             return []
@@ -211,8 +215,9 @@ class Engine:
             finally:
                 spent = time.perf_counter() - began
                 for state in all_states(states):
-                    state.conclude(spent)
-        if states and all(group.beam is None for group in states):
+                    if state.drafted or state.text.steps is not None:
+                        state.conclude(spent)
+        if self._draft_length.in_use and states and all(group.beam is None for group in states):
             self._speculator.learn_step(all_states(states), spent)
         return ended
 
@@ -233,8 +238,9 @@ class Engine:
             CapacityError: too few slots are free.
         """
         method = scored_by(method or self.method)
-        requests = [GenerationRequest("", prompt, UNLIMITED, method=method) for prompt, _ in asked]
-        prepared = [prepare(each, method, self.members, self.union, may_be_empty=True) for each in requests]
+        requests = [GenerationRequest("", prompt, UNLIMITED) for prompt, _ in asked]
+        plan = make_plan(method, self.members, self.union)
+        prepared = [prepare(each, plan, self.members, self.union, may_be_empty=True) for each in requests]
         prompts = [tuple(tuple(ids) for ids in each.ids.values()) for each in prepared]
         groups: dict[object, SequenceGroup] = {}
         given: dict[TextSequence, list[int]] = {}
@@ -298,7 +304,7 @@ class Engine:
     def _busy(self) -> Iterator[list[TextSequence]]:
         """While models work, slots are not freed; give the list that will hold the sequences that ended meanwhile."""
         ended: list[TextSequence] = []
-        before = self.active
+        before = [text for group in self.groups for text in group.sequences if text.finish is None]
         self._is_stepping = True
         try:
             yield ended
@@ -311,4 +317,5 @@ class Engine:
                 for group in over:
                     dropping.callback(self.drop, group)
                 for group in self.groups:
-                    dropping.callback(self._close, group.take_ended())
+                    if ended and (closed := group.take_ended()):
+                        dropping.callback(self._close, closed)

@@ -19,6 +19,7 @@ from unisono.vocab.union import UnionVocabulary
 class Plan:
     """How one text is written."""
 
+    method: Method
     lead: Member
     gate: Gate
     combine: Combine
@@ -50,6 +51,7 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
     method.check({member.name: member.weight for member in members})
     speculation, draw = method.speculate, method.draw
     return Plan(
+        method,
         lead_of(method, members),
         method.gate,
         method.combine,

@@ -43,8 +43,9 @@ class Prefill:
             self.await_all(group, self._members)
         elif self.longest_block is not None:
             [sequence] = group.open
-            needed = [member for member in self._members if _is_needed(member, sequence)]
-            self.await_all(group, [member for member in needed if self.is_far(sequence.cursors[member.name])])
+            needed = [each for each in self._members if sequence.plan.asks_all or _is_needed(each, sequence)]
+            if far := [member for member in needed if self.is_far(sequence.cursors[member.name])]:
+                self.await_all(group, far)
 
     def await_all(self, group: SequenceGroup, members: Iterable[Member]) -> None:
         """Let a group stand back until some members have read all of its sequences but the last id."""
@@ -69,6 +70,8 @@ class Prefill:
 
     def late(self, window: StepState) -> list[Member]:
         """The members that a step is about to ask about a text though they have too much to read."""
+        if window.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
+            return []
         return [
             member for member in self._members if self.is_far(window.cursor(member)) and window.span(member) is not None
         ]
@@ -107,6 +110,4 @@ class Prefill:
 def _is_needed(member: Member, sequence: TextSequence) -> bool:
     """Whether a member is going to be asked soon, whatever the gate sees and whoever is drawn."""
     plan = sequence.plan
-    if plan.gate.always_open and not plan.draw.one_member:
-        return True
-    return plan.drafter == member.name or (plan.lead is member and not plan.gate.always_open)
+    return plan.drafter == member.name or (plan.lead is member and plan.is_gated)

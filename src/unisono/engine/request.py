@@ -165,7 +165,7 @@ Event = Wrote | Ended | Failed
 
 def prepare(
     request: GenerationRequest,
-    default: Method,
+    default: Plan,
     members: Sequence[Member],
     union: UnionVocabulary,
     *,
@@ -176,7 +176,7 @@ def prepare(
 
     Args:
         request: to be prepared.
-        default: the method of a request that brings none.
+        default: the plan of a request that brings no method and no options.
         members: of the engine.
         union: their vocabulary.
         compile_grammar: makes grammars of constraints; without it no text can be bound to one.
@@ -187,15 +187,17 @@ def prepare(
         SpecError: a field has the wrong type, the method does not fit the members, or the constraint cannot be kept.
     """
     _check_types(request)
-    parse = begin_grammar(request.constraint, compile_grammar)
-    method = default if request.method is None else request.method
+    parse = None if request.constraint is None else begin_grammar(request.constraint, compile_grammar)
+    plan, method = default, default.method if request.method is None else request.method
     if request.options and isinstance(method, Method):
         check_off(request.options.get("speculate"), [member.name for member in members])
         method = method.but(**cast(MethodOptions, request.options))
-    plan = make_plan(method, members, union)
+    if method is not plan.method:
+        plan = make_plan(method, members, union)
     ids = {member.name: member.begin(request.prompt, may_be_empty=may_be_empty) for member in members}
     for member in members:
-        check_length(member.name, len(ids[member.name]), member.backend.facts.context)
+        if not 0 < len(ids[member.name]) <= member.backend.facts.context:
+            check_length(member.name, len(ids[member.name]), member.backend.facts.context)
     return PreparedRequest(request, plan, ids, parse)
 
 

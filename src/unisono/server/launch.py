@@ -120,7 +120,7 @@ class Server(uvicorn.Server):
         host, port = bound.getsockname()[:2]
         say("listening", host=host, port=port)
         try:
-            await self.serve(sockets=[bound])
+            await asyncio.create_task(self.serve(sockets=[bound]))
         finally:
             watching.cancel()
         return await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)

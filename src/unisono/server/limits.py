@@ -127,6 +127,9 @@ def _too_large(most: int) -> Refusal:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
     try:
         return unique_keys(pairs)
     except ValueError as error:

@@ -169,7 +169,7 @@ def _call(
             GenerationRequest("", prompt, written, trace, method, constraint, n, kept, request.model)
             for prompt in prompts
         ),
-        lead_of(method, engine.members).name,
+        (engine.plan.lead if method is engine.method else lead_of(method, engine.members)).name,
         bool(request.stream),
         bool(options and options.include_usage),
         logprobs,

@@ -138,7 +138,9 @@ class UnisonoOptions(Record):
     boundary: bool | None = None
     speculate: str | dict[str, Any] | bool | None = None
     max_pieces: int | None = None
+    sampling: str | float | dict[str, Any] | None = None
     draw: str | float | dict[str, Any] | None = None
+    """The old name of ``sampling``."""
     spelling: str | None = None
     """Only ``piecewise``, which is what always happens."""
     constraint: str | dict[str, Any] | None = None
