@@ -15,7 +15,9 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.config.setting import parse_setting
+from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
+from unisono.evals.respondent import Arguments
 
 TOLD = "unisono: spelling: piecewise is what always happens; leave it out\n"
 REFUSED = "spelling is 'canonical', but members only read each piece as it was chosen (piecewise)"
@@ -66,6 +68,23 @@ def test_a_setting_may_still_say_piecewise_and_nothing_else() -> None:
         Method().but(**parse_setting("spelling=canonical"))
 
 
+def test_arguments_of_lm_eval_may_still_say_piecewise_and_nothing_else() -> None:
+    asked = Arguments.read({"spec": "duo.yaml", "spelling": "piecewise", "sampling": 0.7, "draw": None})
+    with pytest.warns(FutureWarning, match="leave it out"):
+        assert Method().but(**asked.method) == Method().but(sampling=0.7)
+    with pytest.raises(SpecError, match="spelling is 'canonical'"):
+        Method().but(**Arguments.read({"spec": "duo.yaml", "spelling": "canonical"}).method)
+
+
+def test_arguments_in_python_may_still_say_piecewise_and_nothing_else(duo: Path) -> None:
+    with Ensemble.load(duo) as ensemble:
+        with pytest.warns(FutureWarning, match="leave it out"):
+            same = ensemble.generate("Together", max_new_tokens=4, spelling="piecewise")
+        assert same.data == ensemble.generate("Together", max_new_tokens=4).data
+        with pytest.raises(SpecError, match="spelling is 'canonical'"):
+            ensemble.generate("Together", spelling="canonical")
+
+
 def test_a_run_folder_says_of_its_systems_what_it_always_said() -> None:
     assert Method().to_json()["spelling"] == "piecewise"
 
@@ -73,7 +92,8 @@ def test_a_run_folder_says_of_its_systems_what_it_always_said() -> None:
 def test_requests_may_still_say_piecewise_and_are_refused_with_anything_else(served: Served) -> None:
     body = {"model": "duo", "messages": SAY, "max_tokens": 3}
     plain = served.post("/v1/chat/completions", body)
-    same = served.post("/v1/chat/completions", {**body, "unisono": {"spelling": "piecewise"}})
+    with pytest.warns(FutureWarning, match="leave it out"):
+        same = served.post("/v1/chat/completions", {**body, "unisono": {"spelling": "piecewise"}})
     assert plain.status_code == same.status_code == 200
     assert same.json()["choices"] == plain.json()["choices"]
     refused = served.post("/v1/chat/completions", {**body, "unisono": {"spelling": "canonical", "gate": "first:2"}})

@@ -26,8 +26,10 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Score
 
 BATCH = 8
-METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw")
+METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling")
 """Arguments that change how the ensemble writes, by the names of `Method.but`."""
+_OLD = ("draw", "spelling")
+"""The same, of before."""
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
 Item = TypeVar("Item")
 _KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
@@ -67,7 +69,7 @@ class Arguments:
         """
         given = {key: value for key, value in given.items() if value is not None}
         for key in given:
-            if key not in _KNOWN:
+            if key not in (*_KNOWN, *_OLD):
                 raise SpecError(
                     f"unknown argument {shown(key)}{nearest(key, _KNOWN)}; known: {', '.join(_KNOWN)}",
                     hint="write --model_args spec=duo.yaml,batch=8,gate=confidence:0.5; devices stand in the spec",
@@ -84,7 +86,7 @@ class Arguments:
             None if "member" not in given else str(given["member"]),
             _count("batch", batch),
             _count("max_gen_toks", given.get("max_gen_toks", MAX_PIECES)),
-            {key: given[key] for key in METHOD if key in given},
+            {key: given[key] for key in (*METHOD, *_OLD) if key in given},
         )
 
 
