@@ -12,6 +12,7 @@ import unisono
 from support.command_line import Run
 from unisono import errors
 from unisono.config.ensemble import load_spec
+from unisono.config.sampling import Sampling
 from unisono.config.setting import parse_setting
 from unisono.errors import OldNameWarning, SpecError
 
@@ -76,3 +77,8 @@ def test_names_that_moved_are_still_at_the_top(name: str) -> None:
 def test_errors_have_their_old_names_too() -> None:
     with pytest.warns(OldNameWarning, match="NoRoom is now CapacityError"):
         assert errors.NoRoom is errors.CapacityError  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("new", ["mixture seed:3", {"mixture": True, "seed": 3}])
+def test_mixture_is_the_name_of_one_member(new: Any) -> None:
+    assert Sampling.parse(new) == Sampling.parse("one-member seed:3") == Sampling.parse({"one_member": True, "seed": 3})

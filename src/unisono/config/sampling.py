@@ -14,6 +14,8 @@ from unisono.errors import SpecError, nearest, shown
 
 GREEDY = "greedy"
 ONE_MEMBER = "one-member"
+MIXTURE = "mixture"
+"""The field's name of it: mixture sampling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,9 @@ class Sampling:
         if isinstance(value, str):
             return cls(**_read_words(value))  # type: ignore[arg-type]
         if isinstance(value, Mapping):
-            given = known_keys("draw", value, [key.name for key in fields(cls)], hint=_WAYS)
+            given = known_keys("sampling", value, [*(key.name for key in fields(cls)), MIXTURE], hint=_WAYS)
+            if MIXTURE in given:
+                given["one_member"] = given.pop(MIXTURE)
             return cls(**({"temperature": 1, **given} if given.get("one_member") is True else given))
         raise SpecError(f"draw is {shown(value)}", hint=_WAYS)
 
@@ -251,7 +255,7 @@ def _read_word(word: str) -> tuple[str | tuple[str, bytes | int], object]:
     """Return the field and its value; for a bias, the field and the text or column, and the number."""
     if word == GREEDY:
         return "temperature", 0
-    if word in (ONE_MEMBER, "one_member"):
+    if word in (MIXTURE, ONE_MEMBER, "one_member"):
         return "one_member", True
     key, _, rest = word.partition(":")
     if key in OPTIONS:
