@@ -122,7 +122,7 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
         ({"temperature": "0.7"}, "temperature is '0.7': it must be", "likeliest"),
         ({"temperature": None}, "temperature is None: it must be", "likeliest"),
         (101, "temperature is 101: it must be 0, or a number from 0.01 to 100", "likeliest"),
-        ("nan", "unknown 'nan' in draw", "write it as"),
+        ("nan", "unknown 'nan' in sampling", "write it as"),
         ("temperature:hot", "temperature is 'hot': it must be", "likeliest"),
         ("1 top_k:0", "top_k is 0: it must be a whole number of 1 or more, 2,147,483,648 at most", "leave it out"),
         ("1 top_k:2.5", "top_k is 2.5: it must be a whole number", "leave it out for all"),
@@ -159,31 +159,31 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
         ("bias:the", "'bias:the' gives no number", "write bias:TEXT=NUMBER"),
         ({"bias": {"a" * 257: 1}}, "bias is given for a text of 257 bytes", "256 bytes at most"),
         ({"bias": {"a": 1, b"a": 2}}, "bias is given twice for b'a'", "it is the same: leave one"),
-        ("bias:a=1 bias:%61=2", "draw gives the bias of b'a' twice", "leave one of them out"),
+        ("bias:a=1 bias:%61=2", "sampling gives the bias of b'a' twice", "leave one of them out"),
         ({"logit_bias": 3}, "logit_bias is 3", "{COLUMN: NUMBER, …}"),
         ({"logit_bias": {"a": 1}}, "logit_bias is given for 'a', which is no column", "for texts there is bias"),
         ({"logit_bias": {-1: 1}}, "logit_bias is given for -1", "from 0 on"),
         ({"logit_bias": {7: 101}}, "the logit_bias of 7 is 101: it must be a number from -100 to 100", "bans it"),
         ("logit_bias:9", "'logit_bias:9' gives no number", "write logit_bias:COLUMN=NUMBER"),
-        ("logit_bias:9=1 logit_bias:9=2", "draw gives the logit_bias of 9 twice", "leave one of them out"),
+        ("logit_bias:9=1 logit_bias:9=2", "sampling gives the logit_bias of 9 twice", "leave one of them out"),
         ("one-member logit_bias:1=1", "but logit_bias acts on the distribution of all", "leave one-member out"),
         ({"bias": {"a": 101}}, "the bias of 'a' is 101: it must be a number from -100 to 100", "as good as bans it"),
         ({"bias": {"a": True}}, "the bias of 'a' is True: it must be a number from -100 to 100", "as good as forces"),
         ("bias:a=b", "the bias of b'a' is 'b': it must be a number from -100 to 100", "log-mass"),
-        ("0.7 temperature:0.8", "draw gives temperature twice: '0.7 temperature:0.8'", "leave one of them out"),
+        ("0.7 temperature:0.8", "sampling gives temperature twice: '0.7 temperature:0.8'", "leave one of them out"),
         (
             "gredy",
-            "unknown 'gredy' in draw; did you mean 'greedy'?; known: greedy, one-member, temperature",
+            "unknown 'gredy' in sampling; did you mean 'greedy'?; known: greedy, one-member, temperature",
             "write it",
         ),
-        ("topp:0.9", "unknown 'topp:0.9' in draw; did you mean 'top_p'?", "temperature:0.7 top_p:0.9"),
+        ("topp:0.9", "unknown 'topp:0.9' in sampling; did you mean 'top_p'?", "temperature:0.7 top_p:0.9"),
         (
             "",
-            "unknown '' in draw; known: greedy, one-member, temperature, top_k",
+            "unknown '' in sampling; known: greedy, one-member, temperature, top_k",
             "write it as greedy, one-member, 0.7",
         ),
-        (None, "draw is None", "write it as greedy"),
-        (True, "draw is True", "{temperature: 0.7, top_p: 0.9}"),
+        (None, "sampling is None", "write it as greedy"),
+        (True, "sampling is True", "{temperature: 0.7, top_p: 0.9}"),
     ],
 )
 def test_a_bad_draw_is_refused_with_its_value_and_the_way_out(value: object, message: str, way_out: str) -> None:
@@ -194,7 +194,7 @@ def test_a_bad_draw_is_refused_with_its_value_and_the_way_out(value: object, mes
 
 
 def test_an_unknown_key_is_refused_and_the_nearest_suggested() -> None:
-    with pytest.raises(SpecError, match="unknown key 'topp' in draw; did you mean 'top_p'"):
+    with pytest.raises(SpecError, match="unknown key 'topp' in sampling; did you mean 'top_p'"):
         Sampling.parse({"temperature": 1, "topp": 0.9})
 
 

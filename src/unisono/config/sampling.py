@@ -174,7 +174,7 @@ class Sampling:
             if MIXTURE in given:
                 given["one_member"] = given.pop(MIXTURE)
             return cls(**({"temperature": 1, **given} if given.get("one_member") is True else given))
-        raise SpecError(f"draw is {shown(value)}", hint=_WAYS)
+        raise SpecError(f"sampling is {shown(value)}", hint=_WAYS)
 
     def __str__(self) -> str:
         """In one line, as `parse` reads it: what differs from the default."""
@@ -239,11 +239,11 @@ def _read_words(text: str) -> dict[str, object]:
             name, biased = key
             if biased in given.setdefault(name, {}):
                 raise SpecError(
-                    f"draw gives the {name} of {biased!r} twice: {shown(text)}", hint="leave one of them out"
+                    f"sampling gives the {name} of {biased!r} twice: {shown(text)}", hint="leave one of them out"
                 )
             given[name][biased] = value
         elif key in given:
-            raise SpecError(f"draw gives {key} twice: {shown(text)}", hint="leave one of them out")
+            raise SpecError(f"sampling gives {key} twice: {shown(text)}", hint="leave one of them out")
         else:
             given[key] = value
     if given.get("one_member"):
@@ -275,4 +275,4 @@ def _read_word(word: str) -> tuple[str | tuple[str, bytes | int], object]:
     if not isinstance(temperature := read_number(word), str):
         return "temperature", temperature
     known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
-    raise SpecError(f"unknown {shown(word)} in draw{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)
+    raise SpecError(f"unknown {shown(word)} in sampling{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)
