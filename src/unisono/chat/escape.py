@@ -16,7 +16,7 @@ _TEXTS = ("content", "tool_call_id", "name")
 
 
 @dataclass(frozen=True, slots=True)
-class Disguised:
+class Escaped:
     """What a template is given, with every control text of the request broken up."""
 
     messages: list[dict[str, Any]]
@@ -29,9 +29,9 @@ class Disguised:
         return text.replace(self.mark, "").replace(json.dumps(self.mark)[1:-1], "") if self.mark else text
 
 
-def disguise(
+def escape_special_tokens(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, controls: Iterable[str]
-) -> Disguised:
+) -> Escaped:
     """Break up every control text that a request contains, so that only the template's own are left.
 
     Templates change the case of what stands in a tool's schema, so that in a conversation with tools a
@@ -47,7 +47,7 @@ def disguise(
     cases = [written] if plain else [written, written.lower(), written.upper()]
     typed = [control for control in controls if any(control in text for text in cases)]
     if not typed:
-        return Disguised([dict(each) for each in messages], None if tools is None else [dict(t) for t in tools], "")
+        return Escaped([dict(each) for each in messages], None if tools is None else [dict(t) for t in tools], "")
     mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
     if mark is None:
         raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
@@ -56,7 +56,7 @@ def disguise(
     def broken(text: str) -> str:
         return pattern.sub(lambda match: mark.join(match.group()) + mark, text)
 
-    return Disguised(
+    return Escaped(
         [_message(message, broken) for message in messages],
         None if tools is None else [_tool(tool, broken) for tool in tools],
         mark,
