@@ -1,4 +1,4 @@
-"""What can be told of an ensemble before it writes a word, and what would hurt it."""
+"""Facts about an ensemble that need no generation, and warnings about its problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake backend: scripted models without weights, for the tests of whoever builds on unisono.
+"""The fake backend: scripted models without weights, for tests of code that builds on unisono.
 
 A `FakeModel` is a tokenizer and a rule that tells the next token's distribution from the ids read so
 far. Register it and name it in a spec as ``fake:NAME``; its ``passes`` tell afterwards what it was fed.
@@ -196,7 +196,7 @@ class FakeLoader:
 class FakeBackend:
     """A cursor over each slot's ids; a distribution is computed anew from all of them.
 
-    What `advance` gave is overwritten with NaN at the next call: whoever looks at it then finds out.
+    The next call overwrites what `advance` returned with NaN, so that late use shows.
     """
 
     facts: BackendFacts
