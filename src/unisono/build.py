@@ -55,7 +55,7 @@ class Prepared:
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
         for member in self.members:
-            check_length(member.spec.name, member.reader.check(prompt), member.facts.context)
+            check_length(member.spec.name, member.encoder.check(prompt), member.facts.context)
 
     def prompt(self, text: str) -> Prompt:
         """A prompt of some text that all members can read: raw, or a message where one has a system message."""
@@ -83,14 +83,14 @@ class Prepared:
             PromptError: the lead writes no calls, or none that members share; see `PromptEncoder.call_form`.
             SpecError: there is no such member.
         """
-        readers = {member.spec.name: member.reader for member in self.members}
+        encoders = {member.spec.name: member.encoder for member in self.members}
         name = lead or self.spec.method.lead_among({member.spec.name: member.weight for member in self.members})
-        if name not in readers:
+        if name not in encoders:
             raise SpecError(
-                f"the lead {shown(name)} is no member that votes{nearest(name, readers)}",
-                hint=f"choose one of {', '.join(readers)}",
+                f"the lead {shown(name)} is no member that votes{nearest(name, encoders)}",
+                hint=f"choose one of {', '.join(encoders)}",
             )
-        return readers[name].call_form()
+        return encoders[name].call_form()
 
     def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
         """Load all weights, each once, and return the engine; frees what was loaded when one fails.
@@ -137,7 +137,7 @@ class Models:
         """
         members = [
             Member(
-                member.spec.name, member.weight, self._backends[member.loader], member.reader, member.speller, its_map
+                member.spec.name, member.weight, self._backends[member.loader], member.encoder, member.speller, its_map
             )
             for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""What can be told of an ensemble before it writes a word, and what would hurt it."""
+"""Facts about an ensemble that need no generation, and warnings about its problems."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
     def text_of(token: int) -> str:
         return table.texts[token] if token < len(table.texts) else ""
 
-    own = "none" if member.reader.template is None else "own"
+    own = "none" if member.encoder.template is None else "own"
     return MemberDiagnosis(
         name=member.spec.name,
         model=str(member.owner.model),
@@ -185,7 +185,7 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         system=member.spec.system,
         prefix=member.spec.prefix,
         system_heard=_hears_its_system(member),
-        tools=member.reader.template is not None and member.reader.tool_use().knows_tools,
+        tools=member.encoder.template is not None and member.encoder.tool_use().knows_tools,
         call=_call_of(member),
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
@@ -194,11 +194,12 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
 
 
 def _is_deaf(member: PreparedMember) -> bool:
-    if member.reader.template is None:
+    if member.encoder.template is None:
         return False
     try:
         first, second = (
-            member.reader.read_messages([Message(role="user", content=question)]) for question in ("Why?", "How many?")
+            member.encoder.encode_messages([Message(role="user", content=question)])
+            for question in ("Why?", "How many?")
         )
     except PromptError:
         return False
@@ -206,7 +207,7 @@ def _is_deaf(member: PreparedMember) -> bool:
 
 
 def _hears_its_system(member: PreparedMember) -> bool:
-    template, system = member.reader.template, member.spec.system
+    template, system = member.encoder.template, member.spec.system
     if template is None or system is None:
         return True
     question = [Message(role="user", content="Why?")]
@@ -218,7 +219,7 @@ def _hears_its_system(member: PreparedMember) -> bool:
 
 def _call_of(member: PreparedMember) -> str | None:
     try:
-        return member.reader.call_form().written("NAME", "{}")
+        return member.encoder.call_form().written("NAME", "{}")
     except PromptError:
         return None
 

@@ -50,7 +50,7 @@ class PreparedMember:
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     speller: Speller
-    reader: PromptEncoder
+    encoder: PromptEncoder
     endings: dict[int, str]
     """The ids that are END, and why."""
     leading_space: bool
@@ -154,7 +154,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         model.spellers[tuple(endings)] = Speller(vocabulary, tokenizer.encode)
     speller = model.spellers[tuple(endings)]
     check_essentials(UnionMember(spec.name, speller))
-    reader = PromptEncoder(
+    encoder = PromptEncoder(
         spec.name,
         tokenizer,
         speller,
@@ -173,7 +173,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         tokenizer,
         speller.vocabulary,
         speller,
-        reader,
+        encoder,
         endings,
         form.leading_space,
         model.facts,

@@ -74,11 +74,11 @@ class StepRecord:
     voted: tuple[str, ...]
     """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
     members: Mapping[str, float]
-    """Each voter's folded mass of the piece."""
+    """Each voter's folded probability of the piece."""
     top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
-    """Each voter's own likeliest pieces and their masses: five at most, none below 0.001 but the first."""
+    """Each voter's own most probable pieces and their probabilities: five at most, none below 0.001 but the first."""
     likeliest: tuple[tuple[bytes | None, float], ...] = ()
-    """The likeliest pieces of the distribution that ``p`` is of, and their masses: as many as were asked for."""
+    """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for."""
     gate: GateReading | None = None
     """What the gate saw; ``None`` without one."""
     draft: DraftRecord | None = None

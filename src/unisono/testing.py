@@ -1,4 +1,4 @@
-"""For the tests of whoever builds on unisono: fake members, tiny vocabularies, the backend contract.
+"""For tests of code that builds on unisono: fake members, tiny vocabularies, the backend contract.
 
 A combine rule, a gate or an engine is tried on `FakeModel`; a new backend is held to the contract::
 

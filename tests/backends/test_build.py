@@ -148,7 +148,7 @@ def test_what_was_loaded_is_freed_when_a_later_member_fails(monkeypatch: pytest.
 def test_a_prompt_that_was_checked_is_not_encoded_again() -> None:
     fake_member("a", [" the"], seed=1)
     prepared = prepare(load_spec({"members": [{"name": "a", "model": "fake:a"}]}))
-    tokenizer, calls = prepared.members[0].reader.tokenizer, []
+    tokenizer, calls = prepared.members[0].encoder.tokenizer, []
     encode = tokenizer.encode_prompt
     tokenizer.encode_prompt = lambda text: calls.append(text) or encode(text)  # type: ignore[method-assign, func-returns-value]
     prompt = Prompt(text="Hello")

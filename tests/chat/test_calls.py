@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.encoders import knowing, reader_of
+from support.encoders import encoder_of, knowing
 from support.tool_templates import (
     BARE,
     CONTROL,
@@ -82,7 +82,7 @@ def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(call: str, rep
     table = dataclasses.replace(table, texts=tuple(names.get(text, text) for text in table.texts))
     template = calling(call.replace("c.", "m.tool_calls[0].")).replace("{{ m.content }}{{ eos", reply + "{{ eos")
     with pytest.raises(PromptError, match=r"control token '(@calls|calls@)'"):
-        reader_of(table, template).call_form()
+        encoder_of(table, template).call_form()
 
 
 @pytest.mark.parametrize(
@@ -135,16 +135,16 @@ WORDS = st.sampled_from(["", "Let me see.", "{x}", "<tool", "a < b\n\nc"])
 def test_what_a_template_writes_of_content_and_calls_is_found_again(
     name: str, calls: list[tuple[str, dict[str, Any]]], content: str
 ) -> None:
-    reader = knowing(UNDERSTOOD[name])
+    encoder = knowing(UNDERSTOOD[name])
     if name in ("bare", "laid out"):  # which write one call at a time
         calls = calls[:1]
     if name == "bare":
         content = ""
     made = [call(called, arguments, f"abcdefgh{n}") for n, (called, arguments) in enumerate(calls)]
-    assert reader.template is not None
-    style = reader.tool_use().style or CallStyle()
-    opening = reader.template.render([USER])
-    whole = reader.template.render(
+    assert encoder.template is not None
+    style = encoder.tool_use().style or CallStyle()
+    opening = encoder.template.render([USER])
+    whole = encoder.template.render(
         as_given([USER, *exchange(*made, content=content)[:1]], style), add_generation_prompt=False
     )
     answer = whole.removeprefix(opening).removesuffix("</s>")

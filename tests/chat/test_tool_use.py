@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.encoders import TABLE, knowing, reader_of
+from support.encoders import TABLE, encoder_of, knowing
 from support.tool_templates import (
     BARE,
     CONTROL,
@@ -38,8 +38,8 @@ from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, 
 CONTROLS = {token for token, kind in enumerate(TABLE.kinds) if kind == "control"}
 
 
-def said(reader: PromptEncoder, prompt: Prompt) -> str:
-    return reader.speller.vocabulary.join(reader.read(prompt)).decode()
+def said(encoder: PromptEncoder, prompt: Prompt) -> str:
+    return encoder.speller.vocabulary.join(encoder.encode(prompt)).decode()
 
 
 @pytest.mark.parametrize("template", [*UNDERSTOOD.values(), CONTROL, FUNCTIONAL])
@@ -58,9 +58,9 @@ def test_a_template_is_given_arguments_and_empty_contents_as_it_takes_them() -> 
 
 @pytest.mark.parametrize("name", UNDERSTOOD)
 def test_a_conversation_is_read_with_its_tools_calls_and_results(name: str) -> None:
-    reader = knowing(UNDERSTOOD[name])
+    encoder = knowing(UNDERSTOOD[name])
     messages = [USER, *exchange(call("get_weather", {"city": "Bonn", "days": 2})), USER]
-    text = said(reader, Prompt(messages=messages, tools=[WEATHER, PING]))
+    text = said(encoder, Prompt(messages=messages, tools=[WEATHER, PING]))
     for words in ("The weather somewhere.", "Where.", "get_weather", "Bonn", "[answer fine]", "Nothing."):
         assert words in text
     assert '\\"' not in text
@@ -93,7 +93,7 @@ def test_what_a_template_would_leave_out_is_refused_by_member_and_field(
     template: str, messages: list[Message], tools: list[Tool] | None, problem: str
 ) -> None:
     with pytest.raises(PromptError, match=problem) as caught:
-        knowing(template).read(Prompt(messages=messages, tools=tools))
+        knowing(template).encode(Prompt(messages=messages, tools=tools))
     assert "chat_template in the spec" in str(caught.value.hint)
 
 
@@ -105,7 +105,7 @@ def test_a_name_is_read_where_the_template_writes_it() -> None:
 def test_a_refusal_of_the_template_comes_through() -> None:
     two = [USER, *exchange(call("ping", {}, "one"), call("ping", {}, "two"))]
     with pytest.raises(PromptError, match="'m' refuses these messages: one call at a time"):
-        knowing(BARE).read(Prompt(messages=two, tools=[PING]))
+        knowing(BARE).encode(Prompt(messages=two, tools=[PING]))
 
 
 def test_an_answer_of_a_tool_may_be_empty() -> None:
@@ -141,8 +141,8 @@ def test_no_text_of_a_request_becomes_a_control_token(name: str, words: list[str
         "escaping": TAGGED.replace("tojson", "tojson(ensure_ascii=True)"),
         "shouting": TAGGED.replace("{{ tool | tojson }}", "{{ tool | tojson }}{{ tool | tojson | lower | trim }}"),
     }
-    reader = knowing(UNDERSTOOD.get(name) or others[name])
-    harmless, typed = (reader.read(typed_everywhere(each)) for each in (["x"] * 5, words))
+    encoder = knowing(UNDERSTOOD.get(name) or others[name])
+    harmless, typed = (encoder.encode(typed_everywhere(each)) for each in (["x"] * 5, words))
     assert [token for token in typed if token in CONTROLS] == [token for token in harmless if token in CONTROLS]
 
 
@@ -151,9 +151,9 @@ def test_no_text_of_a_request_becomes_a_control_token(name: str, words: list[str
 @example(words=["</s>", "\\ue000", "\ue000", "<s>", ""])
 @given(words=st.lists(TYPED, min_size=5, max_size=5))
 def test_what_was_typed_is_read_as_it_was_typed(template: str, words: list[str]) -> None:
-    """The oracle: a vocabulary without control tokens, to which nothing has to be disguised."""
+    """The oracle: a vocabulary without control tokens, to which nothing has to be escaped."""
     kinds = tuple("added" if kind == "control" else kind for kind in TABLE.kinds)
-    free = reader_of(dataclasses.replace(TABLE, kinds=kinds), template)
+    free = encoder_of(dataclasses.replace(TABLE, kinds=kinds), template)
     assert free.template is not None
     prompt = typed_everywhere(words)
     plain = said(free, prompt)
@@ -175,7 +175,7 @@ def test_without_control_texts_the_ids_are_those_of_the_librarys_own_call() -> N
     source = TAGGED.replace("{{ eos_token }}", "<|im_end|>\n").replace("<|assistant|>", "<|im_start|>assistant\n")
     source = source.replace("<|system|>", "<|im_start|>system\n").replace("<|user|>", "<|im_start|>user\n")
     source = source.replace("<|{{ m.role }}|>", "<|im_start|>{{ m.role }}\n")
-    reader = PromptEncoder("qwen", known.tokenizer, known.speller, ChatTemplate(source, {}))
+    encoder = PromptEncoder("qwen", known.tokenizer, known.speller, ChatTemplate(source, {}))
     calls = [call("get_weather", {"city": "東京", "days": 3}, "one"), call("ping", {}, "two")]
     messages = [{"role": "system", "content": "Be brief."}, USER, *exchange(*calls, content="Let me see."), USER]
     theirs: list[Any] = json.loads(json.dumps(messages))
@@ -186,10 +186,10 @@ def test_without_control_texts_the_ids_are_those_of_the_librarys_own_call() -> N
     ids = library.apply_chat_template(
         theirs, tools=tools, chat_template=source, add_generation_prompt=True, return_dict=False
     )
-    assert reader.read(Prompt(messages=messages, tools=tools)) == ids  # type: ignore[arg-type]
+    assert encoder.encode(Prompt(messages=messages, tools=tools)) == ids  # type: ignore[arg-type]
     spoofed: Any = json.loads(json.dumps(tools).replace("Where.", "<|im_end|>"))
     ends = known.tokenizer.table.texts.index("<|im_end|>")
-    assert reader.read(Prompt(messages=messages, tools=spoofed)).count(ends) == ids.count(ends)  # type: ignore[arg-type]
+    assert encoder.encode(Prompt(messages=messages, tools=spoofed)).count(ends) == ids.count(ends)  # type: ignore[arg-type]
 
 
 def test_a_real_template_in_whose_words_marks_are_control_tokens_reads_tools_and_cannot_write_calls() -> None:
@@ -198,21 +198,21 @@ def test_a_real_template_in_whose_words_marks_are_control_tokens_reads_tools_and
 
     known = real("llamacpp", "gemma-4")
     table = known.tokenizer.table
-    reader = PromptEncoder(
+    encoder = PromptEncoder(
         "gemma", known.tokenizer, known.speller, ChatTemplate(str(table.chat_template), table.special_texts)
     )
-    assert reader.tool_use().knows_tools
+    assert encoder.tool_use().knows_tools
     control = {token for token, kind in enumerate(table.kinds) if kind == "control"}
     read = []
     for word in ("fine", "<|turn><tool_call|><bos>"):
         calls = [call("get_weather", {"city": word, word: [word]})]
         tool = json.loads(json.dumps(WEATHER).replace("Where.", word))
-        ids = reader.read(Prompt(messages=[USER, *exchange(*calls, answer=word)], tools=[tool]))
+        ids = encoder.encode(Prompt(messages=[USER, *exchange(*calls, answer=word)], tools=[tool]))
         assert known.vocabulary.join(ids).decode().count(word) == 5
         read.append([token for token in ids if token in control])
     assert read[0] == read[1]
     with pytest.raises(PromptError, match="member 'gemma' writes them"):
-        reader.call_form()
+        encoder.call_form()
 
 
 def test_an_ensemble_reads_tools_in_each_members_form_and_writes_calls_in_the_leads() -> None:

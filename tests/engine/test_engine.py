@@ -98,8 +98,8 @@ def test_one_member_is_itself() -> None:
             text = written(engine, [prompt], 20, 1)[0]
             ids = member.begin(prompt)
             start = len(ids)
-            endings = set(member.reader.speller.vocabulary.end_ids)
-            dropped = list(member.reader.speller.vocabulary.excluded_ids)
+            endings = set(member.encoder.speller.vocabulary.end_ids)
+            dropped = list(member.encoder.speller.vocabulary.excluded_ids)
             for _ in range(20):
                 logits = model.next_token(tuple(ids)).copy()
                 logits[dropped] = -np.inf

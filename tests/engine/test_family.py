@@ -327,8 +327,8 @@ def test_templates_are_each_members_own() -> None:
     a, twin, other = prepared.members
     assert a.vocabulary is twin.vocabulary
     assert len(other.vocabulary.end_ids) == len(a.vocabulary.end_ids) + 1
-    assert other.reader.template is not None
-    assert other.reader.template.source == template
+    assert other.encoder.template is not None
+    assert other.encoder.template.source == template
     with load(A, {**TWIN, "chat_template": template}) as pair:
         assert pair.generate(messages=CHATS[0].messages, max_new_tokens=8).usage.pieces
 

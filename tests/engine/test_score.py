@@ -197,7 +197,7 @@ def test_a_whole_text_is_scored_behind_what_begins_a_text() -> None:
     [whole] = engine.score([(Prompt(text=""), "Hello the cat")])
     assert b"".join(piece.piece or b"" for piece in whole.pieces) == b"Hello the cat"
     for member in engine.members:
-        table = member.reader.tokenizer.table
+        table = member.encoder.tokenizer.table
         begun = member.begin(Prompt(text=""), may_be_empty=True)
         assert begun == ([table.bos_id] if table.bos_id is not None else sorted(member.speller.vocabulary.end_ids)[:1])
         with pytest.raises(PromptError, match="the prompt is empty"):

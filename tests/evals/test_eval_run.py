@@ -349,7 +349,7 @@ def test_a_task_that_nobody_can_read_is_refused_before_anything_is_asked(panel: 
     task = tasks()[0]
     chat = replace(task.questions[0], prompt=Prompt(messages=({"role": "user", "content": "Hi"},)))
     for name in ("a", "b"):
-        panel.prepared.members[("a", "b").index(name)].reader.template = None
+        panel.prepared.members[("a", "b").index(name)].encoder.template = None
     with (
         RunFolder(tmp_path, ABOUT) as folder,
         pytest.raises(PromptError, match="task choose: member 'a' has no chat template"),

@@ -34,7 +34,7 @@ def own_ids(ensemble: Ensemble, prompt: Prompt) -> tuple[list[int], list[int], s
     while text.finish is None:
         engine.step()
     ids = member.begin(prompt)
-    return ids, text.cursors[member.name].ids[len(ids) :], set(member.reader.speller.vocabulary.end_ids)
+    return ids, text.cursors[member.name].ids[len(ids) :], set(member.encoder.speller.vocabulary.end_ids)
 
 
 def until_end(ids: list[int], ends: set[int]) -> list[int]:
@@ -128,7 +128,7 @@ def test_both_backends_read_the_same_vocabulary_and_the_same_prompts(name: str) 
     assert one.endings.keys() == other.endings.keys()
     assert one.leading_space == other.leading_space
     for prompt in ALL:
-        assert one.reader.read(prompt) == other.reader.read(prompt)
+        assert one.encoder.encode(prompt) == other.encoder.encode(prompt)
 
 
 def unquantised(path: Path, target: Path) -> Path:

@@ -13,7 +13,7 @@ from unisono.vocab.tokenizer import Tokenizer, TokenTable
 OWN = object()
 
 
-def reader_of(
+def encoder_of(
     table: TokenTable, template: object = OWN, tokenizer: Tokenizer | None = None, **own: str
 ) -> PromptEncoder:
     tokenizer = tokenizer or LongestMatchTokenizer(table)
@@ -29,4 +29,4 @@ TABLE = byte_level_table()
 
 def knowing(template: str) -> PromptEncoder:
     """An encoder over `TABLE` with a template that may know tools."""
-    return reader_of(TABLE, template)
+    return encoder_of(TABLE, template)

@@ -17,8 +17,7 @@ from unisono.vocab.pieces import (
     read_vocabulary,
     token_bytes,
 )
-from unisono.vocab.plain import encode_plain
-from unisono.vocab.spelling import Speller
+from unisono.vocab.spelling import Speller, encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 BYTE_TO_CHARACTER = {byte: character for character, byte in BYTE_LEVEL_ALPHABET.items()}

@@ -1,1 +1,1 @@
-"""One adapter a library, behind one narrow protocol."""
+"""One adapter per library, all with one narrow protocol."""

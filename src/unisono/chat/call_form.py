@@ -1,4 +1,4 @@
-"""How a chat template writes calls of tools, cut out of what it writes of known ones."""
+"""How a chat template writes tool calls, found by rendering known calls."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ SEPARATORS = ((", ", ": "), (",", ":"))
 
 
 class FormUnknown(Exception):
-    """Calls are written in no form that is understood, or in one that cannot be written. The message says why."""
+    """A template writes calls in no form that unisono can read and write. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallForm:
-    """How an answer writes calls: each is a JSON object with a name and arguments, among texts that mark it."""
+    """How an answer writes calls: as JSON objects with a name and arguments, between marks."""
 
     opening: str
     """Before the first call; empty where a call is nothing but its object."""
     between: str | None
     """Between two calls; ``None`` where there is never more than one."""
     closing: str
-    """Behind the last call."""
+    """After the last call."""
     name_key: str
     arguments_key: str
     name_first: bool = True
     separators: tuple[str, str] | None = SEPARATORS[0]
     """As in `SEPARATORS`; ``None`` where the object is laid out in another way."""
     other_keys: tuple[str, ...] = ()
-    """What else the object has, such as an id. Read over, and not written."""
+    """Further keys of the object, such as an id. They are read and ignored, and not written."""
 
     def framed(self, name: str) -> tuple[str, str]:
-        """The text of a call's object before its arguments, and behind them."""
+        """The text of a call's object before and after its arguments."""
         item, key = self.separators or SEPARATORS[0]
         named = f"{json.dumps(self.name_key)}{key}{json.dumps(name)}"
         arguments = f"{json.dumps(self.arguments_key)}{key}"
@@ -52,13 +52,13 @@ class CallForm:
 
 
 def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str], ends: Iterable[str]) -> CallForm:
-    """Let a template write one call, two calls and a reply, and cut the texts around the calls out of them.
+    """Render one call, two calls and a reply, and take the call form from the texts around the calls.
 
     Args:
-        template: to be asked.
-        use: what it makes of tools.
-        controls: the texts of the member's control tokens, which no answer can hold.
-        ends: those of them that are END, and so no part of an answer.
+        template: renders the conversations.
+        use: how the template handles tools.
+        controls: the texts of the member's special tokens, which no answer can contain.
+        ends: those that are END, and so are no part of an answer.
 
     Raises:
         FormUnknown: the template does not write calls, or not as JSON objects of which one key is the name and
@@ -87,7 +87,7 @@ def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str]
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """A call's object, as it was written and as it reads."""
+    """A call's object, as text and parsed."""
 
     text: str
     read: dict[str, Any]
@@ -102,7 +102,7 @@ def _render(template: ChatTemplate, use: ToolUse, answer: Sequence[Message]) -> 
 
 
 def _answer(whole: str, reply: str, controls: Sequence[str], ends: Sequence[str]) -> str:
-    """What a conversation has as its answer, where another has a plain reply; without the end of the turn.
+    """The part of a conversation that differs from one with a plain reply, without the end of the turn.
 
     Marks may begin or end as those of the reply do, so a cut inside a control text or an opened bracket goes
     back to where that begins, or forward to where it ends.
@@ -124,14 +124,14 @@ def _answer(whole: str, reply: str, controls: Sequence[str], ends: Sequence[str]
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """The length of the common prefix of two texts."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
 
 
 def _around_object(text: str, name: str = NAMES[0]) -> tuple[str, _Object, str]:
-    """Find the call of a name: the text before its object, the object, and what is behind it."""
+    """Find the call of a name: the text before its object, the object, and the text after it."""
     for match in re.finditer(r"\{", text):
         try:
             read, behind = json.JSONDecoder().raw_decode(text, match.start())
@@ -149,7 +149,7 @@ def _keys(found: _Object) -> tuple[str, str]:
 
 
 def _check_text(text: str, controls: Sequence[str]) -> None:
-    """Refuse a text around calls that is not the same for all calls, or cannot be written."""
+    """Refuse a mark that differs between calls, or that contains a special token."""
     if any(changing in text for changing in (*IDS, *NAMES)):
         raise FormUnknown("its chat template writes a call's name or id outside of its JSON object")
     for control in controls:
@@ -168,7 +168,7 @@ def _between(
     controls: Sequence[str],
     ends: Sequence[str],
 ) -> str | None:
-    """What stands between two calls; ``None`` where the template writes no two in one answer, or in another form."""
+    """The text between two calls; ``None`` where the template does not write two calls in this form."""
     try:
         both = _answer(_render(template, use, exchange_of(2)[:1]), reply, controls, ends)
         before, _, rest = _around_object(both)

@@ -13,23 +13,18 @@ _WHITE = " \t\n\r"
 
 Value = TypeVar("Value")
 Reader = Generator[None, str, Value]
-"""Is sent a character at a time, and raises `Broken` at one that no call has in its place."""
+"""Receives one character at a time; raises `Broken` at one that no call can contain there."""
 
 
 class Broken(Exception):
-    """What is being read is no call."""
+    """The text is not a call."""
 
 
 class CallObject:
-    """A call's object while it is read."""
+    """An incremental parser of one call's object."""
 
     def __init__(self, form: CallForm, names: Collection[str]) -> None:
-        """Begin.
-
-        Args:
-            form: tells the keys.
-            names: of the tools; the call of anything else is none.
-        """
+        """Start a parser for calls of a form, of the tools that ``names`` lists."""
         self._form = form
         self._names = names
         self._name: str | None = None
@@ -44,15 +39,11 @@ class CallObject:
 
     @property
     def name(self) -> str | None:
-        """The function's, once it is known and the arguments have begun."""
+        """The function's name, known when the arguments begin."""
         return self._name if self._arguments else None
 
     def read(self, text: str) -> None:
-        """Read on, up to the end of the object.
-
-        Raises:
-            Broken: it is no call; `at` is where that shows.
-        """
+        """Read more text, at most to the end of the object. Raises `Broken`, with `at` at the offending place."""
         for char in text:
             try:
                 self._reader.send(char)
@@ -63,7 +54,7 @@ class CallObject:
                 return
 
     def take(self) -> str:
-        """The text of the arguments that has been read since this was last asked."""
+        """The text of the arguments that was read since the last call of this method."""
         new = "".join(self._arguments[self._taken :])
         self._taken = len(self._arguments)
         return new
@@ -105,7 +96,7 @@ class CallObject:
             raise Broken
 
     def _solid(self) -> Reader[str]:
-        """The next character that is no white space."""
+        """The next character that is not white space."""
         while True:
             char, self._pushed = self._pushed or (yield), ""
             if char not in _WHITE:
@@ -116,7 +107,7 @@ class CallObject:
             raise Broken
 
     def _string(self) -> Reader[str]:
-        """The rest of a string, and what it says."""
+        """Read the rest of a string and return its value."""
         raw, escaped, closed = '"', False, False
         while not closed:
             char = yield
@@ -131,7 +122,7 @@ class CallObject:
             raise Broken from error
 
     def _nested(self, first: str, kept: list[str]) -> Reader[None]:
-        """The rest of an object or a list. What is in it is kept; whether it is JSON shows when it is whole."""
+        """Read the rest of an object or a list into ``kept``, without checking that it is JSON."""
         kept.append(first)
         depth, quoted, escaped = 1, False, False
         while depth:
@@ -146,7 +137,7 @@ class CallObject:
             kept.append(char)
 
     def _scalar(self, text: str) -> Reader[None]:
-        """The rest of a number or a word."""
+        """Read the rest of a number or a word."""
         while (char := (yield)) not in ",}" + _WHITE:
             text += char
         self._pushed = char

@@ -1,4 +1,4 @@
-"""Text of a request stays text: control texts in it are broken up before a template sees them."""
+"""Escape special tokens that a request contains as text, so that its text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -11,43 +11,38 @@ from typing import Any
 from unisono.errors import PromptError
 
 _MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
-"""Private-use characters, one of which marks control texts that a user typed."""
+"""Private-use characters; one of them breaks up the special tokens that a user typed."""
 _TEXTS = ("content", "tool_call_id", "name")
 
 
 @dataclass(frozen=True, slots=True)
-class Disguised:
-    """What a template is given, with every control text of the request broken up."""
+class Escaped:
+    """Messages and tools with every special token in their text broken up by a mark."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
     mark: str
-    """What breaks them; empty when nothing had to be broken."""
+    """Empty when nothing had to be escaped."""
 
     def plain(self, text: str) -> str:
-        """A text that the template wrote, without the marks. A template may have escaped them, as JSON allows."""
+        """Remove the marks from rendered text; a template may have written them as JSON escapes."""
         return text.replace(self.mark, "").replace(json.dumps(self.mark)[1:-1], "") if self.mark else text
 
 
-def disguise(
+def escape_special_tokens(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, controls: Iterable[str]
-) -> Disguised:
-    """Break up every control text that a request contains, so that only the template's own are left.
+) -> Escaped:
+    """Break up every special token in the text of a request, so that only the template's own are left.
 
-    Templates change the case of what stands in a tool's schema, so that in a conversation with tools a
-    control text is broken up in whatever case it is written.
-
-    Args:
-        messages: as the template is to be given them.
-        tools: as the template is to be given them.
-        controls: the texts of the control tokens.
+    Templates may change the case of a tool's schema, so with tools the case is ignored. ``messages`` and ``tools``
+    are in the form that the template expects; ``controls`` are the texts of the special tokens.
     """
     written = "\n".join(texts_of(messages, tools))
     plain = tools is None and not any(key in message for message in messages for key in ("tool_calls", "tool_call_id"))
     cases = [written] if plain else [written, written.lower(), written.upper()]
     typed = [control for control in controls if any(control in text for text in cases)]
     if not typed:
-        return Disguised([dict(each) for each in messages], None if tools is None else [dict(t) for t in tools], "")
+        return Escaped([dict(each) for each in messages], None if tools is None else [dict(t) for t in tools], "")
     mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
     if mark is None:
         raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
@@ -56,7 +51,7 @@ def disguise(
     def broken(text: str) -> str:
         return pattern.sub(lambda match: mark.join(match.group()) + mark, text)
 
-    return Disguised(
+    return Escaped(
         [_message(message, broken) for message in messages],
         None if tools is None else [_tool(tool, broken) for tool in tools],
         mark,
@@ -64,12 +59,12 @@ def disguise(
 
 
 def alternatives(texts: Iterable[str]) -> str:
-    """A pattern of any of some texts, the longest that fits."""
+    """A pattern that matches any of the texts, the longest first."""
     return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True))
 
 
 def texts_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """Every text of a request that a template may write, but for the roles."""
+    """Every text of a request that a template may write, except roles."""
     found: list[str] = []
 
     def kept(text: str) -> str:
@@ -99,7 +94,7 @@ def _tool(tool: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, An
 
 
 def _everywhere(value: Any, change: Callable[[str], str], *, keys: bool = True) -> Any:
-    """A value of JSON with every text in it changed, those that are keys too, but for the outermost."""
+    """Change every text in a JSON value, nested keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

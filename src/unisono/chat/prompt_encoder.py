@@ -1,4 +1,4 @@
-"""How one member reads a prompt: its words, its template, its BOS, and nothing that a user typed as control."""
+"""Encode a prompt for one member: its system text, template and BOS; no user text becomes a special token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
-from unisono.chat.escape import Disguised, alternatives, disguise, texts_of
+from unisono.chat.escape import Escaped, alternatives, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.tool_format import ToolUse, as_given, probe_tool_use, writes_name
@@ -21,7 +21,7 @@ _NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC
 
 
 class PromptEncoder:
-    """Turns prompts into one member's ids."""
+    """Encodes prompts as one member's ids."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class PromptEncoder:
         self._form: CallForm | None = None
 
     def check(self, prompt: Prompt) -> int:
-        """Return how many ids a prompt has; what reads the same record next does not encode it again. See `read`."""
-        ids = self.read(prompt)
+        """Return how many ids a prompt has, and keep them for an `encode` of the same record that follows."""
+        ids = self.encode(prompt)
         self._checked = prompt, ids
         return len(ids)
 
-    def read(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """Return the ids with which this member reads a prompt.
+    def encode(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
+        """Return the member's ids of a prompt.
 
         Args:
             prompt: to be continued or answered.
-            may_be_empty: whether raw text may be empty. It is then read as the member's prefix, or its BOS, or else
-                an END, behind which evaluations of language models score whole texts.
+            may_be_empty: whether raw text may be empty. It is then encoded as the member's prefix, its BOS, or else
+                an END: evaluations of language models score whole texts after it.
 
         Raises:
             PromptError: the prompt is empty, the member has no template for messages or its template
@@ -87,7 +87,7 @@ class PromptEncoder:
         if checked is not None and checked[0] is prompt:
             return checked[1]
         if prompt.messages is not None:
-            return self.read_messages(prompt.messages, prompt.tools)
+            return self.encode_messages(prompt.messages, prompt.tools)
         if not prompt.text and not may_be_empty:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         if self.system is not None:
@@ -96,14 +96,14 @@ class PromptEncoder:
                 hint="ask with messages, or give the member a prefix in place of its system",
             )
         text = (self.prefix or "") + (prompt.text or "")
-        return self.read_text(text) if text else self._opening()
+        return self.encode_text(text) if text else self._opening()
 
     def _opening(self) -> list[int]:
         bos = self.tokenizer.table.bos_id
         return sorted(self.speller.vocabulary.end_ids)[:1] if bos is None else [bos]
 
-    def read_text(self, text: str) -> list[int]:
-        """Read plain text in the tokenizer's own form, without the member's own words. See `read`."""
+    def encode_text(self, text: str) -> list[int]:
+        """Encode plain text in the tokenizer's own form, without the member's system text or prefix. See `encode`."""
         _check_encodable(text)
         ids = self.tokenizer.encode_prompt(text)
         if self._is_own_form(self.speller.vocabulary.join(ids), text):
@@ -111,8 +111,8 @@ class PromptEncoder:
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
         return [*opening, *self._spell(text)]
 
-    def read_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
-        """Read a conversation through the member's template, with its own words. See `read`."""
+    def encode_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
+        """Encode a conversation with the member's template, system text and prefix. See `encode`."""
         template = self._template()
         _check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
@@ -126,19 +126,19 @@ class PromptEncoder:
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
         for text in texts_of(given, tools):
             _check_encodable(text)
-        disguised = disguise(given, tools, self._controls)
-        rendered = self._render(template, disguised)
+        escaped = escape_special_tokens(given, tools, self._controls)
+        rendered = self._render(template, escaped)
         controls = self._controls_in(rendered)
         parts = [(part, controls.get(part)) for part in _split(rendered, controls)]
-        if disguised.mark:
-            return self._with_bos(self._encode_parts(parts, disguised))
+        if escaped.mark:
+            return self._with_bos(self._encode_parts(parts, escaped))
         plain = "".join(part for part, control in parts if control is None)
         ids = self.tokenizer.encode_rendered(rendered)
         exact = self._is_own_form(self.speller.vocabulary.join(ids), plain)
-        return self._with_bos(ids if exact else self._encode_parts(parts, disguised))
+        return self._with_bos(ids if exact else self._encode_parts(parts, escaped))
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
-        """What the member's template makes of tools, and of calls where tools are given or not. See `read`."""
+        """How the member's template handles tools, and calls with or without them. See `encode`."""
         if with_tools not in self._uses:
             self._uses[with_tools] = probe_tool_use(self._template(), with_tools=with_tools)
         return self._uses[with_tools]
@@ -172,7 +172,7 @@ class PromptEncoder:
         return self.template
 
     def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
-        """Refuse what the template would leave out. Asks nothing of it where there is nothing of the kind."""
+        """Refuse what the template would leave out; probe it only for what the messages contain."""
         if tools is not None and not self.tool_use().tools:
             raise self._unread("tools", "does not write tools")
         for message in messages:
@@ -198,7 +198,7 @@ class PromptEncoder:
             hint="leave that out, or give the member a chat_template in the spec that writes it",
         )
 
-    def _render(self, template: ChatTemplate, given: Disguised) -> str:
+    def _render(self, template: ChatTemplate, given: Escaped) -> str:
         try:
             return template.render(given.messages, tools=given.tools)
         except TemplateFailure as failure:
@@ -215,7 +215,7 @@ class PromptEncoder:
         return [bos, *ids]
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
-        """Whether the bytes are the text, but for spaces the tokenizer adds and its normal form."""
+        """Whether the bytes are the text, except for spaces and Unicode normalisation."""
         found = data.replace(b" ", b"")
         return found == text.replace(" ", "").encode() or any(
             found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in _NORMAL_FORMS
@@ -237,11 +237,11 @@ class PromptEncoder:
         """The control tokens whose text occurs in ``text``, and their ids."""
         return {token: i for token, i in self._controls.items() if token in text}
 
-    def _encode_parts(self, parts: Sequence[tuple[str, int | None]], disguised: Disguised) -> list[int]:
-        """Encode a rendered conversation: control tokens as they are, all else as text and nothing but text."""
+    def _encode_parts(self, parts: Sequence[tuple[str, int | None]], escaped: Escaped) -> list[int]:
+        """Encode a rendered conversation: control tokens by id, everything else as plain text."""
         ids: list[int] = []
         for part, control in parts:
-            plain = disguised.plain(part)
+            plain = escaped.plain(part)
             if control is not None:
                 ids.append(control)
             elif plain:
@@ -252,7 +252,7 @@ class PromptEncoder:
 
 
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
-    """A conversation as a member reads it that has words of its own.
+    """A conversation with a member's own system message and prefix.
 
     Args:
         messages: of the request.

@@ -1,4 +1,4 @@
-"""What a chat template does around an answer, found out by asking it and the tokenizer."""
+"""What a chat template writes before and after an answer, found by rendering known replies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AnswerForm:
 def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> AnswerForm:
     """Render short conversations with known replies and look at the tokens around each reply.
 
-    A template that refuses the conversation, or does not write replies at all, tells nothing.
+    A template that refuses the conversation, or does not write replies, gives the default form.
     """
     forms = [] if template is None else [_probe(template, tokenizer, reply) for reply in _REPLIES]
     return AnswerForm(
@@ -50,11 +50,11 @@ def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str) -> AnswerFo
     span = _span_of(reply.encode(), pieces)
     if span is None:
         return unknown
-    begin, behind = span
+    begin, end = span
     starts_with_space = (pieces[begin] or b"").startswith(b" ")
     return AnswerForm(
         leading_space=starts_with_space and whole.startswith(opening) and not opening.endswith(" "),
-        turn_end_ids=_turn_end(tokenizer, list(zip(ids, pieces, strict=True))[behind:]),
+        turn_end_ids=_turn_end(tokenizer, list(zip(ids, pieces, strict=True))[end:]),
     )
 
 
@@ -64,7 +64,7 @@ def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes | None:
 
 
 def _span_of(reply: bytes, pieces: list[bytes | None]) -> tuple[int, int] | None:
-    """The index of the piece in which the last occurrence of the reply begins, and of the one behind it."""
+    """The index of the piece in which the last occurrence of the reply begins, and of the first piece after it."""
     edges = list(itertools.accumulate((len(piece or b"") for piece in pieces), initial=0))
     begin = b"".join(piece or b"" for piece in pieces).rfind(reply)
     if begin < 0:
@@ -73,7 +73,7 @@ def _span_of(reply: bytes, pieces: list[bytes | None]) -> tuple[int, int] | None
 
 
 def _turn_end(tokenizer: Tokenizer, rest: list[tuple[int, bytes | None]]) -> tuple[int, ...]:
-    """The first control token behind the reply, when only white space lies between."""
+    """The first control token after the reply, when only white space lies between."""
     for token, piece in rest:
         if piece is None:
             return (token,) if tokenizer.table.kinds[token] == "control" else ()

@@ -1,8 +1,8 @@
-"""How a chat template reads tools, their calls and the answers to them, found out by asking it.
+"""How a chat template handles tools, tool calls and their results, found by rendering short conversations.
 
-Templates differ in how they want a call's arguments, as a mapping or as JSON text, and in what stands for the
-content of a message that only calls: an empty text, nothing, or no such key. What a template writes for each
-tells which it takes; one that writes a mapping as Python would, or JSON text with its quotes escaped, does not.
+Templates differ in the arguments they expect, a mapping or JSON text, and in the content they expect of a message
+that only calls tools: an empty text, ``None``, or no such key. Each combination is rendered; one whose output shows
+a Python mapping or escaped quotes is rejected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("probe_first", "probe_second")
 ARGUMENTS: Mapping[str, Any] = {"probe_key": "probe value", "probe_number": 70717}
 REPLY, RESULT, SPEAKER = "probe reply", "probe result", "probe_speaker"
 IDS = ("probe0001", "probe0002")
-"""Nine letters and digits, which the strictest templates want."""
+"""Nine letters and digits, as the strictest templates require."""
 _DESCRIPTION = "Probe described."
 
 PROBE_TOOLS: tuple[Tool, ...] = tuple(
@@ -47,39 +47,36 @@ _EMPTY: tuple[Empty, ...] = ("text", "none", "absent")
 
 @dataclass(frozen=True, slots=True)
 class CallStyle:
-    """What a template is given for a message with calls."""
+    """How a message with calls is passed to a template."""
 
     arguments: Literal["mapping", "text"] = "mapping"
     empty: Empty = "text"
-    """What stands for a content that is not there: an empty text, ``None``, or no key."""
+    """How missing content is passed: as an empty text, as ``None``, or without the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """What a template makes of tools."""
+    """How a template handles tools."""
 
     tools: bool
     """Whether it writes tools' names, descriptions and parameters."""
     style: CallStyle | None
-    """How it takes calls; ``None`` where it does not write them."""
+    """How calls are passed to it; ``None`` where it does not write them."""
     results: bool
-    """Whether it writes the answers to calls."""
+    """Whether it writes the results of calls."""
     content_beside_calls: bool
-    """Whether it writes both of a message that has content and calls."""
+    """Whether it writes both the content and the calls of one message."""
 
     @property
     def knows_tools(self) -> bool:
-        """Whether a conversation with tools can be read whole."""
+        """Whether it writes every part of a conversation with tools."""
         return self.tools and self.style is not None and self.results
 
 
 def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUse:
-    """Render short conversations with tools, calls and results, and look for what stood in them.
+    """Render short conversations with tools, calls and results, and look for each of them in the output.
 
-    Args:
-        template: to be asked.
-        with_tools: whether tools are given when it is asked for calls and results: some templates
-            write those only then.
+    Some templates write calls and results only ``with_tools``, when tools are passed as well.
     """
     tools = PROBE_TOOLS if with_tools else None
     style = next((style for style in _STYLES if _written_call(template, style, tools)), None)
@@ -95,7 +92,7 @@ def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUs
 
 
 def writes_name(template: ChatTemplate, role: str) -> bool:
-    """Whether a template writes the name of who speaks in a role."""
+    """Whether a template writes the ``name`` of a message with this role."""
     named = Message(role=role, content=REPLY, name=SPEAKER)
     asked = [QUESTION] if role in ("assistant", "system") else []
     messages = [named, *asked] if role == "system" else [*asked, named]
@@ -103,10 +100,10 @@ def writes_name(template: ChatTemplate, role: str) -> bool:
 
 
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
-    """Messages as a template is given them.
+    """Convert messages to the form that a template expects.
 
-    A message without calls and no answer to one stays as it is. Answers stand in the order of the calls, which
-    is all that some templates write of what belongs to what, and have the name of the function.
+    Only calls and their results change. Results follow the order of the calls, because some templates write
+    nothing else that links the two, and carry the function's name.
     """
     given: list[dict[str, Any]] = []
     place, calls = 0, list[ToolCall]()
@@ -123,7 +120,7 @@ def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[
 
 
 def exchange_of(count: int, content: str = "") -> list[Message]:
-    """A message with as many calls, one or two, and the answers to them."""
+    """A message with one or two calls, and their results."""
     calls = [
         ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(ARGUMENTS)})
         for identity, name in list(zip(IDS, NAMES, strict=True))[:count]
@@ -141,7 +138,7 @@ _STYLES = (
 
 
 def _written_call(template: ChatTemplate, style: CallStyle, tools: Sequence[Tool] | None, content: str = "") -> str:
-    """What a template writes of a conversation with a call, empty where the call is not in it as it should be."""
+    """Render a conversation with a call; empty where the call is missing or misquoted."""
     before = _rendered(template, [QUESTION], style, tools)
     text = _rendered(template, [QUESTION, *exchange_of(1, content)], style, tools)
     called = text.count(NAMES[0]) > before.count(NAMES[0])

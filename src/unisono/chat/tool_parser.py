@@ -1,4 +1,4 @@
-"""Calls found in what is being written: text in as it comes, contents and calls out."""
+"""A streaming parser of tool calls: takes text in deltas, gives content and calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unisono.chat.call_object import Broken, CallObject
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Text that is no part of a call."""
+    """Text outside calls."""
 
     text: str
 
@@ -22,7 +22,7 @@ class CallBegun:
     """A call has begun, and its name is known."""
 
     index: int
-    """Of the call among those that began, from 0."""
+    """The number of the call, from 0."""
     name: str
 
 
@@ -36,18 +36,18 @@ class CallArguments:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A call is whole."""
+    """A call is complete."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class CallBroken:
-    """A call that had begun is none: it breaks off, or goes on as no JSON does."""
+    """A call that had begun turns out not to be one: it breaks off, or is not valid JSON."""
 
     index: int
     text: str
-    """All of it as it was written, which is content where calls are looked at when they are whole."""
+    """All of its text, which is content where only complete calls count."""
 
 
 CallEvent = Content | CallBegun | CallArguments | CallEnded | CallBroken
@@ -55,14 +55,14 @@ CallEvent = Content | CallBegun | CallArguments | CallEnded | CallBroken
 
 @dataclass(frozen=True, slots=True)
 class FoundCall:
-    """A call that is whole."""
+    """A complete call."""
 
     name: str
     arguments: str
 
 
 def find_calls(form: CallForm, names: Collection[str], text: str) -> tuple[str, tuple[FoundCall, ...]]:
-    """The content of a whole answer, and the calls in it; what breaks off is content. See `CallFinder`."""
+    """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder`."""
     finder = CallFinder(form, names)
     content: list[str] = []
     begun: dict[int, tuple[str, list[str]]] = {}
@@ -83,48 +83,43 @@ def find_calls(form: CallForm, names: Collection[str], text: str) -> tuple[str, 
 class CallFinder:
     """Finds the calls in one answer.
 
-    What may be the beginning of a mark waits, as does white space, which is dropped right before a call, between
-    two, and behind the last at the end. What turns out to be no call comes out as it was written. A form without
-    an opening mark has calls only where nothing but calls stands before them. A closing mark may be missing.
+    Text that may begin a mark is held back, and so is white space, which is dropped before a call, between two, and
+    after the last one. Text that turns out not to be a call comes out unchanged. With a form without an opening
+    mark, only other calls may precede a call. The closing mark may be missing.
 
-    However a text is cut into deltas, the joined contents and calls are the same.
+    The joined contents and calls do not depend on how the text is cut into deltas.
     """
 
     def __init__(self, form: CallForm, names: Collection[str]) -> None:
-        """Look for calls.
-
-        Args:
-            form: how they are written.
-            names: of the tools. The call of anything else is none.
-        """
+        """Look for calls of a form, of the tools that ``names`` lists. A call of anything else is content."""
         self._form = form
         self._names = frozenset(names)
         self._opening = form.opening.strip()
         self._closing = form.closing.strip()
         repeats = form.between is not None and _solid(form.between) == _solid(form.closing + form.opening)
         self._between = None if repeats or form.between is None else form.between.strip()
-        """Between the objects of one list; calls that each have marks of their own are no list."""
+        """Between the objects of one list; ``None`` where each call has its own marks."""
         self._held = ""
-        """Of the text so far, what has not come out."""
-        self._place: Literal["text", "object", "behind"] = "text"
+        """Text that has not come out yet."""
+        self._place: Literal["text", "object", "after"] = "text"
         self._object = CallObject(form, self._names)
         self._mark = 0
-        """How much of what is held stands before the object."""
+        """The length of the held text before the object."""
         self._begun = 0
         self._announced = False
-        """Whether the object's call has begun for whoever listens."""
+        """Whether `CallBegun` was emitted for the object."""
         self._written = False
         """Whether contents have come out."""
         self._after_call = False
         """Whether nothing has come out since a call."""
 
     def feed(self, text: str) -> list[CallEvent]:
-        """Read on. Returns what is known by now."""
+        """Read more text and return the events it completes."""
         self._held += text
         return list(self._run(last=False))
 
     def finish(self) -> list[CallEvent]:
-        """Say that the text has ended. Returns the rest."""
+        """End the text and return the remaining events."""
         return list(self._run(last=True))
 
     def _run(self, *, last: bool) -> Iterator[CallEvent]:
@@ -135,10 +130,10 @@ class CallFinder:
             elif self._place == "object":
                 more = yield from self._in_object(last)
             else:
-                more = self._behind(last)
+                more = self._after(last)
 
     def _in_text(self, last: bool) -> Generator[CallEvent, None, bool]:
-        """Hand out contents up to where a call may begin. Returns whether one begins."""
+        """Emit content up to the next possible call. Returns whether one begins."""
         found = self._held.find(self._opening or "{")
         if found >= 0 and (self._opening or not (self._written or self._held[:found].strip())):
             content = self._held[:found].rstrip()
@@ -151,13 +146,13 @@ class CallFinder:
         return False
 
     def _sure(self) -> int:
-        """How much of what is held is content: not the beginning of a mark, and not white space before one."""
+        """The length of the held text that is surely content: no mark begins in it, and no white space before one."""
         sizes = range(min(len(self._opening) - 1, len(self._held)), 0, -1)
         begun = next((size for size in sizes if self._held.endswith(self._opening[:size])), 0)
         return len(self._held[: len(self._held) - begun].rstrip())
 
     def _in_object(self, last: bool) -> Generator[CallEvent, None, bool]:
-        """Read the object. Returns whether there is more to do, behind it or behind what is none."""
+        """Read the object. Returns whether it ended, or broke off, and text after it can be read."""
         try:
             self._object.read(self._held[self._mark + self._object.at :])
             broken = False
@@ -171,7 +166,7 @@ class CallFinder:
             yield CallArguments(self._begun - 1, arguments)
         if self._object.whole:
             self._held = self._held[self._mark + self._object.at :]
-            self._place, self._after_call = "behind", True
+            self._place, self._after_call = "after", True
             yield CallEnded(self._begun - 1)
         elif broken or last:
             size = self._mark + self._object.at if broken else len(self._held)
@@ -179,8 +174,8 @@ class CallFinder:
             yield from self._content(size, broken_call=self._announced)
         return self._object.whole or broken
 
-    def _behind(self, last: bool) -> bool:
-        """Read over what stands behind an object. Returns whether it is known what that is."""
+    def _after(self, last: bool) -> bool:
+        """Skip the mark after an object. Returns whether enough text is there to recognise it."""
         rest = self._held.lstrip()
         self._place = "text"
         if self._closing and rest.startswith(self._closing):
@@ -194,7 +189,7 @@ class CallFinder:
             rest = rest if following else self._between
         marks = (self._closing, "" if self._between is None else self._between)
         if not last and any(mark.startswith(rest) for mark in marks):
-            self._place = "behind"
+            self._place = "after"
             return False
         return True
 
@@ -203,7 +198,7 @@ class CallFinder:
         self._object = CallObject(self._form, self._names)
 
     def _content(self, size: int, *, broken_call: bool = False) -> Iterator[CallEvent]:
-        """Hand out the first of what is held."""
+        """Emit the first ``size`` characters that are held."""
         text, self._held = self._held[:size], self._held[size:]
         if text:
             self._written, self._after_call = True, False

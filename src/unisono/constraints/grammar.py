@@ -36,7 +36,7 @@ SPECIAL = 0xFF
 # pieces that lead along the forced text are as good. The last such line holds.
 _ANY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
 _SPACING = {
-    # At most one space behind a comma or a colon and no whitespace elsewhere: where JSON allows any, small models
+    # At most one space after a comma or a colon and no whitespace elsewhere: where JSON allows any, small models
     # write nothing else any more.
     "whitespace_flexible": False,
     "item_separator": ", ?",
@@ -113,11 +113,11 @@ class UnionParse:
         return allowed_U
 
     def consume(self, column: int) -> None:
-        """Go on behind a piece that was written."""
+        """Advance by a chosen piece."""
         self._feed(self._matcher, [column])
 
     def copy(self) -> UnionParse:
-        """The same for a text that goes on by itself."""
+        """An independent copy."""
         return UnionParse(self._matcher.deep_copy(), self._union)
 
     def _feed(self, matcher: Any, columns: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What the engine knows of grammars: a text that is bound to one carries how far it has come in it."""
+"""What the engine knows of grammars: a constrained sequence carries the state of its parse."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from unisono.fusion.mask import Allowed
 
 
 class Parse(Protocol):
-    """How far one text has come in the grammar that it is bound to."""
+    """The state of one sequence in its grammar."""
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
         """The columns that may follow what is written and some pieces more; END where the text may end.
 
         Args:
-            ahead: columns of drafted pieces, each of them allowed behind those before it.
+            ahead: columns of drafted pieces, each allowed after those before it.
 
         Raises:
             SpecError: nothing may follow that the members could write, or the grammar grew too complex.
@@ -24,13 +24,13 @@ class Parse(Protocol):
         ...
 
     def consume(self, column: int) -> None:
-        """Go on behind a piece that was written, which was allowed."""
+        """Advance by a chosen piece, which was allowed."""
         ...
 
     def copy(self) -> Self:
-        """The same for a text that is as this one is now and goes on by itself."""
+        """An independent copy, for a sequence that branches off."""
         ...
 
 
 Compile = Callable[[Constraint], Parse]
-"""Makes a constraint a grammar over the columns of the union; gives its beginning. Raises a `SpecError`."""
+"""Compiles a constraint over the columns of the union and returns its initial state. Raises a `SpecError`."""

@@ -46,7 +46,13 @@ class Member:
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""
 
     def __init__(
-        self, name: str, weight: float, backend: Backend, reader: PromptEncoder, speller: Speller, member_map: MemberMap
+        self,
+        name: str,
+        weight: float,
+        backend: Backend,
+        encoder: PromptEncoder,
+        speller: Speller,
+        member_map: MemberMap,
     ) -> None:
         """Join a loaded model to its map.
 
@@ -54,14 +60,14 @@ class Member:
             name: as the spec has it.
             weight: its share of the vote; the members' weights sum to 1.
             backend: the model; the engine unloads it. Members that have the same one share a pass.
-            reader: how it reads prompts.
+            encoder: encodes prompts.
             speller: how it writes pieces that others chose.
             member_map: its ids and the union's columns.
         """
         self.name = name
         self.weight = weight
         self.backend = backend
-        self.reader = reader
+        self.encoder = encoder
         self.speller = speller
         self.map = member_map
         self.seconds = 0.0
@@ -109,9 +115,9 @@ class Member:
             slot: an empty slot to read in, left empty; by default one is opened for it.
         """
         contents = [content_of(message) for message in prompt.messages or ()]
-        ids = self.reader.read_text("\n\n".join(contents) if prompt.text is None else prompt.text)
+        ids = self.encoder.encode_text("\n\n".join(contents) if prompt.text is None else prompt.text)
         vocabulary = self.speller.vocabulary
-        opening = [] if ids[:1] == [self.reader.tokenizer.table.bos_id] else sorted(vocabulary.end_ids)[:1]
+        opening = [] if ids[:1] == [self.encoder.tokenizer.table.bos_id] else sorted(vocabulary.end_ids)[:1]
         ids = [*opening, *ids][: self.backend.facts.context]
         own = self.backend.open() if slot is None else slot
         try:
@@ -190,7 +196,7 @@ class Member:
 
     def begin(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
         """The ids with which this member reads a prompt, see `PromptEncoder.read`."""
-        return self.reader.read(prompt, may_be_empty=may_be_empty)
+        return self.encoder.encode(prompt, may_be_empty=may_be_empty)
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
         ids = self.speller.spell(piece)

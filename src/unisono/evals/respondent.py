@@ -127,9 +127,9 @@ class Respondent:
         """The members and the sum of their chat templates: what reads conversations in the same way."""
         words = []
         for member in self._engine.members:
-            reader = member.reader
-            source = None if reader.template is None else reader.template.source
-            own = json.dumps([source, reader.system, reader.prefix])
+            encoder = member.encoder
+            source = None if encoder.template is None else encoder.template.source
+            own = json.dumps([source, encoder.system, encoder.prefix])
             words.append(f"{member.name}-{hashlib.sha256(own.encode()).hexdigest()[:16]}")
         return "unisono-" + "-".join(words)
 

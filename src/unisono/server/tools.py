@@ -87,7 +87,7 @@ def read_calling(
         offered = checked_tools([_without_nulls(tool) for tool in tools])
         if choice == "none":
             return None
-        form = next(member for member in engine.members if member.name == lead).reader.call_form()
+        form = next(member for member in engine.members if member.name == lead).encoder.call_form()
     except (SpecError, PromptError) as error:
         raise refusal_of(error, param="tools") from None
     if choice in (None, "auto"):

@@ -24,7 +24,7 @@ most of them (``does_token_look_special``), and the same model must mean the sam
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
-    """A tokenizer's vocabulary in a neutral form, as the library that read it tells it.
+    """A tokenizer's vocabulary in a form that does not depend on the library that read it.
 
     What differs between the files of one model is settled here: an added token that looks special is
     a control token, and one named ``[PADn]`` after its own id n is a row that a converter filled up.

@@ -1,4 +1,4 @@
-"""The fake backend: scripted models without weights, for the tests of whoever builds on unisono.
+"""The fake backend: scripted models without weights, for tests of code that builds on unisono.
 
 A `FakeModel` is a tokenizer and a rule that tells the next token's distribution from the ids read so
 far. Register it and name it in a spec as ``fake:NAME``; its ``passes`` tell afterwards what it was fed.
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import BackendFacts, Feed, LoadRequest, ModelFacts, Progress, Slot
+from unisono.backends.slots import check_feeds, check_ids, check_rewind
 from unisono.errors import ModelNotFound, SpecError, nearest
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
@@ -195,7 +196,7 @@ class FakeLoader:
 class FakeBackend:
     """A cursor over each slot's ids; a distribution is computed anew from all of them.
 
-    What `advance` gave is overwritten with NaN at the next call: whoever looks at it then finds out.
+    The next call overwrites what `advance` returned with NaN, so that late use shows.
     """
 
     facts: BackendFacts
@@ -224,7 +225,8 @@ class FakeBackend:
     def advance(self, feeds: Sequence[Feed]) -> Logits:
         """Read every feed. Raises `ValueError` for one that breaks the waist's rules; nothing is read then."""
         self._begin_call()
-        self._check(feeds)
+        check_feeds(feeds, lambda slot: len(self.read(slot)), self.facts)
+        check_ids(feeds, self.facts.rows)
         self._model.passes.append(
             FakePass(self._name, tuple(Feed(feed.slot, tuple(feed.ids), feed.wanted) for feed in feeds))
         )
@@ -239,8 +241,7 @@ class FakeBackend:
     def rewind(self, slot: Slot, length: int) -> None:
         """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
         held = self.read(slot)
-        if not 0 <= length <= len(held):
-            raise ValueError(f"slot {slot} holds {len(held)} tokens and cannot be rewound to {length}")
+        check_rewind(slot, len(held), length)
         self._read[slot] = held[:length]
 
     def close(self, slot: Slot) -> None:
@@ -264,15 +265,3 @@ class FakeBackend:
         if not self._loaded:
             raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
         self._given.fill(np.nan)
-
-    def _check(self, feeds: Sequence[Feed]) -> None:
-        if len({feed.slot for feed in feeds}) < len(feeds):
-            raise ValueError("a slot is fed twice in one call")
-        for feed in feeds:
-            held, size = len(self.read(feed.slot)), len(feed.ids)
-            if not size or not 0 <= feed.wanted <= size:
-                raise ValueError(f"slot {feed.slot}: {feed.wanted} distributions are wanted of {size} tokens")
-            if held + size > self.facts.context:
-                raise ValueError(f"slot {feed.slot} holds {held} of {self.facts.context} tokens; {size} are too many")
-            if not all(0 <= token < self.facts.rows for token in feed.ids):
-                raise ValueError(f"slot {feed.slot} is fed an id outside 0 … {self.facts.rows - 1}")

@@ -1,4 +1,4 @@
-"""What the head of a GGUF file tells of the model in it, as llama.cpp will run it."""
+"""Facts about a model from the header of its GGUF file, as llama.cpp will run it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class LlamaCppLoader:
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
-        """What the head of the file tells."""
+        """What the file's header says."""
         with self._named():
             file = self._file
             refuse_other_models(file)

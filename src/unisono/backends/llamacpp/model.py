@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import BackendFacts, Feed, Slot
+from unisono.backends.slots import check_feeds, check_rewind
 from unisono.errors import DeviceError, ModelError
 
 FloatRows = np.ndarray[Any, np.dtype[np.float32]]
@@ -80,7 +81,7 @@ class LlamaCppBackend:
             DeviceError: the device's memory did not suffice; likewise.
         """
         self._check_loaded()
-        lengths = self._checked(feeds)
+        lengths = check_feeds(feeds, self._length, self.facts)
         batch, total = self._batch, sum(len(feed.ids) for feed in feeds)
         staged = batch if total <= batch.capacity else _Batch(self._library, total)
         self._stage(staged, feeds, lengths, total)
@@ -102,8 +103,7 @@ class LlamaCppBackend:
         """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
         self._check_loaded()
         held = self._length(slot)
-        if not 0 <= length <= held:
-            raise ValueError(f"slot {slot} holds {held} tokens and cannot be rewound to {length}")
+        check_rewind(slot, held, length)
         if length < held:
             if not self._library.llama_memory_seq_rm(self._memory, slot, length, -1):
                 raise ModelError(f"member {self._name!r}: llama.cpp could not cut slot {slot} back to {length}")
@@ -148,23 +148,6 @@ class LlamaCppBackend:
         if length is None:
             raise ValueError(f"slot {slot} is not open")
         return length
-
-    def _checked(self, feeds: Sequence[Feed]) -> list[int]:
-        """Return what each feed's slot holds, after checking all that can be checked by its size."""
-        lengths = [self._length(feed.slot) for feed in feeds]
-        if len({feed.slot for feed in feeds}) < len(feeds):
-            raise ValueError("a slot is fed twice in one call")
-        for feed, length in zip(feeds, lengths, strict=True):
-            size = len(feed.ids)
-            if not size:
-                raise ValueError(f"slot {feed.slot} is fed nothing")
-            if not 0 <= feed.wanted <= size:
-                raise ValueError(f"{feed.wanted} distributions are wanted of {size} tokens")
-            if length + size > self.facts.context:
-                raise ValueError(
-                    f"slot {feed.slot} holds {length} tokens; {size} more exceed its context of {self.facts.context}"
-                )
-        return lengths
 
     def _stage(self, batch: _Batch, feeds: Sequence[Feed], lengths: list[int], total: int) -> None:
         """Write all feeds into a batch."""

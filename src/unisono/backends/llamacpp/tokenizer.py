@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from unisono.vocab.plain import encode_plain
+from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import TokenTable
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from unisono.backends.base import Array, BackendFacts, Feed, Slot
+from unisono.backends.slots import check_feeds, check_ids, check_rewind
 from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_passes
 
 PADDING_SLACK = 16
@@ -93,13 +94,13 @@ class RowBackend:
 
     def rewind(self, slot: Slot, length: int) -> None:
         row = self._row(slot)
-        if not 0 <= length <= self._pool.lengths[row]:
-            raise ValueError(f"slot {slot} holds {self._pool.lengths[row]} tokens and cannot be rewound to {length}")
+        check_rewind(slot, self._pool.lengths[row], length)
         self._pool.lengths[row] = length
 
     def advance(self, feeds: Sequence[Feed]) -> Array:
         forward = self._loaded()
-        self._check(feeds)
+        check_feeds(feeds, lambda slot: self._pool.lengths[self._row(slot)], self.facts)
+        check_ids(feeds, self.facts.rows)
         with forward.inference():
             self._gather(feeds)
         rows = [self._rows[feed.slot] for feed in feeds]
@@ -164,22 +165,6 @@ class RowBackend:
         for place, part in enumerate(parts):
             if part.wanted:
                 outputs[part.feed] = logits[place, keep - part.wanted :]
-
-    def _check(self, feeds: Sequence[Feed]) -> None:
-        if len({feed.slot for feed in feeds}) != len(feeds):
-            raise ValueError("a slot is fed twice in one call")
-        for feed in feeds:
-            length = self._pool.lengths[self._row(feed.slot)]
-            if not feed.ids:
-                raise ValueError(f"slot {feed.slot} is fed no ids")
-            if not 0 <= feed.wanted <= len(feed.ids):
-                raise ValueError(f"{feed.wanted} distributions are wanted of {len(feed.ids)} ids")
-            if min(feed.ids) < 0 or max(feed.ids) >= self.facts.rows:
-                odd = min(feed.ids) if min(feed.ids) < 0 else max(feed.ids)
-                raise ValueError(f"id {odd} is not one of the model's {self.facts.rows}")
-            if length + len(feed.ids) > self.facts.context:
-                room = self.facts.context - length
-                raise ValueError(f"slot {feed.slot} is fed {len(feed.ids)} ids and has room for {room}")
 
     def _row(self, slot: Slot) -> int:
         if slot not in self._rows:

@@ -12,7 +12,7 @@ import tokenizers
 from unisono.backends.transformers.native_tokenizer import read_native
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.pieces import BYTE_TOKEN
-from unisono.vocab.plain import encode_plain
+from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
 
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
