@@ -38,7 +38,7 @@ def compare(backend: str, rounds: int, pieces: int) -> dict[str, Any]:
     prompts = [prepared.prompt(question) for question in QUESTIONS]
     figures = measure(prepared, rounds=rounds, pieces=pieces, prompts=prompts).to_json()
     alone: Any = figures["systems"]
-    lengths = [len(member.reader.read(prompts[0])) for member in prepared.members]
+    lengths = [len(member.encoder.encode(prompts[0])) for member in prepared.members]
     return {
         "members_to_one": {system["name"]: system["speedup"] for system in alone[: len(prepared.members)]},
         "bare_passes": _bare(prepared.members[0].loader, lengths, rounds * pieces),

@@ -195,7 +195,7 @@ class Member:
         return (token,) if token != ABSENT else self._known_spelling(piece)
 
     def begin(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """The ids with which this member reads a prompt, see `PromptEncoder.read`."""
+        """The ids with which this member reads a prompt, see `PromptEncoder.encode`."""
         return self.encoder.encode(prompt, may_be_empty=may_be_empty)
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
