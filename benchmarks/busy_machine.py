@@ -30,11 +30,10 @@ THEIRS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS
 
 def work(backend: str, threads: str) -> None:
     """Load the pair, then write one text for each line of the standard input, and print its pieces' milliseconds."""
-    from unisono.spec import load_spec
-
     from run import spec
     from unisono.benchmark import TEXTS
     from unisono.build import prepare
+    from unisono.config.ensemble import load_spec
     from unisono.types import Limits, Prompt
 
     ensemble: dict[str, Any] = spec(("smol", "gemma"), backend)

@@ -24,7 +24,7 @@ SMALL = 512
 """Tokens of a slot beside llama.cpp's default, for its copies take all that a slot has room for."""
 EVERY = 6
 """Pieces from one position at which distributions are kept to the next one; eight of each answer."""
-END_TO_END = ("combine=geometric", "combine=mean,truncate:100", "draw=0.7,top_k:50,top_p:0.9,min_p:0.05")
+END_TO_END = ("combine=geometric", "combine=mean,truncate:100", "sampling=0.7,top_k:50,top_p:0.9,min_p:0.05")
 
 
 def drawing(data: Path) -> dict[str, Any]:
@@ -47,14 +47,14 @@ def drawing(data: Path) -> dict[str, Any]:
 
 def one_member(backend: str, context: int, data: str) -> dict[str, Any]:
     """A piece drawn from one member beside one drawn from all, at temperature 1, each text with a fresh seed."""
-    return _measured(_spec(backend, context, "1"), data, ["draw=one-member"])
+    return _measured(_spec(backend, context, "1"), data, ["sampling=one-member"])
 
 
 def beam(backend: str, context: int, data: str) -> dict[str, Any]:
     """A piece of a text that a beam searches beside a greedy one's, and where its time goes."""
     spec = _spec(backend, context)
     return {
-        **_measured(spec, data, [f"draw=beam_width:{WIDTH}"], batch=WIDTH),
+        **_measured(spec, data, [f"sampling=beam_width:{WIDTH}"], batch=WIDTH),
         "parts": _beam_parts(spec, data, PIECES[backend]),
     }
 
@@ -253,8 +253,8 @@ def _measured(spec: dict[str, Any], data: str, compare: list[str], batch: int = 
     """`measure`, one round a question, texts one at a time."""
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
-    from unisono.cli.method import parse_setting
     from unisono.config.ensemble import load_spec
+    from unisono.config.setting import parse_setting
 
     checked, prompts = load_spec(spec), _questions(data)
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in compare]

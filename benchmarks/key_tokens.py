@@ -61,8 +61,8 @@ def compare(spec: dict[str, Any], data: str, pieces: int, *, everything: bool) -
     """
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
-    from unisono.cli.method import parse_setting
     from unisono.config.ensemble import load_spec
+    from unisono.config.setting import parse_setting
 
     prompts = questions(Path(data))
     checked = load_spec(spec)
