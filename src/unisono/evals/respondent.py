@@ -16,8 +16,8 @@ from unisono.engine.engine import Engine
 from unisono.engine.method import Method
 from unisono.engine.plan import lead_of
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.definitions import Conversation, prompt_of, split_pair
-from unisono.evals.generation import MAX_PIECES, read_generation
+from unisono.evals.tasks.definitions import Conversation, prompt_of, split_pair
+from unisono.evals.tasks.generation import MAX_PIECES, read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.request import Request

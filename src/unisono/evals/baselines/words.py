@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.baselines.base import Case, Choice
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 from unisono.reading import read_number
 
@@ -47,7 +47,7 @@ class Parametric(ABC):
     def check(self, members: Sequence[str]) -> None:  # noqa: B027
         """Any members will do."""
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """The answers say enough."""
         return {}
 

@@ -19,9 +19,9 @@ from functools import partial
 from typing import Any
 
 from unisono.errors import SpecError, UnisonoError, shown
-from unisono.evals.generation import read_generation
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.rows import LETTERS, Row
+from unisono.evals.tasks.generation import read_generation
+from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.types import Limits, Message, Prompt
 
 SEED = 1234
