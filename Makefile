@@ -10,11 +10,12 @@ QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo test check bench
+.PHONY: help install demo test test-fast check bench
 
 help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
 	@echo 'make test     run the tests, with real models'
+	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
 	@echo 'make install  only install, into .venv'
@@ -31,6 +32,10 @@ demo:
 test:
 	@$(INSTALL) tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-fast:
+	@$(INSTALL)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not models and not tokenizers and not slow' $(ARGS)
 
 check:
 	@$(INSTALL)

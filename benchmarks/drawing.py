@@ -96,10 +96,10 @@ class _Heard:
 def _hear(spec: dict[str, Any], data: str) -> tuple[list[_Heard], int, Any]:
     """The members' distributions at some positions of every answer, and the plan to sharpen them by."""
     from unisono.build import prepare
+    from unisono.config.ensemble import load_spec
     from unisono.fusion import rules
     from unisono.fusion.sharpen import plan_prefixes
-    from unisono.spec import load_spec
-    from unisono.types import Limits
+    from unisono.records import Limits
 
     prepared = prepare(load_spec(spec))
     heard: list[_Heard] = []
@@ -126,10 +126,10 @@ def _hear(spec: dict[str, Any], data: str) -> tuple[list[_Heard], int, Any]:
 
 def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     """Every option, ready to be timed."""
-    from unisono.fusion.combine import Combine
-    from unisono.fusion.draw import Draw
-    from unisono.fusion.sample import accepts, greedy, inverse_transform, residual
-    from unisono.fusion.shape import shape
+    from unisono.config.combine import Combine
+    from unisono.config.sampling import Sampling
+    from unisono.fusion.logits_processors import shape
+    from unisono.fusion.sampling import accepts, greedy, inverse_transform, residual
     from unisono.fusion.sharpen import sharpen
     from unisono.fusion.weights import top_columns
 
@@ -163,8 +163,8 @@ def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], obj
         "greedy frequency_penalty:0.5",
         "greedy frequency_penalty:0.5 repetition_penalty:1.2",
     ):
-        yield f"shape {text}", functools.partial(shape, q_BU, [Draw.parse(text)], [heard.counts], [{}])
-    yield "shape greedy bias", lambda: shape(q_BU, [Draw()], [heard.counts], [biases])
+        yield f"shape {text}", functools.partial(shape, q_BU, [Sampling.parse(text)], [heard.counts], [{}])
+    yield "shape greedy bias", lambda: shape(q_BU, [Sampling()], [heard.counts], [biases])
     p_U, q_U = p_BU_K[0][0], q_BU[0]
     draft = int(p_U.argmax())
     yield "draw: the likeliest", lambda: greedy(q_BU)
@@ -180,9 +180,9 @@ def _beam_parts(spec: dict[str, Any], data: str, pieces: int) -> dict[str, Any]:
     Through llama.cpp copies are made by the next pass: their time is what passes take longer behind copies.
     """
     from unisono.build import prepare
-    from unisono.engine.method import Method
-    from unisono.spec import load_spec
-    from unisono.types import Limits
+    from unisono.config.ensemble import load_spec
+    from unisono.config.method import Method
+    from unisono.records import Limits
 
     prepared = prepare(load_spec(spec), batch=WIDTH)
     passes: defaultdict[str, list[tuple[int, int, float]]] = defaultdict(list)
@@ -213,7 +213,7 @@ def _beam_parts(spec: dict[str, Any], data: str, pieces: int) -> dict[str, Any]:
         backend.open, backend.advance = open_, advance
 
     with prepared.load() as engine:
-        method = Method(draw=f"beam_width:{WIDTH}")  # type: ignore[arg-type]
+        method = Method(sampling=f"beam_width:{WIDTH}")  # type: ignore[arg-type]
         for member in engine.members:
             watch(member)
         for prompt in _questions(data)[::2]:
@@ -254,7 +254,7 @@ def _measured(spec: dict[str, Any], data: str, compare: list[str], batch: int = 
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
     from unisono.cli.method import parse_setting
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     checked, prompts = load_spec(spec), _questions(data)
     settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in compare]

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import jsonschema
 
-from unisono import Ensemble, Generation, Limits, Message, Prompt, Request, load_spec
+from unisono import Ensemble, Generation, Limits, Prompt, Request, load_spec
+from unisono.chat.messages import Message
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "duo.yaml"
 SUBJECTS = (

@@ -25,7 +25,7 @@ def questions(data: Path) -> list[Any]:
 
     The questions are spread over the files; long ones are passed over, for every system reads them anew.
     """
-    from unisono.types import Prompt
+    from unisono.chat.messages import Prompt
 
     def rows(name: str, count: int, step: int) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -62,7 +62,7 @@ def compare(spec: dict[str, Any], data: str, pieces: int, *, everything: bool) -
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
     from unisono.cli.method import parse_setting
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     prompts = questions(Path(data))
     checked = load_spec(spec)

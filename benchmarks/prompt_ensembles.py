@@ -36,7 +36,9 @@ def main() -> None:
         assert alone.prompt.text is not None
         prefix = question.prompt.text.removesuffix(alone.prompt.text)
         assert prefix != question.prompt.text, "the prompt does not end with the question"
-        weights = {"model": options.model, "context": options.context} if number == 1 else {"weights_of": "set1"}
+        weights = (
+            {"model": options.model, "context": options.context} if number == 1 else {"share_weights_with": "set1"}
+        )
         threads = {"threads": options.threads} if number == 1 and options.threads else {}
         members.append({"name": f"set{number}", **weights, **threads, "prefix": prefix})
     print(yaml.safe_dump({"members": members}, sort_keys=False, allow_unicode=True, width=1000), end="")

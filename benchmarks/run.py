@@ -66,7 +66,7 @@ def step_ratio(rounds: int) -> dict[str, Any]:
 def _step_ratio(pair: list[str], backend: str, rounds: int) -> dict[str, Any]:
     from unisono.benchmark import measure
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     prepared = prepare(load_spec(spec(tuple(pair), backend)))
     return measure(prepared, rounds=2 * rounds, pieces=16).to_json()
@@ -78,9 +78,10 @@ def batch(rounds: int) -> dict[str, Any]:
 
 
 def _batch(backend: str, rounds: int) -> dict[str, Any]:
+    from unisono.chat.messages import Prompt
+    from unisono.engine.request import Request
     from unisono.ensemble import Ensemble
-    from unisono.request import Request
-    from unisono.types import Limits, Prompt
+    from unisono.records import Limits
 
     subjects = ("lighthouse", "bakery", "river", "library", "market", "train", "garden", "harbour")
     prompts = [Prompt(text=f"The history of the {subject} in our town began when") for subject in subjects]
@@ -133,7 +134,7 @@ def union_map(rounds: int) -> dict[str, Any]:
 
 def _union_map(rounds: int) -> dict[str, Any]:
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
     from unisono.vocab.pieces import read_vocabulary
     from unisono.vocab.spelling import Speller
     from unisono.vocab.union import UnionMember, build_union
@@ -190,7 +191,7 @@ def _peak(names: list[str], backend: str) -> int:
     elif backend == "transformers":
         import transformers  # noqa: F401
 
-        import unisono.backends.hf_torch  # noqa: F401
+        import unisono.backends.transformers.torch_runtime  # noqa: F401
     else:
         import llama_cpp  # noqa: F401
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -25,7 +25,7 @@ def compare(model: str, dtype: str, rounds: int, length: int) -> dict[str, Any]:
     """
     from unisono.backends.base import Feed
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     def load(**options: Any) -> Any:
         member = {"name": "model", "model": model, "backend": "transformers", "dtype": dtype, "threads": 1}

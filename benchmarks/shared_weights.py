@@ -30,7 +30,7 @@ def compare(backend: str, rounds: int, pieces: int) -> dict[str, Any]:
     """
     from unisono.benchmark import measure
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     spec = load_spec(EXAMPLE)
     owner = spec.members[0].model_copy(update={"backend": backend, "threads": THREADS})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.command_line import Run, Shown
+from support.demo import demo_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,21 +34,16 @@ def _take_a_core() -> None:
 
 _take_a_core()
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "duo.yaml"
+TOKENIZERS = ("test_pieces_real.py", "test_hf_tokenizer.py")
+"""Files that read nothing but real tokenizers."""
 
 
-def demo_member(name: str, backend: str, /, **keys: object) -> dict[str, Any]:
-    """A member of the example's spec, through a backend of choice."""
-    from unisono.spec import load_spec
-
-    member = next(member for member in load_spec(EXAMPLE).members if member.name == name)
-    given: dict[str, Any] = member.model_dump(exclude_defaults=True)
-    return {**given, "backend": backend, **keys}
-
-
-def demo_spec(*names: str, backend: str, **keys: object) -> dict[str, Any]:
-    """The example's spec, or some members of it, through a backend of choice."""
-    return {"members": [demo_member(name, backend, **keys) for name in names or ("smol", "gemma")]}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reads real tokenizers."""
+    for item in items:
+        names = getattr(getattr(item, "function", None), "__code__", None)
+        if item.path.name in TOKENIZERS or (names is not None and "real" in names.co_names):
+            item.add_marker(pytest.mark.tokenizers)
 
 
 @pytest.fixture(scope="session")
@@ -68,14 +68,31 @@ def load_demo() -> Iterator[Callable[..., Any]]:
         ensemble.close()
 
 
-def written(engine: Any, prompts: Sequence[Any], pieces: int, size: int, method: Any = None) -> list[Any]:
-    """Let an engine write all prompts, ``size`` at a time, a new one joining whenever one ends."""
-    from unisono.types import Limits
+@pytest.fixture
+def duo(tmp_path: Path) -> Iterator[Path]:
+    from unisono.backends.fake.backend import FAKE_MODELS
+    from unisono.testing import fake_member
 
-    texts: list[Any] = []
-    waiting = list(prompts)
-    while waiting or engine.active:
-        while waiting and len(engine.active) < size:
-            texts.append(engine.add(waiting.pop(0), Limits(pieces), method=method, trace=True))
-        engine.step()
-    return texts
+    fake_member("a", [" the", "Hello"], seed=1)
+    fake_member("b", [" the", " Hel"], seed=2, family="sentencepiece")
+    path = tmp_path / "duo.yaml"
+    path.write_text("members:\n  - {name: a, model: 'fake:a'}\n  - {name: b, model: 'fake:b'}\n")
+    yield path
+    FAKE_MODELS.clear()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: object, stdin: bytes = b"") -> Shown:
+        monkeypatch.setattr(sys, "argv", ["unisono", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        from unisono.cli.main import main
+
+        try:
+            main()
+            code = 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        return Shown(code, *capfd.readouterr())
+
+    return call

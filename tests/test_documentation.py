@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from unisono.cli.main import app
-from unisono.spec import load_spec
+from unisono.config.ensemble import load_spec
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])

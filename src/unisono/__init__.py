@@ -7,145 +7,83 @@ Example::
     with unisono.Ensemble.load("duo.yaml") as duo:
         answer = duo.generate(messages=[{"role": "user", "content": "Why is the sky blue?"}])
         print(answer.text)
+
+`unisono.types` has the other records, `unisono.tools` the calls of tools, `unisono.errors` the errors and
+`unisono.testing` what tests need.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unisono.benchmark import Benchmark, measure
-    from unisono.constraint import Constraint
-    from unisono.conversation import FunctionCall, FunctionTool, Message, Tool, ToolCall
-    from unisono.diagnosis import Diagnosis, diagnose
-    from unisono.engine.method import Method, Speculation
+    from unisono.async_ensemble import AsyncEnsemble
+    from unisono.benchmark import measure
+    from unisono.chat.messages import Prompt
+    from unisono.config.ensemble import EnsembleSpec, load_spec
+    from unisono.config.method import Method
+    from unisono.config.sampling import Sampling
+    from unisono.diagnosis import diagnose
+    from unisono.engine.request import Request
     from unisono.ensemble import Ensemble
-    from unisono.errors import (
-        BackendMissing,
-        CacheError,
-        DeviceError,
-        ModelCorrupt,
-        ModelError,
-        ModelNotFound,
-        ModelUnsupported,
-        NoRoom,
-        PromptError,
-        SpecError,
-        UnisonoError,
-        VocabularyError,
-    )
-    from unisono.fusion.combine import Combine
-    from unisono.fusion.draw import Draw
-    from unisono.fusion.gate import Gate
-    from unisono.member_spec import MemberSpec
-    from unisono.request import Request
-    from unisono.spec import EnsembleSpec, load_spec
+    from unisono.errors import UnisonoError
+    from unisono.records import Generation, Limits, Score, StepRecord
     from unisono.stream import Stream
-    from unisono.types import (
-        DraftRecord,
-        Finish,
-        GateReading,
-        Generation,
-        Limits,
-        PieceScore,
-        Prompt,
-        Score,
-        Seconds,
-        StepRecord,
-        StepSeconds,
-        Usage,
-    )
-    from unisono.vocab.call_form import CallForm
-    from unisono.vocab.call_grammar import call_grammar
-    from unisono.vocab.calls import CallFinder, find_calls
 
 __all__ = [
-    "BackendMissing",
-    "Benchmark",
-    "CacheError",
-    "CallFinder",
-    "CallForm",
-    "Combine",
-    "Constraint",
-    "DeviceError",
-    "Diagnosis",
-    "DraftRecord",
-    "Draw",
+    "AsyncEnsemble",
     "Ensemble",
     "EnsembleSpec",
-    "Finish",
-    "FunctionCall",
-    "FunctionTool",
-    "Gate",
-    "GateReading",
     "Generation",
     "Limits",
-    "MemberSpec",
-    "Message",
     "Method",
-    "ModelCorrupt",
-    "ModelError",
-    "ModelNotFound",
-    "ModelUnsupported",
-    "NoRoom",
-    "PieceScore",
     "Prompt",
-    "PromptError",
     "Request",
+    "Sampling",
     "Score",
-    "Seconds",
-    "SpecError",
-    "Speculation",
     "StepRecord",
-    "StepSeconds",
     "Stream",
-    "Tool",
-    "ToolCall",
     "UnisonoError",
-    "Usage",
-    "VocabularyError",
-    "call_grammar",
     "diagnose",
-    "find_calls",
     "load_spec",
     "measure",
 ]
 
 _HOMES = {
-    "benchmark": ("Benchmark", "measure"),
-    "conversation": ("FunctionCall", "FunctionTool", "Message", "Tool", "ToolCall"),
-    "diagnosis": ("Diagnosis", "diagnose"),
-    "constraint": ("Constraint",),
-    "engine.method": ("Method", "Speculation"),
-    "ensemble": ("Ensemble",),
-    "request": ("Request",),
-    "fusion.combine": ("Combine",),
-    "fusion.draw": ("Draw",),
-    "fusion.gate": ("Gate",),
-    "member_spec": ("MemberSpec",),
-    "stream": ("Stream",),
-    "spec": ("EnsembleSpec", "load_spec"),
-    "types": (
-        "DraftRecord",
-        "Finish",
-        "GateReading",
-        "Generation",
-        "Limits",
-        "PieceScore",
-        "Prompt",
-        "Score",
-        "Seconds",
-        "StepRecord",
-        "StepSeconds",
-        "Usage",
-    ),
-    "vocab.call_form": ("CallForm",),
-    "vocab.call_grammar": ("call_grammar",),
-    "vocab.calls": ("CallFinder", "find_calls"),
+    "AsyncEnsemble": "async_ensemble",
+    "Ensemble": "ensemble",
+    "EnsembleSpec": "config.ensemble",
+    "Generation": "records",
+    "Limits": "records",
+    "Method": "config.method",
+    "Prompt": "chat.messages",
+    "Request": "engine.request",
+    "Sampling": "config.sampling",
+    "Score": "records",
+    "StepRecord": "records",
+    "Stream": "stream",
+    "UnisonoError": "errors",
+    "diagnose": "diagnosis",
+    "load_spec": "config.ensemble",
+    "measure": "benchmark",
 }
-"""Where the public names live, but for the errors. They are imported when first used: the command
-line's help needs none."""
+"""Where the public names live. They are imported when first used: the command line's help needs none."""
+
+_MOVED = {
+    "types": (
+        "Benchmark Combine Constraint Diagnosis DraftRecord Finish FunctionCall FunctionTool Gate GateReading "
+        "MemberSpec Message PieceScore Seconds Speculation StepSeconds Tool ToolCall Usage"
+    ),
+    "tools": "CallFinder CallForm call_grammar find_calls",
+    "errors": (
+        "BackendMissing CacheError DeviceError ModelCorrupt ModelError ModelNotFound ModelUnsupported PromptError "
+        "SpecError VocabularyError"
+    ),
+}
+"""Names that used to be here, by the module that has them now."""
+_RENAMED = {"Draw": ("config.sampling", "Sampling"), "NoRoom": ("errors", "CapacityError")}
 
 
 def __getattr__(name: str) -> object:
@@ -153,10 +91,15 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("unisono")
-    if name not in __all__:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"unisono.{_HOMES[name]}"), name)
+    moved = next((home for home, names in _MOVED.items() if name in names.split()), "")
+    home, new = _RENAMED.get(name, (moved, name))
+    if not home:
         raise AttributeError(f"module 'unisono' has no attribute {name!r}")
-    home = next((home for home, names in _HOMES.items() if name in names), "errors")
-    return getattr(importlib.import_module(f"unisono.{home}"), name)
+    public = "unisono" if new in __all__ else f"unisono.{home}"
+    warnings.warn(f"unisono.{name} is now {public}.{new}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(f"unisono.{home}"), new)
 
 
 def __dir__() -> list[str]:

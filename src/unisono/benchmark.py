@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from unisono.build import Models, Prepared, load_models
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
-from unisono.engine.method import Method
 from unisono.errors import ModelError
 from unisono.members import Report, silent
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 TEXTS = (
     "The history of the lighthouse began when",

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from unisono.backends.base import Backend, Loader
-from unisono.constraint import Constraint
+from unisono.backends.prefix_cache import PrefixCache
+from unisono.chat.call_form import CallForm
+from unisono.chat.messages import Message, Prompt
+from unisono.config.constraint import Constraint
+from unisono.config.ensemble import EnsembleSpec
+from unisono.config.method import AUTO, NGRAM, Method
+from unisono.constraints.grammar import Grammars
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
-from unisono.engine.method import AUTO, NGRAM, Method
-from unisono.engine.prefixes import PrefixStore
+from unisono.engine.request import check_length
 from unisono.engine.service import Service
-from unisono.engine.submission import check_length
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
 from unisono.members import (
@@ -29,10 +33,6 @@ from unisono.members import (
     reporter,
     silent,
 )
-from unisono.spec import EnsembleSpec
-from unisono.types import Message, Prompt
-from unisono.vocab.call_form import CallForm
-from unisono.vocab.llguidance import Grammars
 from unisono.vocab.union import UnionMember, UnionVocabulary
 from unisono.vocab.union_cache import load_union
 
@@ -55,7 +55,7 @@ class Prepared:
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
         for member in self.members:
-            check_length(member.spec.name, len(member.reader.read(prompt)), member.facts.context)
+            check_length(member.spec.name, member.reader.check(prompt), member.facts.context)
 
     def prompt(self, text: str) -> Prompt:
         """A prompt of some text that all members can read: raw, or a message where one has a system message."""
@@ -69,8 +69,7 @@ class Prepared:
         Of how the ensemble writes, what concerns a single model stays: what is drawn, and drafts that are looked up.
         """
         member = next(member for member in self.members if member.spec.name == name)
-        keys = {key.name: getattr(_method_alone(self.spec.method), key.name) for key in fields(Method)}
-        spec = self.spec.model_copy(update={"members": [member.spec], **keys})
+        spec = self.spec.written_by(_method_alone(self.spec.method), [member.spec])
         union = _union_of([member])
         return Prepared(spec, [replace(member, weight=1.0)], union, Grammars(union))
 
@@ -81,7 +80,7 @@ class Prepared:
             lead: a member that votes; by default the spec's.
 
         Raises:
-            PromptError: the lead writes no calls, or none that members share; see `PromptReader.call_form`.
+            PromptError: the lead writes no calls, or none that members share; see `PromptEncoder.call_form`.
             SpecError: there is no such member.
         """
         readers = {member.spec.name: member.reader for member in self.members}
@@ -99,7 +98,7 @@ class Prepared:
         Args:
             report: told what is going on.
             longest_block: see `Engine`; a `Service` wants one.
-            keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixStore`).
+            keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixCache`).
         """
         models = load_models([self], report, keep_prefixes=keep_prefixes)
         return models.engine(self, longest_block=longest_block)
@@ -150,7 +149,7 @@ class Models:
     def forget_prefixes(self) -> None:
         """Forget what was kept of ended texts."""
         for backend in self._backends.values():
-            if isinstance(backend, PrefixStore):
+            if isinstance(backend, PrefixCache):
                 backend.limit(0)
 
     def unload(self) -> None:
@@ -168,7 +167,7 @@ def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_
     Args:
         ensembles: best of `prepare_several`.
         report: told what is going on.
-        keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixStore`).
+        keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixCache`).
     """
     backends: dict[Loader, Backend] = {}
     with contextlib.ExitStack() as loaded:
@@ -176,7 +175,7 @@ def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_
             if member.loader not in backends:
                 backend = member.loader.load(reporter(report, member.owner.name))
                 loaded.callback(backend.unload)
-                backends[member.loader] = PrefixStore(backend) if keep_prefixes else backend
+                backends[member.loader] = PrefixCache(backend) if keep_prefixes else backend
         loaded.pop_all()
     return Models(backends)
 
@@ -210,8 +209,8 @@ def load_service(
 def _method_alone(method: Method) -> Method:
     looks_up = method.speculate is not None and method.speculate.drafter in (NGRAM, AUTO)
     speculate = replace(method.speculate, drafter=NGRAM) if method.speculate is not None and looks_up else None
-    draw = replace(method.draw, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
-    return Method(speculate=speculate, draw=draw, spelling=method.spelling)
+    sampling = replace(method.sampling, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
+    return Method(speculate=speculate, sampling=sampling)
 
 
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:

@@ -9,12 +9,12 @@ from importlib.resources import files
 
 from unisono.backends.base import ModelFacts
 from unisono.build import Prepared
-from unisono.engine.method import Method
+from unisono.chat.messages import Message
+from unisono.chat.prompt_encoder import own_messages
+from unisono.chat.template import TemplateFailure
+from unisono.config.method import Method
 from unisono.errors import PromptError
 from unisono.members import PreparedMember
-from unisono.types import Message
-from unisono.vocab.prompt import own_messages
-from unisono.vocab.template import TemplateFailure
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -146,7 +146,7 @@ def ordinary_text_share(prepared: Prepared) -> float:
     The sample is English prose, dialogue, arithmetic, code, a table, and a little of seven other
     languages. Every member writes it with its own tokenizer; all their pieces count alike.
     """
-    text = files("unisono.data").joinpath("ordinary.txt").read_text(encoding="utf-8")
+    text = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
     vocabularies = [member.vocabulary for member in prepared.members]
     pieces = [
         vocabulary.pieces[token]
@@ -167,7 +167,7 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
     return MemberDiagnosis(
         name=member.spec.name,
         model=str(member.owner.model),
-        weights_of=member.spec.weights_of,
+        weights_of=member.spec.share_weights_with,
         backend=member.backend,
         weight=member.weight,
         family=vocabulary.family,

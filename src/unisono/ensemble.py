@@ -1,27 +1,28 @@
-"""The facade: load an ensemble, let it write and score."""
+"""The facade: load an ensemble, let it generate and score."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack, cast, overload
 
-from unisono.batch import write_batch, write_continuations
 from unisono.build import Prepared, prepare
-from unisono.constraint import Constraint
-from unisono.conversation import Tool
+from unisono.chat.call_form import CallForm
+from unisono.chat.messages import Message, Prompt
+from unisono.config.ensemble import EnsembleSpec, load_spec
+from unisono.config.method import Method, MethodOptions, check_off
+from unisono.engine.client import Client
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method, Speculation, check_off
-from unisono.errors import UnisonoError
-from unisono.fusion.combine import Combine
-from unisono.fusion.draw import Draw
-from unisono.fusion.gate import Gate
+from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
+from unisono.engine.service import Service
+from unisono.errors import SpecError, UnisonoError, deprecated, shown
 from unisono.members import Report, silent
-from unisono.request import DEFAULT_LIMITS, Request
-from unisono.spec import EnsembleSpec, load_spec
+from unisono.records import Generation, Limits, Score
 from unisono.stream import Stream
-from unisono.types import Generation, Limits, Message, Prompt, Score
-from unisono.vocab.call_form import CallForm
+
+MOST_TEXTS = 10_000
+"""Texts of one prompt."""
 
 
 class Ensemble:
@@ -37,6 +38,7 @@ class Ensemble:
         """Join what was prepared with what was loaded; most callers want `load`."""
         self.prepared = prepared
         self._engine = engine
+        self._client = Client.of(engine)
 
     @classmethod
     def load(
@@ -84,154 +86,96 @@ class Ensemble:
         """How texts write calls of tools, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
         return self.prepared.call_form(lead)
 
+    @overload
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        lead: str | None = None,
-        combine: Combine | str | Mapping[str, Any] | None = None,
-        gate: Gate | str | Mapping[str, Any] | None = None,
-        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-    ) -> Generation:
-        """Write one text.
+        n: None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self,
+        prompt: str | Prompt | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        n: int,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Generation]: ...
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | None = None,
+        *,
+        messages: list[list[Message]] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompt: str | Prompt | list[str] | None = None,
+        *,
+        messages: Sequence[Message] | list[list[Message]] | None = None,
+        n: int | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation | list[Generation]:
+        """Generate a text, several texts of one prompt (``n``), or a text for each prompt of a list.
 
         Args:
-            prompt: raw text to continue, without a chat template. Either this or ``messages``.
-            messages: a conversation to answer; each member reads it through its own chat template.
-            tools: what the answer to messages may call; `call_form` tells how it does.
-            max_new_tokens: pieces to choose at most.
-            stop: the text ends before the first of these strings that is completed.
-            trace: keep a `StepRecord` of every step.
-            lead: the member whose distribution the gate looks at. ``None``, here and below: as the spec says.
-            combine: how distributions become one, as `Combine.parse` reads it: ``"geometric"`` …
-            gate: when the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …
-            speculate: who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody.
-            draw: how a piece is chosen, as `Draw.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …
-            spelling: as which ids members read what was written.
-            constraint: what the text has to be, as `Constraint.parse` reads it: ``"json_object"``,
-                ``{"json_schema": {…}}``, ``{"regex": "…"}``, ``{"lark": "…"}``.
+            prompt: raw text to continue, without a chat template, or a list of such. Either this or ``messages``.
+            messages: a conversation to answer, or a list of such; each member reads it through its own chat template.
+            n: how many texts to draw of one prompt, which is read once. The first has the seed of the sampling, or one
+                that is chosen for it, the next that and 1, and so on: each can be drawn again alone.
+            options: ``max_new_tokens``, ``stop``, ``tools``, ``trace``, ``constraint`` (`GenerationOptions`), and how
+                it is written: ``temperature``, ``top_p``, ``seed``, ``gate`` … (`MethodOptions`).
 
         Raises:
-            PromptError: the prompt is empty, too long, or cannot be represented by a member.
-            SpecError: an argument is wrong, or the constraint cannot be kept.
+            PromptError: a prompt is empty, too long, or cannot be represented by a member.
+            SpecError: an argument is wrong, the constraint cannot be kept, or nothing is drawn where ``n`` is more
+                than 1, so that all texts would be the same.
             BackendMissing: there is a constraint, and llguidance is not installed.
-            NoRoom: other texts, such as open streams, hold too many slots.
+            CapacityError: other texts, such as open streams, hold too many slots.
         """
-        stream = self.stream(
-            prompt,
-            messages=messages,
-            tools=tools,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-            trace=trace,
-            lead=lead,
-            combine=combine,
-            gate=gate,
-            speculate=speculate,
-            draw=draw,
-            spelling=spelling,
-            constraint=constraint,
-        )
-        with stream:
-            for _ in stream:
-                pass
-            return stream.generation
+        if isinstance(prompt, list) or (isinstance(messages, list) and messages and isinstance(messages[0], list)):
+            if n is not None:
+                raise SpecError(f"n is {shown(n)}, but there is a list of prompts", hint="give one prompt")
+            pairs = _several(prompt, messages)
+            requests = [self.request(*pair, options) for pair in pairs]
+            results: dict[int, Generation] = {}
+            numbered = (replace(request, id=str(place)) for place, request in enumerate(requests))
+            for request, result in self._client.generate_batch(numbered):
+                if not isinstance(result, Generation):
+                    raise result
+                results[int(request.id)] = result
+            return [results[place] for place in range(len(requests))]
+        single: Any = messages
+        texts = self._client.generate(self.request(prompt, single, options, n))
+        return texts[0] if n is None else texts
 
     def stream(
         self,
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        lead: str | None = None,
-        combine: Combine | str | Mapping[str, Any] | None = None,
-        gate: Gate | str | Mapping[str, Any] | None = None,
-        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Stream:
-        """Write one text and hand it out as it grows; the arguments are those of `generate`."""
-        limits = Limits(max_new_tokens, stop)
-        check_off(speculate, self.members)
-        method = self.method.but(
-            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
-        )
-        text = self._engine.add(
-            Prompt(prompt, messages, tools), limits, method=method, trace=trace, constraint=constraint
-        )
-        return Stream(self._engine, text)
+        """Generate one text and hand it out as it grows; the arguments are those of `generate`."""
+        return Stream(self._client, self.request(prompt, messages, options))
 
-    def continuations(
-        self,
-        n: int,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        tools: Sequence[Tool] | None = None,
-        max_new_tokens: int = DEFAULT_LIMITS.max_new_tokens,
-        stop: str | Sequence[str] = (),
-        trace: bool = False,
-        lead: str | None = None,
-        combine: Combine | str | Mapping[str, Any] | None = None,
-        gate: Gate | str | Mapping[str, Any] | None = None,
-        speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
-        constraint: Constraint | str | Mapping[str, Any] | None = None,
-    ) -> list[Generation]:
-        """Draw several texts that go on from one prompt, which is read once.
-
-        The first has the draw's seed, or one that is chosen for it, the next that and 1, and so on: each can
-        be written again alone.
-
-        Args:
-            n: how many; as many are written at once as the ensemble was loaded for.
-            prompt: as in `generate`, like all that follows, here for each text.
-            messages: a conversation to answer.
-            tools: what its answer may call.
-            max_new_tokens: pieces to choose at most.
-            stop: where a text ends.
-            trace: whether to keep every step.
-            lead: the member whose distribution the gate looks at.
-            combine: how distributions become one.
-            gate: when the others are asked.
-            speculate: who drafts.
-            draw: how a piece is chosen; something has to be drawn.
-            spelling: as which ids members read what was written.
-            constraint: what each text has to be.
-
-        Raises:
-            PromptError: the prompt is empty, too long, or cannot be represented by a member.
-            SpecError: an argument is wrong, or nothing is drawn, so that all would be the same.
-            NoRoom: other texts, such as open streams, hold all slots.
-        """
-        check_off(speculate, self.members)
-        method = self.method.but(
-            lead=lead, combine=combine, gate=gate, speculate=speculate, draw=draw, spelling=spelling
-        )
-        prompted, limits = Prompt(prompt, messages, tools), Limits(max_new_tokens, stop)
-        return write_continuations(self._engine, n, Request("", prompted, limits, trace, method, constraint))
+    def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:
+        """The old name of ``generate(prompt, n=n)``."""
+        deprecated("continuations(n, …) is now generate(…, n=n)")
+        return self.generate(prompt, n=n, **arguments)
 
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
-        """Write many texts, as many at once as the ensemble was loaded for.
+        """Generate the texts of many requests, as many at once as the ensemble was loaded for.
 
-        Yields each request with its result as soon as it has ended, so not always in their order. One
-        that cannot be written comes back with its error; the others go on. Requests are taken from
-        the iterable only when there is room for them.
+        Yields each request with its result as soon as it has ended, so not always in their order; one with an ``n``
+        comes back so many times. One that cannot be served comes back with its error; the others go on. Requests are
+        taken from the iterable only when there is room for them.
         """
-        return write_batch(self._engine, requests)
+        return self._client.generate_batch(requests)
 
     def score(
         self,
@@ -239,13 +183,9 @@ class Ensemble:
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
-        lead: str | None = None,
-        combine: Combine | str | Mapping[str, Any] | None = None,
-        gate: Gate | str | Mapping[str, Any] | None = None,
-        draw: Draw | str | float | Mapping[str, Any] | None = None,
-        spelling: Literal["piecewise", "canonical"] | None = None,
+        **options: Unpack[MethodOptions],
     ) -> list[Score]:
-        """Tell how likely given texts are that follow a prompt, which is read once.
+        """Compute how likely given texts are that follow a prompt, which is read once.
 
         A text is cut into pieces by the lead's tokenizer, each member spells them, and one pass a member, which
         reads all of the text, gives the combined probability before every piece. So this is the probability of the
@@ -256,12 +196,8 @@ class Ensemble:
             texts: what follows the prompt, or several such, each by itself.
             prompt: raw text; it may be empty. Either this or ``messages``.
             messages: a conversation that a text answers.
-            lead: the member that cuts, and at whose distribution the gate looks. ``None``, here and below: as the
-                spec says.
-            combine: how distributions become one.
-            gate: when the others are asked; it is read as if the text were being written.
-            draw: what of it is done to each member's distribution counts, and nothing else.
-            spelling: as which ids members read what stands before.
+            options: as in `generate`. The lead cuts, gates are read as if the text were being generated, and of the
+                sampling what is done to each member's distribution counts.
 
         Returns:
             One score a text, in their order.
@@ -269,9 +205,9 @@ class Ensemble:
         Raises:
             PromptError: a member cannot read the prompt or spell a text, or its context is too small for both.
             SpecError: an argument is wrong.
-            NoRoom: other texts, such as open streams, hold all slots.
+            CapacityError: other texts, such as open streams, hold all slots.
         """
-        method = self.method.but(lead=lead, combine=combine, gate=gate, draw=draw, spelling=spelling)
+        method = self._method(options)
         asked = [(Prompt(prompt, messages), text) for text in ([texts] if isinstance(texts, str) else texts)]
         room = max(1, self._engine.free)
         waves = [asked[start : start + room] for start in range(0, len(asked), room)]
@@ -279,4 +215,54 @@ class Ensemble:
 
     def close(self) -> None:
         """Unload all members. Idempotent."""
-        self._engine.close()
+        self.service.unload()
+
+    @property
+    def service(self) -> Service:
+        """What serves its requests."""
+        return self._client.service
+
+    def request(
+        self,
+        prompt: str | Prompt | None,
+        messages: Sequence[Message] | None,
+        options: GenerationOptions,
+        n: int | None = None,
+    ) -> Request:
+        """A request out of the arguments of `generate`. Raises a `PromptError` or a `SpecError`."""
+        rest: dict[str, Any] = dict(options)
+        limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
+        tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)
+        method = self._method(cast(MethodOptions, rest))
+        if n is not None:
+            _check_n(n, method)
+        given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
+        return Request("", given, limits, trace, method, constraint, 1 if n is None else n)
+
+    def _method(self, options: MethodOptions) -> Method:
+        check_off(options.get("speculate"), self.members)
+        return self.method.but(**options)
+
+
+def _several(prompts: object, conversations: object) -> list[tuple[Any, Any]]:
+    """The prompt and the messages of each text, out of a list of prompts or of conversations."""
+    if isinstance(prompts, list) and conversations is None:
+        return [(each, None) for each in prompts]
+    if isinstance(conversations, list) and prompts is None:
+        return [(None, each) for each in conversations]
+    raise SpecError("a list of prompts or conversations is given, and another one beside it", hint="give one of them")
+
+
+def _check_n(n: object, method: Method) -> None:
+    """Refuse a number of texts that is none, or that would all be the same. Raises a `SpecError`."""
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_TEXTS:
+        raise SpecError(
+            f"n is {shown(n)}: it must be a whole number from 1 to {MOST_TEXTS:,}", hint="it counts the texts to draw"
+        )
+    if n > 1 and method.sampling.is_greedy:
+        raise SpecError(
+            f"n is {n}, but nothing is drawn: all {n} texts would be the same",
+            hint="a beam finds one text: leave n out"
+            if method.sampling.beam_width > 1
+            else "give a temperature above 0, such as 0.7",
+        )

@@ -11,11 +11,11 @@ The tree::
      ├── BackendMissing           the library behind a backend, or behind constraints, is not installed
      ├── VocabularyError          a vocabulary, a union or a spelling is impossible
      ├── PromptError              a prompt is empty, too long, or cannot be represented
-     ├── NoRoom                   other texts hold the slots that one needs
+     ├── CapacityError            other texts hold the slots that one needs
      ├── DeviceError              no such device, or not enough memory on it
      ├── CacheError               a cache folder cannot be written
      ├── QueueFull                too many requests are waiting to be served
-     └── TimedOut                 a request took longer than it was given
+     └── RequestTimeout           a request took longer than it was given
 
 Each carries a ``hint``: what to do about it. The command line prints both and exits with 2;
 nothing else of unisono's own is ever shown to a user as a traceback.
@@ -24,6 +24,7 @@ nothing else of unisono's own is ever shown to a user as a traceback.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 
@@ -60,7 +61,7 @@ class BackendMissing(UnisonoError):
     """The library behind a backend, or behind constraints, is not installed."""
 
 
-class NoRoom(UnisonoError, RuntimeError):
+class CapacityError(UnisonoError, RuntimeError):
     """Fewer slots are free than a text needs."""
 
 
@@ -84,8 +85,17 @@ class QueueFull(UnisonoError):
     """Too many requests are waiting to be served."""
 
 
-class TimedOut(UnisonoError):
+class RequestTimeout(UnisonoError):
     """A request took longer than it was given."""
+
+
+class OldNameWarning(FutureWarning):
+    """An old name or key still works. Python shows a `FutureWarning` to users by default."""
+
+
+def deprecated(words: str) -> None:
+    """Warn of an old name or key that still works."""
+    warnings.warn(words, OldNameWarning, stacklevel=3)
 
 
 LONGEST_WORD = 100
@@ -109,3 +119,14 @@ def shown(value: object) -> str:
     except Exception:  # an integer of thousands of digits; an object whose repr is broken
         return f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"
+
+
+_RENAMED = {"NoRoom": CapacityError, "TimedOut": RequestTimeout}
+
+
+def __getattr__(name: str) -> type[UnisonoError]:
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'unisono.errors' has no attribute {name!r}")
+    new = _RENAMED[name]
+    deprecated(f"{name} is now {new.__name__}")
+    return new

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import make_loader
+from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_probe import probe_answer_form
+from unisono.config.ensemble import EnsembleSpec
+from unisono.config.member import MemberSpec
+from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError
-from unisono.member_spec import MemberSpec
-from unisono.sources import choose_backend, find_model
-from unisono.spec import EnsembleSpec
-from unisono.vocab.ending import end_ids
+from unisono.vocab.eos import end_ids
 from unisono.vocab.pieces import Vocabulary, read_vocabulary
-from unisono.vocab.probe import probe_answer_form
-from unisono.vocab.prompt import PromptReader
 from unisono.vocab.spelling import Speller
-from unisono.vocab.template import ChatTemplate, TemplateFailure
 from unisono.vocab.tokenizer import Tokenizer
 from unisono.vocab.union import UnionMember, check_essentials
 
@@ -50,7 +50,7 @@ class PreparedMember:
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     speller: Speller
-    reader: PromptReader
+    reader: PromptEncoder
     endings: dict[int, str]
     """The ids that are END, and why."""
     leading_space: bool
@@ -111,7 +111,7 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
         run = _find(spec.member(name), spec.folder, report)
         while any(run == other.run for other in found.values()):
             run = replace(run, copy=run.copy + 1)
-        found[name] = Wanted(run, spec.member(name), batch * spec.draw.beam_width * members)
+        found[name] = Wanted(run, spec.member(name), batch * spec.sampling.beam_width * members)
     return found
 
 
@@ -154,7 +154,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         model.spellers[tuple(endings)] = Speller(vocabulary, tokenizer.encode)
     speller = model.spellers[tuple(endings)]
     check_essentials(UnionMember(spec.name, speller))
-    reader = PromptReader(
+    reader = PromptEncoder(
         spec.name,
         tokenizer,
         speller,

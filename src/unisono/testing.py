@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.backends.fake import (
+from unisono.backends.fake.backend import (
     FakeBackend,
     FakeModel,
     FakePass,
@@ -25,7 +25,7 @@ from unisono.backends.fake import (
     register_fake,
     scripted_rule,
 )
-from unisono.backends.fake_vocabulary import (
+from unisono.backends.fake.vocabulary import (
     CHAT_TEMPLATE,
     LongestMatchTokenizer,
     byte_level_table,

@@ -1,293 +1,55 @@
-"""Records shared by all layers. They are facts: frozen, without behaviour, without model libraries."""
+"""The records that unisono takes and gives, for annotations and for those who compose a method by hand."""
 
-from __future__ import annotations
+from unisono.benchmark import Benchmark
+from unisono.chat.messages import FunctionCall, FunctionTool, Message, Prompt, Tool, ToolCall
+from unisono.config.combine import Combine
+from unisono.config.constraint import Constraint
+from unisono.config.ensemble import EnsembleSpec
+from unisono.config.gate import Gate
+from unisono.config.member import MemberSpec
+from unisono.config.method import Method, Speculation
+from unisono.config.sampling import Sampling
+from unisono.diagnosis import Diagnosis
+from unisono.records import (
+    DraftRecord,
+    Finish,
+    GateReading,
+    Generation,
+    Limits,
+    PieceScore,
+    Score,
+    Seconds,
+    StepRecord,
+    StepSeconds,
+    Usage,
+)
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
-from unisono.conversation import Message as Message
-from unisono.conversation import Tool, checked_messages, checked_tools
-from unisono.errors import SpecError, shown
-
-Finish = Literal["end", "stop", "length", "context"]
-"""Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
-reached, or a member's context was full."""
-Role = Literal["system", "user", "assistant"]
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What the ensemble is asked to continue: raw text, or a conversation to be answered.
-
-    Exactly one of the two is set. Each member reads it in its own form. Anything else raises a
-    `SpecError`.
-    """
-
-    text: str | None = None
-    messages: Sequence[Message] | None = None
-    tools: Sequence[Tool] | None = None
-    """What the answer to messages may call."""
-
-    def __post_init__(self) -> None:
-        """Check the shape; whether there is anything to read is for the members to say."""
-        if (self.text is None) == (self.messages is None):
-            raise SpecError(
-                "give either a prompt or messages" + ("" if self.text is None else ", not both"),
-                hint="a prompt is raw text to continue; messages are a conversation to answer",
-            )
-        if self.text is not None and not isinstance(self.text, str):
-            raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
-        if self.messages is not None:
-            object.__setattr__(self, "messages", checked_messages(self.messages))
-        if self.tools is not None:
-            if self.messages is None:
-                raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
-            object.__setattr__(self, "tools", checked_tools(self.tools))
-
-
-@dataclass(frozen=True, slots=True)
-class GateReading:
-    """What a gate saw before one piece, and what followed from it."""
-
-    score: float
-    """What the gate measured: a mass, a difference of masses, nats, or the position."""
-    threshold: float
-    """What it was held against."""
-    asked: bool
-    """Whether the other members were asked."""
-    inside: str | None = None
-    """The member inside whose token the text stood, which kept the gate shut."""
-
-    def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
-        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
-
-
-@dataclass(frozen=True, slots=True)
-class DraftRecord:
-    """What had been drafted for one step before it was decided."""
-
-    drafter: str
-    """A member, or ``ngram``."""
-    piece: bytes
-    """The drafted piece. END is never drafted: nothing could be read after it."""
-    accepted: bool
-    """Whether it was chosen."""
-
-    def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
-        return {"drafter": self.drafter, "bytes": list(self.piece), "accepted": self.accepted}
-
-
-@dataclass(frozen=True, slots=True)
-class StepSeconds:
-    """Where the time of one step went. Steps that came out of one block share its time evenly."""
-
-    total: float
-    members: Mapping[str, float]
-    """Forward passes, by member."""
-
-    def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
-        return {
-            "total": round(self.total, 6),
-            "members": {name: round(value, 6) for name, value in self.members.items()},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """One step of generation, as it is written to a trace."""
-
-    piece: bytes | None
-    """The chosen piece; ``None`` for END."""
-    p: float
-    """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
-    voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
-    members: Mapping[str, float]
-    """Each voter's folded mass of the piece."""
-    top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
-    """Each voter's own likeliest pieces and their masses: five at most, none below 0.001 but the first."""
-    likeliest: tuple[tuple[bytes | None, float], ...] = ()
-    """The likeliest pieces of the distribution that ``p`` is of, and their masses: as many as were asked for."""
-    gate: GateReading | None = None
-    """What the gate saw; ``None`` without one."""
-    draft: DraftRecord | None = None
-    """What had been drafted here; ``None`` where nothing had."""
-    seconds: StepSeconds | None = field(default=None, compare=False)
-
-    def to_json(self) -> dict[str, object]:
-        """The record as the trace contract words it: bytes as integers, END as ``null``."""
-        return {
-            "bytes": _json_piece(self.piece),
-            "p": self.p,
-            "voted": list(self.voted),
-            "members": dict(self.members),
-            "top": {name: _json_pieces(pieces) for name, pieces in self.top.items()},
-            **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
-            "gate": None if self.gate is None else self.gate.to_json(),
-            "draft": None if self.draft is None else self.draft.to_json(),
-            "seconds": None if self.seconds is None else self.seconds.to_json(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class PieceScore:
-    """How likely one piece of a given text was."""
-
-    piece: bytes | None
-    """``None`` for END."""
-    logp: float
-    """The natural logarithm of its combined probability, before any draw reshapes it; minus infinity for none."""
-    is_likeliest: bool
-    """Whether greedy would have chosen it."""
-    voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How likely a given text was."""
-
-    pieces: tuple[PieceScore, ...]
-    """Cut as the lead's tokenizer cuts it."""
-    prompt_tokens: Mapping[str, int]
-    """Tokens of the prompt, by member."""
-    seconds: float = field(default=0.0, compare=False)
-    """What scoring took, together with all texts that were scored in the same passes. Reading the prompt is in it only
-    where nothing else followed that prompt."""
-
-    @property
-    def logp(self) -> float:
-        """The natural logarithm of the probability of these pieces, one after the other."""
-        return sum(piece.logp for piece in self.pieces)
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether greedy would have written the text."""
-        return all(piece.is_likeliest for piece in self.pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a generation read and wrote."""
-
-    prompt_tokens: Mapping[str, int]
-    """Tokens of the prompt, by member: each counts in its own tokenizer."""
-    pieces: int
-    """Pieces chosen, END not counted."""
-    ensembled: int
-    """Those at which all members were asked."""
-    blocks: int = 0
-    """Drafts that were read in one block, of one piece or more."""
-    drafted: int = 0
-    """Pieces in them."""
-    accepted: int = 0
-    """Those of the pieces that were chosen."""
-
-    def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
-        return {
-            "prompt_tokens": dict(self.prompt_tokens),
-            "pieces": self.pieces,
-            "ensembled": self.ensembled,
-            "blocks": self.blocks,
-            "drafted": self.drafted,
-            "accepted": self.accepted,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """Where the time of one generation went, in seconds of wall clock."""
-
-    total: float
-    """From the moment the request joined the batch until it ended."""
-    first_piece: float
-    """From the same moment until its first piece was chosen."""
-    members: Mapping[str, float]
-    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members
-    share, by how much each read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A finished text and how it came about."""
-
-    text: str
-    """The text, with a completed stop string cut off; an incomplete character at the end is left out
-    here and kept in ``data``."""
-    data: bytes
-    """The exact bytes of the chosen pieces, up to the stop string."""
-    finish_reason: Finish
-    usage: Usage
-    seconds: Seconds
-    seed: int | None = None
-    """The seed that draws this text again; ``None`` where nothing was drawn."""
-    steps: tuple[StepRecord, ...] | None = None
-    """The trace, when one was asked for."""
-
-    def to_json(self) -> dict[str, object]:
-        """The record as ``unisono run`` writes it."""
-        out: dict[str, object] = {
-            "text": self.text,
-            "finish_reason": self.finish_reason,
-            "usage": self.usage.to_json(),
-            "seconds": {
-                "total": round(self.seconds.total, 6),
-                "first_piece": round(self.seconds.first_piece, 6),
-                "members": {name: round(value, 6) for name, value in self.seconds.members.items()},
-            },
-        }
-        if self.seed is not None:
-            out["seed"] = self.seed
-        if self.steps is not None:
-            out["steps"] = [step.to_json() for step in self.steps]
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop one text."""
-
-    max_new_tokens: int = 256
-    """Pieces to choose at most."""
-    stop: Sequence[str] = ()
-    """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before
-    the leftmost string that it then holds."""
-
-    def __post_init__(self) -> None:
-        """Check the limits. Raises a `SpecError` that names the value."""
-        if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:
-            raise SpecError(
-                f"max_new_tokens is {shown(self.max_new_tokens)}: it must be a whole number, 1 or more",
-                hint="it counts the pieces to write at most",
-            )
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
-            raise SpecError(f"stop is {shown(self.stop)}", hint="give a string or a list of strings")
-        for text in stop:
-            if not text:
-                raise SpecError("a stop string is empty: every text would end before it begins", hint="leave it out")
-            if not is_unicode(text):
-                raise SpecError(f"the stop string {shown(text)} is not Unicode text", hint="repair its encoding")
-        object.__setattr__(self, "stop", tuple(stop))
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it has no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str, object]]:
-    return [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
-
-
-def _json_piece(piece: bytes | None) -> list[int] | None:
-    return None if piece is None else list(piece)
+__all__ = [
+    "Benchmark",
+    "Combine",
+    "Constraint",
+    "Diagnosis",
+    "DraftRecord",
+    "EnsembleSpec",
+    "Finish",
+    "FunctionCall",
+    "FunctionTool",
+    "Gate",
+    "GateReading",
+    "Generation",
+    "Limits",
+    "MemberSpec",
+    "Message",
+    "Method",
+    "PieceScore",
+    "Prompt",
+    "Sampling",
+    "Score",
+    "Seconds",
+    "Speculation",
+    "StepRecord",
+    "StepSeconds",
+    "Tool",
+    "ToolCall",
+    "Usage",
+]

@@ -143,6 +143,8 @@ class ModelFacts:
     device: str
     revision: str | None = None
     """The commit of the hub that it is read from, where it is."""
+    threads: str | None = None
+    """How many threads compute on the host and how they wait, in words, where that is so."""
 
 
 class Loader(Protocol):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from typing import cast
 
 from unisono.backends.base import Loader, LoadRequest
+from unisono.backends.threads import bounded_spin
 from unisono.errors import BackendMissing, SpecError, nearest
 
 
@@ -29,6 +31,8 @@ class BackendEntry:
     """Optional keys of a member, besides the common ones, that mean something to it."""
     options: frozenset[str]
     """Keys that a member's ``options`` may hold."""
+    spins: int | None = None
+    """Rounds that its waiting threads spin on few cores: where fewer would make it slower on an idle machine."""
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -36,17 +40,18 @@ BACKENDS: dict[str, BackendEntry] = {
     for entry in (
         BackendEntry(
             name="llamacpp",
-            module="unisono.backends.llamacpp",
+            module="unisono.backends.llamacpp.loader",
             loader="LlamaCppLoader",
             libraries=("llama_cpp",),
             install="pip install 'unisono[llamacpp]'",
             reads=frozenset({"gguf"}),
             keys=frozenset({"device", "context", "threads"}),
             options=frozenset({"gpu_layers", "flash_attention", "batch_tokens", "cache_dtype", "mmap"}),
+            spins=400,
         ),
         BackendEntry(
             name="transformers",
-            module="unisono.backends.transformers",
+            module="unisono.backends.transformers.loader",
             loader="TransformersLoader",
             libraries=("transformers", "torch"),
             install="pip install 'unisono[transformers]'",
@@ -63,10 +68,11 @@ BACKENDS: dict[str, BackendEntry] = {
                     "local_files_only",
                 }
             ),
+            spins=4000,
         ),
         BackendEntry(
             name="fake",
-            module="unisono.backends.fake",
+            module="unisono.backends.fake.backend",
             loader="FakeLoader",
             libraries=(),
             install="",
@@ -111,5 +117,6 @@ def make_loader(name: str, request: LoadRequest) -> Loader:
             f"member {request.name!r} needs the backend {name!r}, but {', '.join(missing)} is not installed",
             hint=f"install it: {entry.install}",
         )
-    module = importlib.import_module(entry.module)
+    with bounded_spin(None if entry.module in sys.modules else entry.spins):
+        module = importlib.import_module(entry.module)
     return cast(Loader, getattr(module, entry.loader)(request))

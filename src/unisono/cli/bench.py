@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import counting, loading_report, table_console
+from unisono.cli.inputs import renamed_flag
 from unisono.cli.method import method_words
+from unisono.config.setting import parse_setting
 from unisono.errors import SpecError
-from unisono.setting import parse_setting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,32 +25,34 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each member and of the ensemble.")] = 5,
     pieces: Annotated[int, typer.Option(min=2, help="Pieces to write in a turn.")] = 48,
     batch: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 1,
-    compare: Annotated[
+    variant: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SETTING",
-            help="Time another setting beside the file's: 'gate=confidence:0.5 draw=0.7,top_p:0.9'. Keys: lead, "
-            "combine, gate, boundary, speculate, max_pieces, draw, spelling. May be given several times.",
+            help="Time another setting beside the file's: 'gate=confidence:0.5 sampling=0.7,top_p:0.9'. Keys: lead, "
+            "combine, gate, boundary, speculate, max_pieces, sampling. May be given several times.",
             show_default=False,
         ),
     ] = None,
+    compare: Annotated[list[str] | None, typer.Option("--compare", hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Time each member alone, the ensemble and what is compared with it, in turn, through the same loaded models."""
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
-    from unisono.spec import load_spec
+    from unisono.config.ensemble import load_spec
 
     checked = load_spec(spec)
-    if not all(text.strip() for text in compare or ()):
+    variants = renamed_flag(variant, compare, "--variant", "--compare") or ()
+    if not all(text.strip() for text in variants):
         raise SpecError(
-            "a --compare is empty", hint="the file's own setting is timed anyway; name what differs from it"
+            "a --variant is empty", hint="the file's own setting is timed anyway; name what differs from it"
         )
-    settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in compare or ()]
+    settings = [Setting(text, checked.but(**parse_setting(text)).method) for text in variants]
     with loading_report(quiet=quiet) as report:
-        widest = max(method.draw.beam_width for method in (checked.method, *(each.method for each in settings)))
-        room = -(-batch * widest // checked.draw.beam_width)  # preparing counts the file's own beam in
+        widest = max(method.sampling.beam_width for method in (checked.method, *(each.method for each in settings)))
+        room = -(-batch * widest // checked.method.sampling.beam_width)  # preparing counts the file's own beam in
         prepared = prepare(checked, batch=room, report=report)
     turns = (rounds + 1) * (len(prepared.members) + 1 + len(settings))
     with counting(turns, quiet=quiet) as count:

@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Show what an ensemble is made of, and say what would hurt it."""
     from unisono.build import prepare
+    from unisono.config.ensemble import load_spec
     from unisono.diagnosis import diagnose
-    from unisono.spec import load_spec
 
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
@@ -55,7 +55,7 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     import resource
     import sys
 
-    from unisono.types import Limits
+    from unisono.records import Limits
 
     began = time.perf_counter()
     with prepared.load(report) as engine:
@@ -154,6 +154,8 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         ("weights", [once(member, _size(member.facts.weight_bytes)) for member in members]),
         ("cache", [once(member, _size(member.facts.cache_bytes)) for member in members]),
     ]
+    if any(member.facts.threads for member in members):
+        rows.insert(2, ("threads", [member.facts.threads or "none on the host" for member in members]))
     words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
     if any(words):
         rows.insert(rows.index(chat_template) + 1, ("words of its own", [each or "none" for each in words]))

@@ -15,9 +15,9 @@ from unisono.cli.report import tell
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
+    from unisono.config.ensemble import TunedOn
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
-    from unisono.spec import TunedOn
 
 ALL = "all"
 
@@ -87,6 +87,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Ask an ensemble questions, best beside its members: accuracy, intervals, share ensembled, time."""
+    from unisono.config.ensemble import load_spec
     from unisono.evals.baselines import BASELINES, make_baseline
     from unisono.evals.baselines.decide import decide_all
     from unisono.evals.manifest import make_manifest
@@ -96,7 +97,6 @@ def evaluate(
     from unisono.evals.runner import evaluate as ask
     from unisono.evals.systems import check_names
     from unisono.evals.tasks import load_tasks
-    from unisono.spec import load_spec
 
     checked = load_spec(spec)
     if report is not None:

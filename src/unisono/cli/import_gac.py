@@ -24,7 +24,7 @@ def import_gac(
     ] = False,
 ) -> None:
     """Turn a configuration of the GaC research release into an ensemble file."""
-    from unisono.gac import import_gac as convert
+    from unisono.config.gac import import_gac as convert
 
     imported = convert(_read(config), config)
     text = imported.to_yaml(config.name)

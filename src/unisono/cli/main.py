@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ from unisono.cli.report import report
 from unisono.cli.run import RunCommand, run
 from unisono.cli.serve import serve
 from unisono.cli.tune import tune
-from unisono.errors import UnisonoError
+from unisono.errors import OldNameWarning, UnisonoError
 
 DEBUG_KEY = "UNISONO_DEBUG"
 INTERRUPTED = 130
@@ -124,8 +125,18 @@ def _mend_streams() -> None:
 
 
 def _show_warnings() -> None:
-    """Show our own warnings on stderr; those of libraries are not the user's affair."""
+    """Show our own warnings on stderr, each old name once; those of libraries are not the user's affair."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("unisono: %(message)s"))
     log = logging.getLogger("unisono")
     log.handlers[:] = [handler]
+    show, told = warnings.showwarning, set[str]()
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, OldNameWarning):
+            show(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            say(f"unisono: {message}")
+
+    warnings.showwarning = tell

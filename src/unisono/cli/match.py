@@ -61,6 +61,7 @@ def match(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Ask each model alone, and tell of each pair how far apart they are and whether they err together."""
+    from unisono.config.ensemble import load_spec
     from unisono.evals import systems as make
     from unisono.evals.analysis.match import match as compare
     from unisono.evals.manifest import make_manifest
@@ -68,7 +69,6 @@ def match(
     from unisono.evals.results import RunFolder, read_results
     from unisono.evals.runner import evaluate
     from unisono.evals.tasks import load_tasks
-    from unisono.spec import load_spec
 
     members = [_member(word, index) for index, word in enumerate(models)]
     if len(members) < 2:

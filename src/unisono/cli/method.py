@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unisono.config.compact import read_number
 from unisono.errors import shown
-from unisono.reading import read_number
 
 if TYPE_CHECKING:
-    from unisono.engine.method import Method
+    from unisono.config.method import Method
 
 
 def _whole_number(text: str) -> int:
@@ -31,26 +31,35 @@ CombineFlag = Annotated[
         show_default=False,
     ),
 ]
-DrawFlag = Annotated[
+SamplingFlag = Annotated[
     str | None,
     typer.Option(
-        "--draw",
+        "--sampling",
         metavar="WORDS",
-        help='How a piece is chosen: greedy, one-member, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
+        help='How a piece is chosen: greedy, mixture, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
         '"beam_width:4". Default: the file\'s, or else greedy.',
         show_default=False,
     ),
 ]
-SpellingFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--spelling",
-        metavar="HOW",
-        help="As which ids members read what was written: piecewise, or canonical. "
-        "Default: the file's, or else piecewise.",
-        show_default=False,
-    ),
+TemperatureFlag = Annotated[
+    float | None,
+    typer.Option("--temperature", metavar="T", help="0 takes the most likely piece, 1 samples.", show_default=False),
 ]
+TopPFlag = Annotated[
+    float | None, typer.Option("--top-p", metavar="P", help="Nucleus of this probability.", show_default=False)
+]
+TopKFlag = Annotated[
+    int | None, typer.Option("--top-k", metavar="K", help="The K most likely pieces.", show_default=False)
+]
+MinPFlag = Annotated[
+    float | None,
+    typer.Option("--min-p", metavar="P", help="Pieces with this share of the largest probability.", show_default=False),
+]
+SeedFlag = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same text.", show_default=False)
+]
+DrawFlag = Annotated[str | None, typer.Option("--draw", hidden=True)]
+SpellingFlag = Annotated[str | None, typer.Option("--spelling", hidden=True)]
 LeadFlag = Annotated[
     str | None,
     typer.Option(
@@ -103,8 +112,8 @@ MaxPiecesFlag = Annotated[
 
 def method_words(method: Method, members: Sequence[str]) -> str:
     """How an ensemble writes, in words; empty for the default."""
-    from unisono.fusion.combine import Combine
-    from unisono.fusion.draw import Draw
+    from unisono.config.combine import Combine
+    from unisono.config.sampling import Sampling
 
     words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
     lead = method.lead or members[0]
@@ -114,8 +123,6 @@ def method_words(method: Method, members: Sequence[str]) -> str:
         words.append(f"gate {method.gate}")
     if method.speculate is not None:
         words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
-    if method.draw != Draw():
-        words.append(f"draw {method.draw}")
-    if method.spelling != "piecewise":
-        words.append(f"spelling {method.spelling}")
+    if method.sampling != Sampling():
+        words.append(f"sampling {method.sampling}")
     return ", ".join(words)

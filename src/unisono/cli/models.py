@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unisono.demo import DEMO_MODELS, DemoModel, install_command, installed
+from unisono.config.demo import DEMO_MODELS, DemoModel, install_command, installed
 
 
 def models(

@@ -14,37 +14,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unisono.build import prepare
+from unisono.chat.messages import Message, Prompt
 from unisono.cli.console import counting, loading_report, say
-from unisono.cli.run import conversation
-from unisono.constraint import Constraint
+from unisono.cli.inputs import RunFlags, conversation
+from unisono.config.ensemble import load_spec
+from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.json_lines import complete_lines, write_line
-from unisono.request import Request
-from unisono.setting import MethodKeys
-from unisono.spec import load_spec
-from unisono.types import Generation, Limits, Message, Prompt
+from unisono.records import Generation
 
 Id = str | int
-
-
-@dataclass(frozen=True, slots=True)
-class PromptsJob:
-    """What ``unisono run --prompts`` was asked to do."""
-
-    spec: Path
-    prompts: Path
-    out: Path | None
-    raw: bool
-    system: str | None
-    limits: Limits
-    method: MethodKeys
-    constraint: Constraint | None
-    batch: int
-    resume: bool
-    overwrite: bool
-    trace: bool
-    quiet: bool
 
 
 class _Turn(BaseModel):
@@ -83,7 +63,7 @@ class _Task:
         return _key(self.id, self.number)
 
 
-def run_prompts(job: PromptsJob) -> None:
+def run_prompts(prompts: Path, job: RunFlags) -> None:
     """Answer every line of the file; each answer is written and flushed as soon as it has ended.
 
     Nothing is written, and nothing that was there is touched, before the models are loaded.
@@ -92,8 +72,8 @@ def run_prompts(job: PromptsJob) -> None:
         SpecError: a file cannot be read or written, or ``--out`` holds answers and nothing says what
             should become of them.
     """
-    _check_out(job)
-    tasks = _read_tasks(job)
+    _check_out(prompts, job)
+    tasks = _read_tasks(prompts, job)
     done = {_key(record.get("id"), record.get("line", 0)) for record in _records(job)}
     waiting = [task for task in tasks if task.key not in done]
     sound = {task.key: task for task in waiting if task.request is not None}
@@ -114,7 +94,7 @@ def run_prompts(job: PromptsJob) -> None:
         say(f"{len(waiting)} lines written{earlier}" + (f"; errors among them: {failed}" if failed else ""))
 
 
-def _load(job: PromptsJob, texts: int) -> Ensemble:
+def _load(job: RunFlags, texts: int) -> Ensemble:
     with loading_report(quiet=job.quiet) as report:
         spec = load_spec(job.spec).but(**job.method)
         prepared = prepare(spec, batch=min(job.batch, texts), report=report)
@@ -138,16 +118,16 @@ def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bo
     return failed
 
 
-def _read_tasks(job: PromptsJob) -> list[_Task]:
+def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:
     try:
-        lines = job.prompts.read_bytes().split(b"\n")
+        lines = prompts.read_bytes().split(b"\n")
     except OSError as error:
-        raise SpecError(f"cannot read the prompts {str(job.prompts)!r}: {error.strerror}") from error
+        raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}") from error
     seen: set[str] = set()
     return [_task(line, number, job, seen) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _task(line: bytes, number: int, job: PromptsJob, seen: set[str]) -> _Task:
+def _task(line: bytes, number: int, job: RunFlags, seen: set[str]) -> _Task:
     """Read one line. One whose id stood on an earlier line goes by its number: its id is that line's."""
     identity: Id | None = None
     try:
@@ -159,7 +139,9 @@ def _task(line: bytes, number: int, job: PromptsJob, seen: set[str]) -> _Task:
                 return _Task(None, number, error=f"line {number}: the id {identity!r} stands on an earlier line")
             seen.add(_key(identity, number))
         row = _Line.model_validate(data)
-        request = Request(_key(row.id, number), _prompt(row, job), job.limits, job.trace, constraint=job.constraint)
+        request = Request(
+            _key(row.id, number), _prompt(row, job), job.limits, job.trace is not None, constraint=job.constraint
+        )
         return _Task(row.id, number, request)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8: {error.reason} at byte {error.start}"
@@ -185,7 +167,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{'.'.join(where)}: {message}" if where else message
 
 
-def _prompt(row: _Line, job: PromptsJob) -> Prompt:
+def _prompt(row: _Line, job: RunFlags) -> Prompt:
     if row.prompt is not None:
         return Prompt(*conversation(row.prompt, job.raw, job.system))
     if job.raw:
@@ -194,7 +176,7 @@ def _prompt(row: _Line, job: PromptsJob) -> Prompt:
     return Prompt(messages=[*opening, *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])])
 
 
-def _check_out(job: PromptsJob) -> None:
+def _check_out(prompts: Path, job: RunFlags) -> None:
     """Refuse an ``--out`` that would cost the user something."""
     if job.out is None:
         if job.resume:
@@ -205,13 +187,13 @@ def _check_out(job: PromptsJob) -> None:
         raise SpecError("--resume and --overwrite contradict each other", hint="give one of them")
     if job.out.is_dir():
         raise SpecError(f"--out is {name}, a folder", hint="give a file")
-    if job.out.exists() and job.prompts.exists() and job.out.samefile(job.prompts):
+    if job.out.exists() and prompts.exists() and job.out.samefile(prompts):
         raise SpecError(f"--out is {name}, the file of the prompts itself", hint="give another file")
     if job.out.is_file() and job.out.stat().st_size and not (job.resume or job.overwrite):
         raise SpecError(f"{name} holds answers already", hint="--resume goes on with it, --overwrite replaces it")
 
 
-def _records(job: PromptsJob) -> list[dict[str, Any]]:
+def _records(job: RunFlags) -> list[dict[str, Any]]:
     """What an earlier run has written, when this one goes on with it."""
     if not job.resume or job.out is None or not job.out.is_file():
         return []
@@ -222,7 +204,7 @@ def _complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return complete_lines(path, "id", what="the output of a run", line_is="an answer")
 
 
-def _open_out(job: PromptsJob) -> contextlib.AbstractContextManager[FileIO]:
+def _open_out(job: RunFlags) -> contextlib.AbstractContextManager[FileIO]:
     if job.out is None:
         sys.stdout.flush()
         return contextlib.nullcontext(FileIO(sys.stdout.fileno(), "wb", closefd=False))

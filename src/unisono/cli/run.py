@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from unisono.cli.console import loading_report, say
+from unisono.cli.inputs import INLINE, RunFlags, conversation, read_constraint, read_text, refuse_flags, renamed_flag
 from unisono.cli.method import (
     BoundaryFlag,
     CombineFlag,
@@ -20,41 +20,27 @@ from unisono.cli.method import (
     GateFlag,
     LeadFlag,
     MaxPiecesFlag,
+    MinPFlag,
+    SamplingFlag,
+    SeedFlag,
     SpeculateFlag,
     SpellingFlag,
+    TemperatureFlag,
+    TopKFlag,
+    TopPFlag,
 )
 from unisono.cli.trace_file import TraceFile
-from unisono.constraint import JSON_SCHEMA, Constraint
 from unisono.errors import SpecError
-from unisono.setting import MethodKeys
 
 if TYPE_CHECKING:
-    from unisono.engine.method import Method
+    from unisono.chat.messages import Prompt
+    from unisono.config.method import Method
     from unisono.ensemble import Ensemble
+    from unisono.records import Generation
     from unisono.stream import Stream
-    from unisono.types import Generation, Limits, Prompt
 
 AT_ONCE = 8
 """Texts of one prompt that are written at once, at most."""
-INLINE = ""
-"""The value of a ``--trace`` without a file."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextJob:
-    """What ``unisono run`` was asked to do with one text."""
-
-    spec: Path
-    text: str
-    raw: bool
-    system: str | None
-    limits: Limits
-    method: MethodKeys
-    constraint: Constraint | None
-    n: int
-    as_json: bool
-    trace: str | None
-    quiet: bool
 
 
 class RunCommand(TyperCommand):
@@ -87,6 +73,12 @@ def run(
     boundary: BoundaryFlag = None,
     speculate: SpeculateFlag = None,
     max_pieces: MaxPiecesFlag = None,
+    sampling: SamplingFlag = None,
+    temperature: TemperatureFlag = None,
+    top_p: TopPFlag = None,
+    top_k: TopKFlag = None,
+    min_p: MinPFlag = None,
+    seed: SeedFlag = None,
     draw: DrawFlag = None,
     spelling: SpellingFlag = None,
     json_schema: Annotated[
@@ -123,59 +115,72 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Let an ensemble write: stream one answer to stdout, or answer a file of prompts."""
-    from unisono.types import Limits
+    from unisono.config.method import MethodOptions
+    from unisono.records import Limits
 
     limits = Limits(max_new_tokens, stop or ())
-    method = MethodKeys(
+    method = MethodOptions(
         lead=lead,
         combine=combine,
         gate=gate,
         boundary=boundary,
         speculate=speculate,
         max_pieces=max_pieces,
-        draw=draw,
+        sampling=renamed_flag(sampling, draw, "--sampling", "--draw"),
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
         spelling=spelling,
     )
-    bound = _constraint(json_schema, constraint)
+    flags = RunFlags(
+        spec,
+        limits,
+        method,
+        read_constraint(json_schema, constraint),
+        raw=raw,
+        system=system,
+        n=n,
+        as_json=as_json,
+        trace=trace,
+        prompts=prompts,
+        out=out,
+        batch=batch,
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
     if prompts is None:
-        _refuse(
+        refuse_flags(
             "goes with --prompts",
             "give a file of prompts, or leave it out",
             {"--out": out, "--resume": resume, "--overwrite": overwrite, "--batch": batch != 1},
         )
-        _run_one(TextJob(spec, _text(text), raw, system, limits, method, bound, n, as_json, trace, quiet))
+        _run_one(read_text(text), flags)
         return
-    from unisono.cli.prompts import PromptsJob, run_prompts
+    from unisono.cli.prompts import run_prompts
 
-    _refuse(
+    refuse_flags(
         "does not go with --prompts",
         "the answers, and their traces, go to --out",
         {"a text": text, "--json": as_json, "a FILE for --trace": trace},
     )
-    _refuse("does not go with --prompts", "repeat the line of the file, once for each text", {"--n": n > 1})
-    keep_steps = trace is not None
-    run_prompts(
-        PromptsJob(spec, prompts, out, raw, system, limits, method, bound, batch, resume, overwrite, keep_steps, quiet)
-    )
+    refuse_flags("does not go with --prompts", "repeat the line of the file, once for each text", {"--n": n > 1})
+    run_prompts(prompts, flags)
 
 
-def _refuse(why: str, hint: str, given: dict[str, object]) -> None:
-    for flag, value in given.items():
-        if value:
-            raise SpecError(f"{flag} {why}", hint=hint)
-
-
-def _run_one(job: TextJob) -> None:
+def _run_one(text: str, job: RunFlags) -> None:
     from unisono.build import prepare
+    from unisono.chat.messages import Prompt
+    from unisono.config.ensemble import load_spec
     from unisono.ensemble import Ensemble
-    from unisono.spec import load_spec
-    from unisono.types import Prompt
 
     if job.trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
     if job.n > 1 and job.trace is not None:
         raise SpecError("--trace does not go with --n", hint="draw each text alone, with the seed that --json tells")
-    prompt = Prompt(*conversation(job.text, job.raw, job.system))
+    prompt = Prompt(*conversation(text, job.raw, job.system))
     with contextlib.ExitStack() as stack:
         trace = None if job.trace is None else stack.enter_context(TraceFile(Path(job.trace)))
         with loading_report(quiet=job.quiet) as report:
@@ -188,8 +193,7 @@ def _run_one(job: TextJob) -> None:
             _show_several(ensemble, prompt, job)
             return
         stream = ensemble.stream(
-            prompt.text,
-            messages=prompt.messages,
+            prompt,
             max_new_tokens=job.limits.max_new_tokens,
             stop=job.limits.stop,
             trace=trace is not None,
@@ -200,40 +204,7 @@ def _run_one(job: TextJob) -> None:
             say(_closing(stream.generation, ensemble.method))
 
 
-def conversation(text: str, raw: bool, system: str | None) -> tuple[str | None, list[Any] | None]:
-    """The ``prompt`` or ``messages`` that a text from the command line means."""
-    if raw:
-        if system is not None:
-            raise SpecError("--system does not go with --raw", hint="raw text has no roles; write it into the text")
-        return text, None
-    opening = [] if system is None else [{"role": "system", "content": system}]
-    return None, [*opening, {"role": "user", "content": text}]
-
-
-def _constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:
-    if json_schema is None:
-        return Constraint.parse(constraint)
-    if constraint is not None:
-        raise SpecError("--json-schema does not go with --constraint", hint="a text is bound to one of them")
-    try:
-        return Constraint(JSON_SCHEMA, json_schema.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
-        raise SpecError(f"the schema {str(json_schema)!r} cannot be read: {why}", hint="check the file") from error
-
-
-def _text(text: str | None) -> str:
-    if text is not None and text != "-":
-        return text
-    if text is None and sys.stdin.isatty():
-        raise SpecError("there is no text", hint="give it as an argument or on stdin, or use --prompts FILE")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"the text on stdin is not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _show(stream: Stream, job: TextJob, trace: TraceFile | None) -> None:
+def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
     if trace is not None:
         trace.begin()
     try:
@@ -254,13 +225,12 @@ def _show(stream: Stream, job: TextJob, trace: TraceFile | None) -> None:
     print(json.dumps(record, ensure_ascii=False))
 
 
-def _show_several(ensemble: Ensemble, prompt: Prompt, job: TextJob) -> None:
+def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
     """Print several texts: as JSON lines, or with a line of dashes between them."""
     limits = job.limits
-    generations = ensemble.continuations(
-        job.n,
-        prompt.text,
-        messages=prompt.messages,
+    generations = ensemble.generate(
+        prompt,
+        n=job.n,
         max_new_tokens=limits.max_new_tokens,
         stop=limits.stop,
         constraint=job.constraint,

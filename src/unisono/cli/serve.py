@@ -11,8 +11,8 @@ import typer
 from unisono.errors import SpecError, shown
 
 if TYPE_CHECKING:
+    from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
-    from unisono.spec import EnsembleSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -53,13 +53,12 @@ def serve(
     from unisono.server import check_libraries
 
     check_libraries()
-    from unisono.server.front import is_loopback
-    from unisono.server.keys import read_keys
+    from unisono.config.ensemble import load_spec
+    from unisono.server.launch import bind
+    from unisono.server.launch import serve as serve_on
     from unisono.server.limits import ServerLimits
     from unisono.server.logs import to_stderr
-    from unisono.server.serving import bind
-    from unisono.server.serving import serve as serve_on
-    from unisono.spec import load_spec
+    from unisono.server.middleware import is_loopback, read_keys
 
     specs = {name: load_spec(path) for name, path in _named(ensembles).items()}
     keys = None if api_key_file is None else read_keys(api_key_file)

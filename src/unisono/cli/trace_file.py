@@ -12,7 +12,7 @@ from unisono.errors import SpecError
 from unisono.json_lines import write_line
 
 if TYPE_CHECKING:
-    from unisono.types import StepRecord
+    from unisono.records import StepRecord
 
 
 class TraceFile:

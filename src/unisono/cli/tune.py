@@ -72,13 +72,13 @@ def tune(
     """Find the best setting, on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
     import yaml
 
+    from unisono.config.ensemble import load_spec
     from unisono.evals.analysis.tune import GATES, STAGES, tuned_spec
     from unisono.evals.analysis.tune import tune as search
     from unisono.evals.manifest import make_manifest
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.results import RunFolder
     from unisono.evals.tasks import load_tasks
-    from unisono.spec import load_spec
 
     checked = load_spec(spec)
     wanted = [name.strip() for name in stages.split(",") if name.strip()]
@@ -119,7 +119,7 @@ def tune(
 
 def _gate(word: str) -> str:
     """A gate as `unisono.evals.analysis.tune.tune` takes it. Raises a `SpecError`."""
-    from unisono.fusion.gate import Gate
+    from unisono.config.gate import Gate
 
     gate = Gate.parse(word)
     if gate.boundary:

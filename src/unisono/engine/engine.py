@@ -1,29 +1,33 @@
-"""The loop: draft, ask, combine, choose, commit."""
+"""Loaded members and the sequences that they generate."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
-from unisono.engine.backlog import Backlog
-from unisono.engine.choosing import Chooser
-from unisono.engine.grammar import Compile
-from unisono.engine.hearing import Hearing
+from unisono.chat.messages import Prompt
+from unisono.config.constraint import Constraint
+from unisono.config.method import Method
+from unisono.constraints.protocol import Compile
+from unisono.engine.commit import Committer
+from unisono.engine.draft_length import DraftLengthController
+from unisono.engine.forward import by_model
+from unisono.engine.group import SequenceGroup, begin_group
 from unisono.engine.member import Member
-from unisono.engine.method import Method
-from unisono.engine.pace import Pace
-from unisono.engine.passes import by_model
+from unisono.engine.prefill import Prefill
+from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, prepare
+from unisono.engine.runner import Runner
+from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
-from unisono.engine.settle import Settling
-from unisono.engine.speculate import Drafting
-from unisono.engine.stepping import Stepping, all_windows
-from unisono.engine.submission import Submission, begin, begin_grammar, examine
-from unisono.engine.text import Text, close_text, copy_text
-from unisono.engine.window import Window
-from unisono.errors import NoRoom, SpecError
-from unisono.types import Limits, Prompt, Score
+from unisono.engine.sequence import TextSequence, close_sequence
+from unisono.engine.speculation import Speculator
+from unisono.engine.step import States, Stepper, all_states
+from unisono.engine.step_state import StepState
+from unisono.errors import CapacityError, SpecError
+from unisono.records import Limits, Score
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -31,7 +35,7 @@ UNLIMITED = Limits(2**31)
 
 
 class Engine:
-    """Loaded members and the texts that they are writing. Not thread-safe: one thread drives it."""
+    """Loaded members and the groups of sequences that they generate. Not thread-safe: one thread drives it."""
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class Engine:
         union: UnionVocabulary,
         method: Method = DEFAULT_METHOD,
         *,
-        pace: Pace | None = None,
+        pace: DraftLengthController | None = None,
         longest_block: int | None = None,
         compile_grammar: Compile | None = None,
     ) -> None:
@@ -48,10 +52,10 @@ class Engine:
         Args:
             members: at least one; the weights sum to 1.
             union: the vocabulary of their maps.
-            method: how texts are written that bring no method of their own.
+            method: how requests are served that bring no method of their own.
             pace: how far drafts go; by default as far as it pays.
-            longest_block: ids that a member may have to read of one text in a step. A text of which more has to be
-                read stands back until that is done (`backlog`, `read`). By default nothing does.
+            longest_block: ids that a member may have to read of one sequence in a step. A group of which more has to
+                be read stands back until that is done (`backlog`, `read`). By default nothing does.
             compile_grammar: makes grammars of constraints; without it no text can be bound to one.
 
         Raises:
@@ -61,18 +65,18 @@ class Engine:
         self.members = members
         self.union = union
         self.method = method
-        self.active: list[Text] = []
+        self.groups: list[SequenceGroup] = []
+        """What is being generated, in the order in which it was begun."""
         self._compile_grammar = compile_grammar
         self._is_stepping = False
-        self._given_up: list[Text] = []
-        self._pace = pace or Pace()
-        chooser = Chooser(union)
-        self._hearing = Hearing(members, chooser, self._pace)
-        self._backlog = Backlog(members, self._hearing, longest_block)
-        self._drafting = Drafting(members, union, self._hearing, chooser, self._pace, self._backlog)
-        settling = Settling(members, union, chooser, self._drafting)
-        self._stepping = Stepping(members, self._hearing, self._backlog, self._drafting, settling)
-        self._scoring = Scoring(members, union, self._hearing, chooser, settling)
+        self._given_up: list[SequenceGroup] = []
+        sampler, pace = Sampler(union), pace or DraftLengthController()
+        self._runner = Runner(members, sampler, pace)
+        self._prefill = Prefill(members, self._runner, longest_block)
+        self._speculator = Speculator(members, union, self._runner, sampler, pace, self._prefill)
+        committer = Committer(members, union, sampler, self._speculator)
+        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler, committer)
+        self._scoring = Scoring(members, union, self._runner, sampler, committer)
 
     def __enter__(self) -> Self:
         return self
@@ -82,13 +86,13 @@ class Engine:
 
     @property
     def slots(self) -> int:
-        """How many texts can be written at once; members that share a model share its slots."""
-        return min(group[0].backend.facts.slots // len(group) for group in by_model(self.members))
+        """How many sequences can be generated at once; members that share a model share its slots."""
+        return min(sharing[0].backend.facts.slots // len(sharing) for sharing in by_model(self.members))
 
     @property
     def free(self) -> int:
-        """How many more can be taken up; a text that a beam searches counts for as many as that may follow."""
-        return self.slots - sum(1 if text.beam is None else text.beam.width for text in self.active)
+        """How many more can be begun; a group counts for as many as it may come to have."""
+        return self.slots - sum(group.slots for group in self.groups)
 
     @property
     def context(self) -> int:
@@ -97,6 +101,11 @@ class Engine:
         """
         return min(member.backend.facts.context for member in self.members)
 
+    @property
+    def active(self) -> list[TextSequence]:
+        """The sequences that were asked for and have not ended; of a beam the one that it searches."""
+        return [text for group in self.groups for text in group.sequences if text.finish is None]
+
     def add(
         self,
         prompt: Prompt,
@@ -104,256 +113,202 @@ class Engine:
         *,
         method: Method | None = None,
         trace: bool = False,
-        constraint: object = None,
-    ) -> Text:
-        """Take up a new text; it joins the others at the next step. The arguments are those of `examine`.
+        constraint: Constraint | str | Mapping[str, Any] | None = None,
+    ) -> TextSequence:
+        """Begin a single sequence; raises what `prepare` and `begin` raise."""
+        request = GenerationRequest("", prompt, limits or DEFAULT_LIMITS, trace, method, constraint)
+        return self.begin(self.prepare(request)).sequences[0]
 
-        Raises:
-            PromptError: a member cannot read the prompt, or it is longer than a member's context.
-            SpecError: the method does not fit the members, or the constraint cannot be kept.
-            NoRoom: too few slots are free.
-        """
-        return self.begin(self.examine(prompt, limits, method=method, trace=trace, constraint=constraint))
-
-    def examine(
-        self,
-        prompt: Prompt,
-        limits: Limits | None = None,
-        *,
-        method: Method | None = None,
-        trace: bool = False,
-        likeliest: int = 0,
-        constraint: object = None,
-    ) -> Submission:
-        """See whether a text can be written, and what it takes, without any slots.
-
-        Args:
-            prompt: what to continue or answer.
-            limits: when to stop.
-            method: how it is written; by default as the engine's others.
-            trace: whether to keep a record of every step.
-            likeliest: how many of the likeliest pieces to keep of every step.
-            constraint: what the text has to be, as `Constraint.parse` reads it.
+    def prepare(self, request: GenerationRequest) -> PreparedRequest:
+        """Check whether a request can be served, and what it takes, without any slots.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
             SpecError: the method does not fit the members, or the constraint cannot be kept.
         """
-        method = self.method if method is None else method
-        limits = Limits() if limits is None else limits
-        parse = begin_grammar(constraint, self._compile_grammar)
-        submission = examine(
-            prompt, limits, method, self.members, self.union, trace=trace, likeliest=likeliest, parse=parse
-        )
-        if submission.width > self.slots:
+        prepared = prepare(request, self.method, self.members, self.union, compile_grammar=self._compile_grammar)
+        if prepared.width > self.slots:
             raise SpecError(
-                f"beam_width is {submission.width}, but there are slots for {self.slots} texts at once",
-                hint=f"load for a batch of {submission.width} or more, or say beam_width: {submission.width} "
+                f"beam_width is {prepared.width}, but there are slots for {self.slots} texts at once",
+                hint=f"load for a batch of {prepared.width} or more, or say beam_width: {prepared.width} "
                 "in the ensemble's file",
             )
-        return submission
+        return prepared
 
-    def begin(self, submission: Submission, *, copies: bool = False) -> Text:
-        """Take up a text that was examined.
-
-        Args:
-            submission: what is to be written.
-            copies: whether it is going to be taken up again (`add_again`): it is then written when all members
-                have read its prompt (`read`), also those whom a gate may not ask.
-
-        Raises:
-            NoRoom: too few slots are free.
-        """
-        if submission.width > self.free:
+    def check_room(self, prepared: PreparedRequest) -> None:
+        """Refuse a request for which too few slots are free. Raises a `CapacityError`."""
+        if max(prepared.width, prepared.request.n) > self.free:
             room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
-            raise NoRoom(room, hint="finish a text, or load with a larger batch")
-        text = begin(submission, self.members, self.union)
-        bounded = self._backlog.longest_block is not None
-        self._backlog.join(text, everybody=copies or (bounded and text.beam is not None))
-        self.active.append(text)
-        return text
+            raise CapacityError(room, hint="finish a text, or load with a larger batch")
 
-    def add_again(self, text: Text, seed: int) -> Text:
-        """Take up another text of a prompt that was taken up before, with another seed.
+    def begin(self, prepared: PreparedRequest) -> SequenceGroup:
+        """Begin what was prepared; it joins the other groups at the next step. Raises a `CapacityError`."""
+        self.check_room(prepared)
+        group = begin_group(prepared, self.members, self.union)
+        self._prefill.join(group)
+        self.groups.append(group)
+        return group
 
-        All members read the prompt now, if they have not, and it is not read again.
+    def prefill(self, text: SequenceGroup | TextSequence) -> None:
+        """Let all members read a prompt now, also those whom a gate would not ask for a while."""
+        if group := self._group(text):
+            self._prefill.await_all(group, self.members)
+            self.read({group: self.backlog(group)})
 
-        Raises:
-            NoRoom: all slots are taken.
-            RuntimeError: the text has been written on.
+    def backlog(self, text: SequenceGroup | TextSequence) -> int:
+        """How many ids have to be read of a group (`read`) before steps advance it; 0 where none have to be.
+
+        It is so with sequences that are to share a prompt, and where blocks are bounded: with prompts that are
+        longer, and with what a member has missed while it was not asked.
         """
-        if text.pieces or text.beam is not None or text not in self.active:
-            raise RuntimeError("the text has been written on: take up its prompt anew")
-        if not self.free:
-            raise NoRoom(f"all {self.slots} slots are taken", hint="finish a text, or load with a larger batch")
-        self.prefill(text)
-        twin = copy_text(text, self.members, seed)
-        self.active.append(twin)
-        return twin
+        group = self._group(text)
+        return 0 if group is None else self._prefill.size(group)
 
-    def prefill(self, text: Text) -> None:
-        """Let all members read a text's prompt now, also those whom a gate would not ask for a while."""
-        self._backlog.await_all(text, self.members)
-        self.read({text: self.backlog(text)})
+    def read(self, portions: Mapping[Any, int]) -> None:
+        """Read on in groups that have a backlog, each by so many ids at most, those of all members together.
 
-    def backlog(self, text: Text) -> int:
-        """How many ids have to be read of a text (`read`) before steps write on at it; 0 where none have to be.
-
-        It is so with copies that are to share a prompt, and where blocks are bounded: with prompts that are longer,
-        and with what a member has missed while it was not asked.
+        When a model fails, the groups are as they were before; those that cannot be are given up.
         """
-        return self._backlog.size(text)
-
-    def read(self, portions: Mapping[Text, int]) -> None:
-        """Read on in texts that have a backlog, each by so many ids at most, those of all members together.
-
-        When a model fails, the texts are as they were before; those that cannot be are given up.
-        """
+        groups = {group: ids for text, ids in portions.items() if (group := self._group(text))}
         with self._busy():
             try:
-                for text in portions:
-                    for hypothesis in text.hypotheses:
-                        self._stepping.weigh_prompt(hypothesis)
-                self._backlog.read(portions)
+                for group in groups:
+                    for sequence in group.open:
+                        self._stepper.weigh_prompt(sequence)
+                self._prefill.read(groups)
             except BaseException:
-                for text in portions:
-                    self._stepping.restore(text, text.hypotheses)
+                for group in groups:
+                    self._stepper.restore(group, group.open)
                 raise
 
-    def step(self, texts: Sequence[Text] | None = None) -> list[Text]:
-        """Write on at texts, by one piece or by as many as a draft allows; return those that ended.
+    def step(self, texts: Sequence[SequenceGroup | TextSequence] | None = None) -> list[TextSequence]:
+        """Advance groups, by one piece or by as many as a draft allows; return the sequences that ended.
 
-        When a model fails, what had been chosen stays, and the next step goes on from there; texts that cannot
+        When a model fails, what had been chosen stays, and the next step goes on from there; groups that cannot
         are given up.
 
         Args:
-            texts: active ones; by default all. Those that have a backlog are left out.
+            texts: groups, or sequences of them; by default all. Those that have a backlog are left out.
         """
-        texts = [text for text in (self.active if texts is None else texts) if not self._backlog.size(text)]
-        if not texts:
+        given = self.groups if texts is None else dict.fromkeys(map(self._group, texts))
+        groups = [group for group in given if group and not self._prefill.size(group)]
+        if not groups:
             return []
+        for group in groups:
+            group.fork(self.members)
         began = time.perf_counter()
         for member in self.members:
             member.begin_step()
-        windows = {
-            text: [Window(hypothesis, self.members, self.union) for hypothesis in text.hypotheses] for text in texts
-        }
+        members = tuple(self.members)
+        states: States = {group: [StepState(each, members, self.union) for each in group.open] for group in groups}
         with self._busy() as ended:
             try:
-                self._stepping.write(windows)
+                self._stepper.advance(states)
             except BaseException:
-                for text, its_windows in windows.items():
-                    self._stepping.undo(text, its_windows)
+                for group, its_states in states.items():
+                    self._stepper.undo(group, its_states)
                 raise
             finally:
                 spent = time.perf_counter() - began
-                for window in all_windows(windows):
-                    window.conclude(spent)
-        if windows and all(text.beam is None for text in windows):
-            self._drafting.learn_step(all_windows(windows), spent)
+                for state in all_states(states):
+                    state.conclude(spent)
+        if states and all(group.beam is None for group in states):
+            self._speculator.learn_step(all_states(states), spent)
         return ended
 
     def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
-        """Tell how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
+        """Compute how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
 
         A prompt that several texts follow is read once, by all members.
 
         Args:
             asked: prompts and what follows each, as many as there are free slots at most. A raw prompt may be empty:
                 each member then reads its BOS, or else an END.
-            method: by which they are scored; by default as the engine's others are written. Gates are read as if
-                the text had been written; of a draw, what is done to each member's distribution counts.
+            method: by which they are scored; by default the engine's own. Gates are read as if the text had been
+                generated; of the sampling, what is done to each member's distribution counts.
 
         Raises:
             PromptError: a member cannot read a prompt or spell the text, or its context is too small for both.
             SpecError: the method does not fit the members.
-            NoRoom: too few slots are free.
+            CapacityError: too few slots are free.
         """
         method = scored_by(method or self.method)
-        given: dict[Text, list[int]] = {}
+        requests = [GenerationRequest("", prompt, UNLIMITED, method=method) for prompt, _ in asked]
+        prepared = [prepare(each, method, self.members, self.union, may_be_empty=True) for each in requests]
+        prompts = [tuple(tuple(ids) for ids in each.ids.values()) for each in prepared]
+        groups: dict[object, SequenceGroup] = {}
+        given: dict[TextSequence, list[int]] = {}
         try:
-            self._begin_scored(asked, method, given)
+            columns = [cut(each.plan.lead, *pair) for each, pair in zip(prepared, asked, strict=True)]
+            for each, ids in zip(prepared, prompts, strict=True):
+                if ids not in groups:
+                    groups[ids] = self.begin(replace(each, request=replace(each.request, n=prompts.count(ids))))
+                    if groups[ids].n > 1:
+                        self.prefill(groups[ids])
+                        groups[ids].fork(self.members)
+            left = {ids: iter(group.sequences) for ids, group in groups.items()}
+            given = {next(left[ids]): its_columns for ids, its_columns in zip(prompts, columns, strict=True)}
             with self._busy():
                 for scored in given:
-                    self._stepping.weigh_prompt(scored)
+                    self._stepper.weigh_prompt(scored)
                 began = time.perf_counter()
                 scores = self._scoring.score(given)
                 seconds = time.perf_counter() - began
         finally:
-            for scored in given:
-                self.drop(scored)
+            for group in groups.values():
+                self.drop(group)
         return [Score(tuple(pieces), scored.prompt_tokens, seconds) for scored, pieces in scores.items()]
 
-    def _begin_scored(self, asked: Sequence[tuple[Prompt, str]], method: Method, given: dict[Text, list[int]]) -> None:
-        """Take up texts that are to be scored, all that follow one prompt as copies of the first of them."""
-        examined = [
-            examine(prompt, UNLIMITED, method, self.members, self.union, may_be_empty=True) for prompt, _ in asked
-        ]
-        prompts = [tuple(tuple(ids) for ids in submission.ids.values()) for submission in examined]
-        firsts: dict[object, Text] = {}
-        for (prompt, text), submission, ids in zip(asked, examined, prompts, strict=True):
-            columns = cut(submission.plan.lead, prompt, text)
-            if ids in firsts:
-                scored = self.add_again(firsts[ids], 0)
-            else:
-                scored = firsts[ids] = self.begin(submission, copies=prompts.count(ids) > 1)
-            given[scored] = columns
-
-    def drop(self, text: Text) -> None:
-        """Give up a text and free its slots. Dropping one that has ended changes nothing.
+    def drop(self, text: SequenceGroup | TextSequence) -> None:
+        """Give up a group and free its slots. Dropping one that has ended changes nothing.
 
         Within a step, where only a garbage collector would think of it, the slots are freed when it ends.
         """
+        group = self._group(text)
+        if group is None:
+            return
         if self._is_stepping:
-            self._given_up.append(text)
-        elif text in self.active:
-            self.active.remove(text)
-            self._backlog.forget(text)
-            with contextlib.ExitStack() as closing:
-                for hypothesis in text.hypotheses:
-                    closing.callback(close_text, hypothesis, self.members)
-
-    def run(self, text: Text) -> Iterator[str]:
-        """Step until a text has ended, yielding its text as it becomes safe to show.
-
-        Other active texts go on meanwhile. Leaving the loop early gives the text up.
-        """
-        try:
-            while text.finish is None:
-                if text not in self.active:
-                    raise RuntimeError("the text was given up before it ended")
-                if ids := self.backlog(text):
-                    self.read({text: min(ids, self._backlog.longest_block or ids)})
-                self.step()
-                while fresh := text.take_text():  # others may write on while this one is not being read
-                    yield fresh
-            if fresh := text.take_text():
-                yield fresh
-        finally:
-            self.drop(text)
+            self._given_up.append(group)
+        elif group in self.groups:
+            self.groups.remove(group)
+            self._prefill.forget(group)
+            self._close(group.open)
 
     def close(self) -> None:
         """Unload all members, even if one fails at it. Idempotent."""
         with contextlib.ExitStack() as closing:  # the last that is put in comes first
             for member in self.members:
                 closing.callback(member.backend.unload)
-            closing.callback(self._hearing.close)
-            for text in list(self.active):
-                closing.callback(self.drop, text)
+            closing.callback(self._runner.close)
+            for group in list(self.groups):
+                closing.callback(self.drop, group)
+
+    def _group(self, text: SequenceGroup | TextSequence) -> SequenceGroup | None:
+        """The group of a sequence; ``None`` where that is over."""
+        if isinstance(text, SequenceGroup):
+            return text
+        return next((group for group in self.groups if text in group.sequences), None)
+
+    def _close(self, sequences: Sequence[TextSequence]) -> None:
+        with contextlib.ExitStack() as closing:
+            for sequence in sequences:
+                closing.callback(close_sequence, sequence, self.members)
 
     @contextlib.contextmanager
-    def _busy(self) -> Iterator[list[Text]]:
-        """While models work, slots are not freed; give the list that will hold the texts that ended meanwhile."""
-        ended: list[Text] = []
+    def _busy(self) -> Iterator[list[TextSequence]]:
+        """While models work, slots are not freed; give the list that will hold the sequences that ended meanwhile."""
+        ended: list[TextSequence] = []
+        before = self.active
         self._is_stepping = True
         try:
             yield ended
         finally:
             self._is_stepping = False
-            ended += [text for text in self.active if text.finish is not None]
-            over = [*ended, *self._given_up, *self._stepping.lost]
-            self._given_up.clear()
-            self._stepping.lost.clear()
+            ended += [text for text in before if text.finish is not None]
+            over = [group for group in self.groups if group.is_finished] + self._given_up + self._stepper.lost
+            self._given_up, self._stepper.lost = [], []
             with contextlib.ExitStack() as dropping:
-                for text in over:
-                    dropping.callback(self.drop, text)
+                for group in over:
+                    dropping.callback(self.drop, group)
+                for group in self.groups:
+                    dropping.callback(self._close, group.take_ended())

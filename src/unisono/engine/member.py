@@ -9,12 +9,10 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.conversation import content_of
-from unisono.engine.prefixes import resume
-from unisono.fusion.fold import Scratch, fold, plan_fold
-from unisono.types import Prompt
-from unisono.vocab.prompt import PromptReader
-from unisono.vocab.respell import Respeller, Respelling, Tail
+from unisono.backends.prefix_cache import resume
+from unisono.chat.messages import Prompt, content_of
+from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
 
@@ -35,42 +33,20 @@ class Cursor:
     """The truth about this text; only ever appended to, or cut back to a position."""
     read: int = 0
     """How many of them the model has read; the others wait and go in as one block."""
-    tail: Tail | None = None
-    """What may still be respelled; ``None`` where pieces stay as they were chosen."""
     ends: list[int] = field(default_factory=list)
     """By position, how many ids stand before it."""
-    tails: list[Tail | None] = field(default_factory=list)
-    """By position, the tail before it."""
 
-    def begin(self) -> None:
-        """Make the end of the log position 0."""
-        self.ends, self.tails = [len(self.ids)], [self.tail]
-
-    def draft(self, spelling: Respelling) -> None:
-        """Append a drafted piece: one more position."""
-        assert not spelling.forget, "a draft that changes what stands before it is no block behind it"
-        self.ids.extend(spelling.append)
-        self.tail = spelling.tail
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append the ids of a drafted piece: one more position."""
+        self.ids.extend(ids)
         self.ends.append(len(self.ids))
-        self.tails.append(self.tail)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Positions of one text that a member is asked about."""
-
-    cursor: Cursor
-    first: int
-    last: int
-    opens_answer: bool
-    """Whether position 0 is the first piece of an answer."""
 
 
 class Member:
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""
 
     def __init__(
-        self, name: str, weight: float, backend: Backend, reader: PromptReader, speller: Speller, member_map: MemberMap
+        self, name: str, weight: float, backend: Backend, reader: PromptEncoder, speller: Speller, member_map: MemberMap
     ) -> None:
         """Join a loaded model to its map.
 
@@ -90,10 +66,10 @@ class Member:
         self.map = member_map
         self.seconds = 0.0
         """Forward time so far: of a pass that several members share, each one's part."""
-        self._plan = plan_fold(member_map.column_V, len(member_map.id_U))
+        self.plan = plan_fold(member_map.column_V, len(member_map.id_U))
+        """How its ids fold into the union."""
         first = member_map.first_column_V
         self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
-        self._respeller = Respeller(speller)
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
@@ -107,20 +83,19 @@ class Member:
         """Whether the first piece of its answers carries a space that is folded away."""
         return self._first_plan is not None
 
-    def open(self, ids: list[int], tail: Tail | None = None, *, unread: bool = False) -> Cursor:
+    def open(self, ids: list[int], *, unread: bool = False) -> Cursor:
         """A cursor over a new text, in a slot that holds a beginning of it, where one does.
 
         Args:
             ids: of its prompt.
-            tail: what may be respelled of it.
             unread: whether the slot is to hold nothing.
         """
         slot, read = (self.backend.open(), 0) if unread else resume(self.backend, ids)
-        return Cursor(slot, ids, read, tail)
+        return Cursor(slot, ids, read)
 
     def copy(self, cursor: Cursor) -> Cursor:
         """A cursor over the same text that goes on by itself; what was read is not read again."""
-        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read, cursor.tail)
+        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read)
 
     def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
         """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
@@ -162,13 +137,6 @@ class Member:
     def cut(self, cursor: Cursor, position: int) -> None:
         """Forget the drafted pieces behind a position."""
         self._cut(cursor, cursor.ends[position])
-        cursor.tail = cursor.tails[position]
-
-    def append(self, cursor: Cursor, spelling: Respelling) -> None:
-        """Go on with a chosen piece."""
-        self._cut(cursor, len(cursor.ids) - spelling.forget)
-        cursor.ids.extend(spelling.append)
-        cursor.tail = spelling.tail
 
     def _cut(self, cursor: Cursor, length: int) -> None:
         del cursor.ids[length:]
@@ -185,42 +153,32 @@ class Member:
         """Let the distributions that were kept be overwritten."""
         self._kept.reset()
 
-    def fold(self, logits_BV: Array, opening: Sequence[bool], *, keep: bool) -> Array:
+    def fold(self, logits_BV: Array, opening: Sequence[bool] = (), *, keep: bool = False) -> Array:
         """Fold rows into the union: ``p_BU``, on the member's device.
 
         Args:
-            logits_BV: rows of a reading.
-            opening: which of them are at the first piece of an answer.
+            logits_BV: rows of an output.
+            opening: which of them are at the first piece of an answer, if any is.
             keep: whether the result is to last until `begin_step`; else it does until the next call.
         """
         scratch = self._kept if keep else self._scratch
         if not keep:
             scratch.reset()
-        self._place_plans(logits_BV)
+        if not self._placed and not isinstance(logits_BV, np.ndarray):
+            self._place_plans(logits_BV)
         if self._first_plan is None or not any(opening):
-            return fold(logits_BV, self._plan, scratch)
-        xp = array_namespace(logits_BV)
-        return xp.concat(
+            return fold(logits_BV, self.plan, scratch)
+        return array_namespace(logits_BV).concat(
             [
-                fold(logits_BV[row : row + 1], self._first_plan if is_first else self._plan)
+                fold(logits_BV[row : row + 1], self._first_plan if is_first else self.plan)
                 for row, is_first in enumerate(opening)
             ]
         )
 
-    def take(self, tail: Tail | None, column: int, piece: bytes, *, first: bool = False) -> Respelling:
-        """How this member goes on from a chosen piece: with its ids for it, which change those before or not.
-
-        Args:
-            tail: what may be respelled; ``None`` for nothing.
-            column: of the piece.
-            piece: its bytes.
-            first: whether it is the first of an answer.
-        """
-        spelled = self.spell(column, piece, first=first)
-        if tail is None:
-            return Respelling(0, spelled, None)
-        spaced = first and self.leading_space and piece != b" "
-        return self._respeller.extend(tail, b" " + piece if spaced else piece, spelled)
+    def softmax(self, logits_BV: Array) -> Softmax:
+        """What rows on the host give the member's own ids; lasts until the next call."""
+        self._scratch.reset()
+        return softmax(logits_BV, self.plan, self._scratch)
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
         """Return the ids as which this member takes a chosen piece."""
@@ -231,7 +189,7 @@ class Member:
         return (token,) if token != ABSENT else self._known_spelling(piece)
 
     def begin(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """The ids with which this member reads a prompt, see `PromptReader.read`."""
+        """The ids with which this member reads a prompt, see `PromptEncoder.read`."""
         return self.reader.read(prompt, may_be_empty=may_be_empty)
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
@@ -242,8 +200,52 @@ class Member:
 
     def _place_plans(self, logits_BV: Array) -> None:
         """Bring the fold plans to where the logits lie, once."""
-        if not self._placed and not isinstance(logits_BV, np.ndarray):
-            self._plan = self._plan.to_device_of(logits_BV)
-            if self._first_plan is not None:
-                self._first_plan = self._first_plan.to_device_of(logits_BV)
+        self.plan = self.plan.to_device_of(logits_BV)
+        if self._first_plan is not None:
+            self._first_plan = self._first_plan.to_device_of(logits_BV)
         self._placed = True
+
+
+class ForwardOutput:
+    """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call."""
+
+    def __init__(self, member: Member, logits_NV: Array) -> None:
+        """Hold the rows of a whole pass, of which some are the member's."""
+        self.opening: set[int] = set()
+        """Rows at the first piece of an answer, where the member folds a leading space away."""
+        self._member = member
+        self._logits_NV = logits_NV
+        self._kept: tuple[Array, dict[int, int]] | None = None
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Fold the member's rows now, to last until the step ends, the model's later passes notwithstanding."""
+        self._kept = self._fold(rows, keep=True), {row: place for place, row in enumerate(rows)}
+        self._logits_NV = None
+
+    def fold(self, rows: Sequence[int]) -> Array:
+        """``p_BU`` of some rows; lasts until the next call."""
+        if self._kept is None:
+            return self._fold(rows, keep=False)
+        p_NU, place_by_row = self._kept
+        return _select(p_NU, [place_by_row[row] for row in rows])
+
+    def softmax(self, rows: Sequence[int]) -> Softmax | None:
+        """What some rows give the member's own ids, until the next call; ``None`` where folding is as good."""
+        logits_NV = self._logits_NV
+        if self._kept is not None or self.opening or not isinstance(logits_NV, np.ndarray):
+            return None
+        return self._member.softmax(_select(logits_NV, rows))
+
+    def _fold(self, rows: Sequence[int], *, keep: bool) -> Array:
+        opening = [row in self.opening for row in rows] if self.opening else ()
+        return self._member.fold(_select(self._logits_NV, rows), opening, keep=keep)
+
+
+def _select(array: Array, rows: Sequence[int]) -> Array:
+    """Rows of an array: a view where they are evenly spaced."""
+    if len(rows) == 1:
+        return array[rows[0] : rows[0] + 1]
+    step = rows[1] - rows[0]
+    if step > 0 and list(rows) == list(range(rows[0], rows[-1] + 1, step)):
+        return array[rows[0] : rows[-1] + 1 : step]
+    return array_namespace(array).stack([array[row] for row in rows])

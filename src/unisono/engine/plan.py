@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unisono.engine.bias import Bias
+from unisono.config.combine import Combine
+from unisono.config.gate import Gate
+from unisono.config.method import Method
+from unisono.config.sampling import Sampling
 from unisono.engine.member import Member
-from unisono.engine.method import CANONICAL, Method
 from unisono.errors import SpecError, shown
-from unisono.fusion.combine import Combine
-from unisono.fusion.draw import Draw
-from unisono.fusion.gate import Gate
 from unisono.vocab.union import UnionVocabulary
 
 
@@ -26,13 +26,19 @@ class Plan:
     """A member's name, ``ngram``, ``auto``, or ``None``."""
     max_pieces: int
     """Drafted pieces in a block at most."""
-    draw: Draw
+    draw: Sampling
     bias: Bias
-    member_draw: Draw | None
+    member_draw: Sampling | None
     """What is done to each member's distribution before they are combined; ``None`` for nothing."""
     member_bias: Bias
-    respells: bool
-    """Whether members read what was written as their own tokenizers would have written it."""
+    asks_all: bool
+    """Whether all members vote at every step."""
+    weighs_prompt: bool
+    """Whether the weights of the vote follow from how unlikely each member finds the prompt."""
+    is_gated: bool
+    """Whether the lead's distribution decides who votes."""
+    is_plain: bool
+    """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
 
 def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary) -> Plan:
@@ -53,7 +59,10 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.bias, union, draw.logit_bias),
         draw.of_members(),
         Bias(draw.member_bias, union),
-        method.spelling == CANONICAL,
+        method.gate.always_open and not draw.one_member,
+        method.combine.reads_losses,
+        not method.gate.always_open,
+        (method.combine, method.gate, method.speculate, draw) == _PLAIN,
     )
 
 
@@ -61,3 +70,57 @@ def lead_of(method: Method, members: Sequence[Member]) -> Member:
     """The member that leads when texts are written by this method."""
     name = method.lead_among({member.name: member.weight for member in members})
     return next(member for member in members if member.name == name)
+
+
+_PLAIN = (Combine(), Gate(), None, Sampling())
+
+
+class Bias:
+    """Adds to the log-mass of the piece that completes a text, however the text is cut into pieces.
+
+    Where what is written ends with the beginning of a biased text, the piece that is the rest of it is
+    biased; the piece that is the whole text always is. So a text of several pieces can be banned, or
+    asked for once it has begun (transformers' sequence bias, for bytes).
+    """
+
+    def __init__(
+        self, bias: Mapping[bytes, float], union: UnionVocabulary, by_column: Mapping[int, float] | None = None
+    ) -> None:
+        """Look up the columns of all ends of the texts.
+
+        Args:
+            bias: by text.
+            union: whose pieces complete them.
+            by_column: what is always added to columns.
+
+        Raises:
+            SpecError: the union has no such column.
+        """
+        self._by_column = dict(by_column or {})
+        for column in self._by_column:
+            if column > union.end:
+                raise SpecError(
+                    f"logit_bias is given for {column}, and the last column, END, is {union.end}",
+                    hint="give the number of a piece in this union",
+                )
+        ends = {text[start:] for text in bias for start in range(len(text))}
+        columns = union.columns(ends) if ends else {}
+        self._cases = [
+            (text[:start], columns[text[start:]], more)
+            for text, more in bias.items()
+            for start in range(len(text))
+            if text[start:] in columns
+        ]
+        self.reach = max((len(beginning) for beginning, _, _ in self._cases), default=0)
+        """How many bytes before a piece matter, at most."""
+
+    def at(self, written: bytes) -> dict[int, float]:
+        """What is added to which columns after ``written``, of which the last `reach` bytes are enough."""
+        added: defaultdict[int, float] = defaultdict(float, self._by_column)
+        for beginning, column, more in self._cases:
+            if written.endswith(beginning):
+                added[column] += more
+        return added
+
+    def __bool__(self) -> bool:
+        return bool(self._cases or self._by_column)

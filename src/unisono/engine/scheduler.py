@@ -4,10 +4,10 @@ The scheduler only counts. It knows no tensors, no engine, no threads and no clo
 that all it can come to is tried as a state machine (`tests/test_scheduler.py`). A turn goes::
 
     admission = scheduler.admit(now)      # who has waited too long, and who begins
-    scheduler.lags(ticket, ids)           # how much of each prompt is really to be read
+    scheduler.pending(request_id, ids)           # how much of each prompt is really to be read
     turn = scheduler.plan()               # whose prompts are read on, and who is written
-    scheduler.lags(ticket, ids)           # what is left of them now
-    scheduler.end(ticket)                 # whoever is done, has failed or was cancelled; also between turns
+    scheduler.pending(request_id, ids)           # what is left of them now
+    scheduler.end(request_id)                 # whoever is done, has failed or was cancelled; also between turns
 
 First come, first served, without exception: a request that needs more slots than are free stands at the head of
 the line and keeps those that come free until it has enough. So nobody is overtaken, and everybody waits for no
@@ -24,7 +24,7 @@ from unisono.errors import QueueFull, SpecError
 
 Model = int
 """Names a loaded model, as `Member.model` does."""
-Ticket = NewType("Ticket", int)
+RequestId = NewType("RequestId", int)
 """A handle that `submit` gave; of two requests the one that came later has the larger one."""
 
 
@@ -46,9 +46,9 @@ class Cost:
 class Admission:
     """What a turn begins with."""
 
-    expired: tuple[Ticket, ...]
+    expired: tuple[RequestId, ...]
     """Requests whose time is over, whether they waited or were served; all they held is free again."""
-    admitted: tuple[Ticket, ...]
+    admitted: tuple[RequestId, ...]
     """Requests that have their slots and their memory from now on, in the order in which they came."""
 
 
@@ -56,9 +56,9 @@ class Admission:
 class Turn:
     """What is done in a turn."""
 
-    read: Mapping[Ticket, int]
+    read: Mapping[RequestId, int]
     """Ids to read on in prompts, or in what members have missed."""
-    write: tuple[Ticket, ...]
+    write: tuple[RequestId, ...]
     """Requests that are written on after that."""
 
 
@@ -118,8 +118,8 @@ class Scheduler:
         self._queue = queue
         self._chunk = chunk
         self._memory = dict(memory or {})
-        self._line: dict[Ticket, _Request] = {}
-        self._served: dict[Ticket, _Request] = {}
+        self._line: dict[RequestId, _Request] = {}
+        self._served: dict[RequestId, _Request] = {}
         self._last = 0
 
     @property
@@ -131,6 +131,11 @@ class Scheduler:
     def served(self) -> int:
         """How many requests have their slots."""
         return len(self._served)
+
+    @property
+    def bounds_memory(self) -> bool:
+        """Whether the memory of any model is bounded."""
+        return bool(self._memory)
 
     @property
     def free(self) -> dict[Model, int]:
@@ -160,7 +165,7 @@ class Scheduler:
                     hint="ask for less: a shorter prompt, fewer new tokens, fewer texts",
                 )
 
-    def submit(self, cost: Cost, *, deadline: float | None = None) -> Ticket:
+    def submit(self, cost: Cost, *, deadline: float | None = None) -> RequestId:
         """Put a request at the end of the line.
 
         Args:
@@ -179,19 +184,21 @@ class Scheduler:
                 hint="try again in a while",
             )
         self._last += 1
-        ticket = Ticket(self._last)
-        self._line[ticket] = request
-        return ticket
+        request_id = RequestId(self._last)
+        self._line[request_id] = request
+        return request_id
 
     def admit(self, now: float) -> Admission:
         """End what has run out of time, and give slots to those whose turn it is."""
         requests = [*self._served.items(), *self._line.items()]
-        expired = [ticket for ticket, request in requests if request.deadline is not None and request.deadline <= now]
-        for ticket in expired:
-            self.end(ticket)
+        expired = [
+            request_id for request_id, request in requests if request.deadline is not None and request.deadline <= now
+        ]
+        for request_id in expired:
+            self.end(request_id)
         admitted = list(self._fitting())
-        for ticket in admitted:
-            self._served[ticket] = self._line.pop(ticket)
+        for request_id in admitted:
+            self._served[request_id] = self._line.pop(request_id)
         return Admission(tuple(expired), tuple(admitted))
 
     def plan(self) -> Turn:
@@ -200,50 +207,50 @@ class Scheduler:
         Half of the chunk is the oldest request's, so that a long prompt gets on at a sure rate whatever comes
         after it; the rest goes to those with the least to read, so that a short prompt does not wait for it.
         """
-        reading = [ticket for ticket, request in self._served.items() if request.left]
-        oldest, others = reading[:1], sorted(reading[1:], key=lambda ticket: self._served[ticket].left)
+        reading = [request_id for request_id, request in self._served.items() if request.left]
+        oldest, others = reading[:1], sorted(reading[1:], key=lambda request_id: self._served[request_id].left)
         half, whole = (self._chunk + 1) // 2, self._chunk
-        read: dict[Ticket, int] = {}
+        read: dict[RequestId, int] = {}
         budget = whole
-        for ticket, most in [(t, half) for t in oldest] + [(t, whole) for t in (*others, *oldest)]:
-            had = read.get(ticket, 0)
-            more = min(most, budget, self._served[ticket].left - had)
+        for request_id, most in [(t, half) for t in oldest] + [(t, whole) for t in (*others, *oldest)]:
+            had = read.get(request_id, 0)
+            more = min(most, budget, self._served[request_id].left - had)
             if more:
-                read[ticket] = had + more
+                read[request_id] = had + more
                 budget -= more
-        write = [ticket for ticket, request in self._served.items() if request.left == read.get(ticket, 0)]
+        write = [request_id for request_id, request in self._served.items() if request.left == read.get(request_id, 0)]
         return Turn(read, tuple(write))
 
-    def lags(self, ticket: Ticket, ids: int) -> None:
+    def pending(self, request_id: RequestId, ids: int) -> None:
         """Note how much is to be read before a request is written, or written on; 0 for nothing.
 
         Raises `KeyError` for one that is not being served.
         """
-        self._served[ticket].left = ids
+        self._served[request_id].left = ids
 
-    def shrink(self, ticket: Ticket) -> None:
+    def shrink(self, request_id: RequestId) -> None:
         """Take back the slots of one of several texts of a request, which has ended.
 
         Raises `KeyError` for one that is not being served.
         """
-        request = self._served[ticket]
+        request = self._served[request_id]
         if request.texts < 2:
-            raise ValueError(f"request {ticket} has one text: end it")
+            raise ValueError(f"request {request_id} has one text: end it")
         request.texts -= 1
 
-    def end(self, ticket: Ticket) -> bool:
+    def end(self, request_id: RequestId) -> bool:
         """Forget a request that has ended, failed or been cancelled: all it held is free at once.
 
         Returns whether it was still there, in line or being served.
         """
-        return (self._served.pop(ticket, None) or self._line.pop(ticket, None)) is not None
+        return (self._served.pop(request_id, None) or self._line.pop(request_id, None)) is not None
 
-    def _fitting(self) -> Iterator[Ticket]:
+    def _fitting(self) -> Iterator[RequestId]:
         """Those at the head of the line who can have their slots now. The first who cannot holds back the rest."""
         free, spare = self.free, self.spare
-        for ticket, request in self._line.items():
+        for request_id, request in self._line.items():
             if not request.fits(free, spare):
                 return
-            yield ticket
+            yield request_id
             free = {model: slots - request.slots(model) for model, slots in free.items()}
             spare = {model: ids - request.memory(model) for model, ids in spare.items()}

@@ -13,17 +13,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from unisono.engine.choosing import Chooser, Said
-from unisono.engine.hearing import Hearing, Question
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.config.sampling import Sampling
+from unisono.config.sampling_options import MEMBER
+from unisono.engine.commit import Committer, by_voters
 from unisono.engine.member import Member
-from unisono.engine.method import Method
-from unisono.engine.settle import Settling, by_voters
-from unisono.engine.text import Text
-from unisono.engine.window import Window
+from unisono.engine.runner import Runner
+from unisono.engine.sampler import Distributions, Sampler
+from unisono.engine.sequence import TextSequence
+from unisono.engine.step_state import StepState
 from unisono.errors import PromptError, shown
-from unisono.fusion.draw import Draw
-from unisono.fusion.options import MEMBER
-from unisono.types import PieceScore, Prompt, is_unicode
+from unisono.records import PieceScore, is_unicode
 from unisono.vocab.union import ABSENT, UnionVocabulary
 
 AT_ONCE = 64
@@ -37,9 +38,9 @@ class Scoring:
         self,
         members: Sequence[Member],
         union: UnionVocabulary,
-        hearing: Hearing,
-        chooser: Chooser,
-        settling: Settling,
+        hearing: Runner,
+        chooser: Sampler,
+        settling: Committer,
     ) -> None:
         """Bind it to an engine's parts."""
         self._members = members
@@ -48,7 +49,7 @@ class Scoring:
         self._chooser = chooser
         self._settling = settling
 
-    def score(self, given: Mapping[Text, Sequence[int]]) -> dict[Text, list[PieceScore]]:
+    def score(self, given: Mapping[TextSequence, Sequence[int]]) -> dict[TextSequence, list[PieceScore]]:
         """Let texts go on as given, all in the same passes, and tell how likely each piece was.
 
         Args:
@@ -57,7 +58,7 @@ class Scoring:
         Raises:
             PromptError: a member's context cannot hold a text.
         """
-        scores: dict[Text, list[PieceScore]] = {text: [] for text in given}
+        scores: dict[TextSequence, list[PieceScore]] = {text: [] for text in given}
         while left := {
             text: columns[len(scores[text]) :] for text, columns in given.items() if len(columns) > len(scores[text])
         }:
@@ -72,17 +73,15 @@ class Scoring:
                     for row, window in enumerate(group):
                         column = left[window.text][position]
                         scores[window.text].append(self._scored(said, row, column))
-                        window.settle(position, column)
+                        window.commit(position, column)
             for window in windows:
                 self._settling.commit(window)
         return scores
 
-    def _window(self, text: Text, columns: Sequence[int]) -> Window:
+    def _window(self, text: TextSequence, columns: Sequence[int]) -> StepState:
         """A window that stands before as many of some pieces as members can read in one block."""
-        window = Window(text, self._members, self._union)
+        window = StepState(text, tuple(self._members), self._union)
         for column in columns[:-1]:
-            if not window.extends(column):  # somebody respells what stands before
-                break
             window.draft(column)
         for member in self._members:
             context = member.backend.facts.context
@@ -93,20 +92,17 @@ class Scoring:
                 )
         return window
 
-    def _ask(self, windows: Sequence[Window]) -> None:
+    def _ask(self, windows: Sequence[StepState]) -> None:
         """Ask who would have been asked, had the pieces been chosen one by one."""
         led = [window for window in windows if window.awaits_lead]
-        self._hearing.hear(
-            Question(member, [(window, 0, window.last) for window in led if window.plan.lead is member], keep=True)
-            for member in self._members
-        )
+        self._hearing.run_whole(led)
         position = 0
         while led := [window for window in led if position <= window.last]:
             self._hearing.read_gates(led, position)
             position += 1
-        self._hearing.hear_voters(windows, keep=False)
+        self._hearing.run_voters(windows, keep=False)
 
-    def _scored(self, said: Said, row: int, column: int) -> PieceScore:
+    def _scored(self, said: Distributions, row: int, column: int) -> PieceScore:
         p = float(said.q_BU[row, column])
         return PieceScore(
             self._union.piece(column),
@@ -119,10 +115,10 @@ class Scoring:
 def scored_by(method: Method) -> Method:
     """A method without what concerns the choice of a piece alone: nothing is chosen."""
     draw = replace(method.draw, **{name: _GREEDY[name] for name in _GREEDY if not name.startswith(MEMBER)})
-    return replace(method, draw=draw, speculate=None)
+    return replace(method, sampling=draw, speculate=None)
 
 
-_GREEDY = {key.name: getattr(Draw(), key.name) for key in fields(Draw)}
+_GREEDY = {key.name: getattr(Sampling(), key.name) for key in fields(Sampling)}
 
 
 def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:

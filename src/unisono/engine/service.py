@@ -1,45 +1,48 @@
-"""Requests of many, served at once: the scheduler says who is next, engines write, events say what came.
+"""The loop that serves requests: the scheduler decides who is next, engines generate, events say what came.
 
-A turn admits, reads on, writes on and tells. All of it happens in the thread that calls `turn`: a server gives the
-service a thread of its own and hands requests in and events out. `submit`, `cancel` and `turn` are never called at
-once; `examine`, which runs no model, may be called in another thread meanwhile.
-
-Engines may share models: an ensemble, and each of its members alone. Slots are counted by model, whoever takes them.
+A step admits requests, reads on in prompts, advances sequences and emits events, all in the thread that calls `step`.
+`submit`, `cancel` and `step` are never called at once; `prepare`, which runs no model, may be called in another thread
+meanwhile. Engines may share models, as an ensemble and each of its members alone do: slots are counted by model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from unisono.engine.engine import Engine
-from unisono.engine.events import Ended, Event, Failed, Wrote
-from unisono.engine.examined import Examined
-from unisono.engine.method import Method
-from unisono.engine.prefixes import PrefixStore
-from unisono.engine.scheduler import Scheduler, Ticket
-from unisono.engine.text import Text
-from unisono.errors import SpecError, TimedOut, nearest, shown
-from unisono.types import Limits, Prompt
+import numpy as np
 
-DEFAULT_LIMITS = Limits()
+from unisono.backends.prefix_cache import PrefixCache
+from unisono.config.method import Method
+from unisono.engine.engine import Engine
+from unisono.engine.group import SequenceGroup
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
+from unisono.engine.scheduler import Cost, RequestId, Scheduler
+from unisono.errors import RequestTimeout, SpecError, nearest, shown
+
+_Groups = dict[SequenceGroup, RequestId]
 
 
 @dataclass(slots=True, eq=False)
-class _Work:
-    """A request: what it asks for, and what there is of it."""
+class _Running:
+    """A request that has not ended."""
 
-    ticket: Ticket
-    asked: Examined
-    texts: list[Text] = field(default_factory=list)
-    told: dict[int, int] = field(default_factory=dict)
-    """By the index of each text that has not ended, how many of its steps were told."""
+    request_id: RequestId
+    prepared: PreparedRequest
+    engine: Engine
+    group: SequenceGroup | None = None
+    """``None`` while it waits."""
+    emitted: dict[int, int] = field(default_factory=dict)
+    """By the index of each text, how many of its steps were emitted."""
+    ended: set[int] = field(default_factory=set)
+    """The indices of those that have ended."""
 
 
 class Service:
-    """Serves requests in turns. Not thread-safe, but for `examine`; nobody else drives its engines."""
+    """Serves requests step by step. Not thread-safe, but for `prepare`; nobody else drives its engines."""
 
     def __init__(
         self,
@@ -50,13 +53,13 @@ class Service:
         memory: Mapping[int, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Serve by engines that write nothing else.
+        """Serve by engines that generate nothing else.
 
         Args:
             engines: by the name under which requests ask for them; best such whose blocks are bounded, so that a long
                 prompt is read between the steps.
             queue: how many requests may wait that cannot begin yet.
-            chunk: ids of prompts that are read in a turn at most.
+            chunk: ids of prompts that are read in a step at most.
             memory: by model (`Member.model`), how many ids its cache may hold; see `Scheduler`.
             clock: by which time-outs are measured, in seconds.
         """
@@ -67,7 +70,7 @@ class Service:
         """How many requests may wait."""
         self._scheduler = Scheduler(slots, queue=queue, chunk=chunk, memory=memory)
         self._clock = clock
-        self._works: dict[Ticket, _Work] = {}
+        self._running: dict[RequestId, _Running] = {}
         self._events: list[Event] = []
 
     @property
@@ -78,7 +81,7 @@ class Service:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._works)
+        return bool(self._running)
 
     @property
     def waiting(self) -> int:
@@ -90,89 +93,83 @@ class Service:
         """How many requests are being served."""
         return self._scheduler.served
 
+    def has(self, request_id: RequestId) -> bool:
+        """Whether a request waits or is being served."""
+        return request_id in self._running
+
     def method(self, model: str) -> Method:
         """How an engine writes what asks for nothing else. Raises a `SpecError` when there is none of that name."""
-        return self._engine(model).method
+        return self.engine(model).method
 
-    def examine(
-        self,
-        model: str,
-        prompt: Prompt,
-        limits: Limits = DEFAULT_LIMITS,
-        *,
-        method: Method | None = None,
-        n: int = 1,
-        trace: bool = False,
-        likeliest: int = 0,
-        constraint: object = None,
-    ) -> Examined:
-        """See whether a request can be served. Runs no model, and may be called in any one thread.
+    def engine(self, model: str) -> Engine:
+        """The engine of a name. Raises a `SpecError` that suggests the nearest name when there is none."""
+        if model not in self.engines:
+            raise SpecError(
+                f"there is no model {shown(model)}{nearest(model, self.engines)}",
+                hint=f"known: {', '.join(self.engines)}",
+            )
+        return self.engines[model]
 
-        Args:
-            model: which engine is to write it.
-            prompt: what to continue or answer.
-            limits: when each text stops.
-            method: how it is written; by default as the engine's others.
-            n: how many texts; the first has the draw's seed, the next that and 1, and so on.
-            trace: whether events tell the steps.
-            likeliest: how many of the likeliest pieces of the combined distribution the steps tell.
-            constraint: what each text has to be, as `Constraint.parse` reads it.
+    def prepare(self, request: GenerationRequest) -> PreparedRequest:
+        """Check whether a request can be served. Runs no model, and may be called in any one thread.
 
         Raises:
             PromptError: a member cannot read the prompt, or it is longer than a member's context.
-            SpecError: an argument is wrong, or the request needs more than there is.
+            SpecError: a field is wrong, or the request needs more than there is.
         """
-        engine = self._engine(model)
-        submission = engine.examine(
-            prompt, limits, method=method, trace=trace, likeliest=likeliest, constraint=constraint
-        )
+        prepared = self.engine(request.model).prepare(request)
+        n = request.n
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise SpecError(f"n is {shown(n)}: it must be a whole number, 1 or more", hint="it counts the texts")
-        if n > 1 and submission.width > 1:
+        if n > 1 and prepared.width > 1:
             raise SpecError(f"n is {n}, but a beam seeks one text", hint="leave n or beam_width out")
-        asked = Examined(model, engine, submission, n)
-        self._scheduler.check(asked.cost)
-        return asked
+        self._scheduler.check(self._cost(prepared))
+        return prepared
 
-    def submit(self, asked: Examined, *, timeout: float | None = None) -> Ticket:
-        """Put a request in line; its events come from the next turn on.
+    def submit(self, prepared: PreparedRequest, *, timeout: float | None = None) -> RequestId:
+        """Put a request in line; its events come from the next step on.
 
         Args:
-            asked: what was examined.
+            prepared: by `prepare`.
             timeout: seconds after which the request fails, if it has not ended.
 
         Raises:
             QueueFull: too many wait already.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        ticket = self._scheduler.submit(asked.cost, deadline=deadline)
-        self._works[ticket] = _Work(ticket, asked)
-        return ticket
+        request_id = self._scheduler.submit(self._cost(prepared), deadline=deadline)
+        self._running[request_id] = _Running(request_id, prepared, self.engine(prepared.request.model))
+        return request_id
 
-    def cancel(self, ticket: Ticket) -> None:
+    def start(self, prepared: PreparedRequest) -> RequestId:
+        """Submit a request that begins at once. Raises a `CapacityError` where it would have to wait."""
+        self.engine(prepared.request.model).check_room(prepared)
+        request_id = self.submit(prepared)
+        self._admit()
+        return request_id
+
+    def cancel(self, request_id: RequestId) -> None:
         """Give a request up: its slots are free at once, and nothing more comes of it. Harmless when it is over."""
-        if ticket in self._works:
-            self._give_up(ticket)
+        if request_id in self._running:
+            self._give_up(request_id)
 
-    def turn(self) -> list[Event]:
-        """Do the next piece of work for everybody; return what came of it, in order."""
-        admission = self._scheduler.admit(self._clock())
-        for ticket in admission.expired:
-            self._fail(ticket, TimedOut("the request took longer than it was given", hint="allow it more time"))
-        self._begin(admission.admitted)
+    def step(self) -> list[Event]:
+        """Do the next piece of work for all requests; return what came of it, in order."""
+        self._admit()
         turn = self._scheduler.plan()
         self._read(turn.read)
-        self._write([ticket for ticket in turn.write if ticket in self._works])
-        for work in list(self._works.values()):
-            self._tell(work)
+        self._advance([request_id for request_id in turn.write if request_id in self._running])
+        for running in list(self._running.values()):
+            self._emit(running)
+        self._fail_lost(RuntimeError("the text was given up before it ended"))
         events, self._events = self._events, []
         return events
 
     def close(self) -> None:
         """Give all requests up; the engines are left to whoever made them. Idempotent."""
         with contextlib.ExitStack() as giving_up:  # all of them, even if a member fails at one
-            for ticket in list(self._works):
-                giving_up.callback(self.cancel, ticket)
+            for request_id in list(self._running):
+                giving_up.callback(self.cancel, request_id)
 
     def unload(self) -> None:
         """Give all requests up and unload all models. Idempotent."""
@@ -181,133 +178,125 @@ class Service:
                 unloading.callback(engine.close)
             self.close()
 
-    def _begin(self, tickets: Iterable[Ticket]) -> None:
-        """Take up the texts of requests that are admitted."""
+    def _admit(self) -> None:
+        """End requests whose time is over, and begin those whose turn it is."""
+        admission = self._scheduler.admit(self._clock())
+        for request_id in admission.expired:
+            late = RequestTimeout("the request took longer than it was given", hint="allow it more time")
+            self._fail(request_id, late)
         self._ask_memory_back()
-        for work in [self._works[ticket] for ticket in tickets]:
-            with self._failing(work.ticket):
-                work.texts.append(work.asked.engine.begin(work.asked.submission, copies=work.asked.n > 1))
-                work.told[0] = 0
-                self._note_lag(work.ticket)
+        for running in [self._running[request_id] for request_id in admission.admitted]:
+            with self._failing(running.request_id):
+                running.group = running.engine.begin(running.prepared)
+                self._note_pending(running.request_id)
 
-    def _read(self, read: Mapping[Ticket, int]) -> None:
-        """Read on for requests: in one pass a model, or where that fails for each alone, to see whose fault it is."""
-        portions = {ticket: self._portions(ticket, ids) for ticket, ids in read.items() if ticket in self._works}
-        for engine, tickets in self._by_engine(portions).items():
-            try:
-                engine.read({text: ids for ticket in tickets for text, ids in portions[ticket].items()})
-            except Exception as error:
-                self._fail_lost(error)
-                for ticket in tickets:
-                    if ticket in self._works:
-                        with self._failing(ticket):
-                            engine.read(portions[ticket])
-        for ticket in portions:
-            self._note_lag(ticket)
+    def _read(self, read: Mapping[RequestId, int]) -> None:
+        """Read on in prompts, and in what members have missed."""
+        for engine, groups in self._by_engine(read).items():
 
-    def _write(self, tickets: Iterable[Ticket]) -> None:
-        """Write on at requests: together, or where that fails each text alone."""
-        for ticket in tickets:
-            with self._failing(ticket):
-                self._copy(self._works[ticket])
-        for engine, served in self._by_engine(ticket for ticket in tickets if ticket in self._works).items():
-            works = [self._works[ticket] for ticket in served if ticket in self._works]
-            texts = {text: work.ticket for work in works for text in work.texts if text.finish is None}
-            try:
-                engine.step(list(texts))
-            except Exception as error:
-                self._fail_lost(error)
-                for text, ticket in texts.items():
-                    if text in engine.active:  # it may have ended, or a sibling have failed
-                        with self._failing(ticket):
-                            engine.step([text])
-            for ticket in served:
-                self._note_lag(ticket)
+            def work(groups: _Groups, engine: Engine = engine) -> None:
+                engine.read({group: read[request_id] for group, request_id in groups.items()})
 
-    def _by_engine(self, tickets: Iterable[Ticket]) -> dict[Engine, list[Ticket]]:
-        groups: dict[Engine, list[Ticket]] = {}
-        for ticket in tickets:
-            groups.setdefault(self._works[ticket].asked.engine, []).append(ticket)
-        return groups
+            self._together(work, groups)
 
-    def _copy(self, work: _Work) -> None:
-        """Take up the other texts that were asked for, now that their prompt has been read."""
-        first = work.texts[0]
-        for index in range(len(work.texts), work.asked.n):
-            work.texts.append(work.asked.engine.add_again(first, (first.seed + index) % 2**64))
-            work.told[index] = 0
+    def _advance(self, request_ids: Iterable[RequestId]) -> None:
+        """Advance the sequences of requests."""
+        for engine, groups in self._by_engine(request_ids).items():
 
-    def _tell(self, work: _Work) -> None:
-        """Say what is new of a request's texts, and let go of those that have ended."""
-        for index in list(work.told):
-            text = work.texts[index]
-            fresh = "".join(iter(text.take_text, ""))
-            steps = tuple((text.steps or ())[work.told[index] :])
-            if fresh or steps:
-                self._events.append(Wrote(work.ticket, index, fresh, steps))
-                work.told[index] += len(steps)
-            if text.finish is None:
+            def work(groups: _Groups, engine: Engine = engine) -> None:
+                engine.step(list(groups))
+
+            self._together(work, groups)
+
+    def _together(self, work: Callable[[_Groups], None], groups: _Groups) -> None:
+        """Work for groups of one engine at once; where that fails, for each alone, to see whose fault it is."""
+        try:
+            work(groups)
+        except Exception as error:
+            self._fail_lost(error)
+            for group, request_id in groups.items():
+                if request_id in self._running and not group.is_finished:
+                    with self._failing(request_id):
+                        work({group: request_id})
+        for request_id in groups.values():
+            self._note_pending(request_id)
+
+    def _by_engine(self, request_ids: Iterable[RequestId]) -> dict[Engine, _Groups]:
+        found: dict[Engine, _Groups] = {}
+        for running in [self._running[request_id] for request_id in request_ids if request_id in self._running]:
+            if running.group is not None:
+                found.setdefault(running.engine, {})[running.group] = running.request_id
+        return found
+
+    def _emit(self, running: _Running) -> None:
+        """Emit what is new of a request's texts, and end those that have ended."""
+        group = running.group
+        for index, sequence in enumerate(() if group is None else group.sequences):
+            if index in running.ended:
                 continue
-            self._events.append(Ended(work.ticket, index, text.generation()))
-            del work.told[index]
-            if work.told:
-                self._scheduler.shrink(work.ticket)
-            else:
-                self._scheduler.end(work.ticket)
-                del self._works[work.ticket]
+            sent = running.emitted.get(index, 0)
+            fresh, steps = "".join(iter(sequence.take_text, "")), tuple((sequence.steps or ())[sent:])
+            if fresh or steps:
+                self._events.append(Wrote(running.request_id, index, fresh, steps))
+                running.emitted[index] = sent + len(steps)
+            if sequence.finish is not None:
+                self._events.append(Ended(running.request_id, index, sequence.generation()))
+                running.ended.add(index)
+                if len(running.ended) < running.prepared.request.n:
+                    self._scheduler.shrink(running.request_id)
+                else:
+                    self._scheduler.end(running.request_id)
+                    del self._running[running.request_id]
 
     @contextlib.contextmanager
-    def _failing(self, ticket: Ticket) -> Iterator[None]:
+    def _failing(self, request_id: RequestId) -> Iterator[None]:
         """Do something for one request, which alone fails if that does."""
         try:
             yield
         except Exception as error:
-            self._fail(ticket, error)
+            self._fail(request_id, error)
 
     def _fail_lost(self, error: Exception) -> None:
-        """Fail the requests of which an engine had to give a text up."""
-        for work in list(self._works.values()):
-            if any(text.finish is None and text not in work.asked.engine.active for text in work.texts):
-                self._fail(work.ticket, error)
+        """Fail the requests whose groups an engine had to give up."""
+        for running in list(self._running.values()):
+            group = running.group
+            if group is not None and not group.is_finished and group not in running.engine.groups:
+                self._fail(running.request_id, error)
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
-        self._events.append(Failed(ticket, error))
-        self._give_up(ticket)
+    def _fail(self, request_id: RequestId, error: Exception) -> None:
+        self._events.append(Failed(request_id, error))
+        self._give_up(request_id)
 
-    def _give_up(self, ticket: Ticket) -> None:
-        work = self._works.pop(ticket)
-        self._scheduler.end(ticket)
-        with contextlib.ExitStack() as dropping:  # all of them, even if a member fails at it
-            for text in work.texts:
-                dropping.callback(work.asked.engine.drop, text)
+    def _give_up(self, request_id: RequestId) -> None:
+        running = self._running.pop(request_id)
+        self._scheduler.end(request_id)
+        if running.group is not None:
+            running.engine.drop(running.group)
 
-    def _note_lag(self, ticket: Ticket) -> None:
-        """Tell the scheduler how much is to be read of a request before it is written on."""
-        if ticket in self._works:
-            work = self._works[ticket]
-            backlogs = [work.asked.engine.backlog(text) for text in work.texts if text.finish is None]
-            self._scheduler.lags(ticket, sum(backlogs))
+    def _note_pending(self, request_id: RequestId) -> None:
+        """Tell the scheduler how much is to be read of a request before it is advanced."""
+        running = self._running.get(request_id)
+        if running is not None and running.group is not None:
+            self._scheduler.pending(request_id, running.engine.backlog(running.group))
 
-    def _portions(self, ticket: Ticket, ids: int) -> dict[Text, int]:
-        """Share out what is to be read for a request to its texts, one after the other."""
-        work, portions = self._works[ticket], dict[Text, int]()
-        for text in work.texts:
-            portions[text] = min(ids, work.asked.engine.backlog(text))
-            ids -= portions[text]
-        return {text: ids for text, ids in portions.items() if ids}
-
-    def _engine(self, model: str) -> Engine:
-        if model not in self.engines:
-            raise SpecError(
-                f"there is no model {shown(model)}{nearest(model, self.engines)}",
-                hint=f"known: {', '.join(self.engines)}",
-            )
-        return self.engines[model]
+    def _cost(self, prepared: PreparedRequest) -> Cost:
+        """What a request takes up, at most."""
+        engine = self.engine(prepared.request.model)
+        prompts = {name: len(ids) for name, ids in prepared.ids.items()}
+        memory = Counter[int]()
+        if self._scheduler.bounds_memory:
+            # no piece is spelled with more ids than bytes, and a first one may get a space
+            longest = int(np.diff(engine.union.offset_U).max(initial=0)) + 1
+            pieces = prepared.request.limits.max_new_tokens * longest
+            for member in engine.members:
+                memory[member.model] += min(member.backend.facts.context, prompts[member.name] + pieces)
+        slots = Counter(member.model for member in engine.members)
+        return Cost(slots, max(prepared.request.n, prepared.width), prompts, memory)
 
     def _ask_memory_back(self) -> None:
         """Let kept slots give way to what has been promised to requests."""
         backends = {member.model: member.backend for member in self._members}
         for model, ids in self._scheduler.spare.items():
             backend = backends[model]
-            if isinstance(backend, PrefixStore):
+            if isinstance(backend, PrefixCache):
                 backend.limit(ids)

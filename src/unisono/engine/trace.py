@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.engine.choosing import Said
-from unisono.engine.window import Window
+from unisono.engine.sampler import Distributions
+from unisono.engine.step_state import StepState
 from unisono.fusion.fold import Array, bring
-from unisono.types import DraftRecord, StepRecord
+from unisono.records import DraftRecord, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 TOP_PIECES = 5
@@ -21,7 +21,9 @@ _HOST = np.empty(0, np.float32)
 TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
-def record(window: Window, position: int, column: int, said: Said, row: int, union: UnionVocabulary) -> None:
+def record(
+    window: StepState, position: int, column: int, said: Distributions, row: int, union: UnionVocabulary
+) -> None:
     """Keep the record of a choice, if the text has a trace; its time is known when the step has ended.
 
     Args:
@@ -50,7 +52,7 @@ def record(window: Window, position: int, column: int, said: Said, row: int, uni
     )
 
 
-def _draft_record(window: Window, position: int, column: int, union: UnionVocabulary) -> DraftRecord | None:
+def _draft_record(window: StepState, position: int, column: int, union: UnionVocabulary) -> DraftRecord | None:
     if position >= window.last:
         return None
     piece = union.piece(window.drafted[position])

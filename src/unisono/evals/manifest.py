@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import unisono
+from unisono.config.ensemble import TunedOn
 from unisono.evals.analysis import statistics
 from unisono.evals.baselines.base import Baseline
 from unisono.evals.model_pool import ModelPool
@@ -22,7 +23,6 @@ from unisono.evals.systems import SEED as DRAWS_SEED
 from unisono.evals.systems import to_json
 from unisono.evals.tasks import definitions, may_hold
 from unisono.members import PreparedMember
-from unisono.spec import TunedOn
 
 PACKAGES = (
     *("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy"),

@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Self
 
 from unisono.build import Models, Prepared, load_models, prepare
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import EnsembleSpec
 from unisono.engine.engine import Engine
-from unisono.engine.text import Text
-from unisono.errors import ModelError, NoRoom, UnisonoError
+from unisono.engine.request import Request
+from unisono.engine.sequence import TextSequence
+from unisono.errors import CapacityError, ModelError, UnisonoError
 from unisono.evals.records import System
 from unisono.members import Report, silent
-from unisono.spec import EnsembleSpec
-from unisono.types import Generation, Limits, Prompt, Score
+from unisono.records import Generation, Limits, Score
 
 QUESTIONS = 8
 """Questions that are asked of everybody, and written down, before the next ones are begun, at least."""
@@ -95,19 +97,21 @@ class ModelPool:
         results: dict[int, Generation | UnisonoError] = {}
         waiting = list(enumerate(asked))
         while waiting:
-            writing: dict[Text, int] = {}
+            writing: dict[TextSequence, int] = {}
             try:
                 while waiting and len(writing) < self.batch:
                     index, (prompt, limits) = waiting[0]
-                    text: Text | None = None
+                    text: TextSequence | None = None
                     try:
-                        text = engine.begin(engine.examine(prompt, limits, method=system.method, trace=True))
+                        text = engine.begin(engine.prepare(Request("", prompt, limits, True, system.method))).sequences[
+                            0
+                        ]
                         engine.prefill(text)  # so that the next one finds what both begin with
                         writing[text] = index
                     except Exception as error:
                         if text is not None:
                             engine.drop(text)
-                        elif isinstance(error, NoRoom) and writing:
+                        elif isinstance(error, CapacityError) and writing:
                             break  # a beam waits for more slots
                         results[index] = _as_ours(error)
                     waiting.pop(0)
@@ -157,9 +161,9 @@ class ModelPool:
         return self.prepared if system.weights is None else self.prepared.weighted(system.weights)
 
 
-def _write(engine: Engine, writing: dict[Text, int]) -> dict[int, Generation | UnisonoError]:
+def _write(engine: Engine, writing: dict[TextSequence, int]) -> dict[int, Generation | UnisonoError]:
     """Write texts to their ends, and give each its part of the time, as its part of the pieces is."""
-    failures: dict[Text, UnisonoError] = {}
+    failures: dict[TextSequence, UnisonoError] = {}
     began = time.perf_counter()
     while going := [text for text in writing if text.finish is None and text not in failures]:
         failures |= _step(engine, going)
@@ -176,14 +180,14 @@ def _write(engine: Engine, writing: dict[Text, int]) -> dict[int, Generation | U
     return results
 
 
-def _step(engine: Engine, texts: Sequence[Text]) -> dict[Text, UnisonoError]:
+def _step(engine: Engine, texts: Sequence[TextSequence]) -> dict[TextSequence, UnisonoError]:
     """Write on at texts: together, or where that fails each alone, to see which of them it is."""
     try:
         engine.step(texts)
     except Exception as error:
         if len(texts) == 1:
             return {texts[0]: _as_ours(error)}
-        failures: dict[Text, UnisonoError] = {}
+        failures: dict[TextSequence, UnisonoError] = {}
         for text in texts:
             if text in engine.active:
                 failures |= _step(engine, [text])

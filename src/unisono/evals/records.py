@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from unisono.engine.method import Method
-from unisono.types import Limits, Prompt
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.records import Limits
 
 ENSEMBLE = "ensemble"
 """The system that is the ensemble as its spec says it."""

@@ -10,22 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from unisono.batch import write_batch
 from unisono.build import prepare
+from unisono.chat.messages import Prompt
+from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
+from unisono.engine.client import Client
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
 from unisono.engine.plan import lead_of
+from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
 from unisono.evals.tasks.definitions import Conversation, prompt_of, split_pair
 from unisono.evals.tasks.generation import MAX_PIECES, read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
-from unisono.request import Request
-from unisono.spec import load_spec
-from unisono.types import Generation, Prompt, Score
+from unisono.records import Generation, Score
 
 BATCH = 8
-METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw", "spelling")
+METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "draw")
 """Arguments that change how the ensemble writes, by the names of `Method.but`."""
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
 Item = TypeVar("Item")
@@ -145,9 +146,9 @@ class Respondent:
                 wanted = read_generation(kwargs, max_pieces=self._max_pieces)
                 method = self.method.but(draw=wanted.draw(self.method.draw))
                 request = Request(str(place), prompt_of(context), wanted.limits, method=method)
-                self._engine.examine(request.prompt, request.limits, method=method)
+                self._engine.prepare(request)
             requests.append(request)
-        for request, result in write_batch(self._engine, requests):
+        for request, result in Client.of(self._engine).generate_batch(requests):
             with _named(asked[int(request.id)][2]):
                 if not isinstance(result, Generation):
                     raise result

@@ -11,7 +11,7 @@ from unisono.evals.baselines.base import Baseline
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Disagreement, Grade, Question, Reply, System, Task, Times
 from unisono.evals.results import RunFolder
-from unisono.types import Generation, Score, StepRecord
+from unisono.records import Generation, Score, StepRecord
 
 DECIMALS = 6
 Count = Callable[[int], None]

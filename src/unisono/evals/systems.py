@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from unisono.config.compact import read_number
+from unisono.config.ensemble import EnsembleSpec, load_spec
+from unisono.config.member import MemberSpec
+from unisono.config.setting import parse_setting
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import ENSEMBLE, System
-from unisono.member_spec import MemberSpec
-from unisono.reading import read_number
-from unisono.setting import parse_setting
-from unisono.spec import EnsembleSpec, load_spec
 
 WEIGHT = "weight"
 WEIGHTS = "weights"

@@ -6,11 +6,11 @@ import bisect
 import itertools
 from collections.abc import Callable, Sequence
 
+from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.scoring import cut
 from unisono.errors import PromptError
-from unisono.types import Prompt
 
 _CONTINUES = range(0x80, 0xC0)
 """Bytes that begin no character."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device, to_device
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 Array = Any
 """A numpy array, or a torch tensor on an accelerator; `array_api_compat` gives the operations."""
+LONG_ROW = 16_384
+"""Ids from which on rows are worked on one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +36,13 @@ class FoldPlan:
     nothing."""
     additions: tuple[tuple[Array, Array], ...]
     """Pairs of (columns, ids): further ids of columns, one per column and pair."""
+    column_V: Array
+    """The column of each id, -1 where its mass is dropped; on the host."""
+    further: Mapping[int, Sequence[int]]
+    """The ids of ``additions`` by column, in their order."""
+
+    most: int
+    """The most ids that one column has."""
 
     def to_device_of(self, array: Array) -> FoldPlan:
         """The plan with its indices where ``array`` lies."""
@@ -46,6 +56,9 @@ class FoldPlan:
             place(self.dropped),
             place(self.source),
             tuple((place(columns), place(ids)) for columns, ids in self.additions),
+            self.column_V,
+            self.further,
+            self.most,
         )
 
 
@@ -63,7 +76,13 @@ def plan_fold(column_V: NDArray[np.int32], size: int) -> FoldPlan:
     (columns, ids), *additions = _rounds(column_V, pieces) or [(pieces, pieces)]
     source[columns] = ids
     ends = [(np.array([end]), np.array([token])) for token in np.flatnonzero(column_V == end)]
-    return FoldPlan(size, np.append(np.flatnonzero(column_V < 0), rows), source, (*additions, *ends))
+    dropped = np.append(np.flatnonzero(column_V < 0), rows)
+    additions += ends
+    further: dict[int, list[int]] = {}
+    for some, others in additions:
+        for column, token in zip(some.tolist(), others.tolist(), strict=True):
+            further.setdefault(column, []).append(token)
+    return FoldPlan(size, dropped, source, tuple(additions), column_V, further, 1 + max(map(len, further.values())))
 
 
 def _rounds(column_V: NDArray[np.int32], ids: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -124,27 +143,56 @@ def fold(logits_BV: Array, plan: FoldPlan, scratch: Scratch | None = None) -> Ar
     Returns:
         ``p_BU``, float32, on the same device.
     """
-    xp = array_namespace(logits_BV)
     p_BV, p_BU = (scratch or Scratch()).take(logits_BV, plan.size)
-    p_BV[:, :-1] = logits_BV
-    p_BV[:, plan.dropped] = -xp.inf
-    p_BV -= xp.max(p_BV, axis=1, keepdims=True)
-    xp.exp(p_BV, out=p_BV)
-    p_BV /= xp.sum(p_BV, axis=1, keepdims=True)
     reach = plan.source.shape[0]
-    _gather(p_BV, plan.source, p_BU[:, :reach])
+    _softmax(logits_BV, plan, p_BV)
+    if isinstance(p_BV, np.ndarray):
+        for p_V, p_U in zip(p_BV, p_BU, strict=True):
+            np.take(p_V, plan.source, out=p_U[:reach], mode="clip")  # "clip" writes straight into out
+    else:
+        p_BU[:, :reach] = array_namespace(p_BV).take(p_BV, plan.source, axis=1)
     p_BU[:, reach:] = 0
     for columns, ids in plan.additions:
         p_BU[:, columns] += p_BV[:, ids]
     return p_BU
 
 
-def _gather(p_BV: Array, source: Array, out: Array) -> None:
-    if isinstance(p_BV, np.ndarray):
-        for row, masses in zip(out, p_BV, strict=True):
-            np.take(masses, source, out=row, mode="clip")  # "clip" writes straight into out
-    else:
-        out[:] = array_namespace(p_BV).take(p_BV, source, axis=1)
+class Softmax(NamedTuple):
+    """The first half of `fold`, on the host: what a member gives its own ids."""
+
+    p_BV: NDArray[np.float32]
+    """0 for ids that are dropped, and in one slot after the last id."""
+    plan: FoldPlan
+
+    def at(self, row: int, column: int) -> np.float32:
+        """What `fold` would give one column: the same additions in the same order."""
+        source = self.plan.source
+        p: np.float32 = self.p_BV[row, source[column] if column < len(source) else -1]
+        for token in self.plan.further.get(column, ()):
+            p += self.p_BV[row, token]
+        return p
+
+
+def softmax(logits_BV: NDArray[np.float32], plan: FoldPlan, scratch: Scratch) -> Softmax:
+    """Softmax over a member's own ids, on the host; valid until the scratch is used again."""
+    p_BV, _ = scratch.take(logits_BV, plan.size)
+    _softmax(logits_BV, plan, p_BV)
+    return Softmax(p_BV, plan)
+
+
+def _softmax(logits_BV: Array, plan: FoldPlan, p_BV: Array) -> None:
+    """Write the softmax of rows into ``p_BV``; long rows one by one, so that each stays in the processor's cache."""
+    rows, width = p_BV.shape
+    if rows > 1 and width > LONG_ROW and isinstance(p_BV, np.ndarray):
+        for row in range(rows):
+            _softmax(logits_BV[row : row + 1], plan, p_BV[row : row + 1])
+        return
+    xp = np if isinstance(p_BV, np.ndarray) else array_namespace(p_BV)
+    p_BV[:, :-1] = logits_BV
+    p_BV[:, plan.dropped] = -xp.inf
+    p_BV -= xp.max(p_BV, axis=1, keepdims=True)
+    xp.exp(p_BV, out=p_BV)
+    p_BV /= xp.sum(p_BV, axis=1, keepdims=True)
 
 
 def bring(array: Array, like: Array) -> Array:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from array_api_compat import array_namespace, device
 
-from unisono.fusion.fold import Array
+from unisono.fusion.fold import Array, Softmax
 from unisono.fusion.weights import Weight, per_row, top_columns
 
 CombineRule = Callable[[Sequence[Array], Sequence[Weight]], Array]
@@ -16,6 +17,10 @@ FLOOR = 1e-10
 """What a mass counts at least where masses are multiplied."""
 ALPHA = 0.1
 """The share of the largest mass at which a piece is plausible (both papers of `contrastive`)."""
+_SLACK = 0.999
+"""More than rounding can add to a sum of a few masses."""
+_FEW = 64
+"""Ids of a row that are looked at one by one, at most."""
 _BARELY = 1.001
 """Above what rounding makes of a product of floors."""
 
@@ -26,6 +31,47 @@ def mean(p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:
     for p_BU, weight in zip(p_BU_K[1:], weights[1:], strict=True):
         q_BU += p_BU * per_row(weight)
     return q_BU
+
+
+def argmax_of_mean(p_K: Sequence[Softmax], weight_K: Sequence[float]) -> list[int] | None:
+    """The columns that greedy takes of the members' `mean`, without folding any member.
+
+    Some column of a row has ``L``, the largest weighted probability of a single id, at least. A column with as much
+    has, from one of the K members, ``L / K`` at least, and so one of its ids ``L / K / most``: only the few ids above
+    that are looked at, with the arithmetic of `fold` and `mean`. Of equal columns it is the lowest, as everywhere.
+
+    Args:
+        p_K: of each voter, the same rows.
+        weight_K: their weights, positive.
+
+    Returns:
+        The column of each row; ``None`` where that is no shorter way: distributions are flat, or are no numbers.
+    """
+    peak_KB = np.asarray([p.p_BV.max(axis=1) * weight for p, weight in zip(p_K, weight_K, strict=True)])
+    least_B = np.max(peak_KB, axis=0) * (_SLACK / len(p_K))
+    if not (least_B > 0).all():  # not numbers
+        return None
+    candidates: list[set[int]] = [set() for _ in least_B]
+    for p, weight in zip(p_K, weight_K, strict=True):
+        found = np.flatnonzero(p.p_BV >= (least_B / (weight * p.plan.most))[:, None]).tolist()
+        if len(found) > _FEW * len(least_B):
+            return None
+        column_V, width = p.plan.column_V, p.p_BV.shape[1]
+        for place in found:
+            candidates[place // width].add(int(column_V[place % width]))
+    return [_best(p_K, weight_K, row, sorted(columns)) for row, columns in enumerate(candidates)]
+
+
+def _best(p_K: Sequence[Softmax], weight_K: Sequence[float], row: int, columns: Sequence[int]) -> int:
+    """The first of some columns whose mean is the largest."""
+    best, largest_q = 0, np.float32(-1)
+    for column in columns:
+        q = p_K[0].at(row, column) * weight_K[0]
+        for p, weight in zip(p_K[1:], weight_K[1:], strict=True):
+            q += p.at(row, column) * weight
+        if q > largest_q:
+            best, largest_q = column, q
+    return best
 
 
 def geometric(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float = FLOOR) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from unisono.fusion.fold import Array
-from unisono.fusion.gate import entropy as entropies
+from unisono.fusion.gate_scores import entropy as entropies
 
 Weight = Array
 """A number for all rows, or one array of shape (B,) on the device of the distributions."""

@@ -10,23 +10,19 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from unisono.server.answering import answer_call
-from unisono.server.answers import Answer
-from unisono.server.bodies import read_body
-from unisono.server.bridge import Bridge
-from unisono.server.call import Call
-from unisono.server.chats import ChatAnswering
-from unisono.server.completions import CompletionAnswering
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.errors import Refusal, refusal_of
-from unisono.server.fields import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, Refused, read_record
-from unisono.server.front import ACCOUNT, Account, Front
 from unisono.server.gac import add_gac_routes
-from unisono.server.keys import Keys
+from unisono.server.limits import read_body
 from unisono.server.logs import say, where
 from unisono.server.metrics import CONTENT_TYPE
+from unisono.server.middleware import ACCOUNT, Keys, Middleware, RequestLog
 from unisono.server.openapi import document
-from unisono.server.pieces import pieces_of
-from unisono.server.requests import Job, engine_of, read_chat, read_completion
+from unisono.server.request_handle import RequestHandle
+from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
+from unisono.server.responses.answer import Answer, answer_call
+from unisono.server.responses.chat import ChatResponse
+from unisono.server.responses.completion import CompletionResponse
 from unisono.server.routing import (
     FastAPI,
     Request,
@@ -37,15 +33,16 @@ from unisono.server.routing import (
     body_of,
     unless_left,
 )
-from unisono.server.wire import (
+from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
-    GenerationRequest,
+    GenerationFields,
     Model,
     ModelList,
     PiecesRequest,
     State,
 )
+from unisono.server.unsupported import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, UnsupportedField, read_record
 
 SLACK = 30.0
 """Seconds, beyond those of a request, in which its client has to take what is sent."""
@@ -75,41 +72,41 @@ class EventStream(StreamingResponse):
 
 
 def make_app(
-    bridge: Bridge,
+    engine: AsyncEngine,
     keys: Keys | None = None,
     *,
     local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
-) -> Front:
-    """Make the ASGI app around a bridge, which it starts and leaves for its owner to close.
+) -> Middleware:
+    """Make the ASGI app around a engine, which it starts and leaves for its owner to close.
 
     Args:
-        bridge: to the service.
+        engine: to the service.
         keys: that open it; ``None`` for everybody.
-        local: whether it may only be asked for by the names of this machine, see `Front`.
+        local: whether it may only be asked for by the names of this machine, see `Middleware`.
         log_prompts: whether what is asked and answered goes to the log.
         gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        bridge.start()
+        engine.start()
         yield
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _refuse_like_openai(app)
-    _Routes(bridge, log_prompts, gac=gac_model is not None).add_to(app)
+    _Routes(engine, log_prompts, gac=gac_model is not None).add_to(app)
     if gac_model is not None:
-        add_gac_routes(app, bridge, gac_model)
-    return Front(app, bridge.metrics, keys, local=local)
+        add_gac_routes(app, engine, gac_model)
+    return Middleware(app, engine.metrics, keys, local=local)
 
 
 class _Routes:
     """What is served where."""
 
-    def __init__(self, bridge: Bridge, log_prompts: bool, *, gac: bool) -> None:
-        self._bridge = bridge
+    def __init__(self, engine: AsyncEngine, log_prompts: bool, *, gac: bool) -> None:
+        self._engine = engine
         self._log_prompts = log_prompts
         self._gac = gac
         self._created = int(time.time())
@@ -132,49 +129,49 @@ class _Routes:
             app.add_api_route(path, accounted(path, route), methods=[method], response_model=None)
 
     async def chat(self, request: Request) -> Response:
-        return await self._generate(request, ChatRequest, REFUSED_IN_CHATS, self._read_chat, ChatAnswering)
+        return await self._generate(request, ChatRequest, REFUSED_IN_CHATS, self._read_chat, ChatResponse)
 
     async def complete(self, request: Request) -> Response:
         return await self._generate(
-            request, CompletionRequest, REFUSED_IN_COMPLETIONS, self._read_completion, CompletionAnswering
+            request, CompletionRequest, REFUSED_IN_COMPLETIONS, self._read_completion, CompletionResponse
         )
 
-    def _read_chat(self, record: Any) -> Job:
-        return read_chat(record, self._bridge.service, self._bridge.limits)
+    def _read_chat(self, record: Any) -> ApiCall:
+        return read_chat(record, self._engine.service, self._engine.limits)
 
-    def _read_completion(self, record: Any) -> Job:
-        return read_completion(record, self._bridge.service, self._bridge.limits)
+    def _read_completion(self, record: Any) -> ApiCall:
+        return read_completion(record, self._engine.service, self._engine.limits)
 
     async def _generate(
         self,
         request: Request,
-        record: type[GenerationRequest],
-        refused: Mapping[str, Refused],
-        read: Callable[[Any], Job],
-        make: Callable[[Job], Answer],
+        record: type[GenerationFields],
+        refused: Mapping[str, UnsupportedField],
+        read: Callable[[Any], ApiCall],
+        make: Callable[[ApiCall], Answer],
     ) -> Response:
         """Read a request, put it in line, and answer it whole or bit by bit."""
-        limits, account = self._bridge.limits, account_of(request)
+        limits, account = self._engine.limits, account_of(request)
         with contextlib.ExitStack() as left:
-            call = left.enter_context(self._bridge.call())
+            handle = left.enter_context(self._engine.call())
             body = await read_body(request.headers, body_of(request), limits)
             wanted = read_record(record, body, refused)
             self._note(account, wanted, body)
-            job = read(wanted)
-            account.model = job.model
-            answer = make(job)
-            chunks = answer_call(call, job, answer)
-            # nothing is sent before something is there to be told, so that what fails until then has its status
+            call = read(wanted)
+            account.model = call.model
+            answer = make(call)
+            chunks = answer_call(handle, answer)
+            # Headers wait for the first chunk, so early failures keep a proper status.
             first = await unless_left(request, anext(chunks))
-            if not job.stream:
-                self._conclude(account, call, answer)
+            if not call.stream:
+                self._conclude(account, handle, answer)
                 return Response(first, media_type="application/json")
-            events = self._events(first, chunks, account, call, answer)
+            events = self._events(first, chunks, account, handle, answer)
             return EventStream(events, left.pop_all(), limits.timeout + SLACK)
         raise AssertionError("unreachable")
 
     async def _events(
-        self, first: bytes, chunks: AsyncIterator[bytes], account: Account, call: Call, answer: Answer
+        self, first: bytes, chunks: AsyncIterator[bytes], account: RequestLog, handle: RequestHandle, answer: Answer
     ) -> AsyncGenerator[bytes, None]:
         """The chunks as server-sent events; what fails now comes as one more, and is the last."""
         try:
@@ -192,9 +189,9 @@ class _Routes:
             account.facts["left"] = True
             raise
         finally:
-            self._conclude(account, call, answer)
+            self._conclude(account, handle, answer)
 
-    def _note(self, account: Account, wanted: GenerationRequest, body: Mapping[str, Any]) -> None:
+    def _note(self, account: RequestLog, wanted: GenerationFields, body: Mapping[str, Any]) -> None:
         account.facts["stream"] = bool(wanted.stream)
         for name in ("user", "safety_identifier"):
             if (value := getattr(wanted, name, None)) is not None:
@@ -202,11 +199,11 @@ class _Routes:
         if self._log_prompts:
             account.facts["prompt"] = body.get("messages", body.get("prompt"))
 
-    def _conclude(self, account: Account, call: Call, answer: Answer) -> None:
+    def _conclude(self, account: RequestLog, handle: RequestHandle, answer: Answer) -> None:
         """Note what came of a call for the log."""
         ended = [generation for _, generation in answer.in_order]
-        if call.first_piece is not None:
-            account.facts["first_piece_seconds"] = round(call.first_piece, 4)
+        if handle.first_piece is not None:
+            account.facts["first_piece_seconds"] = round(handle.first_piece, 4)
         if ended:
             usage = answer.usage
             account.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
@@ -215,43 +212,43 @@ class _Routes:
                 account.facts["text"] = [generation.text for generation in ended]
 
     async def pieces(self, request: Request) -> Response:
-        with self._bridge.call():  # it counts among those that are under way
-            limits = self._bridge.limits
+        with self._engine.call():  # it counts among those that are under way
+            limits = self._engine.limits
             body = await read_body(request.headers, body_of(request), limits)
             wanted = read_record(PiecesRequest, body, {})
-            engine = engine_of(self._bridge.service, wanted.model)
+            its_engine = engine_of(self._engine.service, wanted.model)
             account_of(request).model = wanted.model
             limits.check_characters("text", len(wanted.text))
-            found = await self._bridge.read(lambda: pieces_of(wanted.text, wanted.model, engine))
+            found = await self._engine.read(lambda: pieces_of(wanted.text, wanted.model, its_engine))
             return _json(found.model_dump_json())
 
     async def models(self, request: Request) -> Response:
-        found = [self._model(name) for name in self._bridge.service.models]
+        found = [self._model(name) for name in self._engine.service.models]
         return _json(ModelList(data=found).model_dump_json(exclude_unset=False))
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        engine_of(self._bridge.service, name)
+        engine_of(self._engine.service, name)
         return _json(self._model(name).model_dump_json(exclude_none=True))
 
     def _model(self, name: str) -> Model:
         return Model(id=name, created=self._created, object="model", owned_by="unisono")
 
     async def health(self, request: Request) -> Response:
-        broken = self._bridge.state == "broken"
-        state = State(status="broken", reason=self._bridge.reason) if broken else State(status="ok")
+        broken = self._engine.state == "broken"
+        state = State(status="broken", reason=self._engine.reason) if broken else State(status="ok")
         return _json(state.model_dump_json(exclude_none=True), 503 if broken else 200)
 
     async def ready(self, request: Request) -> Response:
-        reason = self._bridge.reason
+        reason = self._engine.reason
         state = State(status="ready") if reason is None else State(status="not ready", reason=reason)
         return _json(state.model_dump_json(exclude_none=True), 200 if reason is None else 503)
 
     async def metrics(self, request: Request) -> Response:
-        return Response(self._bridge.metrics.page(), media_type=CONTENT_TYPE)
+        return Response(self._engine.metrics.page(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(json.dumps(document(self._bridge.models, gac=self._gac)))
+        return _json(json.dumps(document(self._engine.models, gac=self._gac)))
 
 
 def _json(body: str, status: int = 200) -> Response:

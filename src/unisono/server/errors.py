@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unisono.errors import BackendMissing, PromptError, QueueFull, SpecError, TimedOut, UnisonoError
+from unisono.errors import BackendMissing, PromptError, QueueFull, RequestTimeout, SpecError, UnisonoError
 
 INVALID = "invalid_request_error"
 OVERLOADED = "rate_limit_error"
@@ -70,7 +70,7 @@ def refusal_of(error: Exception, *, param: str | None = None, retry_after: int =
             return error
         case QueueFull():
             return Refusal(429, words_of(error), kind=OVERLOADED, code="queue_full", retry_after=retry_after)
-        case TimedOut():
+        case RequestTimeout():
             return Refusal(504, words_of(error), kind="timeout_error", code="timeout")
         case PromptError():
             too_long = "context" in error.message and "tokens" in error.message

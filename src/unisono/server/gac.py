@@ -12,14 +12,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from unisono.engine.events import Ended
+from unisono.chat.messages import Message, Prompt
+from unisono.engine.request import Ended, GenerationRequest
 from unisono.errors import SpecError
-from unisono.server.bodies import read_body
-from unisono.server.bridge import Bridge
-from unisono.server.call import Call, Order
+from unisono.records import Generation, Limits
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.errors import Refusal
+from unisono.server.limits import read_body
+from unisono.server.request_handle import RequestHandle
 from unisono.server.routing import FastAPI, Request, Response, account_of, accounted, body_of, unless_left
-from unisono.types import Generation, Limits, Message, Prompt
 
 STATUS = "/status"
 GENERATE = "/api/generate/"
@@ -116,22 +117,22 @@ def response_of(generations: Sequence[Generation]) -> GacResponse:
     return GacResponse(response=[generation.text for generation in generations])
 
 
-def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
+def add_gac_routes(app: FastAPI, engine: AsyncEngine, model: str) -> None:
     """Let a server answer the two endpoints too.
 
     Args:
         app: of the server.
-        bridge: to the service.
+        engine: to the service.
         model: that answers.
     """
 
     async def status(_: Request) -> Response:
-        found = GacStatus(status="loading" if bridge.reason is not None else "ready")
-        return _told(found.model_dump(), 200 if bridge.reason is None else 503)
+        found = GacStatus(status="loading" if engine.reason is not None else "ready")
+        return _told(found.model_dump(), 200 if engine.reason is None else 503)
 
     async def generate(request: Request) -> Response:
         try:
-            return await _generate(request, bridge, model)
+            return await _generate(request, engine, model)
         except ValidationError as invalid:
             mistakes = invalid.errors(include_url=False, include_context=False, include_input=False)
             return _told({"detail": [{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]}, 422)
@@ -147,20 +148,19 @@ def add_gac_routes(app: FastAPI, bridge: Bridge, model: str) -> None:
         app.add_api_route(path, accounted(GENERATE, generate), methods=["POST"], response_model=None)
 
 
-async def _generate(request: Request, bridge: Bridge, model: str) -> Response:
+async def _generate(request: Request, engine: AsyncEngine, model: str) -> Response:
     """Write a text for each conversation, all at once; the first that fails ends the others."""
-    with bridge.call() as call:
-        wanted = GacRequest.model_validate(await read_body(request.headers, body_of(request), bridge.limits))
+    with engine.call() as call:
+        wanted = GacRequest.model_validate(await read_body(request.headers, body_of(request), engine.limits))
         prompts, limits = prompts_of(wanted), limits_of(wanted)
-        _check(len(prompts), bridge.limits.n, "messages_list", "conversations")
-        _check(limits.max_new_tokens, bridge.limits.output, "max_new_tokens", "pieces")
+        _check(len(prompts), engine.limits.n, "messages_list", "conversations")
+        _check(limits.max_new_tokens, engine.limits.output, "max_new_tokens", "pieces")
         account_of(request).model = model
-        method = bridge.service.method(model)
-        await call.begin([Order(model, prompt, limits, method) for prompt in prompts])
+        await call.begin([GenerationRequest("", prompt, limits, model=model) for prompt in prompts])
         return _told(response_of(await unless_left(request, _ended(call))).model_dump())
 
 
-async def _ended(call: Call) -> list[Generation]:
+async def _ended(call: RequestHandle) -> list[Generation]:
     """The texts of a call, in the order in which they were asked for."""
     found = {place: event.generation async for place, event in call.events() if isinstance(event, Ended)}
     return [found[place] for place in sorted(found)]

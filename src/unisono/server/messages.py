@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from unisono.chat.messages import Message
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
-from unisono.server.fields import explained, unsupported
-from unisono.server.wire import ROLES, TEXT_PART
-from unisono.types import Message
+from unisono.server.schemas import ROLES, TEXT_PART
+from unisono.server.unsupported import explained, unsupported
 
 REFUSED_IN_MESSAGES = {
     "audio": "messages are text",

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
-from unisono.server.wire import (
+from unisono.server.schemas import (
     ChatAnswer,
     ChatChunk,
     ChatRequest,

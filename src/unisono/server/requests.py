@@ -1,4 +1,4 @@
-"""From the wire to the service: what a request asks for, as prompts, limits and a method."""
+"""From the wire to the service: the fields of a call as generation requests."""
 
 from __future__ import annotations
 
@@ -6,48 +6,47 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.chat.messages import Prompt
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.method import Method
 from unisono.engine.plan import lead_of
+from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
-from unisono.fusion.draw import Draw
-from unisono.fusion.options import OPTIONS
-from unisono.server.call import Order
+from unisono.records import Limits, is_unicode
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
+from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
-from unisono.server.wire import ChatRequest, CompletionRequest, GenerationRequest
-from unisono.types import Limits, Prompt
 from unisono.vocab.union import ABSENT
-
-DRAWING = {name: getattr(Draw(), name) for name, option in OPTIONS.items() if option.drawing}
-"""The options that only act on what is drawn, as they are when they do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a call asks for."""
+class ApiCall:
+    """What a call asks for: a request for each prompt, and how the answer is written."""
 
-    model: str
-    orders: tuple[Order, ...]
-    """One for each prompt."""
-    n: int
+    requests: tuple[GenerationRequest, ...]
     lead: str
-    """The member whose count of the prompt is told as ``prompt_tokens``."""
+    """The member whose count of the prompt is ``prompt_tokens``."""
     stream: bool
     include_usage: bool
-    likeliest: int | None
-    """How many of the likeliest pieces are told of each; ``None`` where no probabilities are told."""
-    trace: bool
+    logprobs: int | None
+    """How many of the most likely pieces are listed for each; ``None`` where no log-probabilities are."""
     echo: bool = False
     calling: Calling | None = None
-    """What the answer may call; ``None`` where it calls nothing."""
+    """The tools that the answer may call; ``None`` where it calls none."""
+    constraint_field: str = "unisono.constraint"
+    """The field that the constraint comes from."""
+
+    @property
+    def model(self) -> str:
+        """The model of all its requests."""
+        return self.requests[0].model
 
 
-def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> Job:
+def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
     """Read a chat. Raises a `Refusal` that names the field."""
     if request.top_logprobs is not None and not request.logprobs:
         raise _invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
@@ -59,11 +58,11 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> J
     prompt = _conversation(request)
     most = request.max_completion_tokens or request.max_tokens
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    job = _job(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
+    call = _call(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
     calling = read_calling(
-        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[job.model], job.lead
+        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[call.model], call.lead
     )
-    return _bound(job, constraint, calling)
+    return _constrained(call, constraint, calling)
 
 
 def _conversation(request: ChatRequest) -> Prompt:
@@ -73,20 +72,24 @@ def _conversation(request: ChatRequest) -> Prompt:
         raise refusal_of(error, param="messages") from None
 
 
-def _bound(job: Job, constraint: Constraint | None, calling: Calling | None) -> Job:
-    """Bind the answer to a chat to what its format or its tools ask for; one thing alone can be asked for."""
-    [order] = job.orders
+def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling | None) -> ApiCall:
+    """Constrain the answer to a chat to its format or to its tools; only one of them can be asked for."""
+    if calling is None and constraint is None:
+        return call
     if calling is not None and constraint is not None:
         raise _invalid("response_format", "response_format is given, and tools: an answer is one or the other")
-    name, bound = "response_format", constraint
+    [request] = call.requests
+    name, wanted = "response_format", constraint
     if calling is not None:
-        order = replace(order, prompt=replace(order.prompt, tools=calling.tools))
-        name, bound = "tools", calling.constraint
-    if bound is not None:
-        if order.constraint is not None:
+        request = replace(request, prompt=replace(request.prompt, tools=calling.tools))
+        name, wanted = "tools", calling.constraint
+    if wanted is not None:
+        if request.constraint is not None:
             raise _invalid(name, f"{name} and unisono.constraint are given: leave one out")
-        order = replace(order, constraint=bound, constrained_by=name)
-    return replace(job, orders=(order,), calling=calling)
+        request = replace(request, constraint=wanted)
+    else:
+        name = call.constraint_field
+    return replace(call, requests=(request,), calling=calling, constraint_field=name)
 
 
 def read_format(given: Any) -> Constraint | None:
@@ -112,14 +115,14 @@ def _parsed(constraint: object, name: str) -> Constraint | None:
         raise refusal_of(error, param=name) from None
 
 
-def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> Job:
+def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
     """Read a completion. Raises a `Refusal` that names the field."""
     texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     if request.echo and request.logprobs is not None:
         raise _invalid("echo", "echo does not go with logprobs: the prompt is not scored")
     prompts = [Prompt(text=text) for text in texts]
     written = _limits(request, "max_tokens", request.max_tokens, limits)
-    return replace(_job(request, prompts, written, request.logprobs, service, limits), echo=bool(request.echo))
+    return _call(request, prompts, written, request.logprobs, service, limits, echo=bool(request.echo))
 
 
 def engine_of(service: Service, model: str) -> Engine:
@@ -135,41 +138,46 @@ def is_alone(model: str) -> bool:
     return "/" in model
 
 
-def _job(
-    request: GenerationRequest,
+def _call(
+    request: GenerationFields,
     prompts: list[Prompt],
     written: Limits,
-    likeliest: int | None,
+    logprobs: int | None,
     service: Service,
     limits: ServerLimits,
-) -> Job:
+    *,
+    echo: bool = False,
+) -> ApiCall:
     engine = engine_of(service, request.model)
-    n, trace = request.n or 1, bool(request.unisono and request.unisono.trace)
+    extension, options = request.unisono, request.stream_options
+    n, trace = request.n or 1, bool(extension and extension.trace)
     if n * len(prompts) > limits.n:
         what = f"n is {n}" if len(prompts) == 1 else f"n is {n} for each of {len(prompts)} prompts"
         raise _invalid("n", f"{what}, and this server writes {limits.n} texts at most for a request")
-    if request.stream_options is not None and not request.stream:
+    if options is not None and not request.stream:
         raise _invalid("stream_options", "stream_options is given, but stream is not true")
-    options = request.stream_options
     if options is not None and options.include_obfuscation:
         name = "stream_options.include_obfuscation"
         raise Refusal(400, f"{name} is true, which is not supported: nothing is padded", param=name, code="unsupported")
     method = _method(request, engine)
-    constraint = _parsed(request.unisono and request.unisono.constraint, "unisono.constraint")
-    kept = 0 if likeliest is None else max(1, likeliest)  # of no piece, no step would be kept
-    return Job(
-        request.model,
-        tuple(Order(request.model, prompt, written, method, n, trace, kept, constraint) for prompt in prompts),
-        n,
+    constraint = None
+    if extension is not None and extension.constraint is not None:
+        constraint = _parsed(extension.constraint, "unisono.constraint")
+    kept = 0 if logprobs is None else max(1, logprobs)  # of no piece, no step would be kept
+    return ApiCall(
+        tuple(
+            GenerationRequest("", prompt, written, trace, method, constraint, n, kept, request.model)
+            for prompt in prompts
+        ),
         lead_of(method, engine.members).name,
         bool(request.stream),
         bool(options and options.include_usage),
-        likeliest,
-        trace,
+        logprobs,
+        echo,
     )
 
 
-def _limits(request: GenerationRequest, name: str, most: int | None, limits: ServerLimits) -> Limits:
+def _limits(request: GenerationFields, name: str, most: int | None, limits: ServerLimits) -> Limits:
     if most is not None and most > limits.output:
         raise _invalid(name, f"{name} is {most}, and this server writes {limits.output} at most")
     stop = () if request.stop is None else request.stop
@@ -179,7 +187,7 @@ def _limits(request: GenerationRequest, name: str, most: int | None, limits: Ser
         raise refusal_of(error, param="stop") from None
 
 
-def _method(request: GenerationRequest, engine: Engine) -> Method:
+def _method(request: GenerationFields, engine: Engine) -> Method:
     """The method of the file, with the keys of the extension, and then OpenAI's fields, in place of its own."""
     method = engine.method
     keys = (
@@ -195,9 +203,11 @@ def _method(request: GenerationRequest, engine: Engine) -> Method:
         given["seed"] %= 2**64
     if request.logit_bias:
         given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
-    draw = _replaced(lambda given: _drawn(method.draw, given), given, "") if given else method.draw
+    if not given:
+        return method
+    sampling = _replaced(method.sampling.but, given, "")
     try:
-        return replace(method, draw=draw)
+        return replace(method, sampling=sampling)
     except SpecError as error:
         raise refusal_of(error, param="temperature") from None
 
@@ -206,14 +216,6 @@ def _checked(method: Method, engine: Engine) -> Method:
     """A method that fits the members."""
     method.check({member.name: member.weight for member in engine.members})
     return method
-
-
-def _drawn(draw: Draw, given: Mapping[str, Any]) -> Draw:
-    """A draw with some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
-    changed = dict(given)
-    if given.get("temperature", draw.temperature) == 0:
-        changed |= DRAWING
-    return replace(draw, **changed)
 
 
 def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], within: str) -> Any:
@@ -250,3 +252,28 @@ def _columns(bias: Mapping[str, float], model: str, engine: Engine) -> dict[int,
 
 def _invalid(name: str, words: str) -> Refusal:
     return Refusal(400, words, param=name, code="invalid_value")
+
+
+def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
+    """Cut a text as the lead's tokenizer does.
+
+    Ids are columns of the union, or, for a member alone, its own. Raises a `Refusal`.
+    """
+    if not is_unicode(text):
+        raise Refusal(400, "the text has a lone surrogate", param="text", code="invalid_value")
+    lead = lead_of(engine.method, engine.members)
+    vocabulary = lead.speller.vocabulary
+    ids = lead.speller.own_encoding(text.encode()) or lead.speller.longest_match(text.encode()) or ()
+    column_V = lead.map.column_V
+    if (text and not ids) or any(column_V[token] == ABSENT for token in ids):
+        raise Refusal(400, "the text has bytes that a member cannot write", param="text", code="invalid_value")
+    alone = is_alone(model)
+    found = []
+    for token in ids:
+        piece = vocabulary.pieces[token]
+        assert piece is not None
+        found.append(
+            Piece(id=token if alone else int(column_V[token]), text=piece.decode(errors="replace"), bytes=list(piece))
+        )
+    end = sorted(vocabulary.end_ids) if alone else [engine.union.end]
+    return PieceList(model=model, data=found, end=end)

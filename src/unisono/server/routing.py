@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from unisono.server.errors import Refusal
-from unisono.server.front import ACCOUNT, Account
+from unisono.server.middleware import ACCOUNT, RequestLog
 
 __all__ = ["FastAPI", "Request", "Response", "StreamingResponse", "account_of", "accounted", "body_of", "unless_left"]
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 """What is waited for."""
 
 
-def account_of(request: Request) -> Account:
+def account_of(request: Request) -> RequestLog:
     """The account of a request."""
-    account: Account = request.scope[ACCOUNT]
+    account: RequestLog = request.scope[ACCOUNT]
     return account
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unisono.constraint import LARK, Constraint
-from unisono.conversation import Tool, checked_tools
+from unisono.chat.call_form import CallForm
+from unisono.chat.messages import Tool, checked_tools
+from unisono.chat.tool_grammar import call_grammar, parameters_of
+from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
+from unisono.config.constraint import LARK, Constraint
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError
 from unisono.server.errors import Refusal, refusal_of
-from unisono.vocab.call_form import CallForm
-from unisono.vocab.call_grammar import call_grammar, parameters_of
-from unisono.vocab.calls import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
 
 
 @dataclass(frozen=True, slots=True)

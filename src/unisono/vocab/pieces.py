@@ -118,7 +118,7 @@ def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None 
 
     Args:
         table: the tokenizer's own description.
-        end_ids: every id that ends a text or a turn, see `unisono.vocab.ending`.
+        end_ids: every id that ends a text or a turn, see `unisono.vocab.eos`.
         rows: V, the rows of the model's output. Rows beyond the table are excluded; tokens beyond
             the rows can be neither read nor written and are left out. Default: the table's length.
 

@@ -67,9 +67,8 @@ class UnionVocabulary:
 
     def piece(self, column: int) -> bytes | None:
         """The bytes of a column, or ``None`` for END."""
-        if column == self.end:
-            return None
-        return self.data[self.offset_U[column] : self.offset_U[column + 1]]
+        offset_U = self.offset_U
+        return None if column == len(offset_U) - 1 else self.data[offset_U[column] : offset_U[column + 1]]
 
     def columns(self, pieces: Collection[bytes]) -> dict[bytes, int]:
         """The columns of those of some pieces that there are. It looks at all: not for every step."""

@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unisono.engine.method import Method
+from unisono.config.ensemble import TunedOn
+from unisono.config.method import Method
 from unisono.errors import SpecError
 from unisono.evals import systems as make
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import System, Task
 from unisono.evals.results import RunFolder
 from unisono.evals.runner import evaluate
-from unisono.spec import TunedOn
 
 RULES = ("mean", "geometric", "mean,weights:entropy", "mean,weights:consistency")
 SHARES = (0.2, 0.35, 0.65, 0.8)

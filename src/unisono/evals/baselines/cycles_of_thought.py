@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from unisono.chat.messages import Prompt
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import (
     answer_words,
@@ -22,7 +23,7 @@ from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.baselines.words import Parametric, check_number
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
-from unisono.types import Limits, Prompt
+from unisono.records import Limits
 
 TEMPERATURE = 0.8
 STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")

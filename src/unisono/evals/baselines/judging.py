@@ -7,10 +7,10 @@ import string
 from collections.abc import Sequence
 from typing import TypeVar
 
+from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, nearest, shown
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
-from unisono.types import Prompt
 
 LEAST = -1000.0
 """The logarithm that stands for that of 0, which JSON cannot hold."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, ClassVar, TypeVar
 
+from unisono.config.compact import read_number
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
-from unisono.reading import read_number
 
 NAMES = ("member", "judge")
 """Parameters that are names; the others are numbers or flags."""

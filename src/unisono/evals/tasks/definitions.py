@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from unisono.chat.messages import Message, Prompt
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.records import Grade, Question, Reply
 from unisono.evals.tasks.generation import read_generation
 from unisono.evals.tasks.rows import LETTERS, Row
-from unisono.types import Limits, Message, Prompt
+from unisono.records import Limits
 
 SEED = 1234
 """Of the generator that draws examples: lm-evaluation-harness's own."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.config.sampling import Sampling
 from unisono.errors import SpecError, nearest, shown
-from unisono.fusion.draw import Draw
-from unisono.types import Limits
+from unisono.records import Limits
 
 MAX_PIECES = 256
 """Pieces to write at most where nothing is said, as with lm-evaluation-harness's ``hf`` model."""
@@ -36,14 +36,14 @@ class Wanted:
         """Whether a text is not simply to be written as the system does."""
         return self.samples or PENALTY in self.shapes
 
-    def draw(self, own: Draw) -> Draw:
+    def draw(self, own: Sampling) -> Sampling:
         """The draw, given that of a system.
 
         What is to be sampled is drawn as asked, with the system's seed. What is not is written greedily, by the
         system's own beam where it has one.
         """
         if self.samples:
-            return Draw(**self.shapes, seed=own.seed)
+            return Sampling(**self.shapes, seed=own.seed)
         greedy = own if own.is_greedy else replace(own, **_GREEDY)
         penalty = self.shapes.get(PENALTY)
         return greedy if penalty is None else replace(greedy, repetition_penalty=penalty)

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from unisono.config.ensemble import TunedOn
 from unisono.errors import BackendMissing, SpecError, nearest, shown
 from unisono.evals.records import Question, Task
 from unisono.evals.tasks.definitions import Definition, Interpret, quiet
 from unisono.evals.tasks.rows import RECIPES, Recipe, Row, read_rows
-from unisono.spec import TunedOn
 
 SHOTS_FOLDER = "shots"
 

@@ -1,0 +1,197 @@
+"""The facade for asyncio: concurrent requests share the steps of one engine thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Self, Unpack, overload
+
+from unisono.chat.messages import Message, Prompt
+from unisono.config.ensemble import EnsembleSpec
+from unisono.engine.engine_thread import EngineThread
+from unisono.engine.request import Ended, Event, Failed, GenerationOptions, PreparedRequest, Request, Wrote
+from unisono.engine.scheduler import RequestId
+from unisono.engine.service import Service
+from unisono.ensemble import Ensemble
+from unisono.members import Report, silent
+from unisono.records import Generation
+
+_Inbox = asyncio.Queue[Event | Exception]
+
+
+class AsyncEnsemble:
+    """An ensemble for asyncio. Requests of concurrent tasks are batched; those that find no slot wait in line.
+
+    Example::
+
+        async with await AsyncEnsemble.load("duo.yaml", batch=8) as duo:
+            answers = await asyncio.gather(*(duo.generate(prompt) for prompt in prompts))
+    """
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        """Take an ensemble over, which nobody else may use from now on. Call it within a running event loop."""
+        self._ensemble = ensemble
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
+        self._inboxes: dict[RequestId, _Inbox] = {}
+        self._open: set[_Inbox] = set()
+        """The inboxes of all requests that have not ended, in line or not yet."""
+        self._ended = asyncio.Event()
+        self._is_closed = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = EngineThread(lambda: ensemble.service, self)
+        self._thread.start(self._loop)
+
+    @classmethod
+    async def load(
+        cls, spec: str | Path | Mapping[str, Any] | EnsembleSpec, *, batch: int = 1, report: Report = silent
+    ) -> Self:
+        """Load an ensemble without blocking the loop; the arguments and errors are those of `Ensemble.load`."""
+        return cls(await asyncio.to_thread(Ensemble.load, spec, batch=batch, report=report))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the members that vote, in order."""
+        return self._ensemble.members
+
+    @overload
+    async def generate(
+        self,
+        prompt: str | Prompt | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        n: None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation: ...
+    @overload
+    async def generate(
+        self,
+        prompt: str | Prompt | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        n: int,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Generation]: ...
+    async def generate(
+        self,
+        prompt: str | Prompt | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        n: int | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation | list[Generation]:
+        """Generate a text, or ``n`` texts of one prompt; the arguments and errors are those of `Ensemble.generate`.
+
+        A cancelled task frees its slots.
+        """
+        request = self._ensemble.request(prompt, messages, options, n)
+        texts: dict[int, Generation] = {}
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                if isinstance(event, Ended):
+                    texts[event.index] = event.generation
+        ordered = [texts[index] for index in range(request.n)]
+        return ordered[0] if n is None else ordered
+
+    async def stream(
+        self,
+        prompt: str | Prompt | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[str, None]:
+        """Generate one text and hand it out, as whole characters, as it grows; see `generate`.
+
+        Closing the iterator (`contextlib.aclosing`), or cancelling its task, frees its slots.
+        """
+        request = self._ensemble.request(prompt, messages, options)
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                if isinstance(event, Wrote) and event.text:
+                    yield event.text
+
+    async def close(self) -> None:
+        """Give all requests up, end the thread and unload all members. Idempotent."""
+        self._is_closed = True
+        self._thread.stop()
+        await self._ended.wait()
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    async def _events(self, request: Request) -> AsyncGenerator[Event, None]:
+        """The events of a request until it has ended. Raises what it failed of."""
+        if self._is_closed:
+            raise RuntimeError("the ensemble is closed")
+        prepared = await self._loop.run_in_executor(self._reader, self._ensemble.service.prepare, request)
+        if self._ended.is_set():
+            raise RuntimeError("the ensemble is closed")
+        inbox: _Inbox = asyncio.Queue()
+        self._open.add(inbox)
+        submitted = self._submit(prepared, inbox)
+        try:
+            left = request.n
+            while left:
+                event = await inbox.get()
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Failed):
+                    raise event.error
+                left -= isinstance(event, Ended)
+                yield event
+        finally:
+            self._open.discard(inbox)
+            self._thread.submit(lambda service: self._cancel(service, submitted))
+
+    def _submit(self, prepared: PreparedRequest, inbox: _Inbox) -> list[RequestId]:
+        """Put a request in line; the list holds its id once that is there."""
+        submitted: list[RequestId] = []
+
+        def submit(service: Service) -> None:
+            try:
+                submitted.append(service.submit(prepared))
+            except Exception as error:
+                self._thread.post(inbox.put_nowait, error)
+            else:
+                self._thread.post(self._inboxes.__setitem__, submitted[0], inbox)
+
+        self._thread.submit(submit)
+        return submitted
+
+    def _cancel(self, service: Service, submitted: Sequence[RequestId]) -> None:
+        for request_id in submitted:
+            service.cancel(request_id)
+            self._thread.post(self._forget, request_id)
+
+    def _forget(self, request_id: RequestId) -> None:
+        self._inboxes.pop(request_id, None)
+
+    # What the engine's thread says, in the loop.
+
+    def loaded(self, service: Service) -> None:
+        """The service is there: it was before."""
+
+    def emitted(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
+        """Deliver the events of a step."""
+        for event in events:
+            if event.request_id in self._inboxes:
+                self._inboxes[event.request_id].put_nowait(event)
+
+    def crashed(self, error: Exception) -> None:
+        """All requests are lost; those that come next are served."""
+        for inbox in self._open:
+            inbox.put_nowait(error)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Nothing comes any more."""
+        self._ended.set()
+        closed = RuntimeError("the ensemble was closed before the text ended")
+        closed.__cause__ = error
+        for inbox in self._open:
+            inbox.put_nowait(closed)

@@ -1,0 +1,1 @@
+"""GGUF files: their header and their token table, for both backends that read them."""

@@ -1,0 +1,314 @@
+"""The llama.cpp backend: GGUF files through the low-level interface of llama-cpp-python."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import llama_cpp.llama_cpp as library
+
+from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.gguf.file import GgufFile, read_gguf
+from unisono.backends.gguf.token_table import read_table
+from unisono.backends.llamacpp.facts import cache_bytes_a_token, refuse_other_models, trained_context, unsupported
+from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
+from unisono.backends.llamacpp.options import CACHE_TYPES, choose_device, read_options
+from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from unisono.backends.threads import free_threads, told
+from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
+
+DEFAULT_CONTEXT = 4096
+"""Tokens a slot holds when the spec does not say: a cache for the whole trained context can need
+more memory than the weights."""
+
+_CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
+
+_log: deque[tuple[int, str]] = deque(maxlen=400)
+_ERROR = 4
+
+
+@library.llama_log_callback  # type: ignore[untyped-decorator]
+def _keep_log(level: int, text: bytes, _: object) -> None:
+    _log.append((level, text.decode("utf-8", "replace")))
+
+
+library.llama_log_set(_keep_log, ctypes.c_void_p(0))
+library.llama_backend_init()
+
+
+class LlamaCppLoader:
+    """Brings a GGUF file in through llama.cpp."""
+
+    def __init__(self, request: LoadRequest) -> None:
+        """Check the request; the file is not touched.
+
+        Raises:
+            SpecError: the request asks for what this backend does not have.
+            DeviceError: the installed build has no such device.
+        """
+        if request.source.kind != "gguf":
+            raise SpecError(
+                f"member {request.name!r}: llamacpp reads GGUF files, not a {request.source.kind}",
+                hint="give the path of a .gguf file, or choose another backend",
+            )
+        if request.dtype is not None:
+            raise SpecError(
+                f"member {request.name!r}: dtype is {request.dtype!r}, but a GGUF file's number formats are its own",
+                hint="leave dtype out, or take a file with another quantisation",
+            )
+        self._request = request
+        self._options = read_options(request)
+        self._device = choose_device(request, self._options, library)
+
+    def tokenizer(self) -> LlamaCppTokenizer:
+        """The tokenizer; reads the vocabulary only."""
+        return self._tokenizer
+
+    def facts(self) -> ModelFacts:
+        """What the head of the file tells."""
+        with self._named():
+            file = self._file
+            refuse_other_models(file)
+            context = self._slot_context
+            padded = -(-context // _CACHE_STEP) * _CACHE_STEP
+            return ModelFacts(
+                architecture=file.architecture,
+                rows=_rows(file),
+                parameters=file.parameters or None,
+                context=context,
+                trained_context=trained_context(file),
+                weight_bytes=file.data_bytes,
+                cache_bytes=round(cache_bytes_a_token(file, self._options) * padded * self._request.slots),
+                dtype=_weight_format(file),
+                device=self._device.name,
+                threads=self._threads_told,
+            )
+
+    def load(self, progress: Progress) -> LlamaCppBackend:
+        """Load the weights and make the cache.
+
+        Raises:
+            ModelError: the file is missing or damaged, or holds no model that can be a member.
+            DeviceError: there is not enough memory.
+            KeyboardInterrupt: Ctrl-C was pressed; what had been loaded is freed.
+        """
+        with self._named():
+            refuse_other_models(self._file)
+            self.tokenizer()  # refuses what the weights need not be read for
+            context = self._slot_context
+            loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
+            progress(0.95, "making the cache")
+            backend = self._make_backend(loaded, context)
+        progress(1.0, "loaded")
+        return backend
+
+    @cached_property
+    def _file(self) -> GgufFile:
+        return read_gguf(self._request.source.path)
+
+    @cached_property
+    def _tokenizer(self) -> LlamaCppTokenizer:
+        with self._named():
+            file = self._file
+            table = read_table(file)  # first: some vocabularies that it refuses end the process in llama.cpp
+            params = library.llama_model_default_params()
+            params.vocab_only = True
+            model = _load(file.path, params)
+            try:
+                _refuse_other_memories(model, file)
+            except ModelError:
+                library.llama_model_free(model)
+                raise
+            return LlamaCppTokenizer(library, model, table)
+
+    @property
+    def _slot_context(self) -> int:
+        trained, asked = trained_context(self._file), self._request.context
+        if asked is None:
+            return min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        if trained is not None and asked > trained:
+            raise SpecError(
+                f"context is {asked}, but the model was trained for {trained} tokens",
+                hint=f"set context to {trained} or less",
+            )
+        return asked
+
+    @property
+    def _threads(self) -> int:
+        return self._request.threads or free_threads()
+
+    @property
+    def _threads_told(self) -> str:
+        # Without OpenMP llama.cpp's own barriers spin as long as they wait (ggml-cpu.c, ggml_barrier).
+        openmp = b"OPENMP = 1" in library.llama_print_system_info()
+        return told(self._threads, asked=self._request.threads is not None, openmp=openmp)
+
+    def _load_model(self, report: Callable[[float], None]) -> int:
+        device, options = self._device, self._options
+        params = library.llama_model_default_params()
+        params.n_gpu_layers = device.layers
+        if device.layers == 0:
+            params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
+        if device.index is not None:
+            params.split_mode, params.main_gpu = library.LLAMA_SPLIT_MODE_NONE, device.index
+        if options.mmap is not None:
+            _set(params, "use_mmap", options.mmap)
+            _set(params, "load_mode", int(options.mmap))
+        # Builds with AMX kernels were seen to end the process in the first decode. In the sources of
+        # llama.cpp (ggml-cpu/amx/amx.cpp, ggml-cpu/traits.cpp) a kernel of AMX runs only for a tensor
+        # that lies in AMX's own "extra" buffer type, so without extra buffer types none ever runs.
+        if b"AMX" in library.llama_print_system_info():
+            params.use_extra_bufts = False
+        return _load(self._file.path, params, report)
+
+    def _make_backend(self, loaded: Loaded, context: int) -> LlamaCppBackend:
+        request, options = self._request, self._options
+        rows = library.llama_vocab_n_tokens(library.llama_model_get_vocab(loaded.model))
+        params = library.llama_context_default_params()
+        params.n_ctx = -(-context // _CACHE_STEP) * _CACHE_STEP * request.slots
+        params.n_seq_max = request.slots
+        params.n_batch = params.n_ubatch = options.batch_tokens
+        _set(params, "n_outputs_max", output_rows(rows, request.slots, options.batch_tokens))
+        params.n_threads = params.n_threads_batch = self._threads
+        params.flash_attn_type = -1 if options.flash_attention == "auto" else int(options.flash_attention)
+        params.type_k = params.type_v = CACHE_TYPES[options.cache_dtype][0]
+        params.offload_kqv = params.op_offload = self._device.layers != 0
+        params.no_perf = True
+        # Layers with a sliding window keep all of a slot, or it could not be rewound past the window.
+        params.swa_full = True
+        # A cache of its own for every slot: what others hold changes neither its room nor its sums.
+        params.kv_unified = False
+        _log.clear()
+        handle = library.llama_init_from_model(loaded.model, params)
+        if not handle:
+            raise DeviceError(
+                f"llama.cpp could not make a cache of {request.slots} × {context} tokens: {_last_errors()}",
+                hint="lower context, the number of prompts at once, or set cache_dtype: q8_0 with flash_attention",
+            )
+        loaded.add_context(handle)
+        if not library.llama_get_memory(handle):
+            raise unsupported(self._file, "it keeps no memory of what it has read")
+        facts = BackendFacts(device=self._device.name, rows=rows, context=context, slots=request.slots, neighbours=True)
+        return LlamaCppBackend(library, request.name, loaded, facts, _last_errors)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put the member's name before the message of an error."""
+        prefix = f"member {self._request.name!r}: "
+        try:
+            yield
+        except UnisonoError as error:
+            if error.message.startswith(prefix):
+                raise
+            raise type(error)(prefix + error.message, hint=error.hint) from error
+
+
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
+"""An empty list of GPUs: without it, a build with GPU support would move work there on its own."""
+
+
+def _load(path: Path, params: Any, report: Callable[[float], None] | None = None) -> int:
+    """Load a model with llama.cpp, which can be stopped by Ctrl-C and by an error of ``report``."""
+    failures: list[BaseException] = []
+
+    @library.llama_progress_callback  # type: ignore[untyped-decorator]
+    def on_progress(done: float, _: object) -> bool:
+        try:
+            if report is not None:
+                report(done)
+        except BaseException as error:  # must not leave a C callback, where it would be printed and lost
+            failures.append(error)
+        return not failures and not interrupts
+
+    params.progress_callback = on_progress
+    _log.clear()
+    with _held_interrupts() as interrupts:
+        model: int | None = library.llama_model_load_from_file(os.fsencode(path), params)
+    if model and (failures or interrupts):
+        library.llama_model_free(model)
+    if failures:
+        raise failures[0]
+    if interrupts:
+        raise KeyboardInterrupt
+    if not model:
+        raise _load_error(path)
+    return model
+
+
+@contextlib.contextmanager
+def _held_interrupts() -> Iterator[list[int]]:
+    """Note Ctrl-C instead of raising: an exception that starts inside a C callback would be lost."""
+    seen: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGINT) if in_main else None
+    if not callable(previous):  # another thread, or Ctrl-C is ignored or not Python's to handle
+        yield seen
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        seen.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if seen:
+        with contextlib.suppress(KeyboardInterrupt):  # raised by the caller, when all is freed
+            previous(signal.SIGINT, None)
+
+
+def _load_error(path: Path) -> UnisonoError:
+    """Tell from llama.cpp's log what was wrong with a file."""
+    reason = _last_errors()
+    message = f"llama.cpp cannot load {path}: {reason}"
+    if any(sign in reason for sign in ("corrupted", "incomplete", "failed to read", "invalid", "duplicate")):
+        return ModelCorrupt(message, hint="download or copy the file again")
+    if any(sign in reason for sign in ("allocate", "out of memory")):
+        return DeviceError(message, hint="close other programs, or choose a smaller model or quantisation")
+    return ModelUnsupported(message, hint="check that it is a text-generation model, or upgrade llama-cpp-python")
+
+
+def _last_errors() -> str:
+    lines = [text.strip() for level, text in _log if level == _ERROR and text.strip()]
+    return "; ".join(dict.fromkeys(lines[-3:])) or "it gives no reason"
+
+
+def _refuse_other_memories(model: int, file: GgufFile) -> None:
+    """Refuse models that cannot be rewound, or that do not write from left to right.
+
+    Raises:
+        ModelUnsupported: it is one.
+    """
+    if library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model):
+        raise unsupported(file, "its memory is a running state, which cannot be cut back to an earlier token")
+    if library.llama_model_is_diffusion(model):
+        raise unsupported(file, "it does not write from left to right")
+    if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):
+        raise unsupported(file, "it has an encoder")
+
+
+def _rows(file: GgufFile) -> int:
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    return len(tokens) if isinstance(tokens, list) else 0
+
+
+def _weight_format(file: GgufFile) -> str:
+    number = file.number("general.file_type")
+    name = None if number is None else library.llama_ftype_name(number)
+    return name.decode() if name else "unknown"
+
+
+def _set(params: Any, name: str, value: object) -> None:
+    """Set a parameter that not every version of llama-cpp-python has."""
+    if any(field[0] == name for field in params._fields_):
+        setattr(params, name, value)

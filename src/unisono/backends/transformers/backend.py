@@ -1,0 +1,214 @@
+"""Slots over a row cache: the waist of the transformers backend, apart from the forward pass itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from unisono.backends.base import Array, BackendFacts, Feed, Slot
+from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_passes
+
+PADDING_SLACK = 16
+"""Padded tokens that cost less than a pass of their own, which reads all the weights once more."""
+LONGEST = 16
+"""Ids of a feed that may be read in two passes; a prompt is read in one."""
+
+
+class Forward(Protocol):
+    """One forward pass of a model over the rows that its pool is set to."""
+
+    ragged: bool
+    """Whether rows of unequal length can share a pass."""
+
+    def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
+        """Return the logits ``[B, keep, V]`` of the last ``keep`` queries."""
+        ...
+
+    def finish(self, parts: Sequence[Any]) -> Array:
+        """Join logits ``[n, V]`` into one float32 array."""
+        ...
+
+    def inference(self) -> AbstractContextManager[Any]:
+        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
+        ...
+
+    def unload(self) -> None:
+        """Free the model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one pass reads of a feed."""
+
+    feed: int
+    """Its place among the feeds."""
+    start: int
+    """The first of its ids that is read."""
+    stop: int
+    """The first that is not."""
+    wanted: int
+    """How many of the last of them give their distribution."""
+
+    @property
+    def length(self) -> int:
+        """How many ids are read."""
+        return self.stop - self.start
+
+
+class RowBackend:
+    """A loaded model, see `unisono.backends.base.Backend`."""
+
+    def __init__(self, facts: BackendFacts, pool: RowPool, forward: Forward) -> None:
+        self.facts = facts
+        self._pool = pool
+        self._forward: Forward | None = forward
+        self._rows: dict[Slot, int] = {}
+        self._slots: list[Slot] = []
+        self._opened = 0
+
+    def open(self, copy_of: Slot | None = None) -> Slot:
+        forward = self._loaded()
+        source = None if copy_of is None else self._row(copy_of)
+        if len(self._slots) >= self.facts.slots:
+            raise RuntimeError(f"all {self.facts.slots} slots are open")
+        with forward.inference():
+            row = self._pool.add(source)
+        slot = Slot(self._opened)
+        self._opened += 1
+        self._rows[slot] = row
+        self._slots.append(slot)
+        return slot
+
+    def close(self, slot: Slot) -> None:
+        row = self._row(slot)
+        with self._loaded().inference():
+            moved = self._slots[self._pool.drop(row)]
+        self._slots[row] = moved
+        self._slots.pop()
+        self._rows[moved] = row
+        del self._rows[slot]
+
+    def rewind(self, slot: Slot, length: int) -> None:
+        row = self._row(slot)
+        if not 0 <= length <= self._pool.lengths[row]:
+            raise ValueError(f"slot {slot} holds {self._pool.lengths[row]} tokens and cannot be rewound to {length}")
+        self._pool.lengths[row] = length
+
+    def advance(self, feeds: Sequence[Feed]) -> Array:
+        forward = self._loaded()
+        self._check(feeds)
+        with forward.inference():
+            self._gather(feeds)
+        rows = [self._rows[feed.slot] for feed in feeds]
+        outputs: list[Any] = [None] * len(feeds)
+        for parts in self._passes(forward, feeds, rows):
+            self._run(forward, sorted(parts, key=lambda part: rows[part.feed]), feeds, rows, outputs)
+        for row, feed in zip(rows, feeds, strict=True):
+            self._pool.lengths[row] += len(feed.ids)
+        return forward.finish([output for output in outputs if output is not None])
+
+    def unload(self) -> None:
+        if self._forward is not None:
+            self._forward.unload()
+        self._forward = None
+        self._rows.clear()
+        self._slots.clear()
+
+    def _gather(self, feeds: Sequence[Feed]) -> None:
+        """Let the rows that are fed follow one another: with gaps, a pass copies what all of them hold."""
+        fed = {self._rows[feed.slot] for feed in feeds}
+        if not fed or max(fed) - min(fed) + 1 == len(fed):
+            return
+        windows = [range(first, first + len(fed)) for first in range(len(self._slots) - len(fed) + 1)]
+        window = max(windows, key=lambda rows: len(fed.intersection(rows)))
+        for gap, row in zip(sorted(set(window) - fed), sorted(fed.difference(window)), strict=True):
+            self._pool.swap(gap, row)
+            self._slots[gap], self._slots[row] = self._slots[row], self._slots[gap]
+            self._rows[self._slots[gap]], self._rows[self._slots[row]] = gap, row
+
+    def _passes(self, forward: Forward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
+        lengths = [len(feed.ids) for feed in feeds]
+        whole = [Part(i, 0, length, feed.wanted) for i, (feed, length) in enumerate(zip(feeds, lengths, strict=True))]
+        if len(feeds) <= 1:
+            return [whole] if feeds else []
+        if forward.ragged:
+            return _side_by_side([[whole[i] for i in group] for group in plan_passes(lengths, PADDING_SLACK)], rows)
+        alike: dict[tuple[int, int], list[Part]] = {}
+        for part, row in zip(whole, rows, strict=True):
+            alike.setdefault((self._pool.lengths[row], part.length), []).append(part)
+        return list(alike.values())
+
+    def _run(
+        self, forward: Forward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
+    ) -> None:
+        """Run one pass; ``parts`` are in the order of their rows."""
+        step = Pass(
+            rows=tuple(rows[part.feed] for part in parts),
+            starts=tuple(self._pool.lengths[rows[part.feed]] + part.start for part in parts),
+            lengths=tuple(part.length for part in parts),
+        )
+        ids = [list(feeds[part.feed].ids[part.start : part.stop]) for part in parts]
+        # A padded query reads a token of its own feed: what it computes is finite and not used.
+        ids = [own[:1] * (step.width - len(own)) + own for own in ids]
+        keep = max(part.wanted for part in parts)
+        self._pool.begin(step)
+        logits = forward(step, ids, max(keep, 1))
+        if keep == 0:
+            return
+        if [part.feed for part in parts] == list(range(len(feeds))) and all(part.wanted == keep for part in parts):
+            outputs[0] = logits.reshape(-1, logits.shape[-1])
+            return
+        for place, part in enumerate(parts):
+            if part.wanted:
+                outputs[part.feed] = logits[place, keep - part.wanted :]
+
+    def _check(self, feeds: Sequence[Feed]) -> None:
+        if len({feed.slot for feed in feeds}) != len(feeds):
+            raise ValueError("a slot is fed twice in one call")
+        for feed in feeds:
+            length = self._pool.lengths[self._row(feed.slot)]
+            if not feed.ids:
+                raise ValueError(f"slot {feed.slot} is fed no ids")
+            if not 0 <= feed.wanted <= len(feed.ids):
+                raise ValueError(f"{feed.wanted} distributions are wanted of {len(feed.ids)} ids")
+            if min(feed.ids) < 0 or max(feed.ids) >= self.facts.rows:
+                odd = min(feed.ids) if min(feed.ids) < 0 else max(feed.ids)
+                raise ValueError(f"id {odd} is not one of the model's {self.facts.rows}")
+            if length + len(feed.ids) > self.facts.context:
+                room = self.facts.context - length
+                raise ValueError(f"slot {feed.slot} is fed {len(feed.ids)} ids and has room for {room}")
+
+    def _row(self, slot: Slot) -> int:
+        if slot not in self._rows:
+            raise ValueError(f"slot {slot} is not open")
+        return self._rows[slot]
+
+    def _loaded(self) -> Forward:
+        if self._forward is None:
+            raise RuntimeError("the model has been unloaded")
+        return self._forward
+
+
+def _side_by_side(passes: list[list[Part]], rows: Sequence[int]) -> list[list[Part]]:
+    """Let longer feeds read their first ids with the shortest ones, where all these rows then follow one another.
+
+    Rows with gaps between them have their keys and values copied for a pass. As many ids are read in as many passes.
+    """
+    *longer, shortest = passes
+    width = max(part.length for part in shortest)
+    early = [
+        part for parts in longer for part in parts if width <= part.length - part.wanted and part.length <= LONGEST
+    ]
+    if not early or _follow(shortest, rows) or not _follow([*shortest, *early], rows):
+        return passes
+    heads = [replace(part, stop=width, wanted=0) for part in early]
+    late = {part.feed: replace(part, start=width) for part in early}
+    return [[*shortest, *heads], *([late.get(part.feed, part) for part in parts] for parts in longer)]
+
+
+def _follow(parts: Sequence[Part], rows: Sequence[int]) -> bool:
+    own = [rows[part.feed] for part in parts]
+    return max(own) - min(own) + 1 == len(own)

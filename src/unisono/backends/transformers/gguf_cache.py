@@ -1,0 +1,95 @@
+"""A GGUF file as transformers needs it: converted once, kept in the user's cache.
+
+Three entries for a file, each keyed by its SHA-256, so that `doctor` never converts weights: the
+configuration, the tokenizer, and for each dtype the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unisono.backends.base import Progress
+from unisono.backends.gguf.file import GgufFile, read_gguf
+from unisono.backends.gguf.token_table import read_table
+from unisono.backends.transformers.gguf_model import adds_bos, gguf_tokenizer_json
+from unisono.backends.transformers.tokenizer import JsonTokenizer
+from unisono.cache import cache_root, file_once, folder_once, require_space
+
+FORMAT = 1
+"""Raised whenever a conversion would come out otherwise than before."""
+ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SPARE_BYTES = 64_000_000
+
+WriteWeights = Callable[[Any, str, Path, Progress], None]
+"""Reads the weights with a configuration and a dtype, and writes a folder that transformers loads."""
+
+
+class Conversion:
+    """One GGUF file and what has been made of it."""
+
+    def __init__(
+        self, path: Path, sha256: str | None, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights
+    ) -> None:
+        self.path = path
+        self._sha256 = sha256
+        self._read_config = read_config
+        self._write_weights = write_weights
+
+    def tokenizer(self) -> JsonTokenizer:
+        """The tokenizer, its table read from the file itself."""
+        table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
+
+        def build(target: Path) -> None:
+            target.write_text(json.dumps(gguf_tokenizer_json(self.file, table), ensure_ascii=False), "utf-8")
+
+        content = json.loads(
+            file_once(self._entry("tokenizer.json"), build, self._what("tokenizer")).read_text("utf-8")
+        )
+        return JsonTokenizer(table, content, [table.bos_id] if table.adds_bos and table.bos_id is not None else [])
+
+    def config(self) -> dict[str, Any]:
+        """The model's configuration, as a ``config.json`` holds it."""
+
+        def build(target: Path) -> None:
+            target.write_text(json.dumps(self._read_config()), "utf-8")
+
+        assert self.file  # tells damage better than the library does
+        content: dict[str, Any] = json.loads(
+            file_once(self._entry("config.json"), build, self._what("configuration")).read_text("utf-8")
+        )
+        return content
+
+    def weights(self, config: Any, dtype: str, progress: Progress) -> Path:
+        """The folder of the weights in a dtype.
+
+        Raises:
+            CacheError: there is no room for them.
+        """
+        entry = self._entry(dtype)
+
+        def build(target: Path) -> None:
+            size = self.file.parameters * ITEM_SIZES[dtype] + SPARE_BYTES
+            require_space(entry.parent, size, self._what("weights"))
+            progress(0.0, f"converting {self.path.name} once, for this and later runs")
+            self._write_weights(config, dtype, target, progress)
+
+        return folder_once(entry, build, self._what("weights"))
+
+    @cached_property
+    def file(self) -> GgufFile:
+        return read_gguf(self.path)
+
+    def _what(self, part: str) -> str:
+        return f"the converted {part} of {self.path.name}"
+
+    def _entry(self, name: str) -> Path:
+        if self._sha256 is None:
+            with self.path.open("rb") as file:
+                self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cache_root() / "transformers" / f"{self._sha256[:32]}-v{FORMAT}" / name

@@ -1,0 +1,187 @@
+"""A `tokenizer.json` from a GGUF file's metadata, which encodes as llama.cpp does.
+
+llama.cpp is the reference for these files, so its rules are followed where transformers' own
+conversion differs: it splits digits as the file's ``pre`` says, and matches user-defined tokens
+(Gemma's runs of spaces) whole before anything else.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unisono.backends.gguf.file import GgufFile
+from unisono.errors import ModelCorrupt, ModelUnsupported
+from unisono.vocab.tokenizer import TokenTable
+
+LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
+
+# What llama.cpp (src/llama-vocab.cpp) splits a text by before merging, by ``tokenizer.ggml.pre``.
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+_TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
+)
+_QWEN2 = rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_WORD = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_TEKKEN = _WORD % ("", "") + rf"|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+_GPT4O = _WORD % (_SUFFIX, _SUFFIX) + rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+_DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+    + _TAIL
+)
+SPLITS: dict[str, tuple[str, ...]] = (
+    dict.fromkeys(("gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "roberta-bpe", "mpt", "olmo", "jais"), (_GPT2,))
+    | dict.fromkeys(
+        ("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)
+    )
+    | dict.fromkeys(
+        ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx", "smaug-bpe"),
+        (_LLAMA3,),
+    )
+    | dict.fromkeys(("qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan"), (_QWEN2,))
+    | {
+        "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+        "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"),
+        "tekken": (_TEKKEN,),
+        "gpt-4o": (_GPT4O,),
+        "llama4": (_GPT4O,),
+        "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
+    }
+)
+IGNORES_MERGES = frozenset(
+    {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
+) | {"tekken"}
+"""Vocabularies in which a whole word that is a token is taken as it is."""
+_MERGES_KEY = b"tokenizer.ggml.merges"
+_STRING, _ARRAY = 8, 9
+
+
+def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
+    """Build what the `tokenizers` library reads: a tokenizer that splits and merges as llama.cpp does.
+
+    Raises:
+        ModelUnsupported: the file names a way of splitting text that is not known here.
+    """
+    build = _byte_level if table.scheme == "byte-level" else _sentencepiece
+    if table.family == "Unigram":
+        raise ModelUnsupported(
+            f"{file.path} has a Unigram vocabulary, which is read from GGUF files by llama.cpp only", hint=LLAMACPP_HINT
+        )
+    added = [
+        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        | {"special": kind == "control"}
+        for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
+        if kind in ("control", "added") and text
+    ]
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **build(file, table)}
+
+
+def read_merges(path: Path) -> list[str]:
+    """The merges of a byte-level vocabulary, which `gguf_file` passes over; none when the file has none."""
+    key = struct.pack("<Q", len(_MERGES_KEY)) + _MERGES_KEY + struct.pack("<II", _ARRAY, _STRING)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as blob:
+        found = blob.find(key)
+        if found < 0:
+            return []
+        position = found + len(key) + 8
+        (count,) = struct.unpack_from("<Q", blob, position - 8)
+        merges = []
+        for _ in range(count):
+            start = position + 8
+            position = start + struct.unpack_from("<Q", blob, position)[0]
+            merges.append(blob[start:position].decode())
+        return merges
+
+
+def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
+    pre = file.text("tokenizer.ggml.pre") or "default"
+    if pre not in SPLITS:
+        raise ModelUnsupported(
+            f"{file.path} splits text in a way that is not known here: tokenizer.ggml.pre is {pre!r}",
+            hint=LLAMACPP_HINT,
+        )
+    vocab = {text: i for i, text in enumerate(table.texts) if table.kinds[i] != "unused"}
+    merges = [pair for merge in read_merges(file.path) if _known(pair := merge.split(" "), vocab)]
+    splits: list[dict[str, Any]] = [
+        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False} for split in SPLITS[pre]
+    ]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": _bpe(vocab, merges) | {"ignore_merges": pre in IGNORES_MERGES},
+    }
+
+
+def _sentencepiece(file: GgufFile, table: TokenTable) -> dict[str, Any]:
+    scores = file.metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, np.ndarray) or len(scores) != len(table.texts):
+        raise ModelCorrupt(f"{file.path} has no score for each of its tokens", hint="download the file again")
+    vocab = {text: i for i, text in enumerate(table.texts) if table.kinds[i] != "unused"}
+    mergeable = {text: i for text, i in vocab.items() if table.kinds[i] == "normal"}
+    prefixed = file.metadata.get("tokenizer.ggml.add_space_prefix", True)
+    prepend = [{"type": "Prepend", "prepend": "▁"}] if prefixed else []
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}]
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [*decoders, {"type": "Fuse"}]},
+        "model": _bpe(vocab, _merges(mergeable, scores.tolist())) | _unknown(table),
+    }
+
+
+def _merges(vocab: dict[str, int], scores: Sequence[float]) -> list[list[str]]:
+    """SentencePiece joins the two neighbours whose union has the best score: each token is the union
+    of every pair of tokens that spells it, best scores first.
+    """
+    ranked = []
+    for text, i in vocab.items():
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in vocab and right in vocab:
+                ranked.append((-scores[i], i, vocab[left], vocab[right], left, right))
+    ranked.sort()
+    return [[left, right] for *_, left, right in ranked]
+
+
+def _bpe(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocab,
+        "merges": merges,
+    }
+
+
+def _unknown(table: TokenTable) -> dict[str, Any]:
+    return {"unk_token": table.special_texts.get("unk_token"), "fuse_unk": True, "byte_fallback": "byte" in table.kinds}
+
+
+def _known(pair: list[str], vocab: dict[str, int]) -> bool:
+    return len(pair) == 2 and "".join(pair) in vocab and all(part in vocab for part in pair)
+
+
+def adds_bos(file: GgufFile) -> bool:
+    """Whether llama.cpp begins a text with the BOS: as the file says, else as its kind of vocabulary does."""
+    declared = file.metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(declared, bool):
+        return declared
+    return file.text("tokenizer.ggml.model") == "llama" or file.text("tokenizer.ggml.pre") in IGNORES_MERGES

@@ -1,0 +1,278 @@
+"""Models through Hugging Face transformers and torch: hub ids, folders, and GGUF files (converted once).
+
+The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other
+modules of this folder do without both. Threads are process-wide in torch: the last member that names
+``threads`` decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import transformers as _transformers
+import transformers.modeling_gguf_pytorch_utils
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.threads import told
+from unisono.backends.transformers import gguf_cache, model_config, torch_runtime
+from unisono.backends.transformers.backend import RowBackend
+from unisono.backends.transformers.failures import loading_errors_told
+from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
+from unisono.backends.transformers.options import check_folder, check_options, check_weights
+from unisono.backends.transformers.tokenizer import read_tokenizer
+from unisono.errors import ModelCorrupt
+from unisono.vocab.tokenizer import Tokenizer
+
+library: Any = _transformers
+"""Untyped: its own annotations are incomplete."""
+CacheLayerMixin.register(RowLayer)
+SHARING = "unisono_sdpa"
+library.AttentionInterface.register(
+    SHARING, partial(torch_runtime.attend_sharing, plain=library.AttentionInterface()["sdpa"])
+)
+library.AttentionMaskInterface.register(SHARING, library.AttentionMaskInterface()["sdpa"])
+
+
+class TransformersLoader:
+    """Brings one member's model in. See `unisono.backends.base.Loader`.
+
+    Options: ``attention`` (sdpa, eager), ``device_map``, ``revision``, ``pack_weights``,
+    ``trust_remote_code``, ``allow_pickle``, ``local_files_only``. ``dtype`` is float32 on a CPU unless
+    given; elsewhere, and for ``auto``, it is the model's own (a GGUF file's: float32 on a CPU, else
+    bfloat16).
+    """
+
+    def __init__(self, request: LoadRequest) -> None:
+        self.request = request
+        self.options = check_options(request)
+        self.device = torch_runtime.find_device(request)
+        self.who = f"member {request.name!r} ({request.source.location})"
+        self.gguf = (
+            gguf_cache.Conversion(
+                request.source.path, request.source.sha256, self._read_gguf_config, self._write_gguf_weights
+            )
+            if request.source.kind == "gguf"
+            else None
+        )
+
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    def facts(self) -> ModelFacts:
+        with _quiet(), self._errors(), torch_runtime.shape_only():
+            model = library.AutoModelForCausalLM.from_config(
+                self._config, trust_remote_code=self.options.trust_remote_code
+            )
+        parameters = sum(each.numel() for each in model.parameters())
+        size = self._dtype.itemsize
+        context = self.context
+        return ModelFacts(
+            architecture=type(model).__name__,
+            rows=torch_runtime.output_rows(model),
+            parameters=parameters,
+            context=context,
+            trained_context=model_config.trained_context(self._text),
+            weight_bytes=parameters * size,
+            cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
+            dtype=str(self._dtype).removeprefix("torch."),
+            device=self._device_name,
+            threads=self._threads_told,
+            revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
+        )
+
+    def load(self, progress: Progress) -> RowBackend:
+        request = self.request
+        torch_runtime.use_threads(request.threads)
+        with _quiet(), self._errors():
+            if request.source.kind == "folder":
+                check_folder(request)
+                check_weights(request, self.options.allow_pickle)
+            progress(0.0, "reading the configuration")
+            place: str | Path = request.source.location
+            if self.gguf:
+                place = self.gguf.weights(self._config, str(self._dtype).removeprefix("torch."), progress)
+            progress(0.5 if self.gguf else 0.05, "loading the weights")
+            model = self._load_weights(place)
+            if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
+                progress(0.9, "packing the weights")
+                torch_runtime.pack_linear_layers(model)
+            pool = RowPool(model_config.layer_windows(self._text), request.slots, self.context, torch_runtime.integers)
+            layers: Any = pool.layers
+            forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
+            progress(1.0, "loaded")
+        facts = BackendFacts(device=forward.device_name, rows=forward.rows, context=self.context, slots=request.slots)
+        return RowBackend(facts, pool, forward)
+
+    @property
+    def context(self) -> int:
+        """Tokens that a slot will hold."""
+        return model_config.context_of(self._text, self.request.context)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        if self.gguf:
+            return self.gguf.tokenizer()
+        with _quiet(), self._errors():
+            place = check_folder(self.request) if self.request.source.kind == "folder" else self.request.source.location
+            tokenizer = library.AutoTokenizer.from_pretrained(place, **self._hub_options)
+            return read_tokenizer(tokenizer, self._generation_ends(), self.who)
+
+    @cached_property
+    def _config(self) -> Any:
+        if self.gguf:
+            config = library.AutoConfig.for_model(**(raw := self.gguf.config()))
+            config.architectures = raw.get("architectures")
+        else:
+            with _quiet(), self._errors():
+                if self.request.source.kind == "folder":
+                    check_folder(self.request)
+                config = library.AutoConfig.from_pretrained(self.request.source.location, **self._hub_options)
+        self._check(config)
+        return config
+
+    @cached_property
+    def _text(self) -> Any:
+        return self._config.get_text_config(decoder=True)
+
+    @cached_property
+    def _dtype(self) -> Any:
+        own = None if self.gguf else getattr(self._text, "dtype", None) or getattr(self._config, "dtype", None) or ""
+        return torch_runtime.find_dtype(self.request.dtype, self.device, own, self.options.device_map is not None)
+
+    @property
+    def _threads_told(self) -> str | None:
+        asked = self.request.threads
+        return told(torch_runtime.threads(asked), asked=asked is not None) if self.device.type == "cpu" else None
+
+    @property
+    def _device_name(self) -> str:
+        return str(self.device)
+
+    @property
+    def _hub_options(self) -> dict[str, Any]:
+        return {
+            "revision": self.options.revision or "main",
+            "trust_remote_code": self.options.trust_remote_code,
+            "local_files_only": self.options.local_files_only,
+        }
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return loading_errors_told(self.who, self.request.source.location, self._device_name)
+
+    def _check(self, config: Any) -> None:
+        own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+        mapping = library.MODEL_FOR_CAUSAL_LM_MAPPING
+        known = mapping.get(type(config), None) if type(config) in mapping else None
+        if not own_code:
+            model_config.check_language_model(config, known, self.who)
+
+    def _load_weights(self, place: str | Path) -> Any:
+        wanted: dict[str, Any] = {} if self.gguf else dict(self._hub_options)
+        device_map = self.options.device_map or ({"": self._device_name} if self.device.type != "cpu" else None)
+        if device_map is not None:
+            wanted["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+        if self.options.attention:
+            wanted["attn_implementation"] = self.options.attention
+        model, report = library.AutoModelForCausalLM.from_pretrained(
+            place,
+            config=self._config,
+            dtype=self._dtype,
+            use_safetensors=None if self.options.allow_pickle else True,
+            output_loading_info=True,
+            **wanted,
+        )
+        missing = sorted(report.get("missing_keys") or ())
+        if missing:
+            raise ModelCorrupt(
+                f"{self.who} lacks {len(missing)} of its weights, {missing[0]} first", hint="download the model again"
+            )
+        if self.options.attention is None and device_map is None and _may_share_keys(model):
+            model.set_attn_implementation(SHARING)
+        return model.eval()
+
+    def _generation_ends(self) -> list[int]:
+        """Every id that the model's files say ends a text. What the class of a configuration assumes
+        where its file is silent (Llama's: 2) is nobody's word on this vocabulary and does not count.
+        """
+        location = self.request.source.location
+        declared = None
+        with contextlib.suppress(OSError):  # most base models have no such file
+            generation = library.GenerationConfig.from_pretrained(
+                location,
+                revision=self.options.revision or "main",
+                local_files_only=self.options.local_files_only,
+            )
+            declared = generation.eos_token_id
+        if declared is None:
+            stated, _ = library.PreTrainedConfig.get_config_dict(location, **self._hub_options)
+            declared = (stated.get("text_config") or stated).get("eos_token_id")
+        return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+
+    def _read_gguf_config(self) -> dict[str, Any]:
+        path = self.request.source.path
+        with _quiet(), self._errors():
+            config: dict[str, Any] = library.AutoConfig.from_pretrained(path.parent, gguf_file=path.name).to_dict()
+            return config
+
+    def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
+        """Let transformers read the GGUF file, and write what it read as an ordinary model.
+
+        Its own `save_pretrained` refuses after reading GGUF: the state is written here, each tensor
+        once however many names it is tied to.
+        """
+        path = self.request.source.path
+        with _quiet(progress), self._errors():
+            model = library.AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, config=config, dtype=dtype
+            )
+        folder.mkdir(exist_ok=True)
+        config.save_pretrained(folder)
+        torch_runtime.save_weights(model, folder / "model.safetensors")
+
+
+def _may_share_keys(model: Any) -> bool:
+    """Whether a model attends by sdpa, and none of its code tells attentions apart by their names."""
+    files = {inspect.getmodule(type(module)) for module in model.modules()}
+    own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
+    try:
+        code = "".join(map(inspect.getsource, own))
+    except (OSError, TypeError):
+        return False
+    compares = re.search(r"_attn_implementation\"?\)?\s*(==|!=|in\b|not in\b)", code)
+    return model.config._attn_implementation == "sdpa" and compares is None
+
+
+@contextlib.contextmanager
+def _quiet(progress: Progress | None = None) -> Iterator[None]:
+    """Keep the library's bars and notes from the user while it loads, and give its settings back."""
+    notes = library.utils.logging
+    verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
+    reader = library.modeling_gguf_pytorch_utils
+    bar = reader.tqdm
+
+    def report(items: Sequence[Any], **_: Any) -> Iterator[Any]:
+        for n, item in enumerate(items):
+            if progress:
+                progress(0.4 * n / len(items), "converting the weights")
+            yield item
+
+    notes.set_verbosity_error()
+    notes.disable_progress_bar()
+    reader.tqdm = report
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        reader.tqdm = bar
+        notes.set_verbosity(verbosity)
+        if bars:
+            notes.enable_progress_bar()

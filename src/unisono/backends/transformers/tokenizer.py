@@ -1,0 +1,265 @@
+"""Hugging Face tokenizers: the token table from a `tokenizer.json`, and the three ways to encode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import tokenizers
+
+from unisono.backends.transformers.native_tokenizer import read_native
+from unisono.errors import ModelCorrupt, ModelUnsupported
+from unisono.vocab.pieces import BYTE_TOKEN
+from unisono.vocab.plain import encode_plain
+from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
+
+EXACT_NORMALIZERS = frozenset({"ByteLevel"})
+"""Normalizers that lose nothing of a text. Writing ``▁`` for a space is kept too."""
+LOSSY_PRETOKENIZERS = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit"})
+"""Pre-tokenizers that throw characters away."""
+
+
+class JsonTokenizer:
+    """Encodes with the `tokenizers` library, from the content of a `tokenizer.json`."""
+
+    def __init__(self, table: TokenTable, content: Mapping[str, Any], opening: Iterable[int] = ()) -> None:
+        """Bind a table to what encodes.
+
+        Args:
+            table: the tokenizer's vocabulary.
+            content: a `tokenizer.json`, parsed. Its post-processor is not used.
+            opening: what a plain text begins with: the BOS, or nothing.
+        """
+        self.table = table
+        self._opening = list(opening)
+        self._content = _with_settled_controls(table, content)
+        self._middle_content = _exact(self._content)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text as it stands in the middle of a text."""
+        return encode_plain(text, self._controls, self._encode_middle, self._encode_middle)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
+        return self._opening + encode_plain(text, self._controls, self._encode_whole, self._encode_middle)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Encode what a chat template wrote."""
+        return _encode(self._whole, text, controls=True)
+
+    def _encode_whole(self, text: str) -> list[int]:
+        return _encode(self._whole, text, controls=False)
+
+    def _encode_middle(self, text: str) -> list[int]:
+        return _encode(self._middle, text, controls=False)
+
+    @cached_property
+    def _controls(self) -> dict[int, str]:
+        unknown = _unknown_ids(self._content["model"])
+        kinds = zip(self.table.texts, self.table.kinds, strict=True)
+        return {i: text for i, (text, kind) in enumerate(kinds) if kind == "control" and i not in unknown}
+
+    @cached_property
+    def _whole(self) -> tokenizers.Tokenizer:
+        """Encodes a text from its beginning."""
+        return _build(self._content)
+
+    @cached_property
+    def _middle(self) -> tokenizers.Tokenizer:
+        """Encodes what stands in the middle of a text; most often the same object."""
+        return self._whole if self._middle_content == self._content else _build(self._middle_content)
+
+
+def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenizer:
+    """Read a tokenizer that transformers has loaded.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerBase`.
+        end_ids: what the model's files say ends a text, besides the tokenizer's own EOS.
+        who: the member, for errors.
+
+    Raises:
+        ModelUnsupported: its tokens do not spell bytes.
+    """
+    eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+    names = getattr(tokenizer, "special_tokens_map", {})
+    facts: dict[str, Any] = {
+        "declared_end_ids": tuple(sorted({*end_ids, *([] if eos is None else [eos])})),
+        "bos_id": bos,
+        "eos_id": eos,
+        "special_texts": {name: str(text) for name, text in names.items() if not isinstance(text, list | tuple)},
+    }
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return read_native(tokenizer, facts, who)
+    content = json.loads(backend.to_str())
+    opening = opening_of(_ids(tokenizer, "a", True), _ids(tokenizer, "a", False))
+    facts |= {"adds_bos": bos is not None and bos in opening}
+    facts |= {"chat_template": default_template(tokenizer.chat_template)}
+    try:
+        table = read_json_table(content, tokenizer.all_special_ids, **facts)
+    except ModelUnsupported as error:
+        raise ModelUnsupported(f"{who}: {error.message}", hint=error.hint) from error
+    return JsonTokenizer(table, content, opening)
+
+
+def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], rows: int = 0, **facts: Any) -> TokenTable:
+    """Read the token table of a `tokenizer.json`.
+
+    Args:
+        content: the file, parsed.
+        special_ids: ids that the tokenizer's configuration calls special: control tokens.
+        rows: the least length of the table; rows without a token are unused.
+        facts: the other fields of `TokenTable`.
+
+    Raises:
+        ModelUnsupported: its tokens do not spell bytes (WordPiece, word level, BPE with word-end marks).
+        ModelCorrupt: it holds no vocabulary.
+    """
+    model = content.get("model") or {}
+    scheme, family = json_scheme(content)
+    vocab = model.get("vocab")
+    if not vocab:
+        raise ModelCorrupt("the tokenizer has no vocabulary", hint="download its files again")
+    ids = vocab if isinstance(vocab, dict) else {text: i for i, (text, _) in enumerate(vocab)}
+    added = {int(token["id"]): token for token in content.get("added_tokens") or ()}
+    length = max(rows, max(ids.values()) + 1, max(added, default=-1) + 1)
+    texts = [""] * length
+    kinds: list[Kind] = ["unused"] * length
+    fallback = scheme == "sentencepiece" and model.get("byte_fallback")
+    for text, i in ids.items():
+        texts[i], kinds[i] = text, "byte" if fallback and BYTE_TOKEN.fullmatch(text) else "normal"
+    if not isinstance(vocab, dict):  # a Unigram list may name one text twice: each row keeps its own
+        texts[: len(vocab)] = [text for text, _ in vocab]
+    for i, token in added.items():
+        texts[i], kinds[i] = token["content"], "control" if token["special"] else "added"
+    for i in (*special_ids, *_unknown_ids(model)):
+        if 0 <= i < length:
+            kinds[i] = "control"
+    return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
+
+
+def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
+    """How the tokens of a `tokenizer.json` spell bytes, and the tokenizer's family.
+
+    Raises:
+        ModelUnsupported: they do not.
+    """
+    model = content.get("model") or {}
+    kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
+    marked = model.get("end_of_word_suffix") or model.get("continuing_subword_prefix")
+    if kind not in ("BPE", "Unigram") or marked:
+        reason = f"BPE with word marks {marked!r}" if kind in ("BPE", "Unigram") else kind
+        raise ModelUnsupported(
+            f"its tokenizer is of the kind {reason}, which splits text into words and loses the spaces between",
+            hint="use a model with a byte-level BPE, SentencePiece or tiktoken tokenizer",
+        )
+    parts = {part.get("type") for part in _parts(content)}
+    if "ByteLevel" in parts:
+        return "byte-level", f"byte-level {kind}"
+    spaced = any(
+        part.get("type") == "Metaspace" or "▁" in json.dumps(part, ensure_ascii=False) for part in _parts(content)
+    )
+    if spaced or "ByteFallback" in parts or model.get("byte_fallback"):
+        return "sentencepiece", "SentencePiece BPE" if kind == "BPE" else "Unigram"
+    raise ModelUnsupported(
+        f"its tokenizer, a {kind} without a byte alphabet or '▁', does not say how tokens spell bytes",
+        hint="use a model with a byte-level BPE, SentencePiece or tiktoken tokenizer",
+    )
+
+
+def opening_of(whole: list[int], body: list[int]) -> list[int]:
+    """What a tokenizer puts before a text, given the ids of a text with and without its additions."""
+    for start in range(len(whole) - len(body) + 1):
+        if whole[start : start + len(body)] == body:
+            return whole[:start]
+    return []
+
+
+def default_template(template: object) -> str | None:
+    """The chat template to use of one, or of several by name."""
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _parts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The normalizers, pre-tokenizers and decoders, sequences taken apart."""
+    found: list[dict[str, Any]] = []
+    waiting = [content.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
+    while waiting:
+        part = waiting.pop()
+        if part:
+            found.append(part)
+            for key in ("normalizers", "pretokenizers", "decoders"):
+                waiting.extend(part.get(key) or ())
+    return [part for part in found if part.get("type") != "Sequence"]
+
+
+def _unknown_ids(model: Mapping[str, Any]) -> list[int]:
+    if model.get("unk_id") is not None:
+        return [int(model["unk_id"])]
+    vocab = model["vocab"]
+    unknown = vocab.get(model.get("unk_token") or "") if isinstance(vocab, dict) else None
+    return [] if unknown is None else [int(unknown)]
+
+
+def _with_settled_controls(table: TokenTable, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Call special every added token that is a control token, so that plain text never becomes one."""
+    added = [
+        token | {"special": token["special"] or table.kinds[token["id"]] == "control"}
+        for token in content.get("added_tokens") or ()
+    ]
+    return {**content, "added_tokens": added, "truncation": None, "padding": None, "post_processor": None}
+
+
+def _exact(content: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer without what it adds to a text or loses of it."""
+    added = [token | {"lstrip": False, "rstrip": False} for token in content["added_tokens"]]
+    return content | {
+        "added_tokens": added,
+        "normalizer": _exact_normalizer(content.get("normalizer")),
+        "pre_tokenizer": _exact_pretokenizer(content.get("pre_tokenizer")),
+    }
+
+
+def _exact_normalizer(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    if part["type"] == "Sequence":
+        kept = [each for each in map(_exact_normalizer, part["normalizers"]) if each]
+        return part | {"normalizers": kept} if kept else None
+    spaces = part["type"] == "Replace" and part["pattern"] == {"String": " "}
+    return part if spaces or part["type"] in EXACT_NORMALIZERS else None
+
+
+def _exact_pretokenizer(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    if part is None or part["type"] in LOSSY_PRETOKENIZERS:
+        return None
+    if part["type"] == "Sequence":
+        kept = [each for each in map(_exact_pretokenizer, part["pretokenizers"]) if each]
+        return part | {"pretokenizers": kept} if kept else None
+    if part["type"] == "Metaspace":
+        return {"type": "Metaspace", "replacement": part.get("replacement", "▁"), "prepend_scheme": "never"} | {
+            "split": part.get("split", True)
+        }
+    return part | {"add_prefix_space": False} if part["type"] == "ByteLevel" else part
+
+
+def _build(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+    except Exception as error:  # the library raises plain Exception
+        raise ModelCorrupt(f"the tokenizer cannot be built: {error}", hint="download its files again") from error
+
+
+def _encode(tokenizer: tokenizers.Tokenizer, text: str, controls: bool) -> list[int]:
+    tokenizer.encode_special_tokens = not controls
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"])

@@ -1,0 +1,296 @@
+"""Devices, dtypes and the forward pass of the transformers backend: the only file that imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import logging
+import platform
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from unisono.backends.base import Array, LoadRequest
+from unisono.backends.threads import within_quota
+from unisono.backends.transformers import model_config
+from unisono.backends.transformers.failures import out_of_memory_told
+from unisono.backends.transformers.key_value_cache import Pass, RowPool
+from unisono.errors import DeviceError, SpecError
+
+log = logging.getLogger(__name__)
+
+PACKED_DTYPES = (torch.float32, torch.bfloat16)
+PACKED_FOR = 8
+"""Rows that oneDNN is told to expect; from 2 up the order it chooses is the same, and good for any number."""
+SHARING_QUERIES = 16
+"""Queries of a text up to which `attend_sharing` is quicker for every shape of heads; see benchmarks/README.md."""
+
+
+def find_device(request: LoadRequest) -> torch.device:
+    """The device that a request names, or the best there is.
+
+    Raises:
+        SpecError: no such kind of device.
+        DeviceError: it is not there; the message says what is.
+    """
+    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    named = request.device or "auto"
+    if named == "auto":
+        return torch.device("cuda:0" if "cuda:0" in there else there[-1])
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", named):
+        raise SpecError(
+            f"member {request.name!r}: device is {named!r}", hint="choose one of: auto, cpu, cuda, cuda:N, mps"
+        )
+    device = "cuda:0" if named == "cuda" else named
+    if device not in there:
+        raise DeviceError(
+            f"member {request.name!r} asks for the device {named!r}, which is not here",
+            hint=f"there are: {', '.join(there)}",
+        )
+    return torch.device(device)
+
+
+def find_dtype(named: str | None, device: torch.device, own: object, spread: bool) -> torch.dtype:
+    """The dtype that a member computes in.
+
+    Args:
+        named: what the spec says.
+        device: where it computes.
+        own: the model's own dtype, or ``None`` when it has none (a quantised file).
+        spread: whether a device map puts it on several devices.
+    """
+    if named not in (None, "auto"):
+        return getattr(torch, str(named))  # type: ignore[no-any-return]
+    on_host = device.type == "cpu" and not spread
+    if own is None:
+        return torch.float32 if on_host else torch.bfloat16
+    if named is None and on_host:
+        return torch.float32
+    return own if isinstance(own, torch.dtype) else torch.float32
+
+
+def shape_only() -> contextlib.AbstractContextManager[Any]:
+    """Within it, models are built without memory for their weights."""
+    return torch.device("meta")
+
+
+def use_threads(asked: int | None) -> None:
+    """Compute with so many threads, in the whole process; where nothing is asked, with torch's within the quota."""
+    if asked is not None or threads(None) < torch.get_num_threads():
+        torch.set_num_threads(threads(asked))
+
+
+def threads(asked: int | None) -> int:
+    """How many threads `use_threads` uses."""
+    return asked or within_quota(torch.get_num_threads())
+
+
+def save_weights(model: Any, file: Path) -> None:
+    """Write a model's weights as safetensors, each once however many names it is tied to."""
+    tensors = {each.data_ptr(): (name, each) for name, each in reversed(list(model.state_dict().items()))}
+    named = {name: each.contiguous() for name, each in tensors.values()}
+    safetensors.torch.save_file(named, file, metadata={"format": "pt"})
+
+
+def output_rows(model: Any) -> int:
+    """V: the rows of a model's output."""
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0] if head is not None else model.config.get_text_config(decoder=True).vocab_size)
+
+
+class RowForward:
+    """A model's forward pass over the rows of a pool. See `unisono.backends.transformers.backend.Forward`."""
+
+    def __init__(self, model: Any, text: Any, pool: RowPool, cache: Any, who: str) -> None:
+        """Bind a model to a pool, and to the cache object of transformers that holds the pool's layers."""
+        self.rows = output_rows(model)
+        self.device = model.get_input_embeddings().weight.device
+        devices = sorted({str(each.device) for each in model.parameters()})
+        self.device_name = "+".join(devices)
+        self.pool = pool
+        self._model = model
+        self._cache = cache
+        self._kinds = sorted(set(model_config.layer_kinds(text)))
+        parameters = inspect.signature(model.forward).parameters
+        self.ragged = "position_ids" in parameters
+        self._keeps = "logits_to_keep" in parameters
+        self._additive = model.config._attn_implementation == "eager"
+        self._who = who
+
+    def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
+        inputs: dict[str, Any] = {"input_ids": integers(ids_BT, self.device)}
+        if self.ragged:
+            inputs["position_ids"] = positions_BT = integers(step.positions(), self.device)
+            if not step.uniform:
+                inputs["attention_mask"] = self._masks(positions_BT)
+        if self._keeps:
+            inputs["logits_to_keep"] = keep
+        with self.inference():
+            logits = self._model(**inputs, past_key_values=self._cache, use_cache=True).logits
+        return logits[:, -keep:]
+
+    def finish(self, parts: Sequence[torch.Tensor]) -> Array:
+        """Join logits into one array: numpy's on the host, torch's elsewhere."""
+        with self.inference():
+            if not parts:
+                joined = torch.zeros((0, self.rows), device=self.device)
+            else:
+                joined = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+            joined = joined.float()
+        return joined.numpy() if joined.device.type == "cpu" else joined
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Within it, the cache's tensors may be written: they were made without gradients."""
+        with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
+            yield
+
+    def unload(self) -> None:
+        """Free the model and its cache."""
+        del self._model, self._cache, self.pool
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _masks(self, positions_BT: torch.Tensor) -> Any:
+        """What each query sees, for rows of unequal length: one mask, or one for each kind of layer."""
+        masks = {kind: self._mask(positions_BT, kind == "sliding_attention") for kind in self._kinds}
+        return masks if len(masks) > 1 else masks[self._kinds[0]]
+
+    def _mask(self, positions_BT: torch.Tensor, sliding: bool) -> torch.Tensor:
+        layer = next(layer for layer in self.pool.layers if layer.is_sliding is sliding)
+        places_S = torch.arange(layer.first, self.pool.now.end, device=positions_BT.device)
+        queries = positions_BT[:, None, :, None]
+        seen = places_S <= queries
+        if layer.window is not None:
+            seen &= places_S > queries - layer.window
+        if not self._additive:
+            return seen
+        dtype = self._model.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def attend_sharing(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    plain: Callable[..., tuple[torch.Tensor, None]],
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as by transformers' sdpa, without a copy of the keys and values for each head that shares them.
+
+    Under a mask transformers repeats them as soon as a text has two queries, as the members of an ensemble
+    often have. Here the queries of the heads that share keys stand side by side, as if they were one head's.
+
+    Args:
+        module: the attention layer.
+        query: ``[B, H, T, dim]``
+        key: ``[B, H / g, S, dim]``, with ``g`` heads to each.
+        value: as ``key``.
+        attention_mask: ``[B, 1, T, S]``, or ``None`` where nothing but the order masks.
+        plain: transformers' own function, which does all that is not of this kind.
+        scaling: of the products, before the softmax.
+        options: what else transformers hands over.
+
+    Returns:
+        ``[B, T, H, dim]``, and ``None`` for the weights.
+    """
+    shared: int = getattr(module, "num_key_value_groups", 1)
+    batch, heads, width, _ = query.shape
+    ours = shared > 1 and 1 < width <= SHARING_QUERIES and attention_mask is not None and attention_mask.shape[1] == 1
+    if not ours or any(options.get(name) is not None for name in ("softcap", "position_bias", "cache")):
+        return plain(module, query, key, value, attention_mask, scaling=scaling, **options)
+    joined = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(batch, heads // shared, shared * width, query.shape[-1]),
+        key,
+        value,
+        attn_mask=attention_mask.repeat(1, 1, shared, 1),  # type: ignore[union-attr]
+        scale=scaling,
+    )
+    return joined.reshape(batch, heads, width, value.shape[-1]).transpose(1, 2).contiguous(), None
+
+
+def pack_linear_layers(model: Any) -> int:
+    """Let oneDNN do the linear layers of a model on an x86-64 CPU, with their weights in its own order.
+
+    It reads the weights once for up to about 16 rows, where torch's usual call (MKL) reads them anew
+    for each of a few; see docs/adr/0005. Each packed matrix takes the place of the one that it is made
+    of. A matrix that other modules hold as well (most often the head that is the embedding) stays as it
+    is, and oneDNN reads it so: nothing is in memory twice. Layers of any class but `torch.nn.Linear`
+    itself are left alone, and so is the whole model where oneDNN is missing or fails.
+
+    Returns:
+        How many layers oneDNN does.
+    """
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not there or platform.machine().lower() not in ("x86_64", "amd64"):
+        return 0
+    changed: list[torch.nn.Linear] = []
+    try:
+        holders = Counter(id(each) for module in model.modules() for each in module._parameters.values())
+        for layer in _plain_linear_layers(model):
+            changed.append(layer)
+            with torch.no_grad():
+                if holders[id(layer.weight)] == 1:
+                    packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight, PACKED_FOR)
+                    layer.weight = torch.nn.Parameter(packed, requires_grad=False)
+            layer.__class__ = OneDnnLinear
+        with torch.inference_mode():
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long), use_cache=False)
+    except Exception as error:  # the operations are private to torch, and a model may compute with a layer's weights
+        log.debug("the weights stay unpacked: %s", error)
+        for layer in changed:
+            _unpack(layer)
+        return 0
+    _leave_the_file(model)
+    return len(changed)
+
+
+class OneDnnLinear(torch.nn.Linear):
+    """A linear layer that oneDNN does; its weight is dense, or packed and opaque to all but `to_dense`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def _plain_linear_layers(model: Any) -> Iterator[torch.nn.Linear]:
+    for module in model.modules():
+        if type(module) is not torch.nn.Linear or "forward" in vars(module):
+            continue
+        weight = module.weight
+        ordinary = type(weight) is torch.nn.Parameter and weight.layout == torch.strided and weight.device.type == "cpu"
+        if ordinary and weight.dtype in PACKED_DTYPES and weight.numel():
+            yield module
+
+
+def _leave_the_file(model: Any) -> None:
+    """Copy what still lies in the mapped file of weights: the mapping covers all that was packed too, and
+    goes with the last tensor that lies in it. Such memory is lent to torch, so torch cannot resize it.
+    """
+    for each in (*model.parameters(), *model.buffers()):  # a tied one comes once
+        if each.layout == torch.strided and not each.untyped_storage().resizable():
+            each.data = each.data.clone()
+
+
+def _unpack(layer: torch.nn.Linear) -> None:
+    if layer.weight.is_mkldnn:
+        layer.weight = torch.nn.Parameter(layer.weight.to_dense(), requires_grad=False)
+    layer.__class__ = torch.nn.Linear
+
+
+def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:
+    """A tensor of integers on a device."""
+    tensor = torch.tensor(numbers, dtype=torch.long)
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)

@@ -1,0 +1,160 @@
+"""The JSON object of one call, read character by character."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Generator
+from typing import TypeVar
+
+from unisono.chat.call_form import CallForm
+from unisono.chat.messages import read_arguments
+
+_WHITE = " \t\n\r"
+
+Value = TypeVar("Value")
+Reader = Generator[None, str, Value]
+"""Is sent a character at a time, and raises `Broken` at one that no call has in its place."""
+
+
+class Broken(Exception):
+    """What is being read is no call."""
+
+
+class CallObject:
+    """A call's object while it is read."""
+
+    def __init__(self, form: CallForm, names: Collection[str]) -> None:
+        """Begin.
+
+        Args:
+            form: tells the keys.
+            names: of the tools; the call of anything else is none.
+        """
+        self._form = form
+        self._names = names
+        self._name: str | None = None
+        self._arguments: list[str] = []
+        self._taken = 0
+        self._pushed = ""
+        self._reader = self._read_object()
+        next(self._reader)
+        self.at = 0
+        """How many characters have been read."""
+        self.whole = False
+
+    @property
+    def name(self) -> str | None:
+        """The function's, once it is known and the arguments have begun."""
+        return self._name if self._arguments else None
+
+    def read(self, text: str) -> None:
+        """Read on, up to the end of the object.
+
+        Raises:
+            Broken: it is no call; `at` is where that shows.
+        """
+        for char in text:
+            try:
+                self._reader.send(char)
+            except StopIteration:
+                self.whole = True
+            self.at += 1
+            if self.whole:
+                return
+
+    def take(self) -> str:
+        """The text of the arguments that has been read since this was last asked."""
+        new = "".join(self._arguments[self._taken :])
+        self._taken = len(self._arguments)
+        return new
+
+    def _read_object(self) -> Reader[None]:
+        yield from self._expect("{")
+        separator = ","
+        while separator == ",":
+            yield from self._expect('"')
+            key = yield from self._string()
+            yield from self._expect(":")
+            yield from self._value_of(key)
+            separator = yield from self._solid()
+        if separator != "}" or self.name is None:
+            raise Broken
+
+    def _value_of(self, key: str) -> Reader[None]:
+        if key == self._form.name_key and self._name is None:
+            yield from self._expect('"')
+            self._name = yield from self._string()
+            if self._name not in self._names:
+                raise Broken
+        elif key == self._form.arguments_key and not self._arguments:
+            yield from self._expect("{")
+            yield from self._nested("{", self._arguments)
+            try:
+                read_arguments("".join(self._arguments))
+            except ValueError as error:
+                raise Broken from error
+        elif key in self._form.other_keys:
+            first = yield from self._solid()
+            if first in "{[":
+                yield from self._nested(first, [])
+            elif first == '"':
+                yield from self._string()
+            else:
+                yield from self._scalar(first)
+        else:
+            raise Broken
+
+    def _solid(self) -> Reader[str]:
+        """The next character that is no white space."""
+        while True:
+            char, self._pushed = self._pushed or (yield), ""
+            if char not in _WHITE:
+                return char
+
+    def _expect(self, wanted: str) -> Reader[None]:
+        if (yield from self._solid()) != wanted:
+            raise Broken
+
+    def _string(self) -> Reader[str]:
+        """The rest of a string, and what it says."""
+        raw, escaped, closed = '"', False, False
+        while not closed:
+            char = yield
+            if char < " ":
+                raise Broken
+            closed = char == '"' and not escaped
+            escaped = char == "\\" and not escaped
+            raw += char
+        try:
+            return str(json.loads(raw))
+        except ValueError as error:
+            raise Broken from error
+
+    def _nested(self, first: str, kept: list[str]) -> Reader[None]:
+        """The rest of an object or a list. What is in it is kept; whether it is JSON shows when it is whole."""
+        kept.append(first)
+        depth, quoted, escaped = 1, False, False
+        while depth:
+            char = yield
+            if quoted and char < " ":
+                raise Broken
+            if not quoted:
+                depth += (char in "{[") - (char in "}]")
+            if char == '"' and not escaped:
+                quoted = not quoted
+            escaped = char == "\\" and not escaped
+            kept.append(char)
+
+    def _scalar(self, text: str) -> Reader[None]:
+        """The rest of a number or a word."""
+        while (char := (yield)) not in ",}" + _WHITE:
+            text += char
+        self._pushed = char
+        try:
+            json.loads(text, parse_constant=_refuse)
+        except ValueError as error:
+            raise Broken from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)

@@ -1,0 +1,297 @@
+"""What a conversation may hold: messages, the tools that may be called, their calls and the answers to them.
+
+The shapes are those of OpenAI's chat API. Whether a member reads what stands in them is for its template to say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, TypedDict
+
+from unisono.config.compact import known_keys, unique_keys
+from unisono.errors import SpecError, shown
+
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+"""How a tool may be called, by OpenAI's rule."""
+
+
+class FunctionCall(TypedDict):
+    """Which function is called, and with what."""
+
+    name: str
+    arguments: str
+    """The JSON text of an object."""
+
+
+class ToolCall(TypedDict):
+    """One call, as an assistant's message carries it."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class Message(TypedDict):
+    """One turn of a conversation, as chat templates expect it."""
+
+    role: str
+    content: NotRequired[str | None]
+    """Text. Only a message with tool calls may have none."""
+    tool_calls: NotRequired[Sequence[ToolCall]]
+    """Of an assistant."""
+    tool_call_id: NotRequired[str]
+    """Of the role ``tool``: the call that it answers."""
+    name: NotRequired[str]
+    """Who speaks; of the role ``tool``, the function that was called."""
+
+
+class FunctionTool(TypedDict):
+    """A function that may be called."""
+
+    name: str
+    description: NotRequired[str]
+    parameters: NotRequired[Mapping[str, Any]]
+    """A JSON schema of an object. None stands for no parameters."""
+    strict: NotRequired[bool | None]
+
+
+class Tool(TypedDict):
+    """A tool that an answer may call."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the ensemble is asked to continue: raw text, or a conversation to be answered.
+
+    Exactly one of the two is set. Each member reads it in its own form. Anything else raises a
+    `SpecError`.
+    """
+
+    text: str | None = None
+    messages: Sequence[Message] | None = None
+    tools: Sequence[Tool] | None = None
+    """What the answer to messages may call."""
+
+    def __post_init__(self) -> None:
+        """Check the shape; whether there is anything to read is for the members to say."""
+        if (self.text is None) == (self.messages is None):
+            raise SpecError(
+                "give either a prompt or messages" + ("" if self.text is None else ", not both"),
+                hint="a prompt is raw text to continue; messages are a conversation to answer",
+            )
+        if self.text is not None and not isinstance(self.text, str):
+            raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
+        if self.messages is not None:
+            object.__setattr__(self, "messages", checked_messages(self.messages))
+        if self.tools is not None:
+            if self.messages is None:
+                raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
+            object.__setattr__(self, "tools", checked_tools(self.tools))
+
+
+def new_call_id() -> str:
+    """An id for a call: nine letters and digits, which is all that some chat templates take."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
+
+
+def content_of(message: Message) -> str:
+    """A message's text, empty where it has none."""
+    return message.get("content") or ""
+
+
+def checked_messages(messages: object) -> tuple[Message, ...]:
+    """Return the messages when their shapes are right and every call is answered. Raises a `SpecError`."""
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise SpecError(
+            f"messages is {type(messages).__name__}, not a list of messages",
+            hint='each message is {"role": "user", "content": "…"}',
+        )
+    for number, message in enumerate(messages, 1):
+        _check_message(f"message {number}", message)
+    _check_answers(messages)
+    return tuple(messages)
+
+
+def checked_tools(tools: object) -> tuple[Tool, ...]:
+    """Return the tools, made of plain lists and mappings, when their shapes are right. Raises a `SpecError`."""
+    if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Sequence):
+        raise SpecError(f"tools is {type(tools).__name__}, not a list of tools", hint=_TOOL_HINT)
+    if not tools:
+        raise SpecError("tools is empty", hint="leave it out, or name a function")
+    checked = tuple(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
+    names: set[str] = set()
+    for number, tool in enumerate(checked, 1):
+        name = tool["function"]["name"]
+        if name in names:
+            raise SpecError(f"tool {number} has the name of an earlier one, {name!r}", hint="rename one of them")
+        names.add(name)
+    return checked
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """Read the JSON text of a call's arguments. Raises `ValueError`, saying why it is none of an object.
+
+    A key that stands twice is refused, as are numbers that JSON has no words for.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=unique_keys)
+        json.dumps(value, allow_nan=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    if _is_deeper(value, _DEEPEST):
+        raise ValueError("nested too deeply")
+    return value
+
+
+_TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
+_CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
+_DEEPEST = 200
+"""Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""
+
+
+def _check_message(what: str, message: object) -> None:
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    texts = ("role",) if calls is not None and message.get("content") is None else ("role", "content")  # type: ignore[attr-defined]
+    if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in texts):
+        raise SpecError(
+            f"{what} has no role and content that are text", hint='each message is {"role": "user", "content": "…"}'
+        )
+    known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name"))
+    for key in ("tool_call_id", "name"):
+        if key in message and not _is_text(message[key]):
+            raise SpecError(f"the {key} of {what} is {shown(message[key])}", hint="give a text that is not empty")
+    if "tool_calls" in message:
+        _check_calls(what, message["role"], calls)
+    if ("tool_call_id" in message) != (message["role"] == "tool"):
+        raise SpecError(
+            f"{what} has the role {message['role']!r} and {'a' if 'tool_call_id' in message else 'no'} tool_call_id",
+            hint="a message of the role tool answers a call, whose id is its tool_call_id",
+        )
+
+
+def _check_calls(what: str, role: str, calls: object) -> None:
+    if role != "assistant":
+        raise SpecError(f"{what} has tool_calls and the role {role!r}", hint="only an assistant calls tools")
+    if isinstance(calls, str | bytes | Mapping) or not isinstance(calls, Sequence) or not calls:
+        raise SpecError(f"the tool_calls of {what} are {shown(calls)}, not a list of calls", hint=_CALL_HINT)
+    for number, call in enumerate(calls, 1):
+        _check_call(f"call {number} of {what}", call)
+
+
+def _check_call(what: str, call: object) -> None:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or call.get("type") != "function" or not isinstance(function, Mapping):
+        raise SpecError(f"{what} is {shown(call)}, not the call of a function", hint=_CALL_HINT)
+    known_keys(what, call, ("id", "type", "function"))
+    known_keys(f"the function of {what}", function, ("name", "arguments"))
+    if not _is_text(call.get("id")):
+        raise SpecError(f"{what} has no id that is text", hint=_CALL_HINT)
+    _check_name(f"the function of {what}", function.get("name"))
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        raise SpecError(f"the arguments of {what} are {shown(arguments)}, not text", hint=_CALL_HINT)
+    try:
+        read_arguments(arguments)
+    except ValueError as error:
+        raise SpecError(
+            f"the arguments of {what} are {shown(arguments)}, not the JSON of an object: {error}",
+            hint="write {} where there are none",
+        ) from error
+
+
+def _check_answers(messages: Sequence[Message]) -> None:
+    """Every call is answered once, right behind the message that holds it, and nothing else is answered."""
+    open_calls: dict[str, str] = {}
+    for number, message in enumerate(messages, 1):
+        if message["role"] == "tool":
+            _answer(open_calls, f"message {number}", message)
+            continue
+        _check_none_open(open_calls, f"before message {number}")
+        for call in message.get("tool_calls", ()):
+            if call["id"] in open_calls:
+                raise SpecError(f"two calls of message {number} have the id {call['id']!r}", hint="each has its own")
+            open_calls[call["id"]] = call["function"]["name"]
+    _check_none_open(open_calls, "in these messages")
+
+
+def _answer(open_calls: dict[str, str], what: str, message: Message) -> None:
+    identity = message["tool_call_id"]
+    if identity not in open_calls:
+        raise SpecError(
+            f"{what} answers the call {identity!r}, which no assistant's message right before it holds",
+            hint="the answers follow the message with the calls, one each",
+        )
+    called = open_calls.pop(identity)
+    if message.get("name", called) != called:
+        raise SpecError(
+            f"{what} has the name {message['name']!r} and answers a call of {called!r}", hint="leave the name out"
+        )
+
+
+def _check_none_open(open_calls: Mapping[str, str], where: str) -> None:
+    if open_calls:
+        raise SpecError(
+            f"the call {next(iter(open_calls))!r} is not answered {where}",
+            hint="a message of the role tool with that tool_call_id answers it",
+        )
+
+
+def _checked_tool(what: str, tool: object) -> Tool:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    if not isinstance(tool, Mapping) or tool.get("type") != "function" or not isinstance(function, Mapping):
+        raise SpecError(f"{what} is {shown(tool)}, not a function", hint=_TOOL_HINT)
+    known_keys(what, tool, ("type", "function"))
+    known_keys(f"the function of {what}", function, ("name", "description", "parameters", "strict"))
+    _check_name(what, function.get("name"))
+    if not isinstance(function.get("description", ""), str):
+        raise SpecError(f"the description of {what} is {shown(function['description'])}", hint="give text")
+    if not isinstance(function.get("strict"), bool | None):
+        raise SpecError(f"strict of {what} is {shown(function['strict'])}", hint="true or false")
+    parameters = function.get("parameters", {})
+    if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
+        raise SpecError(
+            f"the parameters of {what} are {shown(parameters)}",
+            hint="give the JSON schema of an object, or leave them out",
+        )
+    plain: Tool = _plain(f"{what} ({function['name']})", tool)
+    return plain
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
+        raise SpecError(
+            f"{what} has the name {shown(name)}", hint="a name is up to 64 letters, digits, underscores and hyphens"
+        )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _plain(what: str, value: object, depth: int = 0) -> Any:
+    """A value of JSON, of the types that every template knows."""
+    if depth > _DEEPEST:
+        raise SpecError(f"{what} is nested more than {_DEEPEST} levels deep", hint="give a flatter schema")
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(what, inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(what, inner, depth + 1) for inner in value]
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise SpecError(f"{what} holds {shown(value)}, which is no value of JSON", hint="give a JSON schema")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(each, levels - 1) for each in inner)

@@ -1,0 +1,297 @@
+"""How one member reads a prompt: its words, its template, its BOS, and nothing that a user typed as control."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
+from unisono.chat.escape import Disguised, alternatives, disguise, texts_of
+from unisono.chat.messages import Message, Prompt, Tool, content_of
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.tool_format import ToolUse, as_given, probe_tool_use, writes_name
+from unisono.errors import PromptError
+from unisono.vocab.spelling import Speller
+from unisono.vocab.tokenizer import Tokenizer
+
+_OF_TOOLS = {"tool_calls", "tool_call_id"}
+_NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC", "NFD", "NFKD")
+
+
+class PromptEncoder:
+    """Turns prompts into one member's ids."""
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Tokenizer,
+        speller: Speller,
+        template: ChatTemplate | None,
+        *,
+        given_template: bool = False,
+        system: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        """Bind a member's parts.
+
+        Args:
+            name: the member, for errors.
+            tokenizer: its tokenizer.
+            speller: spells what the tokenizer loses.
+            template: how it reads a conversation; ``None`` when it cannot.
+            given_template: whether the template comes from the spec: such a one need not know of
+                the model's BOS.
+            system: the member's own system message, see `own_messages`.
+            prefix: what it reads before the first user message, or before raw text.
+        """
+        self.name = name
+        self.tokenizer = tokenizer
+        self.speller = speller
+        self.template = template
+        self.given_template = given_template
+        self.system = system
+        self.prefix = prefix
+        self._checked: tuple[Prompt, list[int]] | None = None
+        table = tokenizer.table
+        self._controls = {
+            text: i
+            for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
+            if kind == "control" and text
+        }
+        self._uses: dict[bool, ToolUse] = {}
+        self._names: dict[str, bool] = {}
+        self._form: CallForm | None = None
+
+    def check(self, prompt: Prompt) -> int:
+        """Return how many ids a prompt has; what reads the same record next does not encode it again. See `read`."""
+        ids = self.read(prompt)
+        self._checked = prompt, ids
+        return len(ids)
+
+    def read(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
+        """Return the ids with which this member reads a prompt.
+
+        Args:
+            prompt: to be continued or answered.
+            may_be_empty: whether raw text may be empty. It is then read as the member's prefix, or its BOS, or else
+                an END, behind which evaluations of language models score whole texts.
+
+        Raises:
+            PromptError: the prompt is empty, the member has no template for messages or its template
+                refuses them or does not know tools, it has no place for the member's own words, or the
+                member's vocabulary cannot represent the text.
+        """
+        checked, self._checked = self._checked, None
+        if checked is not None and checked[0] is prompt:
+            return checked[1]
+        if prompt.messages is not None:
+            return self.read_messages(prompt.messages, prompt.tools)
+        if not prompt.text and not may_be_empty:
+            raise PromptError("the prompt is empty", hint="give some text to continue")
+        if self.system is not None:
+            raise PromptError(
+                f"member {self.name!r} has a system message, and raw text has no place for one",
+                hint="ask with messages, or give the member a prefix in place of its system",
+            )
+        text = (self.prefix or "") + (prompt.text or "")
+        return self.read_text(text) if text else self._opening()
+
+    def _opening(self) -> list[int]:
+        bos = self.tokenizer.table.bos_id
+        return sorted(self.speller.vocabulary.end_ids)[:1] if bos is None else [bos]
+
+    def read_text(self, text: str) -> list[int]:
+        """Read plain text in the tokenizer's own form, without the member's own words. See `read`."""
+        _check_encodable(text)
+        ids = self.tokenizer.encode_prompt(text)
+        if self._is_own_form(self.speller.vocabulary.join(ids), text):
+            return ids
+        opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
+        return [*opening, *self._spell(text)]
+
+    def read_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
+        """Read a conversation through the member's template, with its own words. See `read`."""
+        template = self._template()
+        _check_messages(messages)
+        if self.prefix is not None and all(message["role"] != "user" for message in messages):
+            raise PromptError(
+                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it stands",
+                hint="add a user message, or leave the prefix out",
+            )
+        self._check_known(messages, tools)
+        own = own_messages(messages, self.system, self.prefix)
+        calling = any("tool_calls" in message for message in own)
+        given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
+        for text in texts_of(given, tools):
+            _check_encodable(text)
+        disguised = disguise(given, tools, self._controls)
+        rendered = self._render(template, disguised)
+        controls = self._controls_in(rendered)
+        parts = [(part, controls.get(part)) for part in _split(rendered, controls)]
+        if disguised.mark:
+            return self._with_bos(self._encode_parts(parts, disguised))
+        plain = "".join(part for part, control in parts if control is None)
+        ids = self.tokenizer.encode_rendered(rendered)
+        exact = self._is_own_form(self.speller.vocabulary.join(ids), plain)
+        return self._with_bos(ids if exact else self._encode_parts(parts, disguised))
+
+    def tool_use(self, *, with_tools: bool = True) -> ToolUse:
+        """What the member's template makes of tools, and of calls where tools are given or not. See `read`."""
+        if with_tools not in self._uses:
+            self._uses[with_tools] = probe_tool_use(self._template(), with_tools=with_tools)
+        return self._uses[with_tools]
+
+    def call_form(self) -> CallForm:
+        """How this member writes calls.
+
+        Raises:
+            PromptError: its template does not know tools, or writes calls in a form that is not understood or
+                that an ensemble cannot write.
+        """
+        if self._form is not None:
+            return self._form
+        texts = self.tokenizer.table.texts
+        ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
+        try:
+            self._form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+        except FormUnknown as unknown:
+            raise PromptError(
+                f"no calls can be written as member {self.name!r} writes them: {unknown}",
+                hint="make another member the lead, or give this one a chat_template in the spec",
+            ) from unknown
+        return self._form
+
+    def _template(self) -> ChatTemplate:
+        if self.template is None:
+            raise PromptError(
+                f"member {self.name!r} has no chat template: its model is a base model",
+                hint="give it one in the spec (chat_template: …), or ask in plain text: run --raw, eval without --chat",
+            )
+        return self.template
+
+    def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
+        """Refuse what the template would leave out. Asks nothing of it where there is nothing of the kind."""
+        if tools is not None and not self.tool_use().tools:
+            raise self._unread("tools", "does not write tools")
+        for message in messages:
+            use = self.tool_use(with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
+            if use is not None and "tool_calls" in message and use.style is None:
+                only = tools is None and self.tool_use().style is not None
+                raise self._unread("tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
+            if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
+                raise self._unread("content", "does not write the content of a message with tool_calls")
+            if use is not None and message["role"] == "tool" and not use.results:
+                raise self._unread("role tool", "does not write the answers to calls")
+            if message["role"] != "tool" and "name" in message and not self._writes_name(message["role"]):
+                raise self._unread("name", f"does not write the name of a message of the role {message['role']}")
+
+    def _writes_name(self, role: str) -> bool:
+        if role not in self._names:
+            self._names[role] = writes_name(self._template(), role)
+        return self._names[role]
+
+    def _unread(self, field: str, words: str) -> PromptError:
+        return PromptError(
+            f"member {self.name!r} cannot read {field}: its chat template {words}",
+            hint="leave that out, or give the member a chat_template in the spec that writes it",
+        )
+
+    def _render(self, template: ChatTemplate, given: Disguised) -> str:
+        try:
+            return template.render(given.messages, tools=given.tools)
+        except TemplateFailure as failure:
+            own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
+            raise PromptError(
+                f"the chat template of member {self.name!r} refuses these messages: {failure}",
+                hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
+            ) from failure
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        bos = self.tokenizer.table.bos_id
+        if not self.given_template or not self.tokenizer.table.adds_bos or bos is None or ids[:1] == [bos]:
+            return ids
+        return [bos, *ids]
+
+    def _is_own_form(self, data: bytes, text: str) -> bool:
+        """Whether the bytes are the text, but for spaces the tokenizer adds and its normal form."""
+        found = data.replace(b" ", b"")
+        return found == text.replace(" ", "").encode() or any(
+            found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in _NORMAL_FORMS
+        )
+
+    def _spell(self, text: str) -> list[int]:
+        data = text.encode()
+        ids = self.speller.own_encoding(data) or self.speller.longest_match(data)
+        if ids is None:
+            missing = sorted(set(data) & self.speller.vocabulary.missing_bytes)
+            raise PromptError(
+                f"member {self.name!r} cannot represent the prompt: its vocabulary has no token for the bytes "
+                + ", ".join(f"{byte:02X}" for byte in missing),
+                hint="remove those characters from the prompt, or use another model",
+            )
+        return list(ids)
+
+    def _controls_in(self, text: str) -> dict[str, int]:
+        """The control tokens whose text occurs in ``text``, and their ids."""
+        return {token: i for token, i in self._controls.items() if token in text}
+
+    def _encode_parts(self, parts: Sequence[tuple[str, int | None]], disguised: Disguised) -> list[int]:
+        """Encode a rendered conversation: control tokens as they are, all else as text and nothing but text."""
+        ids: list[int] = []
+        for part, control in parts:
+            plain = disguised.plain(part)
+            if control is not None:
+                ids.append(control)
+            elif plain:
+                own = self.tokenizer.encode(plain)
+                exact = self._is_own_form(self.speller.vocabulary.join(own), plain)
+                ids.extend(own if exact else self._spell(plain))
+        return ids
+
+
+def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
+    """A conversation as a member reads it that has words of its own.
+
+    Args:
+        messages: of the request.
+        system: comes first; where the request begins with a system message, that one follows in the same
+            message, after a blank line.
+        prefix: comes right before the content of the first user message.
+    """
+    own = list(messages)
+    if prefix is not None:
+        first = next((place for place, message in enumerate(own) if message["role"] == "user"), None)
+        if first is not None:
+            own[first] = {**own[first], "content": prefix + content_of(own[first])}
+    if system is not None:
+        if own and own[0]["role"] == "system":
+            own[0] = {**own[0], "content": f"{system}\n\n{content_of(own[0])}"}
+        else:
+            own.insert(0, Message(role="system", content=system))
+    return own
+
+
+def _split(text: str, controls: dict[str, int]) -> list[str]:
+    if not controls:
+        return [text]
+    return re.split(f"({alternatives(controls)})", text)
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if not messages or (not content_of(messages[-1]) and messages[-1]["role"] != "tool"):
+        raise PromptError("the prompt is empty", hint="give some text to answer")
+    for message in messages:
+        if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
+            raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt has a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start + 1}",
+            hint="such text is not Unicode and no tokenizer can read it; repair its encoding",
+        ) from error

@@ -1,0 +1,121 @@
+"""Chat templates: Jinja in the sandbox and with the functions that models' templates expect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from unisono.chat.messages import Message, Tool
+
+
+class TemplateFailure(Exception):
+    """A template is not Jinja, or refuses the conversation it was given. The message says why."""
+
+
+class ChatTemplate:
+    """A compiled template."""
+
+    def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
+        """Compile a template.
+
+        Args:
+            source: Jinja, as model files carry it.
+            special_texts: ``bos_token``, ``eos_token`` …, which templates refer to.
+
+        Raises:
+            TemplateFailure: it is not valid Jinja; the message has the line.
+        """
+        self.source = source
+        self._special_texts = dict(special_texts)
+        try:
+            self._template = _environment().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateFailure(f"line {error.lineno}: {error.message}") from error
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """Write a conversation, by default up to where the assistant's answer begins.
+
+        Args:
+            messages: as the template wants them, see `unisono.chat.tool_format`.
+            tools: what the answer may call.
+            add_generation_prompt: whether an answer is to follow.
+
+        Raises:
+            TemplateFailure: the template refuses these messages, for example their order.
+        """
+        try:
+            return self._template.render(
+                messages=[dict(message) for message in messages],
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_texts,
+            )
+        except jinja2.TemplateError as error:
+            raise TemplateFailure(str(error)) from error
+        except Exception as error:  # a template is a program and can fail in any way
+            raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}`` marks the assistant's words for training; here it is transparent."""
+
+    tags = {"generation"}  # noqa: RUF012 - the type is Jinja's
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Jinja's namespace without underscored attributes, which lead out of the sandbox."""
+
+    def __init__(*args: Any, **attributes: Any) -> None:
+        self, *rest = args
+        values = dict(*rest, **attributes)
+        for name in values:
+            _refuse_underscore(name)
+        jinja2.utils.Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_underscore(name: str) -> None:
+    if name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a chat template may not set the attribute {name!r}")
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    environment.globals["dict"] = lambda *args, **entries: dict(*args, **entries)
+    environment.globals["namespace"] = _Namespace
+    return environment
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)

@@ -1,0 +1,197 @@
+"""How a spec writes down by which rule, with which weights, distributions are combined."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from unisono.config.compact import known_keys, plain_number, read_number
+from unisono.errors import SpecError, nearest, shown
+from unisono.fusion.fold import Array
+from unisono.fusion.rules import COMBINE_RULES
+from unisono.fusion.rules import truncate as cut_to_top
+from unisono.fusion.sharpen import SMOOTH
+from unisono.fusion.weights import WEIGHT_SCHEMES, Weight, perplexity
+
+MEAN = "mean"
+_FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate: 10}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A key of a spec that only some rules or weight schemes read."""
+
+    key: str
+    """The field beside it that holds the name: ``rule`` or ``weights``."""
+    readers: tuple[str, ...]
+    low: float
+    high: float
+    meaning: str
+
+
+PARAMETERS: dict[str, Parameter] = {
+    "alpha": Parameter(
+        "rule", ("contrastive",), 1e-6, 1, "from this share of the largest mass on a piece is plausible"
+    ),
+    "floor": Parameter("rule", ("geometric", "contrastive"), 1e-30, 0.01, "a mass counts as this at least"),
+    "temperature": Parameter("weights", ("perplexity",), 0.01, 100, "the higher it is, the less perplexities matter"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """How the members' distributions become one. The default is their weighted mean."""
+
+    rule: str = MEAN
+    """One of `COMBINE_RULES`."""
+    weights: str = "fixed"
+    """One of `WEIGHT_SCHEMES`."""
+    truncate: int | None = None
+    """Keep only the union of the members' so many likeliest pieces; ``None`` for all."""
+    sharpen: float | None = None
+    """The share from which a piece takes the mass of its continuations, see `sharpen`; ``None`` for never."""
+    alpha: float | None = None
+    """For ``contrastive``; ``None`` for `ALPHA`."""
+    floor: float | None = None
+    """For ``geometric`` and ``contrastive``; ``None`` for `FLOOR`."""
+    temperature: float | None = None
+    """For the weights ``perplexity``; ``None`` for their `TEMPERATURE`."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value and the choices."""
+        _check_name("rule", self.rule, COMBINE_RULES, _FORMS)
+        _check_name("weights", self.weights, WEIGHT_SCHEMES, "fixed weights are those of the members")
+        if self.rule == "contrastive" and self.weights != "fixed":
+            raise SpecError(
+                f"the rule 'contrastive' has fixed weights, but weights is {self.weights!r}",
+                hint="an amateur's weight is no share of the vote: leave weights out, or choose another rule",
+            )
+        if self.truncate is not None:
+            _check_number("truncate", self.truncate, 1, 2**31, "it counts each member's likeliest pieces", whole=True)
+        if self.sharpen is not None:
+            _check_number("sharpen", self.sharpen, 0.01, SMOOTH, "a piece of more mass takes that of its continuations")
+        for key, parameter in PARAMETERS.items():
+            value, reader = getattr(self, key), getattr(self, parameter.key)
+            if value is not None and reader not in parameter.readers:
+                have = "has" if parameter.key == "rule" else "have"
+                raise SpecError(
+                    f"the {parameter.key} {reader!r} {have} no {key}, but {key} is {value!r}",
+                    hint=f"leave {key} out, or choose {' or '.join(parameter.readers)}",
+                )
+            if value is not None:
+                _check_number(key, value, parameter.low, parameter.high, parameter.meaning)
+
+    @property
+    def reads_losses(self) -> bool:
+        """Whether how unlikely members find the prompt has to be known."""
+        return self.weights == "perplexity"
+
+    def check(self, weights: Mapping[str, float]) -> None:
+        """Hold the rule against the members' weights, by their names.
+
+        Raises:
+            SpecError: an amateur or an expert is lacking, or there is an amateur where no rule has a use for it.
+        """
+        given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+        experts = [name for name, weight in weights.items() if weight > 0]
+        amateurs = [name for name, weight in weights.items() if weight < 0]
+        if not experts:
+            raise SpecError(f"no member has a positive weight: {given}", hint="give one a weight such as 1")
+        if amateurs and self.truncate is not None:
+            raise SpecError(
+                f"truncate is {self.truncate}, but {', '.join(amateurs)} has a negative weight: what an amateur finds "
+                "likeliest would join the pieces to choose from",
+                hint="leave truncate out: contrastive cuts to what the experts find plausible anyway (alpha)",
+            )
+        if self.rule == "contrastive" and not amateurs:
+            raise SpecError(
+                f"the rule 'contrastive' needs an amateur, but no member has a negative weight: {given}",
+                hint="give the weakest member a weight such as -0.5, or choose another rule: mean, geometric, max",
+            )
+        if self.rule != "contrastive" and amateurs:
+            raise SpecError(
+                f"the rule {self.rule!r} has no use for a negative weight: {given}",
+                hint=f"give {', '.join(amateurs)} a weight of 0 or more, or choose the rule contrastive",
+            )
+
+    def __call__(
+        self, p_BU_K: Sequence[Array], base: Sequence[float], loss_KB: Sequence[Sequence[float]] = ()
+    ) -> Array:
+        """Truncate, weigh and combine; sharpening is left to who knows the pieces.
+
+        Args:
+            p_BU_K: of each voter; not changed.
+            base: the weight of each voter, `scaled`.
+            loss_KB: of each voter, what `perplexity` reads.
+
+        Returns:
+            ``q_BU``.
+        """
+        kept_BU_K = p_BU_K if self.truncate is None else cut_to_top(p_BU_K, self.truncate)
+        return self.combine(kept_BU_K, self.weigh(base, kept_BU_K, loss_KB))
+
+    def weigh(
+        self, base: Sequence[float], p_BU_K: Sequence[Array], loss_KB: Sequence[Sequence[float]] = ()
+    ) -> list[Weight]:
+        """The weight of each voter, by the scheme; see `WeightScheme`."""
+        if self.temperature is not None:
+            return perplexity(base, p_BU_K, loss_KB, self.temperature)
+        return WEIGHT_SCHEMES[self.weights](base, p_BU_K, loss_KB)
+
+    def combine(self, p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:
+        """The rule with its parameters, a `CombineRule`."""
+        given = {"alpha": self.alpha, "floor": self.floor}
+        return COMBINE_RULES[self.rule](
+            p_BU_K, weights, **{key: value for key, value in given.items() if value is not None}
+        )
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read what a spec, a flag or an argument gives.
+
+        Args:
+            value: a `Combine`; a rule's name, with ``key:value`` for further fields behind it or not, as in
+                ``"geometric truncate:10"``, with blanks or commas between them; a mapping of the fields.
+
+        Raises:
+            SpecError: it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        known = [key.name for key in fields(cls)]
+        if isinstance(value, Mapping):
+            return cls(**known_keys("combine", value, known, hint=_FORMS))
+        if not isinstance(value, str) or not value.strip():
+            raise SpecError(f"combine is {shown(value)}", hint=_FORMS)
+        rule, *words = re.split(r"[\s,]+", value.strip())
+        if ":" in rule:  # keys alone
+            rule, words = MEAN, [rule, *words]
+        given = dict(word.partition(":")[::2] for word in words)
+        if "rule" in given or len(given) < len(words):
+            raise SpecError(f"combine is {shown(value)}: a key is given twice", hint=_FORMS)
+        read = {key: text if key == "weights" else read_number(text) for key, text in given.items()}
+        return cls(rule, **known_keys("combine", read, known, hint=_FORMS))
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        others = [key for key in fields(self)[1:] if getattr(self, key.name) != key.default]
+        return " ".join([self.rule, *(f"{key.name}:{getattr(self, key.name)}" for key in others)])
+
+
+def _check_name(key: str, value: object, known: Mapping[str, Any], hint: str) -> None:
+    if not isinstance(value, str):
+        raise SpecError(f"the {key} is {shown(value)}", hint=f"known: {', '.join(known)}; {hint}")
+    if value not in known:
+        raise SpecError(f"unknown {key} {shown(value)}{nearest(value, known)}; known: {', '.join(known)}", hint=hint)
+
+
+def _check_number(key: str, value: object, low: float, high: float, hint: str, *, whole: bool = False) -> None:
+    wanted: tuple[type, ...] = (int,) if whole else (int, float)
+    if not isinstance(value, wanted) or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
+        limits = f"a whole number from {low} to {high:,}" if whole else f"a number from {low} to {high}"
+        plain = plain_number(value)
+        raise SpecError(
+            f"{key} is {shown(value)}: it must be {limits}", hint=hint + ("" if plain is None else f"; write {plain}")
+        )

@@ -1,0 +1,275 @@
+"""The ensemble file: YAML in, validated records out. Unknown keys are refused, the nearest suggested."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from unisono.config.combine import Combine
+from unisono.config.gate import Gate
+from unisono.config.member import MemberSpec, Misplaced, check_owner
+from unisono.config.method import Method, Speculation, check_off, check_spelling
+from unisono.config.sampling import Sampling
+from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
+from unisono.errors import SpecError, deprecated, nearest, shown
+from unisono.fusion.weights import scaled
+
+
+class TunedOn(BaseModel):
+    """Questions that an ensemble was tuned on, which say nothing about how good it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    task: str
+    source: str
+    """The file of the questions and the sum of its content."""
+    last: Annotated[int, Field(gt=0)]
+    """How many of the last questions, in the task's order."""
+
+
+class EnsembleSpec(BaseModel):
+    """An ensemble as a file or a mapping describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    members: Annotated[list[MemberSpec], Field(min_length=1)]
+    """The voters. Their order numbers the union vocabulary and decides ties."""
+    lead: str | None = None
+    """The member whose distribution the gate looks at; ``None`` for the first that votes."""
+    combine: Combine = Combine()
+    """How the members' distributions become one: all that `Combine.parse` reads."""
+    gate: Gate = Gate()
+    """When the other members are asked: all that `Gate.parse` reads."""
+    speculate: Speculation | None = None
+    """Who drafts: all that `Speculation.parse` reads."""
+    sampling: Sampling = Sampling()
+    """How a piece is chosen: all that `Sampling.parse` reads."""
+    spelling: None = Field(default=None, exclude=True)
+    """Had another value once; see `check_spelling`."""
+    tuned_on: list[TunedOn] = Field(default_factory=list)
+    """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
+    folder: Path = Field(default=Path(), exclude=True)
+    """What relative paths of models are relative to: the folder of the spec's file."""
+
+    @field_validator("lead", mode="before")
+    @classmethod
+    def _lead_is_a_name(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and not isinstance(value, str):
+            voters = [member.name for member in info.data.get("members", []) if member.weight]
+            raise SpecError(f"the lead is {shown(value)}", hint=f"members that vote: {', '.join(voters)}")
+        return value
+
+    @field_validator("combine", "gate", "sampling", mode="before")
+    @classmethod
+    def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
+        readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "sampling": Sampling}
+        reader = readers[info.field_name]
+        return reader() if value is None else reader.parse(value)
+
+    @field_validator("spelling", mode="before")
+    @classmethod
+    def _spelling_is_dropped(cls, value: object) -> None:
+        check_spelling(value)
+
+    @field_validator("speculate", mode="before")
+    @classmethod
+    def _speculation_is_read(cls, value: object, info: ValidationInfo) -> Speculation | None:
+        check_off(value, [member.name for member in info.data.get("members", [])])
+        return Speculation.parse(value)
+
+    @field_validator("lead", "combine", "gate", "speculate", "sampling")
+    @classmethod
+    def _fits_the_members(cls, value: Any, info: ValidationInfo) -> Any:
+        members: list[MemberSpec] = info.data.get("members", [])
+        if info.field_name is not None and any(member.weight > 0 for member in members):
+            known = {"combine": info.data["combine"]} if "combine" in info.data else {}
+            name = "sampling" if info.field_name == "draw" else info.field_name
+            _check_method(Method(**{**known, name: value}), members)
+        return value
+
+    @model_validator(mode="after")
+    def _members_fit_together(self) -> EnsembleSpec:
+        names = [member.name for member in self.members]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two members are named {twice!r}; give each a name of its own")
+        if not any(member.weight > 0 for member in self.members):
+            raise ValueError("no weight is positive, so nobody would vote; give at least one member a positive weight")
+        for index, member in enumerate(self.members):
+            if member.share_weights_with is not None:
+                check_owner(index, member, self.members)
+        _check_method(self.method, self.members)
+        return self
+
+    def member(self, name: str) -> MemberSpec:
+        """The member of a name. Raises `KeyError` when there is none."""
+        return {member.name: member for member in self.members}[name]
+
+    def voters(self) -> list[tuple[MemberSpec, float]]:
+        """The members whose weight is not 0, with their shares; the positive ones sum to 1."""
+        present = [member for member in self.members if member.weight]
+        return list(zip(present, scaled([member.weight for member in present]), strict=True))
+
+    @property
+    def method(self) -> Method:
+        """How the ensemble writes."""
+        return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling)
+
+    def but(self, **keys: Any) -> EnsembleSpec:
+        """This spec with some keys of its method replaced, as `Method.but` takes them.
+
+        Raises:
+            SpecError: a value is wrong, or does not fit the members.
+        """
+        check_off(keys.get("speculate"), [member.name for member in self.members])
+        method = self.method.but(**keys)
+        _check_method(method, self.members)
+        return self.written_by(method)
+
+    def written_by(self, method: Method, members: Sequence[MemberSpec] | None = None) -> EnsembleSpec:
+        """This spec with another method, which fits its members, and with fewer members where these are given."""
+        keys = {key.name: getattr(method, key.name) for key in fields(Method)}
+        return self.model_copy(update={**keys, "members": list(self.members if members is None else members)})
+
+
+def _check_method(method: Method, members: list[MemberSpec]) -> None:
+    """Hold a method against the members; one that is left out of the vote can neither lead nor draft."""
+    voters = {member.name: member.weight for member in members if member.weight}
+    silent = {member.name for member in members} - set(voters)
+    for role, name in (("lead", method.lead), ("drafter", method.speculate and method.speculate.drafter)):
+        if name in silent:
+            raise SpecError(
+                f"the {role} {name!r} has weight 0, so it is left out",
+                hint=f"members that vote: {', '.join(voters)}",
+            )
+    method.check(voters)
+
+
+def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> EnsembleSpec:
+    """Read and check a spec.
+
+    Args:
+        source: the path of a YAML file, the same as a mapping, or a spec that is ready.
+
+    Raises:
+        SpecError: the file is missing or not YAML, or something in it is wrong; the message has the
+            file, line and column, the key, its value and what would be right.
+    """
+    if isinstance(source, EnsembleSpec):
+        return source
+    if isinstance(source, Mapping):
+        return _validate(dict(source), "the spec", {}, Path())
+    if not isinstance(source, str | Path) or "\0" in str(source):
+        raise SpecError(
+            f"a spec cannot be {shown(source)}", hint="give the path of an ensemble file, or its content as a mapping"
+        )
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read the spec file {str(path)!r}: {error}") from error
+    data, places = read_yaml(text, path)
+    return _validate(data, str(path), places, path.resolve().parent)
+
+
+def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleSpec:
+    if not isinstance(data, dict):
+        raise SpecError(
+            f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
+            hint="begin the file with 'members:' and a list of members, each with a name and a model",
+        )
+    data = _renamed(data, places)
+    if "folder" in data:
+        raise SpecError(_unknown_key(source, ("folder",), places, EnsembleSpec))
+    try:
+        return EnsembleSpec.model_validate({**data, "folder": folder})
+    except ValidationError as error:
+        problems = [_explain(dict(problem), source, places) for problem in error.errors(include_url=False)]
+        raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
+
+
+def _renamed(data: dict[str, Any], places: Places) -> dict[str, Any]:
+    """The data with new names in place of old ones, and a warning for each. Raises a `SpecError` where both stand."""
+    data = dict(data)
+    records: list[tuple[tuple[Hashable, ...], dict[str, Any], str, str]] = [((), data, "draw", "sampling")]
+    if isinstance(members := data.get("members"), list):
+        data["members"] = members = [dict(member) if isinstance(member, Mapping) else member for member in members]
+        records += [
+            (("members", index), member, "weights_of", "share_weights_with")
+            for index, member in enumerate(members)
+            if isinstance(member, dict)
+        ]
+    for where, record, old, new in records:
+        if old not in record:
+            continue
+        if new in record:
+            raise SpecError(
+                f"{path_of((*where, new))} and {old}, its old name, are both given", hint=f"leave {old} out"
+            )
+        deprecated(f"{path_of((*where, old))} is now called {new}")
+        record[new] = record.pop(old)
+        for place, at in list(places.items()):
+            if place[: len(where) + 1] == (*where, old):
+                places[*where, new, *place[len(where) + 1 :]] = at
+    return data
+
+
+WORDS = {
+    "string_too_short": "it is empty; write some text, or leave the key out",
+    "string_unicode": "it is not Unicode text; repair its encoding",
+}
+"""What pydantic says with fewer words, or without the way out."""
+
+
+def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
+    where: tuple[Hashable, ...] = tuple(problem["loc"])
+    kind, value = problem["type"], problem["input"]
+    prefix = f"{source}{place_of(where, places)}: "
+    error = problem.get("ctx", {}).get("error")
+    if isinstance(error, Misplaced):
+        where = (*where, *error.where)
+        return f"{source}{place_of(where, places)}: {path_of(where)} {error.message}; {error.hint}"
+    if kind == "extra_forbidden":
+        return _unknown_key(source, where, places, MemberSpec if where[0] == "members" else EnsembleSpec)
+    if kind == "missing":
+        return f"{prefix}{path_of(where[:-1])} lacks the key {where[-1]!r}"
+    if kind == "too_short" and where == ("members",):
+        return f"{prefix}there are no members; list at least one, each with a name and a model"
+    if kind == "string_pattern_mismatch":
+        return f"{prefix}{path_of(where)} is {shown(value)}: use letters, digits, '.', '_' and '-'"
+    message = WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "value_error" and isinstance(value, Mapping):
+        prefix = f"{source}{place_of(_inner(where, value, message), places)}: "
+    if kind == "model_type":
+        return f"{prefix}{path_of(where)} is {shown(value)}: a member is a mapping with a name and a model"
+    if kind == "value_error" or not where:
+        return f"{prefix}{message}{_way_out(problem)}"
+    return f"{prefix}{path_of(where)} is {shown(value)}: {message[:1].lower()}{message[1:]}"
+
+
+def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) -> tuple[Hashable, ...]:
+    """Where the key of a mapping stands that a message speaks of first."""
+    found = {str(key): re.search(rf"\b{re.escape(str(key))}\b", message) for key in value}
+    spoken_of = {key: match.start() for key, match in found.items() if match}
+    return (*where, min(spoken_of, key=spoken_of.__getitem__)) if spoken_of else where
+
+
+def _way_out(problem: dict[str, Any]) -> str:
+    """The hint of an error of ours that a validator raised."""
+    hint = getattr(problem.get("ctx", {}).get("error"), "hint", None)
+    return f"; {hint}" if hint else ""
+
+
+def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model: type[BaseModel]) -> str:
+    known = [name for name, field in model.model_fields.items() if not field.exclude]
+    key = str(where[-1])
+    inside = f" in {path_of(where[:-1])}" if len(where) > 1 else ""
+    near = nearest(key, known)
+    return f"{source}{place_of(where, places)}: unknown key {shown(key)}{inside}{near}; known: {', '.join(known)}"

@@ -1,0 +1,134 @@
+"""Gates: when the other members are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Self
+
+from unisono.config.compact import known_keys, plain_number, read_number
+from unisono.errors import SpecError, nearest, shown
+from unisono.fusion.fold import Array
+from unisono.fusion.gate_scores import GATE_KINDS, GateKind
+
+_BOUNDARY = " boundary"
+_OFF = ("off", "no", "none", "never", "false")
+_FORMS = "write it as always, confidence:0.5 or {kind: confidence, threshold: 0.5}"
+_ENDS = "write always, which asks the others at every step, or first:0, which never asks them"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """When the other members are asked. The default asks at every step."""
+
+    kind: str = "always"
+    """One of `GATE_KINDS`."""
+    threshold: float | None = None
+    """For ``confidence``, ``margin`` and ``entropy``."""
+    n: int | None = None
+    """For ``every`` and ``first``."""
+    boundary: bool = False
+    """Do not ask right after a piece that ends inside another member's token (SAFE, arXiv 2510.15346)."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value and the choices."""
+        if self.kind is False:  # type: ignore[comparison-overlap]  # what YAML makes of off and no
+            raise SpecError("the gate is off", hint=_ENDS)
+        if not isinstance(self.kind, str) or self.kind not in GATE_KINDS:
+            is_off = isinstance(self.kind, str) and self.kind.lower() in _OFF
+            near = "" if is_off or not isinstance(self.kind, str) else nearest(self.kind, GATE_KINDS)
+            raise SpecError(
+                f"unknown gate {shown(self.kind)}{near}; known: {', '.join(GATE_KINDS)}",
+                hint=_ENDS if is_off else _FORMS,
+            )
+        kind = GATE_KINDS[self.kind]
+        for key in ("threshold", "n"):
+            value = getattr(self, key)
+            if key != kind.parameter and value is not None:
+                having = ", ".join(name for name, other in GATE_KINDS.items() if other.parameter == key)
+                own = f"write {self.kind!r} with {kind.parameter}" if kind.parameter else f"leave {key} out"
+                raise SpecError(
+                    f"the gate {self.kind!r} has no {key}, but {key} is {shown(value)}",
+                    hint=f"{own}, or choose a gate that has {key}: {having}",
+                )
+            if key == kind.parameter:
+                object.__setattr__(self, key, self._checked(key, value, kind))
+        if not isinstance(self.boundary, bool):
+            raise SpecError(f"boundary is {shown(self.boundary)}", hint="it is true or false")
+
+    def _checked(self, key: str, value: object, kind: GateKind) -> int | float:
+        if value is None:
+            raise SpecError(
+                f"the gate {self.kind!r} needs {key}", hint=f"write {self.kind}:NUMBER, or give the key {key}"
+            )
+        if not isinstance(value, bool):
+            if key == "n" and isinstance(value, Integral) and kind.low <= value <= kind.high:  # type: ignore[operator]
+                return int(value)
+            if key == "threshold" and isinstance(value, Real) and kind.low <= value <= kind.high:  # type: ignore[operator]
+                return float(value)
+        limits = f"a number from {kind.low} to {kind.high}"
+        if key == "n":
+            limits = f"a whole number of {kind.low} or more, {kind.high:,} at most"
+        plain = plain_number(value)
+        way_out = "" if plain is None else f"write {self.kind}:{plain} or {key}: {plain}; "
+        raise SpecError(
+            f"the {key} of the gate {self.kind!r} is {shown(value)}: it must be {limits}",
+            hint=f"{way_out}the others are asked {kind.meaning}",
+        )
+
+    @property
+    def parameter(self) -> float | None:
+        """The threshold or n."""
+        return self.threshold if self.n is None else self.n
+
+    @property
+    def always_open(self) -> bool:
+        """Whether nothing has to be known of the lead before the others are asked."""
+        return self.kind == "always" and not self.boundary
+
+    def score(self, p_BU: Array, positions: Sequence[int]) -> list[float]:
+        """Score rows of the lead's folded distribution; ``positions`` counts the pieces before each."""
+        return GATE_KINDS[self.kind].score(p_BU, positions)
+
+    def opens(self, score: float) -> bool:
+        """Whether a score means that the others are asked, but for the boundary."""
+        return GATE_KINDS[self.kind].opens(score, self.parameter or 0)
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read what a spec, a flag or an argument gives.
+
+        Args:
+            value: a `Gate`; ``"always"``; ``"confidence:0.5"``, with ``" boundary"`` after it or not; a
+                mapping of the fields of a gate; ``None`` for the default.
+
+        Raises:
+            SpecError: it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if value is None or value is False:
+            return cls() if value is None else cls(False)  # type: ignore[arg-type]  # which is refused
+        if isinstance(value, str):
+            words = value.removesuffix(_BOUNDARY)
+            kind, colon, number = words.partition(":")
+            key = GATE_KINDS[kind].parameter if kind in GATE_KINDS else ""
+            given = {key: read_number(number)} if colon and key else {}
+            return cls(kind if given else words, boundary=words != value, **given)  # type: ignore[arg-type]
+        if isinstance(value, Mapping):
+            slip = next(((kind, value[kind]) for kind in GATE_KINDS if kind in value), None)
+            hint = None if slip is None else _meant(*slip)
+            return cls(**known_keys("gate", value, [field.name for field in fields(cls)], hint=hint))
+        raise SpecError(f"gate is {shown(value)}", hint=_FORMS)
+
+    def __str__(self) -> str:
+        """In one line, as `parse` reads it."""
+        number = "" if self.parameter is None else f":{self.parameter}"
+        return f"{self.kind}{number}{_BOUNDARY if self.boundary else ''}"
+
+
+def _meant(kind: str, number: object) -> str:
+    """What is meant by ``gate: {confidence: 0.5}``."""
+    key, given = GATE_KINDS[kind].parameter, "NUMBER" if number is None else shown(number)
+    return f"write {kind}:{given} or {{kind: {kind}, {key}: {given}}}" if key else f"write {kind}"

@@ -1,0 +1,308 @@
+"""How an ensemble writes, apart from who its members are: the keys of a spec beside ``members``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral
+from typing import Any, Literal, Self, TypedDict, Unpack
+from urllib.parse import quote_from_bytes
+
+from unisono.config.combine import Combine
+from unisono.config.compact import known_keys, plain_number, read_number
+from unisono.config.gate import Gate
+from unisono.config.sampling import Sampling
+from unisono.errors import SpecError, deprecated, nearest, shown
+
+NGRAM = "ngram"
+"""The drafter that looks up what followed the same pieces earlier in the text; it costs nothing."""
+AUTO = "auto"
+"""The drafter that is whichever promises most by what was measured so far."""
+OFF = "off"
+"""Nobody drafts."""
+MOST_PIECES = 64
+PIECEWISE = "piecewise"
+"""All that `spelling` may still be: members read each piece as it was chosen."""
+ALWAYS = Gate()
+_FORMS = "write it as smol, smol:6 or {drafter: smol, max_pieces: 6}"
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """Who drafts pieces that the others then read in one block. What is written stays the same."""
+
+    drafter: str
+    """A member, ``ngram`` or ``auto``."""
+    max_pieces: int = 6
+    """Drafted pieces in a block at most; how many it is follows what has been accepted and what passes cost."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value."""
+        if _is_off(self.drafter):
+            raise SpecError(
+                "the drafter is off",
+                hint=f"write speculate: {OFF} for nobody, or name a member, {NGRAM} or {AUTO}",
+            )
+        if not isinstance(self.drafter, str) or not self.drafter:
+            raise SpecError(f"the drafter is {shown(self.drafter)}", hint=f"name a member, {NGRAM} or {AUTO}")
+        sound = isinstance(self.max_pieces, Integral) and not isinstance(self.max_pieces, bool)
+        if not sound or not 1 <= self.max_pieces <= MOST_PIECES:
+            plain = plain_number(self.max_pieces)
+            raise SpecError(
+                f"max_pieces is {shown(self.max_pieces)}: it must be a whole number from 1 to {MOST_PIECES}",
+                hint="it counts the pieces of a draft at most" + ("" if plain is None else f"; write {plain}"),
+            )
+        object.__setattr__(self, "max_pieces", int(self.max_pieces))
+
+    @classmethod
+    def parse(cls, value: object) -> Self | None:
+        """Read what a spec, a flag or an argument gives.
+
+        Args:
+            value: a `Speculation`; a drafter's name, with ``:N`` for its ``max_pieces``; a mapping of
+                the two; ``"off"``, ``False`` or ``None`` for no speculation.
+
+        Raises:
+            SpecError: it is none of these.
+        """
+        if value is None or _is_off(value):
+            return None
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            drafter, colon, number = value.partition(":")
+            return cls(drafter, read_number(number)) if colon else cls(drafter)  # type: ignore[arg-type]
+        if isinstance(value, Mapping):
+            given = known_keys("speculate", value, [key.name for key in fields(cls)], hint=_FORMS)
+            if "drafter" not in given:
+                raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
+            return cls(**given)
+        raise SpecError(f"speculate is {shown(value)}", hint=f"{_FORMS}; {OFF} for nobody")
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        return f"{self.drafter}:{self.max_pieces}"
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The options of `Sampling` that have keywords of their own."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+
+
+class MethodOptions(SamplingOptions, total=False):
+    """How a text is written, as keywords: of `Method.but`, of `Ensemble.generate` and the like, and of a request.
+
+    ``None``, or a key that is left out, stands for what the ensemble does anyway.
+    """
+
+    lead: str | None
+    """The member whose distribution the gate looks at."""
+    combine: Combine | str | Mapping[str, Any] | None
+    """How distributions become one, as `Combine.parse` reads it: ``"geometric"`` …"""
+    gate: Gate | str | Mapping[str, Any] | None
+    """When the others are asked, as `Gate.parse` reads it: ``"always"``, ``"confidence:0.5"`` …"""
+    boundary: bool | None
+    """Whether the gate stays shut inside another member's token."""
+    speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None
+    """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody."""
+    max_pieces: int | None
+    """Drafted pieces in a block at most."""
+    sampling: Sampling | str | float | Mapping[str, Any] | None
+    """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …; ``temperature``
+    and the like then replace options of it."""
+    draw: Sampling | str | float | Mapping[str, Any] | None
+    """The old name of ``sampling``."""
+    spelling: str | None
+    """Accepted with a word of warning where it changes nothing."""
+
+
+OPTION_NAMES = (*MethodOptions.__annotations__,)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How an ensemble writes. The default is the paper's: ask everybody at every step, take the likeliest
+    piece of the mean.
+
+    ``combine``, ``gate``, ``speculate`` and ``sampling`` may be given as the ``parse`` of each reads them.
+    """
+
+    lead: str | None = None
+    """The member whose distribution the gate looks at; ``None`` for the first of positive weight."""
+    combine: Combine = field(default_factory=Combine)
+    """How the members' distributions become one."""
+    gate: Gate = field(default_factory=Gate)
+    """When the others are asked."""
+    speculate: Speculation | None = None
+    """Who drafts; ``None`` for nobody."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How a piece is chosen from a distribution."""
+
+    def __post_init__(self) -> None:
+        """Read and check what needs no members to be known. Raises a `SpecError` that names the value."""
+        if self.lead is not None and not isinstance(self.lead, str):
+            raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
+        object.__setattr__(self, "combine", Combine.parse(self.combine))
+        object.__setattr__(self, "gate", Gate.parse(self.gate))
+        object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
+        object.__setattr__(self, "sampling", Sampling.parse(self.sampling))
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        """Refuse keys that contradict one another."""
+        sampling, combine = self.sampling, self.combine
+        if sampling.one_member and combine != Combine():
+            raise SpecError(
+                f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
+                hint="leave combine out, or draw from all members: any temperature does",
+            )
+        if sampling.beam_width > 1 and self.speculate is not None:
+            raise SpecError(
+                f"beam_width is {sampling.beam_width}, but {self.speculate.drafter} drafts: a draft goes on from one "
+                "text, and a beam follows several",
+                hint=f"leave speculate out (speculate: {OFF}), or the beam",
+            )
+
+    def but(self, **options: Unpack[MethodOptions]) -> Method:
+        """This method with some options replaced; ``None`` leaves one as it is, ``speculate="off"`` ends drafting.
+
+        Raises:
+            SpecError: an option is unknown, a value is wrong or contradicts another, or ``max_pieces`` is given though
+                nobody drafts.
+        """
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if unknown := next((name for name in given if name not in OPTION_NAMES), None):
+            near, known = nearest(unknown, OPTION_NAMES), ", ".join(OPTION_NAMES)
+            raise SpecError(f"unknown option {shown(unknown)}{near}; known: {known}", hint="leave it out")
+        check_spelling(given.get("spelling"))
+        gate = Gate.parse(given.get("gate", self.gate))
+        if "boundary" in given:
+            gate = replace(gate, boundary=given["boundary"])
+        speculation = Speculation.parse(given.get("speculate", self.speculate))
+        if "max_pieces" in given:
+            if speculation is None:
+                raise SpecError(
+                    "max_pieces is given, but nobody drafts", hint=f"name a drafter: a member, {NGRAM} or {AUTO}"
+                )
+            speculation = replace(speculation, max_pieces=given["max_pieces"])
+        if "sampling" in given and "draw" in given:
+            raise SpecError("sampling and draw are given, which is its old name", hint="leave draw out")
+        sampling = Sampling.parse(given.get("sampling", given.get("draw", self.sampling)))
+        return Method(
+            given.get("lead", self.lead),
+            Combine.parse(given.get("combine", self.combine)),
+            gate,
+            speculation,
+            sampling.but({name: given[name] for name in SamplingOptions.__annotations__ if name in given}),
+        )
+
+    @property
+    def draw(self) -> Sampling:
+        """The old name of `sampling`."""
+        return self.sampling
+
+    def lead_among(self, weights: Mapping[str, float]) -> str:
+        """The member that leads: the one that is named, or else the first of positive weight."""
+        return self.lead or next(name for name, weight in weights.items() if weight > 0)
+
+    def to_json(self) -> dict[str, object]:
+        """The record with plain types only; texts of a bias are percent-encoded."""
+        draw = {key.name: getattr(self.sampling, key.name) for key in fields(self.sampling)}
+        for name in ("bias", "member_bias"):
+            draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
+        draw["logit_bias"] = {str(column): more for column, more in self.sampling.logit_bias.items()}
+        return {
+            "lead": self.lead,
+            "combine": asdict(self.combine),
+            "gate": asdict(self.gate),
+            "speculate": None if self.speculate is None else asdict(self.speculate),
+            "draw": draw,
+            "spelling": PIECEWISE,  # which readers of run folders know
+        }
+
+    def check(self, weights: Mapping[str, float]) -> None:
+        """Hold the method against the members that vote.
+
+        Args:
+            weights: by member; negative ones are an amateur's.
+
+        Raises:
+            SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or
+                the rule does not fit the weights.
+        """
+        members, known = list(weights), ", ".join(weights)
+        self.combine.check(weights)
+        if self.lead is not None and self.lead not in members:
+            raise SpecError(
+                f"the lead {shown(self.lead)} is no member that votes{nearest(self.lead, members)}",
+                hint=f"members that vote: {known}",
+            )
+        if self.lead is not None and weights[self.lead] < 0:
+            experts = ", ".join(name for name, weight in weights.items() if weight > 0)
+            raise SpecError(
+                f"the lead {shown(self.lead)} has a negative weight: what it finds likely is not to be written",
+                hint=f"choose another lead: {experts}",
+            )
+        if self.gate != ALWAYS and len(members) == 1:
+            raise SpecError(
+                f"the gate {str(self.gate)!r} has no other member to ask: {known} votes alone",
+                hint="leave the gate out, or add a member with a positive weight",
+            )
+        if self.speculate is not None:
+            self._check_drafter(self.speculate.drafter, members, known)
+
+    def _check_drafter(self, drafter: str, members: Sequence[str], known: str) -> None:
+        if drafter in (NGRAM, AUTO):
+            _refuse_namesake(drafter, members)
+            return
+        if drafter not in members:
+            raise SpecError(
+                f"the drafter {shown(drafter)} is no member that votes{nearest(drafter, (*members, NGRAM, AUTO, OFF))}",
+                hint=f"name one of {known}, or {NGRAM}, {AUTO}, or {OFF} for nobody",
+            )
+        if len(members) == 1:
+            raise SpecError(
+                f"{drafter!r} votes alone: drafts of its own would be verified by nobody",
+                hint=f"let {NGRAM} draft, or nobody, or add a member",
+            )
+
+
+def check_spelling(spelling: object) -> None:
+    """Accept the one value that the key `spelling` still has, with a warning; ``None`` where it is not given.
+
+    Raises:
+        SpecError: it is another one. Canonical spelling was removed (docs/adr/0008).
+    """
+    if spelling is None:
+        return
+    if spelling != PIECEWISE:
+        raise SpecError(
+            f"spelling is {shown(spelling)}, but members only read each piece as it was chosen ({PIECEWISE})",
+            hint="leave spelling out: canonical was measured, improved nothing, and was removed (docs/adr/0008)",
+        )
+    deprecated(f"spelling: {PIECEWISE} is what always happens; leave it out")
+
+
+def check_off(speculate: object, members: Sequence[str]) -> None:
+    """Refuse ``off`` where a member bears that name. Raises a `SpecError`."""
+    if _is_off(speculate):
+        _refuse_namesake(OFF, members)
+
+
+def _is_off(value: object) -> bool:
+    return value is False or (isinstance(value, str) and value == OFF)  # YAML reads off and no as False
+
+
+def _refuse_namesake(drafter: str, members: Sequence[str]) -> None:
+    if drafter in members:
+        raise SpecError(
+            f"the drafter {drafter!r} could be the member of that name, or {drafter!r} itself",
+            hint="give that member another name",
+        )

@@ -1,0 +1,102 @@
+"""What a member's ``model`` is, and which backend reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unisono.backends.base import ModelSource
+from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed
+from unisono.config.demo import PREFIX, demo_model, demo_path
+from unisono.config.member import MemberSpec
+from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
+
+GGUF_MAGIC = b"GGUF"
+
+
+def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]) -> ModelSource:
+    """Tell what a member's ``model`` is: a demo model, a GGUF file, a folder, or a hub id.
+
+    Raises:
+        ModelNotFound: it looks like a path, but nothing is there.
+        ModelCorrupt: it is a file, but no GGUF file.
+    """
+    name = spec.model
+    assert name is not None, "the weights are another member's"
+    if name.startswith(PREFIX):
+        model = name.removeprefix(PREFIX)
+        return ModelSource("gguf", str(demo_path(model, progress=say)), demo_model(model).sha256)
+    if name.startswith("fake:"):
+        return ModelSource("fake", name.removeprefix("fake:"))
+    try:
+        path = folder / Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user that is not there
+        raise ModelNotFound(f"the model of member {spec.name!r}, {name!r}, cannot be looked up: {error}") from error
+    if is_folder:
+        return ModelSource("folder", str(path))
+    if is_file:
+        with path.open("rb") as file:
+            if file.read(4) == GGUF_MAGIC:
+                return ModelSource("gguf", str(path))
+        raise ModelCorrupt(
+            f"the model of member {spec.name!r}, {str(path)!r}, is not a GGUF file",
+            hint="give a GGUF file, a folder with a Hugging Face model, or a hub id",
+        )
+    if name.endswith(".gguf") or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelNotFound(
+            f"the model of member {spec.name!r}, {str(path)!r}, does not exist",
+            hint="relative paths are taken from the folder of the spec; demo models are written demo:NAME",
+        )
+    return ModelSource("hub", name)
+
+
+def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
+    """Return the backend that a member names, or the first that reads its model, knows its keys and is installed.
+
+    Raises:
+        SpecError: the named backend cannot read this kind of model, or does not know a key or an option.
+        BackendMissing: none that could is installed.
+    """
+    keys = {key for key in ("dtype", "device", "context", "threads") if getattr(spec, key) is not None}
+    if spec.backend is not None:
+        entry = backend_entry(spec.backend)
+        _check_fit(spec, entry, source, keys)
+        return entry
+    able = [
+        entry
+        for entry in BACKENDS.values()
+        if source.kind in entry.reads and keys <= entry.keys and set(spec.options) <= entry.options
+    ]
+    for entry in able:
+        if installed(entry):
+            return entry
+    if able:
+        raise BackendMissing(
+            f"member {spec.name!r} needs one of the backends {', '.join(entry.name for entry in able)}, "
+            "and none of them is installed",
+            hint=f"install one: {able[0].install}",
+        )
+    readers = [entry for entry in BACKENDS.values() if source.kind in entry.reads]
+    _check_fit(spec, readers[0], source, keys)
+    return readers[0]
+
+
+def _check_fit(spec: MemberSpec, entry: BackendEntry, source: ModelSource, keys: set[str]) -> None:
+    if source.kind not in entry.reads:
+        able = [other.name for other in BACKENDS.values() if source.kind in other.reads]
+        kind = {"hub": "a hub id", "folder": "a folder", "gguf": "a GGUF file", "fake": "a fake"}[source.kind]
+        raise SpecError(
+            f"the backend {entry.name!r} of member {spec.name!r} cannot read {kind} ({spec.model!r})",
+            hint=f"use backend: {' or '.join(able)}",
+        )
+    for key in sorted(keys - entry.keys):
+        raise SpecError(
+            f"the backend {entry.name!r} of member {spec.name!r} has no use for the key {key!r}",
+            hint=f"leave it out, or use a backend that knows it; {entry.name} knows: {', '.join(sorted(entry.keys))}",
+        )
+    for key in sorted(set(spec.options) - entry.options):
+        raise SpecError(
+            f"the backend {entry.name!r} of member {spec.name!r} has no option {key!r}{nearest(key, entry.options)}",
+            hint=f"its options: {', '.join(sorted(entry.options)) or 'none'}",
+        )

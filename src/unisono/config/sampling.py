@@ -1,0 +1,274 @@
+"""What a spec, a flag or an argument says about drawing: the options, and what they may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from unisono.config.compact import known_keys, read_number
+from unisono.config.sampling_options import LONGEST_BIAS, MEMBER, OPTIONS, SHAPING, Option
+from unisono.errors import SpecError, nearest, shown
+
+GREEDY = "greedy"
+ONE_MEMBER = "one-member"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a piece is chosen from a distribution. The default is greedy.
+
+    `fusion.shape.shape` says what each option does, and in which order they are applied.
+    """
+
+    temperature: float = 0
+    """Masses are raised to the power 1/temperature; at 0 the likeliest piece is taken."""
+    top_k: int | None = None
+    """Draw among this many likeliest pieces; ``None`` for all."""
+    top_p: float = 1
+    """Draw among the likeliest pieces that have this much mass together."""
+    min_p: float = 0
+    """Draw among the pieces that have at least this share of the likeliest one's mass."""
+    typical_p: float = 1
+    """Draw among the most typical pieces that have this much mass together."""
+    repetition_penalty: float = 1
+    """The masses of pieces that were written are raised to this power."""
+    presence_penalty: float = 0
+    """Taken once from the log-mass of every piece that was written."""
+    frequency_penalty: float = 0
+    """Taken from the log-mass of a piece for each time that it was written."""
+    bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
+    """Added to the log-mass of the piece that completes a text, -100 to 100 as in the OpenAI API; see `Bias`."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """Added to the log-mass of a column of the union, END's included, -100 to 100 as in the OpenAI API."""
+    member_temperature: float = 1
+    """These, up to ``member_bias``, do the same to each member's distribution before they are combined."""
+    member_top_k: int | None = None
+    member_top_p: float = 1
+    member_min_p: float = 0
+    member_typical_p: float = 1
+    member_repetition_penalty: float = 1
+    member_presence_penalty: float = 0
+    member_frequency_penalty: float = 0
+    member_bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
+    seed: int | None = None
+    """``None`` for another text each time: a seed is then chosen for it. With greedy a seed promises what
+    holds anyway, the same text again."""
+    one_member: bool = False
+    """Draw a member by weight and the piece from that member's distribution alone: the others are not run
+    (mixture sampling, arXiv 2605.00419). What is written is distributed as if drawn from the weighted mean."""
+    beam_width: int = 1
+    """Follow this many texts at once and keep the likeliest (beam search)."""
+    length_penalty: float = 1
+    """A text's log-mass is divided by its number of pieces to this power before it is compared (GNMT, arXiv
+    1609.08144, section 7, without its constant: as transformers does)."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value and the choices."""
+        for name, option in OPTIONS.items():
+            self._check_option(name, option)
+        if not isinstance(self.one_member, bool):
+            raise SpecError(f"one_member is {shown(self.one_member)}", hint="it is true or false")
+        object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
+        object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
+        object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
+        if self.one_member:
+            self._check_one_member()
+        if self.beam_width > 1 and self.one_member:
+            raise SpecError(
+                "one-member draws, and a beam searches for the likeliest text", hint="leave one of them out"
+            )
+        if self.beam_width > 1 and not self.is_greedy:
+            raise SpecError(
+                f"beam_width is {self.beam_width}, but at temperature {self.temperature:g} pieces are drawn: "
+                "a search keeps the likeliest",
+                hint="leave beam_width out, or the temperature",
+            )
+        if self.length_penalty != 1 and self.beam_width == 1:
+            raise SpecError(
+                f"length_penalty is {self.length_penalty:g}, but without a beam there is one text only",
+                hint="leave it out, or give a beam_width of 2 or more",
+            )
+
+    def _check_option(self, name: str, option: Option) -> None:
+        value = getattr(self, name)
+        wanted = int if option.whole else (int, float)
+        sound = isinstance(value, wanted) and not isinstance(value, bool)
+        if value is None and name.removeprefix(MEMBER) in ("top_k", "seed"):
+            return
+        if not sound or not option.allows(value):
+            raise SpecError(f"{name} is {shown(value)}: it must be {option.limits}", hint=option.meaning)
+        if option.drawing and self.is_greedy and value != _DEFAULTS[name]:
+            raise SpecError(
+                f"{name} is {shown(value)}, but at temperature 0 the likeliest piece is taken and nothing drawn",
+                hint=f"leave {name} out, or give a temperature above 0, such as 1",
+            )
+
+    def _check_one_member(self) -> None:
+        if self.is_greedy:
+            raise SpecError(
+                "one-member draws a member and a piece, but at temperature 0 nothing is drawn",
+                hint="leave the temperature out; member_temperature makes each member surer",
+            )
+        acting = next((name for name in SHAPING if name != "temperature" and self.changes(name)), None)
+        acting = acting or ("temperature" if self.temperature != 1 else None)
+        if acting is not None:
+            own = "" if acting == "logit_bias" else f"write {MEMBER}{acting}, which acts on the drawn member's, or "
+            raise SpecError(
+                f"one-member runs a single member, but {acting} acts on the distribution of all of them",
+                hint=own + "leave one-member out",
+            )
+
+    def changes(self, name: str) -> bool:
+        """Whether an option is other than its default."""
+        default = {} if name.endswith("bias") else _DEFAULTS[name]
+        return bool(getattr(self, name) != default)
+
+    @property
+    def shapes(self) -> bool:
+        """Whether a combined distribution is reshaped before the likeliest piece is taken or one drawn."""
+        return any(self.changes(name) for name in SHAPING if name != "temperature") or self.temperature not in (0, 1)
+
+    def of_members(self) -> Sampling | None:
+        """What is done to each member's distribution before they are combined; ``None`` for nothing."""
+        own = (name for name in SHAPING if name != "logit_bias" and self.changes(MEMBER + name))
+        given = {name: getattr(self, MEMBER + name) for name in own}
+        return Sampling(**{"temperature": 1, **given}) if given else None
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest piece is taken."""
+        return self.temperature == 0
+
+    def but(self, options: Mapping[str, Any]) -> Self:
+        """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
+        if options and options.get("temperature", self.temperature) == 0:
+            options = {**options, **{name: _DEFAULTS[name] for name, option in OPTIONS.items() if option.drawing}}
+        return replace(self, **options)
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read what a spec, a flag or an argument gives.
+
+        Args:
+            value: a `Sampling`; a number, the temperature; ``"greedy"``; ``"one-member"``; words such as
+                ``"temperature:0.7 top_p:0.9 seed:1"``, with blanks or commas between them, where the
+                temperature may be the number alone, and a bias is ``bias:TEXT=NUMBER`` with the text
+                percent-encoded; a mapping of the fields of a draw. One member is drawn at temperature 1.
+
+        Raises:
+            SpecError: it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return cls(temperature=value)
+        if isinstance(value, str):
+            return cls(**_read_words(value))  # type: ignore[arg-type]
+        if isinstance(value, Mapping):
+            given = known_keys("draw", value, [key.name for key in fields(cls)], hint=_WAYS)
+            return cls(**({"temperature": 1, **given} if given.get("one_member") is True else given))
+        raise SpecError(f"draw is {shown(value)}", hint=_WAYS)
+
+    def __str__(self) -> str:
+        """In one line, as `parse` reads it: what differs from the default."""
+        given = {name: getattr(self, name) for name in OPTIONS}
+        words = [f"{name}:{value}" for name, value in given.items() if value != _DEFAULTS[name]]
+        words = [GREEDY, *words] if self.is_greedy else words
+        for name in ("bias", MEMBER + "bias"):
+            words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
+        words += [f"logit_bias:{column}={more}" for column, more in self.logit_bias.items()]
+        return " ".join([*words, ONE_MEMBER] if self.one_member else words)
+
+
+_DEFAULTS: dict[str, Any] = {key.name: key.default for key in fields(Sampling)}
+_WAYS = "write it as greedy, one-member, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
+
+
+def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
+    if not isinstance(bias, Mapping):
+        raise SpecError(f"{name} is {shown(bias)}", hint="write it as {TEXT: NUMBER, …}")
+    checked: dict[bytes, float] = {}
+    for key, number in bias.items():
+        if not isinstance(key, (str, bytes)) or not key:
+            raise SpecError(f"{name} is given for {shown(key)}", hint="give it for text or bytes that are not empty")
+        text = key.encode(errors="surrogatepass") if isinstance(key, str) else key
+        if len(text) > LONGEST_BIAS:
+            raise SpecError(
+                f"{name} is given for a text of {len(text)} bytes", hint=f"texts may have {LONGEST_BIAS} bytes at most"
+            )
+        if text in checked:
+            raise SpecError(f"{name} is given twice for {key!r}", hint="as text and as bytes it is the same: leave one")
+        checked[text] = _checked_number(name, key, number)
+    return checked
+
+
+def _checked_logit_bias(bias: object) -> dict[int, float]:
+    if not isinstance(bias, Mapping):
+        raise SpecError(f"logit_bias is {shown(bias)}", hint="write it as {COLUMN: NUMBER, …}")
+    for column in bias:
+        if not isinstance(column, int) or isinstance(column, bool) or column < 0:
+            raise SpecError(
+                f"logit_bias is given for {shown(column)}, which is no column of a union",
+                hint="columns are whole numbers from 0 on; for texts there is bias",
+            )
+    return {column: _checked_number("logit_bias", column, number) for column, number in bias.items()}
+
+
+def _checked_number(name: str, key: object, number: object) -> float:
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and -100 <= number <= 100:
+        return number
+    raise SpecError(
+        f"the {name} of {key!r} is {shown(number)}: it must be a number from -100 to 100",
+        hint="it is added to a log-mass: -100 as good as bans it, 100 as good as forces it",
+    )
+
+
+def _read_words(text: str) -> dict[str, object]:
+    """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
+    given: dict[str, Any] = {}
+    for word in re.split(r"[\s,]+", text.strip()):
+        key, value = _read_word(word)
+        if isinstance(key, tuple):
+            name, biased = key
+            if biased in given.setdefault(name, {}):
+                raise SpecError(
+                    f"draw gives the {name} of {biased!r} twice: {shown(text)}", hint="leave one of them out"
+                )
+            given[name][biased] = value
+        elif key in given:
+            raise SpecError(f"draw gives {key} twice: {shown(text)}", hint="leave one of them out")
+        else:
+            given[key] = value
+    if given.get("one_member"):
+        given.setdefault("temperature", 1)
+    return given
+
+
+def _read_word(word: str) -> tuple[str | tuple[str, bytes | int], object]:
+    """Return the field and its value; for a bias, the field and the text or column, and the number."""
+    if word == GREEDY:
+        return "temperature", 0
+    if word in (ONE_MEMBER, "one_member"):
+        return "one_member", True
+    key, _, rest = word.partition(":")
+    if key in OPTIONS:
+        return key, read_number(rest)
+    if key in ("bias", MEMBER + "bias"):
+        text, equals, number = rest.rpartition("=")
+        if not equals:
+            raise SpecError(f"{shown(word)} gives no number", hint=f"write {key}:TEXT=NUMBER, as in {key}:%20the=-5")
+        return (key, unquote_to_bytes(text)), read_number(number)
+    if key == "logit_bias":
+        column, equals, number = rest.rpartition("=")
+        if not equals:
+            raise SpecError(
+                f"{shown(word)} gives no number", hint="write logit_bias:COLUMN=NUMBER, as in logit_bias:9=-5"
+            )
+        return (key, read_number(column)), read_number(number)  # type: ignore[return-value]
+    if not isinstance(temperature := read_number(word), str):
+        return "temperature", temperature
+    known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
+    raise SpecError(f"unknown {shown(word)} in draw{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

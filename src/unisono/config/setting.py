@@ -1,0 +1,73 @@
+"""How an ensemble writes, in one string: ``"gate=confidence:0.5 lead=smol"``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from unisono.config.compact import read_number
+from unisono.config.method import MethodOptions
+from unisono.errors import SpecError, deprecated, nearest, shown
+
+
+def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
+    """Read ``"gate=confidence:0.5 sampling=0.7,top_p:0.9"``; an empty string changes nothing.
+
+    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
+
+    Args:
+        text: words with spaces between.
+        others: keys that the caller has read itself, for the words of an error.
+
+    Raises:
+        SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
+    """
+    keys: MethodOptions = {}
+    known = (*_READERS, *others)
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise SpecError(
+                f"the setting {shown(word)} is not KEY=VALUE",
+                hint=f"write it as in gate=confidence:0.5; the keys are {', '.join(known)}",
+            )
+        if key == "draw":
+            deprecated("the setting draw is now called sampling")
+            key = "sampling"
+        if key not in _READERS:
+            raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
+        if key in keys:
+            raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
+        keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's
+    return keys
+
+
+def _word(key: str, value: str) -> str:
+    return value
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise SpecError(f"the setting {key} is {shown(value)}", hint=f"write {key}=true or {key}=false")
+    return value == "true"
+
+
+def _count(key: str, value: str) -> int:
+    number = read_number(value)
+    if not isinstance(number, int):
+        raise SpecError(
+            f"the setting {key} is {shown(value)}: it must be a whole number", hint=f"write it as in {key}=4"
+        )
+    return number
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "lead": _word,
+    "combine": _word,
+    "gate": _word,
+    "boundary": _switch,
+    "speculate": _word,
+    "max_pieces": _count,
+    "sampling": _word,
+    "spelling": _word,
+}

@@ -1,0 +1,199 @@
+"""Grammars over the columns of a union, by llguidance: the one file that knows the library.
+
+llguidance (https://github.com/guidance-ai/llguidance) computes which tokens may follow, with one tokenizer in mind.
+Here its "tokenizer" is a union: a token for each column, END being its end-of-sequence token. So one mask holds for
+whatever members write together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
+from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, check_schema
+from unisono.errors import BackendMissing, SpecError, shown
+from unisono.vocab.union import UnionVocabulary
+
+log = logging.getLogger(__name__)
+
+COMPILED = 32
+"""Grammars that are kept for texts to come."""
+SPECIAL = 0xFF
+"""The byte with which llguidance marks special tokens. No text in UTF-8 has it, so no piece that does is allowed."""
+
+# Without this a forced text is allowed in one spelling only, that of "the" tokenizer: a union has none, and all
+# pieces that lead along the forced text are as good. The last such line holds.
+_ANY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
+_SPACING = {
+    # At most one space behind a comma or a colon and no whitespace elsewhere: where JSON allows any, small models
+    # write nothing else any more.
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+}
+
+
+class Grammars:
+    """Makes grammars over one union. The library, and its view of the union, are loaded for the first."""
+
+    def __init__(self, union: UnionVocabulary) -> None:
+        """Bind it to the vocabulary; this costs nothing yet."""
+        self._union = union
+        self._compiled = functools.lru_cache(COMPILED)(self._compile)
+
+    def __call__(self, constraint: Constraint) -> UnionParse:
+        """The beginning of a constraint's grammar.
+
+        Raises:
+            SpecError: no grammar can be made of it that keeps all that it says; the message says why.
+            BackendMissing: llguidance is not installed.
+        """
+        return self._compiled(constraint).copy()
+
+    def _compile(self, constraint: Constraint) -> UnionParse:
+        library = _library()
+        grammar = _grammar(constraint, library)
+        limits = library.LLParserLimits(verbose_errors=False)
+        matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise SpecError(
+                f"the constraint {constraint.kind} cannot be kept: {_reason(matcher.get_error())}",
+                hint="leave out what it cannot keep; docs/spec.md says what constraints may hold",
+            )
+        for warning in matcher.get_grammar_warnings():
+            log.warning("the constraint %s: %s", constraint.kind, warning)
+        parse = UnionParse(matcher, self._union)
+        parse.allowed(())
+        return parse
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        library = _library()
+        pieces = _Pieces(self._union)
+        wrapper = library.TokenizerWrapper(pieces)
+        tokenizer = library.LLTokenizer(wrapper)
+        wrapper.tokens = pieces.tokens = ()  # it has its own copy by now
+        return tokenizer
+
+
+class UnionParse:
+    """How far one text has come in its grammar; see `engine.grammar.Parse`."""
+
+    def __init__(self, matcher: Any, union: UnionVocabulary) -> None:
+        self._matcher = matcher
+        self._union = union
+
+    def allowed(self, ahead: Sequence[int]) -> NDArray[np.bool_]:
+        """The columns that may follow what is written and some pieces more."""
+        matcher = self._matcher
+        if ahead:
+            matcher = matcher.deep_copy()
+            self._feed(matcher, ahead)
+        packed = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        allowed_U = np.unpackbits(packed, count=self._union.size, bitorder="little").view(np.bool_)
+        # An error and a dead end both come back as "END alone".
+        if allowed_U[self._union.end] and not matcher.is_accepting():
+            dead_end = "NoExtensionBias" in matcher.get_error()
+            reason = "the members have no pieces to go on with" if dead_end else _reason(matcher.get_error())
+            raise SpecError(
+                f"the constraint cannot be kept any further: {reason}",
+                hint="let it ask for other characters" if dead_end else "make it simpler",
+            )
+        return allowed_U
+
+    def consume(self, column: int) -> None:
+        """Go on behind a piece that was written."""
+        self._feed(self._matcher, [column])
+
+    def copy(self) -> UnionParse:
+        """The same for a text that goes on by itself."""
+        return UnionParse(self._matcher.deep_copy(), self._union)
+
+    def _feed(self, matcher: Any, columns: Sequence[int]) -> None:
+        if not matcher.consume_tokens(list(columns)):
+            pieces = [self._union.piece(column) for column in columns]
+            raise AssertionError(f"{pieces} was not allowed: {_reason(matcher.get_error())}")
+
+
+class _Pieces:
+    """The union as llguidance's wrapper asks for a tokenizer."""
+
+    bos_token_id = None
+    special_token_ids = ()
+
+    def __init__(self, union: UnionVocabulary) -> None:
+        pieces = [union.piece(column) or b"" for column in range(union.end)]
+        self.tokens: Sequence[bytes] = [b"" if SPECIAL in piece else piece for piece in pieces] + [b""]
+        self.eos_token_id = union.end
+
+    def __call__(self, text: bytes) -> list[int]:
+        raise AssertionError("a union spells nothing")
+
+
+def _library() -> ModuleType:
+    if importlib.util.find_spec("llguidance") is None:
+        raise BackendMissing(
+            "a constraint needs llguidance, which is not installed",
+            hint="install it: pip install 'unisono[constraints]'",
+        )
+    import llguidance
+
+    return llguidance
+
+
+def _grammar(constraint: Constraint, library: ModuleType) -> str:
+    """A constraint in llguidance's form of Lark."""
+    if constraint.kind in (JSON_SCHEMA, JSON_OBJECT):
+        schema = constraint.schema
+        check_schema(schema)
+        if isinstance(schema, bool):
+            schema = {} if schema else {"enum": []}
+        return f"start: %json {json.dumps({**schema, OPTIONS: {**JSON_OPTIONS, **_SPACING}})}{_ANY_SPELLING}"
+    if constraint.kind == REGEX:
+        [grammar] = json.loads(library.LLMatcher.grammar_from_regex(constraint.source))["grammars"]
+        return f"{grammar['lark_grammar']}{_ANY_SPELLING}"
+    _check_lark(constraint.source)
+    return constraint.source + _ANY_SPELLING
+
+
+_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/')
+_FOREIGN = re.compile(r"<\[|\[[^\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b")
+
+
+def _check_lark(grammar: str) -> None:
+    """Refuse what means tokens of one model, or would be read and not done."""
+    if found := _FOREIGN.search(_LITERALS.sub('""', grammar)):
+        raise SpecError(
+            f"the lark grammar has {found.group()!r}: token numbers, temperature, max_tokens, stop mean nothing here",
+            hint="write the text itself; lazy and suffix work, and how pieces are drawn is said by draw",
+        )
+    for schema in _schemas_in(grammar):
+        options = schema.pop(OPTIONS, None)
+        if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *_SPACING}:
+            raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *_SPACING])}")
+        check_schema(schema)
+
+
+def _schemas_in(grammar: str) -> Iterator[dict[str, Any]]:
+    """The JSON schemas that a grammar holds, as far as they can be read."""
+    for found in re.finditer(r"%json\s*(?=\{)", grammar):
+        with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
+            yield json.JSONDecoder().raw_decode(grammar, found.end())[0]
+
+
+def _reason(error: str) -> str:
+    """The words of an error, without the grammar that it repeats."""
+    words = re.split(r"\n +\d+ \|", re.split("<backtrace>|<non-verbose/>", error)[0])[0]
+    words = re.sub(r"^(at )?\d+\(\d+\): ", "", words).replace("failed to compile JSON schema: ", "")
+    return " ".join(words.split())

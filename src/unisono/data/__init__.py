@@ -1,1 +1,0 @@
-"""Texts that come with the package."""

@@ -1,0 +1,112 @@
+"""What is read ahead of texts, so that no step has to read much of one: long prompts, and long lags.
+
+A step reads what waits of every text that it writes, and all of them wait for it. So where blocks are bounded, a
+text of which somebody who is needed has more to read stands back from the steps, and what waits of it is read
+between them, in portions, up to the last id. It is then written as if it had been read at once.
+
+Who is needed is known of some beforehand: all where everybody is always asked, else the lead and whoever drafts. The
+others may not be asked for long, or ever, and are not waited for. When the gate does ask one that has too much to
+read, the text stands back again: the step forgets what the lead has said about it, which is then asked once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from unisono.engine.forward import Portion
+from unisono.engine.group import SequenceGroup
+from unisono.engine.member import Cursor, Member
+from unisono.engine.runner import Runner
+from unisono.engine.sequence import TextSequence
+from unisono.engine.step_state import StepState
+
+
+class Prefill:
+    """The texts that stand back, and the members for whom they wait."""
+
+    def __init__(self, members: Sequence[Member], hearing: Runner, longest_block: int | None) -> None:
+        """Bind it to an engine's members.
+
+        Args:
+            members: of the engine.
+            hearing: runs their passes.
+            longest_block: ids that a member may have to read of one text in a step; ``None`` for any number.
+        """
+        self.longest_block = longest_block
+        self._members = members
+        self._hearing = hearing
+        self._awaited: dict[SequenceGroup, set[str]] = {}
+
+    def join(self, group: SequenceGroup) -> None:
+        """Look at a new group: it stands back where its prompt is too long, or copies are to find their prompt read."""
+        if group.n > 1 or (group.beam is not None and self.longest_block is not None):
+            self.await_all(group, self._members)
+        elif self.longest_block is not None:
+            [sequence] = group.open
+            needed = [member for member in self._members if _is_needed(member, sequence)]
+            self.await_all(group, [member for member in needed if self.is_far(sequence.cursors[member.name])])
+
+    def await_all(self, group: SequenceGroup, members: Iterable[Member]) -> None:
+        """Let a group stand back until some members have read all of its sequences but the last id."""
+        names = {member.name for member in members}
+        if any(True for _ in self._pending(group, names)):
+            self._awaited[group] = names
+
+    def forget(self, group: SequenceGroup) -> None:
+        """Wait for nobody any longer."""
+        self._awaited.pop(group, None)
+
+    def size(self, group: SequenceGroup) -> int:
+        """How many ids are pending before a group is advanced; 0 when it does not stand back."""
+        if group not in self._awaited:
+            return 0
+        return sum(pending for *_, pending in self._pending(group, self._awaited[group]))
+
+    def is_far(self, cursor: Cursor) -> bool:
+        """Whether more waits than a step may read; drafts, which are short, are not counted."""
+        written = cursor.ends[0] if cursor.ends else len(cursor.ids)
+        return self.longest_block is not None and written - cursor.read > self.longest_block
+
+    def late(self, window: StepState) -> list[Member]:
+        """The members that a step is about to ask about a text though they have too much to read."""
+        return [
+            member for member in self._members if self.is_far(window.cursor(member)) and window.span(member) is not None
+        ]
+
+    def read(self, portions: Mapping[SequenceGroup, int]) -> None:
+        """Read on in groups that stand back, each by so many ids at most, in one pass a model.
+
+        What is read of one group is shared out so that its members come to the end together.
+        """
+        self._hearing.read_ahead(
+            [portion for group, ids in portions.items() for portion in self._share_out(group, ids)]
+        )
+        for group in portions:
+            if not self.size(group):
+                self.forget(group)
+
+    def _share_out(self, group: SequenceGroup, ids: int) -> Iterator[Portion]:
+        total = self.size(group)
+        ids = min(ids, total)
+        for sequence, member, pending in self._pending(group, self._awaited.get(group, ())):
+            count = -(-ids * pending // total)
+            if count:
+                yield Portion(sequence, member, sequence.cursors[member.name], count)
+            ids, total = ids - count, total - pending
+
+    def _pending(self, group: SequenceGroup, names: Iterable[str]) -> Iterator[tuple[TextSequence, Member, int]]:
+        """How many ids wait but for the last one, by sequence and member."""
+        awaited = set(names)
+        for sequence in group.open:
+            for member in self._members:
+                cursor = sequence.cursors[member.name]
+                if member.name in awaited and cursor.read < len(cursor.ids) - 1:
+                    yield sequence, member, len(cursor.ids) - 1 - cursor.read
+
+
+def _is_needed(member: Member, sequence: TextSequence) -> bool:
+    """Whether a member is going to be asked soon, whatever the gate sees and whoever is drawn."""
+    plan = sequence.plan
+    if plan.gate.always_open and not plan.draw.one_member:
+        return True
+    return plan.drafter == member.name or (plan.lead is member and not plan.gate.always_open)

@@ -1,0 +1,180 @@
+"""The plain loop: the method as written down, with nothing kept from one step to the next.
+
+It reads every text anew at every step, in float64, and adds up masses id by id. It drafts nothing, and
+asks everybody whom the gate says to ask, one after the other. It is the oracle that every faster path
+is held to, and the shortest way to see what the ensemble computes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.backends.base import Feed
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.config.sampling import Sampling
+from unisono.constraints.protocol import Parse
+from unisono.engine.gating import first_inside
+from unisono.engine.member import Member
+from unisono.engine.plan import Bias, Plan, make_plan
+from unisono.fusion.logits_processors import shape
+from unisono.fusion.mask import confine
+from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
+from unisono.fusion.sharpen import plan_prefixes, sharpen
+from unisono.vocab.union import MemberMap, UnionVocabulary
+
+DEFAULT_METHOD = Method()
+
+Distribution = NDArray[np.float64]
+
+
+class PlainStep(NamedTuple):
+    """One step of the plain loop."""
+
+    piece: bytes | None
+    """The chosen piece; ``None`` for END."""
+    q_U: Distribution
+    """What it was chosen by: the combined distribution, or a lone voter's own."""
+    p: float
+    """The mass that ``q_U`` gives it."""
+    voted: tuple[str, ...]
+    asked: bool
+    """Whether the gate was open."""
+    score: float
+    """What the gate measured."""
+
+
+def plain_steps(
+    members: list[Member],
+    union: UnionVocabulary,
+    prompt: Prompt,
+    steps: int,
+    method: Method = DEFAULT_METHOD,
+    *,
+    parse: Parse | None = None,
+) -> Iterator[PlainStep]:
+    """Write one text, one piece at a time.
+
+    Args:
+        members: in the order of the union's maps; each has a free slot.
+        union: their vocabulary.
+        prompt: what to continue.
+        steps: how many pieces to choose at most.
+        method: how. Drafts are left out, as they change nothing; where pieces are drawn, who drafts
+            matters all the same. A draw without a seed has seed 0 here.
+        parse: the beginning of the grammar that the text is bound to, which is written on; ``None`` for none.
+    """
+    plan = make_plan(method, members, union)
+    text = _PlainText(plan, union, {member.name: member.begin(prompt) for member in members})
+    text.parse = parse
+    text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
+    for step in range(steps):
+        first = step == 0 and prompt.messages is not None
+        lead_U = text.distribution(plan.lead, first=first)
+        score = plan.gate.score(lead_U[None], [step])[0]
+        opens = plan.gate.opens(score)
+        if opens and plan.gate.boundary:
+            others = {member.name: member.speller for member in members if member is not plan.lead}
+            opens = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
+        voters = text.voters(members, opens=opens)
+        p_U_K = [text.of_member(text.distribution(member, first=first)) for member in voters]
+        combines = opens and not plan.draw.one_member
+        q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
+        column = text.choose(q_U, p_U_K, voters, combines=combines)
+        piece = union.piece(column)
+        yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), opens, score)
+        if piece is None:
+            return
+        text.append(column, piece, members, first=first)
+
+
+class _PlainText:
+    """What has been written, and the choice that follows from it."""
+
+    def __init__(self, plan: Plan, union: UnionVocabulary, ids: dict[str, list[int]]) -> None:
+        self.plan = plan
+        self.written = b""
+        self.losses: dict[str, float] = {}
+        self.parse: Parse | None = None
+        self._union = union
+        self._ids = ids
+        self._columns: list[int] = []
+
+    def distribution(self, member: Member, *, first: bool) -> Distribution:
+        return plain_distribution(member, member.map, self._ids[member.name], first=first)
+
+    def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
+        if not opens:
+            return [self.plan.lead]
+        if not self.plan.draw.one_member:
+            return members
+        weights = np.asarray([[member.weight for member in members]])
+        return [members[inverse_transform(weights, [self._uniform(Purpose.MEMBER)])[0]]]
+
+    def of_member(self, p_U: Distribution) -> Distribution:
+        """A member's distribution as it is before it is combined."""
+        draw = self.plan.member_draw
+        return p_U if draw is None else self._shaped(p_U, draw, self.plan.member_bias)
+
+    def bound(self, q_U: Distribution) -> Distribution:
+        """What is left of a distribution by the grammar, reshaped."""
+        if self.parse is not None:
+            q_U = confine(q_U[None], [self.parse.allowed(())])[0]
+        return self._shaped(q_U, self.plan.draw, self.plan.bias)
+
+    def combined(self, p_U_K: list[Distribution], voters: list[Member]) -> Distribution:
+        combine = self.plan.combine
+        losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
+        q_BU = combine([p_U[None] for p_U in p_U_K], [voter.weight for voter in voters], losses)
+        if combine.sharpen is not None:
+            prefixes = plan_prefixes([self._union.piece(column) or b"" for column in range(self._union.end)])
+            q_BU = sharpen(q_BU, prefixes, combine.sharpen)
+        return np.asarray(q_BU[0])
+
+    def choose(self, q_U: Distribution, p_U_K: list[Distribution], voters: list[Member], *, combines: bool) -> int:
+        shaped_U = self.bound(q_U)
+        if self.plan.draw.is_greedy:
+            return int(np.argmax(shaped_U))
+        drafter = [
+            p_U for p_U, voter in zip(p_U_K, voters, strict=True) if combines and voter.name == self.plan.drafter
+        ]
+        own_U = self.bound(drafter[0]) if drafter else shaped_U
+        [guess] = inverse_transform(own_U[None], [self._uniform(Purpose.PIECE)])
+        if not drafter or accepts(own_U, shaped_U, guess, self._uniform(Purpose.ACCEPTANCE)):
+            return guess
+        return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
+
+    def append(self, column: int, piece: bytes, members: list[Member], *, first: bool) -> None:
+        self._columns.append(column)
+        if self.parse is not None:
+            self.parse.consume(column)
+        self.written += piece
+        for member in members:
+            self._ids[member.name] = [*self._ids[member.name], *member.spell(column, piece, first=first)]
+
+    def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
+        return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])
+
+    def _uniform(self, purpose: Purpose) -> float:
+        return uniform(self.plan.draw.seed or 0, len(self._columns), purpose)
+
+
+def plain_distribution(member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False) -> Distribution:
+    """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
+    slot = member.backend.open()
+    try:
+        logits_V = np.asarray(member.backend.advance([Feed(slot, ids)])[0].tolist())
+    finally:
+        member.backend.close(slot)
+    first_column_V = member_map.first_column_V
+    column_V = member_map.column_V if first_column_V is None or not first else first_column_V
+    kept = column_V >= 0
+    mass = np.exp(logits_V[kept] - logits_V[kept].max())
+    p_U = np.zeros(len(member_map.id_U))
+    np.add.at(p_U, column_V[kept], mass / mass.sum())
+    return p_U

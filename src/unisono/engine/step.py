@@ -1,0 +1,156 @@
+"""One step: draft, run members, combine, choose, commit. Where a model fails, what was chosen stays."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from unisono.engine.commit import Committer, by_voters
+from unisono.engine.group import BeamCandidate, Continuation, SequenceGroup
+from unisono.engine.member import Member
+from unisono.engine.prefill import Prefill
+from unisono.engine.runner import Runner
+from unisono.engine.sampler import Distributions, Sampler
+from unisono.engine.sequence import TextSequence, close_sequence, copy_sequence
+from unisono.engine.speculation import Speculator
+from unisono.engine.step_state import StepState
+from unisono.engine.trace import record
+from unisono.vocab.union import UnionVocabulary
+
+States = dict[SequenceGroup, list[StepState]]
+
+
+class Stepper:
+    """Advances groups of sequences by a step, for an engine that owns them."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        union: UnionVocabulary,
+        runner: Runner,
+        prefill: Prefill,
+        speculator: Speculator,
+        sampler: Sampler,
+        committer: Committer,
+    ) -> None:
+        """Bind it to an engine's parts."""
+        self.lost: list[SequenceGroup] = []
+        """Groups of which a member could not be brought back to what its log says: they cannot go on."""
+        self._members = members
+        self._union = union
+        self._runner = runner
+        self._prefill = prefill
+        self._speculator = speculator
+        self._sampler = sampler
+        self._committer = committer
+
+    def advance(self, states: States) -> None:
+        """Advance groups. Those that turn out to need prefill first are taken out of the states."""
+        flat = all_states(states)
+        for state in flat:
+            if state.plan.weighs_prompt:
+                self.weigh_prompt(state.text)
+        if any(state.plan.drafter is not None for state in flat):
+            self._speculator.extend(flat)
+        if any(state.plan.is_gated for state in flat):
+            self._runner.run_leads(flat)
+        if self._prefill.longest_block is not None:
+            for group, its_states in list(states.items()):
+                if late := {member for state in its_states for member in self._prefill.late(state)}:
+                    self.undo(group, states.pop(group))
+                    self._prefill.await_all(group, late)
+            flat = all_states(states)
+        beams = [group for group in states if group.beam is not None]
+        self._runner.run_voters(flat, keep=bool(beams))
+        if beams:
+            flat = [state for group in states if group.beam is None for state in states[group]]
+        self._committer.settle(flat)
+        for group in beams:
+            states[group] += self._expand(group, states[group])
+
+    def weigh_prompt(self, sequence: TextSequence) -> None:
+        """Let all members score a sequence's prompt before they read it, where weights follow from that."""
+        if sequence.plan.weighs_prompt and not sequence.losses:
+            sequence.losses = {
+                member.name: member.prompt_loss(sequence.prompt, sequence.cursors[member.name].slot)
+                for member in self._members
+            }
+
+    def undo(self, group: SequenceGroup, states: Sequence[StepState]) -> None:
+        """Keep what was chosen and forget the rest, so that a step can begin anew."""
+        following = [state for state in states if state.text.cursors]  # others were let go of
+        try:
+            for state in following:
+                self._committer.commit(state)
+        except Exception:
+            self.lost.append(group)
+        else:
+            self.restore(group, [state.text for state in following])
+
+    def restore(self, group: SequenceGroup, sequences: Sequence[TextSequence]) -> None:
+        """Make models hold what the logs say, after a failure; a group of which one cannot is lost."""
+        try:
+            for sequence in sequences:
+                for member in self._members:
+                    member.restore(sequence.cursors[member.name])
+        except Exception:
+            self.lost.append(group)
+
+    def _expand(self, group: SequenceGroup, states: Sequence[StepState]) -> list[StepState]:
+        """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.
+
+        The members' distributions have to be kept: slots are copied, and other groups were committed before.
+        """
+        beam = group.beam
+        assert beam is not None
+        outputs: dict[StepState, tuple[Distributions, int]] = {}
+        for voters, rule, voting in by_voters(states, 0):
+            distributions = self._sampler.combine(voting, 0, voters, combines=rule is not None)
+            outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
+        shaped = [outputs[state][0].shaped_BU[outputs[state][1]] for state in states]
+        ranked = list(beam.rank(shaped, self._union.end))
+        parents = {continuation.parent for continuation in ranked if continuation.column != self._union.end}
+        for number, state in enumerate(states):
+            if number not in parents:
+                self._let_go(state.text)
+        beam.candidates = [beam.candidates[number] for number in sorted(parents)]
+        children = self._branch(states, ranked)
+        beam.candidates = [BeamCandidate(state.text, continuation.score) for state, continuation in children]
+        for state, continuation in children:
+            record(state, 0, continuation.column, *outputs[states[continuation.parent]], self._union)
+            state.commit(0, continuation.column)
+            self._committer.commit(state)
+        best = beam.advance()
+        for state, _ in children:
+            if state.text.finish is not None or best is not None:
+                self._let_go(state.text)
+        if best is not None:
+            group.conclude(best)
+        return [state for state, _ in children if state not in states]
+
+    def _branch(
+        self, states: Sequence[StepState], ranked: Sequence[Continuation]
+    ) -> list[tuple[StepState, Continuation]]:
+        """Give every continuation a state: the first of a parent goes on in its parent's, the others in copies."""
+        children: list[tuple[StepState, Continuation]] = []
+        with contextlib.ExitStack() as copies:
+            for continuation in ranked:
+                state = states[continuation.parent]
+                if continuation.column == self._union.end:
+                    state = state.branch(state.text.copy({}))  # it ends here, and needs no slots
+                elif any(state is taken for taken, _ in children):
+                    state = state.branch(copy_sequence(state.text, self._members))
+                    copies.callback(close_sequence, state.text, self._members)
+                children.append((state, continuation))
+            copies.pop_all()
+        return children
+
+    def _let_go(self, candidate: TextSequence) -> None:
+        """Free the slots of a candidate that is followed no longer."""
+        close_sequence(candidate, self._members, for_good=True)
+        candidate.cursors = {}
+
+
+def all_states(states: Mapping[SequenceGroup, Sequence[StepState]]) -> list[StepState]:
+    """The states of all groups."""
+    return [state for its_states in states.values() for state in its_states]

@@ -1,0 +1,292 @@
+"""What one step looks at of one text: the place of its next piece, and those behind drafted pieces."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from unisono.engine.gating import REACH, first_inside
+from unisono.engine.member import Cursor, ForwardOutput, Member
+from unisono.engine.plan import Bias
+from unisono.engine.sequence import TextSequence
+from unisono.fusion.mask import Allowed
+from unisono.fusion.sampling import Purpose, inverse_transform, uniform
+from unisono.records import GateReading, StepRecord, StepSeconds
+from unisono.vocab.union import UnionVocabulary
+
+LONGEST_CHARACTER = 4
+"""Bytes of a character in UTF-8, at most."""
+
+
+class StepState:
+    """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
+
+    def __init__(self, text: TextSequence, members: tuple[Member, ...], union: UnionVocabulary) -> None:
+        """Begin with position 0 alone."""
+        self.text = text
+        self.plan = text.plan
+        self.drafter: str | None = None
+        """Who drafts, if anybody; whether anything was drafted is another matter."""
+        self.drafted: list[int] = []
+        """Columns of the drafted pieces."""
+        self.sure = 1.0
+        """The estimated chance that all drafted pieces hold."""
+        self.guesses: list[tuple[int, float]] = []
+        """By position, the drafting member's own choice and its mass."""
+        self.found: list[int] = []
+        """Columns that followed the same pieces earlier in the text."""
+        self.matched = 0
+        """How many pieces were the same."""
+        self.gates: list[GateReading] = []
+        """By position, as far as the lead has been heard and the pieces before hold."""
+        self.lead_choices: list[int] = []
+        """By position, the lead's own choice."""
+        self.accepted = 0
+        """Drafted pieces that were chosen."""
+        self.choice: int | None = None
+        """The column chosen behind them; ``None`` where a chosen draft ended the text."""
+        self.alive = True
+        """Whether the position behind the accepted pieces is still to be settled."""
+        self.committed: set[str] = set()
+        """The members that have gone on from what was chosen."""
+        self.opens_answer = text.at_first_piece
+        """Whether position 0 is the first piece of an answer."""
+        self.settled = 0
+        """Positions at which something was chosen."""
+        self.piece: bytes | None = None
+        """The piece of the choice; ``None`` for END."""
+        self._before = text.pieces
+        self.opening = not text.pieces
+        """Whether nothing was written before: prompts are read."""
+        self._records: list[StepRecord] = []
+        self._seconds = None if text.steps is None else dict(text.member_seconds)
+        self._members = members
+        self._union = union
+        self._drawn: dict[int, Member] = {}
+        self._allowed: dict[int, Allowed] = {}
+        self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
+        """By member and position, the output of a pass that has its distribution, and the row there."""
+        for cursor in text.cursors.values():
+            cursor.ends = [len(cursor.ids)]
+
+    def branch(self, text: TextSequence) -> StepState:
+        """The same for a text that is a copy of this one's, before anything is settled."""
+        twin = copy.copy(self)
+        twin.text, twin.committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
+        for cursor in text.cursors.values():
+            cursor.ends = [len(cursor.ids)]
+        return twin
+
+    @property
+    def last(self) -> int:
+        """The last position."""
+        return len(self.drafted)
+
+    @property
+    def awaits_lead(self) -> bool:
+        """Whether the lead has still to be heard before anybody knows who is asked."""
+        return self.plan.is_gated and self.drafter != self.plan.lead.name
+
+    @property
+    def reads_gate(self) -> bool:
+        """Whether the lead drafts, and its gate is read on the way: what it writes at a shut one is certain."""
+        return self.plan.is_gated and self.drafter == self.plan.lead.name
+
+    @property
+    def waits(self) -> bool:
+        """Whether others have to be asked before the text can go on."""
+        if self.plan.draw.one_member:
+            return not all(self.settles(position) for position in range(self.last + 1))
+        return not self.reads_gate or any(gate.asked for gate in self.gates)
+
+    def unread(self, member: Member) -> int:
+        """How many ids a member would read to catch up with the draft."""
+        cursor = self.cursor(member)
+        return len(cursor.ids) - cursor.read
+
+    @property
+    def rows_wanted(self) -> int:
+        """How many distributions the others would be asked for if the draft ended here."""
+        if not self.reads_gate:
+            return self.last + 1
+        asked = [position for position, gate in enumerate(self.gates) if gate.asked]
+        return asked[-1] - asked[0] + 1 if asked else 0
+
+    def cursor(self, member: Member) -> Cursor:
+        """The text as a member has it."""
+        return self.text.cursors[member.name]
+
+    def fits(self, column: int) -> bool:
+        """Whether one more drafted piece is allowed and leaves room, in the limit and in every member's context."""
+        if self.last + 1 >= self.text.room:
+            return False
+        allowed_U = self.allowed(self.last)
+        if allowed_U is not None and not allowed_U[column]:
+            return False
+        return all(
+            len(self.cursor(member).ids) + len(self._spell(member, column)) <= member.backend.facts.context
+            for member in self._members
+        )
+
+    def draft(self, column: int) -> None:
+        """Add a drafted piece: one more position."""
+        for member in self._members:
+            self.cursor(member).draft(self._spell(member, column))
+        self.drafted.append(column)
+
+    def add_output(self, member: Member, output: ForwardOutput, rows: Sequence[int], first: int) -> None:
+        """Note where a member's distributions for positions from ``first`` on are."""
+        known = self.outputs.setdefault(member.name, [])
+        known.extend([None] * (first - len(known)))
+        known.extend((output, row) for row in rows)
+
+    def knows(self, member: Member, position: int) -> bool:
+        """Whether a member was run for a position."""
+        known = self.outputs.get(member.name, ())
+        return position < len(known) and known[position] is not None
+
+    def where(self, member: Member, position: int) -> tuple[ForwardOutput, int]:
+        """The output of a pass that has a member's distribution at a position, and its row there."""
+        found = self.outputs[member.name][position]
+        if found is None:
+            raise AssertionError(f"member {member.name!r} was not run for position {position}")
+        return found
+
+    def read_gate(self, score: float, likeliest: int, choice: int) -> None:
+        """Settle from the lead's distribution whether the others are asked at the next position.
+
+        Args:
+            score: what the gate measured.
+            likeliest: the lead's likeliest column.
+            choice: the column that the lead would write, if it were alone.
+        """
+        gate = self.plan.gate
+        asked, inside = gate.opens(score), None
+        if asked and gate.boundary:
+            inside = self._inside(likeliest)
+        self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside))
+        self.lead_choices.append(choice)
+
+    def opens(self, position: int) -> bool:
+        """Whether the gate is open at a position."""
+        return not self.plan.is_gated or self.gates[position].asked
+
+    def voters(self, position: int) -> tuple[Member, ...]:
+        """Who is asked at a position: all members, one that is drawn, or the lead where the gate is shut."""
+        if not self.opens(position):
+            return (self.plan.lead,)
+        if self.plan.draw.one_member:
+            return (self._draw_member(position),)
+        return self._members
+
+    def combines(self, position: int) -> bool:
+        """Whether all members vote at a position, and their distributions are combined."""
+        return self.plan.asks_all or (not self.plan.draw.one_member and self.opens(position))
+
+    def settles(self, position: int) -> bool:
+        """Whether the drafting member alone is asked at a position, so that its draft is what is written."""
+        known = not self.plan.is_gated or position < len(self.gates)
+        return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
+
+    def uniform(self, position: int, purpose: Purpose) -> float:
+        """The text's random number for a position."""
+        return uniform(self.text.seed, self._before + position, purpose)
+
+    def counts(self, position: int) -> Counter[int]:
+        """How many times each column stands before a position."""
+        ahead = self.drafted[self.settled : position]
+        return self.text.counts + Counter(ahead) if ahead else self.text.counts
+
+    def allowed(self, position: int) -> Allowed | None:
+        """The columns that the text's grammar allows at a position; ``None`` where it is free."""
+        if self.text.parse is None:
+            return None
+        if position not in self._allowed:
+            self._allowed[position] = self.text.parse.allowed(self.drafted[self.settled : position])
+        return self._allowed[position]
+
+    def bias(self, bias: Bias, position: int) -> dict[int, float]:
+        """What a bias adds to which columns at a position."""
+        return bias.at(self.written(position, bias.reach)) if bias else {}
+
+    def written(self, position: int, size: int) -> bytes:
+        """The last bytes before a position: ``size`` of what is written, and what is drafted behind it."""
+        ahead = [self._union.piece(column) or b"" for column in self.drafted[self.settled : position]]
+        return self.text.tail(size) + b"".join(ahead)
+
+    def reaches(self, position: int) -> bool:
+        """Whether a position may turn out to be the text's: the lead's lone choices before it were drafted."""
+        if position > self.last:
+            return False
+        before = zip(self.gates, self.lead_choices, self.drafted, strict=False)
+        return all(gate.asked or choice == column for gate, choice, column in before)
+
+    def span(self, member: Member) -> tuple[int, int] | None:
+        """The first and the last position at which a member is still to be heard, as far as that is known."""
+        known = self.last + 1 if not self.plan.is_gated else len(self.gates)
+        wanted = [
+            position
+            for position in range(known)
+            if not self.knows(member, position) and member in self.voters(position)
+        ]
+        return (wanted[0], wanted[-1]) if wanted else None
+
+    def commit(self, position: int, column: int) -> None:
+        """Take over what was chosen at a position."""
+        text, piece = self.text, self._union.piece(column)
+        self.settled += 1
+        if piece is None:
+            text.end("end")
+        else:
+            text.ensembled += self.plan.asks_all or self.combines(position)
+            text.append(piece, column)
+        if position < len(self.drafted) and self.drafted[position] == column:
+            self.accepted += 1
+            self.alive = text.finish is None
+        else:
+            self.choice, self.piece = column, piece
+            self.alive = False
+
+    def record(self, step: StepRecord) -> None:
+        """Keep the record of a step until its time is known."""
+        self._records.append(step)
+
+    def conclude(self, seconds: float) -> None:
+        """Count what was drafted, and write the trace, after a step that took so long."""
+        text = self.text
+        if self.drafted and self.settled:
+            text.blocks += 1
+            text.drafted += len(self.drafted)
+            text.accepted += self.accepted
+        if text.steps is not None and self._seconds is not None:
+            share = max(1, len(self._records))
+            members = {
+                name: (spent - self._seconds[name]) / share
+                for name, spent in text.member_seconds.items()
+                if spent > self._seconds[name]
+            }
+            split = StepSeconds(seconds / share, members)
+            text.steps.extend(replace(record, seconds=split) for record in self._records)
+
+    def _inside(self, likeliest: int) -> str | None:
+        """The member inside whose token the text stands, if its lead goes on as it would."""
+        text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
+        others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
+        return first_inside(text, self._union.piece(likeliest) or b"", others)
+
+    def _draw_member(self, position: int) -> Member:
+        if position not in self._drawn:
+            weights = np.asarray([[member.weight for member in self._members]])
+            [drawn] = inverse_transform(weights, [self.uniform(position, Purpose.MEMBER)])
+            self._drawn[position] = self._members[drawn]
+        return self._drawn[position]
+
+    def _spell(self, member: Member, column: int) -> tuple[int, ...]:
+        piece = self._union.piece(column)
+        assert piece is not None, "END is never drafted"
+        first = self.opens_answer and not self.drafted
+        return member.spell(column, piece, first=first)

@@ -1,0 +1,1 @@
+"""Answers in the shapes of the OpenAI API, whole or streamed."""

@@ -1,0 +1,139 @@
+"""OpenAI's ``logprobs``: of the combined distribution that a piece was chosen from."""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from unisono.records import Generation, StepRecord
+from unisono.server.schemas import ChatCompletionTokenLogprob, Logprobs, TopLogprob
+
+IMPOSSIBLE = -9999.0
+"""What OpenAI writes for the logarithm of 0."""
+
+
+class Offsets:
+    """Counts the characters before each piece of a text. Bytes that are no text are a replacement character each."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._count = 0
+
+    def before(self, piece: bytes) -> int:
+        """Take the next piece; return how many characters stand before the one in which it begins."""
+        pending, _ = self._decoder.getstate()
+        begins = self._count + (1 if pending and not _continues(pending, piece) else 0)
+        self._count += len(self._decoder.decode(piece))
+        return begins
+
+
+class Held:
+    """The steps of a text whose characters are not safe to show yet: a stop string may take them back."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, StepRecord]] = []
+        """Where each piece begins, in bytes and in characters."""
+        self._offsets = Offsets()
+        self._written = 0
+        self._shown = 0
+
+    def release(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
+        """Take new text and new steps; return the steps whose pieces begin within what has been shown."""
+        self._add(steps)
+        self._shown += len(text)
+        return self._release(lambda _, character: character < self._shown)
+
+    def rest(self, generation: Generation) -> list[StepRecord]:
+        """At the end of a text: the steps that are left of it. If none were taken before, all of its steps."""
+        if not self._written:
+            self._add(generation.steps or ())
+        return self._release(lambda byte, _: byte < len(generation.data))
+
+    def _add(self, steps: Sequence[StepRecord]) -> None:
+        for step in steps:
+            if step.piece is not None:
+                self._waiting.append((self._written, self._offsets.before(step.piece), step))
+                self._written += len(step.piece)
+
+    def _release(self, is_safe: Callable[[int, int], bool]) -> list[StepRecord]:
+        released = [step for byte, character, step in self._waiting if is_safe(byte, character)]
+        self._waiting = [each for each in self._waiting if not is_safe(*each[:2])]
+        return released
+
+
+class ChatLogprobs:
+    """``logprobs`` of chats."""
+
+    def __init__(self, count: int | None) -> None:
+        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
+        self.wanted = count is not None
+        self._count = count or 0
+
+    def of(self, steps: Iterable[StepRecord]) -> list[ChatCompletionTokenLogprob]:
+        """An entry for each piece. END, among the most likely, is the empty string without bytes."""
+        return [
+            ChatCompletionTokenLogprob(
+                token=_shown(step.piece),
+                bytes=_bytes(step.piece),
+                logprob=logarithm(step.p),
+                top_logprobs=[
+                    TopLogprob(token=_shown(piece), bytes=_bytes(piece), logprob=logarithm(p))
+                    for piece, p in step.likeliest[: self._count]
+                ],
+            )
+            for step in steps
+        ]
+
+
+class CompletionLogprobs:
+    """``logprobs`` of completions, of one text from its beginning on."""
+
+    def __init__(self, count: int | None) -> None:
+        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
+        self.wanted = count is not None
+        self._count = count or 0
+        self._offsets = Offsets()
+
+    def of(self, steps: Iterable[StepRecord]) -> Logprobs:
+        """The lists for the next steps; offsets count characters of the text that was written."""
+        offsets, tokens, logprobs, likeliest = [], [], [], []
+        for step in steps:
+            assert step.piece is not None
+            offsets.append(self._offsets.before(step.piece))
+            tokens.append(_named(step.piece))
+            logprobs.append(logarithm(step.p))
+            likeliest.append({_named(piece): logarithm(p) for piece, p in step.likeliest[: self._count]})
+        return Logprobs(text_offset=offsets, tokens=tokens, token_logprobs=logprobs, top_logprobs=likeliest)
+
+
+def logarithm(p: float) -> float:
+    """The natural logarithm of a probability, `IMPOSSIBLE` at the least."""
+    return max(math.log(p), IMPOSSIBLE) if p > 0 else IMPOSSIBLE
+
+
+def _continues(pending: bytes, piece: bytes) -> bool:
+    """Whether a piece goes on with a character of which some bytes have come."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(pending + piece[:1])
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _shown(piece: bytes | None) -> str:
+    return "" if piece is None else piece.decode(errors="replace")
+
+
+def _bytes(piece: bytes | None) -> list[int] | None:
+    return None if piece is None else list(piece)
+
+
+def _named(piece: bytes | None) -> str:
+    """A piece as a key, distinct for distinct bytes; what is no text is written in hexadecimals, as OpenAI does."""
+    if piece is None:
+        return ""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)

@@ -1,0 +1,241 @@
+"""``unisono serve``: what it refuses to begin with, and how a real process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+import pytest
+
+from support.command_line import Run
+from unisono import server
+from unisono.server import launch
+
+PROGRAM = Path(__file__).parents[1] / "support" / "serve_fakes.py"
+KEY = "a-key-of-some-length"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("duo.yaml", "other/duo.yaml"), "two ensembles are named 'duo'"),
+        (("a/b=duo.yaml",), "'a/b' cannot be the name of a model"),
+        (("duo.yaml", "--host", "0.0.0.0"), "there are no keys"),
+        (("duo.yaml", "--api-key-file", "nowhere"), "cannot read the key file 'nowhere'"),
+        (("duo.yaml", "--timeout", "0"), "the limit timeout is 0"),
+        (("duo.yaml", "--host", "203.0.113.7", "--no-keys"), "cannot listen on port 8000 of 203.0.113.7"),
+        (("nowhere.yaml",), "there is no spec file"),
+        (("lost.yaml", "--port", "0"), "there is no fake model 'lost'"),
+    ],
+)
+def test_what_cannot_be_served_is_told_and_is_no_traceback(
+    run: Run, duo: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(duo.parent)
+    (duo.parent / "other").mkdir()
+    (duo.parent / "other" / "duo.yaml").write_text(duo.read_text())
+    (duo.parent / "lost.yaml").write_text("members: [{name: lost, model: 'fake:lost'}]")
+    shown = run("serve", *words)
+    assert shown.code == 2, shown.err
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_a_port_that_is_in_use_is_told_before_anything_is_loaded(run: Run, duo: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        shown = run("serve", duo, "--port", other.getsockname()[1])
+    assert shown.code == 2
+    assert "is in use" in shown.err
+    assert "loading" not in shown.err
+
+
+def test_a_library_that_is_missing_is_named_with_the_way_to_install_it(
+    run: Run, duo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(server.LIBRARIES, "no_such_library", "no-such-library")
+    shown = run("serve", duo)
+    assert shown.code == 2
+    assert "no-such-library, which is not installed" in shown.err
+    assert "pip install 'unisono[server]'" in shown.err
+
+
+def test_the_commands_of_the_page_on_serving_begin_to_serve(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "examples").symlink_to(root / "examples")
+    (tmp_path / "keys.txt").write_text(KEY)
+    monkeypatch.chdir(tmp_path)
+    served: list[object] = []
+    monkeypatch.setattr(launch, "bind", lambda host, port: (host, port))
+    monkeypatch.setattr(launch, "serve", lambda load, bound, *limits, **keys: served.append(bound))
+    page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
+    for command in commands:
+        shown = run(*shlex.split(command))
+        assert shown.code == 0, shown.err
+    assert served == [("127.0.0.1", 8000), ("127.0.0.1", 9000)]
+
+
+class Process:
+    """A server in a process of its own, and what it logs."""
+
+    def __init__(self, folder: Path, milliseconds: int, *flags: object) -> None:
+        spec = folder / "duo.yaml"
+        spec.write_text("members: [{name: a, model: 'fake:a'}, {name: b, model: 'fake:b'}]")
+        command = [sys.executable, PROGRAM, milliseconds, "serve", spec, f"pair={spec}", "--port", 0, *flags]
+        source = str(Path(__file__).parents[2] / "src")
+        environment = {**os.environ, "PYTHONPATH": source, "UNISONO_CACHE": str(folder)}
+        self.process = subprocess.Popen(
+            [str(word) for word in command], stderr=subprocess.PIPE, env=environment, cwd=folder
+        )
+        self.log: list[dict[str, Any]] = []
+        assert self.process.stderr is not None
+        self._reading = threading.Thread(target=self._read, args=(self.process.stderr,))
+        self._reading.start()
+
+    def _read(self, stderr: IO[bytes]) -> None:
+        self.log.extend(json.loads(line) for line in stderr)
+
+    def event(self, name: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait for an event of the log."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in list(self.log):
+                if line["event"] == name:
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"there is no {name} in {self.log}")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.event('listening')['port']}"
+
+    def ask(self, pieces: int, **keys: Any) -> httpx2.Response:
+        bias = {str(column): -100 for column in self.ends}
+        body = {"model": "duo", "prompt": "the cat", "max_tokens": pieces, "logit_bias": bias, **keys}
+        return httpx2.post(f"{self.url}/v1/completions", json=body, timeout=60, headers=self.headers)
+
+    @property
+    def ends(self) -> list[int]:
+        body = {"model": "duo", "text": ""}
+        found: list[int] = httpx2.post(f"{self.url}/v1/pieces", json=body, headers=self.headers).json()["end"]
+        return found
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {KEY}"}
+
+    def end(self, seconds: float = 30) -> int:
+        code = self.process.wait(seconds)
+        self._reading.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@contextlib.contextmanager
+def process(folder: Path, milliseconds: int, *flags: object) -> Iterator[Process]:
+    served = Process(folder, milliseconds, *flags)
+    try:
+        yield served
+    finally:
+        served.process.kill()
+        served.end()
+
+
+def test_a_server_ends_well_under_load(tmp_path: Path) -> None:
+    """What can be finished is, the others are told; the status is 0."""
+    with process(tmp_path, 5, "--grace", 2.5) as served:
+        served.event("ready")
+        answers: dict[str, httpx2.Response] = {}
+
+        def ask(name: str, pieces: int, **keys: Any) -> None:
+            answers[name] = served.ask(pieces, **keys)
+
+        kinds: dict[str, dict[str, Any]] = {
+            "short": {"pieces": 30},
+            "long": {"pieces": 3000},
+            "stream": {"pieces": 3000, "stream": True},
+        }
+        threads = [threading.Thread(target=ask, args=(name,), kwargs=keys) for name, keys in kinds.items()]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 20
+        while "unisono_requests_running 3.0" not in httpx2.get(f"{served.url}/metrics").text:
+            assert time.monotonic() < deadline
+        served.process.send_signal(signal.SIGTERM)
+        served.event("draining")
+        refused = httpx2.post(f"{served.url}/v1/completions", json={"model": "duo", "prompt": "x"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        for thread in threads:
+            thread.join(30)
+        assert served.end() == 0
+        assert answers["short"].json()["usage"]["completion_tokens"] == 30
+        assert (answers["long"].status_code, answers["long"].json()["error"]["code"]) == (503, "shutting_down")
+        last = answers["stream"].text.strip().split("\n\n")[-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+        assert served.log[-1]["event"] == "ended"
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with process(tmp_path, 5, "--grace", 60) as served:
+        served.event("ready")
+        broken: list[bool] = []
+
+        def ask() -> None:
+            with pytest.raises(httpx2.TransportError):
+                served.ask(3000)
+            broken.append(True)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 20
+        while "unisono_requests_running 1.0" not in httpx2.get(f"{served.url}/metrics").text:
+            assert time.monotonic() < deadline
+        served.process.send_signal(signal.SIGINT)
+        served.event("draining")
+        served.process.send_signal(signal.SIGINT)
+        assert served.end(5) == 128 + signal.SIGINT
+        asking.join(20)
+        assert broken
+
+
+def test_a_signal_while_the_models_load_ends_it(tmp_path: Path) -> None:
+    with process(tmp_path, 0) as served:
+        served.event("listening")
+        served.process.send_signal(signal.SIGTERM)
+        assert served.end(20) == 0
+
+
+def test_keys_open_a_server_to_other_addresses_and_no_text_is_logged(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(KEY + "\n")
+    flags = ("--host", "0.0.0.0", "--api-key-file", tmp_path / "keys", "--no-members-alone", "--max-output", 7)
+    with process(tmp_path, 0, *flags) as served:
+        served.event("ready")
+        models = httpx2.get(f"{served.url}/v1/models", headers=served.headers).json()["data"]
+        assert [model["id"] for model in models] == ["duo", "pair"]
+        assert httpx2.get(f"{served.url}/v1/models").status_code == 401
+        answer = served.ask(7, prompt="the xylophone")
+        assert answer.json()["usage"]["completion_tokens"] == 7
+        assert served.ask(8).json()["error"]["param"] == "max_tokens"
+        served.process.send_signal(signal.SIGTERM)
+        assert served.end() == 0
+        assert "xylophone" not in json.dumps(served.log)
+        assert KEY not in json.dumps(served.log)
+        assert [line["status"] for line in served.log if line.get("path") == "/v1/completions"] == [200, 400]

@@ -1,0 +1,78 @@
+"""Old names of keys and flags still work, with a word of warning; both names at once are refused."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unisono
+from support.command_line import Run
+from unisono import errors
+from unisono.config.ensemble import load_spec
+from unisono.config.setting import parse_setting
+from unisono.errors import OldNameWarning, SpecError
+
+TWINS = [{"name": "a", "model": "fake:a"}, {"name": "b", "share_weights_with": "a", "system": "Be brief."}]
+
+
+def test_a_file_may_use_the_old_names_of_keys() -> None:
+    old: dict[str, Any] = {"members": [TWINS[0], {"name": "b", "weights_of": "a", "system": "Be brief."}], "draw": 0.5}
+    with pytest.warns(OldNameWarning) as told:
+        spec = load_spec(old)
+    assert spec == load_spec({"members": TWINS, "sampling": 0.5})
+    assert [str(warning.message) for warning in told] == [
+        "draw is now called sampling",
+        "members[1].weights_of is now called share_weights_with",
+    ]
+    assert "draw" in old, "what the caller gave is left alone"
+
+
+def test_a_wrong_value_under_an_old_name_is_refused_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "duo.yaml"
+    path.write_text("members:\n  - {name: a, model: 'fake:a'}\ndraw: 0.7 top_q:1\n")
+    with pytest.warns(OldNameWarning), pytest.raises(SpecError, match=r"line 3, column 1.*top_q"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [({"draw": 1, "sampling": 1}, "sampling and draw"), ({"draw": 1, "sampling": None}, "sampling and")]
+)
+def test_a_key_under_both_names_is_refused(old: dict[str, Any], new: str) -> None:
+    with pytest.raises(SpecError, match=f"{new}.*its old name, are both given"):
+        load_spec({"members": TWINS, **old})
+
+
+def test_flags_have_their_old_names_too(run: Run, duo: Path) -> None:
+    words = ("run", duo, " the", "--max-new-tokens", 4, "--json")
+    new = run(*words, "--sampling", "1 seed:3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", OldNameWarning)
+        old = run(*words, "--draw", "1 seed:3")
+    assert "--draw is now --sampling" in old.err
+    assert "--sampling" not in new.err
+    assert (new.code, old.code) == (0, 0)
+    assert new.out.split('"seconds"')[0] == old.out.split('"seconds"')[0]
+    both = run(*words, "--draw", "1", "--sampling", "1")
+    assert both.code == 2
+    assert "--sampling and --draw, its old name, are both given" in both.err
+    same = run(*words, "--temperature", 1, "--seed", 3)
+    assert same.out.split('"seconds"')[0] == new.out.split('"seconds"')[0]
+
+
+def test_a_setting_may_use_the_old_name() -> None:
+    with pytest.warns(OldNameWarning, match="sampling"):
+        assert parse_setting("draw=0.5") == parse_setting("sampling=0.5")
+
+
+@pytest.mark.parametrize("name", ["Draw", "NoRoom", "Combine", "SpecError", "find_calls", "Message"])
+def test_names_that_moved_are_still_at_the_top(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"unisono\.{name} is now unisono\."):
+        assert getattr(unisono, name) is not None
+
+
+def test_errors_have_their_old_names_too() -> None:
+    with pytest.warns(OldNameWarning, match="NoRoom is now CapacityError"):
+        assert errors.NoRoom is errors.CapacityError  # type: ignore[attr-defined]

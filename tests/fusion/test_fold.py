@@ -1,0 +1,129 @@
+"""Folding and combining: mass is kept, and the fast layout equals adding id by id."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from unisono.fusion.fold import LONG_ROW, Scratch, bring, fold, plan_fold, softmax
+from unisono.fusion.rules import argmax_of_mean, mean
+from unisono.fusion.sampling import greedy
+
+
+def plain_fold(logits_BV: np.ndarray, column_V: np.ndarray, size: int) -> np.ndarray:
+    p_BU = np.zeros((len(logits_BV), size))
+    for row, logits_V in enumerate(logits_BV.astype(np.float64)):
+        kept = [token for token, column in enumerate(column_V) if column >= 0]
+        masses = np.exp(logits_V[kept] - logits_V[kept].max())
+        for token, mass in zip(kept, masses / masses.sum(), strict=True):
+            p_BU[row, column_V[token]] += mass
+    return p_BU
+
+
+@st.composite
+def logits_and_maps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
+    rows, width, size = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 9))
+    column_V = np.array(draw(st.lists(st.integers(-1, size - 1), min_size=width, max_size=width)), np.int32)
+    column_V[draw(st.integers(0, width - 1))] = size - 1
+    logits = draw(arrays.arrays(np.float32, (rows, width), elements=st.floats(-80, 80, width=32)))
+    return logits, column_V, size
+
+
+@given(logits_and_maps())
+def test_folding_equals_adding_id_by_id(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+    logits_BV, column_V, size = case
+    np.testing.assert_allclose(
+        fold(logits_BV, plan_fold(column_V, size)), plain_fold(logits_BV, column_V, size), atol=1e-6
+    )
+
+
+@given(logits_and_maps())
+def test_folded_distributions_sum_to_one_and_logits_are_left_alone(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+    logits_BV, column_V, size = case
+    before = logits_BV.copy()
+    np.testing.assert_allclose(fold(logits_BV, plan_fold(column_V, size)).sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(logits_BV, before)
+
+
+def test_a_dropped_id_however_likely_takes_no_mass_from_the_others() -> None:
+    logits = np.array([[1.0, 300.0, 2.0]], np.float32)
+    p = fold(logits, plan_fold(np.array([0, -1, 1], np.int32), 2))
+    np.testing.assert_allclose(p, [[1 / (1 + np.e), np.e / (1 + np.e)]], rtol=1e-6)
+
+
+def test_minus_infinity_is_no_mass() -> None:
+    p = fold(np.array([[0.0, -np.inf]], np.float32), plan_fold(np.array([0, 1], np.int32), 2))
+    np.testing.assert_array_equal(p, [[1, 0]])
+
+
+def test_an_accelerators_path_gives_what_the_hosts_gives() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(7)
+    logits_BV = rng.standard_normal((3, 50)).astype(np.float32)
+    column_V = rng.integers(-1, 30, 50).astype(np.int32)
+    plan = plan_fold(column_V, 30)
+    tensor = torch.from_numpy(logits_BV.copy())
+    on_device = fold(tensor, plan.to_device_of(tensor))
+    assert isinstance(on_device, torch.Tensor)
+    np.testing.assert_allclose(on_device.numpy(), fold(logits_BV, plan), atol=1e-6)
+    combined = mean([bring(fold(logits_BV, plan), on_device), on_device], [0.5, 0.5])
+    assert greedy(combined) == greedy(fold(logits_BV, plan))
+    np.testing.assert_allclose(bring(on_device, logits_BV), fold(logits_BV, plan), atol=1e-6)
+
+
+@given(
+    arrays.arrays(np.float32, (3, 2, 6), elements=st.floats(0.0625, 1, width=32)),
+    st.permutations([0, 1, 2]),
+    st.lists(st.floats(0.1, 1), min_size=3, max_size=3),
+)
+def test_the_mean_keeps_mass_and_ignores_the_order_of_members(
+    raw: np.ndarray, order: list[int], weights: list[float]
+) -> None:
+    p = [part / part.sum(axis=1, keepdims=True) for part in raw]
+    w = [weight / sum(weights) for weight in weights]
+    q = mean(p, w)
+    np.testing.assert_allclose(q.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(q, mean([p[i] for i in order], [w[i] for i in order]), atol=1e-6)
+
+
+def test_the_mean_does_not_change_what_it_was_given() -> None:
+    p = [np.full((1, 4), 0.25, np.float32) for _ in range(2)]
+    mean(p, [0.5, 0.5])
+    assert (p[0] == 0.25).all()
+
+
+def test_greedy_takes_the_lowest_column_on_a_tie() -> None:
+    assert greedy(np.array([[0.2, 0.4, 0.4], [0.5, 0.5, 0.0]], np.float32)) == [1, 0]
+
+
+@given(st.lists(logits_and_maps(), min_size=1, max_size=3), st.sampled_from([(0.2, 0.5, 0.3), (1 / 3, 1 / 3, 1 / 3)]))
+def test_the_shorter_way_to_the_most_likely_piece_is_the_long_one_to_the_bit(
+    cases: list[tuple[np.ndarray, np.ndarray, int]], shares: tuple[float, ...]
+) -> None:
+    rows, size = min(len(logits) for logits, _, _ in cases), max(size for _, _, size in cases)
+    plans = [plan_fold(np.where(column_V == width - 1, size - 1, column_V), size) for _, column_V, width in cases]
+    logits_K = [np.round(logits[:rows]) for logits, _, _ in cases]  # rounded: many are equal
+    weights = shares[: len(cases)]
+    q_BU = mean([fold(logits, plan) for logits, plan in zip(logits_K, plans, strict=True)], weights)
+    p_K = [softmax(logits, plan, Scratch()) for logits, plan in zip(logits_K, plans, strict=True)]
+    assert argmax_of_mean(p_K, weights) == greedy(q_BU)
+    for p, plan, logits in zip(p_K, plans, logits_K, strict=True):
+        own = [[p.at(row, column) for column in range(size)] for row in range(rows)]
+        np.testing.assert_array_equal(own, fold(logits, plan))
+
+
+def test_the_shorter_way_is_not_taken_where_distributions_are_flat_or_no_numbers() -> None:
+    plan = plan_fold(np.arange(500, dtype=np.int32), 500)
+    for logits in (np.zeros((1, 500), np.float32), np.full((1, 500), np.nan, np.float32)):
+        assert argmax_of_mean([softmax(logits, plan, Scratch())], [1.0]) is None
+
+
+def test_long_rows_fold_as_short_ones_do() -> None:
+    rng = np.random.default_rng(2)
+    width = LONG_ROW + 100
+    plan = plan_fold(rng.permutation(width).astype(np.int32), width)
+    logits = rng.normal(0, 4, (3, width)).astype(np.float32)
+    np.testing.assert_array_equal(fold(logits, plan), np.concatenate([fold(row[None], plan) for row in logits]))

@@ -1,0 +1,92 @@
+"""Law 5 for gates and drafts on the real demo pair, transformers in float32.
+
+Every gate is combined with a drafter and a batch size, so that every drafter and every size come up;
+``UNISONO_TEST_ALL=1`` runs the whole product, about half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.demo import written
+from support.prompts import ALL
+from unisono.config.method import Method
+from unisono.engine import reference
+from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.engine import Engine
+from unisono.engine.reference import PlainStep, plain_steps
+from unisono.ensemble import Ensemble
+
+pytestmark = pytest.mark.models
+
+PIECES = 8
+GATES = (
+    {"gate": "always"},
+    {"gate": "confidence:0.5"},
+    {"gate": "confidence:0.7", "boundary": True, "lead": "gemma"},
+    {"gate": "margin:0.3"},
+    {"gate": "entropy:2.0", "boundary": True},
+    {"gate": "every:3", "lead": "gemma"},
+    {"gate": "first:4"},
+)
+DRAFTERS = ("off", "smol:4", "gemma:3", "ngram:6", "auto")
+SIZES = (1, 3, 8)
+
+
+def combinations() -> list[tuple[dict[str, Any], str, int]]:
+    every = list(itertools.product(enumerate(GATES), enumerate(DRAFTERS), enumerate(SIZES)))
+    if not os.environ.get("UNISONO_TEST_ALL"):
+        every = [(gate, drafter, size) for gate, drafter, size in every if _chosen(gate[0], drafter[0], size[0])]
+    return [(gate, drafter, size) for (_, gate), (_, drafter), (_, size) in every]
+
+
+def _chosen(gate: int, drafter: int, size: int) -> bool:
+    turn = gate % 2
+    return drafter == (gate + 2 * turn) % len(DRAFTERS) and size == (gate + turn) % len(SIZES)
+
+
+@pytest.fixture(scope="module")
+def pair(load_demo: Callable[..., Ensemble]) -> Engine:
+    return load_demo(backend="transformers", dtype="float32")._engine
+
+
+@pytest.fixture(scope="module")
+def expected(pair: Engine) -> dict[str, list[list[PlainStep]]]:
+    """What the plain loop writes. Texts that begin alike are read once for all gates; a read keeps nothing."""
+    found: dict[str, list[list[PlainStep]]] = {str(keys): [] for keys in GATES}
+    read = reference.plain_distribution
+    for prompt in ALL:
+        cached = functools.cache(lambda member, ids, first: read(member, member.map, list(ids), first=first))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                reference,
+                "plain_distribution",
+                lambda member, _, ids, first=False, cached=cached: cached(member, tuple(ids), first),
+            )
+            for keys in GATES:
+                steps = plain_steps(pair.members, pair.union, prompt, PIECES, Method().but(**keys))
+                found[str(keys)].append([step._replace(q_U=np.empty(0)) for step in steps])
+    return found
+
+
+@pytest.mark.parametrize(("keys", "drafter", "size"), combinations(), ids=str)
+def test_gates_drafts_and_batches_equal_the_plain_loop(
+    pair: Engine, expected: dict[str, list[list[PlainStep]]], keys: dict[str, Any], drafter: str, size: int
+) -> None:
+    """30 prompts, 12 of them not ASCII; drafts go as far as allowed, whether that pays or not."""
+    pace = DraftLengthController() if drafter == "auto" else FixedDraftLength()
+    engine = Engine(pair.members, pair.union, pace=pace)
+    texts = written(engine, ALL, PIECES, size, Method().but(**keys, speculate=drafter))
+    for prompt, text, steps in zip(ALL, texts, expected[str(keys)], strict=True):
+        assert [step.piece for step in text.steps] == [step.piece for step in steps], prompt
+        assert [step.voted for step in text.steps] == [step.voted for step in steps]
+        np.testing.assert_allclose([step.p for step in text.steps], [step.p for step in steps], atol=1e-4)
+    if drafter not in ("off", "auto"):
+        assert sum(text.drafted for text in texts) > 0

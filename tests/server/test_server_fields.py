@@ -1,0 +1,371 @@
+"""Every field of OpenAI's requests is honoured or refused by name; whatever is wrong is told in OpenAI's form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionStreamOptionsParam,
+    ChatCompletionSystemMessageParam,
+    ChatCompletionToolMessageParam,
+    ChatCompletionUserMessageParam,
+)
+
+from support.fakes import make_fakes
+from support.real_server import SAY, A, B, Served, serving
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.errors import Refusal
+from unisono.server.limits import parse
+from unisono.server.messages import KEYS, REFUSED_IN_MESSAGES
+from unisono.server.schemas import (
+    ChatParams,
+    ChatRequest,
+    CompletionParams,
+    CompletionRequest,
+    StreamOptions,
+    UnisonoOptions,
+)
+from unisono.server.unsupported import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS
+
+CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
+COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    make_fakes()
+    drawn = {"members": [A, B], "sampling": "0.7 top_p:0.9 seed:3"}
+    base = {"members": [A, {"name": "c", "model": "fake:c", "prefix": "x"}]}
+    with serving({"duo": {"members": [A, B]}, "drawn": drawn, "odd": base}) as server:
+        yield server
+    FAKE_MODELS.clear()
+
+
+def keys_of(params: Any) -> set[str]:
+    return {
+        key
+        for kind in (params, *params.__mro__, *params.__orig_bases__)
+        for key in getattr(kind, "__annotations__", {})
+    }
+
+
+def test_all_of_openais_fields_are_honoured_or_refused_and_no_others_but_our_extension() -> None:
+    for params, record, refused in (
+        (ChatParams, ChatRequest, REFUSED_IN_CHATS),
+        (CompletionParams, CompletionRequest, REFUSED_IN_COMPLETIONS),
+    ):
+        honoured = set(record.model_fields)
+        assert honoured & set(refused) == set()
+        assert honoured | set(refused) == keys_of(params) | {"unisono"}
+    assert set(StreamOptions.model_fields) == keys_of(ChatCompletionStreamOptionsParam)
+    for message in (
+        ChatCompletionSystemMessageParam,
+        ChatCompletionUserMessageParam,
+        ChatCompletionAssistantMessageParam,
+        ChatCompletionToolMessageParam,
+    ):
+        assert keys_of(message) - {"role", *KEYS} <= set(REFUSED_IN_MESSAGES)
+
+
+def test_the_page_on_serving_names_every_field_and_every_metric(served: Served) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    for name in (*keys_of(ChatParams), *keys_of(CompletionParams), *UnisonoOptions.model_fields, *REFUSED_IN_MESSAGES):
+        if name != "prompt_cache_breakpoint":
+            assert f"`{name}`" in page or f"`{name}: " in page, name
+    for name in set(re.findall(r"^# TYPE (unisono_\w+)", served.get("/metrics").text, re.MULTILINE)):
+        assert name.removesuffix("_created") in page, name
+
+
+def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_IN_CHATS))
+def test_a_refused_field_of_a_chat_is_named_and_its_neutral_values_pass(served: Served, name: str) -> None:
+    error = refused_with(served.post("/v1/chat/completions", {**CHAT, name: "whatever"}))
+    assert error["param"] == name
+    assert error["code"] == "unsupported"
+    for value in (None, *REFUSED_IN_CHATS[name].neutral):
+        assert served.post("/v1/chat/completions", {**CHAT, name: value}).status_code == 200
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_IN_COMPLETIONS))
+def test_a_refused_field_of_a_completion_is_named_and_its_neutral_values_pass(served: Served, name: str) -> None:
+    assert refused_with(served.post("/v1/completions", {**COMPLETION, name: 7}))["param"] == name
+    for value in (None, *REFUSED_IN_COMPLETIONS[name].neutral):
+        assert served.post("/v1/completions", {**COMPLETION, name: value}).status_code == 200
+
+
+def test_null_stands_for_leaving_an_optional_field_out(served: Served) -> None:
+    for path, record, given in (
+        ("/v1/chat/completions", ChatRequest, CHAT),
+        ("/v1/completions", CompletionRequest, COMPLETION),
+    ):
+        nulls = {name: None for name, field in record.model_fields.items() if not field.is_required()}
+        assert served.post(path, {**nulls, **given}).status_code == 200
+
+
+def form(schema: object, **more: object) -> dict[str, Any]:
+    """A ``response_format`` of a schema."""
+    return {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, **more}}
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"temprature": 1}, "temprature", "did you mean 'temperature'"),
+    ({"temperature": "hot"}, "temperature", "valid number"),
+    ({"temperature": True}, "temperature", "valid number"),
+    ({"temperature": -1}, "temperature", "greater than or equal to 0"),
+    ({"temperature": 0.001}, "temperature", "temperature is 0.001"),
+    ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
+    ({"presence_penalty": 3}, "presence_penalty", "less than or equal to 2"),
+    ({"frequency_penalty": -2.5}, "frequency_penalty", "greater than or equal to -2"),
+    ({"n": 0}, "n", "greater than or equal to 1"),
+    ({"n": 17}, "n", "16 texts at most"),
+    ({"n": 5}, "n", "slots for 4"),
+    ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+    ({"max_tokens": 10**6}, "max_tokens", "4096 at most"),
+    ({"max_tokens": 2.5}, "max_tokens", "valid integer"),
+    ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "4096 at most"),
+    ({"max_completion_tokens": 3}, "max_tokens", "leave one out"),
+    ({"stop": ""}, "stop", "at least 1 character"),
+    ({"stop": ["x"] * 17}, "stop", "at most 16 items"),
+    ({"stop": [1]}, "stop[0]", "valid string"),
+    ({"stop": "\ud800"}, "stop", "unicode"),
+    ({"seed": 2**64}, "seed", "less than"),
+    ({"seed": 1.5}, "seed", "valid integer"),
+    ({"logit_bias": {"x": 1}}, "logit_bias", "columns of the union"),
+    ({"logit_bias": {"999999": 1}}, "logit_bias", "numbers from 0 to"),
+    ({"logit_bias": {"7": 101}}, "logit_bias.7", "less than or equal to 100"),
+    ({"model": "duo/a", "logit_bias": {"0": 1}}, "logit_bias", "never written"),
+    ({"top_logprobs": 3}, "top_logprobs", "logprobs is not true"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+    ({"logprobs": 3}, "logprobs", "valid boolean"),
+    ({"stream_options": {"include_usage": True}}, "stream_options", "stream is not true"),
+    ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "padded"),
+    ({"stream": True, "stream_options": {"x": True}}, "stream_options.x", "unknown field"),
+    ({"stream": "yes"}, "stream", "valid boolean"),
+    ({"messages": []}, "messages", "at least 1 item"),
+    ({"messages": "hello"}, "messages", "valid list"),
+    ({"messages": ["hello"]}, "messages[0]", "not an object"),
+    ({"messages": [{"role": "usr", "content": "x"}]}, "messages[0].role", "did you mean 'user'"),
+    ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
+    ({"messages": [{"role": "assistant"}]}, "messages[0].content", "missing"),
+    ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content", "valid string"),
+    ({"messages": [{"role": "user", "content": "x", "nme": "y"}]}, "messages[0].nme", "unknown field"),
+    ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages", "name"),
+    (
+        {"messages": [*SAY, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "messages[1].content[0].type",
+        "messages are text",
+    ),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "missing"),
+    ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]", "valid dict"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages", "empty"),
+    ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "surrogate"),
+    ({"messages": [{"role": "user", "content": "x" * 6000}]}, "messages", "context of 4096"),
+    ({"model": 3}, "model", "valid string"),
+    ({"response_format": {"type": "yaml"}}, "response_format", "json_object"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name", "missing"),
+    ({"response_format": {"type": "json_object", "x": 1}}, "response_format.x", "unknown field"),
+    ({"response_format": form({"type": "wish"})}, "response_format", "wish"),
+    ({"response_format": form({}, description="x")}, "response_format.json_schema.description", "into a message"),
+    (
+        {"response_format": {"type": "json_object"}, "unisono": {"constraint": "regex:a"}},
+        "response_format",
+        "leave one",
+    ),
+    ({"unisono": {"constraint": "regex:("}}, "unisono.constraint", "regex"),
+    ({"unisono": {"constraint": "yaml"}}, "unisono.constraint", "known"),
+    ({"unisono": {"gate": "confidence:2"}}, "unisono.gate", "confidence"),
+    ({"unisono": {"gat": "x"}}, "unisono.gat", "unknown field"),
+    ({"unisono": {"combine": "mode"}}, "unisono.combine", "mode"),
+    ({"unisono": {"lead": "nobody"}}, "unisono.lead", "nobody"),
+    ({"unisono": {"draw": "0.7 top_q:1"}}, "unisono.draw", "top_q"),
+    ({"unisono": {"draw": "one-member"}, "temperature": 0}, "temperature", "one-member"),
+    ({"unisono": {"combine": "geometric", "draw": "one-member"}}, "unisono", "one-member"),
+    ({"unisono": {"trace": "yes"}}, "unisono.trace", "valid boolean"),
+    ({"model": "duo/a", "unisono": {"gate": "confidence:0.5"}}, "unisono.gate", "votes alone"),
+    ({"n": 2, "unisono": {"draw": "beam_width:2"}}, "n", "beam"),
+    ({"unisono": {"draw": "beam_width:9"}}, "unisono.draw", "beam_width is 9"),
+]
+
+
+@pytest.mark.parametrize(("change", "param", "words"), WRONG)
+def test_whatever_is_wrong_is_named(served: Served, change: dict[str, Any], param: str, words: str) -> None:
+    error = refused_with(served.post("/v1/chat/completions", {**CHAT, **change}))
+    assert words in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"prompt": [1, 2]}, "prompt[0]"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"prompt": ["a"] * 17}, "n"),
+        ({"model": "odd", "messages": SAY}, "messages"),
+        ({"best_of": 3}, "best_of"),
+    ],
+)
+def test_whatever_is_wrong_with_a_completion_is_named(served: Served, change: dict[str, Any], param: str) -> None:
+    assert refused_with(served.post("/v1/completions", {**COMPLETION, **change}))["param"] == param
+
+
+def test_a_missing_field_is_named(served: Served) -> None:
+    for field in ("model", "messages"):
+        body = {name: value for name, value in CHAT.items() if name != field}
+        error = refused_with(served.post("/v1/chat/completions", body))
+        assert (error["param"], error["code"]) == (field, "missing_field")
+
+
+def test_an_unknown_model_is_404_with_the_nearest_name(served: Served) -> None:
+    error = refused_with(served.post("/v1/chat/completions", {**CHAT, "model": "dou"}), 404)
+    assert (error["param"], error["code"]) == ("model", "model_not_found")
+    assert "did you mean 'duo'" in error["message"]
+    with pytest.raises(openai.NotFoundError):
+        served.client().models.retrieve("dou")
+    refused_with(served.get("/v1/nothing"), 404)
+    refused_with(served.get("/v1/completions"), 405)
+    assert served.metric("unisono_requests_total") > 0
+    assert "dou" not in served.get("/metrics").text.replace("double", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "at character 0"),
+        (b"{", "at character 1"),
+        (b"[1]", "not an object"),
+        (b'"x"', "not an object"),
+        (b"\xff", "not UTF-8"),
+        (b'{"model": NaN}', "NaN is no number"),
+        (b'{"model": -Infinity}', "no number"),
+        (b'{"model": "a", "model": "b"}', "stands twice"),
+        (b'{"n": {"a": 1, "a": 2}}', "stands twice"),
+        (b'{"n": %s}' % (b"9" * 5000), "too long"),
+        (b'{"n": %s' % (b"[" * 200_000), "nested too deeply"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(served: Served, body: bytes, words: str) -> None:
+    response = httpx2.post(
+        served.url + "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert words in refused_with(response)["message"]
+    with pytest.raises(Refusal):
+        parse(body)
+
+
+def test_what_does_not_say_that_it_is_json_is_refused(served: Served) -> None:
+    for headers in ({}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}):
+        response = httpx2.post(served.url + "/v1/chat/completions", content=b"{}", headers=headers)
+        refused_with(response, 415)
+
+
+def test_the_files_draw_stands_where_nothing_is_given_and_gives_way_by_the_key(served: Served) -> None:
+    ask = served.client().chat.completions.create
+    keys: dict[str, Any] = {"model": "drawn", "messages": SAY, "max_tokens": 12}
+    seeds = [ask(**keys).unisono["choices"][0]["seed"] for _ in range(2)]
+    assert seeds == [3, 3]
+    texts = [ask(**keys, **more).choices[0].message.content for more in ({}, {"temperature": 0.7}, {"seed": 4})]
+    assert texts[0] == texts[1] != texts[2]
+    assert "seed" in ask(**keys).unisono["choices"][0]
+    greedy = ask(**keys, temperature=0)
+    assert "seed" not in greedy.unisono["choices"][0]
+    assert greedy.choices[0].message.content == ask(**{**keys, "model": "duo"}).choices[0].message.content
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_who_asks_for_the_head_of_a_state_gets_its_status(served: Served, path: str) -> None:
+    shown = httpx2.head(served.url + path)
+    whole = served.get(path)
+    assert (shown.status_code, shown.content) == (whole.status_code, b"")
+    assert shown.headers["content-length"] == whole.headers["content-length"]
+    assert set(served.get("/openapi.json").json()["paths"][path]) == {"get", "head"}
+
+
+def test_the_openapi_document_has_every_route_and_every_reference(served: Served) -> None:
+    document = served.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/pieces",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+    }
+    references: list[str] = []
+
+    def look(node: Any) -> None:
+        if isinstance(node, dict):
+            references.extend([node["$ref"]] if isinstance(node.get("$ref"), str) else [])
+            for value in node.values():
+                look(value)
+        elif isinstance(node, list):
+            for value in node:
+                look(value)
+
+    look(document)
+    schemas = document["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(schemas)
+    assert schemas["ChatRequest"]["additionalProperties"] is False
+    assert schemas["ChatRequest"]["properties"]["model"]["enum"] == list(served.service.models)
+    assert set(schemas["ChatRequest"]["properties"]) == set(ChatRequest.model_fields)
+
+
+def test_an_answer_is_bound_to_what_its_format_says(served: Served) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"cat": {"type": "boolean"}, "mood": {"enum": ["sings", "sees"]}},
+        "required": ["cat", "mood"],
+        "additionalProperties": False,
+    }
+    ask = served.client().chat.completions.create
+    for stream in (False, True):
+        keys: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 100, "stream": stream}
+        found = ask(**keys, response_format=form(schema, strict=True))
+        text = (
+            found.choices[0].message.content if not stream else "".join(c.choices[0].delta.content or "" for c in found)
+        )
+        answer = json.loads(text)
+        assert set(answer) == {"cat", "mood"}
+        assert answer["mood"] in ("sings", "sees")
+    bound = ask(model="duo/b", messages=SAY, extra_body={"unisono": {"constraint": "regex:(so )+it"}}, max_tokens=40)
+    assert bound.choices[0].message.content.endswith("so it")
+    free = ask(model="duo", messages=SAY, max_tokens=5, response_format={"type": "text"})
+    assert free.choices[0].message.content == ask(model="duo", messages=SAY, max_tokens=5).choices[0].message.content
+    opened = ask(model="duo", messages=SAY, max_tokens=5, response_format={"type": "json_object"})
+    assert opened.choices[0].message.content.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [("/v1/completions", {"prompt": {}}, "prompt"), ("/v1/completions", {"prompt": "a", "stop": {}}, "stop")],
+)
+def test_a_value_of_another_type_is_blamed_on_its_field(
+    served: Served, path: str, change: dict[str, Any], param: str
+) -> None:
+    response = served.post(path, {"model": "duo", **change})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param

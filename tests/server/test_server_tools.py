@@ -1,0 +1,179 @@
+"""Tools through OpenAI's client: calls are those of the text, whole, streamed and not, and go back as messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.fakes import make_fakes
+from support.real_server import SAY, A, B, Served, serving
+from support.tool_templates import TAGGED
+from unisono.backends.fake.backend import FAKE_MODELS
+
+PING: dict[str, Any] = {"type": "function", "function": {"name": "ping", "strict": None}}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Sofia", "日本"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Sofia"}}\n</tool_call>'
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    make_fakes()
+    knowing = [{**member, "chat_template": TAGGED} for member in (A, B)]
+    with serving({"duo": {"members": knowing}, "deaf": {"members": [A, B]}}) as server:
+        yield server
+    FAKE_MODELS.clear()
+
+
+def ask(served: Served, **keys: Any) -> Any:
+    return served.client().chat.completions.create(
+        **{"model": "duo", "messages": SAY, "max_tokens": 200, "tools": [PING, WEATHER], **keys}
+    )
+
+
+def forced(text: str) -> dict[str, Any]:
+    """Let the members write just this."""
+    return {"unisono": {"constraint": {"lark": f"start: {json.dumps(text)}"}}}
+
+
+def streamed(chunks: Any) -> tuple[str, list[tuple[str, str]], str | None]:
+    """The content, the calls and the reason of a stream."""
+    content, calls, reason = "", [], None
+    for chunk in chunks:
+        [choice] = chunk.choices
+        content += choice.delta.content or ""
+        for call in choice.delta.tool_calls or []:
+            assert call.index == len(calls)
+            assert call.type == "function"
+            calls.append((call.function.name, call.function.arguments))
+        reason = choice.finish_reason or reason
+    return content, calls, reason
+
+
+def whole(answer: Any) -> tuple[str, list[tuple[str, str]], str | None]:
+    [choice] = answer.choices
+    calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or []]
+    return choice.message.content or "", calls, choice.finish_reason
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("required", {"ping", "weather"}),
+        ({"type": "function", "function": {"name": "weather"}}, {"weather"}),
+        ({"type": "function", "function": {"name": "ping"}}, {"ping"}),
+    ],
+)
+def test_where_a_call_has_to_be_made_one_is(served: Served, choice: Any, names: set[str]) -> None:
+    content, calls, reason = whole(ask(served, tool_choice=choice, parallel_tool_calls=False))
+    assert (content, reason) == ("", "tool_calls")
+    [(name, arguments)] = calls
+    assert name in names
+    assert json.loads(arguments) in ([{}] if name == "ping" else [{"city": "Sofia"}, {"city": "日本"}])
+    chunks = ask(served, tool_choice=choice, parallel_tool_calls=False, stream=True)
+    assert streamed(chunks) == (content, calls, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        (CALL, "", [("weather", '{"city": "Sofia"}')]),
+        (f"I look.\n{CALL}", "I look.", [("weather", '{"city": "Sofia"}')]),
+        (
+            f"{CALL}\n{CALL.replace('Sofia', '日本')}",
+            "",
+            [("weather", '{"city": "Sofia"}'), ("weather", '{"city": "日本"}')],
+        ),
+        ("No calls, <tool> nor any.", "No calls, <tool> nor any.", []),
+        (
+            '<tool_call>\n{"name": "weather", "arguments": {"city": ]',
+            '<tool_call>\n{"name": "weather", "arguments": {"city": ]',
+            [],
+        ),
+        (CALL.replace("weather", "whether"), CALL.replace("weather", "whether"), []),
+    ],
+)
+def test_calls_are_found_in_what_is_written_freely(
+    served: Served, text: str, content: str, calls: list[tuple[str, str]]
+) -> None:
+    reason = "tool_calls" if calls else "stop"
+    assert whole(ask(served, extra_body=forced(text))) == (content, calls, reason)
+    assert streamed(ask(served, extra_body=forced(text), stream=True)) == (content, calls, reason)
+    assert whole(ask(served, extra_body=forced(text), tool_choice="none")) == (text, [], "stop")
+
+
+def test_a_call_that_is_cut_off_is_content_and_its_reason_is_the_length(served: Served) -> None:
+    for found in (
+        whole(ask(served, extra_body=forced(CALL), max_tokens=30)),
+        streamed(ask(served, extra_body=forced(CALL), max_tokens=30, stream=True)),
+    ):
+        content, calls, reason = found
+        assert CALL.startswith(content)
+        assert len(content) > 10
+        assert (calls, reason) == ([], "length")
+
+
+def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:
+    choice = ask(served, extra_body=forced(CALL)).choices[0]
+    [call] = choice.message.tool_calls
+    assert len(call.id) == 9
+    messages = [
+        *SAY,
+        choice.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": [{"type": "text", "text": "rain"}]},
+    ]
+    assert whole(ask(served, messages=messages, max_tokens=3))[2] == "length"
+    read = served.service.engines["duo"].members[0]
+    assert read.name == "a"
+
+
+def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A call that has to be made, with arguments of some schema."""
+    return {
+        "tools": [{"type": "function", "function": {"name": "x", "parameters": parameters}}],
+        "tool_choice": "required",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"model": "deaf"}, "tools"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "two words"}}]}, "tools"),
+        ({"tools": [PING, PING]}, "tools"),
+        ({"tool_choice": "any"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
+        ({"tools": None, "tool_choice": "auto"}, "tool_choice"),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]}, "tools[0].function.strict"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tool_choice": "required", "unisono": {"constraint": "regex:a"}}, "tools"),
+        (bound_to({"properties": {"n": {"minimun": 3}}}), "tools[0].function.parameters"),
+        (bound_to({"properties": {"n": {"x-guidance": {}}}}), "tools[0].function.parameters"),
+        (bound_to({"minProperties": 3}), "tools[0].function.parameters"),
+        (bound_to({"properties": {"n": {"const": 10**20}}}), "tools[0].function.parameters"),
+        (bound_to({"properties": {"n": {"not": {}}}}), "tools"),
+        ({"messages": [*SAY, {"role": "tool", "tool_call_id": "x", "content": "rain"}]}, "messages"),
+        ({"messages": [*SAY, {"role": "tool", "content": "rain"}]}, "messages[1].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "name": "Anna"}]}, "messages"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_by_name(served: Served, change: dict[str, Any], param: str) -> None:
+    body = {"model": "duo", "messages": SAY, "max_tokens": 2, "tools": [PING, WEATHER], **change}
+    response = served.post("/v1/chat/completions", body)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == param, response.text

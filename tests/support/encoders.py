@@ -1,0 +1,32 @@
+"""Prompt encoders over tiny vocabularies."""
+
+from __future__ import annotations
+
+from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.chat.template import ChatTemplate
+from unisono.testing import LongestMatchTokenizer, byte_level_table
+from unisono.vocab.eos import end_ids
+from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.spelling import Speller
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
+
+OWN = object()
+
+
+def reader_of(
+    table: TokenTable, template: object = OWN, tokenizer: Tokenizer | None = None, **own: str
+) -> PromptEncoder:
+    tokenizer = tokenizer or LongestMatchTokenizer(table)
+    speller = Speller(read_vocabulary(table, end_ids(table)), tokenizer.encode)
+    source = table.chat_template if template is OWN else template
+    compiled = ChatTemplate(str(source), table.special_texts) if source is not None else None
+    return PromptEncoder("m", tokenizer, speller, compiled, given_template=template is not OWN, **own)
+
+
+TABLE = byte_level_table()
+"""A vocabulary of bytes and control tokens alone."""
+
+
+def knowing(template: str) -> PromptEncoder:
+    """An encoder over `TABLE` with a template that may know tools."""
+    return reader_of(TABLE, template)

@@ -1,0 +1,29 @@
+"""A program: `unisono` with fake members, whose passes take as many milliseconds as the first argument says."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.fakes import make_fakes
+from unisono.backends.fake.backend import FAKE_MODELS, NextToken
+from unisono.cli.main import main
+
+
+def slowed(next_token: NextToken, seconds: float) -> NextToken:
+    def wait(read: tuple[int, ...]) -> object:
+        time.sleep(seconds)
+        return next_token(read)
+
+    return wait  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    make_fakes()
+    seconds = float(sys.argv.pop(1)) / 1000
+    for model in FAKE_MODELS.values():
+        model.next_token = slowed(model.next_token, seconds)
+    main()
