@@ -28,7 +28,7 @@ from unisono.evals.baselines.judging import LEAST, question_words, shares
 from unisono.evals.baselines.options import options
 from unisono.evals.baselines.self_evaluation import NOTA
 from unisono.evals.baselines.skill_aggregation import _slope, learn, tabulate
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, System
 from unisono.records import Generation, Limits, PieceScore, Score, Seconds, Usage
 
@@ -555,17 +555,19 @@ def test_what_a_judge_cannot_read_is_an_error_of_the_question(words: str) -> Non
 
 
 @pytest.fixture
-def panel() -> Iterator[Panel]:
+def panel() -> Iterator[ModelPool]:
     make_fakes()
     spec = {"members": [{"name": name, "model": f"fake:{name}"} for name in MEMBERS]}
-    with Panel.load(EnsembleSpec.model_validate(spec), batch=2) as panel:
+    with ModelPool.load(EnsembleSpec.model_validate(spec), batch=2) as panel:
         yield panel
     FAKE_MODELS.clear()
 
 
 @pytest.mark.parametrize("words", ALL)
 @pytest.mark.parametrize("choices", [(), (" the cat", " sings", " dog")])
-def test_members_judge_each_other_the_same_way_every_time(panel: Panel, words: str, choices: tuple[str, ...]) -> None:
+def test_members_judge_each_other_the_same_way_every_time(
+    panel: ModelPool, words: str, choices: tuple[str, ...]
+) -> None:
     asked = question(choices, prompt=Prompt(text="Then the dog"), words="What does the dog do?")
     given = {}
     for name, text in zip(MEMBERS, (" sings", " sees the cat", " sings"), strict=True):

@@ -20,10 +20,10 @@ from unisono.ensemble import Ensemble
 from unisono.errors import ModelError, PromptError, SpecError
 from unisono.evals import systems as make
 from unisono.evals.baselines import Case, Choice
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, Reply, System, Task
 from unisono.evals.results import ANSWERS, RunFolder, read_results
-from unisono.evals.run import evaluate
+from unisono.evals.runner import evaluate
 from unisono.records import Generation, Limits
 
 SPEC = {"members": [{"name": name, "model": f"fake:{name}"} for name in ("a", "b")]}
@@ -39,7 +39,7 @@ class Lengths:
     def check(self, members: Sequence[str]) -> None:
         assert members
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: ModelPool) -> dict[str, Any]:
         return {name: answer.pieces for name, answer in candidates.items()}
 
     def decide(self, cases: list[Case]) -> list[Choice]:
@@ -84,7 +84,7 @@ def tasks(count: int = 7) -> list[Task]:
 
 @pytest.fixture(autouse=True)
 def small_waves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unisono.evals.panel.WAVE", 3)
+    monkeypatch.setattr("unisono.evals.model_pool.QUESTIONS", 3)
 
 
 @pytest.fixture(autouse=True)
@@ -95,17 +95,17 @@ def fakes() -> Iterator[None]:
 
 
 @pytest.fixture
-def panel() -> Iterator[Panel]:
-    with Panel.load(EnsembleSpec.model_validate(SPEC), batch=2) as panel:
+def panel() -> Iterator[ModelPool]:
+    with ModelPool.load(EnsembleSpec.model_validate(SPEC), batch=2) as panel:
         yield panel
 
 
-def systems_of(panel: Panel) -> list[System]:
+def systems_of(panel: ModelPool) -> list[System]:
     settings = ("gate=confidence:0.6 lead=b", "combine=geometric", "weights=a:3,b:1", "sampling=0.8")
     return [*make.members(panel), make.ensemble(panel), *(make.variant(panel, setting) for setting in settings)]
 
 
-def run(panel: Panel, folder: Path, count: int = 7, about: dict[str, Any] = ABOUT, **keys: Any) -> bytes:
+def run(panel: ModelPool, folder: Path, count: int = 7, about: dict[str, Any] = ABOUT, **keys: Any) -> bytes:
     told: list[int] = []
     keys = {"systems": systems_of(panel), "baselines": [Lengths()], **keys}
     with RunFolder(folder, about) as opened:
@@ -114,7 +114,7 @@ def run(panel: Panel, folder: Path, count: int = 7, about: dict[str, Any] = ABOU
     return (folder / ANSWERS).read_bytes()
 
 
-def test_a_task_whose_first_question_is_too_long_is_asked_all_the_same(panel: Panel, tmp_path: Path) -> None:
+def test_a_task_whose_first_question_is_too_long_is_asked_all_the_same(panel: ModelPool, tmp_path: Path) -> None:
     asked = questions("long", 3, choices=False)
     asked[0] = replace(asked[0], prompt=Prompt(text=" cat" * 9000))
     with RunFolder(tmp_path / "run", ABOUT) as opened:
@@ -139,14 +139,14 @@ def test_a_model_reads_a_question_once_for_all_systems(
         for index, question in enumerate(questions("long", 8, choices=choices))
     ]
     spec = EnsembleSpec.model_validate(SPEC)
-    with Panel.load(spec, batch=batch) as panel, RunFolder(tmp_path / "run", ABOUT) as opened:
+    with ModelPool.load(spec, batch=batch) as panel, RunFolder(tmp_path / "run", ABOUT) as opened:
         evaluate(panel, [Task("long", ("acc",), 0, "1", "here", asked)], systems_of(panel), opened)
     for name in panel.members:
         long = [feed for each in FAKE_MODELS[name].passes for feed in each.feeds if len(feed.ids) > 20]
         assert len(long) == len(asked)
 
 
-def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: Panel, tmp_path: Path) -> None:
+def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: ModelPool, tmp_path: Path) -> None:
     run(panel, tmp_path)
     results = read_results(tmp_path)
     keys = [(answer.task, answer.question, answer.system) for answer in results.answers]
@@ -183,7 +183,7 @@ def test_everybody_is_asked_everything_once_and_answers_as_alone(panel: Panel, t
             assert evidence == {name: each.pieces for name, each in members.items() if each.error is None}
 
 
-def test_texts_that_are_written_together_share_the_time_by_their_pieces(panel: Panel) -> None:
+def test_texts_that_are_written_together_share_the_time_by_their_pieces(panel: ModelPool) -> None:
     asked = [(Prompt(text="The cat"), Limits(pieces)) for pieces in (1, 6)]
     ensemble = make.ensemble(panel)
     one, six = (each for each in panel.generate(ensemble, asked) if isinstance(each, Generation))
@@ -192,7 +192,7 @@ def test_texts_that_are_written_together_share_the_time_by_their_pieces(panel: P
     assert one.seconds.total / lengths[0] == pytest.approx(six.seconds.total / lengths[1])
 
 
-def test_one_member_alone_is_its_own_ensemble(panel: Panel, tmp_path: Path) -> None:
+def test_one_member_alone_is_its_own_ensemble(panel: ModelPool, tmp_path: Path) -> None:
     run(panel, tmp_path)
     found = {(each.task, each.question, each.system): each for each in read_results(tmp_path).answers}
     for name in ("a", "b"):
@@ -205,7 +205,7 @@ def test_one_member_alone_is_its_own_ensemble(panel: Panel, tmp_path: Path) -> N
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_a_run_that_was_cut_off_anywhere_ends_as_one_that_was_not(
-    places: list[float], panel: Panel, tmp_path_factory: pytest.TempPathFactory
+    places: list[float], panel: ModelPool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     whole = run(panel, tmp_path_factory.mktemp("whole"))
     folder = tmp_path_factory.mktemp("cut")
@@ -223,7 +223,7 @@ def test_a_run_that_was_cut_off_anywhere_ends_as_one_that_was_not(
 
 @pytest.mark.parametrize("place", [0.0, 0.2, 0.5, 0.9, 1.0])
 def test_a_run_that_is_cut_off_while_it_grows_ends_as_one_that_was_not(
-    panel: Panel, tmp_path: Path, place: float
+    panel: ModelPool, tmp_path: Path, place: float
 ) -> None:
     """What was begun is then asked anew by waves, and what others have answered before is not."""
     few = [*make.members(panel), make.ensemble(panel)]
@@ -246,7 +246,7 @@ def test_a_run_that_is_cut_off_while_it_grows_ends_as_one_that_was_not(
     assert not {system.name for system in few} & set(asked)
 
 
-def test_a_folder_that_was_cut_off_while_it_was_made_can_be_gone_on_with(panel: Panel, tmp_path: Path) -> None:
+def test_a_folder_that_was_cut_off_while_it_was_made_can_be_gone_on_with(panel: ModelPool, tmp_path: Path) -> None:
     (tmp_path / "run.new").write_text("{")
     (tmp_path / ".lock").write_text("")
     assert run(panel, tmp_path)
@@ -292,7 +292,7 @@ def test_a_model_that_fails_at_one_text_loses_no_other(tmp_path: Path, choices: 
     found: list[list[Answer]] = []
     for name, next_token in (("sound", rule), ("broken", failing)):
         model.next_token = next_token
-        with Panel.load(spec, batch=4) as panel, RunFolder(tmp_path / name, ABOUT) as opened:
+        with ModelPool.load(spec, batch=4) as panel, RunFolder(tmp_path / name, ABOUT) as opened:
             evaluate(panel, [Task("some", ("acc",), 0, "1", "here", asked)], [make.ensemble(panel)], opened)
         found.append(list(read_results(tmp_path / name).answers))
     assert len(found[1]) == 6
@@ -303,7 +303,7 @@ def test_a_model_that_fails_at_one_text_loses_no_other(tmp_path: Path, choices: 
             assert sound == broken
 
 
-def test_more_questions_and_more_systems_join_what_is_there(panel: Panel, tmp_path: Path) -> None:
+def test_more_questions_and_more_systems_join_what_is_there(panel: ModelPool, tmp_path: Path) -> None:
     few = [*make.members(panel), make.ensemble(panel)]
     run(panel, tmp_path / "grown", count=4, systems=few, baselines=[])
     run(panel, tmp_path / "grown", count=7)
@@ -318,7 +318,7 @@ def test_more_questions_and_more_systems_join_what_is_there(panel: Panel, tmp_pa
     assert sum(len(own) == 2 for own in waves["grown"].values()) == 2 * 4, "and are known not to have been"
 
 
-def test_tasks_that_are_asked_later_join_those_that_are_there(panel: Panel, tmp_path: Path) -> None:
+def test_tasks_that_are_asked_later_join_those_that_are_there(panel: ModelPool, tmp_path: Path) -> None:
     for task in tasks(3):
         with RunFolder(tmp_path, {**ABOUT, "tasks": [{"name": task.name}]}) as folder:
             evaluate(panel, [task], [make.ensemble(panel)], folder)
@@ -327,7 +327,7 @@ def test_tasks_that_are_asked_later_join_those_that_are_there(panel: Panel, tmp_
     assert about["examples"]["choose"]["choose.1"]["prompt"] == "1?"
 
 
-def test_one_bad_question_does_not_lose_the_others(panel: Panel, tmp_path: Path) -> None:
+def test_one_bad_question_does_not_lose_the_others(panel: ModelPool, tmp_path: Path) -> None:
     given = tasks()
     bad = [
         replace(given[0].questions[1], prompt=Prompt(text="x" * 9000)),
@@ -345,7 +345,7 @@ def test_one_bad_question_does_not_lose_the_others(panel: Panel, tmp_path: Path)
             assert "breaks its grader" in answer.error
 
 
-def test_a_task_that_nobody_can_read_is_refused_before_anything_is_asked(panel: Panel, tmp_path: Path) -> None:
+def test_a_task_that_nobody_can_read_is_refused_before_anything_is_asked(panel: ModelPool, tmp_path: Path) -> None:
     task = tasks()[0]
     chat = replace(task.questions[0], prompt=Prompt(messages=({"role": "user", "content": "Hi"},)))
     for name in ("a", "b"):
@@ -358,7 +358,7 @@ def test_a_task_that_nobody_can_read_is_refused_before_anything_is_asked(panel: 
     assert not read_results(tmp_path).answers
 
 
-def test_a_folder_is_written_by_one_run_alone(panel: Panel, tmp_path: Path) -> None:
+def test_a_folder_is_written_by_one_run_alone(panel: ModelPool, tmp_path: Path) -> None:
     with (
         RunFolder(tmp_path / "run", ABOUT),
         pytest.raises(SpecError, match="another process writes into"),
@@ -385,7 +385,7 @@ def test_a_folder_is_written_by_one_run_alone(panel: Panel, tmp_path: Path) -> N
     assert [each["name"] for each in read_results(tmp_path / "run").about["systems"]] == ["a", "b"]
 
 
-def test_answers_survive_being_written_down(panel: Panel, tmp_path: Path) -> None:
+def test_answers_survive_being_written_down(panel: ModelPool, tmp_path: Path) -> None:
     run(panel, tmp_path)
     for answer in read_results(tmp_path).answers:
         assert Answer.from_json(answer.to_json()) == answer
@@ -406,12 +406,12 @@ def test_answers_survive_being_written_down(panel: Panel, tmp_path: Path) -> Non
         ("colour=red", "unknown setting 'colour'"),
     ],
 )
-def test_a_variant_that_cannot_be_is_refused(panel: Panel, setting: str, message: str) -> None:
+def test_a_variant_that_cannot_be_is_refused(panel: ModelPool, setting: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         make.variant(panel, setting)
 
 
-def test_systems_have_names_of_their_own(panel: Panel) -> None:
+def test_systems_have_names_of_their_own(panel: ModelPool) -> None:
     make.check_names(systems_of(panel))
     with pytest.raises(SpecError, match="two systems are named 'combine=geometric'"):
         make.check_names([make.variant(panel, "combine=geometric"), make.variant(panel, " combine=geometric ")])
@@ -429,7 +429,7 @@ def test_systems_have_names_of_their_own(panel: Panel) -> None:
     ],
 )
 def test_a_file_whose_members_are_others_is_no_variant(
-    panel: Panel, tmp_path: Path, change: dict[str, Any], key: str
+    panel: ModelPool, tmp_path: Path, change: dict[str, Any], key: str
 ) -> None:
     file = tmp_path / "other.yaml"
     weighty = [{**each, "weight": 3} for each in SPEC["members"]]
@@ -440,7 +440,7 @@ def test_a_file_whose_members_are_others_is_no_variant(
         make.variant(panel, str(file))
 
 
-def test_weights_of_a_variant_are_those_that_vote(panel: Panel) -> None:
+def test_weights_of_a_variant_are_those_that_vote(panel: ModelPool) -> None:
     system = make.variant(panel, "weights=a:3,b:1")
     [generation] = panel.generate(system, [(Prompt(text="The cat"), Limits(3))])
     with Ensemble.load({"members": [{**SPEC["members"][0], "weight": 3}, SPEC["members"][1]]}) as heavy:

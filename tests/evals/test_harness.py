@@ -17,10 +17,10 @@ from unisono.chat.messages import Prompt
 from unisono.config.sampling import Sampling
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
-from unisono.evals.generation import read_generation
 from unisono.evals.records import Reply
 from unisono.evals.respondent import Arguments, Respondent
 from unisono.evals.tasks import load_tasks
+from unisono.evals.tasks.generation import read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 
@@ -44,7 +44,7 @@ def spec(tmp_path: Path) -> Path:
 
 
 def model_of(spec: Path, **keys: Any) -> Any:
-    from unisono.evals.harness import UnisonoLM
+    from unisono.evals.lm_eval import UnisonoLM
 
     return UnisonoLM.create_from_arg_obj({"spec": str(spec), **keys}, {"batch_size": 1, "device": None})
 
@@ -223,7 +223,7 @@ def test_our_grades_are_the_metrics_of_lm_evaluation_harness(spec: Path, tmp_pat
 
 
 def test_the_verb_hands_all_arguments_on(capsys: pytest.CaptureFixture[str]) -> None:
-    from unisono.evals.harness import register, run_command_line
+    from unisono.evals.lm_eval import register, run_command_line
 
     with pytest.raises(SystemExit) as caught:
         run_command_line(["run", "--help"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unisono.evals.match import match
+from unisono.evals.analysis.match import match
 from unisono.evals.records import Answer, Results
 from unisono.vocab.pieces import Vocabulary
 

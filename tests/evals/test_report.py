@@ -20,14 +20,12 @@ from hypothesis import strategies as st
 
 from unisono.config.method import Method
 from unisono.errors import BackendMissing, SpecError
-from unisono.evals.records import Answer, Dispute, Results, Times
+from unisono.evals.records import Answer, Disagreement, Results, Times
 from unisono.evals.report import check_plots, check_report, figures, write_report
-from unisono.evals.report.document import Column, Document, Listing, Paragraph, Row, Table
-from unisono.evals.report.html import as_html
-from unisono.evals.report.markdown import as_markdown
+from unisono.evals.report.page import HTML, MARKDOWN, environment, render_content
+from unisono.evals.report.phrases import chance, claim, cut, one_line, points, visible
 from unisono.evals.report.plots import spread
-from unisono.evals.report.text import cut, one_line, visible
-from unisono.evals.report.words import chance, claim, points
+from unisono.evals.report.tables import Column, Row, Table
 
 needs_plots = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
 HOSTILE = "<script>alert(1)</script> | `x` \x1b[31m \u202eevil\u202c ![x](http://a.b) $x$ ]]> <!-- \n# no heading"
@@ -53,7 +51,7 @@ ENSEMBLED = {"ensemble": 10, "gate 0.5": 2, "gate 0.9": 5}
 
 
 def answered(name: str, place: int, right: bool, text: str = "so it is") -> Answer:
-    disputes = (Dispute(3, "", 0.6, {"a": (" x", 0.5), "b": ("", 0.7)}),) if name == "ensemble" else ()
+    disputes = (Disagreement(3, "", 0.6, {"a": (" x", 0.5), "b": ("", 0.7)}),) if name == "ensemble" else ()
     metrics = {"exact_match": float(right), "other": 0.25}
     return Answer(
         "math",
@@ -390,7 +388,7 @@ def hostile() -> Results:
             system=HOSTILE if each.system == "gate 0.5" else each.system,
             answer=HOSTILE,
             text=HOSTILE * 200,
-            disputes=(Dispute(1, HOSTILE, 0.5, {HOSTILE: (HOSTILE, 0.5)}),) * 30,
+            disputes=(Disagreement(1, HOSTILE, 0.5, {HOSTILE: (HOSTILE, 0.5)}),) * 30,
             error=HOSTILE if each.system == "vote" else None,
         )
         for each in results.answers
@@ -502,11 +500,16 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
 @given(st.text())
 def test_any_text_is_one_cell_and_one_listing_in_both_forms(text: str) -> None:
     table = Table(text, (Column(text), Column("x")), (Row((text, text)),))
-    document = Document(text, text, [table, Paragraph(text), Listing("t", text)])
-    page = _Page(as_html(document))
+    written = "{{ table(content_table) }}\n{{ paragraph(text) }}\n{{ listing('t', text) }}\n"
+
+    def page_of(form: str) -> str:
+        content = environment(form).from_string(written)
+        return render_content(form, content, text, text, content_table=table, text=text)
+
+    page = _Page(page_of(HTML))
     assert page.open == []
     assert page.tags.count("td") == page.tags.count("pre") == 1
-    lines = as_markdown(document).splitlines()
+    lines = page_of(MARKDOWN).splitlines()
     fence = next(line for line in lines if re.fullmatch("`{3,}text", line)).removesuffix("text")
     assert lines.count(fence) == 1
     _, _, row = [line for line in lines[: lines.index(f"{fence}text")] if line.startswith("| ")]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unisono.evals import statistics
-from unisono.evals.statistics import Interval, calibration, holm, mcnemar, paired_bootstrap, pareto, wilson
+from unisono.evals.analysis import statistics
+from unisono.evals.analysis.statistics import Interval, calibration, holm, mcnemar, paired_bootstrap, pareto, wilson
 
 stats = pytest.importorskip("scipy.stats", reason="the oracle; it comes with lm-evaluation-harness")
 shares = st.floats(0, 1)

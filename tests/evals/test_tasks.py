@@ -14,10 +14,11 @@ import pytest
 
 from support.lm_eval_files import choice, harness_tasks, sum_of, write_data, write_lines
 from unisono.errors import SpecError, UnisonoError
-from unisono.evals.definitions import Definition
 from unisono.evals.records import Question, Reply, Task
-from unisono.evals.rows import RECIPES, Row
-from unisono.evals.tasks import _task, load_tasks
+from unisono.evals.tasks import load_tasks
+from unisono.evals.tasks.definitions import Definition
+from unisono.evals.tasks.loading import _task
+from unisono.evals.tasks.rows import RECIPES, Row
 
 pytest.importorskip("lm_eval")
 

@@ -51,7 +51,7 @@ def pair(load_demo: Callable[..., Ensemble]) -> tuple[Any, Any]:
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    from unisono.evals.harness import UnisonoLM
+    from unisono.evals.lm_eval import UnisonoLM
 
     ensemble = load_demo("smol", backend="transformers", dtype="float32", options={"pack_weights": False})
     engine = ensemble._engine

@@ -98,12 +98,12 @@ def _examples() -> dict[str, list[dict[str, Any]]]:
 
 def harness_tasks(folder: Path, name: str) -> list[Any]:
     """lm-evaluation-harness's tasks on the rows of a file, as its command line would run them."""
-    from unisono.evals import harness
-    from unisono.evals.definitions import quiet
-    from unisono.evals.rows import RECIPES, read_rows
+    from unisono.evals import lm_eval
+    from unisono.evals.tasks.definitions import quiet
+    from unisono.evals.tasks.rows import RECIPES, read_rows
 
     recipe = RECIPES[name]
-    known = harness.definitions(recipe.folder)
+    known = lm_eval.definitions(recipe.folder)
     rows, _ = read_rows(folder / f"{name}.jsonl", recipe, list(known))
     examples = []
     if recipe.shots_file is not None and (folder / "shots" / recipe.shots_file).exists():
@@ -112,7 +112,7 @@ def harness_tasks(folder: Path, name: str) -> list[Any]:
     with quiet():
         for part in dict.fromkeys(row.part for row in rows):
             own = [[row.values for row in some if row.part == part] for some in (rows, examples)]
-            task = harness.build(known[part], own[0], own[1], recipe.overrides)
+            task = lm_eval.build(known[part], own[0], own[1], recipe.overrides)
             if recipe.shots is not None:
                 task.set_config(key="num_fewshot", value=recipe.shots)
             tasks.append(task)

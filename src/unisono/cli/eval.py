@@ -16,7 +16,7 @@ from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import TunedOn
-    from unisono.evals.panel import Panel
+    from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
 
 ALL = "all"
@@ -88,13 +88,13 @@ def evaluate(
 ) -> None:
     """Ask an ensemble questions, best beside its members: accuracy, intervals, share ensembled, time."""
     from unisono.config.ensemble import load_spec
-    from unisono.evals.about import about_run
     from unisono.evals.baselines import BASELINES, make_baseline
-    from unisono.evals.decide import decide_all
-    from unisono.evals.panel import Panel
+    from unisono.evals.baselines.decide import decide_all
+    from unisono.evals.manifest import make_manifest
+    from unisono.evals.model_pool import ModelPool
     from unisono.evals.report import check_report
     from unisono.evals.results import RunFolder, read_results
-    from unisono.evals.run import evaluate as ask
+    from unisono.evals.runner import evaluate as ask
     from unisono.evals.systems import check_names
     from unisono.evals.tasks import load_tasks
 
@@ -111,7 +111,7 @@ def evaluate(
     _tell_other_sources(tuned_on, loaded)
     folder = out or Path(f"eval-{spec.stem}")
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.prepare(checked, batch=batch, report=loading)
+        panel = ModelPool.prepare(checked, batch=batch, report=loading)
         if baselines and len(panel.members) < 2:
             raise SpecError(
                 "baselines choose among the answers of members, and the ensemble has one", hint="leave --baseline out"
@@ -120,7 +120,7 @@ def evaluate(
             each.check(panel.members)
         systems = _systems(panel, variant or [], compare=compare or bool(baselines))
         check_names(systems, [each.name for each in baselines])
-        about = about_run(panel, loaded, systems, baselines, spec=spec.read_text(), chat=chat, tuned_on=tuned_on)
+        about = make_manifest(panel, loaded, systems, baselines, spec=spec.read_text(), chat=chat, tuned_on=tuned_on)
     asked = sum(len(task.questions) for task in loaded)
     everybody = [*(system.name for system in systems), *(baseline.name for baseline in baselines)]
     with RunFolder(folder, about) as opened, panel:
@@ -176,7 +176,7 @@ def asking(folder: Path, total: int | None, *, quiet: bool) -> Iterator[Callable
         raise
 
 
-def _systems(panel: Panel, variants: list[str], *, compare: bool) -> list[System]:
+def _systems(panel: ModelPool, variants: list[str], *, compare: bool) -> list[System]:
     from unisono.evals import systems as make
 
     members = make.members(panel) if compare and len(panel.members) > 1 else []

@@ -10,6 +10,6 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opt
 
 def lm_eval(context: typer.Context) -> None:
     """Run lm-evaluation-harness: lm-eval --model unisono --model_args spec=FILE[,member=NAME] --tasks NAMES …"""
-    from unisono.evals.tasks import load_harness
+    from unisono.evals.tasks import load_lm_eval
 
-    load_harness().run_command_line(context.args)
+    load_lm_eval().run_command_line(context.args)

@@ -17,7 +17,7 @@ from unisono.errors import SpecError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from unisono.evals.match import Matching
+    from unisono.evals.analysis.match import Matching
 
 
 USUAL = 50
@@ -63,11 +63,11 @@ def match(
     """Ask each model alone, and tell of each pair how far apart they are and whether they err together."""
     from unisono.config.ensemble import load_spec
     from unisono.evals import systems as make
-    from unisono.evals.about import about_run
-    from unisono.evals.match import match as compare
-    from unisono.evals.panel import Panel
+    from unisono.evals.analysis.match import match as compare
+    from unisono.evals.manifest import make_manifest
+    from unisono.evals.model_pool import ModelPool
     from unisono.evals.results import RunFolder, read_results
-    from unisono.evals.run import evaluate
+    from unisono.evals.runner import evaluate
     from unisono.evals.tasks import load_tasks
 
     members = [_member(word, index) for index, word in enumerate(models)]
@@ -76,9 +76,9 @@ def match(
     spec = load_spec({"members": members})
     loaded = load_tasks(task_names(tasks), data=data, limit=limit or USUAL, fewer=limit is None, shots=shots)
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.prepare(spec, report=loading)
+        panel = ModelPool.prepare(spec, report=loading)
     systems = make.members(panel)
-    about = about_run(panel, loaded, systems, [], spec=json.dumps(members), chat=False)
+    about = make_manifest(panel, loaded, systems, [], spec=json.dumps(members), chat=False)
     total = sum(len(task.questions) for task in loaded) * len(systems)
     where = out or Path("-".join(["match", *(member["name"] for member in members)]))
     with RunFolder(where, about) as opened, panel:

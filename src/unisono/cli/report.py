@@ -27,7 +27,7 @@ def report(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say where the report is.")] = False,
 ) -> None:
     """Tell again what `unisono eval` found, finished or not: no model is loaded, and no data set is read."""
-    from unisono.evals.decide import decide_all
+    from unisono.evals.baselines.decide import decide_all
     from unisono.evals.report import check_report
     from unisono.evals.results import read_results
 

@@ -17,7 +17,7 @@ from unisono.errors import SpecError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from unisono.evals.tune import Tuned
+    from unisono.evals.analysis.tune import Tuned
 
 SEARCH = "search.json"
 """In the search's folder: what was tried, what it found and took, as ``--json`` prints it."""
@@ -73,12 +73,12 @@ def tune(
     import yaml
 
     from unisono.config.ensemble import load_spec
-    from unisono.evals.about import about_run
-    from unisono.evals.panel import Panel
+    from unisono.evals.analysis.tune import GATES, STAGES, tuned_spec
+    from unisono.evals.analysis.tune import tune as search
+    from unisono.evals.manifest import make_manifest
+    from unisono.evals.model_pool import ModelPool
     from unisono.evals.results import RunFolder
     from unisono.evals.tasks import load_tasks
-    from unisono.evals.tune import GATES, STAGES, tuned_spec
-    from unisono.evals.tune import tune as search
 
     checked = load_spec(spec)
     wanted = [name.strip() for name in stages.split(",") if name.strip()]
@@ -95,9 +95,9 @@ def tune(
         if len(each.questions) < limit and not quiet:
             say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
     with loading_report(quiet=quiet) as loading:
-        panel = Panel.prepare(checked, batch=batch, report=loading)
+        panel = ModelPool.prepare(checked, batch=batch, report=loading)
     where = folder or Path(f"tune-{spec.stem}")
-    about = about_run(panel, tasks, [], [], spec=spec.read_text(), chat=chat)
+    about = make_manifest(panel, tasks, [], [], spec=spec.read_text(), chat=chat)
     with RunFolder(where, about) as opened, panel:
         with loading_report(quiet=quiet) as loading:
             panel.load_weights(loading)
@@ -118,7 +118,7 @@ def tune(
 
 
 def _gate(word: str) -> str:
-    """A gate as `unisono.evals.tune.tune` takes it. Raises a `SpecError`."""
+    """A gate as `unisono.evals.analysis.tune.tune` takes it. Raises a `SpecError`."""
     from unisono.config.gate import Gate
 
     gate = Gate.parse(word)

@@ -105,7 +105,7 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
-class Dispute:
+class Disagreement:
     """A step at which a member alone would have written something else."""
 
     position: int
@@ -140,7 +140,7 @@ class Answer:
     """Those at which all members were asked."""
     p: tuple[float, ...] = ()
     """The combined probability of each piece written, END included; empty where choices were scored."""
-    disputes: tuple[Dispute, ...] = ()
+    disputes: tuple[Disagreement, ...] = ()
     """The steps of a generated text at which voters did not agree on the likeliest piece."""
     finish: Literal["end", "stop", "length", "context"] | None = None
     """Why a generated text ended."""
@@ -189,7 +189,7 @@ class Answer:
         for name in ("choices", "p"):
             given[name] = tuple(given.get(name, ()))
         given["disputes"] = tuple(
-            Dispute(**{**each, "members": {name: tuple(top) for name, top in each["members"].items()}})
+            Disagreement(**{**each, "members": {name: tuple(top) for name, top in each["members"].items()}})
             for each in given.get("disputes", ())
         )
         return cls(**given)

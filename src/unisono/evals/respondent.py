@@ -19,8 +19,8 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.definitions import Conversation, prompt_of, split_pair
-from unisono.evals.generation import MAX_PIECES, read_generation
+from unisono.evals.tasks.definitions import Conversation, prompt_of, split_pair
+from unisono.evals.tasks.generation import MAX_PIECES, read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score

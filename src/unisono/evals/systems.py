@@ -11,7 +11,7 @@ from unisono.config.ensemble import EnsembleSpec, load_spec
 from unisono.config.member import MemberSpec
 from unisono.config.setting import parse_setting
 from unisono.errors import SpecError, nearest, shown
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import ENSEMBLE, System
 
 WEIGHT = "weight"
@@ -22,18 +22,18 @@ SEED = 0
 """Of draws whose spec names none: an evaluation can be run again."""
 
 
-def ensemble(panel: Panel) -> System:
+def ensemble(pool: ModelPool) -> System:
     """The ensemble as its spec says it."""
-    method = panel.prepared.spec.method
-    return _seeded(System(ENSEMBLE, panel.members, method))
+    method = pool.prepared.spec.method
+    return _seeded(System(ENSEMBLE, pool.members, method))
 
 
-def members(panel: Panel) -> list[System]:
+def members(pool: ModelPool) -> list[System]:
     """Each member alone."""
-    return [_seeded(panel.member(name)) for name in panel.members]
+    return [_seeded(pool.member(name)) for name in pool.members]
 
 
-def variant(panel: Panel, setting: str) -> System:
+def variant(pool: ModelPool, setting: str) -> System:
     """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``; or as
     an ensemble file of the same members says it, ``duo-tuned.yaml``.
 
@@ -42,17 +42,17 @@ def variant(panel: Panel, setting: str) -> System:
     """
     words = setting.split()
     if is_file(setting):
-        return _of_file(panel, Path(setting))
+        return _of_file(pool, Path(setting))
     given = [word.removeprefix(f"{WEIGHTS}=") for word in words if word.startswith(f"{WEIGHTS}=")]
     if not words:
         raise SpecError("a variant is empty", hint="the ensemble as it is takes part anyway; name what differs from it")
     if len(given) > 1:
         raise SpecError(f"the setting {WEIGHTS!r} is given twice in {shown(setting)}", hint="give it once")
     keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")), [WEIGHTS])
-    weights = parse_weights(given[0], panel.members) if given else None
-    base = panel.prepared.spec.method
-    system = _seeded(System(" ".join(words), panel.members, base.but(**keys), weights))
-    panel.check([system])
+    weights = parse_weights(given[0], pool.members) if given else None
+    base = pool.prepared.spec.method
+    system = _seeded(System(" ".join(words), pool.members, base.but(**keys), weights))
+    pool.check([system])
     return system
 
 
@@ -61,20 +61,20 @@ def is_file(setting: str) -> bool:
     return setting.endswith(FILES) and "=" not in setting
 
 
-def _of_file(panel: Panel, path: Path) -> System:
+def _of_file(pool: ModelPool, path: Path) -> System:
     """The ensemble as a file of the same members says it."""
     spec = load_spec(path)
     weights = {member.name: member.weight for member, _ in spec.voters()}
-    if set(weights) != set(panel.members):
+    if set(weights) != set(pool.members):
         raise SpecError(
-            f"{str(path)!r} has other members: {', '.join(weights)}, not {', '.join(panel.members)}",
+            f"{str(path)!r} has other members: {', '.join(weights)}, not {', '.join(pool.members)}",
             hint="a variant has the members of the ensemble that is evaluated",
         )
-    base = panel.prepared.spec
+    base = pool.prepared.spec
     for name in dict.fromkeys(each for member, _ in spec.voters() for each in (member.name, member.owner)):
         _check_same_member(base, spec, name, path)
-    system = _seeded(System(path.name, panel.members, spec.method, weights))
-    panel.check([system])
+    system = _seeded(System(path.name, pool.members, spec.method, weights))
+    pool.check([system])
     return system
 
 

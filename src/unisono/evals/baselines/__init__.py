@@ -5,8 +5,8 @@ kept with the answers, so that a run can go on after it was killed. `Baseline.de
 evidence it chooses, for each, one of the members' answers. ::
 
     baseline = make_baseline("genrm")
-    baseline.check(panel.members)
-    evidence = baseline.gather(question, candidates, panel)
+    baseline.check(pool.members)
+    evidence = baseline.gather(question, candidates, pool)
     (choice,) = baseline.decide([Case(question.id, candidates, evidence)])
 """
 

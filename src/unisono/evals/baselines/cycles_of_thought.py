@@ -21,7 +21,7 @@ from unisono.evals.baselines.judging import (
 from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.baselines.words import Parametric, check_number
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 from unisono.records import Limits
 
@@ -65,7 +65,7 @@ class CyclesOfThought(Parametric):
         """Refuse a judge that is no member."""
         check_member(self.name, self.judge, members)
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""
         names = by_answer(candidates)
         if len(names) == 1:
@@ -75,10 +75,10 @@ class CyclesOfThought(Parametric):
         asked = [listed(question, rotated(texts, turn)) for turn in turns]
         found: dict[str, dict[str, float]] = {}
         weights: dict[str, list[float]] = {}
-        for judge in judges(panel, self.judge):
-            explained = self._explain(panel, judge, [text for text, _ in asked])
-            weights[judge] = _entailed(panel, judge, explained)
-            rows = _answered(panel, judge, explained, [labels for _, labels in asked])
+        for judge in judges(pool, self.judge):
+            explained = self._explain(pool, judge, [text for text, _ in asked])
+            weights[judge] = _entailed(pool, judge, explained)
+            rows = _answered(pool, judge, explained, [labels for _, labels in asked])
             in_order = [rotated(row, len(texts) - turn) for row, turn in zip(rows, turns, strict=True)]
             found[judge] = dict(zip(names, weighed(in_order, weights[judge]), strict=True))
         return {
@@ -90,19 +90,19 @@ class CyclesOfThought(Parametric):
         """Take the answer that is likeliest after explanations."""
         return most_favoured(cases, "p")
 
-    def _explain(self, panel: Panel, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    def _explain(self, pool: ModelPool, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:
         """Each text with an explanation of its own."""
-        alone, limits = panel.member(judge), Limits(self.pieces, STOPS)
+        alone, limits = pool.member(judge), Limits(self.pieces, STOPS)
         explained = []
         for seed, text in enumerate(texts, start=1):
             drawing = replace(alone, method=alone.method.but(draw=f"{TEMPERATURE} seed:{seed}"))
             prompt = Prompt(text=f"{text}\n\nExplain in a few words which of them is correct.\nExplanation:")
-            (written_,) = granted(panel.generate(drawing, [(prompt, limits)]))
+            (written_,) = granted(pool.generate(drawing, [(prompt, limits)]))
             explained.append((text, written_.text.strip()))
         return explained
 
 
-def _entailed(panel: Panel, judge: str, explained: Sequence[tuple[str, str]]) -> list[float]:
+def _entailed(pool: ModelPool, judge: str, explained: Sequence[tuple[str, str]]) -> list[float]:
     asked = [
         (
             f"Premise:\n{text}\n\nHypothesis: {explanation}\n\n"
@@ -111,17 +111,17 @@ def _entailed(panel: Panel, judge: str, explained: Sequence[tuple[str, str]]) ->
         )
         for text, explanation in explained
     ]
-    return [shares(row)[0] for row in log_chances(panel, judge, asked)]
+    return [shares(row)[0] for row in log_chances(pool, judge, asked)]
 
 
 def _answered(
-    panel: Panel, judge: str, explained: Sequence[tuple[str, str]], labels: Sequence[Sequence[str]]
+    pool: ModelPool, judge: str, explained: Sequence[tuple[str, str]], labels: Sequence[Sequence[str]]
 ) -> list[list[float]]:
     asked = [
         (f"{text}\n\nArgument: {explanation}\n\nBy this argument, the correct answer is", row)
         for (text, explanation), row in zip(explained, labels, strict=True)
     ]
-    return [shares(row) for row in log_chances(panel, judge, asked)]
+    return [shares(row) for row in log_chances(pool, judge, asked)]
 
 
 def weighed(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, log_chances, question_words, shares
 from unisono.evals.baselines.options import most_favoured, options, rounded
 from unisono.evals.baselines.words import Parametric
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 UNASKED = 0.5
@@ -38,9 +38,9 @@ class GenRM(Parametric):
         """Refuse a judge that is no member."""
         check_member(self.name, self.judge, members)
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Ask every judge of every different answer."""
-        return {"yes": verify(question, candidates, panel, judges(panel, self.judge))}
+        return {"yes": verify(question, candidates, pool, judges(pool, self.judge))}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Take the answer that judges confirm most."""
@@ -48,7 +48,7 @@ class GenRM(Parametric):
 
 
 def verify(
-    question: Question, candidates: Mapping[str, Answer], panel: Panel, asked: Sequence[str]
+    question: Question, candidates: Mapping[str, Answer], pool: ModelPool, asked: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """How probable each judge finds "Yes", held against "No", of each different answer: by judge and by option."""
     names = list(options(candidates))
@@ -63,6 +63,6 @@ def verify(
     ]
     verdicts = {}
     for judge in asked:
-        said = [shares(logps)[0] for logps in log_chances(panel, judge, texts)]
+        said = [shares(logps)[0] for logps in log_chances(pool, judge, texts)]
         verdicts[judge] = dict(zip(names, said, strict=True))
     return rounded(verdicts)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 LEAST = -1000.0
@@ -58,9 +58,9 @@ def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
     return text, [f" ({label})" for label in labels[: len(texts)]]
 
 
-def judges(panel: Panel, judge: str | None) -> tuple[str, ...]:
+def judges(pool: ModelPool, judge: str | None) -> tuple[str, ...]:
     """Who judges: the member that is named, or all."""
-    return panel.members if judge is None else (judge,)
+    return pool.members if judge is None else (judge,)
 
 
 def check_member(what: str, name: str | None, members: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def check_member(what: str, name: str | None, members: Sequence[str]) -> None:
         )
 
 
-def log_chances(panel: Panel, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
     """How likely a member finds each of several continuations of texts.
 
     Returns:
@@ -82,12 +82,12 @@ def log_chances(panel: Panel, judge: str, asked: Sequence[tuple[str, Sequence[st
         UnisonoError: the member cannot read one.
     """
     flat = [(Prompt(text=text), ending) for text, endings in asked for ending in endings]
-    logps = iter([max(score.logp, LEAST) for score in granted(panel.score(panel.member(judge), flat))])
+    logps = iter([max(score.logp, LEAST) for score in granted(pool.score(pool.member(judge), flat))])
     return [[next(logps) for _ in endings] for _, endings in asked]
 
 
 def granted(results: Sequence[Told | UnisonoError]) -> list[Told]:
-    """What a panel says, where it says it. Raises the first error that came in place of a result."""
+    """What a pool says, where it says it. Raises the first error that came in place of a result."""
     told: list[Told] = []
     for result in results:
         if isinstance(result, UnisonoError):

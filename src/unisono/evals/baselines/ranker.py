@@ -11,7 +11,7 @@ from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
 from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options, rounded
 from unisono.evals.baselines.words import Parametric
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 
@@ -35,9 +35,9 @@ class Ranker(Parametric):
 
     standardised: bool = False
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Let every member read every different answer; what is known of choices is not computed again."""
-        told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, panel)
+        told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, pool)
         return {"logp": rounded(told)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
@@ -64,12 +64,12 @@ def _of_choices(question: Question, candidates: Mapping[str, Answer]) -> dict[st
     }
 
 
-def _of_texts(question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, dict[str, float]]:
+def _of_texts(question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, dict[str, float]]:
     texts = {option: candidates[option].text or "" for option in options(candidates)}
     asked = [(question.prompt, text) for text in texts.values() if text]
     told = {}
-    for judge in panel.members:
-        logps = iter([score.logp for score in granted(panel.score(panel.member(judge), asked))])
+    for judge in pool.members:
+        logps = iter([score.logp for score in granted(pool.score(pool.member(judge), asked))])
         told[judge] = {option: _a_byte(next(logps), text) if text else LEAST for option, text in texts.items()}
     return told
 

@@ -11,7 +11,7 @@ from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
 from unisono.evals.baselines.options import by_answer, most_favoured, rounded
 from unisono.evals.baselines.words import Parametric
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 NOTA = "None of the above"
@@ -45,7 +45,7 @@ class SelfEvaluation(Parametric):
         """Refuse a judge that is no member."""
         check_member(self.name, self.judge, members)
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Ask every judge, in every order."""
         names = by_answer(candidates)
         if len(names) == 1 and not self.nota:
@@ -55,8 +55,8 @@ class SelfEvaluation(Parametric):
         orders = [rotated(texts, start) for start in range(len(texts))]
         asked = [listed(question, [*order, *fixed]) for order in orders]
         chances: dict[str, dict[str, float]] = {}
-        for judge in judges(panel, self.judge):
-            turned = log_chances(panel, judge, [(f"{text}\n\n{ASK}", labels) for text, labels in asked])
+        for judge in judges(pool, self.judge):
+            turned = log_chances(pool, judge, [(f"{text}\n\n{ASK}", labels) for text, labels in asked])
             # in the order of the first question again
             rows = [
                 [*rotated(row[: len(texts)], len(texts) - start), *row[len(texts) :]]

@@ -13,7 +13,7 @@ from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.baselines.genrm import verify
 from unisono.evals.baselines.options import likeliest, options
 from unisono.evals.baselines.words import Parametric
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 Floats = NDArray[np.float64]
@@ -47,9 +47,9 @@ class SkillAggregation(Parametric):
     source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
     first: ClassVar[str] = ""
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Ask every member of every different answer, as `GenRM` does."""
-        return {"yes": verify(question, candidates, panel, panel.members)}
+        return {"yes": verify(question, candidates, pool, pool.members)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         """Learn the skills from all cases, then take each one's most probable answer."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from unisono.config.compact import read_number
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.baselines.base import Case, Choice
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 NAMES = ("member", "judge")
@@ -47,7 +47,7 @@ class Parametric(ABC):
     def check(self, members: Sequence[str]) -> None:  # noqa: B027
         """Any members will do."""
 
-    def gather(self, question: Question, candidates: Mapping[str, Answer], panel: Panel) -> dict[str, Any]:
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """The answers say enough."""
         return {}
 

@@ -9,13 +9,11 @@ from unisono.errors import SpecError
 from unisono.evals.records import Results
 from unisono.evals.report.drawings import draw
 from unisono.evals.report.figures import figures as figures
-from unisono.evals.report.html import as_html
-from unisono.evals.report.markdown import PLOTS, as_markdown
-from unisono.evals.report.pages import as_document
+from unisono.evals.report.page import HTML, MARKDOWN, render
 from unisono.evals.report.plots import check_plots as check_plots
 from unisono.evals.report.records import Report as Report
 
-FIGURES = "report.json"
+FIGURES, PLOTS = "report.json", "plots"
 
 
 def write_report(results: Results, folder: Path) -> Report:
@@ -38,10 +36,9 @@ def write_report(results: Results, folder: Path) -> Report:
     check_plots()
     report = figures(results)
     pictures = draw(report)
-    document = as_document(report, pictures)
     pages = {f"{PLOTS}/{picture.name}.svg": _standalone(picture.svg) for picture in pictures.values()}
-    pages["index.html"] = as_html(document)
-    pages["report.md"] = as_markdown(document)
+    pages["index.html"] = render(HTML, report, pictures)
+    pages["report.md"] = render(MARKDOWN, report, pictures)
     pages[FIGURES] = json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n"
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)

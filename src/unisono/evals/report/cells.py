@@ -1,33 +1,107 @@
-"""What a system did on a task, and how it compares with another there."""
+"""The answers of a run as a table, what a system did on a task, and how it compares with another there."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, median
+from typing import TypeVar
 
-from unisono.evals.records import Answer, Times
+from unisono.errors import SpecError
+from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
+from unisono.evals.records import Answer, Results, Times
 from unisono.evals.report.records import Cell, Comparison, TaskFacts
-from unisono.evals.report.sheet import Sheet
-from unisono.evals.statistics import SEED, Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
 
 Values = Mapping[str, float]
 """By question, what an answer is worth."""
+Record = TypeVar("Record", Answer, Times)
+Key = tuple[str, str]
+"""A task and a system."""
 
 
-def cell_of(sheet: Sheet, task: TaskFacts, system: str, *, votes: bool) -> Cell | None:
+@dataclass(frozen=True, slots=True)
+class ResultTable:
+    """Answers and times; questions stand in the order of their task."""
+
+    answers: Mapping[Key, Mapping[str, Answer]]
+    times: Mapping[Key, Mapping[str, Times]]
+    """Those that were taken side by side."""
+    apart: Mapping[Key, int]
+    """How many others there were."""
+
+    def of(self, task: str, system: str) -> Mapping[str, Answer]:
+        """By question, what a system answered."""
+        return self.answers.get((task, system), {})
+
+    def timed(self, task: str, system: str) -> Mapping[str, Times]:
+        """By question, how long that took."""
+        return self.times.get((task, system), {})
+
+    def values(self, task: str, system: str, metric: str) -> dict[str, float]:
+        """By question, what a system's answer is worth: 0 where it failed; left out where the metric was not taken."""
+        return {
+            question: 0.0 if answer.error is not None else answer.metrics[metric]
+            for question, answer in self.of(task, system).items()
+            if answer.error is not None or metric in answer.metrics
+        }
+
+
+def read_table(results: Results, tasks: Sequence[TaskFacts]) -> ResultTable:
+    """Lay the answers of a run out.
+
+    Of several times of one answer the last is taken: a run that was killed between the two writes both anew. Times of a
+    question that were not taken in one wave with its first are left out: the machine may have been another one then.
+
+    Raises:
+        SpecError: a question is answered twice by one system.
+    """
+    answers: dict[Key, dict[str, Answer]] = {}
+    for answer in results.answers:
+        own = answers.setdefault((answer.task, answer.system), {})
+        if answer.question in own:
+            raise SpecError(
+                f"{answer.system} answers the question {answer.question!r} of {answer.task} twice",
+                hint="one folder holds one run; report on each alone",
+            )
+        own[answer.question] = answer
+    times: dict[Key, dict[str, Times]] = {}
+    for each in results.times:
+        times.setdefault((each.task, each.system), {})[each.question] = each
+    first: dict[Key, int] = {}
+    for each in itertools.chain.from_iterable(own.values() for own in times.values()):
+        first[each.task, each.question] = min(each.wave, first.get((each.task, each.question), each.wave))
+    together = {
+        key: {question: each for question, each in own.items() if each.wave == first[each.task, question]}
+        for key, own in times.items()
+    }
+    apart = {key: len(own) - len(together[key]) for key, own in times.items()}
+    places = {task.name: {question: place for place, question in enumerate(task.questions)} for task in tasks}
+
+    def in_order(by_question: dict[str, Record], task: str) -> dict[str, Record]:
+        place = places.get(task, {})
+        return dict(sorted(by_question.items(), key=lambda item: (place.get(item[0], len(place)), item[0])))
+
+    return ResultTable(
+        {key: in_order(own, key[0]) for key, own in answers.items()},
+        {key: in_order(own, key[0]) for key, own in together.items()},
+        apart,
+    )
+
+
+def cell_of(table: ResultTable, task: TaskFacts, system: str, *, votes: bool) -> Cell | None:
     """A system on a task, without comparison; ``None`` where it was asked nothing.
 
     Args:
-        sheet: all answers.
+        table: all answers.
         task: the task.
         system: its name.
         votes: whether it writes as several members vote.
     """
-    answers = list(sheet.of(task.name, system).values())
+    answers = list(table.of(task.name, system).values())
     if not answers:
         return None
-    values = {metric: sheet.values(task.name, system, metric).values() for metric in task.metrics}
+    values = {metric: table.values(task.name, system, metric).values() for metric in task.metrics}
     means = {metric: fmean(own) for metric, own in values.items() if own}
     main = task.metrics[0] if task.metrics else ""
     accuracy, pieces = means.get(main), sum(answer.pieces for answer in answers)
@@ -43,7 +117,7 @@ def cell_of(sheet: Sheet, task: TaskFacts, system: str, *, votes: bool) -> Cell 
         wilson(accuracy, len(values[main])) if accuracy is not None and is_share else None,
         pieces,
         sum(answer.ensembled for answer in answers) / pieces if pieces and votes else None,
-        *_speed(list(sheet.timed(task.name, system).values())),
+        *_speed(list(table.timed(task.name, system).values())),
         fmean(sure) if sure else None,
         _calibration(answers, main) if is_share else None,
     )

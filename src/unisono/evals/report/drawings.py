@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unisono.evals.report.document import Picture, Pictures
+from unisono.evals.report.phrases import milliseconds, percent, points
 from unisono.evals.report.plots import (
     BLUE,
     GREEN,
@@ -19,6 +19,8 @@ from unisono.evals.report.plots import (
     WIDTH,
     Drawing,
     Label,
+    Picture,
+    Pictures,
     check_plots,
     short,
     style,
@@ -33,7 +35,6 @@ from unisono.evals.report.records import (
     Sweep,
     TaskFigures,
 )
-from unisono.evals.report.words import milliseconds, percent, points
 
 if TYPE_CHECKING:
     from unisono.evals.report.plots import Axes

@@ -11,7 +11,6 @@ from unisono.evals.report.records import (
     BASELINE,
     ENSEMBLE_KIND,
     MEMBER,
-    Cell,
     GateClaim,
     GatePoint,
     Sweep,
@@ -58,44 +57,33 @@ def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
     return next(iter(alike), None)
 
 
-def claim_of(
-    task: str, always: str, gated: Sequence[str], values: Mapping[str, Values], cells: Mapping[str, Cell]
-) -> GateClaim | None:
+def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], task: TaskFigures) -> GateClaim | None:
     """The gate of the smallest share among those that are at least as good as always on one task.
 
     Args:
-        task: its name.
         always: the system that asks always.
         gated: the systems with a gate.
         values: by system, what its answers are worth.
-        cells: by system.
+        task: the task's figures.
 
     Returns:
         ``None`` where nothing can be held against always.
     """
-    found = []
-    tried = 0
+    name, reference = task.facts.name, task.cell(always)
+    tried, found = 0, []
     for place, system in enumerate(gated):
-        if system not in cells or always not in cells or (share := cells[system].share) is None:
+        cell = task.cell(system)
+        if reference is None or cell is None or cell.share is None:
             continue
         comparison = compare(always, values[system], values[always])
         tried += comparison is not None
         if comparison is not None and comparison.difference >= 0:
-            found.append((share, place, system, comparison))
-    if not found:
-        return GateClaim(task, always, tried) if tried else None
-    share, _, system, comparison = min(found, key=lambda each: each[:2])
-    return GateClaim(
-        task,
-        always,
-        tried,
-        system,
-        comparison.difference,
-        comparison.interval,
-        share,
-        cells[system].ms_a_piece,
-        cells[always].ms_a_piece,
-    )
+            found.append((cell.share, place, cell, comparison))
+    if reference is None or not found:
+        return GateClaim(name, always, tried) if tried else None
+    share, _, cell, compared = min(found, key=lambda each: each[:2])
+    measured = (share, cell.ms_a_piece, reference.ms_a_piece)
+    return GateClaim(name, always, tried, cell.system, compared.difference, compared.interval, *measured)
 
 
 def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:

@@ -12,12 +12,12 @@ import importlib.util
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unisono.errors import BackendMissing
-from unisono.evals.report.text import cut, one_line
+from unisono.evals.report.phrases import cut, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -58,6 +58,23 @@ _STYLE: dict[Any, object] = {
     "ytick.color": INK,
 }
 _NOT_SAID = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A plot."""
+
+    name: str
+    """Of its file, without ending: ASCII letters, digits, ``-`` and ``_``."""
+    title: str
+    alt: str
+    """What can be seen in it, in words."""
+    svg: str
+    """An ``svg`` element; what is drawn in ``currentColor`` has the colour of the text around it."""
+
+
+Pictures = Mapping[tuple[str, str | None], Picture]
+"""By what they show, and of which task; ``None`` for all."""
 
 
 @dataclass(frozen=True, slots=True)

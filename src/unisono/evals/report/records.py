@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from unisono.evals.analysis.statistics import LEVEL, Calibration, Interval
 from unisono.evals.records import Answer
-from unisono.evals.statistics import LEVEL, Calibration, Interval
 
 MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE = "member", "ensemble", "variant", "baseline"
 KINDS = (MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE)
+RIGHT = 0.5
+"""An answer is right where its main metric is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ class TaskFacts:
     shots: int | None = None
     version: str | None = None
     source: str | None = None
+
+    @property
+    def main(self) -> str:
+        """The main metric; ``""`` where there is none."""
+        return self.metrics[0] if self.metrics else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +243,10 @@ class Report:
     def of_kind(self, kind: str) -> list[SystemFacts]:
         """The systems of a kind."""
         return [system for system in self.systems if system.kind == kind]
+
+    def kind_of(self, name: str) -> str:
+        """The kind of a system."""
+        return next(system.kind for system in self.systems if system.name == name)
 
     def to_json(self) -> dict[str, Any]:
         """The record with plain types only; numbers that JSON lacks are texts."""

@@ -1,10 +1,12 @@
-"""Figures in words: how numbers are written, and the sentences that say what came out."""
+"""Phrases of a report: how it writes numbers and texts of strangers, and the sentences that say what came out."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from statistics import fmean
 
+from unisono.evals.analysis.statistics import Interval
 from unisono.evals.report.records import (
     ENSEMBLE_KIND,
     MEMBER,
@@ -14,8 +16,15 @@ from unisono.evals.report.records import (
     SystemFacts,
     TaskFigures,
 )
-from unisono.evals.statistics import Interval
 
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+"""Categories of characters that show nothing, or change how others are shown."""
+NEVER = "\ufffe\uffff"
+"""No characters, and no XML may have them."""
+JOINERS = "\u200c\u200d"
+"""They belong to some scripts' spelling, and to emoji."""
+MOST_MARKS = 4
+"""Combining marks on one character; more would run over the lines above and below."""
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line
 SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", "="
@@ -109,6 +118,28 @@ def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
     return said
 
 
+def task_facts(task: TaskFigures) -> str:
+    """The questions of a task, where they come from, and how they were asked."""
+    facts, asked = task.facts, max((cell.questions for cell in task.cells), default=0)
+    said = [f"{asked:,} of {len(facts.questions):,} questions answered"]
+    if facts.shots is not None:
+        said.append(f"{facts.shots} examples in each prompt")
+    if facts.version is not None:
+        said.append(f"version {facts.version} of the task in lm-evaluation-harness")
+    if facts.source is not None:
+        said.append(f"from {facts.source}")
+    best = (
+        f" Best member: {task.best_member}, by {task.shared:,} questions that all members share."
+        if task.best_member
+        else ""
+    )
+    at_once = max((cell.at_once or 1 for cell in task.cells), default=1)
+    batched = f" Up to {at_once} questions were answered at once, and share their times." if at_once > 1 else ""
+    left = ", ".join(f"{count:,} of {system}" for system, count in task.apart.items())
+    apart = f" Answers that were asked for later than the others are left out of the times: {left}." if left else ""
+    return f"{', '.join(said)}.{best}{batched}{apart}"
+
+
 def claim(found: GateClaim) -> str:
     """What a claim about gates says."""
     where = "Over all tasks" if found.task is None else f"On {found.task}"
@@ -147,3 +178,27 @@ def _sure(comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
         return ", surely" if sure else ", but not surely"
     return f", surely on {number} of them"
+
+
+def visible(text: str) -> str:
+    """The text with every character that would show nothing written as its number, such as ``[U+202E]``."""
+    shown, marks = [], 0
+    for character in text.replace("\r\n", "\n"):
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        hidden = character in NEVER or (category in HIDDEN and character not in "\n\t" + JOINERS)
+        shown.append(f"[U+{ord(character):04X}]" if hidden or marks > MOST_MARKS else character)
+    return "".join(shown)
+
+
+def one_line(text: str) -> str:
+    """The same on one line: line ends as ``⏎``."""
+    return " ".join(visible(text).replace("\n", " ⏎ ").split())
+
+
+def cut(text: str, head: int, tail: int) -> str:
+    """The beginning and the end of a text, and how much is left out between them."""
+    left_out = len(text) - head - tail
+    if left_out <= 0:
+        return text
+    return f"{text[:head]} […{left_out:,} characters…] {text[len(text) - tail :]}"

@@ -19,13 +19,13 @@ from unisono.evals.records import System
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
-WAVE = 8
+QUESTIONS = 8
 """Questions that are asked of everybody, and written down, before the next ones are begun, at least."""
 MOST_CHOICES = 5
 """Texts that are scored at once at least: as many choices as most questions have, and one that is kept."""
 
 
-class Panel:
+class ModelPool:
     """Members that are loaded once and answer for many systems. Not thread-safe.
 
     What a prompt shares with one that was read before is not read again, whoever asks, until `forget`. So times are
@@ -43,9 +43,9 @@ class Panel:
     @classmethod
     def load(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
         """Load the members of an ensemble. Raises what `prepare` and `load_weights` raise."""
-        panel = cls.prepare(spec, batch=batch, report=report)
-        panel.load_weights(report)
-        return panel
+        pool = cls.prepare(spec, batch=batch, report=report)
+        pool.load_weights(report)
+        return pool
 
     @classmethod
     def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
@@ -71,9 +71,9 @@ class Panel:
         return tuple(member.spec.name for member in self.prepared.members)
 
     @property
-    def wave(self) -> int:
+    def question_batch(self) -> int:
         """How many questions are asked of everybody before the next ones: at least as many as are answered at once."""
-        return max(WAVE, self.batch)
+        return max(QUESTIONS, self.batch)
 
     def member(self, name: str) -> System:
         """One member alone, as it would write with no others."""
@@ -88,7 +88,7 @@ class Panel:
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
         """Let a system write one text for each prompt, several at once. Their steps are kept.
 
-        ``seconds.total`` of a text is its part, by pieces, of the time since its wave's prompts were read.
+        ``seconds.total`` of a text is its part, by pieces, of the time since its batch's prompts were read.
 
         Returns:
             In the order asked; the error in place of what cannot be written.

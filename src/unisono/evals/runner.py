@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from unisono.errors import PromptError, UnisonoError
 from unisono.evals.baselines.base import Baseline
-from unisono.evals.panel import Panel
-from unisono.evals.records import Answer, Dispute, Grade, Question, Reply, System, Task, Times
+from unisono.evals.model_pool import ModelPool
+from unisono.evals.records import Answer, Disagreement, Grade, Question, Reply, System, Task, Times
 from unisono.evals.results import RunFolder
 from unisono.records import Generation, Score, StepRecord
 
@@ -19,7 +19,7 @@ Count = Callable[[int], None]
 
 
 def evaluate(
-    panel: Panel,
+    pool: ModelPool,
     tasks: Sequence[Task],
     systems: Sequence[System],
     folder: RunFolder,
@@ -27,12 +27,12 @@ def evaluate(
     baselines: Sequence[Baseline] = (),
     count: Count = lambda answers: None,
 ) -> None:
-    """Ask whatever is not answered yet; answers are in the folder as soon as their wave has been asked.
+    """Ask whatever is not answered yet; answers are in the folder as soon as their batch is asked.
 
-    Each wave begins behind what nobody has read, so that answers do not depend on where a run was interrupted.
+    Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
 
     Args:
-        panel: the loaded members.
+        pool: the loaded members.
         tasks: what to ask.
         systems: whom to ask; baselines need each member alone among them.
         folder: holds what is answered.
@@ -44,24 +44,24 @@ def evaluate(
         SpecError: the folder cannot be written.
     """
     for task in tasks:
-        check_readable(panel, task)
+        check_readable(pool, task)
     folder.write_questions(question for task in tasks for question in task.questions)
     for task in tasks:
         questions = sorted(task.questions, key=lambda question: question.part)  # those of a part may begin alike
-        for start in range(0, len(questions), panel.wave):
-            asked = _Wave(panel, questions[start : start + panel.wave], [*systems, *baselines], start, folder)
+        for start in range(0, len(questions), pool.question_batch):
+            asked = _Batch(pool, questions[start : start + pool.question_batch], [*systems, *baselines], start, folder)
             count(asked.answered)
             asked.ask(systems, count)
             asked.gather(baselines, count)
             asked.write()
 
 
-def check_readable(panel: Panel, task: Task) -> None:
+def check_readable(pool: ModelPool, task: Task) -> None:
     """Refuse a task of which some member can read no question. Raises a `PromptError`, that of the first."""
     first: PromptError | None = None
     for question in task.questions:
         try:
-            panel.prepared.check_prompt(question.prompt)
+            pool.prepared.check_prompt(question.prompt)
         except PromptError as error:
             first = first or error
         else:
@@ -70,18 +70,18 @@ def check_readable(panel: Panel, task: Task) -> None:
         raise PromptError(f"task {task.name}: {first.message}", hint=first.hint) from first
 
 
-class _Wave:
+class _Batch:
     """Some questions of one task, and what comes of them."""
 
     def __init__(
         self,
-        panel: Panel,
+        pool: ModelPool,
         questions: Sequence[Question],
         systems: Sequence[System | Baseline],
         start: int,
         folder: RunFolder,
     ) -> None:
-        self._panel = panel
+        self._panel = pool
         self._questions = questions
         self._systems = systems
         self._start = start
@@ -90,7 +90,7 @@ class _Wave:
         self._answers: dict[tuple[str, str], Answer] = {}
         """By question and system."""
         self._times: dict[tuple[str, str], Times] = {}
-        panel.forget()
+        pool.forget()
 
     @property
     def answered(self) -> int:
@@ -98,7 +98,7 @@ class _Wave:
         return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
-        """Ask the systems what they have not answered, as many questions at once as the panel writes.
+        """Ask the systems what they have not answered, as many questions at once as the pool writes.
 
         All of them in turn, each time another one first, before the next questions: the models read those once.
         """
@@ -145,25 +145,25 @@ class _Wave:
         return self._folder.known.get((question.task, question.id, system))
 
 
-def answer_all(panel: Panel, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
+def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
     """Let a system answer questions of one task, several at once."""
     if not questions:
         return []
     began = time.perf_counter()
-    at_once = 1 if questions[0].is_choice else min(panel.batch, len(questions))
+    at_once = 1 if questions[0].is_choice else min(pool.batch, len(questions))
     if questions[0].is_choice:
-        answered = _choose(panel, system, questions)
+        answered = _choose(pool, system, questions)
     else:
-        results = panel.generate(system, [(question.prompt, question.limits) for question in questions])
+        results = pool.generate(system, [(question.prompt, question.limits) for question in questions])
         answered = [_written(question, system, result) for question, result in zip(questions, results, strict=True)]
     seconds = (time.perf_counter() - began) / len(questions)
     return [(answer, replace(times, seconds=seconds, at_once=at_once)) for answer, times in answered]
 
 
-def _choose(panel: Panel, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
+def _choose(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
     answered = []
     for question in questions:
-        found = panel.score(system, [(question.prompt, choice) for choice in question.choices])
+        found = pool.score(system, [(question.prompt, choice) for choice in question.choices])
         scores = [score for score in found if isinstance(score, Score)]
         failure = next((score for score in found if isinstance(score, UnisonoError)), None)
         if failure is not None:
@@ -213,14 +213,14 @@ def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pi
     return replace(answer, metrics=dict(grade.metrics), answer=grade.answer), times
 
 
-def _disputes(steps: Sequence[StepRecord]) -> list[Dispute]:
+def _disputes(steps: Sequence[StepRecord]) -> list[Disagreement]:
     """The steps at which voters did not agree."""
     found = []
     for position, step in enumerate(steps):
         tops = {name: pieces[0] for name, pieces in step.top.items() if pieces}
         if len({piece for piece, _ in tops.values()}) > 1:
             members = {name: (_shown(piece), round(p, DECIMALS)) for name, (piece, p) in tops.items()}
-            found.append(Dispute(position, _shown(step.piece), round(step.p, DECIMALS), members))
+            found.append(Disagreement(position, _shown(step.piece), round(step.p, DECIMALS), members))
     return found
 
 
@@ -229,7 +229,7 @@ def _shown(piece: bytes | None) -> str:
 
 
 def _evidence(
-    panel: Panel, baseline: Baseline, question: Question, candidates: Mapping[str, Answer]
+    pool: ModelPool, baseline: Baseline, question: Question, candidates: Mapping[str, Answer]
 ) -> tuple[Answer, Times]:
     began = time.perf_counter()
     answer = Answer(question.task, question.id, baseline.name, {})
@@ -237,7 +237,7 @@ def _evidence(
         answer = replace(answer, error="no member has an answer")
     else:
         try:
-            answer = replace(answer, evidence=baseline.gather(question, candidates, panel))
+            answer = replace(answer, evidence=baseline.gather(question, candidates, pool))
         except UnisonoError as error:
             answer = replace(answer, error=_words(error))
     seconds = time.perf_counter() - began

@@ -21,10 +21,10 @@ from unisono.config.ensemble import TunedOn
 from unisono.config.method import Method
 from unisono.errors import SpecError
 from unisono.evals import systems as make
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import System, Task
 from unisono.evals.results import RunFolder
-from unisono.evals.run import evaluate
+from unisono.evals.runner import evaluate
 
 RULES = ("mean", "geometric", "mean,weights:entropy", "mean,weights:consistency")
 SHARES = (0.2, 0.35, 0.65, 0.8)
@@ -82,7 +82,7 @@ class Tuned:
 
 
 def tune(
-    panel: Panel,
+    pool: ModelPool,
     tasks: Sequence[Task],
     folder: RunFolder,
     *,
@@ -93,7 +93,7 @@ def tune(
     """Search; what was asked before is in the folder and is not asked again.
 
     Args:
-        panel: the loaded members.
+        pool: the loaded members.
         tasks: their development questions.
         folder: where answers are written.
         stages: which to go through.
@@ -104,21 +104,21 @@ def tune(
         PromptError: a member cannot read a task's questions.
         SpecError: a member has a negative weight, or the folder cannot be written.
     """
-    if any(member.weight < 0 for member in panel.prepared.members):
+    if any(member.weight < 0 for member in pool.prepared.members):
         raise SpecError("a member has a negative weight: there is nothing to weigh", hint="tune without an amateur")
-    search = _Search(panel, tasks, folder, count)
+    search = _Search(pool, tasks, folder, count)
     best = ""
     for stage in (each for each in STAGES if each in stages):
-        trials = search.run(stage, [best, *_settings(stage, best, panel, gates)])
+        trials = search.run(stage, [best, *_settings(stage, best, pool, gates)])
         best = (_best_gate(trials) if stage == "gate" else _best(trials)).setting
     ends = tuple(TunedOn(task=task.name, source=task.source, last=len(task.questions)) for task in tasks)
     return Tuned(best, tuple(search.trials.values()), ends)
 
 
-def tuned_spec(spec: Mapping[str, Any], panel: Panel, tuned: Tuned) -> dict[str, Any]:
+def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[str, Any]:
     """The content of an ensemble file with what was found in it."""
-    system = make.variant(panel, tuned.setting) if tuned.setting else make.ensemble(panel)
-    weights = {member.spec.name: member.weight for member in panel.prepared.members}
+    system = make.variant(pool, tuned.setting) if tuned.setting else make.ensemble(pool)
+    weights = {member.spec.name: member.weight for member in pool.prepared.members}
     members = []
     for member in spec["members"]:
         given = {key: value for key, value in member.items() if key != "weight"}
@@ -149,10 +149,10 @@ def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
 class _Search:
     """Trials, each way of writing once."""
 
-    def __init__(self, panel: Panel, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
+    def __init__(self, pool: ModelPool, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
         self.trials: dict[str, Trial] = {}
         """By the way of writing."""
-        self._panel = panel
+        self._panel = pool
         self._tasks = tasks
         self._folder = folder
         self._count = count
@@ -198,17 +198,17 @@ def _way(system: System) -> str:
     return json.dumps([system.method.to_json(), system.weights])
 
 
-def _settings(stage: str, best: str, panel: Panel, gates: Sequence[str]) -> list[str]:
+def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> list[str]:
     """What a stage tries, beside the best so far."""
     if stage == "rule":
         return [_but(best, combine=rule) for rule in RULES]
     if stage == "weights":
-        shares = {member.spec.name: member.weight for member in panel.prepared.members}
+        shares = {member.spec.name: member.weight for member in pool.prepared.members}
         return [_but(best, weights=_with_share(shares, name, share)) for name in _few(shares) for share in SHARES]
-    method: Method = panel.prepared.spec.method
+    method: Method = pool.prepared.spec.method
     if method.draw.one_member:
         return []
-    return [_but(best, gate=gate, lead=lead) for lead in panel.members for gate in gates]
+    return [_but(best, gate=gate, lead=lead) for lead in pool.members for gate in gates]
 
 
 def _few(shares: Mapping[str, float]) -> list[str]:

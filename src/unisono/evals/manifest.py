@@ -15,13 +15,13 @@ from typing import Any
 
 import unisono
 from unisono.config.ensemble import TunedOn
-from unisono.evals import definitions, statistics
+from unisono.evals.analysis import statistics
 from unisono.evals.baselines.base import Baseline
-from unisono.evals.panel import Panel
+from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import System, Task
 from unisono.evals.systems import SEED as DRAWS_SEED
 from unisono.evals.systems import to_json
-from unisono.evals.tasks import may_hold
+from unisono.evals.tasks import definitions, may_hold
 from unisono.members import PreparedMember
 
 PACKAGES = (
@@ -32,8 +32,8 @@ BLOCK = 1 << 20
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
 
-def about_run(
-    panel: Panel,
+def make_manifest(
+    pool: ModelPool,
     tasks: Sequence[Task],
     systems: Sequence[System],
     baselines: Sequence[Baseline],
@@ -45,7 +45,7 @@ def about_run(
     """Tell what a run is about, see `Results.about`.
 
     Args:
-        panel: the loaded members.
+        pool: the loaded members.
         tasks: what is asked.
         systems: who is asked.
         baselines: who looks at the answers.
@@ -67,11 +67,11 @@ def about_run(
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "models": {member.spec.name: _model(member) for member in panel.prepared.members},
+        "models": {member.spec.name: _model(member) for member in pool.prepared.members},
         "chat": chat,
         "seeds": {"draws": DRAWS_SEED, "examples": definitions.SEED, "intervals": statistics.SEED},
-        "batch": panel.batch,
-        "wave": panel.wave,
+        "batch": pool.batch,
+        "wave": pool.question_batch,
         "systems": [
             *map(to_json, systems),
             *({"name": each.name, "kind": "baseline", "source": each.source} for each in baselines),

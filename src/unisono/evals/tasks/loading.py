@@ -1,4 +1,4 @@
-"""Tasks by their names: those of the paper and its like, and all that lm-evaluation-harness has."""
+"""Tasks by their names: those of the paper and its like, and all that lm-evaluation-lm_eval has."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from unisono.config.ensemble import TunedOn
 from unisono.errors import BackendMissing, SpecError, nearest, shown
-from unisono.evals.definitions import Definition, Interpret, quiet
 from unisono.evals.records import Question, Task
-from unisono.evals.rows import RECIPES, Recipe, Row, read_rows
+from unisono.evals.tasks.definitions import Definition, Interpret, quiet
+from unisono.evals.tasks.rows import RECIPES, Recipe, Row, read_rows
 
 SHOTS_FOLDER = "shots"
 
@@ -34,10 +34,10 @@ def load_tasks(
 ) -> list[Task]:
     """Load tasks with their questions.
 
-    Prompts and metrics are those of lm-evaluation-harness's definitions, also where the questions come from files.
+    Prompts and metrics are those of lm-evaluation-lm_eval's definitions, also where the questions come from files.
 
     Args:
-        names: those of `RECIPES`; without ``data``, any that lm-evaluation-harness has and that asks for a text or
+        names: those of `RECIPES`; without ``data``, any that lm-evaluation-lm_eval has and that asks for a text or
             for one of some choices.
         data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; nothing else is read
             then, and no hub is asked. ``None`` for the datasets of the hub.
@@ -50,7 +50,7 @@ def load_tasks(
 
     Raises:
         SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
-        BackendMissing: lm-evaluation-harness is not installed.
+        BackendMissing: lm-evaluation-lm_eval is not installed.
     """
     wanted = list(dict.fromkeys(names))
     for what, value, least in (("limit", limit, 1), ("shots", shots, 0)):
@@ -60,11 +60,11 @@ def load_tasks(
         raise SpecError("no task is named", hint=f"choose of {', '.join(RECIPES)}")
     if data is not None:
         _check_data(wanted, data)
-    harness, cut = load_harness(), Slice(limit, fewer, last, tuned_on)
+    lm_eval, cut = load_lm_eval(), Slice(limit, fewer, last, tuned_on)
     with quiet():
         if data is not None:
-            return [_from_files(harness, name, data, cut, shots, chat=chat) for name in wanted]
-        return [_from_hub(harness, name, cut, shots, chat=chat) for name in wanted]
+            return [_from_files(lm_eval, name, data, cut, shots, chat=chat) for name in wanted]
+        return [_from_hub(lm_eval, name, cut, shots, chat=chat) for name in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Slice:
 
 
 def order_of(task: str) -> str:
-    """What a task's order is that of: lm-evaluation-harness's name, where ours is another for the same."""
+    """What a task's order is that of: lm-evaluation-lm_eval's name, where ours is another for the same."""
     recipe = RECIPES.get(task)
     return task if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
 
@@ -117,17 +117,17 @@ def _datasets(source: str) -> set[str]:
     return set(source.rpartition(" sha256:")[0].split("; "))
 
 
-def load_harness() -> ModuleType:
-    """The file that knows lm-evaluation-harness. Raises `BackendMissing` where that is not installed."""
+def load_lm_eval() -> ModuleType:
+    """The file that knows lm-evaluation-lm_eval. Raises `BackendMissing` where that is not installed."""
     for library in ("lm_eval", "datasets"):
         if importlib.util.find_spec(library) is None:
             raise BackendMissing(
-                f"evaluation needs lm-evaluation-harness: {library} is not installed",
+                f"evaluation needs lm-evaluation-lm_eval: {library} is not installed",
                 hint="install it: pip install 'unisono[evals]'",
             )
-    from unisono.evals import harness
+    from unisono.evals import lm_eval
 
-    return harness
+    return lm_eval
 
 
 def _check_data(names: Sequence[str], data: Path) -> None:
@@ -135,15 +135,15 @@ def _check_data(names: Sequence[str], data: Path) -> None:
         if name not in RECIPES:
             raise SpecError(
                 f"there is no task {shown(name)} for data in files{nearest(name, RECIPES)}",
-                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
+                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-lm_eval",
             )
     if not data.is_dir():
         raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")
 
 
-def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | None, *, chat: bool) -> Task:
+def _from_files(lm_eval: Any, name: str, data: Path, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES[name]
-    index = harness.definitions(recipe.folder)
+    index = lm_eval.definitions(recipe.folder)
     known = [each for each in index if _is_of(each, recipe)]
     path = data / f"{name}.jsonl"
     rows, digest = read_rows(path, recipe, known)
@@ -154,7 +154,7 @@ def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | No
     for row in rows:
         by_part[row.part].append(row)
     parts = list(dict.fromkeys(part for part, _ in chosen))
-    default = harness.default_shots(index[parts[0]])
+    default = lm_eval.default_shots(index[parts[0]])
     examples: dict[str, list[Row]] = {part: [] for part in parts}
     examples_from = ""
     if recipe.shots_file is not None and (default if wanted is None else wanted):
@@ -163,9 +163,9 @@ def _from_files(harness: Any, name: str, data: Path, cut: Slice, shots: int | No
     for part in parts:
         values = [row.values for row in by_part[part]]
         shown_first = [row.values for row in examples.get(part, [])]
-        task = harness.build(index[part], values, shown_first, recipe.overrides)
+        task = lm_eval.build(index[part], values, shown_first, recipe.overrides)
         definitions[part] = Definition(task, wanted, chat=chat)
-    interpret = harness.minerva_answer if name == "math500" else None
+    interpret = lm_eval.minerva_answer if name == "math500" else None
     return _task(name, definitions, by_part, chosen, (source, examples_from), interpret)
 
 
@@ -189,9 +189,9 @@ def _source(name: str, digest: str) -> str:
     return f"{name} sha256:{digest}"
 
 
-def _from_hub(harness: Any, name: str, cut: Slice, shots: int | None, *, chat: bool) -> Task:
+def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES.get(name)
-    tasks = harness.from_hub(order_of(name), recipe.folder if recipe else None, choices=tuple(RECIPES))
+    tasks = lm_eval.from_hub(order_of(name), recipe.folder if recipe else None, choices=tuple(RECIPES))
     wanted = recipe.shots if recipe is not None and shots is None else shots
     definitions = {task.config.task: Definition(task, wanted, chat=chat) for task in tasks}
     rows_of = {
@@ -200,10 +200,10 @@ def _from_hub(harness: Any, name: str, cut: Slice, shots: int | None, *, chat: b
     }
     documents = [[dict(document) for document in definition.documents] for definition in definitions.values()]
     content = json.dumps(documents, sort_keys=True, default=repr).encode()
-    datasets = "; ".join(sorted({harness.dataset_name(task) for task in tasks}))
+    datasets = "; ".join(sorted({lm_eval.dataset_name(task) for task in tasks}))
     source = _source(datasets, hashlib.sha256(content).hexdigest())
     chosen = cut.of(name, source, _ordered([(row.part, row.id) for rows in rows_of.values() for row in rows]))
-    interpret = harness.minerva_answer if name == "math500" else None
+    interpret = lm_eval.minerva_answer if name == "math500" else None
     return _task(name, definitions, rows_of, chosen, (source, ""), interpret)
 
 

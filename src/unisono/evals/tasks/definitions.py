@@ -20,9 +20,9 @@ from typing import Any
 
 from unisono.chat.messages import Message, Prompt
 from unisono.errors import SpecError, UnisonoError, shown
-from unisono.evals.generation import read_generation
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.rows import LETTERS, Row
+from unisono.evals.tasks.generation import read_generation
+from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
 
 SEED = 1234

@@ -1,0 +1,1 @@
+"""What can be said of answers: statistics, which models match, which setting is best."""
