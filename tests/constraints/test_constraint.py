@@ -164,6 +164,7 @@ def test_the_mask_of_a_regex_is_what_can_be_completed(pattern: str) -> None:
     assert step_through(language, Constraint("regex", bounded)) > 3
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.sets(st.text("abc1 é日\n\"'/\\{[", min_size=0, max_size=5), min_size=1, max_size=6))
 def test_the_mask_of_any_few_texts_is_what_can_be_completed(texts: set[str]) -> None:
@@ -215,6 +216,7 @@ LANGUAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, language: str) -> None:
@@ -266,6 +268,7 @@ def keeps(generation: Generation, language: frozenset[bytes]) -> bool:
     return any(text.startswith(generation.data) for text in language)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_every_text_keeps_to_its_grammar_however_it_is_written(data: st.DataObject) -> None:
@@ -309,6 +312,7 @@ def constraint_of(bound: str | None) -> Constraint | None:
     return Constraint.parse({"json_schema": OBJECT}) if bound == "schema" else Constraint("json_object")
 
 
+@pytest.mark.slow
 def test_the_texts_above_are_not_vacuous() -> None:
     """Some end by themselves, drafts hold and fail, and grammars do change what is written."""
     ended, drafts = set(), set()

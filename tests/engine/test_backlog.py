@@ -46,6 +46,7 @@ def serve(engine: Engine, texts: Sequence[TextSequence], chunk: int) -> None:
     assert all(text.finish for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest_block", [1, 3, 16])
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
 def test_a_prompt_read_in_portions_of_any_size_changes_nothing(longest_block: int, chunk: int) -> None:
@@ -58,6 +59,7 @@ def test_a_prompt_read_in_portions_of_any_size_changes_nothing(longest_block: in
         check(texts, expected, names)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_texts_of_all_methods_share_a_batch_with_prompts_that_are_being_read(data: st.DataObject) -> None:

@@ -76,6 +76,7 @@ def drafters() -> list[tuple[str, DraftLengthController]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
 def test_a_family_and_a_stranger_equal_the_plain_loop(gate: str) -> None:
     """Law 5, for every gate x drafter x batch, the lead being one of the family."""
@@ -90,6 +91,7 @@ def test_a_family_and_a_stranger_equal_the_plain_loop(gate: str) -> None:
             check(texts, expected, NAMES)
 
 
+@pytest.mark.slow
 def test_the_combinations_above_are_not_vacuous() -> None:
     """The members of a family differ; drafts of each of them hold and fail."""
     apart = [written(engine_of(A), PROMPTS, 14, 8)]
@@ -103,6 +105,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
         assert 0 < sum(text.accepted for text in texts) < sum(text.drafted for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lead", ["a", "b", "d"])
 def test_texts_whose_leads_and_drafters_are_relatives_share_a_batch(lead: str) -> None:
     """One text is drafted by a member whose relative leads another, in the same step."""

@@ -202,6 +202,7 @@ def test_one_member_alone_is_its_own_ensemble(panel: ModelPool, tmp_path: Path) 
                 assert found["write", question.id, name].text == text
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_a_run_that_was_cut_off_anywhere_ends_as_one_that_was_not(

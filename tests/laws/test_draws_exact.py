@@ -155,6 +155,7 @@ def test_a_gate_is_kept_shut_inside_a_token_of_another_member() -> None:
         assert {(gate.asked, gate.inside is not None) for gate in gates} >= {(True, False), (False, True)}
 
 
+@pytest.mark.slow
 def test_texts_of_three_pieces_are_drawn_from_the_combined_distribution() -> None:
     for rule in ("mean", "geometric", "max"):
         method = Method(combine=rule).but(draw="0.9 seed:0", gate="confidence:0.55")  # type: ignore[arg-type]
@@ -191,6 +192,7 @@ SPECULATING = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pace", ["restless", "adaptive"])
 @pytest.mark.parametrize("drafter", ["a", "b", "ngram", "auto"])
 @pytest.mark.usefixtures("even_clock")
@@ -211,6 +213,7 @@ def test_drafts_change_no_distribution(drafter: str, pace: str) -> None:
     assert asked == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", ["a", "b", "c"])
 def test_drafts_of_any_length_change_no_distribution(drafter: str) -> None:
     """Of one to four pieces, for two that are asked, from the second piece of the text on."""
@@ -234,6 +237,7 @@ def test_a_draft_never_begins_before_the_first_piece() -> None:
         engine.drop(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", ["off", "a"])
 def test_texts_of_different_seeds_in_one_batch_are_independent(drafter: str) -> None:
     """Their joint distribution is the product of their own; of one seed, the same prompt gives the same text."""
@@ -260,6 +264,7 @@ def test_texts_of_different_seeds_in_one_batch_are_independent(drafter: str) -> 
     check(Enumeration(batch((1, 1))), {(path, path): probability for path, probability in alone.items()})
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_method_draws_from_its_distribution(data: st.DataObject) -> None:

@@ -38,6 +38,7 @@ PACES: dict[str, tuple[type[DraftLengthController], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", [False, True])
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "c", "a")])
@@ -56,6 +57,7 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(names: tuple[str, ...], g
             assert all(text.drafted >= text.accepted >= 0 and text.blocks <= text.drafted for text in texts)
 
 
+@pytest.mark.slow
 def test_the_combinations_above_are_not_vacuous() -> None:
     """Gates open and shut, drafts hold and fail, END is reached, boundaries keep gates shut."""
     engine = engine_of(("a", "b", "c"), pace=FixedDraftLength())
@@ -69,6 +71,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
     assert sum(text.accepted for text in found) > 10
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_texts_of_different_methods_share_a_batch(data: st.DataObject) -> None:

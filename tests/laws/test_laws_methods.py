@@ -59,6 +59,7 @@ def weights_for(rule: str) -> tuple[float, ...]:
     return (1, 1, -0.5) if rule.startswith("contrastive") else (2, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_gates_drafts_and_batches_equal_the_plain_loop(rule: str, gate: str) -> None:
@@ -72,6 +73,7 @@ def test_rules_gates_drafts_and_batches_equal_the_plain_loop(rule: str, gate: st
         check(texts, expected, NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("gate", GATES)
 def test_draws_gates_drafts_and_batches_equal_the_plain_loop(gate: str, drafter: str) -> None:
@@ -83,6 +85,7 @@ def test_draws_gates_drafts_and_batches_equal_the_plain_loop(gate: str, drafter:
             check(written(engine_of(pace=pace), PROMPTS, PIECES, size, method), expected, NAMES)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_texts_that_combine_and_draw_in_different_ways_share_a_batch(data: st.DataObject) -> None:
@@ -109,6 +112,7 @@ def test_texts_that_combine_and_draw_in_different_ways_share_a_batch(data: st.Da
         check([text], oracle(engine_of(), [prompt], method, pieces), NAMES)
 
 
+@pytest.mark.slow
 def test_the_combinations_above_are_not_vacuous() -> None:
     """Rules and draws differ from one another, drafts hold and fail, one member is asked and others lag."""
     texts = {}

@@ -57,6 +57,7 @@ OPERATIONS = [
 EXAMPLES = int(os.environ.get("UNISONO_EXAMPLES", "60"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_no_answer_is_undocumented_and_none_is_a_fault(api: Any, label: str, mode: GenerationMode) -> None:
