@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -47,6 +48,34 @@ def test_commands_of_a_page_are_understood(page: Path, tmp_path: Path) -> None:
             verb, *words = call.decode().split("\0")[:-1]
             assert verb in verbs.commands, f"{page.name}: unisono {verb}"
             verbs.commands[verb].make_context(verb, words)  # raises what is not understood
+
+
+NAMED = re.compile(
+    r"(?<![\w/.-])(?:src/unisono|tests|tools|benchmarks|docs|examples)/[\w./-]*\w\.(?:py|md|yaml|json|txt|cmake)\b"
+)
+GONE = {"benchmarks/spelling.py"}  # whose figures of then are still told
+
+
+@pytest.mark.parametrize("folder", ["src", "tests", "tools", "benchmarks", "docs", ".ci", "."])
+def test_files_that_are_named_in_passing_are_there(folder: str) -> None:
+    """In comments, docstrings and prose too, where no link and no type checker looks."""
+    inside = ROOT.glob("*") if folder == "." else (ROOT / folder).rglob("*")
+    for path in sorted(inside):
+        if path.is_file() and (path.suffix in {".py", ".md", ".toml"} or path.name in {"Makefile", "run"}):
+            for name in NAMED.findall(path.read_text()):
+                assert (ROOT / name).exists() or name in GONE, f"{path.relative_to(ROOT)} names {name}"
+
+
+def test_what_the_installation_reads_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a stamp of an earlier installation it would only be missed by the next clean clone."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    install = importlib.import_module("install")
+    tracked = [
+        path for path in vars(install).values() if isinstance(path, Path) and install.VENV not in (path, *path.parents)
+    ]
+    assert install.DEMO_MODELS in tracked
+    for path in tracked:
+        assert path.exists(), path
 
 
 def anchors(page: Path) -> set[str]:

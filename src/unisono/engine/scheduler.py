@@ -1,7 +1,7 @@
 """Who is served when: requests wait in line, are admitted, have their prompts read, are written, and end.
 
 The scheduler only counts. It knows no tensors, no engine, no threads and no clock but the time it is told, so
-that all it can come to is tried as a state machine (`tests/test_scheduler.py`). A turn goes::
+that all it can come to is tried as a state machine (`tests/engine/test_scheduler.py`). A turn goes::
 
     admission = scheduler.admit(now)      # who has waited too long, and who begins
     scheduler.pending(request_id, ids)           # how much of each prompt is really to be read
