@@ -1,7 +1,7 @@
 """The grammar of answers that have to call tools, in the dialect of Lark that llguidance reads.
 
-Its ``%json {…}`` stands for a value by a JSON schema (llguidance's own pages on its syntax and on JSON Schema). The schema
-of a tool's parameters is one by itself, so that what it refers to by ``#/…`` is found.
+Its ``%json {…}`` stands for a value by a JSON schema (llguidance's own pages on its syntax and on JSON Schema). The
+schema of a tool's parameters is one by itself, so that what it refers to by ``#/…`` is found.
 """
 
 from __future__ import annotations
