@@ -29,8 +29,8 @@ from unisono.server import app as app_module
 from unisono.server import async_engine, middleware
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
-from unisono.server.logs import JsonLines
 from unisono.server.middleware import Keys, is_loopback, read_keys
+from unisono.server.telemetry import JsonLines
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}

@@ -21,8 +21,8 @@ from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.launch import Server, bind
 from unisono.server.limits import ServerLimits
-from unisono.server.metrics import Metrics
 from unisono.server.middleware import Keys
+from unisono.server.telemetry import Metrics
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")
 DUO: dict[str, Any] = {"duo": {"members": [A, B]}}

@@ -18,9 +18,8 @@ from unisono.errors import SpecError, UnisonoError
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.limits import ServerLimits
-from unisono.server.logs import say
-from unisono.server.metrics import Metrics
 from unisono.server.middleware import Keys
+from unisono.server.telemetry import Metrics, say
 
 LAST_WORDS = 5
 """Seconds in which answers that are complete are sent off at the end."""

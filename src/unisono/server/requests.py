@@ -15,9 +15,9 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
+from unisono.server.body import read_messages
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.limits import ServerLimits
-from unisono.server.messages import read_messages
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
@@ -40,11 +40,6 @@ class ApiCall:
     constraint_field: str = "unisono.constraint"
     """The field that the constraint comes from."""
 
-    @property
-    def model(self) -> str:
-        """The model of all its requests."""
-        return self.requests[0].model
-
 
 def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
     """Read a chat. Raises a `Refusal` that names the field."""
@@ -60,7 +55,7 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     call = _call(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
     calling = read_calling(
-        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[call.model], call.lead
+        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[request.model], call.lead
     )
     return _constrained(call, constraint, calling)
 

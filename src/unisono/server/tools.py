@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool, checked_tools
+from unisono.chat.messages import Tool, checked_tools, new_call_id
 from unisono.chat.tool_grammar import call_grammar, parameters_of
 from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
 from unisono.config.constraint import LARK, Constraint
@@ -29,22 +29,27 @@ class Calling:
     constraint: Constraint | None
     """What binds it to calls, where it has to call."""
 
-    def reader(self) -> CallReader:
-        """Finds the calls in one answer."""
-        return CallReader(self.form, [tool["function"]["name"] for tool in self.tools])
+
+NumberedCall = tuple[int, str, FoundCall]
+"""The number of a call in its answer, its id, and the call."""
 
 
 class CallReader:
-    """Parts one answer into content and whole calls."""
+    """Splits one answer into content and complete calls; without tools, all of it is content."""
 
-    def __init__(self, form: CallForm, names: Sequence[str]) -> None:
-        self._finder = CallFinder(form, names)
+    def __init__(self, calling: Calling | None) -> None:
+        names = [] if calling is None else [tool["function"]["name"] for tool in calling.tools]
+        self._finder = None if calling is None else CallFinder(calling.form, names)
         self._begun: dict[int, tuple[str, list[str]]] = {}
+        self.count = 0
+        """How many calls were found."""
 
-    def read(self, text: str, *, last: bool = False) -> tuple[str, list[FoundCall]]:
-        """Read on; return what has become content and which calls have become whole."""
+    def read(self, text: str, *, last: bool = False) -> tuple[str, list[NumberedCall]]:
+        """Take more text; return new content and newly complete calls."""
+        if self._finder is None:
+            return text, []
         content: list[str] = []
-        calls: list[FoundCall] = []
+        calls: list[NumberedCall] = []
         for event in [*self._finder.feed(text), *(self._finder.finish() if last else ())]:
             match event:
                 case Content(text):
@@ -58,7 +63,8 @@ class CallReader:
                     del self._begun[index]
                 case CallEnded(index):
                     name, parts = self._begun.pop(index)
-                    calls.append(FoundCall(name, "".join(parts)))
+                    calls.append((self.count, new_call_id(), FoundCall(name, "".join(parts))))
+                    self.count += 1
         return "".join(content), calls
 
 

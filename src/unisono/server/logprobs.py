@@ -1,4 +1,4 @@
-"""OpenAI's ``logprobs``: of the combined distribution that a piece was chosen from."""
+"""OpenAI's ``logprobs``, from the combined distribution that a piece was chosen from."""
 
 from __future__ import annotations
 
@@ -62,41 +62,32 @@ class Held:
         return released
 
 
-class ChatLogprobs:
-    """``logprobs`` of chats."""
-
-    def __init__(self, count: int | None) -> None:
-        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
-        self.wanted = count is not None
-        self._count = count or 0
-
-    def of(self, steps: Iterable[StepRecord]) -> list[ChatCompletionTokenLogprob]:
-        """An entry for each piece. END, among the most likely, is the empty string without bytes."""
-        return [
-            ChatCompletionTokenLogprob(
-                token=_shown(step.piece),
-                bytes=_bytes(step.piece),
-                logprob=logarithm(step.p),
-                top_logprobs=[
-                    TopLogprob(token=_shown(piece), bytes=_bytes(piece), logprob=logarithm(p))
-                    for piece, p in step.likeliest[: self._count]
-                ],
-            )
-            for step in steps
-        ]
+def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[ChatCompletionTokenLogprob]:
+    """An entry per piece, with the `count` most likely pieces. END among them is the empty string without bytes."""
+    return [
+        ChatCompletionTokenLogprob(
+            token=_shown(step.piece),
+            bytes=_bytes(step.piece),
+            logprob=logarithm(step.p),
+            top_logprobs=[
+                TopLogprob(token=_shown(piece), bytes=_bytes(piece), logprob=logarithm(p))
+                for piece, p in step.likeliest[:count]
+            ],
+        )
+        for step in steps
+    ]
 
 
 class CompletionLogprobs:
-    """``logprobs`` of completions, of one text from its beginning on."""
+    """``logprobs`` of a completion, chunk by chunk."""
 
-    def __init__(self, count: int | None) -> None:
-        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
-        self.wanted = count is not None
-        self._count = count or 0
+    def __init__(self, count: int) -> None:
+        """List the `count` most likely pieces of each step."""
+        self._count = count
         self._offsets = Offsets()
 
     def of(self, steps: Iterable[StepRecord]) -> Logprobs:
-        """The lists for the next steps; offsets count characters of the text that was written."""
+        """The lists of the next steps. Offsets count characters of the generated text."""
         offsets, tokens, logprobs, likeliest = [], [], [], []
         for step in steps:
             assert step.piece is not None
@@ -113,7 +104,7 @@ def logarithm(p: float) -> float:
 
 
 def _continues(pending: bytes, piece: bytes) -> bool:
-    """Whether a piece goes on with a character of which some bytes have come."""
+    """Whether a piece continues a character of which some bytes have come."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(pending + piece[:1])
     except UnicodeDecodeError:
@@ -130,7 +121,7 @@ def _bytes(piece: bytes | None) -> list[int] | None:
 
 
 def _named(piece: bytes | None) -> str:
-    """A piece as a key, distinct for distinct bytes; what is no text is written in hexadecimals, as OpenAI does."""
+    """A piece as a key, distinct for distinct bytes: bytes that are not text are in hexadecimals, as OpenAI does."""
     if piece is None:
         return ""
     try:
