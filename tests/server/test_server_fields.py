@@ -18,6 +18,8 @@ from openai.types.chat import (
     ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
 )
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
+from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
 
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
@@ -25,9 +27,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import KEYS, REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, REFUSED_IN_MESSAGES, parse
 from unisono.server.errors import Refusal
 from unisono.server.schemas import (
-    ChatParams,
     ChatRequest,
-    CompletionParams,
     CompletionRequest,
     StreamOptions,
     UnisonoOptions,

@@ -88,6 +88,13 @@ def test_a_server_with_keys_opens_to_them_alone() -> None:
         assert served.get("/health").status_code == served.get("/ready").status_code == 200
 
 
+def test_nothing_of_a_call_is_kept_after_its_answer() -> None:
+    with serving() as served:
+        assert served.client().chat.completions.create(**CHAT, n=2).choices
+        served.free()
+        assert served.bridge._by_request == {}
+
+
 def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     real = middleware.hmac.compare_digest

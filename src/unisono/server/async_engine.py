@@ -176,7 +176,7 @@ class AsyncEngine:
 
     async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
         try:
-            prepared = await self.read(partial(self.service.prepare, request))
+            prepared = await self._loop.run_in_executor(self._reader, self.service.prepare, request)
         except (SpecError, BackendMissing) as error:
             if request.constraint is None:
                 raise

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from unisono.records import Generation, StepRecord
-from unisono.server.schemas import ChatCompletionTokenLogprob, Logprobs, TopLogprob
+from unisono.server.schemas import Logprobs, TopLogprob, chat
 
 IMPOSSIBLE = -9999.0
 """What OpenAI writes for the logarithm of 0."""
@@ -62,10 +62,10 @@ class Held:
         return released
 
 
-def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[ChatCompletionTokenLogprob]:
+def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[chat.ChatCompletionTokenLogprob]:
     """An entry per piece, with the `count` most likely pieces. END among them is the empty string without bytes."""
     return [
-        ChatCompletionTokenLogprob(
+        chat.ChatCompletionTokenLogprob(
             token=_shown(step.piece),
             bytes=_bytes(step.piece),
             logprob=logarithm(step.p),

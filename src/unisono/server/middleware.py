@@ -100,8 +100,11 @@ class Middleware:
         given: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             given.setdefault(name, []).append(value)
-        if self._local and not all(is_loopback(_host(host.decode("latin-1"))) for host in given.get(b"host", ())):
-            return FOREIGN
+        for value in given.get(b"host", ()) if self._local else ():
+            header = value.decode("latin-1")
+            bracketed, closing, _ = header.removeprefix("[").partition("]")
+            if not is_loopback(bracketed if closing else header.partition(":")[0].lower().removesuffix(".")):
+                return FOREIGN
         if self._keys is None or scope["path"] in OPEN:
             return None
         authorization = given.get(b"authorization", [])
@@ -138,12 +141,6 @@ async def _refuse(send: Send, refusal: Refusal) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _host(header: str) -> str:
-    """The name in a ``Host`` header, without the port."""
-    bracketed, closing, _ = header.removeprefix("[").partition("]")
-    return bracketed if closing else header.partition(":")[0].lower().removesuffix(".")
 
 
 def is_loopback(host: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+from unisono.chat.tool_parser import FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine
@@ -16,21 +17,14 @@ from unisono.server.requests import ApiCall
 from unisono.server.schemas import (
     ChatAnswer,
     ChatChunk,
-    ChatCompletionMessage,
-    ChatCompletionMessageFunctionToolCall,
-    Choice,
-    ChoiceDelta,
-    ChoiceDeltaToolCall,
-    ChoiceDeltaToolCallFunction,
-    ChoiceLogprobs,
-    ChunkChoice,
-    ChunkLogprobs,
     CompletionAnswer,
     CompletionChoice,
     CompletionUsage,
-    Function,
     Report,
     TextReport,
+    chat,
+    chat_chunk,
+    chat_completion,
 )
 from unisono.server.tools import CallReader, NumberedCall
 
@@ -41,6 +35,15 @@ REASONS: dict[Finish, Literal["stop", "length"]] = {
     "length": "length",
     "context": "length",
 }
+
+
+class _Written:
+    """One choice of a stream so far: its steps that are not sent yet, its tool calls, and its log-probabilities."""
+
+    def __init__(self, call: ApiCall) -> None:
+        self.held = Held()
+        self.calls = CallReader(call.calling)
+        self.logprobs = CompletionLogprobs(call.logprobs or 0)
 
 
 class Answer:
@@ -56,8 +59,8 @@ class Answer:
         self.n, self.trace_wanted = call.requests[0].n, call.requests[0].trace
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
-        self.held: dict[int, Held] = {}
-        """By choice of a stream, the steps that are not sent yet."""
+        self.written: dict[int, _Written] = {}
+        """By choice of a stream, what was written of it."""
 
     async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
         """Queue the call; yield the chunks of the answer if it is streamed, else the whole answer.
@@ -132,16 +135,12 @@ class Answer:
                 "first_piece": round(seconds.first_piece, 6),
                 "members": {name: round(value, 6) for name, value in seconds.members.items()},
             },
-            trace=None if steps is None else self.trace(steps),
+            trace=[step.to_json() for step in steps] if self.trace_wanted and steps is not None else None,
         )
 
-    def trace(self, steps: Iterable[StepRecord]) -> list[dict[str, Any]] | None:
-        """Steps as JSON; ``None`` if the call asks for no trace."""
-        return [step.to_json() for step in steps] if self.trace_wanted else None
-
-    def progress(self, index: int, steps: Iterable[StepRecord]) -> TextReport | None:
-        """The report of new steps in a stream."""
-        return TextReport(index=index, trace=self.trace(steps)) if self.trace_wanted else None
+    def progress(self, index: int, steps: Sequence[StepRecord]) -> TextReport | None:
+        """The trace of new steps in a stream, if the call asks for one."""
+        return TextReport(index=index, trace=[step.to_json() for step in steps]) if self.trace_wanted else None
 
 
 class ChatResponse(Answer):
@@ -149,16 +148,12 @@ class ChatResponse(Answer):
 
     prefix, whole, part = "chatcmpl", ChatAnswer, ChatChunk
 
-    def __init__(self, call: ApiCall) -> None:
-        super().__init__(call)
-        self._readers: dict[int, CallReader] = {}
-
     def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
         """First the role, then text with its log-probabilities and complete calls, last the finish reason."""
-        if index not in self.held:
-            self.held[index], self._readers[index] = Held(), CallReader(self.call.calling)
-            yield self._chunk(index, ChoiceDelta(role="assistant", content=""))
-        held, reader = self.held[index], self._readers[index]
+        if index not in self.written:
+            self.written[index] = _Written(self.call)
+            yield self._chunk(index, chat_chunk.ChoiceDelta(role="assistant", content=""))
+        held, reader = self.written[index].held, self.written[index].calls
         if isinstance(event, Wrote):
             content, calls = reader.read(event.text)
             released = held.release(event.text, event.steps)
@@ -167,7 +162,7 @@ class ChatResponse(Answer):
         content, calls = reader.read("", last=True)
         yield from self._parts(index, content, calls, held.rest(event.generation), None)
         reason = _reason(reader, event.generation)
-        yield self._chunk(index, ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
+        yield self._chunk(index, chat_chunk.ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
 
     def _parts(
         self,
@@ -179,40 +174,44 @@ class ChatResponse(Answer):
     ) -> Iterator[bytes]:
         """The chunks of some content and of some calls."""
         if content or report is not None or (released and self.call.logprobs is not None):
-            yield self._chunk(index, ChoiceDelta(content=content), released, report=report)
+            yield self._chunk(index, chat_chunk.ChoiceDelta(content=content), released, report=report)
         for number, identity, call in calls:
-            function = ChoiceDeltaToolCallFunction(name=call.name, arguments=call.arguments)
-            one = ChoiceDeltaToolCall(index=number, id=identity, type="function", function=function)
-            yield self._chunk(index, ChoiceDelta(tool_calls=[one]))
+            one = {"index": number, **_call_json(identity, call)}
+            yield self._chunk(index, chat_chunk.ChoiceDelta.model_validate({"tool_calls": [one]}))
 
     def _chunk(
         self,
         index: int,
-        delta: ChoiceDelta,
+        delta: chat_chunk.ChoiceDelta,
         steps: Sequence[StepRecord] = (),
         *,
         reason: Reason | None = None,
         report: TextReport | None = None,
     ) -> bytes:
         count = self.call.logprobs
-        logprobs = None if count is None or not steps else ChunkLogprobs(content=chat_logprobs(steps, count))
-        return self.chunk(ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs), report)
+        logprobs = (
+            None if count is None or not steps else chat_chunk.ChoiceLogprobs(content=chat_logprobs(steps, count))
+        )
+        return self.chunk(chat_chunk.Choice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs), report)
 
-    def choice(self, index: int, generation: Generation) -> Choice:
+    def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
         """A choice of a whole answer."""
         reader, count = CallReader(self.call.calling), self.call.logprobs
         content, calls = reader.read(generation.text, last=True)
-        called = [
-            ChatCompletionMessageFunctionToolCall(
-                id=identity, type="function", function=Function(name=call.name, arguments=call.arguments)
-            )
-            for _, identity, call in calls
-        ]
-        message = ChatCompletionMessage(role="assistant", content=content or (None if called else ""))
-        if called:
-            message.tool_calls = [*called]
-        logprobs = None if count is None else ChoiceLogprobs(content=chat_logprobs(Held().rest(generation), count))
-        return Choice(index=index, finish_reason=_reason(reader, generation), logprobs=logprobs, message=message)
+        message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
+        if calls:
+            message["tool_calls"] = [_call_json(identity, call) for _, identity, call in calls]
+        logprobs = (
+            None
+            if count is None
+            else chat_completion.ChoiceLogprobs(content=chat_logprobs(Held().rest(generation), count))
+        )
+        return chat_completion.Choice(
+            index=index,
+            finish_reason=_reason(reader, generation),
+            logprobs=logprobs,
+            message=chat.ChatCompletionMessage.model_validate(message),
+        )
 
 
 class CompletionResponse(Answer):
@@ -220,17 +219,13 @@ class CompletionResponse(Answer):
 
     prefix, whole, part = "cmpl", CompletionAnswer, CompletionAnswer
 
-    def __init__(self, call: ApiCall) -> None:
-        super().__init__(call)
-        self._logprobs: dict[int, CompletionLogprobs] = {}
-
     def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
         """First the prompt if it is echoed, then text with its log-probabilities, last the finish reason."""
-        if index not in self.held:
-            self.held[index], self._logprobs[index] = Held(), CompletionLogprobs(self.call.logprobs or 0)
+        if index not in self.written:
+            self.written[index] = _Written(self.call)
             if self.call.echo:
                 yield self._chunk(index, self._echo(index))
-        held = self.held[index]
+        held = self.written[index].held
         if isinstance(event, Ended):
             last = self.report(index, event.generation)
             reason = REASONS[event.generation.finish_reason]
@@ -252,7 +247,7 @@ class CompletionResponse(Answer):
         reason: Reason | None = None,
         report: TextReport | None = None,
     ) -> bytes:
-        logprobs = None if self.call.logprobs is None or not steps else self._logprobs[index].of(steps)
+        logprobs = None if self.call.logprobs is None or not steps else self.written[index].logprobs.of(steps)
         choice = CompletionChoice.model_construct(index=index, text=text, finish_reason=reason, logprobs=logprobs)
         return self.chunk(choice, report)
 
@@ -274,3 +269,7 @@ def _reason(reader: CallReader, generation: Generation) -> Reason:
     """``tool_calls`` if the text has any and was not cut off."""
     reason = REASONS[generation.finish_reason]
     return "tool_calls" if reader.count and reason == "stop" else reason
+
+
+def _call_json(identity: str, call: FoundCall) -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
