@@ -110,7 +110,7 @@ def serving(
     def run() -> None:
         async def main() -> None:
             loops.append(asyncio.get_running_loop())
-            await server._serve_on(bound)
+            await server.serve_on(bound)
 
         asyncio.run(main())
 

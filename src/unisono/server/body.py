@@ -27,11 +27,11 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedField:
-    """A field that is not honoured."""
+    """A field that is refused, and why."""
 
     why: str
     neutral: tuple[object, ...] = ()
-    """Values, beside null, that ask for what happens anyway."""
+    """Values, beside null, that are accepted because they change nothing."""
 
 
 STORED = "nothing is stored here"
@@ -66,9 +66,9 @@ REFUSED_IN_MESSAGES = {
     "prompt_cache_breakpoint": "prompts that begin alike are read once without being asked to",
 }
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
-"""What a message may have beside its role."""
+"""The other keys of a message, beside its role."""
 SYSTEM = ("system", "developer")
-"""Roles that templates know as ``system``."""
+"""Roles that chat templates call ``system``."""
 
 
 async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], limits: ServerLimits) -> dict[str, Any]:
@@ -79,7 +79,7 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
     """
     declared = headers.get("content-type", "")
     if declared.partition(";")[0].strip().lower() != JSON:
-        words = f"the content-type is {shown(declared)}: send JSON, and say so (content-type: {JSON})"
+        words = f"the content-type is {shown(declared)}: send JSON, declared as {JSON}"
         raise Refusal(415, words, code="unsupported_media_type")
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > limits.body:
@@ -102,7 +102,7 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
 
 
 def parse(data: bytes | bytearray) -> dict[str, Any]:
-    """Read a JSON object strictly: UTF-8, no key twice, no NaN. Raises a `Refusal`."""
+    """Read a JSON object strictly: UTF-8, no duplicate keys, no NaN. Raises a `Refusal`."""
     try:
         body = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -153,10 +153,10 @@ def _no_json(why: str) -> Refusal:
 
 
 def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, UnsupportedField]) -> R:
-    """Read the body of a request.
+    """Validate the body of a request.
 
     Raises:
-        Refusal: it names the first field that is wrong, unknown, or refused with a value that asks for something.
+        Refusal: it names the first field that is wrong, unknown or not supported.
     """
     given = dict(body)
     for name, field in refused.items():
@@ -172,24 +172,26 @@ def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, 
 
 
 def unsupported(name: str, value: object, why: str) -> Refusal:
-    """A field that is not honoured."""
+    """The refusal of a field."""
     return Refusal(400, f"{name} is {shown(value)}, which is not supported: {why}", param=name, code="unsupported")
 
 
 def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
-    """The first thing that pydantic found wrong, in OpenAI's form.
+    """The first of pydantic's errors as a refusal.
 
     Args:
-        error: what it found.
-        given: what it looked at.
-        known: the fields that there are.
-        within: what stands before the name of a field.
-        depth: how far inside of what it looked at the record is.
+        error: of pydantic.
+        given: what was validated.
+        known: the names of all fields.
+        within: goes before the name of a field.
+        depth: how deep the record was within what was validated.
     """
     problems = error.errors(include_url=False, include_context=False)
-    problems.sort(key=lambda each: each["type"] != "literal_error")  # of another kind: the rest follows from that
+    problems.sort(key=lambda each: each["type"] != "literal_error")  # a wrong kind explains the other errors
     paths = [_path(each["loc"][depth:], given, lacks=each["type"] == "missing") for each in problems]
-    path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)  # of a union, the nearest
+    path = max(
+        (each for each in paths if each[: len(paths[0])] == paths[0]), key=len
+    )  # of a union, the type that came closest
     first = problems[paths.index(path)]
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
@@ -198,12 +200,14 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
-    words = dict.fromkeys(_lower(each["msg"]) for each, its in zip(problems, paths, strict=True) if its == path)
+    words = dict.fromkeys(
+        each["msg"][:1].lower() + each["msg"][1:] for each, its in zip(problems, paths, strict=True) if its == path
+    )
     return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
 
 
 def _path(loc: tuple[int | str, ...], given: Any, *, lacks: bool) -> tuple[int | str, ...]:
-    """The part of a place that is in the body, and the field that it lacks; the rest tells which type was tried."""
+    """The part of a location that is in the body, and a missing field; the rest names the types that were tried."""
     path: list[int | str] = []
     for place, step in enumerate(loc):
         inside = isinstance(given, Mapping) and step in given
@@ -222,12 +226,8 @@ def _named(path: tuple[int | str, ...], within: str) -> str:
     return name or "the body"
 
 
-def _lower(words: str) -> str:
-    return words[:1].lower() + words[1:]
-
-
 def read_messages(given: Sequence[Any]) -> tuple[Message, ...]:
-    """Read a conversation. Raises a `Refusal` that names the message and its field."""
+    """Validate a conversation. Raises a `Refusal` that names the message and its field."""
     return tuple(_read_message(message, f"messages[{number}]") for number, message in enumerate(given))
 
 
@@ -258,7 +258,7 @@ def _read_message(given: Any, name: str) -> Message:
 
 
 def _read_part(given: Any, name: str) -> str:
-    """The text of a part. Parts are joined without anything between them."""
+    """The text of a part of a message."""
     kind = given.get("type") if isinstance(given, dict) else None
     if kind != "text" and isinstance(kind, str):
         raise unsupported(f"{name}.type", kind, "messages are text")

@@ -1,7 +1,7 @@
-"""The two endpoints of the GaC research release, for clients that were written for it.
+"""The two endpoints of the GaC research release, for its clients: ``GET /status`` and ``POST /api/generate/``.
 
-Fields and answers are those of its ``gac_api_server.py`` (github.com/yaoching0/GaC, arXiv 2406.12585): ``GET /status``
-and ``POST /api/generate/``. What it would ignore or cut in silence is refused here.
+Fields and answers are those of its ``gac_api_server.py`` (github.com/yaoching0/GaC, arXiv 2406.12585). What it ignores
+or cuts silently is refused here.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class GacMessage(BaseModel):
 
 
 class GacRequest(BaseModel):
-    """What ``/api/generate/`` is asked for. Types are read as leniently as there: ``"64"`` is 64."""
+    """A request for ``/api/generate/``. Types are converted as leniently as there: ``"64"`` is 64."""
 
     model_config = ConfigDict(extra="forbid")
 
     messages_list: Annotated[list[Annotated[list[GacMessage], Field(min_length=1)]], Field(min_length=1)]
-    """Conversations, each answered by itself."""
+    """Conversations, answered separately."""
     max_length: None = None
     """Refused: see `_max_length_is_refused`."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 50
-    """For each conversation: pieces, where GaC counts the tokens of the model that needs most."""
+    """Pieces per conversation, where GaC counts the tokens of the model that needs most."""
     apply_chat_template: bool | None = False
-    """Whether a conversation is answered; else its only message is continued as raw text."""
+    """Whether to answer a conversation; otherwise its only message is continued as raw text."""
     until: list[Annotated[str, Field(min_length=1)]] | None = None
-    """Stop strings. The text ends before them, where GaC's ends behind."""
+    """Stop strings. The text ends before them, while GaC's ends after them."""
 
     @field_validator("max_length", mode="before")
     @classmethod
@@ -84,11 +84,11 @@ class GacStatus(BaseModel):
     """Whether requests are answered."""
 
     status: str
-    """``ready``, or ``loading``, which GaC never says: it answers nothing before it is ready."""
+    """``ready``, or ``loading``. GaC itself does not answer before it is ready."""
 
 
 class GacError(BaseModel):
-    """What is wrong: a sentence, or FastAPI's list with the place of each mistake."""
+    """A sentence, or FastAPI's list with the place of each mistake."""
 
     detail: str | list[dict[str, Any]]
 

@@ -10,18 +10,18 @@ from unisono.records import Generation, StepRecord
 from unisono.server.schemas import Logprobs, TopLogprob, chat
 
 IMPOSSIBLE = -9999.0
-"""What OpenAI writes for the logarithm of 0."""
+"""OpenAI's value for the logarithm of 0."""
 
 
 class Offsets:
-    """Counts the characters before each piece of a text. Bytes that are no text are a replacement character each."""
+    """Counts the characters before each piece. A byte that is not text counts as a replacement character."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._count = 0
 
     def before(self, piece: bytes) -> int:
-        """Take the next piece; return how many characters stand before the one in which it begins."""
+        """Take the next piece; return how many characters precede the one in which it begins."""
         pending, _ = self._decoder.getstate()
         begins = self._count + (1 if pending and not _continues(pending, piece) else 0)
         self._count += len(self._decoder.decode(piece))
@@ -29,7 +29,7 @@ class Offsets:
 
 
 class Held:
-    """The steps of a text whose characters are not safe to show yet: a stop string may take them back."""
+    """Holds back the steps whose characters may still be cut off by a stop string."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, StepRecord]] = []
@@ -39,13 +39,13 @@ class Held:
         self._shown = 0
 
     def release(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
-        """Take new text and new steps; return the steps whose pieces begin within what has been shown."""
+        """Take new text and steps; return the steps whose pieces begin within the text so far."""
         self._add(steps)
         self._shown += len(text)
         return self._release(lambda _, character: character < self._shown)
 
     def rest(self, generation: Generation) -> list[StepRecord]:
-        """At the end of a text: the steps that are left of it. If none were taken before, all of its steps."""
+        """The remaining steps of a finished text; all of its steps if none were taken before."""
         if not self._written:
             self._add(generation.steps or ())
         return self._release(lambda byte, _: byte < len(generation.data))
