@@ -253,7 +253,7 @@ def test_what_takes_too_long_is_504_or_an_error_in_the_stream() -> None:
 def test_a_member_that_fails_in_the_middle_fails_those_who_need_it_and_the_rest_goes_on() -> None:
     with serving() as served:
         slow(served.service)
-        token = served.service.engines["duo"].members[1].begin(Prompt(text="Z"))[-1]
+        token = served.service.engines["duo"].members[1].encoder.encode(Prompt(text="Z"))[-1]
         fail(served.service.engines["duo"], "b", lambda feeds: any(token in feed.ids for feed in feeds))
         bad = {**CHAT, "messages": [{"role": "user", "content": "Z"}]}
 
