@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -124,9 +124,8 @@ def _is_more(body: dict[str, Any], most: int) -> bool:
     while inside and count <= most:
         values = inside.pop()
         count += len(values)
-        inside += [
-            each if isinstance(each, list) else [*each.values()] for each in values if isinstance(each, list | dict)
-        ]
+        inside += [each for each in values if isinstance(each, list)]
+        inside += [[*each.values()] for each in values if isinstance(each, dict)]
     return count > most
 
 
@@ -161,9 +160,7 @@ def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, 
     given = dict(body)
     for name, field in refused.items():
         value = given.pop(name, None)
-        if value is not None and not any(
-            value == neutral and type(value) is type(neutral) for neutral in field.neutral
-        ):
+        if value is not None and (type(value), value) not in [(type(each), each) for each in field.neutral]:
             raise unsupported(name, value, field.why)
     try:
         return record.model_validate(given)
@@ -189,9 +186,8 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
     problems = error.errors(include_url=False, include_context=False)
     problems.sort(key=lambda each: each["type"] != "literal_error")  # a wrong kind explains the other errors
     paths = [_path(each["loc"][depth:], given, lacks=each["type"] == "missing") for each in problems]
-    path = max(
-        (each for each in paths if each[: len(paths[0])] == paths[0]), key=len
-    )  # of a union, the type that came closest
+    # Of a union, the type that came closest counts.
+    path = max((each for each in paths if each[: len(paths[0])] == paths[0]), key=len)
     first = problems[paths.index(path)]
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
@@ -200,9 +196,8 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
         return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
-    words = dict.fromkeys(
-        each["msg"][:1].lower() + each["msg"][1:] for each, its in zip(problems, paths, strict=True) if its == path
-    )
+    messages = (each["msg"] for each, its in zip(problems, paths, strict=True) if its == path)
+    words = dict.fromkeys(message[:1].lower() + message[1:] for message in messages)
     return Refusal(400, f"{name} is {shown(first['input'])}: {', or '.join(words)}", param=name, code="invalid_value")
 
 
@@ -237,8 +232,7 @@ def _read_message(given: Any, name: str) -> Message:
     role = given.get("role")
     if not isinstance(role, str) or role not in ROLES:
         near = nearest(role, ROLES) if isinstance(role, str) else ""
-        known = ", ".join(ROLES)
-        words = f"{name}.role is {shown(role)}{near}; known: {known}"
+        words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message = _without_refused(given, name)
     if isinstance(message.get("content"), list):
@@ -250,11 +244,8 @@ def _read_message(given: Any, name: str) -> Message:
         raise explained(error, message, list(KEYS), name, 1) from None
     if message.get("content") is None and not message.get("tool_calls"):
         raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
-    read = Message(role="system" if role in SYSTEM else role)
-    for key in KEYS:
-        if message.get(key) is not None:
-            read[key] = message[key]  # type: ignore[literal-required]
-    return read
+    keys = {key: message[key] for key in KEYS if message.get(key) is not None}
+    return cast(Message, {"role": "system" if role in SYSTEM else role, **keys})
 
 
 def _read_part(given: Any, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import KW_ONLY, dataclass
 
 from unisono.errors import BackendMissing, PromptError, QueueFull, RequestTimeout, SpecError, UnisonoError
 
@@ -11,36 +12,25 @@ OVERLOADED = "rate_limit_error"
 FAULT = "server_error"
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """Ends a request with an HTTP status and an error that names the field."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = INVALID,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        """Make a refusal.
+    status: int
+    message: str
+    """For people."""
+    _: KW_ONLY
+    kind: str = INVALID
+    """OpenAI's ``type``."""
+    param: str | None = None
+    """The field that is wrong."""
+    code: str | None = None
+    """For programs."""
+    retry_after: int | None = None
+    """Seconds after which the client may try again."""
 
-        Args:
-            status: the HTTP status.
-            message: for people.
-            kind: OpenAI's ``type``.
-            param: the field that is wrong.
-            code: for programs.
-            retry_after: seconds after which the client may try again.
-        """
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.param = param
-        self.code = code
-        self.retry_after = retry_after
+    def __str__(self) -> str:
+        return self.message
 
     def body(self) -> bytes:
         """The answer's body, in ASCII: what it cites of the request may not be Unicode."""
