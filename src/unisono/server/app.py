@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -53,8 +52,10 @@ class _Endpoint:
     answer: type[Answer]
 
 
-CHATS = _Endpoint(ChatRequest, REFUSED_IN_CHATS, read_chat, ChatResponse)
-COMPLETIONS = _Endpoint(CompletionRequest, REFUSED_IN_COMPLETIONS, read_completion, CompletionResponse)
+ENDPOINTS = {
+    "/v1/chat/completions": _Endpoint(ChatRequest, REFUSED_IN_CHATS, read_chat, ChatResponse),
+    "/v1/completions": _Endpoint(CompletionRequest, REFUSED_IN_COMPLETIONS, read_completion, CompletionResponse),
+}
 
 
 def make_app(
@@ -103,8 +104,7 @@ class _Routes:
     def table(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         """Method, path and function of each route."""
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-            ("POST", "/v1/chat/completions", partial(self.generate, CHATS)),
-            ("POST", "/v1/completions", partial(self.generate, COMPLETIONS)),
+            *(("POST", path, self.generate) for path in ENDPOINTS),
             ("POST", "/v1/pieces", self.pieces),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
@@ -123,9 +123,9 @@ class _Routes:
             ]
         return table
 
-    async def generate(self, endpoint: _Endpoint, request: Request) -> Response:
+    async def generate(self, request: Request) -> Response:
         """Read a request, queue it, and answer it whole or as a stream."""
-        engine, log = self._engine, request.scope[LOG]
+        engine, log, endpoint = self._engine, request.scope[LOG], ENDPOINTS[request.scope["route"].path]
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)

@@ -44,15 +44,15 @@ T = TypeVar("T")
 
 
 class AsyncEngine:
-    """Owns the engine's thread. All methods are for the loop that `start` was called in."""
+    """Owns the engine's thread. Call its methods in the event loop that `start` was called in."""
 
     def __init__(self, load: Callable[[], Service], limits: ServerLimits, metrics: Metrics) -> None:
-        """Prepare it; `start` begins.
+        """Make an engine that `start` starts.
 
         Args:
             load: loads the models; called in the engine's thread, which unloads them.
-            limits: of the server.
-            metrics: what is counted into.
+            limits: the server's.
+            metrics: the server's.
         """
         self.limits = limits
         self.metrics = metrics

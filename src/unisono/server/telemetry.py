@@ -1,6 +1,6 @@
 """Logs and metrics. Nothing of a prompt or an answer is in them, unless `--log-prompts` asks for it.
 
-Logs are a JSON object a line on stderr. The only labels of metrics that come from a request are names of loaded models.
+Logs go to stderr, one JSON object per line. Of a request, only the names of loaded models become labels of metrics.
 """
 
 from __future__ import annotations
