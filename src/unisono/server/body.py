@@ -144,7 +144,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise _no_json(f"{name} is not a JSON number")
+    raise _no_json(f"{name} is no number of JSON")
 
 
 def _no_json(why: str) -> Refusal:
