@@ -42,7 +42,7 @@ def plain_beam(
         for score, columns in following:
             q_U = np.zeros(engine.union.size)
             for member in engine.members:
-                ids = member.begin(prompt)
+                ids = member.encoder.encode(prompt)
                 for place, column in enumerate(columns):
                     piece = engine.union.piece(column)
                     assert piece is not None

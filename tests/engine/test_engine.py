@@ -96,7 +96,7 @@ def test_one_member_is_itself() -> None:
         member, model = engine.members[0], FAKE_MODELS[name]
         for prompt in RAW:
             text = written(engine, [prompt], 20, 1)[0]
-            ids = member.begin(prompt)
+            ids = member.encoder.encode(prompt)
             start = len(ids)
             endings = set(member.encoder.speller.vocabulary.end_ids)
             dropped = list(member.encoder.speller.vocabulary.excluded_ids)

@@ -264,7 +264,7 @@ def test_a_conversation_is_read_once_however_many_turns_it_has() -> None:
     assert [text.generation().data for text in written(engine, prompts, 8, 1)] == plain
     reused = sum(member.backend.reused for member in engine.members)  # type: ignore[attr-defined]
     assert tokens_read() == whole - reused
-    longest = sum(len(member.begin(prompt)) for member in engine.members for prompt in prompts[-2:])
+    longest = sum(len(member.encoder.encode(prompt)) for member in engine.members for prompt in prompts[-2:])
     assert tokens_read() < longest + 8 * 2 * 8 + 6 * 2 * 60, "each turn reads what is new, and what it writes"
     assert tokens_read() < whole / 3
 

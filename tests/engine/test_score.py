@@ -56,7 +56,7 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
     """The plain loop, made to choose what is given: mass of each piece, and whether it was the likeliest."""
     members, union = engine.members, engine.union
     plan = make_plan(method, members, union)
-    text = _PlainText(plan, union, {member.name: member.begin(prompt) for member in members})
+    text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     found = []
     for place, column in enumerate(columns):
@@ -128,9 +128,11 @@ def test_who_is_not_asked_is_not_run() -> None:
 def test_a_prompt_and_a_text_are_cut_where_the_leads_tokenizer_cuts_them() -> None:
     engine = engine_of(("a", "b"))
     lead = engine.members[0]
-    whole = lead.begin(Prompt(text="Hello the cat"))
+    whole = lead.encoder.encode(Prompt(text="Hello the cat"))
     columns = cut(lead, Prompt(text="Hello"), " the cat")
-    assert columns == [int(lead.map.column_V[token]) for token in whole[len(lead.begin(Prompt(text="Hello"))) :]]
+    assert columns == [
+        int(lead.map.column_V[token]) for token in whole[len(lead.encoder.encode(Prompt(text="Hello"))) :]
+    ]
 
 
 @settings(max_examples=30, deadline=None)
@@ -188,7 +190,7 @@ def test_a_prompt_that_several_texts_follow_is_read_once() -> None:
     assert engine.score([(prompt, text) for text in TEXTS]) == alone
     once = sum(len(feed.ids) for each in FAKE_MODELS["a"].passes for feed in each.feeds)
     pieces = sum(len(score.pieces) for score in alone)
-    assert once < len(engine.members[0].begin(prompt)) + 2 * pieces
+    assert once < len(engine.members[0].encoder.encode(prompt)) + 2 * pieces
     assert engine.active == []
 
 
@@ -198,10 +200,10 @@ def test_a_whole_text_is_scored_behind_what_begins_a_text() -> None:
     assert b"".join(piece.piece or b"" for piece in whole.pieces) == b"Hello the cat"
     for member in engine.members:
         table = member.encoder.tokenizer.table
-        begun = member.begin(Prompt(text=""), may_be_empty=True)
+        begun = member.encoder.encode(Prompt(text=""), may_be_empty=True)
         assert begun == ([table.bos_id] if table.bos_id is not None else sorted(member.speller.vocabulary.end_ids)[:1])
         with pytest.raises(PromptError, match="the prompt is empty"):
-            member.begin(Prompt(text=""))
+            member.encoder.encode(Prompt(text=""))
 
 
 def test_an_ensemble_scores_as_its_engine_does() -> None:

@@ -249,7 +249,7 @@ def test_a_failure_that_does_not_come_again_is_noticed_by_nobody(store: bool) ->
 
 def test_a_text_that_a_member_cannot_read_fails_alone() -> None:
     service, engine = service_of(chunk=10)
-    poison = engine.members[1].begin(Prompt(text="日"))[-1]
+    poison = engine.members[1].encoder.encode(Prompt(text="日"))[-1]
     fail(engine, "b", lambda feeds: any(poison in feed.ids for feed in feeds))
     bad = [ask(service, Prompt(text=text), Limits(8)) for text in ("日", STORY + "日" + STORY)]
     led = ask(service, Prompt(text="日"), Limits(8), method=Method().but(gate="first:0"))
@@ -322,7 +322,7 @@ def test_an_engine_to_be_served_comes_from_a_file() -> None:
         for _ in range(2):
             ticket = ask(service, LONG, Limits(3))
             assert generations(finish(service)[ticket])[0].data == alone(("a", "b"), LONG, 3, Method())
-        assert all(member.backend.reused == len(member.begin(LONG)) - 1 for member in engine.members)  # type: ignore[attr-defined]
+        assert all(member.backend.reused == len(member.encoder.encode(LONG)) - 1 for member in engine.members)  # type: ignore[attr-defined]
 
 
 def test_closing_gives_all_requests_up_and_unloads_all_even_if_a_member_fails_at_it() -> None:

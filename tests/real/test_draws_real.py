@@ -100,7 +100,7 @@ def generated_from(engine: Engine, prompt: Prompt, columns: list[int], draw: str
     model = member.backend._forward._model  # type: ignore[attr-defined]
     token_of = {int(column): token for token, column in reversed([*enumerate(member.map.column_V)])}
     kept = torch.tensor([token_of[column] for column in range(engine.union.size)])
-    ids = member.begin(prompt)
+    ids = member.encoder.encode(prompt)
     found: list[Any] = []
 
     def fold(ids_BT: Any, scores_BV: Any) -> Any:

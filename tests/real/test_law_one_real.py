@@ -33,7 +33,7 @@ def own_ids(ensemble: Ensemble, prompt: Prompt) -> tuple[list[int], list[int], s
     text = engine.add(prompt, Limits(max_new_tokens=PIECES))
     while text.finish is None:
         engine.step()
-    ids = member.begin(prompt)
+    ids = member.encoder.encode(prompt)
     return ids, text.cursors[member.name].ids[len(ids) :], set(member.encoder.speller.vocabulary.end_ids)
 
 
@@ -68,7 +68,7 @@ def test_the_beam_of_an_ensemble_of_one_is_that_of_transformers(load_demo: Calla
     member = ensemble._engine.members[0]
     model, vocabulary = member.backend._forward._model, member.speller.vocabulary  # type: ignore[attr-defined]
     for prompt in ALL[::6]:
-        ids_BT = torch.tensor([member.begin(prompt)])
+        ids_BT = torch.tensor([member.encoder.encode(prompt)])
         [found] = model.generate(
             ids_BT,
             attention_mask=torch.ones_like(ids_BT),
@@ -185,7 +185,7 @@ def test_a_block_read_at_once_is_the_same_as_one_by_one(load_demo: Callable[...,
     """What a lagging member catches up in one block tells it the same as piece by piece."""
     ensemble = load_demo("smol", "gemma", backend="transformers", dtype="float32")
     for member in ensemble._engine.members:
-        ids = member.begin(ALL[0])
+        ids = member.encoder.encode(ALL[0])
         backend = member.backend
         slot = backend.open()
         block = np.array(backend.advance([Feed(slot, ids, wanted=len(ids))]))

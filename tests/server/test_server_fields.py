@@ -18,22 +18,20 @@ from openai.types.chat import (
     ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
 )
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
+from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
 
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.body import KEYS, REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, REFUSED_IN_MESSAGES, parse
 from unisono.server.errors import Refusal
-from unisono.server.limits import parse
-from unisono.server.messages import KEYS, REFUSED_IN_MESSAGES
 from unisono.server.schemas import (
-    ChatParams,
     ChatRequest,
-    CompletionParams,
     CompletionRequest,
     StreamOptions,
     UnisonoOptions,
 )
-from unisono.server.unsupported import REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 2}
 COMPLETION: dict[str, Any] = {"model": "duo", "prompt": "the cat", "max_tokens": 2}

@@ -29,8 +29,8 @@ from unisono.server import app as app_module
 from unisono.server import async_engine, middleware
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
-from unisono.server.logs import JsonLines
 from unisono.server.middleware import Keys, is_loopback, read_keys
+from unisono.server.telemetry import JsonLines
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}
@@ -86,6 +86,13 @@ def test_a_server_with_keys_opens_to_them_alone() -> None:
         with pytest.raises(openai.AuthenticationError):
             served.client("wrong").models.list()
         assert served.get("/health").status_code == served.get("/ready").status_code == 200
+
+
+def test_nothing_of_a_call_is_kept_after_its_answer() -> None:
+    with serving() as served:
+        assert served.client().chat.completions.create(**CHAT, n=2).choices
+        served.free()
+        assert served.bridge._by_request == {}
 
 
 def test_all_keys_are_compared_whichever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +253,7 @@ def test_what_takes_too_long_is_504_or_an_error_in_the_stream() -> None:
 def test_a_member_that_fails_in_the_middle_fails_those_who_need_it_and_the_rest_goes_on() -> None:
     with serving() as served:
         slow(served.service)
-        token = served.service.engines["duo"].members[1].begin(Prompt(text="Z"))[-1]
+        token = served.service.engines["duo"].members[1].encoder.encode(Prompt(text="Z"))[-1]
         fail(served.service.engines["duo"], "b", lambda feeds: any(token in feed.ids for feed in feeds))
         bad = {**CHAT, "messages": [{"role": "user", "content": "Z"}]}
 

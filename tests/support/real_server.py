@@ -21,8 +21,8 @@ from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.launch import Server, bind
 from unisono.server.limits import ServerLimits
-from unisono.server.metrics import Metrics
 from unisono.server.middleware import Keys
+from unisono.server.telemetry import Metrics
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")
 DUO: dict[str, Any] = {"duo": {"members": [A, B]}}
@@ -110,7 +110,7 @@ def serving(
     def run() -> None:
         async def main() -> None:
             loops.append(asyncio.get_running_loop())
-            await server._serve_on(bound)
+            await server.serve_on(bound)
 
         asyncio.run(main())
 

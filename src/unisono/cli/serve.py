@@ -57,8 +57,8 @@ def serve(
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
     from unisono.server.limits import ServerLimits
-    from unisono.server.logs import to_stderr
     from unisono.server.middleware import is_loopback, read_keys
+    from unisono.server.telemetry import to_stderr
 
     specs = {name: load_spec(path) for name, path in _named(ensembles).items()}
     keys = None if api_key_file is None else read_keys(api_key_file)
@@ -115,7 +115,7 @@ def _named(ensembles: list[str]) -> dict[str, Path]:
 
 def _load(specs: dict[str, EnsembleSpec], batch: int, queue: int, chunk: int, alone: bool) -> Service:
     from unisono.build import load_service, prepare_several
-    from unisono.server.logs import say
+    from unisono.server.telemetry import say
 
     last: dict[str, str] = {}
 

@@ -194,10 +194,6 @@ class Member:
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
 
-    def begin(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """The ids with which this member reads a prompt, see `PromptEncoder.encode`."""
-        return self.encoder.encode(prompt, may_be_empty=may_be_empty)
-
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
         ids = self.speller.spell(piece)
         if ids is None:

@@ -70,7 +70,7 @@ def plain_steps(
         parse: the beginning of the grammar that the text is bound to, which is written on; ``None`` for none.
     """
     plan = make_plan(method, members, union)
-    text = _PlainText(plan, union, {member.name: member.begin(prompt) for member in members})
+    text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
     text.parse = parse
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):

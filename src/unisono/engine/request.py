@@ -186,7 +186,12 @@ def prepare(
         PromptError: a member cannot read the prompt, or it is longer than the member's context.
         SpecError: a field has the wrong type, the method does not fit the members, or the constraint cannot be kept.
     """
-    _check_types(request)
+    if not isinstance(request.prompt, Prompt):
+        words = f"the prompt of a request is {shown(request.prompt)}, not a Prompt"
+        raise SpecError(words, hint='write Prompt(text="…")')
+    if not isinstance(request.limits, Limits):
+        words = f"the limits of a request are {shown(request.limits)}, not Limits"
+        raise SpecError(words, hint="write Limits(max_new_tokens=64)")
     parse = None if request.constraint is None else begin_grammar(request.constraint, compile_grammar)
     plan, method = default, default.method if request.method is None else request.method
     if request.options and isinstance(method, Method):
@@ -194,23 +199,11 @@ def prepare(
         method = method.but(**cast(MethodOptions, request.options))
     if method is not plan.method:
         plan = make_plan(method, members, union)
-    ids = {member.name: member.begin(request.prompt, may_be_empty=may_be_empty) for member in members}
+    ids = {member.name: member.encoder.encode(request.prompt, may_be_empty=may_be_empty) for member in members}
     for member in members:
         if not 0 < len(ids[member.name]) <= member.backend.facts.context:
             check_length(member.name, len(ids[member.name]), member.backend.facts.context)
     return PreparedRequest(request, plan, ids, parse)
-
-
-def _check_types(request: GenerationRequest) -> None:
-    """Refuse fields of the wrong type before they reach the engine. Raises a `SpecError`."""
-    if not isinstance(request.prompt, Prompt):
-        raise SpecError(
-            f"the prompt of a request is {shown(request.prompt)}, not a Prompt", hint='write Prompt(text="…")'
-        )
-    if not isinstance(request.limits, Limits):
-        raise SpecError(
-            f"the limits of a request are {shown(request.limits)}, not Limits", hint="write Limits(max_new_tokens=64)"
-        )
 
 
 def begin_grammar(constraint: object, compile_grammar: Compile | None) -> Parse | None:

@@ -144,7 +144,8 @@ def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:
 
 def _ids(lead: Member, prompt: Prompt, data: bytes) -> Sequence[int]:
     if prompt.text is not None:
-        before, whole = lead.begin(prompt, may_be_empty=True), lead.begin(Prompt(text=prompt.text + data.decode()))
+        before = lead.encoder.encode(prompt, may_be_empty=True)
+        whole = lead.encoder.encode(Prompt(text=prompt.text + data.decode()))
         rest = whole[len(before) :]
         if whole[: len(before)] == before and lead.speller.is_exact(rest, data):
             return rest

@@ -71,7 +71,7 @@ def _fits(engine: Engine, lead: Member, before: str, after: str) -> bool:
     prompt = Prompt(text=before)
     columns: Sequence[int] = cut(lead, prompt, after)[:-1]
     for member in engine.members:
-        tokens = len(member.begin(prompt, may_be_empty=True))
+        tokens = len(member.encoder.encode(prompt, may_be_empty=True))
         tokens += sum(len(member.spell(column, engine.union.piece(column) or b"")) for column in columns)
         if tokens > member.backend.facts.context:
             return False

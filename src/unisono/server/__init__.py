@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server in front of a service; each optional library is imported in one file of it."""
+"""A server with the OpenAI API; each optional library is imported in one file of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import importlib.util
 from unisono.errors import BackendMissing
 
 LIBRARIES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "openai": "openai", "prometheus_client": "prometheus-client"}
-"""What it needs beside unisono: the module of each library and its name as a package."""
+"""The modules that the server needs, with the names of their packages."""
 
 
 def check_libraries() -> None:
-    """Refuse to begin without the libraries of the server. Raises a `BackendMissing` that says what to install."""
+    """Check that the server's libraries are there. Raises a `BackendMissing` that says what to install."""
     missing = [package for module, package in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise BackendMissing(

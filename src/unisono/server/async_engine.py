@@ -1,6 +1,6 @@
-"""The engine behind asyncio: one thread takes the service's steps, another prepares requests.
+"""The engine for asyncio: one thread runs the service's steps, another prepares requests.
 
-Requests are prepared in a thread of their own, so that a long prompt's tokenisation delays neither a step nor the loop.
+Requests are prepared in their own thread, so that tokenising a long prompt delays neither a step nor the event loop.
 """
 
 from __future__ import annotations
@@ -8,86 +8,69 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeVar
 
-from unisono.chat.messages import Prompt
+from unisono.chat.messages import Prompt, content_of
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.errors import UnisonoError
+from unisono.errors import BackendMissing, SpecError, UnisonoError
 from unisono.records import Limits
-from unisono.server.errors import OVERLOADED, Refusal, not_ready, shutting_down
-from unisono.server.limits import ServerLimits
-from unisono.server.logs import say, where
-from unisono.server.metrics import Metrics
-from unisono.server.request_handle import RequestHandle
+from unisono.server.errors import OVERLOADED, Refusal, not_ready, refusal_of, shutting_down
+from unisono.server.limits import CHARACTERS, ServerLimits
+from unisono.server.request_handle import RequestHandle, blamed
+from unisono.server.telemetry import Metrics, say, where
 
 State = Literal["loading", "serving", "draining", "broken", "closed"]
+REASONS: dict[State, str] = {
+    "loading": "the models are being loaded",
+    "draining": "it is shutting down",
+    "broken": "the engine has failed",
+    "closed": "it has shut down",
+}
+"""Why the server is not ready."""
 PROBE_SECONDS = 10.0
-"""Between two attempts at a model that fails."""
+"""Between two attempts to use a failing model."""
 PROBE = "a"
+FAILURES = 3
+"""Consecutive failed requests of a model after which the server is not ready."""
 
 T = TypeVar("T")
-FAILURES = 3
-"""Requests in a row that a model's failure ended, after which the server is not ready."""
-
-
-class Health:
-    """Counts failures by model: the server is not ready while one fails, until it works again."""
-
-    def __init__(self) -> None:
-        self._failures: dict[str, int] = {}
-
-    def failed(self, model: str) -> None:
-        """Note that a request failed, and neither by its own fault nor for lack of time."""
-        self._failures[model] = self._failures.get(model, 0) + 1
-
-    def wrote(self, model: str) -> None:
-        """Note that a text was completed."""
-        self._failures.pop(model, None)
-
-    @property
-    def failing(self) -> list[str]:
-        """The models that fail."""
-        return [model for model, failures in self._failures.items() if failures >= FAILURES]
-
-    @property
-    def reason(self) -> str | None:
-        """Why the server is not ready, if it is so."""
-        return f"it fails again and again: {', '.join(self.failing)}" if self.failing else None
 
 
 class AsyncEngine:
-    """Owns the engine's thread. All methods are for the loop that `start` was called in."""
+    """Owns the engine's thread. Call its methods in the event loop that `start` was called in."""
 
     def __init__(self, load: Callable[[], Service], limits: ServerLimits, metrics: Metrics) -> None:
-        """Prepare it; `start` begins.
+        """Make an engine that `start` starts.
 
         Args:
             load: loads the models; called in the engine's thread, which unloads them.
-            limits: of the server.
-            metrics: what is counted into.
+            limits: the server's.
+            metrics: the server's.
         """
         self.limits = limits
         self.metrics = metrics
         self.state: State = "loading"
         self.error: BaseException | None = None
-        """Why it is broken."""
+        """What broke the engine."""
         self.over = asyncio.Event()
         """Set when the engine's thread has ended."""
-        self.health = Health()
         self._thread = EngineThread(load, self)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
         self._service: Service | None = None
         self._calls: set[RequestHandle] = set()
         self._by_request: dict[RequestId, RequestHandle] = {}
         self._seconds = 1.0
-        self._queueing: set[asyncio.Future[None]] = set()
         self._idle = asyncio.Event()
+        self._idle.set()
+        self._failures: dict[str, int] = {}
+        """By model, how many requests in a row failed."""
         self._probing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -98,7 +81,7 @@ class AsyncEngine:
 
     @property
     def service(self) -> Service:
-        """The service. Raises a `Refusal` while it cannot be asked."""
+        """The service. Raises a `Refusal` while it cannot be used."""
         if self.state in ("draining", "closed"):
             raise shutting_down()
         if self._service is None or self.state != "serving":
@@ -107,38 +90,43 @@ class AsyncEngine:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models, as soon as they are loaded."""
+        """The names of the models; empty until they are loaded."""
         return () if self._service is None else self._service.models
 
     @property
+    def failing(self) -> list[str]:
+        """The models whose last requests failed."""
+        return [model for model, failures in self._failures.items() if failures >= FAILURES]
+
+    @property
     def reason(self) -> str | None:
-        """Why it is not ready; ``None`` when it is."""
-        words = {"loading": "the models are being loaded", "draining": "it is shutting down"}
-        words |= {"broken": "the engine has failed", "closed": "it has shut down"}
-        return words.get(self.state) or self.health.reason
+        """Why the server is not ready; ``None`` when it is."""
+        if self.state in REASONS:
+            return REASONS[self.state]
+        return f"{', '.join(self.failing)}: the last {FAILURES} requests failed" if self.failing else None
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which another request may find room: what requests take of late, within reason."""
+        """Seconds until a new request may find room: the mean duration of recent requests, from 1 to 60."""
         return max(1, min(60, round(self._seconds)))
 
     @contextlib.contextmanager
     def call(self) -> Iterator[RequestHandle]:
-        """One client's call, for as long as it listens: what has not ended by then is cancelled.
+        """One client's call. On exit, its unfinished requests are cancelled.
 
         Raises:
-            Refusal: the server is not ready, or too many calls are under way.
+            Refusal: the server is not ready, or too many calls are running.
         """
         assert self.service is not None
         if len(self._calls) >= self.limits.concurrency:
             raise Refusal(
                 429,
-                f"{len(self._calls)} requests are under way, as many as this server takes; try again in a while",
+                f"{len(self._calls)} requests are running, the most this server takes; try again later",
                 kind=OVERLOADED,
                 code="too_many_requests",
                 retry_after=self.retry_after,
             )
-        handle, began = RequestHandle(self, self.metrics), time.monotonic()
+        handle, began = RequestHandle(self.metrics), time.monotonic()
         self._calls.add(handle)
         self._idle.clear()
         try:
@@ -147,28 +135,63 @@ class AsyncEngine:
             self._calls.discard(handle)
             if handle.request_ids:
                 self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
-            for request_id in handle.leave():
-                self._by_request.pop(request_id, None)
-                self._thread.submit(partial(Service.cancel, request_id=request_id))
+            for request_id in handle.request_ids:
+                del self._by_request[request_id]
+            self._cancel(handle.running)
+            handle.running = {}
             if not self._calls:
                 self._idle.set()
 
-    @property
-    def queue(self) -> int:
-        """How many requests may wait."""
-        return self.service.queue
+    async def begin(
+        self,
+        handle: RequestHandle,
+        requests: Sequence[GenerationRequest],
+        constraint_field: str = "unisono.constraint",
+    ) -> None:
+        """Prepare and queue the requests of a call, one per prompt; `constraint_field` names a constraint's source.
 
-    async def prepare(self, request: GenerationRequest) -> PreparedRequest:
-        """See whether a request can be served, beside the steps. Raises what `Service.prepare` raises."""
-        return await self.read(partial(self.service.prepare, request))
+        Raises:
+            Refusal: they cannot be served, or not now.
+        """
+        handle.requests = requests
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                if len(requests) > (most := self.service.queue):
+                    words = f"the prompt is a list of {len(requests)}, and this server lets {most} wait at most"
+                    raise Refusal(400, words, param="prompt", code="invalid_value")
+                for request in requests:
+                    texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]
+                    if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
+                        raise self.limits.too_long("prompt", characters)
+                prepared = [await self._prepare(request, constraint_field) for request in requests]
+                await self._submit(handle, prepared)
+        except TimeoutError:
+            raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
+        except Exception as error:
+            raise refusal_of(error, param=blamed(error, requests[0]), retry_after=self.retry_after) from error
 
     async def read(self, work: Callable[[], T]) -> T:
-        """Do something that takes a while and runs no model, in the thread that reads prompts."""
+        """Do something slow that runs no model, in the thread that reads prompts."""
         return await self._loop.run_in_executor(self._reader, work)
 
-    async def submit(self, handle: RequestHandle, prepared: Sequence[PreparedRequest]) -> None:
-        """Queue what a call asks for, all or none. Raises a `QueueFull`."""
-        queued: asyncio.Future[None] = self._loop.create_future()
+    async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
+        try:
+            prepared = await self._loop.run_in_executor(self._reader, self.service.prepare, request)
+        except (SpecError, BackendMissing) as error:
+            if request.constraint is None:
+                raise
+            # If the request is fine without its constraint, the constraint is to blame.
+            await self.read(partial(self.service.prepare, replace(request, constraint=None)))
+            raise refusal_of(error, param=constraint_field) from error
+        for name, ids in prepared.ids.items():
+            if len(ids) > (most := self.limits.prompt):
+                words = f"the prompt has {len(ids)} tokens for member {name!r}, and this server takes {most} at most"
+                raise Refusal(400, words, code="context_length_exceeded")
+        return prepared
+
+    async def _submit(self, handle: RequestHandle, prepared: Sequence[PreparedRequest]) -> None:
+        """Queue all requests of a call, or none. Raises a `QueueFull`."""
+        handle.queued = self._loop.create_future()
 
         def submit(service: Service) -> None:
             request_ids: list[RequestId] = []
@@ -177,72 +200,58 @@ class AsyncEngine:
             except Exception as error:
                 for request_id in request_ids:
                     service.cancel(request_id)
-                self._thread.post(self._refuse, queued, error)
+                self._thread.post(handle.fail, error)
             else:
-                self._thread.post(self._accept, handle, queued, request_ids)
+                self._thread.post(self._queued, handle, request_ids)
 
-        self._queueing.add(queued)
         self._thread.submit(submit)
-        try:
-            await queued
-        finally:
-            self._queueing.discard(queued)
+        await handle.queued
 
-    def _accept(self, handle: RequestHandle, queued: asyncio.Future[None], request_ids: list[RequestId]) -> None:
-        """Begin to pass events on; the requests of a call that has left meanwhile are cancelled."""
-        if queued.done() or handle not in self._calls:
-            for request_id in request_ids:
-                self._thread.submit(partial(Service.cancel, request_id=request_id))
+    def _queued(self, handle: RequestHandle, request_ids: list[RequestId]) -> None:
+        """Pass events on from now; cancel the requests if the call has ended meanwhile."""
+        assert handle.queued is not None
+        if handle.queued.done():
+            self._cancel(request_ids)
             return
+        handle.request_ids = request_ids
+        handle.running = {name: request.n for name, request in zip(request_ids, handle.requests, strict=True)}
         self._by_request |= dict.fromkeys(request_ids, handle)
-        handle.accept(request_ids)
-        queued.set_result(None)
+        handle.queued.set_result(None)
 
-    def _refuse(self, queued: asyncio.Future[None], error: Exception) -> None:
-        if not queued.done():
-            queued.set_exception(error)
+    def _cancel(self, request_ids: Iterable[RequestId]) -> None:
+        for request_id in request_ids:
+            self._thread.submit(partial(Service.cancel, request_id=request_id))
 
     async def drain(self, grace: float) -> None:
-        """Take no more work; let what runs finish for some seconds, then tell the rest that it ends."""
+        """Take no new calls, give running ones some seconds to finish, then fail the rest."""
         if self.state == "serving":
             self.state = "draining"
             say("draining", running=len(self._calls), grace_seconds=grace)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self.idle()
+            await _wait(self._idle, grace)
         self.state = "draining" if self.state == "loading" else self.state
         for call in self._calls:
             call.fail(shutting_down())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await self.idle()
-
-    async def idle(self) -> None:
-        """Wait until no call is under way."""
-        if self._calls:
-            await self._idle.wait()
+        await _wait(self._idle, 1)
 
     async def close(self, patience: float = 10.0) -> bool:
         """End the engine's thread, which unloads the models; return whether it has ended.
 
         Args:
-            patience: seconds to wait for it; a pass or a load that is under way is not interrupted.
+            patience: seconds to wait. A running pass or load is not interrupted.
         """
         if self.state != "broken":
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
         self._thread.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self.over.wait()
+        await _wait(self.over, patience)
         self._reader.shutdown(wait=False, cancel_futures=True)
         return self.over.is_set()
 
-    # What the engine's thread tells, in the loop.
+    # Called by the engine's thread, in the loop.
 
     def loaded(self, service: Service) -> None:
-        """The models are there."""
+        """Begin to serve."""
         self._service = service
         self.metrics.follow(lambda: service.served, lambda: service.waiting)
         if self.state == "loading":
@@ -260,22 +269,22 @@ class AsyncEngine:
                 continue
             model = handle.put(event, now)
             if isinstance(event, Ended):
-                self.health.wrote(model)
+                self._failures.pop(model, None)
             elif isinstance(event, Failed) and not isinstance(event.error, UnisonoError):
                 notes = getattr(event.error, "__notes__", [])
                 say("failed", level=40, model=model, error=f"{type(event.error).__name__}: {event.error}", notes=notes)
                 self.metrics.failures.labels(model).inc()
-                self.health.failed(model)
+                self._failures[model] = self._failures.get(model, 0) + 1
 
     def crashed(self, error: Exception) -> None:
-        """All that was being written is lost; whoever comes next is served."""
+        """Fail all queued and running requests. Later ones are served."""
         say("crashed", level=40, error=where(error))
         for call in self._calls:
             if call.request_ids:
                 call.fail(error)
 
     def ended(self, error: BaseException | None) -> None:
-        """Nothing comes any more."""
+        """Fail all calls: no more events will come."""
         self.error = error
         if error is not None:
             self.state = "broken"
@@ -283,15 +292,13 @@ class AsyncEngine:
         refusal = shutting_down() if error is None else not_ready("the engine has failed")
         for call in self._calls:
             call.fail(refusal)
-        for queued in self._queueing:
-            self._refuse(queued, refusal)
         self.over.set()
 
     async def _probe(self) -> None:
-        """Try models that fail again and again, so that the server is ready when they work once more."""
+        """Retry failing models, so that the server becomes ready when they work again."""
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            for model in self.health.failing:
+            for model in self.failing:
                 with contextlib.suppress(Exception):
                     async with asyncio.timeout(self.limits.timeout):
                         await self._try(model)
@@ -299,8 +306,14 @@ class AsyncEngine:
     async def _try(self, model: str) -> None:
         messages = ({"role": "user", "content": PROBE},)
         for prompt in (Prompt(text=PROBE), Prompt(messages=messages)):  # type: ignore[arg-type]
-            with contextlib.suppress(Refusal), self.call() as call:  # one that has a system message reads no raw text
-                await call.begin([GenerationRequest("", prompt, Limits(1), model=model)])
+            with contextlib.suppress(Refusal), self.call() as call:  # a member with a system message reads no raw text
+                await self.begin(call, [GenerationRequest("", prompt, Limits(1), model=model)])
                 async for _ in call.events():
                     pass
                 return
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for some seconds at most."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

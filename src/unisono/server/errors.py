@@ -1,9 +1,9 @@
-"""Refusals: what is wrong with a request, as the OpenAI API words it."""
+"""Refusals: errors in the format of the OpenAI API."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 from unisono.errors import BackendMissing, PromptError, QueueFull, RequestTimeout, SpecError, UnisonoError
 
@@ -12,58 +12,44 @@ OVERLOADED = "rate_limit_error"
 FAULT = "server_error"
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
-    """Ends a request with a status and an error that names the field, as OpenAI's does."""
+    """Ends a request with an HTTP status and an error that names the field."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = INVALID,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        """Word it.
+    status: int
+    message: str
+    """For people."""
+    _: KW_ONLY
+    kind: str = INVALID
+    """OpenAI's ``type``."""
+    param: str | None = None
+    """The field that is wrong."""
+    code: str | None = None
+    """For programs."""
+    retry_after: int | None = None
+    """Seconds after which the client may try again."""
 
-        Args:
-            status: of HTTP.
-            message: for whoever asked.
-            kind: OpenAI's ``type``.
-            param: the field that is to blame.
-            code: for programs.
-            retry_after: seconds after which it may be tried again.
-        """
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.param = param
-        self.code = code
-        self.retry_after = retry_after
-
-    def to_json(self) -> dict[str, Any]:
-        """The body."""
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+    def __str__(self) -> str:
+        return self.message
 
     def body(self) -> bytes:
-        """The body as bytes; whatever of the request it cites, they are ASCII."""
-        return json.dumps(self.to_json()).encode()
+        """The answer's body, in ASCII: what it cites of the request may not be Unicode."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}).encode()
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with it."""
+        """The answer's own headers."""
         return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
 
 
 def refusal_of(error: Exception, *, param: str | None = None, retry_after: int = 1) -> Refusal:
-    """Word an error of ours, or of a model, for whoever asked; of a model's nothing but that it failed is told.
+    """Turn an error into a refusal. Of a model's error, the client learns only that the model failed.
 
     Args:
         error: what was raised.
-        param: the field that is to blame, if it is the request's fault.
-        retry_after: seconds, where it is worth a try.
+        param: the field that is wrong, if the request is.
+        retry_after: seconds after which the client may try again, if the queue is full.
     """
     match error:
         case Refusal():
@@ -80,19 +66,33 @@ def refusal_of(error: Exception, *, param: str | None = None, retry_after: int =
             return Refusal(400, words_of(error), param=param, code="invalid_value")
         case BackendMissing():
             return Refusal(400, words_of(error), param=param, code="unsupported")
-    return Refusal(500, "a model failed while it wrote this answer; it may be asked again", kind=FAULT, code="failed")
+    return Refusal(500, "a model failed during this request; try again", kind=FAULT, code="failed")
 
 
 def words_of(error: UnisonoError) -> str:
-    """What is wrong, and the way out."""
+    """An error's message and hint."""
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def not_ready(reason: str) -> Refusal:
-    """The models are being loaded, or they fail."""
+    """While models load, or fail."""
     return Refusal(503, f"the server is not ready: {reason}", kind=FAULT, code="not_ready", retry_after=5)
 
 
 def shutting_down() -> Refusal:
-    """The server is told to end."""
+    """While the server ends."""
     return Refusal(503, "the server is shutting down", kind=FAULT, code="shutting_down", retry_after=5)
+
+
+def refusal_of_status(status: int, method: str) -> Refusal:
+    """What is answered where no route does, or where one breaks."""
+    match status:
+        case 404:
+            return Refusal(404, "there is nothing at this path", code="not_found")
+        case 405:
+            return Refusal(405, f"this path does not take {method}", code="method_not_allowed")
+        case 499:
+            return Refusal(499, "the client has left", code="left")
+        case 500:
+            return Refusal(500, "the server has a bug; the log says where", kind=FAULT, code="internal")
+    return Refusal(status, "the request cannot be served", code="not_found")

@@ -1,26 +1,22 @@
-"""The two endpoints of the GaC research release, for clients that were written for it.
+"""The two endpoints of the GaC research release, for its clients: ``GET /status`` and ``POST /api/generate/``.
 
-Fields and answers are those of its ``gac_api_server.py`` (github.com/yaoching0/GaC, arXiv 2406.12585): ``GET /status``
-and ``POST /api/generate/``. What it would ignore or cut in silence is refused here.
+Fields and answers are those of its ``gac_api_server.py`` (github.com/yaoching0/GaC, arXiv 2406.12585). What it ignores
+or cuts silently is refused here.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unisono.chat.messages import Message, Prompt
-from unisono.engine.request import Ended, GenerationRequest
+from unisono.engine.request import GenerationRequest
 from unisono.errors import SpecError
-from unisono.records import Generation, Limits
-from unisono.server.async_engine import AsyncEngine
+from unisono.records import Limits
 from unisono.server.errors import Refusal
-from unisono.server.limits import read_body
-from unisono.server.request_handle import RequestHandle
-from unisono.server.routing import FastAPI, Request, Response, account_of, accounted, body_of, unless_left
+from unisono.server.limits import ServerLimits
 
 STATUS = "/status"
 GENERATE = "/api/generate/"
@@ -36,20 +32,20 @@ class GacMessage(BaseModel):
 
 
 class GacRequest(BaseModel):
-    """What ``/api/generate/`` is asked for. Types are read as leniently as there: ``"64"`` is 64."""
+    """A request for ``/api/generate/``. Types are converted as leniently as there: ``"64"`` is 64."""
 
     model_config = ConfigDict(extra="forbid")
 
     messages_list: Annotated[list[Annotated[list[GacMessage], Field(min_length=1)]], Field(min_length=1)]
-    """Conversations, each answered by itself."""
+    """Conversations, answered separately."""
     max_length: None = None
     """Refused: see `_max_length_is_refused`."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 50
-    """For each conversation: pieces, where GaC counts the tokens of the model that needs most."""
+    """Pieces per conversation, where GaC counts the tokens of the model that needs most."""
     apply_chat_template: bool | None = False
-    """Whether a conversation is answered; else its only message is continued as raw text."""
+    """Whether to answer a conversation; otherwise its only message is continued as raw text."""
     until: list[Annotated[str, Field(min_length=1)]] | None = None
-    """Stop strings. The text ends before them, where GaC's ends behind."""
+    """Stop strings. The text ends before them, while GaC's ends after them."""
 
     @field_validator("max_length", mode="before")
     @classmethod
@@ -88,17 +84,25 @@ class GacStatus(BaseModel):
     """Whether requests are answered."""
 
     status: str
-    """``ready``, or ``loading``, which GaC never says: it answers nothing before it is ready."""
+    """``ready``, or ``loading``. GaC itself does not answer before it is ready."""
 
 
 class GacError(BaseModel):
-    """What is wrong: a sentence, or FastAPI's list with the place of each mistake."""
+    """A sentence, or FastAPI's list with the place of each mistake."""
 
     detail: str | list[dict[str, Any]]
 
 
+class Invalid(Exception):
+    """A request is wrong: GaC's server answers 422 with FastAPI's list of mistakes, or a sentence."""
+
+    def __init__(self, detail: str | list[dict[str, Any]]) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
 def prompts_of(request: GacRequest) -> list[Prompt]:
-    """The prompts that a request means."""
+    """The prompts of a request, one per conversation."""
     if not request.apply_chat_template:
         return [Prompt(text=conversation[0].content) for conversation in request.messages_list]
     return [
@@ -108,71 +112,30 @@ def prompts_of(request: GacRequest) -> list[Prompt]:
 
 
 def limits_of(request: GacRequest) -> Limits:
-    """The limits of each of its texts."""
+    """The limits of each text."""
     return Limits(request.max_new_tokens, request.until or ())
 
 
-def response_of(generations: Sequence[Generation]) -> GacResponse:
-    """The answer that texts make."""
-    return GacResponse(response=[generation.text for generation in generations])
+def requests_of(body: Mapping[str, Any], model: str, limits: ServerLimits) -> list[GenerationRequest]:
+    """A generation request per conversation of a body.
 
-
-def add_gac_routes(app: FastAPI, engine: AsyncEngine, model: str) -> None:
-    """Let a server answer the two endpoints too.
-
-    Args:
-        app: of the server.
-        engine: to the service.
-        model: that answers.
+    Raises:
+        Invalid: a field is wrong.
+        Refusal: it asks for more than the server allows.
     """
-
-    async def status(_: Request) -> Response:
-        found = GacStatus(status="loading" if engine.reason is not None else "ready")
-        return _told(found.model_dump(), 200 if engine.reason is None else 503)
-
-    async def generate(request: Request) -> Response:
-        try:
-            return await _generate(request, engine, model)
-        except ValidationError as invalid:
-            mistakes = invalid.errors(include_url=False, include_context=False, include_input=False)
-            return _told({"detail": [{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]}, 422)
-        except SpecError as error:
-            return _told({"detail": error.message}, 422)
-        except Refusal as refusal:
-            status = 422 if refusal.status == 400 else refusal.status
-            account_of(request).facts |= {"error": refusal.code}
-            return _told({"detail": refusal.message}, status, refusal.headers)
-
-    app.add_api_route(STATUS, accounted(STATUS, status), methods=["GET"], response_model=None)
-    for path in (GENERATE, GENERATE.removesuffix("/")):
-        app.add_api_route(path, accounted(GENERATE, generate), methods=["POST"], response_model=None)
-
-
-async def _generate(request: Request, engine: AsyncEngine, model: str) -> Response:
-    """Write a text for each conversation, all at once; the first that fails ends the others."""
-    with engine.call() as call:
-        wanted = GacRequest.model_validate(await read_body(request.headers, body_of(request), engine.limits))
-        prompts, limits = prompts_of(wanted), limits_of(wanted)
-        _check(len(prompts), engine.limits.n, "messages_list", "conversations")
-        _check(limits.max_new_tokens, engine.limits.output, "max_new_tokens", "pieces")
-        account_of(request).model = model
-        await call.begin([GenerationRequest("", prompt, limits, model=model) for prompt in prompts])
-        return _told(response_of(await unless_left(request, _ended(call))).model_dump())
-
-
-async def _ended(call: RequestHandle) -> list[Generation]:
-    """The texts of a call, in the order in which they were asked for."""
-    found = {place: event.generation async for place, event in call.events() if isinstance(event, Ended)}
-    return [found[place] for place in sorted(found)]
-
-
-def _check(given: int, most: int, name: str, what: str) -> None:
-    if given > most:
-        raise Refusal(
-            400, f"{name} asks for {given} {what}, and this server takes {most} at most", code="invalid_value"
-        )
-
-
-def _told(answer: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON in ASCII: what an error cites of a request may not be Unicode."""
-    return Response(json.dumps(answer), status, headers, media_type="application/json")
+    try:
+        wanted = GacRequest.model_validate(body)
+        prompts, written = prompts_of(wanted), limits_of(wanted)
+    except ValidationError as invalid:
+        mistakes = invalid.errors(include_url=False, include_context=False, include_input=False)
+        raise Invalid([{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]) from None
+    except SpecError as error:
+        raise Invalid(error.message) from None
+    for given, most, words in (
+        (len(prompts), limits.n, "messages_list asks for {} conversations"),
+        (written.max_new_tokens, limits.output, "max_new_tokens asks for {} pieces"),
+    ):
+        if given > most:
+            words = f"{words.format(given)}, and this server takes {most} at most"
+            raise Refusal(400, words, code="invalid_value")
+    return [GenerationRequest("", prompt, written, model=model) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The server's life: it binds, answers while the models load, serves, and ends as it is told to."""
+"""Run the server: bind, load the models while answering, serve, and shut down gracefully."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ from unisono.errors import SpecError, UnisonoError
 from unisono.server.app import make_app
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.limits import ServerLimits
-from unisono.server.logs import say
-from unisono.server.metrics import Metrics
 from unisono.server.middleware import Keys
+from unisono.server.telemetry import Metrics, say
 
 LAST_WORDS = 5
-"""Seconds in which answers that are complete are sent off at the end."""
+"""Seconds in which complete answers are sent at the end."""
 
 SHORTLY = 0.5
-"""Seconds that a load, which nobody needs any more, is waited for."""
+"""Seconds to wait for a load at the end."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take an address, before anything is loaded. Raises a `SpecError` that says why it cannot be had."""
+    """Listen on an address, before anything is loaded. Raises a `SpecError` that says why that fails."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(
-            family, socket.SOCK_STREAM, socket.IPPROTO_TCP
-        )  # named, or asyncio leaves TCP_NODELAY out
+        # asyncio sets TCP_NODELAY only where the protocol is given
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
-        raise SpecError(f"{host!r} is no address of this machine: {error.strerror}", hint="try 127.0.0.1") from None
+        raise SpecError(f"{host!r} is not an address of this machine: {error.strerror}", hint="try 127.0.0.1") from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
@@ -62,30 +60,30 @@ def serve(
     log_prompts: bool = False,
     gac_model: str | None = None,
 ) -> None:
-    """Serve until a signal says to end; a second signal ends at once.
+    """Serve until a signal; a second signal ends the process at once.
 
     Args:
         load: loads the models.
-        bound: where to listen, of `bind`; it is closed at the end.
+        bound: a socket of `bind`; it is closed at the end.
         limits: of the server.
-        keys: that open it; ``None`` for everybody.
-        local: whether it may only be asked for by the names of this machine, see `Middleware`.
-        log_prompts: whether what is asked and answered goes to the log.
-        gac_model: which model answers the endpoints of the GaC release; ``None`` for no such endpoints.
+        keys: the API keys, and the further arguments of `make_app`.
+        local: see `make_app`.
+        log_prompts: see `make_app`.
+        gac_model: see `make_app`.
 
     Raises:
         UnisonoError: the models cannot be loaded.
-        SystemExit: with status 1, when the engine has failed for good.
+        SystemExit: with status 1, if the engine broke.
     """
     engine = AsyncEngine(load, limits, Metrics())
     app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
     server = Server(engine, app)
-    ended = server.serve_on(bound)
+    ended = asyncio.run(server.serve_on(bound))
     if isinstance(engine.error, UnisonoError):
         raise engine.error
     say("ended", clean=ended)
     status = 0 if engine.error is None else 1
-    if not ended:  # a load or a pass is under way, and nobody needs it: it is not waited for
+    if not ended:  # do not wait for a running load or pass
         sys.stderr.flush()
         os._exit(status)
     if status:
@@ -93,7 +91,7 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Lets the engine drain before connections are closed."""
+    """Drains the engine before it closes connections."""
 
     def __init__(self, engine: AsyncEngine, app: object) -> None:
         super().__init__(
@@ -111,11 +109,8 @@ class Server(uvicorn.Server):
         self._engine = engine
         self._ending: asyncio.Task[None] | None = None
 
-    def serve_on(self, bound: socket.socket) -> bool:
-        """Serve until told to end; return whether the engine's thread has ended."""
-        return asyncio.run(self._serve_on(bound))
-
-    async def _serve_on(self, bound: socket.socket) -> bool:
+    async def serve_on(self, bound: socket.socket) -> bool:
+        """Serve until a signal or the end of the engine; return whether the engine's thread has ended."""
         watching = asyncio.create_task(self._watch())
         host, port = bound.getsockname()[:2]
         say("listening", host=host, port=port)
@@ -126,13 +121,13 @@ class Server(uvicorn.Server):
         return await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)
 
     async def _watch(self) -> None:
-        """End when the engine's thread has."""
+        """End after the engine's thread."""
         await self._engine.over.wait()
         self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Answer signals in our own way, while uvicorn serves."""
+        """Handle signals with `end` while uvicorn serves."""
         loop, signals = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
         with contextlib.ExitStack() as taken:
             with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
@@ -142,7 +137,7 @@ class Server(uvicorn.Server):
             yield
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """Drain and end; at once when asked again."""
+        """Drain and end; the second time, end at once."""
         if self._ending is not None:
             say("interrupted")
             sys.stderr.flush()

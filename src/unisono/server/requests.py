@@ -1,4 +1,4 @@
-"""From the wire to the service: the fields of a call as generation requests."""
+"""Turn the fields of a call into generation requests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
+from unisono.server.body import read_messages, unsupported
 from unisono.server.errors import Refusal, refusal_of
 from unisono.server.limits import ServerLimits
-from unisono.server.messages import read_messages
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
@@ -25,7 +25,7 @@ from unisono.vocab.union import ABSENT
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """What a call asks for: a request for each prompt, and how the answer is written."""
+    """What a call asks for: a request per prompt, and the form of the answer."""
 
     requests: tuple[GenerationRequest, ...]
     lead: str
@@ -33,21 +33,16 @@ class ApiCall:
     stream: bool
     include_usage: bool
     logprobs: int | None
-    """How many of the most likely pieces are listed for each; ``None`` where no log-probabilities are."""
+    """How many of the most likely pieces to list for each; ``None`` for no log-probabilities."""
     echo: bool = False
     calling: Calling | None = None
-    """The tools that the answer may call; ``None`` where it calls none."""
+    """The tools that the answer may call; ``None`` if there are none."""
     constraint_field: str = "unisono.constraint"
     """The field that the constraint comes from."""
 
-    @property
-    def model(self) -> str:
-        """The model of all its requests."""
-        return self.requests[0].model
-
 
 def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
-    """Read a chat. Raises a `Refusal` that names the field."""
+    """Read a chat. Raises a `Refusal` that names the wrong field."""
     if request.top_logprobs is not None and not request.logprobs:
         raise _invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
@@ -55,25 +50,21 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
     if None not in both and both[0] != both[1]:
         raise _invalid("max_tokens", f"max_tokens is {both[0]}, but max_completion_tokens is {both[1]}: leave one out")
     constraint = read_format(request.response_format)
-    prompt = _conversation(request)
+    try:
+        prompt = Prompt(messages=read_messages(request.messages))
+    except SpecError as error:
+        raise refusal_of(error, param="messages") from None
     most = request.max_completion_tokens or request.max_tokens
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    call = _call(request, [prompt], _limits(request, name, most, limits), likeliest, service, limits)
+    call = _call(request, [prompt], name, most, likeliest, service, limits)
     calling = read_calling(
-        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[call.model], call.lead
+        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[request.model], call.lead
     )
     return _constrained(call, constraint, calling)
 
 
-def _conversation(request: ChatRequest) -> Prompt:
-    try:
-        return Prompt(messages=read_messages(request.messages))
-    except SpecError as error:
-        raise refusal_of(error, param="messages") from None
-
-
 def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling | None) -> ApiCall:
-    """Constrain the answer to a chat to its format or to its tools; only one of them can be asked for."""
+    """Constrain the answer to a response format or to tool calls, not both."""
     if calling is None and constraint is None:
         return call
     if calling is not None and constraint is not None:
@@ -93,7 +84,7 @@ def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling 
 
 
 def read_format(given: Any) -> Constraint | None:
-    """What a ``response_format`` binds an answer to. Raises a `Refusal` that names the field."""
+    """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
     if given is None or given["type"] == "text":
         return None
     if given["type"] == JSON_OBJECT:
@@ -116,13 +107,13 @@ def _parsed(constraint: object, name: str) -> Constraint | None:
 
 
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
-    """Read a completion. Raises a `Refusal` that names the field."""
+    """Read a completion. Raises a `Refusal` that names the wrong field."""
     texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     if request.echo and request.logprobs is not None:
         raise _invalid("echo", "echo does not go with logprobs: the prompt is not scored")
     prompts = [Prompt(text=text) for text in texts]
-    written = _limits(request, "max_tokens", request.max_tokens, limits)
-    return _call(request, prompts, written, request.logprobs, service, limits, echo=bool(request.echo))
+    call = _call(request, prompts, "max_tokens", request.max_tokens, request.logprobs, service, limits)
+    return replace(call, echo=True) if request.echo else call
 
 
 def engine_of(service: Service, model: str) -> Engine:
@@ -133,21 +124,22 @@ def engine_of(service: Service, model: str) -> Engine:
     return service.engines[model]
 
 
-def is_alone(model: str) -> bool:
-    """Whether a model is one member of an ensemble by itself."""
-    return "/" in model
-
-
 def _call(
     request: GenerationFields,
     prompts: list[Prompt],
-    written: Limits,
+    most_name: str,
+    most: int | None,
     logprobs: int | None,
     service: Service,
     limits: ServerLimits,
-    *,
-    echo: bool = False,
 ) -> ApiCall:
+    """What chats and completions share; `most` pieces are asked for, by the field `most_name`."""
+    if most is not None and most > limits.output:
+        raise _invalid(most_name, f"{most_name} is {most}, and this server writes {limits.output} at most")
+    try:
+        written = Limits(most or limits.output, request.stop or ())
+    except SpecError as error:
+        raise refusal_of(error, param="stop") from None
     engine = engine_of(service, request.model)
     extension, options = request.unisono, request.stream_options
     n, trace = request.n or 1, bool(extension and extension.trace)
@@ -157,13 +149,12 @@ def _call(
     if options is not None and not request.stream:
         raise _invalid("stream_options", "stream_options is given, but stream is not true")
     if options is not None and options.include_obfuscation:
-        name = "stream_options.include_obfuscation"
-        raise Refusal(400, f"{name} is true, which is not supported: nothing is padded", param=name, code="unsupported")
+        raise unsupported("stream_options.include_obfuscation", True, "chunks are not padded")
     method = _method(request, engine)
     constraint = None
     if extension is not None and extension.constraint is not None:
         constraint = _parsed(extension.constraint, "unisono.constraint")
-    kept = 0 if logprobs is None else max(1, logprobs)  # of no piece, no step would be kept
+    kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
         tuple(
             GenerationRequest("", prompt, written, trace, method, constraint, n, kept, request.model)
@@ -173,29 +164,14 @@ def _call(
         bool(request.stream),
         bool(options and options.include_usage),
         logprobs,
-        echo,
     )
-
-
-def _limits(request: GenerationFields, name: str, most: int | None, limits: ServerLimits) -> Limits:
-    if most is not None and most > limits.output:
-        raise _invalid(name, f"{name} is {most}, and this server writes {limits.output} at most")
-    stop = () if request.stop is None else request.stop
-    try:
-        return Limits(most or limits.output, stop)
-    except SpecError as error:
-        raise refusal_of(error, param="stop") from None
 
 
 def _method(request: GenerationFields, engine: Engine) -> Method:
-    """The method of the file, with the keys of the extension, and then OpenAI's fields, in place of its own."""
+    """The ensemble's method, changed by the keys under ``unisono`` and then by OpenAI's fields."""
     method = engine.method
-    keys = (
-        {}
-        if request.unisono is None
-        else request.unisono.model_dump(exclude={"trace", "constraint"}, exclude_none=True)
-    )
-    if keys:
+    extension = request.unisono
+    if extension and (keys := extension.model_dump(exclude={"trace", "constraint"}, exclude_none=True)):
         method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
     given = {name: value for name in names if (value := getattr(request, name)) is not None}
@@ -213,13 +189,13 @@ def _method(request: GenerationFields, engine: Engine) -> Method:
 
 
 def _checked(method: Method, engine: Engine) -> Method:
-    """A method that fits the members."""
+    """The method, checked against the members."""
     method.check({member.name: member.weight for member in engine.members})
     return method
 
 
 def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], within: str) -> Any:
-    """Make something of what is given; a refusal names the first key that is wrong by itself."""
+    """Make something of the given keys. A refusal names the first key that is wrong by itself."""
     try:
         return make(given)
     except SpecError as error:
@@ -232,8 +208,8 @@ def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any]
 
 
 def _columns(bias: Mapping[str, float], model: str, engine: Engine) -> dict[int, float]:
-    """The columns that a bias is for: those it names, or, for a member alone, those of the tokens that it names."""
-    column_V = engine.members[0].map.column_V if is_alone(model) else None
+    """A bias by column of the union. Keys are columns, or, for a member alone, its token ids."""
+    column_V = engine.members[0].map.column_V if "/" in model else None
     columns: dict[int, float] = {}
     for key, more in bias.items():
         size = engine.union.size if column_V is None else len(column_V)
@@ -255,9 +231,10 @@ def _invalid(name: str, words: str) -> Refusal:
 
 
 def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
-    """Cut a text as the lead's tokenizer does.
+    """Tokenise a text as the lead does. Ids are columns of the union, or, for a member alone, its own.
 
-    Ids are columns of the union, or, for a member alone, its own. Raises a `Refusal`.
+    Raises:
+        Refusal: a member cannot spell the text.
     """
     if not is_unicode(text):
         raise Refusal(400, "the text has a lone surrogate", param="text", code="invalid_value")
@@ -267,13 +244,8 @@ def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
     column_V = lead.map.column_V
     if (text and not ids) or any(column_V[token] == ABSENT for token in ids):
         raise Refusal(400, "the text has bytes that a member cannot write", param="text", code="invalid_value")
-    alone = is_alone(model)
-    found = []
-    for token in ids:
-        piece = vocabulary.pieces[token]
-        assert piece is not None
-        found.append(
-            Piece(id=token if alone else int(column_V[token]), text=piece.decode(errors="replace"), bytes=list(piece))
-        )
+    alone = "/" in model  # one member by itself
+    pieces = [(token if alone else int(column_V[token]), vocabulary.pieces[token] or b"") for token in ids]
+    found = [Piece(id=key, text=piece.decode(errors="replace"), bytes=list(piece)) for key, piece in pieces]
     end = sorted(vocabulary.end_ids) if alone else [engine.union.end]
     return PieceList(model=model, data=found, end=end)

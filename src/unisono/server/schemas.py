@@ -1,70 +1,39 @@
-"""The records of the wire. Answers are those of the `openai` package; what we add to them is under ``unisono``."""
+"""Requests and answers as JSON. Answers are records of the `openai` package; our additions are under ``unisono``."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from openai.types import Completion, CompletionChoice, CompletionUsage, Model
-from openai.types.chat import (
-    ChatCompletion,
-    ChatCompletionAssistantMessageParam,
-    ChatCompletionChunk,
-    ChatCompletionContentPartTextParam,
-    ChatCompletionDeveloperMessageParam,
-    ChatCompletionFunctionToolParam,
-    ChatCompletionMessage,
-    ChatCompletionMessageFunctionToolCall,
-    ChatCompletionNamedToolChoiceParam,
-    ChatCompletionSystemMessageParam,
-    ChatCompletionTokenLogprob,
-    ChatCompletionToolMessageParam,
-    ChatCompletionUserMessageParam,
-)
-from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
-from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
-from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaToolCall, ChoiceDeltaToolCallFunction
-from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogprobs
-from openai.types.chat.chat_completion_message_function_tool_call import Function
+from openai.types import Completion, CompletionChoice, CompletionUsage, Model, chat, shared_params
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completion
+from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
-from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_choice import Logprobs
-from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
-from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema, ResponseFormatText
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 __all__ = [
-    "ChatCompletionMessage",
-    "ChatCompletionMessageFunctionToolCall",
-    "ChatCompletionTokenLogprob",
-    "ChatParams",
-    "Choice",
-    "ChoiceDelta",
-    "ChoiceDeltaToolCall",
-    "ChoiceDeltaToolCallFunction",
-    "ChoiceLogprobs",
-    "ChunkChoice",
-    "ChunkLogprobs",
     "CompletionChoice",
-    "CompletionParams",
     "CompletionUsage",
-    "Function",
     "Logprobs",
     "Model",
     "TopLogprob",
-]
+    "chat",
+    "chat_chunk",
+    "chat_completion",
+]  # fmt: skip
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 MOST_STOPS = 16
 
 ROLES: dict[str, TypeAdapter[Any]] = {
-    "system": TypeAdapter(list[ChatCompletionSystemMessageParam], config=STRICT),
-    "developer": TypeAdapter(list[ChatCompletionDeveloperMessageParam], config=STRICT),
-    "user": TypeAdapter(list[ChatCompletionUserMessageParam], config=STRICT),
-    "assistant": TypeAdapter(list[ChatCompletionAssistantMessageParam], config=STRICT),
-    "tool": TypeAdapter(list[ChatCompletionToolMessageParam], config=STRICT),
+    "system": TypeAdapter(list[chat.ChatCompletionSystemMessageParam], config=STRICT),
+    "developer": TypeAdapter(list[chat.ChatCompletionDeveloperMessageParam], config=STRICT),
+    "user": TypeAdapter(list[chat.ChatCompletionUserMessageParam], config=STRICT),
+    "assistant": TypeAdapter(list[chat.ChatCompletionAssistantMessageParam], config=STRICT),
+    "tool": TypeAdapter(list[chat.ChatCompletionToolMessageParam], config=STRICT),
 }
-"""What a message of each role is checked by, in a list: pydantic lets that be strict."""
-TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionContentPartTextParam], config=STRICT)
+"""Checks a list with one message of a role; in a list, pydantic can check a typed dictionary strictly."""
+TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTextParam], config=STRICT)
 
 _TEXT = {"type": "string", "minLength": 1}
 _NAME = {"anyOf": [_TEXT, {"type": "null"}]}
@@ -81,7 +50,6 @@ _PARTS = {
 
 
 def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
-    """The schema of the messages of a role."""
     properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
     return {
         "type": "object",
@@ -110,12 +78,13 @@ Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
 ResponseFormat = Annotated[
-    ResponseFormatText | ResponseFormatJSONObject | ResponseFormatJSONSchema, Field(discriminator="type")
+    shared_params.ResponseFormatText | shared_params.ResponseFormatJSONObject | shared_params.ResponseFormatJSONSchema,
+    Field(discriminator="type"),
 ]
 
 
 class Record(BaseModel):
-    """Read strictly: no unknown fields, no numbers as text."""
+    """Validated strictly: no unknown fields, no numbers as text."""
 
     model_config = STRICT
 
@@ -124,13 +93,13 @@ class StreamOptions(Record):
     """``stream_options``."""
 
     include_usage: bool | None = None
-    """Whether a last chunk, without choices, has the usage."""
+    """Whether the last chunk, which has no choices, reports the usage."""
     include_obfuscation: Annotated[bool | None, Field(json_schema_extra={"not": {"const": True}})] = None
-    """Only ``false``: nothing is padded."""
+    """Only ``false``: chunks are not padded."""
 
 
 class UnisonoOptions(Record):
-    """The extension of a request: how the ensemble writes this answer, in the words of its file."""
+    """How the ensemble writes this answer, with the keys of the ensemble file."""
 
     lead: str | None = None
     combine: str | dict[str, Any] | None = None
@@ -142,21 +111,21 @@ class UnisonoOptions(Record):
     draw: str | float | dict[str, Any] | None = None
     """The old name of ``sampling``."""
     spelling: str | None = None
-    """Only ``piecewise``, which is what always happens."""
+    """Only ``piecewise``, the default."""
     constraint: str | dict[str, Any] | None = None
-    """What the answer has to be: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
+    """Restricts the answer: ``json_object``, or a ``json_schema``, ``regex`` or ``lark`` grammar."""
     trace: bool | None = None
-    """Whether the answer tells of each piece who voted, with what mass."""
+    """Whether the answer reports each member's probability per piece."""
 
 
 class GenerationFields(Record):
-    """What chats and completions have in common."""
+    """The fields that chats and completions share."""
 
     model: str
-    """An ensemble, or ``ensemble/member`` for a member alone."""
+    """An ensemble, or ``ensemble/member`` for one member alone."""
     frequency_penalty: Penalty | None = None
     logit_bias: Bias | None = None
-    """By column of the union (``/v1/pieces`` tells them); for a member alone, by its own token ids."""
+    """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     n: Annotated[int | None, Field(ge=1)] = None
     presence_penalty: Penalty | None = None
@@ -176,8 +145,8 @@ class ChatRequest(GenerationFields):
 
     messages: Messages
     response_format: ResponseFormat | None = None
-    tools: list[ChatCompletionFunctionToolParam] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChatCompletionNamedToolChoiceParam | None = None
+    tools: list[chat.ChatCompletionFunctionToolParam] | None = None
+    tool_choice: Literal["none", "auto", "required"] | chat.ChatCompletionNamedToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
@@ -205,7 +174,7 @@ class Piece(BaseModel):
     """One piece of a text."""
 
     id: int
-    """What ``logit_bias`` calls it."""
+    """Its key in ``logit_bias``."""
     text: str
     bytes: list[int]
 
@@ -221,22 +190,22 @@ class PieceList(BaseModel):
 
 
 class TextReport(BaseModel):
-    """What we tell of one choice beyond OpenAI's fields; a stream tells it bit by bit."""
+    """What one choice has beyond OpenAI's fields; in a stream, chunk by chunk."""
 
     index: int
     finish: str | None = None
     """``end``, ``stop``, ``length`` or ``context``."""
     seed: int | None = None
-    """Draws this text again; absent where nothing was drawn."""
+    """Reproduces this text; absent if nothing was sampled."""
     usage: dict[str, Any] | None = None
-    """Tokens of the prompt by member; pieces, and how many of them were ensembled, drafted, accepted."""
+    """Prompt tokens by member; pieces, and how many of them were ensembled, drafted, accepted."""
     seconds: dict[str, Any] | None = None
     trace: list[dict[str, Any]] | None = None
-    """Of each piece: its bytes, who voted with what mass, what the gate saw, what was drafted; if it was asked for."""
+    """By piece: its bytes, the members' probabilities, the gate's score, the draft; if it was asked for."""
 
 
 class Report(BaseModel):
-    """The extension of an answer."""
+    """What an answer has beyond OpenAI's fields."""
 
     choices: list[TextReport]
 
@@ -248,13 +217,13 @@ class ChatAnswer(ChatCompletion):
 
 
 class ChatChunk(ChatCompletionChunk):
-    """A part of a chat completion that is streamed."""
+    """A chunk of a streamed chat completion."""
 
     unisono: Report | None = None
 
 
 class CompletionAnswer(Completion):
-    """A completion, or a part of one that is streamed."""
+    """A completion, or a chunk of a streamed one."""
 
     unisono: Report | None = None
 
@@ -274,16 +243,16 @@ class State(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """What is wrong."""
+    """An error."""
 
     message: str
     type: str
     param: str | None
-    """The field that is to blame."""
+    """The field that is wrong."""
     code: str | None
 
 
 class ErrorAnswer(BaseModel):
-    """Any answer that is a refusal."""
+    """The answer to a request that failed."""
 
     error: ErrorBody

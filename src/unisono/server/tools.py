@@ -1,6 +1,6 @@
-"""Tools: what a request lets an answer call, and the calls in what is written.
+"""Tools: what a request lets an answer call, and the calls in the generated text.
 
-A call is told when it is whole. One that breaks off is content, as it was written.
+A call is sent when it is complete. An incomplete one is content, as it was written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.chat.call_form import CallForm
-from unisono.chat.messages import Tool, checked_tools
+from unisono.chat.messages import Tool, checked_tools, new_call_id
 from unisono.chat.tool_grammar import call_grammar, parameters_of
 from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
 from unisono.config.constraint import LARK, Constraint
@@ -21,30 +21,35 @@ from unisono.server.errors import Refusal, refusal_of
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """What an answer may or has to call."""
+    """The tools of a request."""
 
     tools: tuple[Tool, ...]
     form: CallForm
-    """How it writes calls."""
+    """How the lead writes calls."""
     constraint: Constraint | None
-    """What binds it to calls, where it has to call."""
+    """The grammar of calls, if the answer has to be one."""
 
-    def reader(self) -> CallReader:
-        """Finds the calls in one answer."""
-        return CallReader(self.form, [tool["function"]["name"] for tool in self.tools])
+
+NumberedCall = tuple[int, str, FoundCall]
+"""The number of a call in its answer, its id, and the call."""
 
 
 class CallReader:
-    """Parts one answer into content and whole calls."""
+    """Splits one answer into content and complete calls; without tools, all of it is content."""
 
-    def __init__(self, form: CallForm, names: Sequence[str]) -> None:
-        self._finder = CallFinder(form, names)
+    def __init__(self, calling: Calling | None) -> None:
+        names = [] if calling is None else [tool["function"]["name"] for tool in calling.tools]
+        self._finder = None if calling is None else CallFinder(calling.form, names)
         self._begun: dict[int, tuple[str, list[str]]] = {}
+        self.count = 0
+        """How many calls were found."""
 
-    def read(self, text: str, *, last: bool = False) -> tuple[str, list[FoundCall]]:
-        """Read on; return what has become content and which calls have become whole."""
+    def read(self, text: str, *, last: bool = False) -> tuple[str, list[NumberedCall]]:
+        """Take more text; return new content and newly complete calls."""
+        if self._finder is None:
+            return text, []
         content: list[str] = []
-        calls: list[FoundCall] = []
+        calls: list[NumberedCall] = []
         for event in [*self._finder.feed(text), *(self._finder.finish() if last else ())]:
             match event:
                 case Content(text):
@@ -58,30 +63,30 @@ class CallReader:
                     del self._begun[index]
                 case CallEnded(index):
                     name, parts = self._begun.pop(index)
-                    calls.append(FoundCall(name, "".join(parts)))
+                    calls.append((self.count, new_call_id(), FoundCall(name, "".join(parts))))
+                    self.count += 1
         return "".join(content), calls
 
 
 def read_calling(
     tools: Sequence[Any] | None, choice: Any, parallel: bool | None, engine: Engine, lead: str
 ) -> Calling | None:
-    """Read what a request says of tools.
+    """Read the tools of a request.
 
     Args:
-        tools: that it offers.
+        tools: the request's ``tools``.
         choice: its ``tool_choice``.
         parallel: its ``parallel_tool_calls``.
-        engine: that writes the answer.
-        lead: the member in whose form calls are written.
+        engine: generates the answer.
+        lead: the member that has the format of calls.
 
     Raises:
-        Refusal: it names the field.
+        Refusal: a field is wrong.
     """
     if not tools:
         if choice not in (None, "none"):
-            raise Refusal(
-                400, "tool_choice is given, but there are no tools", param="tool_choice", code="invalid_value"
-            )
+            words = "tool_choice is given, but there are no tools"
+            raise Refusal(400, words, param="tool_choice", code="invalid_value")
         return None
     try:
         offered = checked_tools([_without_nulls(tool) for tool in tools])
@@ -94,7 +99,11 @@ def read_calling(
         _check_free(offered, parallel)
         return Calling(offered, form, None)
     chosen = None if choice == "required" else choice["function"]["name"]
-    _check_parameters(offered)
+    for number, tool in enumerate(offered):
+        try:
+            parameters_of(tool)
+        except SpecError as error:
+            raise refusal_of(error, param=f"tools[{number}].function.parameters") from None
     try:
         grammar = call_grammar(form, offered, chosen, several=parallel is not False and chosen is None)
     except SpecError as error:
@@ -102,26 +111,15 @@ def read_calling(
     return Calling(offered, form, Constraint(LARK, grammar))
 
 
-def _check_parameters(tools: Sequence[Tool]) -> None:
-    """Refuse schemas of arguments that could not be kept."""
-    for number, tool in enumerate(tools):
-        try:
-            parameters_of(tool)
-        except SpecError as error:
-            raise refusal_of(error, param=f"tools[{number}].function.parameters") from None
-
-
 def _without_nulls(tool: Any) -> Any:
     return {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
 
 
 def _check_free(tools: Sequence[Tool], parallel: bool | None) -> None:
-    """Refuse what only a grammar could keep, where the answer may be anything."""
-    hint = 'it can be kept only where a call has to be made: say tool_choice: "required", or leave it out'
-    if parallel is False:
-        name = "parallel_tool_calls"
-        raise Refusal(400, f"{name} is false, but the answer is free: {hint}", param=name, code="unsupported")
-    for number, tool in enumerate(tools):
-        if tool["function"].get("strict"):
-            name = f"tools[{number}].function.strict"
-            raise Refusal(400, f"{name} is true, but the answer is free: {hint}", param=name, code="unsupported")
+    """Refuse what only a grammar could enforce, if the answer is free."""
+    found = {"parallel_tool_calls": "false"} if parallel is False else {}
+    strict = (number for number, tool in enumerate(tools) if tool["function"].get("strict"))
+    found |= {f"tools[{number}].function.strict": "true" for number in strict}
+    for name, value in found.items():
+        words = f'{name} is {value}, but the answer is free: set tool_choice to "required", or leave {name} out'
+        raise Refusal(400, words, param=name, code="unsupported")

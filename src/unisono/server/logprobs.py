@@ -1,4 +1,4 @@
-"""OpenAI's ``logprobs``: of the combined distribution that a piece was chosen from."""
+"""OpenAI's ``logprobs``, from the combined distribution that a piece was chosen from."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from unisono.records import Generation, StepRecord
-from unisono.server.schemas import ChatCompletionTokenLogprob, Logprobs, TopLogprob
+from unisono.server.schemas import Logprobs, TopLogprob, chat
 
 IMPOSSIBLE = -9999.0
-"""What OpenAI writes for the logarithm of 0."""
+"""OpenAI's value for the logarithm of 0."""
 
 
 class Offsets:
-    """Counts the characters before each piece of a text. Bytes that are no text are a replacement character each."""
+    """Counts the characters before each piece. A byte that is not text counts as a replacement character."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._count = 0
 
     def before(self, piece: bytes) -> int:
-        """Take the next piece; return how many characters stand before the one in which it begins."""
+        """Take the next piece; return how many characters precede the one in which it begins."""
         pending, _ = self._decoder.getstate()
         begins = self._count + (1 if pending and not _continues(pending, piece) else 0)
         self._count += len(self._decoder.decode(piece))
@@ -29,7 +29,7 @@ class Offsets:
 
 
 class Held:
-    """The steps of a text whose characters are not safe to show yet: a stop string may take them back."""
+    """Holds back the steps whose characters may still be cut off by a stop string."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, StepRecord]] = []
@@ -39,13 +39,13 @@ class Held:
         self._shown = 0
 
     def release(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
-        """Take new text and new steps; return the steps whose pieces begin within what has been shown."""
+        """Take new text and steps; return the steps whose pieces begin within the text so far."""
         self._add(steps)
         self._shown += len(text)
         return self._release(lambda _, character: character < self._shown)
 
     def rest(self, generation: Generation) -> list[StepRecord]:
-        """At the end of a text: the steps that are left of it. If none were taken before, all of its steps."""
+        """The remaining steps of a finished text; all of its steps if none were taken before."""
         if not self._written:
             self._add(generation.steps or ())
         return self._release(lambda byte, _: byte < len(generation.data))
@@ -62,41 +62,32 @@ class Held:
         return released
 
 
-class ChatLogprobs:
-    """``logprobs`` of chats."""
-
-    def __init__(self, count: int | None) -> None:
-        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
-        self.wanted = count is not None
-        self._count = count or 0
-
-    def of(self, steps: Iterable[StepRecord]) -> list[ChatCompletionTokenLogprob]:
-        """An entry for each piece. END, among the most likely, is the empty string without bytes."""
-        return [
-            ChatCompletionTokenLogprob(
-                token=_shown(step.piece),
-                bytes=_bytes(step.piece),
-                logprob=logarithm(step.p),
-                top_logprobs=[
-                    TopLogprob(token=_shown(piece), bytes=_bytes(piece), logprob=logarithm(p))
-                    for piece, p in step.likeliest[: self._count]
-                ],
-            )
-            for step in steps
-        ]
+def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[chat.ChatCompletionTokenLogprob]:
+    """An entry per piece, with the `count` most likely pieces. END among them is the empty string without bytes."""
+    return [
+        chat.ChatCompletionTokenLogprob(
+            token=_shown(step.piece),
+            bytes=_bytes(step.piece),
+            logprob=logarithm(step.p),
+            top_logprobs=[
+                TopLogprob(token=_shown(piece), bytes=_bytes(piece), logprob=logarithm(p))
+                for piece, p in step.likeliest[:count]
+            ],
+        )
+        for step in steps
+    ]
 
 
 class CompletionLogprobs:
-    """``logprobs`` of completions, of one text from its beginning on."""
+    """``logprobs`` of a completion, chunk by chunk."""
 
-    def __init__(self, count: int | None) -> None:
-        """List so many of the most likely pieces; ``None`` for no log-probabilities."""
-        self.wanted = count is not None
-        self._count = count or 0
+    def __init__(self, count: int) -> None:
+        """List the `count` most likely pieces of each step."""
+        self._count = count
         self._offsets = Offsets()
 
     def of(self, steps: Iterable[StepRecord]) -> Logprobs:
-        """The lists for the next steps; offsets count characters of the text that was written."""
+        """The lists of the next steps. Offsets count characters of the generated text."""
         offsets, tokens, logprobs, likeliest = [], [], [], []
         for step in steps:
             assert step.piece is not None
@@ -113,7 +104,7 @@ def logarithm(p: float) -> float:
 
 
 def _continues(pending: bytes, piece: bytes) -> bool:
-    """Whether a piece goes on with a character of which some bytes have come."""
+    """Whether a piece continues a character of which some bytes have come."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(pending + piece[:1])
     except UnicodeDecodeError:
@@ -130,7 +121,7 @@ def _bytes(piece: bytes | None) -> list[int] | None:
 
 
 def _named(piece: bytes | None) -> str:
-    """A piece as a key, distinct for distinct bytes; what is no text is written in hexadecimals, as OpenAI does."""
+    """A piece as a key, distinct for distinct bytes: bytes that are not text are in hexadecimals, as OpenAI does."""
     if piece is None:
         return ""
     try:

@@ -1,0 +1,275 @@
+"""Answers in the format of the OpenAI API, whole or streamed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from unisono.chat.tool_parser import FoundCall
+from unisono.engine.request import Ended, Wrote
+from unisono.records import Finish, Generation, StepRecord
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
+from unisono.server.request_handle import RequestHandle
+from unisono.server.requests import ApiCall
+from unisono.server.schemas import (
+    ChatAnswer,
+    ChatChunk,
+    CompletionAnswer,
+    CompletionChoice,
+    CompletionUsage,
+    Report,
+    TextReport,
+    chat,
+    chat_chunk,
+    chat_completion,
+)
+from unisono.server.tools import CallReader, NumberedCall
+
+Reason = Literal["stop", "length", "tool_calls"]
+REASONS: dict[Finish, Literal["stop", "length"]] = {
+    "end": "stop",
+    "stop": "stop",
+    "length": "length",
+    "context": "length",
+}
+
+
+class _Written:
+    """One choice of a stream so far: its steps that are not sent yet, its tool calls, and its log-probabilities."""
+
+    def __init__(self, call: ApiCall) -> None:
+        self.held = Held()
+        self.calls = CallReader(call.calling)
+        self.logprobs = CompletionLogprobs(call.logprobs or 0)
+
+
+class Answer:
+    """The answer to one call; a subclass per endpoint makes its choices."""
+
+    prefix: ClassVar[str]
+    """Of its id."""
+    whole: ClassVar[type[ChatAnswer | CompletionAnswer]]
+    part: ClassVar[type[ChatChunk | CompletionAnswer]]
+
+    def __init__(self, call: ApiCall) -> None:
+        self.call = call
+        self.n, self.trace_wanted = call.requests[0].n, call.requests[0].trace
+        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.written: dict[int, _Written] = {}
+        """By choice of a stream, what was written of it."""
+
+    async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
+        """Queue the call; yield the chunks of the answer if it is streamed, else the whole answer.
+
+        Raises:
+            Refusal: the call cannot be served, or it failed.
+        """
+        call = self.call
+        await engine.begin(handle, call.requests, call.constraint_field)
+        async for index, event in handle.events():
+            if call.stream:
+                for chunk in self.chunks(index, event):
+                    yield chunk
+        if not call.stream:
+            ended = sorted(handle.ended.items())
+            choices = [self.choice(index, generation) for index, generation in ended]
+            reports = [self.report(index, generation, generation.steps) for index, generation in ended]
+            yield self.record(self.whole, choices, reports, usage=self.usage(handle.ended))
+        elif call.include_usage:
+            yield self.record(self.part, [], usage=self.usage(handle.ended))
+
+    def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
+        """The chunks of an event of a choice."""
+        raise NotImplementedError
+
+    def choice(self, index: int, generation: Generation) -> Any:
+        """A choice of a whole answer."""
+        raise NotImplementedError
+
+    def record(
+        self,
+        kind: type[ChatAnswer | ChatChunk | CompletionAnswer],
+        choices: Sequence[Any],
+        reports: Sequence[TextReport] = (),
+        **more: Any,
+    ) -> bytes:
+        """An answer or a chunk as JSON. In a chunk, OpenAI's types do not expect a reason that is null."""
+        if reports:
+            more["unisono"] = Report(choices=list(reports))
+        made = kind.model_construct(
+            id=self.id,
+            choices=choices,
+            created=self.created,
+            model=self.call.requests[0].model,
+            object=OBJECTS[kind],
+            **more,
+        )
+        return made.model_dump_json(exclude_unset=True, warnings=False).encode()
+
+    def chunk(self, choice: Any, report: TextReport | None) -> bytes:
+        """A chunk of one choice."""
+        usage = {"usage": None} if self.call.include_usage else {}
+        return self.record(self.part, [choice], [] if report is None else [report], **usage)
+
+    def usage(self, ended: Mapping[int, Generation]) -> CompletionUsage:
+        """Tokens of each prompt as the lead counts them, and pieces of all texts."""
+        prompts = [generation for index, generation in ended.items() if index % self.n == 0]
+        read = sum(generation.usage.prompt_tokens[self.call.lead] for generation in prompts)
+        written = sum(generation.usage.pieces for generation in ended.values())
+        return CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+
+    def report(self, index: int, generation: Generation, steps: Sequence[StepRecord] | None = None) -> TextReport:
+        """What a finished choice has beyond OpenAI's fields. In a stream, its steps were sent before."""
+        seconds = generation.seconds
+        return TextReport(
+            index=index,
+            finish=generation.finish_reason,
+            **({} if generation.seed is None else {"seed": generation.seed}),
+            usage=generation.usage.to_json(),
+            seconds={
+                "total": round(seconds.total, 6),
+                "first_piece": round(seconds.first_piece, 6),
+                "members": {name: round(value, 6) for name, value in seconds.members.items()},
+            },
+            trace=[step.to_json() for step in steps] if self.trace_wanted and steps is not None else None,
+        )
+
+    def progress(self, index: int, steps: Sequence[StepRecord]) -> TextReport | None:
+        """The trace of new steps in a stream, if the call asks for one."""
+        return TextReport(index=index, trace=[step.to_json() for step in steps]) if self.trace_wanted else None
+
+
+class ChatResponse(Answer):
+    """Answers ``/v1/chat/completions``."""
+
+    prefix, whole, part = "chatcmpl", ChatAnswer, ChatChunk
+
+    def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
+        """First the role, then text with its log-probabilities and complete calls, last the finish reason."""
+        if index not in self.written:
+            self.written[index] = _Written(self.call)
+            yield self._chunk(index, chat_chunk.ChoiceDelta(role="assistant", content=""))
+        held, reader = self.written[index].held, self.written[index].calls
+        if isinstance(event, Wrote):
+            content, calls = reader.read(event.text)
+            released = held.release(event.text, event.steps)
+            yield from self._parts(index, content, calls, released, self.progress(index, event.steps))
+            return
+        content, calls = reader.read("", last=True)
+        yield from self._parts(index, content, calls, held.rest(event.generation), None)
+        reason = _reason(reader, event.generation)
+        yield self._chunk(index, chat_chunk.ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
+
+    def _parts(
+        self,
+        index: int,
+        content: str,
+        calls: Sequence[NumberedCall],
+        released: Sequence[StepRecord],
+        report: TextReport | None,
+    ) -> Iterator[bytes]:
+        """The chunks of some content and of some calls."""
+        if content or report is not None or (released and self.call.logprobs is not None):
+            yield self._chunk(index, chat_chunk.ChoiceDelta(content=content), released, report=report)
+        for number, identity, call in calls:
+            one = {"index": number, **_call_json(identity, call)}
+            yield self._chunk(index, chat_chunk.ChoiceDelta.model_validate({"tool_calls": [one]}))
+
+    def _chunk(
+        self,
+        index: int,
+        delta: chat_chunk.ChoiceDelta,
+        steps: Sequence[StepRecord] = (),
+        *,
+        reason: Reason | None = None,
+        report: TextReport | None = None,
+    ) -> bytes:
+        count = self.call.logprobs
+        logprobs = (
+            None if count is None or not steps else chat_chunk.ChoiceLogprobs(content=chat_logprobs(steps, count))
+        )
+        return self.chunk(chat_chunk.Choice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs), report)
+
+    def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
+        """A choice of a whole answer."""
+        reader, count = CallReader(self.call.calling), self.call.logprobs
+        content, calls = reader.read(generation.text, last=True)
+        message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
+        if calls:
+            message["tool_calls"] = [_call_json(identity, call) for _, identity, call in calls]
+        logprobs = (
+            None
+            if count is None
+            else chat_completion.ChoiceLogprobs(content=chat_logprobs(Held().rest(generation), count))
+        )
+        return chat_completion.Choice(
+            index=index,
+            finish_reason=_reason(reader, generation),
+            logprobs=logprobs,
+            message=chat.ChatCompletionMessage.model_validate(message),
+        )
+
+
+class CompletionResponse(Answer):
+    """Answers ``/v1/completions``."""
+
+    prefix, whole, part = "cmpl", CompletionAnswer, CompletionAnswer
+
+    def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
+        """First the prompt if it is echoed, then text with its log-probabilities, last the finish reason."""
+        if index not in self.written:
+            self.written[index] = _Written(self.call)
+            if self.call.echo:
+                yield self._chunk(index, self._echo(index))
+        held = self.written[index].held
+        if isinstance(event, Ended):
+            last = self.report(index, event.generation)
+            reason = REASONS[event.generation.finish_reason]
+            yield self._chunk(index, "", held.rest(event.generation), reason=reason, report=last)
+            return
+        released, report = held.release(event.text, event.steps), self.progress(index, event.steps)
+        if event.text or report is not None or (released and self.call.logprobs is not None):
+            yield self._chunk(index, event.text, released, report=report)
+
+    def _echo(self, index: int) -> str:
+        return self.call.requests[index // self.n].prompt.text or "" if self.call.echo else ""
+
+    def _chunk(
+        self,
+        index: int,
+        text: str,
+        steps: Sequence[StepRecord] = (),
+        *,
+        reason: Reason | None = None,
+        report: TextReport | None = None,
+    ) -> bytes:
+        logprobs = None if self.call.logprobs is None or not steps else self.written[index].logprobs.of(steps)
+        choice = CompletionChoice.model_construct(index=index, text=text, finish_reason=reason, logprobs=logprobs)
+        return self.chunk(choice, report)
+
+    def choice(self, index: int, generation: Generation) -> CompletionChoice:
+        """A choice of a whole answer."""
+        count = self.call.logprobs
+        return CompletionChoice(
+            index=index,
+            text=self._echo(index) + generation.text,
+            finish_reason=REASONS[generation.finish_reason],
+            logprobs=None if count is None else CompletionLogprobs(count).of(Held().rest(generation)),
+        )
+
+
+OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", CompletionAnswer: "text_completion"}
+
+
+def _reason(reader: CallReader, generation: Generation) -> Reason:
+    """``tool_calls`` if the text has any and was not cut off."""
+    reason = REASONS[generation.finish_reason]
+    return "tool_calls" if reader.count and reason == "stop" else reason
+
+
+def _call_json(identity: str, call: FoundCall) -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -1,1 +1,0 @@
-"""Answers in the shapes of the OpenAI API, whole or streamed."""

@@ -1,0 +1,136 @@
+"""Logs and metrics. Nothing of a prompt or an answer is in them, unless `--log-prompts` asks for it.
+
+Logs go to stderr, one JSON object per line. Of a request, only the names of loaded models become labels of metrics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from unisono.records import Generation
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SIZES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+
+log = logging.getLogger("unisono.server")
+
+
+def say(event: str, *, level: int = logging.INFO, **facts: Any) -> None:
+    """Log an event and its facts, without those that are ``None``."""
+    if log.isEnabledFor(level):
+        log.log(level, event, extra={"facts": {name: value for name, value in facts.items() if value is not None}})
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = where(record.exc_info[1])
+        return json.dumps(line, default=repr)
+
+
+def where(error: BaseException) -> str:
+    """The type and place of an error; not its message, which may cite a prompt."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return type(error).__name__ + place
+
+
+@contextlib.contextmanager
+def to_stderr() -> Iterator[None]:
+    """Send the logs of unisono and uvicorn to stderr within the context."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    loggers = {logging.getLogger("unisono"): logging.INFO, logging.getLogger("uvicorn"): logging.WARNING}
+    before = {logger: (logger.handlers[:], logger.level, logger.propagate) for logger in loggers}
+    try:
+        for logger, level in loggers.items():
+            logger.handlers[:], logger.propagate = [handler], False
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, (handlers, level, propagate) in before.items():
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = self._counter("requests", "HTTP requests answered.", "path", "model", "status")
+        self.request_seconds = self._histogram(
+            "request_seconds", "From the first byte of a request to the last byte of its answer.", "path", "model"
+        )
+        self.failures = self._counter("failures", "Requests that ended because a model failed.", "model")
+        self.ready = self._gauge("ready", "1 if the server is ready, else 0.")
+        self.running = self._gauge("requests_running", "Requests being served.")
+        self.waiting = self._gauge("requests_waiting", "Requests in the queue.")
+        self.batch = self._histogram("batch_size", "Requests served by a step.", buckets=SIZES)
+        self.turn_seconds = self._histogram("turn_seconds", "Duration of a step.")
+        self.first_piece = self._histogram(
+            "time_to_first_token_seconds", "From the arrival of a request to the first text of its answer.", "model"
+        )
+        self.between_pieces = self._histogram(
+            "time_between_pieces_seconds", "Between two outputs of a text; an accepted draft is one output.", "model"
+        )
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens, by member.", "model", "member")
+        self._member_seconds = self._counter(
+            "member_seconds", "Time in forward passes; a pass shared by texts counts fully for each.", "model", "member"
+        )
+        self._pieces = self._counter("pieces", "Pieces generated.", "model")
+        self._ensembled = self._counter("pieces_ensembled", "Pieces for which all members ran.", "model")
+        self._drafted = self._counter("pieces_drafted", "Pieces drafted.", "model")
+        self._accepted = self._counter("pieces_accepted", "Drafted pieces accepted.", "model")
+        self._ended = self._counter("texts", "Texts finished, by reason.", "model", "finish")
+
+    def follow(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Read the numbers of requests from the service at each scrape."""
+        self.running.set_function(running)
+        self.waiting.set_function(waiting)
+
+    def ended(self, model: str, index: int, generation: Generation) -> None:
+        """Count a finished text; the prompt counts with the first text of its request."""
+        usage = generation.usage
+        self._pieces.labels(model).inc(usage.pieces)
+        self._ensembled.labels(model).inc(usage.ensembled)
+        self._drafted.labels(model).inc(usage.drafted)
+        self._accepted.labels(model).inc(usage.accepted)
+        self._ended.labels(model, generation.finish_reason).inc()
+        for member, tokens in usage.prompt_tokens.items() if index == 0 else ():
+            self._prompt_tokens.labels(model, member).inc(tokens)
+        for member, seconds in generation.seconds.members.items():
+            self._member_seconds.labels(model, member).inc(seconds)
+
+    def page(self) -> bytes:
+        """All metrics, in the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(f"unisono_{name}", words, labels, registry=self._registry)
+
+    def _gauge(self, name: str, words: str) -> Gauge:
+        return Gauge(f"unisono_{name}", words, registry=self._registry)
+
+    def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(f"unisono_{name}", words, labels, buckets=buckets, registry=self._registry)
