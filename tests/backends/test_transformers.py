@@ -437,6 +437,7 @@ def test_no_room_for_a_conversion_is_told_before_it_begins(tmp_path: Path, monke
         loader.gguf.weights(config, "float16", lambda fraction, words: None)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_converting_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = TransformersLoader(request_of(demo_path("smollm2-135m-instruct"), "gguf"))
     config = loader._config

@@ -31,6 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     run: Run,
     duo: Path,

@@ -206,6 +206,7 @@ class Imagined(DraftLengthController):
         self.step = 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", ["a", "auto"])
 @pytest.mark.parametrize("an_id", [0.1, 5.0])
 def test_a_relative_drafts_for_a_slow_stranger_and_not_for_its_own_family(drafter: str, an_id: float) -> None:

@@ -269,6 +269,7 @@ def test_a_conversation_is_read_once_however_many_turns_it_has() -> None:
     assert tokens_read() < whole / 3
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_prompts_in_any_batch_are_written_as_without_a_store(data: st.DataObject) -> None:

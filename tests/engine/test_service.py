@@ -115,6 +115,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(data: st.DataObject) -> None:

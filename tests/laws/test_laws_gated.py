@@ -149,6 +149,7 @@ def test_prompts_can_be_read_before_the_gate_asks() -> None:
     check([text], expected, ("a", "b"))
 
 
+@pytest.mark.slow
 def test_a_context_that_fills_within_a_draft_ends_the_text_where_the_plain_way_does() -> None:
     for drafter, context in itertools.product(("off", "a", "b", "ngram"), range(14, 26)):
         plain = engine_of(("a", "b"), context=context)
