@@ -1,9 +1,8 @@
 """The user's cache folder: written atomically, so that a reader never meets a half-written entry.
 
-Entries are built under a temporary name in the same folder and renamed when complete. Two processes
-may want the same entry at once: with `file_once` and `folder_once` one waits for the other's lock and
-then finds it done; with `replace_file` both write, and the last one stays. Everything here can be
-deleted at any time; it is made again when needed.
+Entries are built under a temporary name in the same folder and renamed when complete. Where two processes want one
+entry at once, `build_once` lets one wait for the other, and with `replace_file` the last one stays. Everything here
+can be deleted at any time; it is made again when needed.
 """
 
 from __future__ import annotations
@@ -46,59 +45,43 @@ def require_space(folder: Path, size: int, what: str) -> None:
         )
 
 
-def file_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
-    """Return ``path``, after ``build`` has written it if it is not there.
+def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
+    """Return ``path``, after ``build`` has made it if it is not there.
 
     Args:
         path: where the entry belongs.
-        build: writes the file whose temporary path it is given.
+        build: makes the file or the folder whose temporary path it is given.
         what: the entry, in words, for errors.
 
     Raises:
         CacheError: the folder cannot be written, or the disk is full.
     """
-    if path.is_file():
+    if path.exists():
         return path
-    with _building(path, what) as temporary:
-        if temporary is not None:
-            build(temporary)
-            os.replace(temporary, path)
-    return path
-
-
-def folder_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
-    """The same for an entry that is a folder: ``build`` fills the temporary folder it is given."""
-    if path.is_dir():
-        return path
-    with _building(path, what) as temporary:
-        if temporary is not None:
-            temporary.mkdir()
-            build(temporary)
-            os.rename(temporary, path)
+    with _cache_errors(path, what):
+        _make_folder(path.parent, what)
+        with filelock.FileLock(f"{path}.lock"):
+            if not path.exists():  # nobody else has built it meanwhile
+                for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
+                    shutil.rmtree(left, ignore_errors=True)
+                _write(path, build)
     return path
 
 
 def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
     """Write ``path`` anew, whatever is there: readers see the old file or the new one, never a mixture."""
     _make_folder(path.parent, what)
-    with _cache_errors(path, what), _temporary(path) as temporary:
-        build(temporary)
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def _building(path: Path, what: str) -> Iterator[Path | None]:
-    """Hold the entry's lock; yield a temporary path, or ``None`` if another process built it meanwhile."""
     with _cache_errors(path, what):
-        _make_folder(path.parent, what)
-        with filelock.FileLock(f"{path}.lock"):
-            if path.exists():
-                yield None
-            else:
-                for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
-                    shutil.rmtree(left, ignore_errors=True)
-                with _temporary(path) as temporary:
-                    yield temporary
+        _write(path, build)
+
+
+def _write(path: Path, build: Callable[[Path], None]) -> None:
+    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        build(holder / path.name)
+        os.replace(holder / path.name, path)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
 
 
 def _make_folder(folder: Path, what: str) -> None:
@@ -109,15 +92,6 @@ def _make_folder(folder: Path, what: str) -> None:
             f"cannot keep {what} in {folder}: the folder cannot be made ({error.strerror})",
             hint=f"set {ENVIRONMENT_KEY} to a folder that can be written",
         ) from error
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield holder / path.name
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from unisono.errors import SpecError, shown
@@ -28,7 +28,7 @@ class GateReading:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,7 @@ class StepSeconds:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {
-            "total": round(self.total, 6),
-            "members": {name: round(value, 6) for name, value in self.members.items()},
-        }
+        return {"total": round(self.total, 6), "members": _rounded(self.members)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +153,7 @@ class Usage:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {
-            "prompt_tokens": dict(self.prompt_tokens),
-            "pieces": self.pieces,
-            "ensembled": self.ensembled,
-            "blocks": self.blocks,
-            "drafted": self.drafted,
-            "accepted": self.accepted,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +195,7 @@ class Generation:
             "seconds": {
                 "total": round(self.seconds.total, 6),
                 "first_piece": round(self.seconds.first_piece, 6),
-                "members": {name: round(value, 6) for name, value in self.seconds.members.items()},
+                "members": _rounded(self.seconds.members),
             },
         }
         if self.seed is not None:
@@ -250,6 +240,10 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in seconds.items()}
 
 
 def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str, object]]:

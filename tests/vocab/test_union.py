@@ -19,8 +19,7 @@ from unisono.vocab.eos import end_ids
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import TokenTable
-from unisono.vocab.union import ABSENT, UnionMember, UnionVocabulary, build_union
-from unisono.vocab.union_cache import load_union, read_union, union_key
+from unisono.vocab.union import ABSENT, UnionMember, UnionVocabulary, build_union, load_union, read_union, union_key
 
 
 def speller_of(table: TokenTable, encode: Callable[[str], list[int]] | None = None) -> Speller:

@@ -72,6 +72,16 @@ class Speller:
         return max(map(len, self.vocabulary.canonical), default=0)
 
 
+def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
+    """Cut a text into control tokens, with their ids, and what stands between them, with ``None``.
+
+    Where several control tokens begin, the longest is meant.
+    """
+    here = sorted((control for control in controls if control in text), key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
+    return [(part, controls.get(part)) for part in parts if part]
+
+
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
     """Encode text with a library that takes some control tokens out of it all the same.
 

@@ -44,7 +44,7 @@ class TokenTable:
     adds_bos: bool = False
     """Whether the tokenizer itself begins a plain text with its BOS."""
     chat_template: str | None = None
-    """The model's own Jinja template, if it has one."""
+    """The model's own Jinja template."""
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """What templates may refer to: ``bos_token``, ``eos_token``, ``pad_token`` … by name."""
 
@@ -52,6 +52,17 @@ class TokenTable:
         pairs = zip(self.texts, self.kinds, strict=True)
         kinds = tuple(_settled(token, text, kind) for token, (text, kind) in enumerate(pairs))
         object.__setattr__(self, "kinds", kinds)
+
+    @property
+    def controls(self) -> dict[str, int]:
+        """The ids of the control tokens, by their texts."""
+        pairs = zip(self.texts, self.kinds, strict=True)
+        return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
+
+    @property
+    def opening(self) -> list[int]:
+        """What a plain text begins with: BOS, or nothing."""
+        return [self.bos_id] if self.adds_bos and self.bos_id is not None else []
 
 
 def _settled(token: int, text: str, kind: Kind) -> Kind:

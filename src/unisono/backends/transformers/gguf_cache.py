@@ -19,7 +19,7 @@ from unisono.backends.gguf.file import GgufFile, read_gguf
 from unisono.backends.gguf.token_table import read_table
 from unisono.backends.transformers.gguf_model import adds_bos, gguf_tokenizer_json
 from unisono.backends.transformers.tokenizer import JsonTokenizer
-from unisono.cache import cache_root, file_once, folder_once, require_space
+from unisono.cache import build_once, cache_root, require_space
 
 FORMAT = 1
 """Raised whenever a conversion would come out otherwise than before."""
@@ -49,7 +49,7 @@ class Conversion:
             target.write_text(json.dumps(gguf_tokenizer_json(self.file, table), ensure_ascii=False), "utf-8")
 
         content = json.loads(
-            file_once(self._entry("tokenizer.json"), build, self._what("tokenizer")).read_text("utf-8")
+            build_once(self._entry("tokenizer.json"), build, self._what("tokenizer")).read_text("utf-8")
         )
         return JsonTokenizer(table, content, [table.bos_id] if table.adds_bos and table.bos_id is not None else [])
 
@@ -61,7 +61,7 @@ class Conversion:
 
         assert self.file  # tells damage better than the library does
         content: dict[str, Any] = json.loads(
-            file_once(self._entry("config.json"), build, self._what("configuration")).read_text("utf-8")
+            build_once(self._entry("config.json"), build, self._what("configuration")).read_text("utf-8")
         )
         return content
 
@@ -79,7 +79,7 @@ class Conversion:
             progress(0.0, f"converting {self.path.name} once, for this and later runs")
             self._write_weights(config, dtype, target, progress)
 
-        return folder_once(entry, build, self._what("weights"))
+        return build_once(entry, build, self._what("weights"))
 
     @cached_property
     def file(self) -> GgufFile:
