@@ -307,7 +307,7 @@ def test_facts_need_no_weights_and_are_right(tiny: Callable[[str], Path], tmp_pa
         ({"options": {"attention": "flash_attention_2"}}, "flash_attention_2"),
         ({"options": {"attentoin": "sdpa"}}, "did you mean 'attention'"),
         ({"options": {"allow_pickle": "yes"}}, "allow_pickle"),
-        ({"options": {"pack_weights": 1}}, "options.pack_weights is 1"),
+        ({"options": {"pack_weights": 1}}, "option pack_weights is 1"),
         ({"options": {"revision": 3}}, "revision"),
         ({"options": {"device_map": 3}}, "device_map"),
         ({"options": {"device_map": "auto"}}, "both a device"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NewType, Protocol, runtime_checkable
 
+from unisono.errors import SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
 Slot = NewType("Slot", int)
@@ -123,6 +124,13 @@ class LoadRequest:
     slots: int = 1
     options: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the numbers. Raises a `SpecError` that names the member and the value."""
+        for key in ("context", "threads", "slots"):
+            number = getattr(self, key)
+            if number is not None and number < 1:
+                raise SpecError(f"member {self.name!r}: {key} is {number}", hint="it has to be 1 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -165,3 +173,38 @@ class Loader(Protocol):
     def load(self, progress: Progress) -> Backend:
         """Load the weights. Raises a `ModelError` or `DeviceError` that names the member."""
         ...
+
+
+def check_feeds(feeds: Sequence[Feed], length_of: Callable[[Slot], int], facts: BackendFacts) -> list[int]:
+    """Return how many tokens each feed's slot holds; ``length_of`` refuses a slot that is not open.
+
+    Raises `ValueError` for a feed that breaks the rules. Ids are left to `check_ids`, or to a faster check.
+    """
+    lengths = [length_of(feed.slot) for feed in feeds]
+    if len({feed.slot for feed in feeds}) < len(feeds):
+        raise ValueError("a slot is fed twice in one call")
+    for feed, length in zip(feeds, lengths, strict=True):
+        size = len(feed.ids)
+        if not size:
+            raise ValueError(f"slot {feed.slot} is fed nothing")
+        if not 0 <= feed.wanted <= size:
+            raise ValueError(f"{feed.wanted} distributions are wanted of {size} tokens")
+        if length + size > facts.context:
+            raise ValueError(
+                f"slot {feed.slot} holds {length} tokens; {size} more exceed its context of {facts.context}"
+            )
+    return lengths
+
+
+def check_ids(feeds: Sequence[Feed], rows: int) -> None:
+    """Raise `ValueError` when an id is not among a model's ``rows``."""
+    for feed in feeds:
+        for odd in (min(feed.ids), max(feed.ids)):
+            if not 0 <= odd < rows:
+                raise ValueError(f"slot {feed.slot} is fed the id {odd}, which is not among the model's 0 … {rows - 1}")
+
+
+def check_rewind(slot: Slot, held: int, length: int) -> None:
+    """Raise `ValueError` when a slot that holds ``held`` tokens cannot be rewound to ``length``."""
+    if not 0 <= length <= held:
+        raise ValueError(f"slot {slot} holds {held} tokens and cannot be rewound to {length}")

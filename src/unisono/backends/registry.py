@@ -1,4 +1,4 @@
-"""The names of the backends, what each reads, and what to install for it. Imports none of them."""
+"""The names of the backends, what each reads, and what to install for it. Imports none of their libraries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from unisono.backends.base import Loader, LoadRequest
+from unisono.backends.options import LlamaCppOptions, TransformersOptions
 from unisono.backends.threads import bounded_spin
 from unisono.errors import BackendMissing, SpecError, nearest
 
@@ -46,7 +47,7 @@ BACKENDS: dict[str, BackendEntry] = {
             install="pip install 'unisono[llamacpp]'",
             reads=frozenset({"gguf"}),
             keys=frozenset({"device", "context", "threads"}),
-            options=frozenset({"gpu_layers", "flash_attention", "batch_tokens", "cache_dtype", "mmap"}),
+            options=frozenset(LlamaCppOptions.model_fields),
             spins=400,
         ),
         BackendEntry(
@@ -57,17 +58,7 @@ BACKENDS: dict[str, BackendEntry] = {
             install="pip install 'unisono[transformers]'",
             reads=frozenset({"hub", "folder", "gguf"}),
             keys=frozenset({"dtype", "device", "context", "threads"}),
-            options=frozenset(
-                {
-                    "attention",
-                    "device_map",
-                    "revision",
-                    "pack_weights",
-                    "trust_remote_code",
-                    "allow_pickle",
-                    "local_files_only",
-                }
-            ),
+            options=frozenset(TransformersOptions.model_fields),
             spins=4000,
         ),
         BackendEntry(
@@ -101,7 +92,11 @@ def backend_entry(name: str) -> BackendEntry:
 
 def installed(entry: BackendEntry) -> bool:
     """Whether the backend's libraries can be imported. Imports nothing."""
-    return all(importlib.util.find_spec(library) is not None for library in entry.libraries)
+    return not _missing(entry)
+
+
+def _missing(entry: BackendEntry) -> list[str]:
+    return [library for library in entry.libraries if importlib.util.find_spec(library) is None]
 
 
 def make_loader(name: str, request: LoadRequest) -> Loader:
@@ -111,8 +106,7 @@ def make_loader(name: str, request: LoadRequest) -> Loader:
         BackendMissing: its library is not installed; the hint says what to install.
     """
     entry = backend_entry(name)
-    if not installed(entry):
-        missing = [library for library in entry.libraries if importlib.util.find_spec(library) is None]
+    if missing := _missing(entry):
         raise BackendMissing(
             f"member {request.name!r} needs the backend {name!r}, but {', '.join(missing)} is not installed",
             hint=f"install it: {entry.install}",

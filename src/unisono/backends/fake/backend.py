@@ -13,8 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import BackendFacts, Feed, LoadRequest, ModelFacts, Progress, Slot
-from unisono.backends.slots import check_feeds, check_ids, check_rewind
+from unisono.backends.base import (
+    BackendFacts,
+    Feed,
+    LoadRequest,
+    ModelFacts,
+    Progress,
+    Slot,
+    check_feeds,
+    check_ids,
+    check_rewind,
+)
 from unisono.errors import ModelNotFound, SpecError, nearest
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
@@ -165,9 +174,8 @@ class FakeLoader:
             )
         self._request = request
         self._model = FAKE_MODELS[name]
-        asked = request.context
-        if asked is not None and not 1 <= asked <= self._model.context:
-            raise SpecError(f"member {request.name!r}: context is {asked}, the model's is {self._model.context}")
+        if (request.context or 0) > self._model.context:
+            raise SpecError(f"member {request.name!r}: context is {request.context}, the model's {self._model.context}")
 
     def tokenizer(self) -> Tokenizer:
         """The model's own."""

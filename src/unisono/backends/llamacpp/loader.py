@@ -19,10 +19,16 @@ import llama_cpp.llama_cpp as library
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
 from unisono.backends.gguf.file import GgufFile, read_gguf
 from unisono.backends.gguf.token_table import read_table
-from unisono.backends.llamacpp.facts import cache_bytes_a_token, refuse_other_models, trained_context, unsupported
+from unisono.backends.llamacpp.facts import (
+    cache_bytes_a_token,
+    choose_device,
+    refuse_other_models,
+    trained_context,
+    unsupported,
+)
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
-from unisono.backends.llamacpp.options import CACHE_TYPES, choose_device, read_options
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
@@ -66,7 +72,7 @@ class LlamaCppLoader:
                 hint="leave dtype out, or take a file with another quantisation",
             )
         self._request = request
-        self._options = read_options(request)
+        self._options = LlamaCppOptions.read(request)
         self._device = choose_device(request, self._options, library)
 
     def tokenizer(self) -> LlamaCppTokenizer:

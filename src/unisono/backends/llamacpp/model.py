@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import BackendFacts, Feed, Slot
-from unisono.backends.slots import check_feeds, check_rewind
+from unisono.backends.base import BackendFacts, Feed, Slot, check_feeds, check_rewind
 from unisono.errors import DeviceError, ModelError
 
 FloatRows = np.ndarray[Any, np.dtype[np.float32]]

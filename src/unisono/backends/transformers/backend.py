@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-from unisono.backends.base import Array, BackendFacts, Feed, Slot
-from unisono.backends.slots import check_feeds, check_ids, check_rewind
+from unisono.backends.base import Array, BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
 from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_passes
+from unisono.backends.transformers.torch_runtime import RowForward
 
 PADDING_SLACK = 16
 """Padded tokens that cost less than a pass of their own, which reads all the weights once more."""
 LONGEST = 16
 """Ids of a feed that may be read in two passes; a prompt is read in one."""
-
-
-class Forward(Protocol):
-    """One forward pass of a model over the rows that its pool is set to."""
-
-    ragged: bool
-    """Whether rows of unequal length can share a pass."""
-
-    def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
-        """Return the logits ``[B, keep, V]`` of the last ``keep`` queries."""
-        ...
-
-    def finish(self, parts: Sequence[Any]) -> Array:
-        """Join logits ``[n, V]`` into one float32 array."""
-        ...
-
-    def inference(self) -> AbstractContextManager[Any]:
-        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
-        ...
-
-    def unload(self) -> None:
-        """Free the model."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +38,10 @@ class Part:
 class RowBackend:
     """A loaded model, see `unisono.backends.base.Backend`."""
 
-    def __init__(self, facts: BackendFacts, pool: RowPool, forward: Forward) -> None:
+    def __init__(self, facts: BackendFacts, pool: RowPool, forward: RowForward) -> None:
         self.facts = facts
         self._pool = pool
-        self._forward: Forward | None = forward
+        self._forward: RowForward | None = forward
         self._rows: dict[Slot, int] = {}
         self._slots: list[Slot] = []
         self._opened = 0
@@ -130,7 +106,8 @@ class RowBackend:
             self._slots[gap], self._slots[row] = self._slots[row], self._slots[gap]
             self._rows[self._slots[gap]], self._rows[self._slots[row]] = gap, row
 
-    def _passes(self, forward: Forward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
+    def _passes(self, forward: RowForward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
+        """Group what is fed by pass: feeds of similar length, or of the same where the model takes no others."""
         lengths = [len(feed.ids) for feed in feeds]
         whole = [Part(i, 0, length, feed.wanted) for i, (feed, length) in enumerate(zip(feeds, lengths, strict=True))]
         if len(feeds) <= 1:
@@ -143,7 +120,7 @@ class RowBackend:
         return list(alike.values())
 
     def _run(
-        self, forward: Forward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
+        self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
     ) -> None:
         """Run one pass; ``parts`` are in the order of their rows."""
         step = Pass(
@@ -171,7 +148,7 @@ class RowBackend:
             raise ValueError(f"slot {slot} is not open")
         return self._rows[slot]
 
-    def _loaded(self) -> Forward:
+    def _loaded(self) -> RowForward:
         if self._forward is None:
             raise RuntimeError("the model has been unloaded")
         return self._forward

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import struct
 from collections.abc import Iterator
 
@@ -28,7 +27,7 @@ HUB_WORDS = (
 DAMAGE = {"SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"}
 DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch", "invalid header", "corrupt")
 
-CUT_SHORT = (ValueError, IndexError)
+CUT_SHORT = (ValueError, IndexError, struct.error)
 """What reading a GGUF file raises where its tensors end too early."""
 
 
@@ -77,9 +76,11 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
     chain = {type(each).__name__ for each in _chain(error)}
     lower = said.lower()
     if chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
-        return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
-    if where.endswith(".gguf") and isinstance(error, (*CUT_SHORT, struct.error)) and "not supported" not in lower:
         return ModelCorrupt(f"{who} is damaged or cut short: {short}", hint="download it again")
+    if where.endswith(".gguf") and isinstance(error, CUT_SHORT) and "not supported" not in lower:
+        return ModelCorrupt(f"{who} is damaged or cut short: {short}", hint="download it again")
+    if isinstance(error, FileNotFoundError):
+        return ModelNotFound(f"{who} lacks a file: {short}", hint="download the model again")
     if chain & NOT_THERE or (isinstance(error, OSError) and any(words in lower for words in HUB_WORDS)):
         return ModelNotFound(
             f"{who}: {where!r} is neither in the local cache nor can it be fetched from the hub ({short})",
@@ -92,8 +93,6 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
         )
     if isinstance(error, ImportError):
         return BackendMissing(f"{who} needs another library: {short}", hint="pip install what it names")
-    if isinstance(error, json.JSONDecodeError):
-        return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
     if where.endswith(".gguf"):
         hint = "use the file through llama.cpp: `backend: llamacpp`"
     else:

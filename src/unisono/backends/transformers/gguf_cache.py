@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unisono.backends.base import Progress
+from unisono.backends.base import ModelSource, Progress
 from unisono.backends.gguf.file import GgufFile, read_gguf
 from unisono.backends.gguf.token_table import read_table
 from unisono.backends.transformers.gguf_model import adds_bos, gguf_tokenizer_json
@@ -34,36 +34,23 @@ class Conversion:
     """One GGUF file and what has been made of it."""
 
     def __init__(
-        self, path: Path, sha256: str | None, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights
+        self, source: ModelSource, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights
     ) -> None:
-        self.path = path
-        self._sha256 = sha256
+        self.path = source.path
+        self._sha256 = source.sha256
         self._read_config = read_config
         self._write_weights = write_weights
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, its table read from the file itself."""
         table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
-
-        def build(target: Path) -> None:
-            target.write_text(json.dumps(gguf_tokenizer_json(self.file, table), ensure_ascii=False), "utf-8")
-
-        content = json.loads(
-            build_once(self._entry("tokenizer.json"), build, self._what("tokenizer")).read_text("utf-8")
-        )
-        return JsonTokenizer(table, content, [table.bos_id] if table.adds_bos and table.bos_id is not None else [])
+        content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
+        return JsonTokenizer(table, content, table.opening)
 
     def config(self) -> dict[str, Any]:
         """The model's configuration, as a ``config.json`` holds it."""
-
-        def build(target: Path) -> None:
-            target.write_text(json.dumps(self._read_config()), "utf-8")
-
-        assert self.file  # tells damage better than the library does
-        content: dict[str, Any] = json.loads(
-            build_once(self._entry("config.json"), build, self._what("configuration")).read_text("utf-8")
-        )
-        return content
+        assert self.file  # its error tells of damage better than the library's
+        return self._json("config", self._read_config)
 
     def weights(self, config: Any, dtype: str, progress: Progress) -> Path:
         """The folder of the weights in a dtype.
@@ -84,6 +71,16 @@ class Conversion:
     @cached_property
     def file(self) -> GgufFile:
         return read_gguf(self.path)
+
+    def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The content of an entry that is JSON."""
+
+        def build(target: Path) -> None:
+            target.write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
+
+        entry = build_once(self._entry(f"{part}.json"), build, self._what(part))
+        content: dict[str, Any] = json.loads(entry.read_text("utf-8"))
+        return content
 
     def _what(self, part: str) -> str:
         return f"the converted {part} of {self.path.name}"

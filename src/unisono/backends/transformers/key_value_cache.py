@@ -137,11 +137,11 @@ class RowLayer:
             start = now.starts[0]
             store[row : row + count, :, start : start + now.width].copy_(new)
             return store[row : row + count, :, first : start + now.width]
-        index = self.pool.index(new.device)
-        store[index.rows, :, index.places] = new.transpose(1, 2)
+        rows_B1, places_BT = self.pool.index(new.device)
+        store[rows_B1, :, places_BT] = new.transpose(1, 2)
         if row is not None:
             return store[row : row + count, :, first : now.end]
-        return store[:, :, first : now.end].index_select(0, index.rows.view(-1))
+        return store[:, :, first : now.end].index_select(0, rows_B1.view(-1))
 
     def _make_room(self, keys: Tensor, values: Tensor) -> None:
         """Grow to the pool's size; the arguments show the heads, the dimensions, the dtype and the device."""
@@ -155,16 +155,6 @@ class RowLayer:
                 store[: old.shape[0], :, : old.shape[2]] = old
         self.keys, self.values = grown
         self.is_initialized = True
-
-
-@dataclass(frozen=True, slots=True)
-class PassIndex:
-    """A pass's indices on one device."""
-
-    rows: Tensor
-    """B1"""
-    places: Tensor
-    """BT"""
 
 
 class RowPool:
@@ -194,7 +184,7 @@ class RowPool:
         """By row, of the rows in use."""
         self.now = Pass((0,), (0,), (1,))
         self._integers = integers
-        self._index: dict[Any, PassIndex] = {}
+        self._index: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def begin(self, step: Pass) -> None:
         """Say what the next forward pass reads, and plan room for it."""
@@ -205,11 +195,12 @@ class RowPool:
             # A padded query may write beyond the context, so the limit is not the context itself.
             self.capacity = max(step.end, min(2 * self.capacity, self.context), MIN_CAPACITY)
 
-    def index(self, device: Any) -> PassIndex:
-        """The current pass's indices on a device, made once."""
+    def index(self, device: Any) -> tuple[Tensor, Tensor]:
+        """The current pass's rows (B1) and places (BT) on a device, made once."""
         if device not in self._index:
-            rows = self._integers([[row] for row in self.now.rows], device)
-            self._index[device] = PassIndex(rows, self._integers(self.now.places(), device))
+            numbers = [[row] for row in self.now.rows], self.now.places()
+            rows_B1, places_BT = (self._integers(each, device) for each in numbers)
+            self._index[device] = rows_B1, places_BT
         return self._index[device]
 
     def add(self, copy_of: int | None = None) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from unisono.errors import ModelUnsupported
+from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
 
@@ -20,11 +20,7 @@ class NativeTokenizer:
         self.table = table
         self._middle = middle
         self._whole = whole
-        self._controls = {
-            text: i for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True)) if kind == "control"
-        }
-        names = sorted(filter(None, self._controls), key=len, reverse=True)
-        self._cuts = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+        self._controls = table.controls
 
     def encode(self, text: str) -> list[int]:
         """Encode text as it stands in the middle of a text."""
@@ -32,14 +28,13 @@ class NativeTokenizer:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
-        opening = [self.table.bos_id] if self.table.adds_bos and self.table.bos_id is not None else []
-        return opening + self._whole(text)
+        return self.table.opening + self._whole(text)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Encode what a chat template wrote."""
         ids: list[int] = []
-        for part in filter(None, self._cuts.split(text)):
-            ids.extend([self._controls[part]] if part in self._controls else self._whole(part))
+        for part, control in cut_controls(text, self._controls):
+            ids += self._whole(part) if control is None else [control]
         return ids
 
 

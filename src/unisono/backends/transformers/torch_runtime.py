@@ -107,7 +107,7 @@ def output_rows(model: Any) -> int:
 
 
 class RowForward:
-    """A model's forward pass over the rows of a pool. See `unisono.backends.transformers.backend.Forward`."""
+    """A model's forward pass over the rows that its pool is set to."""
 
     def __init__(self, model: Any, text: Any, pool: RowPool, cache: Any, who: str) -> None:
         """Bind a model to a pool, and to the cache object of transformers that holds the pool's layers."""
@@ -120,12 +120,13 @@ class RowForward:
         self._cache = cache
         self._kinds = sorted(set(model_config.layer_kinds(text)))
         parameters = inspect.signature(model.forward).parameters
-        self.ragged = "position_ids" in parameters
+        self.ragged = "position_ids" in parameters  # whether rows of unequal length can share a pass
         self._keeps = "logits_to_keep" in parameters
         self._additive = model.config._attn_implementation == "eager"
         self._who = who
 
     def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
+        """Return the logits ``[B, keep, V]`` of the last ``keep`` queries."""
         inputs: dict[str, Any] = {"input_ids": integers(ids_BT, self.device)}
         if self.ragged:
             inputs["position_ids"] = positions_BT = integers(step.positions(), self.device)
@@ -138,7 +139,7 @@ class RowForward:
         return logits[:, -keep:]
 
     def finish(self, parts: Sequence[torch.Tensor]) -> Array:
-        """Join logits into one array: numpy's on the host, torch's elsewhere."""
+        """Join logits ``[n, V]`` into one float32 array: numpy's on the host, torch's elsewhere."""
         with self.inference():
             if not parts:
                 joined = torch.zeros((0, self.rows), device=self.device)
@@ -149,7 +150,7 @@ class RowForward:
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
-        """Within it, the cache's tensors may be written: they were made without gradients."""
+        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
         with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
             yield
 
