@@ -63,7 +63,6 @@ class FakeModel:
 
     @property
     def output_rows(self) -> int:
-        """V."""
         return len(self.tokenizer.table.texts) if self.rows is None else self.rows
 
     def tokens_read(self, member: str | None = None) -> int:
@@ -178,11 +177,9 @@ class FakeLoader:
             raise SpecError(f"member {request.name!r}: context is {request.context}, the model's {self._model.context}")
 
     def tokenizer(self) -> Tokenizer:
-        """The model's own."""
         return self._model.tokenizer
 
     def facts(self) -> ModelFacts:
-        """A fake weighs nothing."""
         return ModelFacts(
             architecture="fake",
             rows=self._model.output_rows,
@@ -196,18 +193,15 @@ class FakeLoader:
         )
 
     def load(self, progress: Progress) -> FakeBackend:
-        """Return a backend with empty slots."""
         progress(1.0, "loaded")
         return FakeBackend(self._model, self._request.name, self._request.slots, self.facts().context)
 
 
 class FakeBackend:
-    """A cursor over each slot's ids; a distribution is computed anew from all of them.
+    """The ids of each slot; a distribution is computed anew from all of them.
 
     The next call overwrites what `advance` returned with NaN, so that late use shows.
     """
-
-    facts: BackendFacts
 
     def __init__(self, model: FakeModel, name: str = "fake", slots: int = 1, context: int | None = None) -> None:
         """Take a model with ``slots`` empty slots of ``context`` tokens, by default the model's."""
@@ -221,17 +215,15 @@ class FakeBackend:
         self._loaded = True
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take the lowest free slot, empty or as a copy. Raises `RuntimeError` when there is none."""
         self._begin_call()
         held = () if copy_of is None else self.read(copy_of)
-        free = [slot for slot in range(self.facts.slots) if Slot(slot) not in self._read]
-        if not free:
-            raise RuntimeError(f"all {self.facts.slots} slots are taken")
-        self._read[Slot(free[0])] = held
-        return Slot(free[0])
+        for slot in map(Slot, range(self.facts.slots)):
+            if slot not in self._read:
+                self._read[slot] = held
+                return slot
+        raise RuntimeError(f"all {self.facts.slots} slots are taken")
 
     def advance(self, feeds: Sequence[Feed]) -> Logits:
-        """Read every feed. Raises `ValueError` for one that breaks the waist's rules; nothing is read then."""
         self._begin_call()
         check_feeds(feeds, lambda slot: len(self.read(slot)), self.facts)
         check_ids(feeds, self.facts.rows)
@@ -247,18 +239,15 @@ class FakeBackend:
         return self._given
 
     def rewind(self, slot: Slot, length: int) -> None:
-        """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
         held = self.read(slot)
         check_rewind(slot, len(held), length)
         self._read[slot] = held[:length]
 
     def close(self, slot: Slot) -> None:
-        """Give a slot back. Raises `ValueError` when it is not open."""
         self.read(slot)
         del self._read[slot]
 
     def unload(self) -> None:
-        """Forget everything."""
         self._loaded = False
         self._read.clear()
 

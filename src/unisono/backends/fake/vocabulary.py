@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, token_bytes
-from unisono.vocab.tokenizer import Kind, TokenTable
+from unisono.vocab.spelling import cut_controls
+from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{{ eos_token }}{% endfor %}"
@@ -70,11 +70,11 @@ def _control() -> list[tuple[str, Kind]]:
 
 
 def _table(
-    scheme: str, family: str, tokens: Sequence[tuple[str, Kind]], adds_bos: bool, template: str | None
+    scheme: Scheme, family: str, tokens: Sequence[tuple[str, Kind]], adds_bos: bool, template: str | None
 ) -> TokenTable:
     texts = tuple(text for text, _ in tokens)
     return TokenTable(
-        scheme="byte-level" if scheme == "byte-level" else "sentencepiece",
+        scheme=scheme,
         family=family,
         texts=texts,
         kinds=tuple(kind for _, kind in tokens),
@@ -106,10 +106,8 @@ class LongestMatchTokenizer:
             if piece is not None:
                 self._ids.setdefault(piece, token)
         self._longest = max(map(len, self._ids))
-        self._control = {text: token for token, (text, kind) in rows if kind == "control"}
-        names = sorted(self._control, key=len, reverse=True)
-        self._parts = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        self._unknown = self._control.get(table.special_texts.get("unk_token", ""))
+        self._controls = table.controls
+        self._unknown = self._controls.get(table.special_texts.get("unk_token", ""))
 
     def encode(self, text: str) -> list[int]:
         """Encode text as it stands in the middle of a text; what cannot be spelled becomes the unknown token."""
@@ -125,14 +123,11 @@ class LongestMatchTokenizer:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a plain text with the BOS and the leading space that this tokenizer adds."""
-        bos = [self.table.bos_id] if self.table.adds_bos and self.table.bos_id is not None else []
-        return bos + self.encode(" " + text if self._leading_space and text else text)
+        return self.table.opening + self.encode(" " + text if self._leading_space and text else text)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Encode what a template wrote: control tokens are recognised."""
         ids: list[int] = []
-        end = 0
-        for match in self._parts.finditer(text):
-            ids += [*self.encode(text[end : match.start()]), self._control[match.group()]]
-            end = match.end()
-        return ids + self.encode(text[end:])
+        for part, control in cut_controls(text, self._controls):
+            ids += self.encode(part) if control is None else [control]
+        return ids

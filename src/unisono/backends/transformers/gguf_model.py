@@ -7,10 +7,7 @@ conversion differs: it splits digits as the file's ``pre`` says, and matches use
 
 from __future__ import annotations
 
-import mmap
-import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,31 +34,22 @@ _DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
     + _TAIL
 )
-SPLITS: dict[str, tuple[str, ...]] = (
-    dict.fromkeys(("gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "roberta-bpe", "mpt", "olmo", "jais"), (_GPT2,))
-    | dict.fromkeys(
-        ("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)
-    )
-    | dict.fromkeys(
-        ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx", "smaug-bpe"),
-        (_LLAMA3,),
-    )
-    | dict.fromkeys(("qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan"), (_QWEN2,))
-    | {
-        "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
-        "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"),
-        "tekken": (_TEKKEN,),
-        "gpt-4o": (_GPT4O,),
-        "llama4": (_GPT4O,),
-        "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
-    }
-)
+_SPLITS = {
+    "gpt-2 phi-2 jina-es jina-de gigachat roberta-bpe mpt olmo jais": (_GPT2,),
+    "starcoder refact command-r smollm codeshell exaone minerva-7b": (r"\p{N}", _GPT2),
+    "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 dbrx smaug-bpe": (_LLAMA3,),
+    "qwen2 deepseek-r1-qwen kormo megrez stablelm2 hunyuan": (_QWEN2,),
+    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+    "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"),
+    "tekken": (_TEKKEN,),
+    "gpt-4o llama4": (_GPT4O,),
+    "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
+}
+SPLITS = {name: splits for names, splits in _SPLITS.items() for name in names.split()}
 IGNORES_MERGES = frozenset(
-    {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
-) | {"tekken"}
+    {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
+)
 """Vocabularies in which a whole word that is a token is taken as it is."""
-_MERGES_KEY = b"tokenizer.ggml.merges"
-_STRING, _ARRAY = 8, 9
 
 
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
@@ -84,23 +72,6 @@ def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **build(file, table)}
 
 
-def read_merges(path: Path) -> list[str]:
-    """The merges of a byte-level vocabulary, which `gguf_file` passes over; none when the file has none."""
-    key = struct.pack("<Q", len(_MERGES_KEY)) + _MERGES_KEY + struct.pack("<II", _ARRAY, _STRING)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as blob:
-        found = blob.find(key)
-        if found < 0:
-            return []
-        position = found + len(key) + 8
-        (count,) = struct.unpack_from("<Q", blob, position - 8)
-        merges = []
-        for _ in range(count):
-            start = position + 8
-            position = start + struct.unpack_from("<Q", blob, position)[0]
-            merges.append(blob[start:position].decode())
-        return merges
-
-
 def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
     pre = file.text("tokenizer.ggml.pre") or "default"
     if pre not in SPLITS:
@@ -109,7 +80,9 @@ def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
             hint=LLAMACPP_HINT,
         )
     vocab = {text: i for i, text in enumerate(table.texts) if table.kinds[i] != "unused"}
-    merges = [pair for merge in read_merges(file.path) if _known(pair := merge.split(" "), vocab)]
+    merges = file.metadata.get("tokenizer.ggml.merges")
+    pairs = (merge.decode().split(" ") for merge in (merges if isinstance(merges, list) else ()))
+    known = [pair for pair in pairs if _known(pair, vocab)]
     splits: list[dict[str, Any]] = [
         {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False} for split in SPLITS[pre]
     ]
@@ -119,7 +92,8 @@ def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "post_processor": None,
         "decoder": byte_level,
-        "model": _bpe(vocab, merges) | {"ignore_merges": pre in IGNORES_MERGES},
+        "model": _bpe(vocab, [pair for pair in pairs if _known(pair, vocab)])
+        | {"ignore_merges": pre in IGNORES_MERGES},
     }
 
 
@@ -148,12 +122,10 @@ def _merges(vocab: dict[str, int], scores: Sequence[float]) -> list[list[str]]:
     """
     ranked = []
     for text, i in vocab.items():
-        for cut in range(1, len(text)):
-            left, right = text[:cut], text[cut:]
+        for left, right in ((text[:cut], text[cut:]) for cut in range(1, len(text))):
             if left in vocab and right in vocab:
                 ranked.append((-scores[i], i, vocab[left], vocab[right], left, right))
-    ranked.sort()
-    return [[left, right] for *_, left, right in ranked]
+    return [[left, right] for *_, left, right in sorted(ranked)]
 
 
 def _bpe(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
