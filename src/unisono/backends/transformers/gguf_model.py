@@ -92,8 +92,7 @@ def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "post_processor": None,
         "decoder": byte_level,
-        "model": _bpe(vocab, [pair for pair in pairs if _known(pair, vocab)])
-        | {"ignore_merges": pre in IGNORES_MERGES},
+        "model": _bpe(vocab, known) | {"ignore_merges": pre in IGNORES_MERGES},
     }
 
 
