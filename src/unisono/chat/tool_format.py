@@ -7,6 +7,7 @@ a Python mapping or escaped quotes is rejected.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,8 @@ PROBE_TOOLS: tuple[Tool, ...] = tuple(
 )
 
 
-Empty = Literal["text", "none", "absent"]
-_EMPTY: tuple[Empty, ...] = ("text", "none", "absent")
+_ARGUMENTS: tuple[Literal["mapping", "text"], ...] = ("mapping", "text")
+_EMPTY: tuple[Literal["text", "none", "absent"], ...] = ("text", "none", "absent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class CallStyle:
     """How a message with calls is passed to a template."""
 
     arguments: Literal["mapping", "text"] = "mapping"
-    empty: Empty = "text"
+    empty: Literal["text", "none", "absent"] = "text"
     """How missing content is passed: as an empty text, as ``None``, or without the key."""
 
 
@@ -73,13 +74,15 @@ class ToolUse:
         return self.tools and self.style is not None and self.results
 
 
+@functools.lru_cache(64)
 def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUse:
     """Render short conversations with tools, calls and results, and look for each of them in the output.
 
     Some templates write calls and results only ``with_tools``, when tools are passed as well.
     """
     tools = PROBE_TOOLS if with_tools else None
-    style = next((style for style in _STYLES if _written_call(template, style, tools)), None)
+    styles = itertools.starmap(CallStyle, itertools.product(_ARGUMENTS, _EMPTY))
+    style = next((style for style in styles if _written_call(template, style, tools)), None)
     exchange = "" if style is None else _rendered(template, [QUESTION, *exchange_of(1)], style, tools)
     talking = "" if style is None else _written_call(template, style, tools, REPLY)
     listed = _rendered(template, [QUESTION], CallStyle(), PROBE_TOOLS)
@@ -91,6 +94,7 @@ def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUs
     )
 
 
+@functools.lru_cache(64)
 def writes_name(template: ChatTemplate, role: str) -> bool:
     """Whether a template writes the ``name`` of a message with this role."""
     named = Message(role=role, content=REPLY, name=SPEAKER)
@@ -131,12 +135,6 @@ def exchange_of(count: int, content: str = "") -> list[Message]:
     ]
 
 
-_STYLES = (
-    *(CallStyle("mapping", empty) for empty in _EMPTY),
-    *(CallStyle("text", empty) for empty in _EMPTY),
-)
-
-
 def _written_call(template: ChatTemplate, style: CallStyle, tools: Sequence[Tool] | None, content: str = "") -> str:
     """Render a conversation with a call; empty where the call is missing or misquoted."""
     before = _rendered(template, [QUESTION], style, tools)
@@ -160,25 +158,13 @@ def _calling(message: Message, calls: Sequence[ToolCall], style: CallStyle) -> d
         given["content"] = None
     if not given["content"] and style.empty == "absent":
         del given["content"]
-    given["tool_calls"] = [
-        {
-            **call,
-            "function": {
-                **call["function"],
-                "arguments": read_arguments(call["function"]["arguments"])
-                if style.arguments == "mapping"
-                else call["function"]["arguments"],
-            },
-        }
-        for call in calls
-    ]
+    given["tool_calls"] = [{**call, "function": dict(call["function"])} for call in calls]
+    if style.arguments == "mapping":
+        for call in given["tool_calls"]:
+            call["function"]["arguments"] = read_arguments(call["function"]["arguments"])
     return given
 
 
 def _answers_in_order(answers: Sequence[Message], calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    names = {call["id"]: call["function"]["name"] for call in calls}
-    order = list(names)
-    return [
-        {"name": names[answer["tool_call_id"]], **answer}
-        for answer in sorted(answers, key=lambda answer: order.index(answer["tool_call_id"]))
-    ]
+    by_call = {answer["tool_call_id"]: answer for answer in answers}
+    return [{"name": call["function"]["name"], **by_call[call["id"]]} for call in calls if call["id"] in by_call]
