@@ -24,7 +24,7 @@ class CallObject:
     """An incremental parser of one call's object."""
 
     def __init__(self, form: CallForm, names: Collection[str]) -> None:
-        """Start a parser for calls of a form, of the tools that ``names`` lists."""
+        """Start before a call of a form, of one of the tools that ``names`` lists."""
         self._form = form
         self._names = names
         self._name: str | None = None

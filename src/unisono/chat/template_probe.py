@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.tool_format import QUESTION
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer
 
-_QUESTION = Message(role="user", content="Hi")
 _REPLIES = ("Hello", "Yes", "The", "I")
 
 
@@ -39,44 +39,27 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
 
 def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
-    answer = Message(role="assistant", content=reply)
     try:
-        opening = template.render([_QUESTION])
-        whole = template.render([_QUESTION, answer], add_generation_prompt=False)
+        opening = template.render([QUESTION])
+        answered = [QUESTION, Message(role="assistant", content=reply)]
+        whole = template.render(answered, add_generation_prompt=False)
     except TemplateFailure:
         return unknown
-    ids = tokenizer.encode_rendered(whole)
-    pieces = [_bytes_of(tokenizer, token) for token in ids]
-    span = _span_of(reply.encode(), pieces)
-    if span is None:
-        return unknown
-    begin, end = span
-    starts_with_space = (pieces[begin] or b"").startswith(b" ")
-    return AnswerForm(
-        leading_space=starts_with_space and whole.startswith(opening) and not opening.endswith(" "),
-        turn_end_ids=_turn_end(tokenizer, list(zip(ids, pieces, strict=True))[end:]),
-    )
-
-
-def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes | None:
-    table = tokenizer.table
-    return token_bytes(table.texts[token], table.kinds[token], table.scheme)
-
-
-def _span_of(reply: bytes, pieces: list[bytes | None]) -> tuple[int, int] | None:
-    """The index of the piece in which the last occurrence of the reply begins, and of the first piece after it."""
+    table, ids = tokenizer.table, tokenizer.encode_rendered(whole)
+    pieces = [token_bytes(table.texts[token], table.kinds[token], table.scheme) for token in ids]
     edges = list(itertools.accumulate((len(piece or b"") for piece in pieces), initial=0))
-    begin = b"".join(piece or b"" for piece in pieces).rfind(reply)
-    if begin < 0:
-        return None
-    return bisect.bisect_right(edges, begin) - 1, bisect.bisect_left(edges, begin + len(reply))
-
-
-def _turn_end(tokenizer: Tokenizer, rest: list[tuple[int, bytes | None]]) -> tuple[int, ...]:
-    """The first control token after the reply, when only white space lies between."""
-    for token, piece in rest:
-        if piece is None:
-            return (token,) if tokenizer.table.kinds[token] == "control" else ()
-        if piece.strip():
-            return ()
-    return ()
+    place = b"".join(piece or b"" for piece in pieces).rfind(reply.encode())
+    if place < 0:
+        return unknown
+    begin = bisect.bisect_right(edges, place) - 1
+    end = bisect.bisect_left(edges, place + len(reply.encode()))
+    # The first control token after the reply ends the turn, when only white space lies between.
+    rest = itertools.dropwhile(lambda token: (pieces[token] or b"x").isspace(), range(end, len(ids)))
+    after = next((token for token in rest), None)
+    ends = after is not None and pieces[after] is None and table.kinds[ids[after]] == "control"
+    return AnswerForm(
+        leading_space=(pieces[begin] or b"").startswith(b" ")
+        and whole.startswith(opening)
+        and not opening.endswith(" "),
+        turn_end_ids=(ids[after],) if ends and after is not None else (),
+    )

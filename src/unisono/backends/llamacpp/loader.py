@@ -55,12 +55,7 @@ class LlamaCppLoader:
     """Brings a GGUF file in through llama.cpp."""
 
     def __init__(self, request: LoadRequest) -> None:
-        """Check the request; the file is not touched.
-
-        Raises:
-            SpecError: the request asks for what this backend does not have.
-            DeviceError: the installed build has no such device.
-        """
+        """Check the request; the file is not touched. Raises a `SpecError` or a `DeviceError`."""
         if request.source.kind != "gguf":
             raise SpecError(
                 f"member {request.name!r}: llamacpp reads GGUF files, not a {request.source.kind}",
@@ -76,19 +71,17 @@ class LlamaCppLoader:
         self._device = choose_device(request, self._options, library)
 
     def tokenizer(self) -> LlamaCppTokenizer:
-        """The tokenizer; reads the vocabulary only."""
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
-        """What the file's header says."""
         with self._named():
-            file = self._file
+            file, context = self._file, self._slot_context
             refuse_other_models(file)
-            context = self._slot_context
+            tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
             return ModelFacts(
                 architecture=file.architecture,
-                rows=_rows(file),
+                rows=len(tokens) if isinstance(tokens, list) else 0,
                 parameters=file.parameters or None,
                 context=context,
                 trained_context=trained_context(file),
@@ -100,20 +93,13 @@ class LlamaCppLoader:
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
-        """Load the weights and make the cache.
-
-        Raises:
-            ModelError: the file is missing or damaged, or holds no model that can be a member.
-            DeviceError: there is not enough memory.
-            KeyboardInterrupt: Ctrl-C was pressed; what had been loaded is freed.
-        """
+        """Load the weights and make the cache. Ctrl-C frees what has been loaded."""
         with self._named():
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
-            context = self._slot_context
             loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
             progress(0.95, "making the cache")
-            backend = self._make_backend(loaded, context)
+            backend = self._make_backend(loaded)
         progress(1.0, "loaded")
         return backend
 
@@ -176,8 +162,8 @@ class LlamaCppLoader:
             params.use_extra_bufts = False
         return _load(self._file.path, params, report)
 
-    def _make_backend(self, loaded: Loaded, context: int) -> LlamaCppBackend:
-        request, options = self._request, self._options
+    def _make_backend(self, loaded: Loaded) -> LlamaCppBackend:
+        request, options, context = self._request, self._options, self._slot_context
         rows = library.llama_vocab_n_tokens(library.llama_model_get_vocab(loaded.model))
         params = library.llama_context_default_params()
         params.n_ctx = -(-context // _CACHE_STEP) * _CACHE_STEP * request.slots
@@ -200,7 +186,7 @@ class LlamaCppLoader:
                 f"llama.cpp could not make a cache of {request.slots} × {context} tokens: {_last_errors()}",
                 hint="lower context, the number of prompts at once, or set cache_dtype: q8_0 with flash_attention",
             )
-        loaded.add_context(handle)
+        loaded.contexts.append(handle)
         if not library.llama_get_memory(handle):
             raise unsupported(self._file, "it keeps no memory of what it has read")
         facts = BackendFacts(device=self._device.name, rows=rows, context=context, slots=request.slots, neighbours=True)
@@ -290,22 +276,13 @@ def _last_errors() -> str:
 
 
 def _refuse_other_memories(model: int, file: GgufFile) -> None:
-    """Refuse models that cannot be rewound, or that do not write from left to right.
-
-    Raises:
-        ModelUnsupported: it is one.
-    """
+    """Refuse models that cannot be rewound, or that do not write from left to right."""
     if library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model):
         raise unsupported(file, "its memory is a running state, which cannot be cut back to an earlier token")
     if library.llama_model_is_diffusion(model):
         raise unsupported(file, "it does not write from left to right")
     if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):
         raise unsupported(file, "it has an encoder")
-
-
-def _rows(file: GgufFile) -> int:
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
-    return len(tokens) if isinstance(tokens, list) else 0
 
 
 def _weight_format(file: GgufFile) -> str:

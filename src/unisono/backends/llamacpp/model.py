@@ -21,29 +21,21 @@ def output_rows(rows: int, slots: int, batch_tokens: int) -> int:
 
 
 class LlamaCppBackend:
-    """One loaded model, with a key-value cache for every slot."""
-
-    facts: BackendFacts
+    """One loaded model, with a key-value cache for every slot. See `unisono.backends.base.Backend`."""
 
     def __init__(
-        self,
-        library: Any,
-        name: str,
-        loaded: Loaded,
-        facts: BackendFacts,
-        last_errors: Callable[[], str],
+        self, library: Any, name: str, loaded: Loaded, facts: BackendFacts, last_errors: Callable[[], str]
     ) -> None:
         """Take over a loaded model and its last context."""
-        context = loaded.contexts[-1]
         self.facts = facts
         self._name = name
         self._library = library
-        self._context = context
-        self._memory = library.llama_get_memory(context)
+        self._context = loaded.contexts[-1]
+        self._memory = library.llama_get_memory(self._context)
         self._last_errors = last_errors
         self._loaded = loaded
         self._lengths: list[int | None] = [None] * facts.slots
-        self._batch = _Batch(library, library.llama_n_batch(context))
+        self._batch = _Batch(library, library.llama_n_batch(self._context))
         self._outputs_max = output_rows(facts.rows, facts.slots, self._batch.capacity)
         self._seen: tuple[tuple[int, int], FloatRows] | None = None
         self._none = np.empty((0, facts.rows), np.float32)
@@ -52,10 +44,10 @@ class LlamaCppBackend:
         self._state_holds = facts.context // 2  # tokens of a text that is copied so: more gain nothing, or lack some
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take an empty slot, or a copy of another; see `unisono.backends.base.Backend`.
+        """Take an empty slot, or a copy of another.
 
-        On the host a text that leaves half of its slot empty is copied at once, and takes time for what has
-        been read. Otherwise the next decode does the copying, of all that a slot has room for.
+        On the host a text that fills at most half of its slot is copied at once, which takes time by its length.
+        Otherwise the next decode does the copying, of all that a slot has room for.
         """
         self._check_loaded()
         length = 0 if copy_of is None else self._length(copy_of)
@@ -69,10 +61,7 @@ class LlamaCppBackend:
         return Slot(slot)
 
     def advance(self, feeds: Sequence[Feed]) -> FloatRows:
-        """Read every feed, in one decode where they fit; see `unisono.backends.base.Backend`.
-
-        Where one decode was enough, the result is llama.cpp's own buffer, without a copy: it holds
-        until the next call, `unload` included.
+        """Read every feed, in one decode where they fit: the result is then llama.cpp's own buffer, without a copy.
 
         Raises:
             ValueError: a feed breaks the waist's rules; nothing was read.
@@ -99,7 +88,6 @@ class LlamaCppBackend:
         return logits_NV
 
     def rewind(self, slot: Slot, length: int) -> None:
-        """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
         self._check_loaded()
         held = self._length(slot)
         check_rewind(slot, held, length)
@@ -109,14 +97,12 @@ class LlamaCppBackend:
             self._lengths[slot] = length
 
     def close(self, slot: Slot) -> None:
-        """Give a slot back. Raises `ValueError` when it is not open."""
         self._check_loaded()
         self._length(slot)
         self._library.llama_memory_seq_rm(self._memory, slot, 0, -1)
         self._lengths[slot] = None
 
     def unload(self) -> None:
-        """Free the context and the model."""
         self._loaded.free()
 
     def _copy_state(self, source: Slot, slot: int, length: int) -> bool:
@@ -149,7 +135,6 @@ class LlamaCppBackend:
         return length
 
     def _stage(self, batch: _Batch, feeds: Sequence[Feed], lengths: list[int], total: int) -> None:
-        """Write all feeds into a batch."""
         try:
             if total == len(feeds):  # one token each, as in every step of generation: four writes in all
                 batch.tokens[:total] = [feed.ids[0] for feed in feeds]
@@ -219,7 +204,7 @@ class _Batch:
         self.positions = np.zeros(capacity, np.int32)
         self.slots = np.zeros(capacity, np.int32)
         self.wanted = np.zeros(capacity, np.int8)
-        self.columns: tuple[np.ndarray[Any, Any], ...] = (self.tokens, self.positions, self.slots, self.wanted)
+        self.columns = (self.tokens, self.positions, self.slots, self.wanted)
         # llama.cpp lets a token belong to several sequences: a count, and a pointer to their numbers
         self._counts = np.ones(capacity, np.int32)
         self._pointers = (self.slots.ctypes.data + 4 * np.arange(capacity)).astype(np.uintp)
@@ -242,10 +227,6 @@ class Loaded:
         self.model = model
         self.contexts: list[int] = []
         self.free = weakref.finalize(self, _free, library, model, self.contexts)
-
-    def add_context(self, context: int) -> None:
-        """Own a context of the model as well."""
-        self.contexts.append(context)
 
 
 def _free(library: Any, model: int, contexts: list[int]) -> None:

@@ -52,13 +52,10 @@ class LlamaCppTokenizer:
         }
 
     def _whole(self, text: str) -> list[int]:
-        """Encode with the leading space, if one is added."""
         return self._call(self._representable(text))
 
     def _middle(self, text: str) -> list[int]:
-        """Encode without the leading space: put a character before it that merges with nothing,
-        and take its ids away again.
-        """
+        """Encode without the leading space: after a character that merges with nothing, whose ids are cut off."""
         if not self._adds_space or self._probe is None:
             return self._whole(text)
         before = self._call(self._probe.encode())
@@ -69,15 +66,18 @@ class LlamaCppTokenizer:
     def _probe(self) -> str | None:
         """A character that no longer token contains, so that it is never merged with what follows."""
         merging = set().union(*(text for text in self.table.texts if len(text) > 1))
-        alone = [text for text in self.table.texts if len(text) == 1]
         # Unigram vocabularies come with a normalizer, which keeps letters in their composed form.
-        letters = [text for text in alone if text.isalpha() and unicodedata.is_normalized("NFKC", text)]
-        candidates = letters if self.table.family == "Unigram" else ["\n", "\x01", *alone]
+        letters = [text for text in self._characters if text.isalpha() and unicodedata.is_normalized("NFKC", text)]
+        candidates = letters if self.table.family == "Unigram" else ["\n", "\x01", *self._characters]
         return next((each for each in candidates if each not in merging and self._can_spell(each)), None)
 
     @cached_property
+    def _characters(self) -> dict[str, None]:
+        """Tokens of one character, in the vocabulary's order."""
+        return {text: None for text in self.table.texts if len(text) == 1}
+
+    @cached_property
     def _unknown(self) -> int | None:
-        """The token for what has no other, if there is one."""
         text = self.table.special_texts.get("unk_token")
         return None if text is None else self.table.texts.index(text)
 
@@ -89,18 +89,12 @@ class LlamaCppTokenizer:
         present = {text for text, kind in zip(self.table.texts, self.table.kinds, strict=True) if kind == "byte"}
         return frozenset(byte for byte in range(256) if f"<0x{byte:02X}>" not in present)
 
-    @cached_property
-    def _characters(self) -> frozenset[str]:
-        return frozenset(text for text in self.table.texts if len(text) == 1)
-
     def _can_spell(self, character: str) -> bool:
         shown = "\u2581" if character == " " else character
         return shown in self._characters or self._missing_bytes.isdisjoint(character.encode())
 
     def _representable(self, text: str) -> bytes:
-        """The text's bytes, without the characters that llama.cpp cannot spell: where it looks for a
-        byte-fallback token that does not exist, it ends the process.
-        """
+        """The text's bytes, without characters whose byte-fallback token llama.cpp would miss: it ends the process."""
         if self._missing_bytes:
             text = "".join(character for character in text if self._can_spell(character))
         return text.encode()
