@@ -204,7 +204,7 @@ class _Batch:
         self.positions = np.zeros(capacity, np.int32)
         self.slots = np.zeros(capacity, np.int32)
         self.wanted = np.zeros(capacity, np.int8)
-        self.columns = (self.tokens, self.positions, self.slots, self.wanted)
+        self.columns: tuple[np.ndarray[Any, Any], ...] = (self.tokens, self.positions, self.slots, self.wanted)
         # llama.cpp lets a token belong to several sequences: a count, and a pointer to their numbers
         self._counts = np.ones(capacity, np.int32)
         self._pointers = (self.slots.ctypes.data + 4 * np.arange(capacity)).astype(np.uintp)

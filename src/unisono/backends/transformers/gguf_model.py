@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.gguf.file import GgufFile
+from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
-
-LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
 
 # What llama.cpp (src/llama-vocab.cpp) splits a text by before merging, by ``tokenizer.ggml.pre``.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"

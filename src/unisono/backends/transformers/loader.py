@@ -187,20 +187,13 @@ class TransformersLoader:
         return model.eval()
 
     def _generation_ends(self) -> list[int]:
-        """Every id that the model's files say ends a text. What the class of a configuration assumes
-        where its file is silent (Llama's: 2) is nobody's word on this vocabulary and does not count.
-        """
-        location = self.request.source.location
-        declared = None
+        """Every id that the model's files say ends a text; the default of a configuration's class does not count."""
+        declared, options = None, dict(self._hub_options)
         with contextlib.suppress(OSError):  # most base models have no such file
-            generation = library.GenerationConfig.from_pretrained(
-                location,
-                revision=self.options.revision or "main",
-                local_files_only=self.options.local_files_only,
-            )
-            declared = generation.eos_token_id
+            del options["trust_remote_code"]
+            declared = library.GenerationConfig.from_pretrained(self._place, **options).eos_token_id
         if declared is None:
-            stated, _ = library.PreTrainedConfig.get_config_dict(location, **self._hub_options)
+            stated, _ = library.PreTrainedConfig.get_config_dict(self._place, **self._hub_options)
             declared = (stated.get("text_config") or stated).get("eos_token_id")
         return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
 
@@ -213,8 +206,7 @@ class TransformersLoader:
     def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
         """Let transformers read the GGUF file, and write what it read as an ordinary model.
 
-        Its own `save_pretrained` refuses after reading GGUF: the state is written here, each tensor
-        once however many names it is tied to.
+        Its own `save_pretrained` refuses a model that was read from GGUF.
         """
         path = self.request.source.path
         with _quiet(progress), self._errors():

@@ -33,18 +33,13 @@ SHARING_QUERIES = 16
 
 
 def find_device(request: LoadRequest) -> torch.device:
-    """The device that a request names, or the best there is.
-
-    Raises:
-        SpecError: no such kind of device.
-        DeviceError: it is not there; the message says what is.
-    """
-    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        there.append("mps")
+    """The device that a request names, or the best there is. Raises a `SpecError` or a `DeviceError`."""
     named = request.device or "auto"
+    there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["cpu"]
     if named == "auto":
-        return torch.device("cuda:0" if "cuda:0" in there else there[-1])
+        return torch.device(there[0])
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", named):
         raise SpecError(
             f"member {request.name!r}: device is {named!r}", hint="choose one of: auto, cpu, cuda, cuda:N, mps"
@@ -70,26 +65,24 @@ def find_dtype(named: str | None, device: torch.device, own: object, spread: boo
     if named not in (None, "auto"):
         return getattr(torch, str(named))  # type: ignore[no-any-return]
     on_host = device.type == "cpu" and not spread
-    if own is None:
-        return torch.float32 if on_host else torch.bfloat16
-    if named is None and on_host:
+    if on_host and (named is None or own is None):
         return torch.float32
-    return own if isinstance(own, torch.dtype) else torch.float32
+    return torch.bfloat16 if own is None else own if isinstance(own, torch.dtype) else torch.float32
 
 
 def shape_only() -> contextlib.AbstractContextManager[Any]:
-    """Within it, models are built without memory for their weights."""
+    """Models that are built within it take no memory for their weights."""
     return torch.device("meta")
 
 
 def use_threads(asked: int | None) -> None:
-    """Compute with so many threads, in the whole process; where nothing is asked, with torch's within the quota."""
-    if asked is not None or threads(None) < torch.get_num_threads():
+    """Set how many threads the whole process computes with."""
+    if threads(asked) != torch.get_num_threads():
         torch.set_num_threads(threads(asked))
 
 
 def threads(asked: int | None) -> int:
-    """How many threads `use_threads` uses."""
+    """The number asked for, or else torch's own within the quota."""
     return asked or within_quota(torch.get_num_threads())
 
 
@@ -192,8 +185,8 @@ def attend_sharing(
 ) -> tuple[torch.Tensor, None]:
     """Attention as by transformers' sdpa, without a copy of the keys and values for each head that shares them.
 
-    Under a mask transformers repeats them as soon as a text has two queries, as the members of an ensemble
-    often have. Here the queries of the heads that share keys stand side by side, as if they were one head's.
+    Under a mask transformers repeats them as soon as a text has two queries, which is common in an ensemble. Here
+    the queries of the heads that share keys stand side by side, as if they were one head's.
 
     Args:
         module: the attention layer.
