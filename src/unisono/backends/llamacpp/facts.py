@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.backends.base import LoadRequest
-from unisono.backends.gguf.file import GgufFile
+from unisono.backends.gguf import GgufFile
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.errors import DeviceError, ModelUnsupported, SpecError, nearest
 

@@ -17,8 +17,7 @@ from typing import Any
 import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
-from unisono.backends.gguf.file import GgufFile, read_gguf
-from unisono.backends.gguf.token_table import read_table
+from unisono.backends.gguf import GgufFile, read_gguf, read_table
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,

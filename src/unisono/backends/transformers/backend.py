@@ -42,8 +42,8 @@ class RowBackend:
         self.facts = facts
         self._pool = pool
         self._forward: RowForward | None = forward
-        self._rows: dict[Slot, int] = {}
         self._slots: list[Slot] = []
+        """By row."""
         self._opened = 0
 
     def open(self, copy_of: Slot | None = None) -> Slot:
@@ -52,21 +52,17 @@ class RowBackend:
         if len(self._slots) >= self.facts.slots:
             raise RuntimeError(f"all {self.facts.slots} slots are open")
         with forward.inference():
-            row = self._pool.add(source)
-        slot = Slot(self._opened)
+            self._pool.add(source)
+        self._slots.append(Slot(self._opened))
         self._opened += 1
-        self._rows[slot] = row
-        self._slots.append(slot)
-        return slot
+        return self._slots[-1]
 
     def close(self, slot: Slot) -> None:
         row = self._row(slot)
         with self._loaded().inference():
-            moved = self._slots[self._pool.drop(row)]
-        self._slots[row] = moved
+            self._pool.drop(row)
+        self._slots[row] = self._slots[-1]
         self._slots.pop()
-        self._rows[moved] = row
-        del self._rows[slot]
 
     def rewind(self, slot: Slot, length: int) -> None:
         row = self._row(slot)
@@ -79,7 +75,7 @@ class RowBackend:
         check_ids(feeds, self.facts.rows)
         with forward.inference():
             self._gather(feeds)
-        rows = [self._rows[feed.slot] for feed in feeds]
+        rows = [self._row(feed.slot) for feed in feeds]
         outputs: list[Any] = [None] * len(feeds)
         for parts in self._passes(forward, feeds, rows):
             self._run(forward, sorted(parts, key=lambda part: rows[part.feed]), feeds, rows, outputs)
@@ -91,12 +87,11 @@ class RowBackend:
         if self._forward is not None:
             self._forward.unload()
         self._forward = None
-        self._rows.clear()
         self._slots.clear()
 
     def _gather(self, feeds: Sequence[Feed]) -> None:
         """Let the rows that are fed follow one another: with gaps, a pass copies what all of them hold."""
-        fed = {self._rows[feed.slot] for feed in feeds}
+        fed = {self._row(feed.slot) for feed in feeds}
         if not fed or max(fed) - min(fed) + 1 == len(fed):
             return
         windows = [range(first, first + len(fed)) for first in range(len(self._slots) - len(fed) + 1)]
@@ -104,7 +99,6 @@ class RowBackend:
         for gap, row in zip(sorted(set(window) - fed), sorted(fed.difference(window)), strict=True):
             self._pool.swap(gap, row)
             self._slots[gap], self._slots[row] = self._slots[row], self._slots[gap]
-            self._rows[self._slots[gap]], self._rows[self._slots[row]] = gap, row
 
     def _passes(self, forward: RowForward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
         """Group what is fed by pass: feeds of similar length, or of the same where the model takes no others."""
@@ -144,9 +138,10 @@ class RowBackend:
                 outputs[part.feed] = logits[place, keep - part.wanted :]
 
     def _row(self, slot: Slot) -> int:
-        if slot not in self._rows:
-            raise ValueError(f"slot {slot} is not open")
-        return self._rows[slot]
+        try:
+            return self._slots.index(slot)
+        except ValueError:
+            raise ValueError(f"slot {slot} is not open") from None
 
     def _loaded(self) -> RowForward:
         if self._forward is None:

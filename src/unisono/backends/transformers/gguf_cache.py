@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.backends.base import ModelSource, Progress
-from unisono.backends.gguf.file import GgufFile, read_gguf
-from unisono.backends.gguf.token_table import read_table
+from unisono.backends.gguf import GgufFile, read_gguf, read_table
 from unisono.backends.transformers.gguf_model import adds_bos, gguf_tokenizer_json
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.cache import build_once, cache_root, require_space

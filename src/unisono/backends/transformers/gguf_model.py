@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.gguf.file import GgufFile
+from unisono.backends.gguf import GgufFile
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable

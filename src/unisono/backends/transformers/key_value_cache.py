@@ -203,8 +203,8 @@ class RowPool:
             self._index[device] = rows_B1, places_BT
         return self._index[device]
 
-    def add(self, copy_of: int | None = None) -> int:
-        """Take a row: an empty one, or a copy of another."""
+    def add(self, copy_of: int | None = None) -> None:
+        """Take the next row: an empty one, or a copy of another."""
         row, length = len(self.lengths), 0
         if copy_of is not None:
             length = self.lengths[copy_of]
@@ -212,17 +212,15 @@ class RowPool:
             for layer in self.layers:
                 layer.copy_row(copy_of, row, length)
         self.lengths.append(length)
-        return row
 
-    def drop(self, row: int) -> int:
-        """Give a row back. The last row moves into its place; returns the number that row had."""
+    def drop(self, row: int) -> None:
+        """Give a row back. The last row moves into its place."""
         last = len(self.lengths) - 1
         if row != last:
             for layer in self.layers:
                 layer.copy_row(last, row, self.lengths[last])
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
-        return last
 
     def swap(self, first: int, second: int) -> None:
         """Let two rows in use change places."""
