@@ -36,7 +36,7 @@ def require_space(folder: Path, size: int, what: str) -> None:
         CacheError: the file system of ``folder`` has less room than that.
     """
     with _cache_errors(folder, what):
-        _make_folder(folder, what)
+        folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < size:
         raise CacheError(
@@ -58,8 +58,8 @@ def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
     """
     if path.exists():
         return path
-    with _cache_errors(path, what):
-        _make_folder(path.parent, what)
+    with _cache_errors(path.parent, what):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not path.exists():  # nobody else has built it meanwhile
                 for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
@@ -70,8 +70,8 @@ def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
 
 def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
     """Write ``path`` anew, whatever is there: readers see the old file or the new one, never a mixture."""
-    _make_folder(path.parent, what)
-    with _cache_errors(path, what):
+    with _cache_errors(path.parent, what):
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, build)
 
 
@@ -84,18 +84,8 @@ def _write(path: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def _make_folder(folder: Path, what: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(
-            f"cannot keep {what} in {folder}: the folder cannot be made ({error.strerror})",
-            hint=f"set {ENVIRONMENT_KEY} to a folder that can be written",
-        ) from error
-
-
 @contextlib.contextmanager
-def _cache_errors(path: Path, what: str) -> Iterator[None]:
+def _cache_errors(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -106,6 +96,6 @@ def _cache_errors(path: Path, what: str) -> Iterator[None]:
         else:
             raise
         raise CacheError(
-            f"cannot keep {what} in {path.parent}: {problem}",
+            f"cannot keep {what} in {folder}: {problem}",
             hint=f"{way_out}, or set {ENVIRONMENT_KEY} to another folder",
         ) from error

@@ -22,8 +22,7 @@ CACHE_TYPES: dict[str, tuple[int, float]] = {
 }
 """Number formats of llama.cpp's key-value cache: ggml's number for each and its bytes an element."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-ATTENTIONS = ("sdpa", "eager")
-_ATTENTION = f"{' or '.join(ATTENTIONS)}: others take no dense mask, which texts of unequal length need in a batch"
+_ATTENTION = "sdpa or eager: others take no dense mask, which texts of unequal length need in a batch"
 
 Flag = Annotated[bool, Field(description="true or false")]
 

@@ -24,8 +24,6 @@ class BackendEntry:
     """The name of the `Loader` class in the module."""
     libraries: tuple[str, ...]
     """Modules that have to be importable."""
-    install: str
-    """The command that makes them so."""
     reads: frozenset[str]
     """Kinds of `ModelSource` it can read."""
     keys: frozenset[str]
@@ -34,6 +32,11 @@ class BackendEntry:
     """Keys that a member's ``options`` may hold."""
     spins: int | None = None
     """Rounds that its waiting threads spin on few cores: where fewer would make it slower on an idle machine."""
+
+    @property
+    def install(self) -> str:
+        """The command that installs its libraries."""
+        return f"pip install 'unisono[{self.name}]'"
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -44,7 +47,6 @@ BACKENDS: dict[str, BackendEntry] = {
             module="unisono.backends.llamacpp.loader",
             loader="LlamaCppLoader",
             libraries=("llama_cpp",),
-            install="pip install 'unisono[llamacpp]'",
             reads=frozenset({"gguf"}),
             keys=frozenset({"device", "context", "threads"}),
             options=frozenset(LlamaCppOptions.model_fields),
@@ -55,7 +57,6 @@ BACKENDS: dict[str, BackendEntry] = {
             module="unisono.backends.transformers.loader",
             loader="TransformersLoader",
             libraries=("transformers", "torch"),
-            install="pip install 'unisono[transformers]'",
             reads=frozenset({"hub", "folder", "gguf"}),
             keys=frozenset({"dtype", "device", "context", "threads"}),
             options=frozenset(TransformersOptions.model_fields),
@@ -66,7 +67,6 @@ BACKENDS: dict[str, BackendEntry] = {
             module="unisono.backends.fake.backend",
             loader="FakeLoader",
             libraries=(),
-            install="",
             reads=frozenset({"fake"}),
             keys=frozenset({"context"}),
             options=frozenset(),

@@ -11,7 +11,17 @@ from typing import Any
 
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.tool_format import ARGUMENTS, IDS, NAMES, PROBE_TOOLS, QUESTION, REPLY, ToolUse, as_given, exchange_of
+from unisono.chat.template_probe import (
+    ARGUMENTS,
+    IDS,
+    NAMES,
+    PROBE_TOOLS,
+    QUESTION,
+    REPLY,
+    ToolUse,
+    as_given,
+    exchange_of,
+)
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""

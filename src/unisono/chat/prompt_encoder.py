@@ -11,7 +11,7 @@ from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.escape import Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.tool_format import ToolUse, as_given, probe_tool_use, writes_name
+from unisono.chat.template_probe import ToolUse, as_given, probe_tool_use, writes_name
 from unisono.errors import PromptError
 from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer

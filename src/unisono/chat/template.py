@@ -50,7 +50,7 @@ class ChatTemplate:
         """Write a conversation, by default up to where the assistant's answer begins.
 
         Args:
-            messages: as the template wants them, see `unisono.chat.tool_format`.
+            messages: as the template wants them, see `unisono.chat.template_probe`.
             tools: what the answer may call.
             add_generation_prompt: whether an answer is to follow.
 

@@ -23,9 +23,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
-from unisono.backends.transformers import gguf_cache, model_config, torch_runtime
+from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.failures import loading_errors_told
+from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
 from unisono.backends.transformers.tokenizer import read_tokenizer
 from unisono.errors import ModelCorrupt
@@ -53,9 +54,9 @@ class TransformersLoader:
         self.options = TransformersOptions.read(request)
         self.device = torch_runtime.find_device(request)
         self.who = f"member {request.name!r} ({request.source.location})"
-        self.gguf: gguf_cache.Conversion | None = None
+        self.gguf: Conversion | None = None
         if request.source.kind == "gguf":
-            self.gguf = gguf_cache.Conversion(request.source, self._read_gguf_config, self._write_gguf_weights)
+            self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights)
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer

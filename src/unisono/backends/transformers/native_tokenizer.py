@@ -59,14 +59,13 @@ def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer
 def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
     """Special tokens come first, then one row a byte string."""
     special = int(inner.num_special_tokens)
-    texts, kinds = [], []
+    texts: list[str] = []
+    kinds: list[Kind] = []
     for i in range(int(inner.n_words)):
         control = i < special
         texts.append(inner.id_to_piece(i) if control else inner.id_to_byte_piece(i).decode("latin-1"))
         kinds.append("control" if control else "normal")
-    table = TokenTable(
-        scheme="bytes", family="tekken", texts=tuple(texts), kinds=_checked(kinds), adds_bos=True, **facts
-    )
+    table = TokenTable(scheme="bytes", family="tekken", texts=tuple(texts), kinds=tuple(kinds), adds_bos=True, **facts)
 
     def plain(text: str) -> list[int]:
         return list(inner.encode(text, bos=False, eos=False))
@@ -77,7 +76,7 @@ def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
 def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping[str, Any]) -> Tokenizer:
     size = int(processor.get_piece_size())
     texts = [processor.id_to_piece(i) for i in range(size)]
-    kinds = ["normal"] * size
+    kinds: list[Kind] = ["normal"] * size
     for i in range(size):
         if processor.is_byte(i):
             kinds[i] = "byte"
@@ -97,7 +96,7 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
         scheme="sentencepiece",
         family="SentencePiece",
         texts=tuple(texts),
-        kinds=_checked(kinds),
+        kinds=tuple(kinds),
         adds_bos=facts.get("bos_id") is not None,
         **facts,
     )
@@ -109,7 +108,3 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
         return ids[len(newline) :] if ids[: len(newline)] == newline else list(processor.encode(text))
 
     return NativeTokenizer(table, middle, lambda text: list(processor.encode(text)))
-
-
-def _checked(kinds: list[str]) -> tuple[Kind, ...]:
-    return tuple(kinds)  # type: ignore[arg-type]

@@ -1,21 +1,37 @@
-"""A `tokenizer.json` from a GGUF file's metadata, which encodes as llama.cpp does.
+"""A GGUF file as transformers needs it: configuration, tokenizer and weights, converted once into the user's cache.
 
-llama.cpp is the reference for these files, so its rules are followed where transformers' own
-conversion differs: it splits digits as the file's ``pre`` says, and matches user-defined tokens
-(Gemma's runs of spaces) whole before anything else.
+llama.cpp is the reference for these files, so the tokenizer follows its rules where transformers' own conversion
+differs: it splits digits as the file's ``pre`` says, and matches user-defined tokens (Gemma's runs of spaces) whole
+before anything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unisono.backends.gguf import GgufFile
+from unisono.backends.base import ModelSource, Progress
+from unisono.backends.gguf import GgufFile, read_gguf, read_table
 from unisono.backends.transformers.failures import LLAMACPP_HINT
+from unisono.backends.transformers.tokenizer import JsonTokenizer
+from unisono.cache import build_once, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
+
+FORMAT = 1
+"""Raised whenever a conversion would come out otherwise than before."""
+ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SPARE_BYTES = 64_000_000
+
+WriteWeights = Callable[[Any, str, Path, Progress], None]
+"""Reads the weights with a configuration and a dtype, and writes a folder that transformers loads."""
 
 # What llama.cpp (src/llama-vocab.cpp) splits a text by before merging, by ``tokenizer.ggml.pre``.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
@@ -49,6 +65,72 @@ IGNORES_MERGES = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
 )
 """Vocabularies in which a whole word that is a token is taken as it is."""
+
+
+class Conversion:
+    """One GGUF file and what has been made of it.
+
+    Each entry of the cache is keyed by the file's SHA-256: the configuration, the tokenizer, and for each dtype the
+    weights, so that `doctor` converts none.
+    """
+
+    def __init__(
+        self, source: ModelSource, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights
+    ) -> None:
+        self.path = source.path
+        self._sha256 = source.sha256
+        self._read_config = read_config
+        self._write_weights = write_weights
+
+    def tokenizer(self) -> JsonTokenizer:
+        """The tokenizer, its table read from the file itself."""
+        table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
+        content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
+        return JsonTokenizer(table, content, table.opening)
+
+    def config(self) -> dict[str, Any]:
+        """The model's configuration, as a ``config.json`` holds it."""
+        assert self.file  # its error tells of damage better than the library's
+        return self._json("config", self._read_config)
+
+    def weights(self, config: Any, dtype: str, progress: Progress) -> Path:
+        """The folder of the weights in a dtype.
+
+        Raises:
+            CacheError: there is no room for them.
+        """
+        entry = self._entry(dtype)
+
+        def build(target: Path) -> None:
+            size = self.file.parameters * ITEM_SIZES[dtype] + SPARE_BYTES
+            require_space(entry.parent, size, self._what("weights"))
+            progress(0.0, f"converting {self.path.name} once, for this and later runs")
+            self._write_weights(config, dtype, target, progress)
+
+        return build_once(entry, build, self._what("weights"))
+
+    @cached_property
+    def file(self) -> GgufFile:
+        return read_gguf(self.path)
+
+    def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The content of an entry that is JSON."""
+
+        def build(target: Path) -> None:
+            target.write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
+
+        entry = build_once(self._entry(f"{part}.json"), build, self._what(part))
+        content: dict[str, Any] = json.loads(entry.read_text("utf-8"))
+        return content
+
+    def _what(self, part: str) -> str:
+        return f"the converted {part} of {self.path.name}"
+
+    def _entry(self, name: str) -> Path:
+        if self._sha256 is None:
+            with self.path.open("rb") as file:
+                self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cache_root() / "transformers" / f"{self._sha256[:32]}-v{FORMAT}" / name
 
 
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
