@@ -49,7 +49,7 @@ class DraftRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
-    """Where the time of one step went. Steps that came out of one block share its time evenly."""
+    """Where the time of one step went. Steps of one block share its time evenly."""
 
     total: float
     members: Mapping[str, float]

@@ -78,9 +78,8 @@ class ContractCase:
     """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with
     sliding-window layers one has to be longer than its window."""
     tolerance: float
-    """How far two distributions that ought to be equal may be apart, as their total variation: half
-    the sum of all differences, from 0 to 1. It is 0 where sums are made in one order only; real
-    kernels choose theirs by the shape of a batch."""
+    """How far two distributions that ought to be equal may be apart, as their total variation (0 to 1). Real kernels
+    choose the order of their sums by the shape of a batch."""
 
 
 def check_backend_contract(backend: Backend, case: ContractCase) -> None:

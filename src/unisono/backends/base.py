@@ -1,7 +1,7 @@
 """The waist: all that the engine knows of a model, and all that a backend has to be.
 
-A backend holds one model and some *slots*. A slot is one text that the model has read so far, that
-is, one row of its key-value cache. Sampling, gating, batching policy and retries live above.
+A backend holds one model and some *slots*. A slot is one text that the model has read so far: one row of its
+key-value cache. Sampling, gating, batching policy and retries live above.
 """
 
 from __future__ import annotations
@@ -60,10 +60,7 @@ class Backend(Protocol):
     facts: BackendFacts
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take an empty slot, or one that holds all that another one has read.
-
-        Nothing is computed for a copy: it goes on as its original would. What is then done with either
-        never reaches the other.
+        """Take an empty slot, or an independent copy of another, for which nothing is computed.
 
         Raises `RuntimeError` when all `facts.slots` are taken, and `ValueError` when ``copy_of`` is not open.
         """
@@ -82,9 +79,7 @@ class Backend(Protocol):
         ...
 
     def rewind(self, slot: Slot, length: int) -> None:
-        """Forget all but the first ``length`` tokens of a slot, exactly: what is read next gives the
-        same distributions as if the rest had never been read.
-        """
+        """Forget all but the first ``length`` tokens of a slot, as if the rest had never been read."""
         ...
 
     def close(self, slot: Slot) -> None:
@@ -156,14 +151,14 @@ class ModelFacts:
 
 
 class Loader(Protocol):
-    """How a backend module brings a model in: the vocabulary first, the weights when asked for.
+    """Loads a model: the vocabulary first, the weights when asked for.
 
-    Every backend module has one class of this shape, named in `unisono.backends.registry` and made
-    with a `LoadRequest`. Making it checks the request (options, device, dtype) and touches no weights.
+    Every backend has one such class, named in `unisono.backends.registry` and made with a `LoadRequest`. Making it
+    checks the request (options, device, dtype) and touches no weights.
     """
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, without loading weights. Called as often as one likes; loaded once."""
+        """The tokenizer, without loading weights. It is loaded once."""
         ...
 
     def facts(self) -> ModelFacts:

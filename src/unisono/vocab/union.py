@@ -53,8 +53,8 @@ class MemberMap:
 class UnionVocabulary:
     """All pieces that every member can spell, and END.
 
-    Columns are numbered in the order of members and, within a member, of ids; a piece keeps the first
-    number it was given. Pieces that exist only without a leading space follow, END is last.
+    Columns are numbered in the order of members and, within a member, of ids; a piece keeps its first number. Pieces
+    that exist only without a leading space follow, END is last.
     """
 
     maps: tuple[MemberMap, ...]
@@ -131,10 +131,7 @@ def check_essentials(member: UnionMember) -> None:
 
 
 def without_space(piece: bytes) -> bytes:
-    """The piece as it stands when the one space that begins an answer is folded away.
-
-    A bare space stays: nothing would be left of it.
-    """
+    """The piece without the one space that begins an answer; a bare space stays."""
     return piece[1:] if len(piece) > 1 and piece.startswith(b" ") else piece
 
 

@@ -1,7 +1,7 @@
 """The fake backend: scripted models without weights, for tests of code that builds on unisono.
 
-A `FakeModel` is a tokenizer and a rule that tells the next token's distribution from the ids read so
-far. Register it and name it in a spec as ``fake:NAME``; its ``passes`` tell afterwards what it was fed.
+A `FakeModel` is a tokenizer and a rule that gives the next token's distribution by the ids read so far. Register it
+and name it in a spec as ``fake:NAME``; its ``passes`` record what it was fed.
 """
 
 from __future__ import annotations
@@ -81,12 +81,8 @@ def register_fake(name: str, model: FakeModel) -> FakeModel:
 
 
 def hashed_rule(rows: int, seed: int = 0, spread: float = 3.0) -> NextToken:
-    """A rule without sense: independent normal logits, fixed by the seed and all ids read.
-
-    Args:
-        rows: V.
-        seed: rules of different seeds are different models.
-        spread: the standard deviation; larger makes the model surer of itself.
+    """Independent normal logits for ``rows`` ids, fixed by the seed and all ids read, of the standard deviation
+    ``spread``. Rules of different seeds are different models.
     """
 
     def next_token(read: tuple[int, ...]) -> Logits:
@@ -104,15 +100,14 @@ def scripted_rule(
 
     Args:
         table: the member's vocabulary.
-        script: by the end of the text read so far, the probabilities of the next token. The longest
-            key that the text ends with is followed; ``""`` is the end of every text. A token is named
-            by its text in plain spelling (``" the"``), a control token by its name (``"</s>"``);
-            the first token so spelled is meant. What is not named has probability 0.
+        script: by the end of the text read so far, the probabilities of the next token. The longest key that the
+            text ends with is followed; ``""`` is the end of every text. A token is named by its plain text
+            (``" the"``), a control token by its name (``"</s>"``). What is not named has probability 0.
         rows: V, default the table's length.
 
     Raises:
         KeyError: while it runs, when no key fits.
-        ValueError: a token is not in the table, or it has no entry for a key's probabilities.
+        ValueError: a token is not in the table, or a probability is not in (0, 1].
     """
     named, pieces = _tokens_by_name(table)
     width = len(table.texts) if rows is None else rows
@@ -156,15 +151,9 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class FakeLoader:
-    """Brings a registered `FakeModel` in."""
+    """Loads a registered `FakeModel`."""
 
     def __init__(self, request: LoadRequest) -> None:
-        """Look the model up.
-
-        Raises:
-            ModelNotFound: nothing is registered under that name.
-            SpecError: the context is larger than the model's.
-        """
         name = request.source.location
         if name not in FAKE_MODELS:
             raise ModelNotFound(
@@ -204,7 +193,6 @@ class FakeBackend:
     """
 
     def __init__(self, model: FakeModel, name: str = "fake", slots: int = 1, context: int | None = None) -> None:
-        """Take a model with ``slots`` empty slots of ``context`` tokens, by default the model's."""
         self.facts = BackendFacts(
             "cpu", model.output_rows, context or model.context, slots, neighbours=model.neighbours
         )

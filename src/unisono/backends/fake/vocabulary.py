@@ -33,7 +33,7 @@ def byte_level_table(
         words: longer tokens, as text: ``" the"``, ``"日本"``. Repeated ones are kept, as in some real files.
         without: bytes that have no token.
         adds_bos: whether a plain text begins with BOS.
-        chat_template: its template; ``None`` makes it a base model's.
+        chat_template: ``None`` makes it a base model's.
     """
     missing = frozenset(without)
     tokens: list[tuple[str, Kind]] = _control()
@@ -91,12 +91,7 @@ class LongestMatchTokenizer:
     """Encodes by taking the longest token that fits, from left to right: the fake members' tokenizer."""
 
     def __init__(self, table: TokenTable, *, leading_space: bool = False) -> None:
-        """Read a table.
-
-        Args:
-            table: the vocabulary.
-            leading_space: whether a plain text is read with a space before it, as by Llama 2.
-        """
+        """Read a table; with ``leading_space`` a plain text is read with a space before it, as by Llama 2."""
         self.table = table
         self._leading_space = leading_space
         self._ids: dict[bytes, int] = {}

@@ -1,10 +1,8 @@
 """A key-value cache in rows: one row a slot, each with its own length, exact to rewind.
 
-Tensors are only handed through here: nothing imports torch. Storage is ``[rows, heads, capacity,
-dim]`` a layer and grows by copying, never shrinks. Open slots always fill the rows from 0 on, so that
-feeding all of them reads a plain slice. What lies beyond a row's length is never read: rewinding is
-forgetting a number, also for sliding-window layers, which keep everything and leave the window to
-the mask.
+Storage is ``[rows, heads, capacity, dim]`` a layer and grows by copying, never shrinks. Open slots fill the rows from
+0 on, so that feeding all of them reads a plain slice. What lies beyond a row's length is never read: to rewind is to
+lower a number, also for sliding-window layers, which keep everything and leave the window to the mask.
 """
 
 from __future__ import annotations
@@ -95,8 +93,7 @@ class RowLayer:
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """How many positions `update` returns, and which is the first."""
-        first = self.first
-        return self.pool.now.starts[0] + query_length - first, first
+        return self.pool.now.starts[0] + query_length - self.first, self.first
 
     def get_max_length(self) -> int:
         return -1
@@ -124,24 +121,20 @@ class RowLayer:
         if not self.is_initialized:
             return
         self._make_room(self.keys, self.values)
-        stores = (self.keys, self.values)
-        kept = [store[first, :, : lengths[0]].clone() for store in stores]  # first of all: this may fail
-        for store, content in zip(stores, kept, strict=True):
+        kept = [store[first, :, : lengths[0]].clone() for store in (self.keys, self.values)]  # first: this may fail
+        for store, content in zip((self.keys, self.values), kept, strict=True):
             store[first, :, : lengths[1]] = store[second, :, : lengths[1]]
             store[second, :, : lengths[0]] = content
 
     def _write(self, store: Tensor, new: Tensor) -> Tensor:
-        now, first = self.pool.now, self.first
-        row, count = now.first_row, len(now.rows)
+        now = self.pool.now
+        row, count, seen = now.first_row, len(now.rows), slice(self.first, now.end)
         if now.uniform and row is not None:
-            start = now.starts[0]
-            store[row : row + count, :, start : start + now.width].copy_(new)
-            return store[row : row + count, :, first : start + now.width]
+            store[row : row + count, :, now.starts[0] : now.end].copy_(new)
+            return store[row : row + count, :, seen]
         rows_B1, places_BT = self.pool.index(new.device)
         store[rows_B1, :, places_BT] = new.transpose(1, 2)
-        if row is not None:
-            return store[row : row + count, :, first : now.end]
-        return store[:, :, first : now.end].index_select(0, rows_B1.view(-1))
+        return store[:, :, seen].index_select(0, rows_B1.view(-1)) if row is None else store[row : row + count, :, seen]
 
     def _make_room(self, keys: Tensor, values: Tensor) -> None:
         """Grow to the pool's size; the arguments show the heads, the dimensions, the dtype and the device."""
@@ -245,14 +238,12 @@ class RowPool:
 def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
     """Group feeds into passes of similar length, so that padding costs less than another pass would.
 
-    Feeds of one length are never parted.
-
     Args:
         lengths: how many tokens each feed reads.
         slack: padded tokens that a pass may hold.
 
     Returns:
-        Lists of indices into ``lengths``, the longest first; together they are all of them.
+        Lists of indices into ``lengths``, the longest first. Feeds of one length are in one list.
     """
     groups: list[list[int]] = []
     waste = 0

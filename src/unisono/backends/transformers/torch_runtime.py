@@ -217,16 +217,12 @@ def attend_sharing(
 
 
 def pack_linear_layers(model: Any) -> int:
-    """Let oneDNN do the linear layers of a model on an x86-64 CPU, with their weights in its own order.
+    """Let oneDNN do the linear layers of a model on an x86-64 CPU, and return how many.
 
-    It reads the weights once for up to about 16 rows, where torch's usual call (MKL) reads them anew
-    for each of a few; see docs/adr/0005. Each packed matrix takes the place of the one that it is made
-    of. A matrix that other modules hold as well (most often the head that is the embedding) stays as it
-    is, and oneDNN reads it so: nothing is in memory twice. Layers of any class but `torch.nn.Linear`
-    itself are left alone, and so is the whole model where oneDNN is missing or fails.
-
-    Returns:
-        How many layers oneDNN does.
+    It reads the weights, in an order of its own, once for up to about 16 rows, where torch's usual call (MKL) reads
+    them anew for each of a few; see docs/adr/0005. A packed matrix replaces the original. A matrix that other modules
+    hold as well (most often the embedding) stays as it is, so nothing is in memory twice. Layers of a subclass of
+    `torch.nn.Linear` are left alone, and so is the whole model where oneDNN is missing or fails.
     """
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or platform.machine().lower() not in ("x86_64", "amd64"):
@@ -270,8 +266,9 @@ def _plain_linear_layers(model: Any) -> Iterator[torch.nn.Linear]:
 
 
 def _leave_the_file(model: Any) -> None:
-    """Copy what still lies in the mapped file of weights: the mapping covers all that was packed too, and
-    goes with the last tensor that lies in it. Such memory is lent to torch, so torch cannot resize it.
+    """Copy what still lies in the mapped file of weights, so that the mapping, and what was packed of it, is freed.
+
+    Such memory is not torch's own, so torch cannot resize it.
     """
     for each in (*model.parameters(), *model.buffers()):  # a tied one comes once
         if each.layout == torch.strided and not each.untyped_storage().resizable():
