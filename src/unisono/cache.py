@@ -30,11 +30,7 @@ def cache_root() -> Path:
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
-    """Refuse early when ``size`` bytes would not fit.
-
-    Raises:
-        CacheError: the file system of ``folder`` has less room than that.
-    """
+    """Raise a `CacheError` where the file system of ``folder`` has less than ``size`` bytes free."""
     with _cache_errors(folder, what):
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -46,15 +42,9 @@ def require_space(folder: Path, size: int, what: str) -> None:
 
 
 def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
-    """Return ``path``, after ``build`` has made it if it is not there.
+    """Return ``path``, after ``build`` has made it, a file or a folder, at the temporary path that it is given.
 
-    Args:
-        path: where the entry belongs.
-        build: makes the file or the folder whose temporary path it is given.
-        what: the entry, in words, for errors.
-
-    Raises:
-        CacheError: the folder cannot be written, or the disk is full.
+    ``what`` names the entry in errors. Raises a `CacheError` where the folder cannot be written or the disk is full.
     """
     if path.exists():
         return path

@@ -17,11 +17,7 @@ def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
 
 
 def write_lines(file: FileIO, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines to an unbuffered file, so that they survive us.
-
-    Raises:
-        SpecError: they cannot be written; nothing is left behind to fail again when the file is closed.
-    """
+    """Write JSON lines to an unbuffered file, so that they survive us. Raises a `SpecError` where that fails."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     data = memoryview(text.encode(errors="backslashreplace"))
     try:

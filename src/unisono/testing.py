@@ -57,11 +57,9 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: str = "byte-level") -> FakeModel:
     """Make and register a fake member with a tiny vocabulary and a hashed rule, for ``model: fake:NAME``.
 
-    Args:
-        name: the name after ``fake:``.
-        words: tokens longer than a byte.
-        seed: the rule's; members of one seed and one vocabulary are the same model.
-        family: ``byte-level`` or ``sentencepiece``.
+    Members of one ``seed`` and one vocabulary are the same model; ``words`` are tokens longer than a byte, and
+    ``family``
+    is ``byte-level`` or ``sentencepiece``.
     """
     if family not in ("byte-level", "sentencepiece"):
         raise ValueError(f"unknown family {family!r}; choose byte-level or sentencepiece")
@@ -83,14 +81,9 @@ class ContractCase:
 
 
 def check_backend_contract(backend: Backend, case: ContractCase) -> None:
-    """Hold a backend to the waist's contract, and unload it.
+    """Hold a backend to the waist's contract, and unload it. Raises an `AssertionError` that names the broken rule.
 
-    Args:
-        backend: freshly loaded, with four slots or more, all free.
-        case: the texts and the tolerance.
-
-    Raises:
-        AssertionError: a rule is broken; the message says which.
+    It is freshly loaded, with four slots or more, all free.
     """
     for rule, check in BACKEND_CONTRACT.items():
         try:

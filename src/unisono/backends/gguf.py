@@ -69,10 +69,8 @@ class GgufFile:
 def read_gguf(path: Path) -> GgufFile:
     """Read the head of a GGUF file.
 
-    Raises:
-        ModelNotFound: there is no such file.
-        ModelCorrupt: it is no GGUF file, or its head is damaged or cut short.
-        ModelUnsupported: its format version is none of `VERSIONS`.
+    Raises a `ModelNotFound`, a `ModelCorrupt` where the head is damaged or cut short, or a `ModelUnsupported` where the
+    format version is none of `VERSIONS`.
     """
     if not path.exists():
         raise ModelNotFound(f"there is no file {path}", hint="check the path")
@@ -200,11 +198,9 @@ def read_table(file: GgufFile) -> TokenTable:
     """Read the token table of a GGUF file, all but whether BOS is added, which llama.cpp decides.
 
     The kinds are those the file declares, as in the model's Hugging Face tokenizer. llama.cpp itself changes some by
-    the token's name (Gemma's ``</s>``, an HTML tag there, becomes a control token).
-
-    Raises:
-        ModelUnsupported: there is no tokenizer, or one whose tokens do not spell bytes.
-        ModelCorrupt: the table contradicts itself.
+    the token's name (Gemma's ``</s>``, an HTML tag there, becomes a control token). Raises a `ModelUnsupported` where
+    there is no tokenizer, or one whose tokens do not spell bytes, and a `ModelCorrupt` where the table contradicts
+    itself.
     """
     scheme, family = _scheme(file)
     tokens, types = file.metadata.get("tokenizer.ggml.tokens"), file.metadata.get("tokenizer.ggml.token_type")

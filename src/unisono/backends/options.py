@@ -34,11 +34,7 @@ class Options(BaseModel):
 
     @classmethod
     def read(cls, request: LoadRequest) -> Self:
-        """Read a request's options.
-
-        Raises:
-            SpecError: an unknown option, or a value of the wrong type or outside its range.
-        """
+        """Read a request's options. Raises a `SpecError` for an unknown option or a wrong value."""
         known = cls.model_fields
         for key in request.options:
             if key not in known:

@@ -77,11 +77,7 @@ BACKENDS: dict[str, BackendEntry] = {
 
 
 def backend_entry(name: str) -> BackendEntry:
-    """Return the entry of a backend.
-
-    Raises:
-        SpecError: there is no backend of that name.
-    """
+    """Return the entry of a backend. Raises a `SpecError` where there is none of that name."""
     if name not in BACKENDS:
         raise SpecError(
             f"unknown backend {name!r}{nearest(name, BACKENDS)}",
@@ -100,11 +96,7 @@ def _missing(entry: BackendEntry) -> list[str]:
 
 
 def make_loader(name: str, request: LoadRequest) -> Loader:
-    """Import a backend and give it a request.
-
-    Raises:
-        BackendMissing: its library is not installed; the hint says what to install.
-    """
+    """Import a backend and give it a request. Raises a `BackendMissing` where its library is not installed."""
     entry = backend_entry(name)
     if missing := _missing(entry):
         raise BackendMissing(

@@ -134,9 +134,8 @@ def checked_tools(tools: object) -> tuple[Tool, ...]:
 
 
 def read_arguments(text: str) -> dict[str, Any]:
-    """Read the JSON text of a call's arguments. Raises `ValueError`, saying why it is not that of an object.
-
-    A key that stands twice is refused, as are numbers that JSON cannot express.
+    """Read the JSON text of a call's arguments. Raises a `ValueError` where it is not that of an object, a key stands
+    twice, or a number cannot be expressed in JSON.
     """
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)

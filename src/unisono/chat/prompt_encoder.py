@@ -133,9 +133,7 @@ class PromptEncoder:
     def call_form(self) -> CallForm:
         """How this member writes calls.
 
-        Raises:
-            PromptError: its template does not know tools, or writes calls in a form that is not understood or
-                that an ensemble cannot write.
+        Raises a `PromptError` where its template has no form that an ensemble can write.
         """
         if self._form is not None:
             return self._form

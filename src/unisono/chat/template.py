@@ -24,14 +24,9 @@ class ChatTemplate:
     """A compiled template."""
 
     def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
-        """Compile a template.
+        """Compile Jinja; ``special_texts`` are ``bos_token``, ``eos_token`` …, which templates refer to.
 
-        Args:
-            source: Jinja, as model files carry it.
-            special_texts: ``bos_token``, ``eos_token`` …, which templates refer to.
-
-        Raises:
-            TemplateFailure: it is not valid Jinja; the message has the line.
+        Raises a `TemplateFailure` with the line where it is not valid.
         """
         self.source = source
         self._special_texts = dict(special_texts)

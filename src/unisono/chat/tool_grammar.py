@@ -61,11 +61,7 @@ def _schema(form: CallForm, tool: Tool) -> dict[str, Any]:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """The schema that a tool's arguments are of: nothing but the empty object, where it names none.
-
-    Raises:
-        SpecError: it asks for what no grammar would see to.
-    """
+    """The schema of a tool's arguments: only the empty object, where it names none. Raises a `SpecError`."""
     parameters = tool["function"].get("parameters")
     schema = {"properties": {}, "additionalProperties": False} if parameters is None else dict(parameters)
     check_schema(schema)

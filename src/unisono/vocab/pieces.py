@@ -49,14 +49,8 @@ _TO_LATIN_1 = dict.fromkeys(range(256), "\uffff") | {ord(c): byte for c, byte in
 def token_bytes(text: str, kind: Kind, scheme: Scheme) -> bytes | None:
     """Return the bytes that a token's text stands for, or ``None`` when it stands for no text.
 
-    Args:
-        text: the token as the tokenizer's files write it. Bytes of a file that are not UTF-8 are
-            lone surrogates, as ``errors="surrogateescape"`` decodes them.
-        kind: what the files say of it.
-        scheme: how the vocabulary spells bytes.
-
-    Raises:
-        VocabularyError: the text cannot be what its kind and scheme say.
+    Bytes of a file that are not UTF-8 are lone surrogates in ``text``, as ``errors="surrogateescape"`` decodes them.
+    Raises a `VocabularyError` where the text cannot be what its kind and scheme say.
     """
     if not text or kind in ("control", "unused"):
         return None
@@ -88,13 +82,9 @@ def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, st
     """Return the ids that are END, ascending, each with the first reason found, for people.
 
     One model comes in several wrappings, and each names some of the ends: a hub folder lists them in
-    ``generation_config.json``, a GGUF file has a single ``eos``, a base model has no chat template. The union of
-    these sources, and of the names that control tokens have by convention, is the same for every wrapping.
-
-    Args:
-        table: the tokenizer's own description.
-        turn_end_ids: control tokens that close an answer in the model's own chat template, see
-            `unisono.chat.template_probe`.
+    ``generation_config.json``, a GGUF file has a single ``eos``, a base model has no chat template. The union of these
+    sources, and of the names that control tokens have by convention, is the same for every wrapping.
+    ``turn_end_ids`` close an answer in the model's chat template, see `unisono.chat.template_probe`.
     """
     rows = enumerate(zip(table.texts, table.kinds, strict=True))
     reasons = {token: f"named {text}" for token, (text, kind) in rows if kind == "control" and text in END_NAMES}
@@ -150,16 +140,11 @@ class Vocabulary:
 
 
 def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None = None) -> Vocabulary:
-    """Build a vocabulary from a token table.
+    """Build a vocabulary from a token table; ``end_ids`` are END, see `end_ids`.
 
-    Args:
-        table: the tokenizer's own description.
-        end_ids: every id that ends a text or a turn, see `end_ids`.
-        rows: V, the rows of the model's output. Rows beyond the table are excluded; tokens beyond
-            the rows can be neither read nor written and are left out. Default: the table's length.
-
-    Raises:
-        VocabularyError: a token's text cannot be what its kind and the scheme say.
+    ``rows`` is V, by default the table's length. Rows beyond the table are excluded; tokens beyond the rows can be
+    neither
+    read nor written and are left out. Raises a `VocabularyError` where a token's text cannot be what its kind says.
     """
     rows = len(table.texts) if rows is None else rows
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))

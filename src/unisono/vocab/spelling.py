@@ -85,16 +85,14 @@ def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int 
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
     """Encode text with a library that takes some control tokens out of it all the same.
 
-    A Unigram model lists them among its ordinary pieces; llama.cpp declares some user-defined by their
-    names. Where that happens, the text is cut after the first character of the token's name, and the
-    parts are encoded one by one. A token that cannot be cut is left out: the ids are then not exact,
-    which the caller finds out by joining their pieces.
+    A Unigram model lists them among its ordinary pieces; llama.cpp declares some user-defined by their names. Where
+    that
+    happens, the text is cut after the first character of the token's name, and the parts are encoded one by one. A
+    token
+    that cannot be cut is left out: the ids are then not exact, which the caller finds out by joining their pieces.
 
-    Args:
-        text: what to encode.
-        controls: the control tokens' texts by id, without the unknown token.
-        first: encodes the beginning of the text.
-        rest: encodes what stands in the middle of a text.
+    ``controls`` are the control tokens' texts by id, without the unknown token. ``first`` encodes the beginning of the
+    text, and ``rest`` what stands in the middle of one.
     """
     ids = first(text)
     spelled = controls.keys() & set(ids)

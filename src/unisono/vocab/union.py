@@ -87,11 +87,7 @@ class UnionVocabulary:
 
 
 def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
-    """Number the union of the members' pieces and map every member into it.
-
-    Raises:
-        VocabularyError: a member cannot spell printable ASCII, space and newline.
-    """
+    """Number the union of the members' pieces and map every member into it. Raises a `VocabularyError`."""
     for member in members:
         check_essentials(member)
     left_out = frozenset(_unspellable(members))
@@ -116,11 +112,7 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
 
 
 def check_essentials(member: UnionMember) -> None:
-    """Refuse a vocabulary that cannot write plain text.
-
-    Raises:
-        VocabularyError: naming the member and the bytes.
-    """
+    """Raise a `VocabularyError` for a vocabulary that cannot spell printable ASCII, space and newline."""
     lacking = [byte for byte in sorted(ESSENTIAL_BYTES) if member.speller.spell(bytes([byte])) is None]
     if lacking:
         shown = ", ".join(f"{byte:02X}" for byte in lacking[:8]) + (" …" if len(lacking) > 8 else "")
@@ -168,14 +160,9 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> Mem
 def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
     """Return the union of the members' vocabularies, from the cache or built and kept there.
 
-    A damaged or foreign file is replaced. Where the folder cannot be written, the log has a warning.
-
-    Args:
-        members: in their order, which is part of the numbering.
-        folder: where the files are; default: ``unions`` in the user's cache folder.
-
-    Raises:
-        VocabularyError: a member cannot spell plain text.
+    The order of the members is part of the numbering. ``folder`` is by default ``unions`` in the user's cache folder. A
+    damaged or foreign file is replaced; where the folder cannot be written, the log has a warning. Raises a
+    `VocabularyError` where a member cannot spell plain text.
     """
     path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
     if found := read_union(path, members):

@@ -105,7 +105,7 @@ class LongestMatchTokenizer:
         self._unknown = self._controls.get(table.special_texts.get("unk_token", ""))
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text; what cannot be spelled becomes the unknown token."""
+        """What cannot be spelled becomes the unknown token."""
         data, at = text.encode(), 0
         ids: list[int] = []
         while at < len(data):
@@ -117,11 +117,9 @@ class LongestMatchTokenizer:
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that this tokenizer adds."""
         return self.table.opening + self.encode(" " + text if self._leading_space and text else text)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a template wrote: control tokens are recognised."""
         ids: list[int] = []
         for part, control in cut_controls(text, self._controls):
             ids += self.encode(part) if control is None else [control]

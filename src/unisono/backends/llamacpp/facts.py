@@ -26,11 +26,10 @@ class Device:
 
 
 def choose_device(request: LoadRequest, options: LlamaCppOptions, library: Any) -> Device:
-    """Say where a member computes: on the GPU if llama.cpp has one, else on the CPU.
+    """Choose where a member computes: on the GPU if llama.cpp has one, else on the CPU.
 
-    Raises:
-        SpecError: the device is unknown, or contradicts ``gpu_layers``.
-        DeviceError: the installed build has no such device.
+    Raises a `SpecError` for an unknown device, or one that contradicts ``gpu_layers``, and a `DeviceError` for one that
+    the installed build does not have.
     """
     asked, member = request.device or "auto", f"member {request.name!r}"
     kind, _, number = asked.partition(":")
@@ -67,11 +66,7 @@ def _gpu_kind(library: Any) -> str:
 
 
 def refuse_other_models(file: GgufFile) -> None:
-    """Refuse files that hold something else than the weights of a language model.
-
-    Raises:
-        ModelUnsupported: the file says so itself.
-    """
+    """Raise a `ModelUnsupported` for a file that holds something else than the weights of a language model."""
     kind, architecture = file.text("general.type") or "model", file.architecture
     if kind != "model":
         raise unsupported(file, f"it holds no model but {kind!r}")

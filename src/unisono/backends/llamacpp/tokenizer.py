@@ -30,16 +30,14 @@ class LlamaCppTokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text."""
         return encode_plain(text, self._controls, self._middle, self._middle)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the vocabulary adds."""
         return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote, as llama.cpp's own chat does: where a SentencePiece
-        vocabulary adds a leading space, ordinary text after a control token gets one too.
+        """As llama.cpp's own chat: a SentencePiece vocabulary that adds a leading space adds one after control tokens
+        too.
         """
         return self._call(self._representable(text), special=True)
 

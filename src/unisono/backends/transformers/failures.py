@@ -42,10 +42,7 @@ def out_of_memory_told(who: str, device: str) -> Iterator[None]:
 def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
     """Raise a `ModelError`, `DeviceError` or `BackendMissing` for whatever loading raises.
 
-    Args:
-        who: the member and its model, to begin the message.
-        where: the hub id, folder or file.
-        device: where it was to be loaded.
+    ``who`` begins the message, ``where`` is the hub id, folder or file, and ``device`` where it was to be loaded.
     """
     try:
         with out_of_memory_told(who, device):

@@ -94,11 +94,7 @@ class Conversion:
         return self._json("config", self._read_config)
 
     def weights(self, config: Any, dtype: str, progress: Progress) -> Path:
-        """The folder of the weights in a dtype.
-
-        Raises:
-            CacheError: there is no room for them.
-        """
+        """The folder of the weights in a dtype. Raises a `CacheError` where there is no room for them."""
         entry = self._entry(dtype)
 
         def build(target: Path) -> None:
@@ -134,10 +130,9 @@ class Conversion:
 
 
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
-    """Build what the `tokenizers` library reads: a tokenizer that splits and merges as llama.cpp does.
+    """Build a `tokenizer.json` that splits and merges as llama.cpp does.
 
-    Raises:
-        ModelUnsupported: the file names a way of splitting text that is not known here.
+    Raises a `ModelUnsupported` where none does.
     """
     build = _byte_level if table.scheme == "byte-level" else _sentencepiece
     if table.family == "Unigram":

@@ -160,13 +160,11 @@ class RowPool:
         context: int,
         integers: Callable[[Sequence[Sequence[int]], Any], Tensor],
     ) -> None:
-        """Make an empty pool.
+        """Make an empty pool of at most ``slots`` rows.
 
-        Args:
-            windows: by layer, the length of its sliding window; ``None`` for full attention.
-            slots: rows at most.
-            context: tokens a row holds at most.
-            integers: makes a tensor of integers on a device.
+        ``windows`` has the length of each layer's sliding window, ``None`` for full attention; ``integers`` makes a
+        tensor
+        of integers on a device.
         """
         self.layers = [RowLayer(self, window) for window in windows]
         self.slots = slots

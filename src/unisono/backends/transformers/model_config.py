@@ -20,12 +20,7 @@ DEFAULT_CONTEXT = 4096
 
 
 def check_folder(request: LoadRequest) -> Path:
-    """Return the folder of a request after finding a configuration in it.
-
-    Raises:
-        ModelNotFound: there is no such folder, or no ``config.json`` or tokenizer in it.
-        ModelCorrupt: its ``config.json`` cannot be read.
-    """
+    """Find a configuration and a tokenizer in the folder of a request. Raises a `ModelNotFound` or `ModelCorrupt`."""
     folder, who = request.source.path, f"member {request.name!r}: "
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
@@ -50,12 +45,7 @@ def check_folder(request: LoadRequest) -> Path:
 
 
 def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
-    """Make sure that a folder holds weights that may be loaded.
-
-    Raises:
-        ModelNotFound: there are none.
-        ModelUnsupported: they are pickles, which can run code when loaded, and those were not allowed.
-    """
+    """Make sure that a folder holds weights that may be loaded: pickles can run code. Raises a `ModelError`."""
     folder, who = request.source.path, f"member {request.name!r}: "
     if any(folder.glob("*.safetensors")):
         return
@@ -72,13 +62,8 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
     """Make sure that a model writes text token by token and can be rewound.
 
-    Args:
-        config: its configuration.
-        model_class: what transformers would make of it as a causal language model; ``None`` if nothing.
-        who: the member, for errors.
-
-    Raises:
-        ModelUnsupported: it does not, with the reason.
+    ``model_class`` is what transformers would make of it as a causal language model, ``None`` if nothing. Raises a
+    `ModelUnsupported` with the reason.
     """
     hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
     kind = getattr(config, "model_type", "unknown")
@@ -122,8 +107,8 @@ def layer_windows(text: Any) -> list[int | None]:
 def trained_context(text: Any) -> int | None:
     """Tokens that a model was made for.
 
-    Where the rotary embedding changes with the length of the text (dynamic, longrope), the length up
-    to which it does not: beyond it, a cache that was filled before is not what a fresh one would be.
+    Where the rotary embedding changes with the length of the text (dynamic, longrope), the length up to which it does
+    not: beyond it, a cache that was filled before is not what a fresh one would be.
     """
     limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limit = next((int(each) for each in limits if each), None)

@@ -23,15 +23,12 @@ class NativeTokenizer:
         self._controls = table.controls
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text."""
         return self._middle(text)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
         return self.table.opening + self._whole(text)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote."""
         ids: list[int] = []
         for part, control in cut_controls(text, self._controls):
             ids += self._whole(part) if control is None else [control]
@@ -39,11 +36,7 @@ class NativeTokenizer:
 
 
 def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer:
-    """Read a tokenizer without a `tokenizer.json` behind it.
-
-    Raises:
-        ModelUnsupported: it is of no kind that is known here.
-    """
+    """Read a tokenizer without a `tokenizer.json`. Raises a `ModelUnsupported` for one of another kind."""
     inner = getattr(getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None), "tokenizer", None)
     if hasattr(inner, "id_to_byte_piece") and hasattr(inner, "num_special_tokens"):
         return _tekken(inner, facts)

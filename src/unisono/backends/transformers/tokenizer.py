@@ -25,27 +25,20 @@ class JsonTokenizer:
     """Encodes with the `tokenizers` library, from the content of a `tokenizer.json`."""
 
     def __init__(self, table: TokenTable, content: Mapping[str, Any], opening: Iterable[int] = ()) -> None:
-        """Bind a table to what encodes.
-
-        Args:
-            table: the tokenizer's vocabulary.
-            content: a `tokenizer.json`, parsed. Its post-processor is not used.
-            opening: what a plain text begins with: the BOS, or nothing.
+        """Bind a table to a parsed `tokenizer.json`, whose post-processor is not used; ``opening`` begins a plain
+        text.
         """
         self.table = table
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text."""
         return encode_plain(text, self._controls, self._encode_middle, self._encode_middle)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
         return self._opening + encode_plain(text, self._controls, self._encode_whole, self._encode_middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote."""
         return _encode(self._whole, text, controls=True)
 
     def _encode_whole(self, text: str) -> list[int]:
@@ -78,8 +71,7 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
         end_ids: what the model's files say ends a text, besides the tokenizer's own EOS.
         who: the member, for errors.
 
-    Raises:
-        ModelUnsupported: its tokens do not spell bytes.
+    Raises a `ModelUnsupported` where its tokens do not spell bytes.
     """
     eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
     names = getattr(tokenizer, "special_tokens_map", {})
@@ -104,16 +96,10 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
 
 
 def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **facts: Any) -> TokenTable:
-    """Read the token table of a `tokenizer.json`.
+    """Read the token table of a parsed `tokenizer.json`.
 
-    Args:
-        content: the file, parsed.
-        special_ids: ids that the tokenizer's configuration calls special: control tokens.
-        facts: the other fields of `TokenTable`.
-
-    Raises:
-        ModelUnsupported: its tokens do not spell bytes (WordPiece, word level, BPE with word-end marks).
-        ModelCorrupt: it holds no vocabulary.
+    ``special_ids`` are control tokens by the tokenizer's configuration; ``facts`` are the other fields of `TokenTable`.
+    Raises a `ModelUnsupported` or `ModelCorrupt` where the tokens do not spell bytes, or there are none.
     """
     model = content.get("model") or {}
     scheme, family = json_scheme(content)
@@ -139,10 +125,9 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
 
 
 def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
-    """How the tokens of a `tokenizer.json` spell bytes, and the tokenizer's family.
+    """How the tokens of a `tokenizer.json` spell bytes, and its family.
 
-    Raises:
-        ModelUnsupported: they do not.
+    Raises a `ModelUnsupported` where they do not.
     """
     model = content.get("model") or {}
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")

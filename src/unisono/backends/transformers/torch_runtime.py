@@ -56,11 +56,8 @@ def find_device(request: LoadRequest) -> torch.device:
 def find_dtype(named: str | None, device: torch.device, own: object, spread: bool) -> torch.dtype:
     """The dtype that a member computes in.
 
-    Args:
-        named: what the spec says.
-        device: where it computes.
-        own: the model's own dtype, or ``None`` when it has none (a quantised file).
-        spread: whether a device map puts it on several devices.
+    ``own`` is the model's, ``None`` for a quantised file; ``spread`` says whether a device map puts it on several
+    devices.
     """
     if named not in (None, "auto"):
         return getattr(torch, str(named))  # type: ignore[no-any-return]
@@ -193,13 +190,12 @@ def attend_sharing(
         query: ``[B, H, T, dim]``
         key: ``[B, H / g, S, dim]``, with ``g`` heads to each.
         value: as ``key``.
-        attention_mask: ``[B, 1, T, S]``, or ``None`` where nothing but the order masks.
-        plain: transformers' own function, which does all that is not of this kind.
+        attention_mask: ``[B, 1, T, S]``, or ``None`` where only the order masks.
+        plain: transformers' own function, for all other cases.
         scaling: of the products, before the softmax.
-        options: what else transformers hands over.
+        options: transformers' other arguments.
 
-    Returns:
-        ``[B, T, H, dim]``, and ``None`` for the weights.
+    Returns ``[B, T, H, dim]``, and ``None`` for the weights.
     """
     shared: int = getattr(module, "num_key_value_groups", 1)
     batch, heads, width, _ = query.shape
