@@ -32,14 +32,8 @@ def write_lines(file: FileIO, records: Iterable[Mapping[str, Any]]) -> None:
 def complete_lines(path: Path, key: str, *, what: str, line_is: str) -> tuple[list[dict[str, Any]], int]:
     """The records of a file that `write_line` has written, and the length of their lines; the last may be cut off.
 
-    Args:
-        path: of the file.
-        key: the first key of every record.
-        what: the file, for errors: ``the output of a run``.
-        line_is: a line of it, for errors: ``an answer``.
-
-    Raises:
-        SpecError: the file is something else, or cannot be read.
+    ``key`` is the first key of every record. Errors call the file ``what`` (the output of a run) and a line of it
+    ``line_is`` (an answer). Raises a `SpecError` where the file is something else, or cannot be read.
     """
     begins = json.dumps({key: ""})[: len(key) + 4].encode() + b" "
     records: list[dict[str, Any]] = []

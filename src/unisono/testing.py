@@ -247,16 +247,11 @@ def check_unload(backend: Backend) -> None:
     _raises(RuntimeError, backend.open, "opening a slot of an unloaded model")
 
 
-BACKEND_CONTRACT: dict[str, Callable[[Backend, ContractCase], None]] = {
-    "block": check_block,
-    "wanted": check_wanted,
-    "joined": check_joined,
-    "ragged": check_ragged,
-    "rewind": check_rewind,
-    "copy": check_copy,
-    "reuse": check_reuse,
-    "misuse": check_misuse,
-}
+_CHECKS = (
+    *(check_block, check_wanted, check_joined, check_ragged),
+    *(check_rewind, check_copy, check_reuse, check_misuse),
+)
+BACKEND_CONTRACT = {check.__name__.removeprefix("check_"): check for check in _CHECKS}
 """The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, stands apart."""
 
 

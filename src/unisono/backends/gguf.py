@@ -72,10 +72,9 @@ def read_gguf(path: Path) -> GgufFile:
     Raises a `ModelNotFound`, a `ModelCorrupt` where the head is damaged or cut short, or a `ModelUnsupported` where the
     format version is none of `VERSIONS`.
     """
-    if not path.exists():
-        raise ModelNotFound(f"there is no file {path}", hint="check the path")
     if not path.is_file():
-        raise ModelNotFound(f"{path} is not a file", hint="give the path of a .gguf file")
+        problem = f"{path} is not a file" if path.exists() else f"there is no file {path}"
+        raise ModelNotFound(problem, hint="give the path of a .gguf file")
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
@@ -244,9 +243,7 @@ def _scheme(file: GgufFile) -> tuple[Scheme, str]:
             f"{file.path} has a tokenizer of the kind {model!r}, whose tokens do not spell bytes",
             hint=f"kinds that do: {', '.join(SCHEMES)}",
         )
-    if file.text("tokenizer.ggml.pre") in RAW_MERGES:
-        return SCHEMES["gemma4"]
-    return SCHEMES[model]
+    return SCHEMES["gemma4" if file.text("tokenizer.ggml.pre") in RAW_MERGES else model]
 
 
 def _known(file: GgufFile, name: str, tokens: int) -> int | None:

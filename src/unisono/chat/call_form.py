@@ -65,15 +65,9 @@ class CallForm:
 def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str], ends: Iterable[str]) -> CallForm:
     """Render one call, two calls and a reply, and take the call form from the texts around the calls.
 
-    Args:
-        template: renders the conversations.
-        use: how the template handles tools.
-        controls: the texts of the member's special tokens, which no answer can contain.
-        ends: those that are END, and so are no part of an answer.
-
-    Raises:
-        FormUnknown: the template does not write calls, or not as JSON objects of which one key is the name and
-            one the arguments, or marks them by control tokens.
+    ``controls`` are the texts of the member's special tokens, which no answer can contain, and ``ends`` those that are
+    END. Raises a `FormUnknown` where the template does not write calls, or not as JSON objects of which one key is the
+    name and one the arguments, or marks them by control tokens.
     """
     if not use.knows_tools:
         raise FormUnknown("its chat template does not know tools")

@@ -42,8 +42,8 @@ class PromptEncoder:
             speller: spells what the tokenizer loses.
             template: renders conversations; ``None`` for a base model.
             given_template: whether the template comes from the spec, and so may not write the model's BOS.
-            system: the member's own system message, see `own_messages`.
-            prefix: what it reads before the first user message, or before raw text.
+            system: the member's own, see `own_messages`.
+            prefix: the member's own, for raw text too.
         """
         self.name = name
         self.tokenizer = tokenizer
@@ -63,16 +63,13 @@ class PromptEncoder:
         return len(ids)
 
     def encode(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """Return the member's ids of a prompt.
+        """Return the member's ids of a prompt to be continued or answered.
 
-        Args:
-            prompt: to be continued or answered.
-            may_be_empty: whether raw text may be empty. It is then encoded as the member's prefix, its BOS, or else
-                an END: evaluations of language models score whole texts after it.
-
-        Raises:
-            PromptError: the prompt is empty, has no place for the member's system text or prefix, or cannot be read
-                by its template or its vocabulary.
+        Raw text that ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
+        language
+        models score whole texts after it. Raises a `PromptError` where the prompt is empty, has no place for the
+        member's
+        system text or prefix, or cannot be read by its template or its vocabulary.
         """
         checked, self._checked = self._checked, None
         if checked is not None and checked[0] is prompt:
@@ -223,11 +220,8 @@ class PromptEncoder:
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
     """A conversation with a member's own system message and prefix.
 
-    Args:
-        messages: of the request.
-        system: comes first; where the request begins with a system message, that one follows in the same
-            message, after a blank line.
-        prefix: comes right before the content of the first user message.
+    The member's system text comes first, and that of the request follows in the same message, after a blank line. The
+    prefix comes right before the content of the first user message.
     """
     own = list(messages)
     if prefix is not None:

@@ -44,13 +44,9 @@ class ChatTemplate:
     ) -> str:
         """Write a conversation, by default up to where the assistant's answer begins.
 
-        Args:
-            messages: as the template wants them, see `unisono.chat.template_probe`.
-            tools: what the answer may call.
-            add_generation_prompt: whether an answer is to follow.
-
-        Raises:
-            TemplateFailure: the template refuses these messages, for example their order.
+        The messages are as the template expects them, see `unisono.chat.template_probe`. Raises a `TemplateFailure`
+        where
+        the template refuses them, for example their order.
         """
         try:
             return self._template.render(

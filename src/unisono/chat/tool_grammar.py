@@ -25,8 +25,7 @@ def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = Non
         chosen: the only tool that may be called; any, if ``None``.
         several: whether there may be more than one call, where the form has a way to write them.
 
-    Raises:
-        SpecError: ``chosen`` is none of the tools, or the schema of one asks for what no grammar would see to.
+    Raises a `SpecError` where ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
     """
     names = [tool["function"]["name"] for tool in tools]
     if chosen is not None and chosen not in names:

@@ -57,9 +57,8 @@ class Grammars:
     def __call__(self, constraint: Constraint) -> Parse:
         """Return the initial state of a constraint's grammar.
 
-        Raises:
-            SpecError: no grammar keeps all that the constraint says; the message says why.
-            BackendMissing: llguidance is not installed.
+        Raises a `SpecError` where no grammar keeps all that the constraint says, and a `BackendMissing` without
+        llguidance.
         """
         return self._compiled(constraint).copy()
 
@@ -96,13 +95,9 @@ class Parse:
         self._union = union
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
-        """The columns that may follow what is written and some pieces more; END where the text may end.
+        """The columns that may follow what is written and the drafted pieces ``ahead``; END where the text may end.
 
-        Args:
-            ahead: columns of drafted pieces, each allowed after those before it.
-
-        Raises:
-            SpecError: nothing may follow that the members could write, or the grammar grew too complex.
+        Raises a `SpecError` where the members could write nothing that may follow, or the grammar grew too complex.
         """
         matcher = self._matcher
         if ahead:

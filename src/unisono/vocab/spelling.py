@@ -28,14 +28,10 @@ class Speller:
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
         """Return the ids that spell ``piece``, or ``None`` when this vocabulary cannot spell it."""
         if piece not in self._known:
-            self._known[piece] = self._spell(piece)
+            canonical = self.vocabulary.canonical.get(piece)
+            own = None if canonical is None else (canonical,)
+            self._known[piece] = own or self.own_encoding(piece) or self.longest_match(piece)
         return self._known[piece]
-
-    def _spell(self, piece: bytes) -> tuple[int, ...] | None:
-        canonical = self.vocabulary.canonical.get(piece)
-        if canonical is not None:
-            return (canonical,)
-        return self.own_encoding(piece) or self.longest_match(piece)
 
     def own_encoding(self, piece: bytes) -> tuple[int, ...] | None:
         """Return the tokenizer's own ids for the bytes, or ``None`` unless they are exact."""
@@ -48,8 +44,8 @@ class Speller:
     def is_exact(self, ids: list[int], data: bytes) -> bool:
         """Whether every id is a piece and together they are ``data``."""
         pieces = self.vocabulary.pieces
-        parts = [pieces[i] if 0 <= i < len(pieces) else None for i in ids]
-        return None not in parts and b"".join(part for part in parts if part is not None) == data
+        known = all(0 <= i < len(pieces) and pieces[i] is not None for i in ids)
+        return known and self.vocabulary.join(ids) == data
 
     def longest_match(self, piece: bytes) -> tuple[int, ...] | None:
         """Return ids by greedy longest match over the canonical pieces, or ``None`` at a dead end."""
@@ -57,14 +53,12 @@ class Speller:
         ids: list[int] = []
         start = 0
         while start < len(piece):
-            for end in range(min(len(piece), start + self._longest), start, -1):
-                token = canonical.get(piece[start:end])
-                if token is not None:
-                    ids.append(token)
-                    start = end
-                    break
-            else:
+            ends = range(min(len(piece), start + self._longest), start, -1)
+            end = next((end for end in ends if piece[start:end] in canonical), None)
+            if end is None:
                 return None
+            ids.append(canonical[piece[start:end]])
+            start = end
         return tuple(ids)
 
     @cached_property

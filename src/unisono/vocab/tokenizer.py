@@ -79,16 +79,14 @@ class Tokenizer(Protocol):
     table: TokenTable
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it would stand in the middle of a text: nothing added (no BOS, no leading
-        space), and nothing in it taken for a control token. May be lossy where the vocabulary is;
-        the caller checks by joining the pieces.
+        """Encode text as it would stand in the middle of a text: without a BOS, a leading space or control tokens.
+
+        It may lose what the vocabulary lacks; the caller checks by joining the pieces.
         """
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text in the tokenizer's own form: with its BOS and its leading space, if it
-        adds them; no closing token; nothing in the text taken for a control token.
-        """
+        """Encode a plain text with the BOS and the leading space that the tokenizer adds, without control tokens."""
         ...
 
     def encode_rendered(self, text: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, token_bytes
 from unisono.vocab.spelling import cut_controls
@@ -36,8 +36,7 @@ def byte_level_table(
         chat_template: ``None`` makes it a base model's.
     """
     missing = frozenset(without)
-    tokens: list[tuple[str, Kind]] = _control()
-    tokens += [(_LETTERS[byte], "normal") for byte in range(256) if byte not in missing]
+    tokens: list[tuple[str, Kind]] = [(_LETTERS[byte], "normal") for byte in range(256) if byte not in missing]
     tokens += [("".join(_LETTERS[byte] for byte in word.encode()), "normal") for word in words]
     return _table("byte-level", "byte-level BPE", tokens, adds_bos, chat_template)
 
@@ -57,21 +56,16 @@ def sentencepiece_table(
         adds_bos: whether a plain text begins with BOS.
         chat_template: its template; ``None`` makes it a base model's.
     """
-    tokens: list[tuple[str, Kind]] = _control()
-    if byte_fallback:
-        tokens += [(f"<0x{byte:02X}>", "byte") for byte in range(256)]
+    tokens: list[tuple[str, Kind]] = [(f"<0x{byte:02X}>", "byte") for byte in range(256 if byte_fallback else 0)]
     tokens += [(character, "normal") for character in ["\n", "\u2581", *map(chr, range(0x21, 0x7F))]]
     tokens += [(word.replace(" ", "\u2581"), "normal") for word in words]
     return _table("sentencepiece", "SentencePiece BPE", tokens, adds_bos, chat_template)
 
 
-def _control() -> list[tuple[str, Kind]]:
-    return [(text, "control") for text in (UNKNOWN, BOS, EOS, *ROLES)]
-
-
 def _table(
-    scheme: Scheme, family: str, tokens: Sequence[tuple[str, Kind]], adds_bos: bool, template: str | None
+    scheme: Scheme, family: str, tokens: list[tuple[str, Kind]], adds_bos: bool, template: str | None
 ) -> TokenTable:
+    tokens = [*((text, "control") for text in (UNKNOWN, BOS, EOS, *ROLES)), *tokens]
     texts = tuple(text for text, _ in tokens)
     return TokenTable(
         scheme=scheme,

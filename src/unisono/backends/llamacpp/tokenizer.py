@@ -36,9 +36,7 @@ class LlamaCppTokenizer:
         return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """As llama.cpp's own chat: a SentencePiece vocabulary that adds a leading space adds one after control tokens
-        too.
-        """
+        """As llama.cpp's own chat: a vocabulary that adds a leading space adds it after control tokens too."""
         return self._call(self._representable(text), special=True)
 
     @cached_property

@@ -20,8 +20,8 @@ MIN_CAPACITY = 128
 class Pass:
     """Where one forward pass reads and writes.
 
-    Feeds of unequal length stand right-aligned: a shorter one is padded at the head. A padded query
-    writes beyond its row's new end, where the next tokens overwrite it, and its output is not used.
+    Feeds of unequal length stand right-aligned. A padded query writes beyond its row's new end, where the next tokens
+    overwrite it, and its output is not used.
     """
 
     rows: tuple[int, ...]
@@ -234,14 +234,10 @@ class RowPool:
 
 
 def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
-    """Group feeds into passes of similar length, so that padding costs less than another pass would.
+    """Group feeds of these lengths into passes, so that padding costs less than another pass would.
 
-    Args:
-        lengths: how many tokens each feed reads.
-        slack: padded tokens that a pass may hold.
-
-    Returns:
-        Lists of indices into ``lengths``, the longest first. Feeds of one length are in one list.
+    Returns lists of indices into ``lengths``, the longest first. Feeds of one length are in one list, and a pass has at
+    most ``slack`` padded tokens.
     """
     groups: list[list[int]] = []
     waste = 0
