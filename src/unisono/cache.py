@@ -1,8 +1,8 @@
 """The user's cache folder: written atomically, so that a reader never meets a half-written entry.
 
 Entries are built under a temporary name in the same folder and renamed when complete. Where two processes want one
-entry at once, `build_once` lets one wait for the other, and with `replace_file` the last one stays. Everything here
-can be deleted at any time; it is made again when needed.
+entry at once, `build_once` lets one wait for the other, and with `replace_file` the last one stays. Everything here can
+be deleted at any time; it is made again when needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every error that unisono raises on purpose.
 
-Each carries a ``hint``: what to do about it. The command line prints both and exits with 2;
-nothing else of unisono's own is ever shown to a user as a traceback.
+Each carries a ``hint``: what to do about it. The command line prints both and exits with 2; nothing else of unisono's
+own is ever shown to a user as a traceback.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Literal
 from unisono.errors import SpecError, shown
 
 Finish = Literal["end", "stop", "length", "context"]
-"""Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
-reached, or a member's context was full."""
+"""Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was reached, or a member's
+context was full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +165,8 @@ class Seconds:
     first_piece: float
     """From the same moment until its first piece was chosen."""
     members: Mapping[str, float]
-    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members
-    share, by how much each read."""
+    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members share,
+    by how much each read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,8 @@ class Generation:
     """A finished text and how it came about."""
 
     text: str
-    """The text, with a completed stop string cut off; an incomplete character at the end is left out
-    here and kept in ``data``."""
+    """The text, with a completed stop string cut off; an incomplete character at the end is left out here and kept in
+    ``data``."""
     data: bytes
     """The exact bytes of the chosen pieces, up to the stop string."""
     finish_reason: Finish
@@ -212,8 +212,8 @@ class Limits:
     max_new_tokens: int = 256
     """Pieces to choose at most."""
     stop: Sequence[str] = ()
-    """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before
-    the leftmost string that it then holds."""
+    """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before the leftmost
+    string that it then holds."""
 
     def __post_init__(self) -> None:
         """Check the limits. Raises a `SpecError` that names the value."""

@@ -58,8 +58,7 @@ def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: 
     """Make and register a fake member with a tiny vocabulary and a hashed rule, for ``model: fake:NAME``.
 
     Members of one ``seed`` and one vocabulary are the same model; ``words`` are tokens longer than a byte, and
-    ``family``
-    is ``byte-level`` or ``sentencepiece``.
+    ``family`` is ``byte-level`` or ``sentencepiece``.
     """
     if family not in ("byte-level", "sentencepiece"):
         raise ValueError(f"unknown family {family!r}; choose byte-level or sentencepiece")
@@ -73,8 +72,8 @@ class ContractCase:
     """What the contract is checked with."""
 
     texts: tuple[tuple[int, ...], ...]
-    """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with
-    sliding-window layers one has to be longer than its window."""
+    """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with sliding-window
+    layers one has to be longer than its window."""
     tolerance: float
     """How far two distributions that ought to be equal may be apart, as their total variation (0 to 1). Real kernels
     choose the order of their sums by the shape of a batch."""

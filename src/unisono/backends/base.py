@@ -1,7 +1,7 @@
 """The waist: all that the engine knows of a model, and all that a backend has to be.
 
-A backend holds one model and some *slots*. A slot is one text that the model has read so far: one row of its
-key-value cache. Sampling, gating, batching policy and retries live above.
+A backend holds one model and some *slots*. A slot is one text that the model has read so far: one row of its key-value
+cache. Sampling, gating, batching policy and retries live above.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Slot = NewType("Slot", int)
 """A handle that `open` gave; it names nothing after `close`."""
 
 Array = Any
-"""Float32 logits: a numpy array when they lie in the host's memory, else the device library's own
-array (a torch tensor on CUDA or MPS). `array_api_compat` gives the operations for either."""
+"""Float32 logits: a numpy array when they lie in the host's memory, else the device library's own array (a torch tensor
+on CUDA or MPS). `array_api_compat` gives the operations for either."""
 
 Progress = Callable[[float, str], None]
 """Called while weights load with the fraction done (0 to 1) and what is being done."""
@@ -69,12 +69,12 @@ class Backend(Protocol):
     def advance(self, feeds: Sequence[Feed]) -> Array:
         """Read every feed in one batched forward pass.
 
-        Returns ``logits_NV``, float32: the wanted positions of the first feed in reading order, then
-        those of the second, and so on; N may be 0. Valid until the next call on this backend.
-        A slot is fed at most once a call and never beyond `facts.context`: the caller counts.
+        Returns ``logits_NV``, float32: the wanted positions of the first feed in reading order, then those of the
+        second, and so on; N may be 0. Valid until the next call on this backend. A slot is fed at most once a call and
+        never beyond `facts.context`: the caller counts.
 
-        Raises `ValueError` when the feeds break these rules, before anything is computed, and
-        `RuntimeError` after `unload`; this holds for all methods.
+        Raises `ValueError` when the feeds break these rules, before anything is computed, and `RuntimeError` after
+        `unload`; this holds for all methods.
         """
         ...
 

@@ -184,8 +184,8 @@ SCHEMES: dict[str, tuple[Scheme, str]] = {
 """By ``tokenizer.ggml.model``."""
 
 RAW_MERGES = frozenset({"gemma4", "sarvam-moe"})
-"""Values of ``tokenizer.ggml.pre`` for which llama.cpp runs BPE on text with ``▁`` and ``<0xNN>``
-instead of GPT-2's alphabet, whatever the model's name (``byte_encode = false`` in llama-vocab.cpp)."""
+"""Values of ``tokenizer.ggml.pre`` for which llama.cpp runs BPE on text with ``▁`` and ``<0xNN>`` instead of GPT-2's
+alphabet, whatever the model's name (``byte_encode = false`` in llama-vocab.cpp)."""
 
 _KINDS: dict[int, Kind] = {1: "normal", 2: "control", 3: "control", 4: "added", 5: "unused", 6: "byte"}
 """By ``tokenizer.ggml.token_type``: normal, unknown, control, user-defined, unused, byte."""

@@ -60,8 +60,8 @@ class LlamaCppOptions(Options):
     )
     """Layers on the GPU, where there is one."""
     flash_attention: bool | Literal["auto"] = Field(default="auto", description="true, false or 'auto'")
-    """``auto`` is llama.cpp's own choice: on, where the device and the cache allow it. On a CPU a slot then
-    gives the same numbers alone and among others, as far as the formats of the weights allow."""
+    """``auto`` is llama.cpp's own choice: on, where the device and the cache allow it. On a CPU a slot then gives the
+    same numbers alone and among others, as far as the formats of the weights allow."""
     batch_tokens: int = Field(default=512, ge=1, description="a whole number from 1 up")
     """Tokens computed in one go; longer prompts go in one after the other."""
     cache_dtype: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = Field(

@@ -108,8 +108,8 @@ class _Answers:
     def with_calls(self, count: int) -> str:
         """An answer that is one call or two, without the end of the turn: what a conversation with a reply lacks.
 
-        Marks may begin or end as those of the reply do, so a cut inside a control text or an opened bracket goes
-        back to where that begins, or forward to where it ends.
+        Marks may begin or end as those of the reply do, so a cut inside a control text or an opened bracket goes back
+        to where that begins, or forward to where it ends.
         """
         whole = self._render(exchange_of(count)[:1])
         reply = self._render([Message(role="assistant", content=REPLY)])

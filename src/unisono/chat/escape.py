@@ -34,8 +34,8 @@ def escape_special_tokens(
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
 
-    Templates may change the case of a tool's schema, so with tools the case is ignored. ``messages`` and ``tools``
-    are in the form that the template expects; ``controls`` are the texts of the special tokens.
+    Templates may change the case of a tool's schema, so with tools the case is ignored. ``messages`` and ``tools`` are
+    in the form that the template expects; ``controls`` are the texts of the special tokens.
     """
     written = "\n".join(texts_of(messages, tools))
     plain = tools is None and not any(key in message for message in messages for key in ("tool_calls", "tool_call_id"))

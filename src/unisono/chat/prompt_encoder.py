@@ -66,10 +66,8 @@ class PromptEncoder:
         """Return the member's ids of a prompt to be continued or answered.
 
         Raw text that ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
-        language
-        models score whole texts after it. Raises a `PromptError` where the prompt is empty, has no place for the
-        member's
-        system text or prefix, or cannot be read by its template or its vocabulary.
+        language models score whole texts after it. Raises a `PromptError` where the prompt is empty, has no place for
+        the member's system text or prefix, or cannot be read by its template or its vocabulary.
         """
         checked, self._checked = self._checked, None
         if checked is not None and checked[0] is prompt:

@@ -45,8 +45,7 @@ class ChatTemplate:
         """Write a conversation, by default up to where the assistant's answer begins.
 
         The messages are as the template expects them, see `unisono.chat.template_probe`. Raises a `TemplateFailure`
-        where
-        the template refuses them, for example their order.
+        where the template refuses them, for example their order.
         """
         try:
             return self._template.render(

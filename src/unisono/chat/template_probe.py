@@ -1,8 +1,8 @@
 """What a chat template does, found by rendering short conversations: how answers begin and end, and how tools are used.
 
-Templates differ in the arguments they expect, a mapping or JSON text, and in the content they expect of a message
-that only calls tools: an empty text, ``None``, or no such key. Each combination is rendered; one whose output shows
-a Python mapping or escaped quotes is rejected.
+Templates differ in the arguments they expect, a mapping or JSON text, and in the content they expect of a message that
+only calls tools: an empty text, ``None``, or no such key. Each combination is rendered; one whose output shows a Python
+mapping or escaped quotes is rejected.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ def writes_name(template: ChatTemplate, role: str) -> bool:
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
     """Convert messages to the form that a template expects.
 
-    Only calls and their results change. Results follow the order of the calls, because some templates write
-    nothing else that links the two, and carry the function's name.
+    Only calls and their results change. Results follow the order of the calls, because some templates write nothing
+    else that links the two, and carry the function's name.
     """
     given: list[dict[str, Any]] = []
     place, calls = 0, list[ToolCall]()

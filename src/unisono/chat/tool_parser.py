@@ -84,8 +84,8 @@ class CallFinder:
     """Finds the calls in one answer.
 
     Text that may begin a mark is held back, and so is white space, which is dropped before a call, between two, and
-    after the last one. Text that turns out not to be a call comes out unchanged. With a form without an opening
-    mark, only other calls may precede a call. The closing mark may be missing.
+    after the last one. Text that turns out not to be a call comes out unchanged. With a form without an opening mark,
+    only other calls may precede a call. The closing mark may be missing.
 
     The joined contents and calls do not depend on how the text is cut into deltas.
     """

@@ -47,10 +47,8 @@ def check_schema(schema: Any) -> None:
     """Refuse what would be loosened silently. Raises a `SpecError` that names the keyword, and where it stands.
 
     A word that is no keyword is a remark, by JSON Schema's own rule (draft 2020-12), so a misspelt keyword, one of an
-    older
-    draft, or one with a value of the wrong type would ask for nothing. Keys that the schema does not name may come
-    twice
-    in a text (JSON's parsers keep the last), so a number of them might not be reached.
+    older draft, or one with a value of the wrong type would ask for nothing. Keys that the schema does not name may
+    come twice in a text (JSON's parsers keep the last), so a number of them might not be reached.
     """
     for where, part in _schemas(schema, "the schema"):
         for keyword, value in part.items():

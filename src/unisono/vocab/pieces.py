@@ -23,9 +23,9 @@ END_OF_TURN = """
     [|endofturn|] <|end_of_turn|> <|END_OF_TURN_TOKEN|> <end_of_utterance> <|return|> <|call|>
 """
 END_NAMES = frozenset((END_OF_TEXT + END_OF_TURN).split())
-"""Names that a control token bears only when it ends a text or a turn. Left out because they also
-stand inside a turn, or before one: ``<|end|>`` (ends a part of a turn in the harmony format, a whole
-turn elsewhere: a template tells which), ``<EOP_TOKEN>``, ``[SEP]``, padding, infilling and file marks."""
+"""Names that a control token bears only when it ends a text or a turn. Left out because they also stand inside a turn,
+or before one: ``<|end|>`` (ends a part of a turn in the harmony format, a whole turn elsewhere: a template tells
+which), ``<EOP_TOKEN>``, ``[SEP]``, padding, infilling and file marks."""
 
 DECLARED = "declared by the model's files"
 EOS = "the tokenizer's eos"
@@ -83,8 +83,8 @@ def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, st
 
     One model comes in several wrappings, and each names some of the ends: a hub folder lists them in
     ``generation_config.json``, a GGUF file has a single ``eos``, a base model has no chat template. The union of these
-    sources, and of the names that control tokens have by convention, is the same for every wrapping.
-    ``turn_end_ids`` close an answer in the model's chat template, see `unisono.chat.template_probe`.
+    sources, and of the names that control tokens have by convention, is the same for every wrapping. ``turn_end_ids``
+    close an answer in the model's chat template, see `unisono.chat.template_probe`.
     """
     rows = enumerate(zip(table.texts, table.kinds, strict=True))
     reasons = {token: f"named {text}" for token, (text, kind) in rows if kind == "control" and text in END_NAMES}
@@ -143,8 +143,8 @@ def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None 
     """Build a vocabulary from a token table; ``end_ids`` are END, see `end_ids`.
 
     ``rows`` is V, by default the table's length. Rows beyond the table are excluded; tokens beyond the rows can be
-    neither
-    read nor written and are left out. Raises a `VocabularyError` where a token's text cannot be what its kind says.
+    neither read nor written and are left out. Raises a `VocabularyError` where a token's text cannot be what its kind
+    says.
     """
     rows = len(table.texts) if rows is None else rows
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))

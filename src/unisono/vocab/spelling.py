@@ -15,8 +15,8 @@ Encode = Callable[[str], list[int]]
 class Speller:
     """Spells any piece in one member's vocabulary, exactly or not at all.
 
-    The canonical id of the piece comes first; then the tokenizer's own encoding of the bytes, when it
-    gives them back byte for byte; then the greedy longest match over the vocabulary's pieces.
+    The canonical id of the piece comes first; then the tokenizer's own encoding of the bytes, when it gives them back
+    byte for byte; then the greedy longest match over the vocabulary's pieces.
     """
 
     def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
@@ -80,10 +80,9 @@ def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: En
     """Encode text with a library that takes some control tokens out of it all the same.
 
     A Unigram model lists them among its ordinary pieces; llama.cpp declares some user-defined by their names. Where
-    that
-    happens, the text is cut after the first character of the token's name, and the parts are encoded one by one. A
-    token
-    that cannot be cut is left out: the ids are then not exact, which the caller finds out by joining their pieces.
+    that happens, the text is cut after the first character of the token's name, and the parts are encoded one by one. A
+    token that cannot be cut is left out: the ids are then not exact, which the caller finds out by joining their
+    pieces.
 
     ``controls`` are the control tokens' texts by id, without the unknown token. ``first`` encodes the beginning of the
     text, and ``rest`` what stands in the middle of one.

@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Scheme = Literal["byte-level", "sentencepiece", "bytes"]
-"""How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte;
-or raw bytes (tiktoken, tekken), for which texts are decoded as Latin-1: one character, one byte."""
+"""How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte; or raw bytes (tiktoken,
+tekken), for which texts are decoded as Latin-1: one character, one byte."""
 
 Kind = Literal["normal", "byte", "added", "control", "unused"]
-"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: not
-special, its content is its text. ``control``: special, never text (unknown and padding tokens are
-control tokens too). ``unused``: a row without a token."""
+"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: not special, its content is
+its text. ``control``: special, never text (unknown and padding tokens are control tokens too). ``unused``: a row
+without a token."""
 
 
 LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
-"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for
-most of them (``does_token_look_special``), and the same model must mean the same from either file."""
+"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for most of them
+(``does_token_look_special``), and the same model must mean the same from either file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
     """A tokenizer's vocabulary in a form that does not depend on the library that read it.
 
-    What differs between the files of one model is settled here: an added token that looks special is
-    a control token, and one named ``[PADn]`` after its own id n is a row that a converter filled up.
+    What differs between the files of one model is settled here: an added token that looks special is a control token,
+    and one named ``[PADn]`` after its own id n is a row that a converter filled up.
     """
 
     scheme: Scheme

@@ -1,7 +1,7 @@
 """The fake backend: scripted models without weights, for tests of code that builds on unisono.
 
-A `FakeModel` is a tokenizer and a rule that gives the next token's distribution by the ids read so far. Register it
-and name it in a spec as ``fake:NAME``; its ``passes`` record what it was fed.
+A `FakeModel` is a tokenizer and a rule that gives the next token's distribution by the ids read so far. Register it and
+name it in a spec as ``fake:NAME``; its ``passes`` record what it was fed.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def scripted_rule(
 
     Args:
         table: the member's vocabulary.
-        script: by the end of the text read so far, the probabilities of the next token. The longest key that the
-            text ends with is followed; ``""`` is the end of every text. A token is named by its plain text
-            (``" the"``), a control token by its name (``"</s>"``). What is not named has probability 0.
+        script: by the end of the text read so far, the probabilities of the next token. The longest key that the text
+            ends with is followed; ``""`` is the end of every text. A token is named by its plain text (``" the"``), a
+            control token by its name (``"</s>"``). What is not named has probability 0.
         rows: V, default the table's length.
 
     Raises:

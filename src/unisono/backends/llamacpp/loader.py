@@ -32,8 +32,8 @@ from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
-"""Tokens a slot holds when the spec does not say: a cache for the whole trained context can need
-more memory than the weights."""
+"""Tokens a slot holds when the spec does not say: a cache for the whole trained context can need more memory than the
+weights."""
 
 _CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
 

@@ -108,8 +108,8 @@ class LlamaCppBackend:
     def _copy_state(self, source: Slot, slot: int, length: int) -> bool:
         """Copy what a slot holds through the host; return whether that was all of it.
 
-        A saved state lacks what sliding windows have left behind: rewound to there, a copy would give wrong
-        numbers. And while copies wait for the next decode, what they are made of must not be touched.
+        A saved state lacks what sliding windows have left behind: rewound to there, a copy would give wrong numbers.
+        And while copies wait for the next decode, what they are made of must not be touched.
         """
         if self._copying or self.facts.device != "cpu" or length > self._state_holds:
             return False

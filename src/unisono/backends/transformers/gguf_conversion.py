@@ -192,8 +192,8 @@ def _sentencepiece(file: GgufFile, table: TokenTable) -> dict[str, Any]:
 
 
 def _merges(vocab: dict[str, int], scores: Sequence[float]) -> list[list[str]]:
-    """SentencePiece joins the two neighbours whose union has the best score: each token is the union
-    of every pair of tokens that spells it, best scores first.
+    """SentencePiece joins the two neighbours whose union has the best score: each token is the union of every pair of
+    tokens that spells it, best scores first.
     """
     ranked = []
     for text, i in vocab.items():

@@ -1,7 +1,7 @@
 """A key-value cache in rows: one row a slot, each with its own length, exact to rewind.
 
-Storage is ``[rows, heads, capacity, dim]`` a layer and grows by copying, never shrinks. Open slots fill the rows from
-0 on, so that feeding all of them reads a plain slice. What lies beyond a row's length is never read: to rewind is to
+Storage is ``[rows, heads, capacity, dim]`` a layer and grows by copying, never shrinks. Open slots fill the rows from 0
+on, so that feeding all of them reads a plain slice. What lies beyond a row's length is never read: to rewind is to
 lower a number, also for sliding-window layers, which keep everything and leave the window to the mask.
 """
 
@@ -163,8 +163,7 @@ class RowPool:
         """Make an empty pool of at most ``slots`` rows.
 
         ``windows`` has the length of each layer's sliding window, ``None`` for full attention; ``integers`` makes a
-        tensor
-        of integers on a device.
+        tensor of integers on a device.
         """
         self.layers = [RowLayer(self, window) for window in windows]
         self.slots = slots

@@ -1,8 +1,7 @@
 """Models through Hugging Face transformers and torch: hub ids, folders, and GGUF files (converted once).
 
-The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other
-modules of this folder do without both. Threads are process-wide in torch: the last member that names
-``threads`` decides.
+The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other modules of
+this folder do without both. Threads are process-wide in torch: the last member that names ``threads`` decides.
 """
 
 from __future__ import annotations

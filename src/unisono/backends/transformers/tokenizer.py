@@ -25,9 +25,7 @@ class JsonTokenizer:
     """Encodes with the `tokenizers` library, from the content of a `tokenizer.json`."""
 
     def __init__(self, table: TokenTable, content: Mapping[str, Any], opening: Iterable[int] = ()) -> None:
-        """Bind a table to a parsed `tokenizer.json`, whose post-processor is not used; ``opening`` begins a plain
-        text.
-        """
+        """Bind a table to a parsed `tokenizer.json`, whose post-processor is not used; ``opening`` begins a text."""
         self.table = table
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)

@@ -182,8 +182,8 @@ def attend_sharing(
 ) -> tuple[torch.Tensor, None]:
     """Attention as by transformers' sdpa, without a copy of the keys and values for each head that shares them.
 
-    Under a mask transformers repeats them as soon as a text has two queries, which is common in an ensemble. Here
-    the queries of the heads that share keys stand side by side, as if they were one head's.
+    Under a mask transformers repeats them as soon as a text has two queries, which is common in an ensemble. Here the
+    queries of the heads that share keys stand side by side, as if they were one head's.
 
     Args:
         module: the attention layer.
