@@ -88,7 +88,6 @@ class LlamaCppBackend:
         return logits_NV
 
     def rewind(self, slot: Slot, length: int) -> None:
-        self._check_loaded()
         held = self._length(slot)
         check_rewind(slot, held, length)
         if length < held:
@@ -97,7 +96,6 @@ class LlamaCppBackend:
             self._lengths[slot] = length
 
     def close(self, slot: Slot) -> None:
-        self._check_loaded()
         self._length(slot)
         self._library.llama_memory_seq_rm(self._memory, slot, 0, -1)
         self._lengths[slot] = None
@@ -129,6 +127,7 @@ class LlamaCppBackend:
             raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
 
     def _length(self, slot: Slot) -> int:
+        self._check_loaded()
         length = self._lengths[slot] if 0 <= slot < len(self._lengths) else None
         if length is None:
             raise ValueError(f"slot {slot} is not open")

@@ -145,7 +145,7 @@ def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
         for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
         if kind in ("control", "added") and text
     ]
-    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **build(file, table)}
+    return {"version": "1.0", "added_tokens": added, **build(file, table)}
 
 
 def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
@@ -164,11 +164,9 @@ def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
     ]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
-        "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
-        "post_processor": None,
         "decoder": byte_level,
-        "model": _bpe(vocab, known) | {"ignore_merges": pre in IGNORES_MERGES},
+        "model": {"type": "BPE", "vocab": vocab, "merges": known, "ignore_merges": pre in IGNORES_MERGES},
     }
 
 
@@ -184,10 +182,15 @@ def _sentencepiece(file: GgufFile, table: TokenTable) -> dict[str, Any]:
     decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}]
     return {
         "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
-        "pre_tokenizer": None,
-        "post_processor": None,
         "decoder": {"type": "Sequence", "decoders": [*decoders, {"type": "Fuse"}]},
-        "model": _bpe(vocab, _merges(mergeable, scores.tolist())) | _unknown(table),
+        "model": {
+            "type": "BPE",
+            "vocab": vocab,
+            "merges": _merges(mergeable, scores.tolist()),
+            "unk_token": table.special_texts.get("unk_token"),
+            "fuse_unk": True,
+            "byte_fallback": "byte" in table.kinds,
+        },
     }
 
 
@@ -201,25 +204,6 @@ def _merges(vocab: dict[str, int], scores: Sequence[float]) -> list[list[str]]:
             if left in vocab and right in vocab:
                 ranked.append((-scores[i], i, vocab[left], vocab[right], left, right))
     return [[left, right] for *_, left, right in sorted(ranked)]
-
-
-def _bpe(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": vocab,
-        "merges": merges,
-    }
-
-
-def _unknown(table: TokenTable) -> dict[str, Any]:
-    return {"unk_token": table.special_texts.get("unk_token"), "fuse_unk": True, "byte_fallback": "byte" in table.kinds}
 
 
 def _known(pair: list[str], vocab: dict[str, int]) -> bool:

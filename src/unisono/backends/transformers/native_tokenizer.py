@@ -51,13 +51,10 @@ def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer
 
 def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
     """Special tokens come first, then one row a byte string."""
-    special = int(inner.num_special_tokens)
-    texts: list[str] = []
-    kinds: list[Kind] = []
-    for i in range(int(inner.n_words)):
-        control = i < special
-        texts.append(inner.id_to_piece(i) if control else inner.id_to_byte_piece(i).decode("latin-1"))
-        kinds.append("control" if control else "normal")
+    special, size = int(inner.num_special_tokens), int(inner.n_words)
+    texts = [inner.id_to_piece(i) for i in range(special)]
+    texts += [inner.id_to_byte_piece(i).decode("latin-1") for i in range(special, size)]
+    kinds: list[Kind] = ["control" if i < special else "normal" for i in range(size)]
     table = TokenTable(scheme="bytes", family="tekken", texts=tuple(texts), kinds=tuple(kinds), adds_bos=True, **facts)
 
     def plain(text: str) -> list[int]:
@@ -77,10 +74,7 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
             kinds[i] = "control"
         elif processor.is_unused(i):
             kinds[i], texts[i] = "unused", ""
-    if not mistral and [tokenizer.convert_ids_to_tokens(i) for i in (size // 2, size - 1)] != [
-        texts[size // 2],
-        texts[-1],
-    ]:
+    if not mistral and any(tokenizer.convert_ids_to_tokens(i) != texts[i] for i in (size // 2, size - 1)):
         raise ModelUnsupported(
             f"its tokenizer ({type(tokenizer).__name__}) numbers tokens otherwise than its SentencePiece model",
             hint="save it as a fast tokenizer (tokenizer.json)",
