@@ -51,7 +51,7 @@ def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
     with _cache_errors(path.parent, what):
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
-            if not path.exists():  # nobody else has built it meanwhile
+            if not path.exists():  # no other process has built it meanwhile
                 for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
                     shutil.rmtree(left, ignore_errors=True)
                 _write(path, build)

@@ -119,7 +119,7 @@ def check_wanted(backend: Backend, case: ContractCase) -> None:
 
 
 def check_joined(backend: Backend, case: ContractCase) -> None:
-    """Slots that read together do not feel each other; rows come in the feeds' order, then in reading order."""
+    """Slots that read together do not change each other; rows come in the feeds' order, then in reading order."""
     for texts in (case.texts[:3], case.texts[2::-1]):
         slots = [backend.open() for _ in texts]
         feeds = [Feed(slot, ids, 1 + n) for n, (slot, ids) in enumerate(zip(slots, texts, strict=True))]
@@ -164,7 +164,7 @@ def check_rewind(backend: Backend, case: ContractCase) -> None:
 
 
 def check_copy(backend: Backend, case: ContractCase) -> None:
-    """A copy goes on as its original would, and neither feels what becomes of the other."""
+    """A copy continues as its original would, and neither changes the other."""
     for text, other in zip(case.texts, case.texts[1:] + case.texts[:1], strict=True):
         kept, new, last = text[:-4], other[-4:-1], other[-1:]
         short = kept[: len(kept) // 2]
@@ -251,7 +251,7 @@ _CHECKS = (
     *(check_rewind, check_copy, check_reuse, check_misuse),
 )
 BACKEND_CONTRACT = {check.__name__.removeprefix("check_"): check for check in _CHECKS}
-"""The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, stands apart."""
+"""The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, is apart."""
 
 
 def _advance(backend: Backend, *feeds: Feed) -> Rows:

@@ -129,7 +129,7 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What can be told of a model without loading its weights; `doctor` shows it."""
+    """What is known of a model before its weights are loaded; `doctor` shows it."""
 
     architecture: str
     rows: int
@@ -147,7 +147,7 @@ class ModelFacts:
     revision: str | None = None
     """The commit of the hub that it is read from, where it is."""
     threads: str | None = None
-    """How many threads compute on the host and how they wait, in words, where that is so."""
+    """How many threads compute on the host and how they wait, where that is so."""
 
 
 class Loader(Protocol):

@@ -247,7 +247,7 @@ def _checked_tool(what: str, tool: object) -> Tool:
 
 
 def _function_of(record: object) -> Mapping[str, Any] | None:
-    """What stands under ``function`` in a tool or a call; ``None`` where it is neither."""
+    """The function of a tool or a call; ``None`` for anything else."""
     function = record.get("function") if isinstance(record, Mapping) and record.get("type") == "function" else None
     return function if isinstance(function, Mapping) else None
 

@@ -101,7 +101,7 @@ class PromptEncoder:
         _check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
-                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it stands",
+                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
             )
         self._check_known(messages, tools)

@@ -130,7 +130,7 @@ class Parse:
 
 
 class _Pieces:
-    """The union as llguidance's wrapper asks for a tokenizer."""
+    """The union as the tokenizer that llguidance's wrapper takes."""
 
     bos_token_id = None
     special_token_ids = ()

@@ -1,4 +1,4 @@
-"""What a JSON schema asks for that no grammar made of it would see to, found before one is made."""
+"""Refuse what a JSON schema requires and a grammar made of it would not enforce."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "type": ((str, list), "a type, or an array of types"),
     "const": ((object,), "anything"),
 }
-"""The keywords that ask for something, and what stands behind each."""
+"""The keywords that require something, and the form of their values."""
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
 UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
-"""Characters that JSON writes by their number alone, which `vocab.llguidance` does not allow."""
+"""Characters that JSON writes by their number alone, which `JSON_OPTIONS` do not allow."""
 LARGEST = 2**53
 """Whole numbers up to this are the same as doubles, through which they go."""
 OPTIONS = "x-guidance"
@@ -44,7 +44,7 @@ JSON_OPTIONS = {
 
 
 def check_schema(schema: Any) -> None:
-    """Refuse what would be loosened silently. Raises a `SpecError` that names the keyword, and where it stands.
+    """Refuse what would be loosened silently. Raises a `SpecError` that names the keyword and its place.
 
     A word that is no keyword is a remark, by JSON Schema's own rule (draft 2020-12), so a misspelt keyword, one of an
     older draft, or one with a value of the wrong type would ask for nothing. Keys that the schema does not name may

@@ -23,8 +23,8 @@ END_OF_TURN = """
     [|endofturn|] <|end_of_turn|> <|END_OF_TURN_TOKEN|> <end_of_utterance> <|return|> <|call|>
 """
 END_NAMES = frozenset((END_OF_TEXT + END_OF_TURN).split())
-"""Names that a control token bears only when it ends a text or a turn. Left out because they also stand inside a turn,
-or before one: ``<|end|>`` (ends a part of a turn in the harmony format, a whole turn elsewhere: a template tells
+"""Names of control tokens that only end a text or a turn. Left out because they also stand inside a turn,
+or before one: ``<|end|>`` (ends a part of a turn in the harmony format, a whole turn elsewhere: a template shows
 which), ``<EOP_TOKEN>``, ``[SEP]``, padding, infilling and file marks."""
 
 DECLARED = "declared by the model's files"

@@ -67,7 +67,7 @@ class Speller:
 
 
 def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
-    """Cut a text into control tokens, with their ids, and what stands between them, with ``None``.
+    """Cut a text into control tokens, with their ids, and the text between them, with ``None``.
 
     Where several control tokens begin, the longest is meant.
     """
@@ -85,7 +85,7 @@ def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: En
     pieces.
 
     ``controls`` are the control tokens' texts by id, without the unknown token. ``first`` encodes the beginning of the
-    text, and ``rest`` what stands in the middle of one.
+    text, and ``rest`` the middle of one.
     """
     ids = first(text)
     spelled = controls.keys() & set(ids)

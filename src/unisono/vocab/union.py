@@ -63,7 +63,7 @@ class UnionVocabulary:
     offset_U: NDArray[np.int64]
     """Where each piece begins in ``data``; one entry a column, that of END is ``len(data)``."""
     left_out: tuple[bytes, ...]
-    """Pieces that some member cannot spell, so that nobody may choose them."""
+    """Pieces that some member cannot spell, so that none may choose them."""
 
     @property
     def size(self) -> int:

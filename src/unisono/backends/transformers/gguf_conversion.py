@@ -90,7 +90,7 @@ class Conversion:
 
     def config(self) -> dict[str, Any]:
         """The model's configuration, as a ``config.json`` holds it."""
-        assert self.file  # its error tells of damage better than the library's
+        assert self.file  # its error names damage better than the library's
         return self._json("config", self._read_config)
 
     def weights(self, config: Any, dtype: str, progress: Progress) -> Path:

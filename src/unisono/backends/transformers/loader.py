@@ -76,7 +76,7 @@ class TransformersLoader:
             trained_context=model_config.trained_context(self._text),
             weight_bytes=parameters * size,
             cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
-            dtype=str(self._dtype).removeprefix("torch."),
+            dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
@@ -91,7 +91,7 @@ class TransformersLoader:
             if request.source.kind == "folder":
                 model_config.check_weights(request, self.options.allow_pickle)
             if self.gguf:
-                place = str(self.gguf.weights(self._config, str(self._dtype).removeprefix("torch."), progress))
+                place = str(self.gguf.weights(self._config, self._dtype_name, progress))
             progress(0.5 if self.gguf else 0.05, "loading the weights")
             model = self._load_weights(place)
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
@@ -145,6 +145,10 @@ class TransformersLoader:
     def _dtype(self) -> Any:
         own = None if self.gguf else getattr(self._text, "dtype", None) or getattr(self._config, "dtype", None) or ""
         return torch_runtime.find_dtype(self.request.dtype, self.device, own, self.options.device_map is not None)
+
+    @property
+    def _dtype_name(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
 
     @property
     def _threads_told(self) -> str | None:
@@ -219,7 +223,7 @@ class TransformersLoader:
 
 
 def _may_share_keys(model: Any) -> bool:
-    """Whether a model attends by sdpa, and none of its code tells attentions apart by their names."""
+    """Whether a model attends by sdpa, and none of its code depends on the name of its attention."""
     files = {inspect.getmodule(type(module)) for module in model.modules()}
     own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
     try:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 PACKED_FOR = 8
-"""Rows that oneDNN is told to expect; from 2 up the order it chooses is the same, and good for any number."""
+"""Rows that oneDNN is to expect; from 2 up the order it chooses is the same, and good for any number."""
 SHARING_QUERIES = 16
 """Queries of a text up to which `attend_sharing` is quicker for every shape of heads; see benchmarks/README.md."""
 
