@@ -81,9 +81,7 @@ def register_fake(name: str, model: FakeModel) -> FakeModel:
 
 
 def hashed_rule(rows: int, seed: int = 0, spread: float = 3.0) -> NextToken:
-    """Independent normal logits for ``rows`` ids, fixed by the seed and all ids read, of the standard deviation
-    ``spread``. Rules of different seeds are different models.
-    """
+    """Independent normal logits for ``rows`` ids, fixed by ``seed`` and all ids read; ``spread`` is their deviation."""
 
     def next_token(read: tuple[int, ...]) -> Logits:
         digest = hashlib.blake2b(np.asarray([seed, *read], np.int64).tobytes(), digest_size=16).digest()

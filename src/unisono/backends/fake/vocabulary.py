@@ -27,13 +27,11 @@ def byte_level_table(
     adds_bos: bool = False,
     chat_template: str | None = CHAT_TEMPLATE,
 ) -> TokenTable:
-    """A vocabulary like GPT-2's: control tokens, a token a byte, then ``words``.
+    """A vocabulary like GPT-2's: control tokens, a token a byte except those ``without``, then ``words``.
 
-    Args:
-        words: longer tokens, as text: ``" the"``, ``"日本"``. Repeated ones are kept, as in some real files.
-        without: bytes that have no token.
-        adds_bos: whether a plain text begins with BOS.
-        chat_template: ``None`` makes it a base model's.
+    Words are text: ``" the"``, ``"日本"``; repeated ones are kept, as in some real files. ``adds_bos`` says whether a
+    plain
+    text begins with BOS. Without a ``chat_template`` it is a base model's.
     """
     missing = frozenset(without)
     tokens: list[tuple[str, Kind]] = [(_LETTERS[byte], "normal") for byte in range(256) if byte not in missing]
@@ -50,11 +48,9 @@ def sentencepiece_table(
 ) -> TokenTable:
     """A vocabulary like Llama 2's: control tokens, ``<0xNN>`` for every byte, printable ASCII, then ``words``.
 
-    Args:
-        words: longer tokens, as text; a space in them becomes ``▁``.
-        byte_fallback: whether there are ``<0xNN>`` tokens. Without them it spells ASCII and ``words`` only.
-        adds_bos: whether a plain text begins with BOS.
-        chat_template: its template; ``None`` makes it a base model's.
+    Words are text, of which a space becomes ``▁``. Without ``byte_fallback`` it spells ASCII and words only. For the
+    other
+    arguments see `byte_level_table`.
     """
     tokens: list[tuple[str, Kind]] = [(f"<0x{byte:02X}>", "byte") for byte in range(256 if byte_fallback else 0)]
     tokens += [(character, "normal") for character in ["\n", "\u2581", *map(chr, range(0x21, 0x7F))]]

@@ -7,6 +7,7 @@ lower a number, also for sliding-window layers, which keep everything and leave 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -216,15 +217,11 @@ class RowPool:
         """Let two rows in use change places."""
         self._plan_rows(len(self.lengths))
         lengths = self.lengths[first], self.lengths[second]
-        done: list[RowLayer] = []
-        try:
+        with contextlib.ExitStack() as undo:  # where one layer fails
             for layer in self.layers:
                 layer.swap_rows(first, second, lengths)
-                done.append(layer)
-        except BaseException:
-            for layer in done:
-                layer.swap_rows(second, first, lengths)
-            raise
+                undo.callback(layer.swap_rows, second, first, lengths)
+            undo.pop_all()
         self.lengths[second], self.lengths[first] = lengths
 
     def _plan_rows(self, count: int) -> None:
