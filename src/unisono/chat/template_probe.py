@@ -43,8 +43,6 @@ PROBE_TOOLS: tuple[Tool, ...] = tuple(
     )
     for name in NAMES
 )
-
-
 _ARGUMENTS: tuple[Literal["mapping", "text"], ...] = ("mapping", "text")
 _EMPTY: tuple[Literal["text", "none", "absent"], ...] = ("text", "none", "absent")
 _REPLIES = ("Hello", "Yes", "The", "I")
@@ -88,16 +86,11 @@ def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str) -> AnswerFo
         return unknown
     begin = bisect.bisect_right(edges, place) - 1
     end = bisect.bisect_left(edges, place + len(reply.encode()))
-    # The first control token after the reply ends the turn, when only white space lies between.
-    rest = itertools.dropwhile(lambda token: (pieces[token] or b"x").isspace(), range(end, len(ids)))
-    after = next((token for token in rest), None)
-    ends = after is not None and pieces[after] is None and table.kinds[ids[after]] == "control"
-    return AnswerForm(
-        leading_space=(pieces[begin] or b"").startswith(b" ")
-        and whole.startswith(opening)
-        and not opening.endswith(" "),
-        turn_end_ids=(ids[after],) if ends and after is not None else (),
-    )
+    spaced = (pieces[begin] or b"").startswith(b" ") and whole.startswith(opening) and not opening.endswith(" ")
+    # The first token after the reply that is not white space ends the turn, if it is a control token.
+    after = [token for token, piece in zip(ids[end:], pieces[end:], strict=True) if not (piece or b"-").isspace()]
+    ends = tuple(token for token in after[:1] if table.kinds[token] == "control")
+    return AnswerForm(leading_space=spaced, turn_end_ids=ends)
 
 
 @dataclass(frozen=True, slots=True)
