@@ -24,8 +24,6 @@ CACHE_TYPES: dict[str, tuple[int, float]] = {
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ATTENTION = "sdpa or eager: others take no dense mask, which texts of unequal length need in a batch"
 
-Flag = Annotated[bool, Field(description="true or false")]
-
 
 class Options(BaseModel):
     """A member's options, checked. An option that is ``None`` has its default."""
@@ -48,7 +46,7 @@ class Options(BaseModel):
             key = str(error.errors()[0]["loc"][0])
             raise SpecError(
                 f"member {request.name!r}: option {key} is {shown(request.options[key])}",
-                hint=f"it has to be {known[key].description}",
+                hint=f"it has to be {known[key].description or 'true or false'}",
             ) from error
 
 
@@ -67,7 +65,7 @@ class LlamaCppOptions(Options):
     cache_dtype: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = Field(
         default="f16", description=f"one of {', '.join(CACHE_TYPES)}"
     )
-    mmap: Flag | None = None
+    mmap: bool | None = None
     """Whether the file is mapped into memory; ``None`` leaves it to llama.cpp."""
 
     @classmethod
@@ -90,11 +88,11 @@ class TransformersOptions(Options):
         default=None, description="auto, balanced, sequential, or module names to devices"
     )
     revision: str | None = Field(default=None, description="a branch, a tag or a commit")
-    pack_weights: Flag = True
+    pack_weights: bool = True
     """Where oneDNN can do the linear layers; it means nothing elsewhere."""
-    trust_remote_code: Flag = False
-    allow_pickle: Flag = False
-    local_files_only: Flag = False
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    local_files_only: bool = False
 
     @classmethod
     def read(cls, request: LoadRequest) -> Self:
