@@ -137,8 +137,7 @@ def _union_map(rounds: int) -> dict[str, Any]:
     from unisono.config.ensemble import load_spec
     from unisono.vocab.pieces import read_vocabulary
     from unisono.vocab.spelling import Speller
-    from unisono.vocab.union import UnionMember, build_union
-    from unisono.vocab.union_cache import load_union
+    from unisono.vocab.union import UnionMember, build_union, load_union
 
     prepared = prepare(load_spec(spec(("smol", "gemma", "qwen"), "llamacpp"))).members
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unisono.cache import ENVIRONMENT_KEY, cache_root, file_once, folder_once, replace_file, require_space
+from unisono.cache import ENVIRONMENT_KEY, build_once, cache_root, replace_file, require_space
 from unisono.errors import CacheError
 
 
@@ -26,17 +26,18 @@ def test_an_entry_is_built_once(tmp_path: Path) -> None:
         path.write_text("done")
 
     for _ in range(2):
-        assert file_once(tmp_path / "deep" / "entry", build, "an entry").read_text() == "done"
+        assert build_once(tmp_path / "deep" / "entry", build, "an entry").read_text() == "done"
     assert len(calls) == 1
 
 
 def test_a_failing_build_leaves_nothing(tmp_path: Path) -> None:
     def build(path: Path) -> None:
+        path.mkdir()
         (path / "half").write_text("half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        folder_once(tmp_path / "entry", build, "an entry")
+        build_once(tmp_path / "entry", build, "an entry")
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
 
 
@@ -56,7 +57,7 @@ def test_a_full_disk_is_told_as_such_and_leaves_the_old_file(tmp_path: Path) -> 
 def test_a_folder_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CacheError, match="cannot keep an entry"):
-        file_once(tmp_path / "file" / "entry", lambda path: None, "an entry")
+        build_once(tmp_path / "file" / "entry", lambda path: None, "an entry")
 
 
 def test_too_little_space_is_found_out_before_the_work(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def slow_build(path: Path) -> None:
 
 
 def build_and_check(path: str) -> None:
-    entry = file_once(Path(path), slow_build, "an entry")
+    entry = build_once(Path(path), slow_build, "an entry")
     assert entry.stat().st_size == 20_000
 
 

@@ -33,8 +33,7 @@ from unisono.members import (
     reporter,
     silent,
 )
-from unisono.vocab.union import UnionMember, UnionVocabulary
-from unisono.vocab.union_cache import load_union
+from unisono.vocab.union import UnionMember, UnionVocabulary, load_union
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,8 @@
 """The user's cache folder: written atomically, so that a reader never meets a half-written entry.
 
-Entries are built under a temporary name in the same folder and renamed when complete. Two processes
-may want the same entry at once: with `file_once` and `folder_once` one waits for the other's lock and
-then finds it done; with `replace_file` both write, and the last one stays. Everything here can be
-deleted at any time; it is made again when needed.
+Entries are built under a temporary name in the same folder and renamed when complete. Where two processes want one
+entry at once, `build_once` lets one wait for the other, and with `replace_file` the last one stays. Everything here can
+be deleted at any time; it is made again when needed.
 """
 
 from __future__ import annotations
@@ -31,13 +30,9 @@ def cache_root() -> Path:
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
-    """Refuse early when ``size`` bytes would not fit.
-
-    Raises:
-        CacheError: the file system of ``folder`` has less room than that.
-    """
+    """Raise a `CacheError` where the file system of ``folder`` has less than ``size`` bytes free."""
     with _cache_errors(folder, what):
-        _make_folder(folder, what)
+        folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < size:
         raise CacheError(
@@ -46,82 +41,41 @@ def require_space(folder: Path, size: int, what: str) -> None:
         )
 
 
-def file_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
-    """Return ``path``, after ``build`` has written it if it is not there.
+def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
+    """Return ``path``, after ``build`` has made it, a file or a folder, at the temporary path that it is given.
 
-    Args:
-        path: where the entry belongs.
-        build: writes the file whose temporary path it is given.
-        what: the entry, in words, for errors.
-
-    Raises:
-        CacheError: the folder cannot be written, or the disk is full.
+    ``what`` names the entry in errors. Raises a `CacheError` where the folder cannot be written or the disk is full.
     """
-    if path.is_file():
+    if path.exists():
         return path
-    with _building(path, what) as temporary:
-        if temporary is not None:
-            build(temporary)
-            os.replace(temporary, path)
-    return path
-
-
-def folder_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
-    """The same for an entry that is a folder: ``build`` fills the temporary folder it is given."""
-    if path.is_dir():
-        return path
-    with _building(path, what) as temporary:
-        if temporary is not None:
-            temporary.mkdir()
-            build(temporary)
-            os.rename(temporary, path)
+    with _cache_errors(path.parent, what):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):
+            if not path.exists():  # no other process has built it meanwhile
+                for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
+                    shutil.rmtree(left, ignore_errors=True)
+                _write(path, build)
     return path
 
 
 def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:
     """Write ``path`` anew, whatever is there: readers see the old file or the new one, never a mixture."""
-    _make_folder(path.parent, what)
-    with _cache_errors(path, what), _temporary(path) as temporary:
-        build(temporary)
-        os.replace(temporary, path)
+    with _cache_errors(path.parent, what):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, build)
 
 
-@contextlib.contextmanager
-def _building(path: Path, what: str) -> Iterator[Path | None]:
-    """Hold the entry's lock; yield a temporary path, or ``None`` if another process built it meanwhile."""
-    with _cache_errors(path, what):
-        _make_folder(path.parent, what)
-        with filelock.FileLock(f"{path}.lock"):
-            if path.exists():
-                yield None
-            else:
-                for left in path.parent.glob(f".{path.name}.*"):  # of a process that was killed: we hold the lock
-                    shutil.rmtree(left, ignore_errors=True)
-                with _temporary(path) as temporary:
-                    yield temporary
-
-
-def _make_folder(folder: Path, what: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(
-            f"cannot keep {what} in {folder}: the folder cannot be made ({error.strerror})",
-            hint=f"set {ENVIRONMENT_KEY} to a folder that can be written",
-        ) from error
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
+def _write(path: Path, build: Callable[[Path], None]) -> None:
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield holder / path.name
+        build(holder / path.name)
+        os.replace(holder / path.name, path)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _cache_errors(path: Path, what: str) -> Iterator[None]:
+def _cache_errors(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -132,6 +86,6 @@ def _cache_errors(path: Path, what: str) -> Iterator[None]:
         else:
             raise
         raise CacheError(
-            f"cannot keep {what} in {path.parent}: {problem}",
+            f"cannot keep {what} in {folder}: {problem}",
             hint=f"{way_out}, or set {ENVIRONMENT_KEY} to another folder",
         ) from error

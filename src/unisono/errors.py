@@ -1,24 +1,7 @@
 """Every error that unisono raises on purpose.
 
-The tree::
-
-    UnisonoError
-     ├── SpecError                an ensemble file or an argument is wrong
-     ├── ModelError               a member's model cannot be used
-     │    ├── ModelNotFound       no such file, folder, hub id or demo model
-     │    ├── ModelCorrupt        the file is damaged or its sum is wrong
-     │    └── ModelUnsupported    read, but not a model that can be a member
-     ├── BackendMissing           the library behind a backend, or behind constraints, is not installed
-     ├── VocabularyError          a vocabulary, a union or a spelling is impossible
-     ├── PromptError              a prompt is empty, too long, or cannot be represented
-     ├── CapacityError            other texts hold the slots that one needs
-     ├── DeviceError              no such device, or not enough memory on it
-     ├── CacheError               a cache folder cannot be written
-     ├── QueueFull                too many requests are waiting to be served
-     └── RequestTimeout           a request took longer than it was given
-
-Each carries a ``hint``: what to do about it. The command line prints both and exits with 2;
-nothing else of unisono's own is ever shown to a user as a traceback.
+Each carries a ``hint``: what to do about it. The command line prints both and exits with 2; nothing else of unisono's
+own is ever shown to a user as a traceback.
 """
 
 from __future__ import annotations

@@ -17,11 +17,7 @@ def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
 
 
 def write_lines(file: FileIO, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines to an unbuffered file, so that they survive us.
-
-    Raises:
-        SpecError: they cannot be written; nothing is left behind to fail again when the file is closed.
-    """
+    """Write JSON lines to an unbuffered file, so that they survive us. Raises a `SpecError` where that fails."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     data = memoryview(text.encode(errors="backslashreplace"))
     try:
@@ -36,14 +32,8 @@ def write_lines(file: FileIO, records: Iterable[Mapping[str, Any]]) -> None:
 def complete_lines(path: Path, key: str, *, what: str, line_is: str) -> tuple[list[dict[str, Any]], int]:
     """The records of a file that `write_line` has written, and the length of their lines; the last may be cut off.
 
-    Args:
-        path: of the file.
-        key: the first key of every record.
-        what: the file, for errors: ``the output of a run``.
-        line_is: a line of it, for errors: ``an answer``.
-
-    Raises:
-        SpecError: the file is something else, or cannot be read.
+    ``key`` is the first key of every record. Errors call the file ``what`` (the output of a run) and a line of it
+    ``line_is`` (an answer). Raises a `SpecError` where the file is something else, or cannot be read.
     """
     begins = json.dumps({key: ""})[: len(key) + 4].encode() + b" "
     records: list[dict[str, Any]] = []

@@ -18,8 +18,7 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import Vocabulary, read_vocabulary
+from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
 from unisono.vocab.union import UnionMember, check_essentials

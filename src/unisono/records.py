@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from unisono.errors import SpecError, shown
 
 Finish = Literal["end", "stop", "length", "context"]
-"""Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was
-reached, or a member's context was full."""
+"""Why a text ended: END was chosen, a stop string was completed, the limit of new pieces was reached, or a member's
+context was full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class GateReading:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class DraftRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
-    """Where the time of one step went. Steps that came out of one block share its time evenly."""
+    """Where the time of one step went. Steps of one block share its time evenly."""
 
     total: float
     members: Mapping[str, float]
@@ -57,10 +57,7 @@ class StepSeconds:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {
-            "total": round(self.total, 6),
-            "members": {name: round(value, 6) for name, value in self.members.items()},
-        }
+        return {"total": round(self.total, 6), "members": _rounded(self.members)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +153,7 @@ class Usage:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only."""
-        return {
-            "prompt_tokens": dict(self.prompt_tokens),
-            "pieces": self.pieces,
-            "ensembled": self.ensembled,
-            "blocks": self.blocks,
-            "drafted": self.drafted,
-            "accepted": self.accepted,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +165,8 @@ class Seconds:
     first_piece: float
     """From the same moment until its first piece was chosen."""
     members: Mapping[str, float]
-    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members
-    share, by how much each read."""
+    """Forward passes, by member. A pass that serves several requests is counted whole in each; one that members share,
+    by how much each read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +174,8 @@ class Generation:
     """A finished text and how it came about."""
 
     text: str
-    """The text, with a completed stop string cut off; an incomplete character at the end is left out
-    here and kept in ``data``."""
+    """The text, with a completed stop string cut off; an incomplete character at the end is left out here and kept in
+    ``data``."""
     data: bytes
     """The exact bytes of the chosen pieces, up to the stop string."""
     finish_reason: Finish
@@ -205,7 +195,7 @@ class Generation:
             "seconds": {
                 "total": round(self.seconds.total, 6),
                 "first_piece": round(self.seconds.first_piece, 6),
-                "members": {name: round(value, 6) for name, value in self.seconds.members.items()},
+                "members": _rounded(self.seconds.members),
             },
         }
         if self.seed is not None:
@@ -222,8 +212,8 @@ class Limits:
     max_new_tokens: int = 256
     """Pieces to choose at most."""
     stop: Sequence[str] = ()
-    """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before
-    the leftmost string that it then holds."""
+    """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before the leftmost
+    string that it then holds."""
 
     def __post_init__(self) -> None:
         """Check the limits. Raises a `SpecError` that names the value."""
@@ -250,6 +240,10 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in seconds.items()}
 
 
 def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str, object]]:

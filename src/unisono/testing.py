@@ -57,11 +57,8 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: str = "byte-level") -> FakeModel:
     """Make and register a fake member with a tiny vocabulary and a hashed rule, for ``model: fake:NAME``.
 
-    Args:
-        name: the name after ``fake:``.
-        words: tokens longer than a byte.
-        seed: the rule's; members of one seed and one vocabulary are the same model.
-        family: ``byte-level`` or ``sentencepiece``.
+    Members of one ``seed`` and one vocabulary are the same model; ``words`` are tokens longer than a byte, and
+    ``family`` is ``byte-level`` or ``sentencepiece``.
     """
     if family not in ("byte-level", "sentencepiece"):
         raise ValueError(f"unknown family {family!r}; choose byte-level or sentencepiece")
@@ -75,23 +72,17 @@ class ContractCase:
     """What the contract is checked with."""
 
     texts: tuple[tuple[int, ...], ...]
-    """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with
-    sliding-window layers one has to be longer than its window."""
+    """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with sliding-window
+    layers one has to be longer than its window."""
     tolerance: float
-    """How far two distributions that ought to be equal may be apart, as their total variation: half
-    the sum of all differences, from 0 to 1. It is 0 where sums are made in one order only; real
-    kernels choose theirs by the shape of a batch."""
+    """How far two distributions that ought to be equal may be apart, as their total variation (0 to 1). Real kernels
+    choose the order of their sums by the shape of a batch."""
 
 
 def check_backend_contract(backend: Backend, case: ContractCase) -> None:
-    """Hold a backend to the waist's contract, and unload it.
+    """Hold a backend to the waist's contract, and unload it. Raises an `AssertionError` that names the broken rule.
 
-    Args:
-        backend: freshly loaded, with four slots or more, all free.
-        case: the texts and the tolerance.
-
-    Raises:
-        AssertionError: a rule is broken; the message says which.
+    It is freshly loaded, with four slots or more, all free.
     """
     for rule, check in BACKEND_CONTRACT.items():
         try:
@@ -128,7 +119,7 @@ def check_wanted(backend: Backend, case: ContractCase) -> None:
 
 
 def check_joined(backend: Backend, case: ContractCase) -> None:
-    """Slots that read together do not feel each other; rows come in the feeds' order, then in reading order."""
+    """Slots that read together do not change each other; rows come in the feeds' order, then in reading order."""
     for texts in (case.texts[:3], case.texts[2::-1]):
         slots = [backend.open() for _ in texts]
         feeds = [Feed(slot, ids, 1 + n) for n, (slot, ids) in enumerate(zip(slots, texts, strict=True))]
@@ -173,7 +164,7 @@ def check_rewind(backend: Backend, case: ContractCase) -> None:
 
 
 def check_copy(backend: Backend, case: ContractCase) -> None:
-    """A copy goes on as its original would, and neither feels what becomes of the other."""
+    """A copy continues as its original would, and neither changes the other."""
     for text, other in zip(case.texts, case.texts[1:] + case.texts[:1], strict=True):
         kept, new, last = text[:-4], other[-4:-1], other[-1:]
         short = kept[: len(kept) // 2]
@@ -255,17 +246,12 @@ def check_unload(backend: Backend) -> None:
     _raises(RuntimeError, backend.open, "opening a slot of an unloaded model")
 
 
-BACKEND_CONTRACT: dict[str, Callable[[Backend, ContractCase], None]] = {
-    "block": check_block,
-    "wanted": check_wanted,
-    "joined": check_joined,
-    "ragged": check_ragged,
-    "rewind": check_rewind,
-    "copy": check_copy,
-    "reuse": check_reuse,
-    "misuse": check_misuse,
-}
-"""The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, stands apart."""
+_CHECKS = (
+    *(check_block, check_wanted, check_joined, check_ragged),
+    *(check_rewind, check_copy, check_reuse, check_misuse),
+)
+BACKEND_CONTRACT = {check.__name__.removeprefix("check_"): check for check in _CHECKS}
+"""The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, is apart."""
 
 
 def _advance(backend: Backend, *feeds: Feed) -> Rows:

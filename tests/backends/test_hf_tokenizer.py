@@ -19,8 +19,7 @@ from unisono.backends.registry import BACKENDS, installed, make_loader
 from unisono.backends.transformers.tokenizer import default_template, json_scheme, opening_of, read_tokenizer
 from unisono.config.demo import demo_path
 from unisono.errors import ModelUnsupported
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.pieces import end_ids, read_vocabulary
 
 TEXTS = tuple(ADVERSARIAL.values())
 MISTRAL = Path(pytest.importorskip("mistral_common").__file__).parent / "data"

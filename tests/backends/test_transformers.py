@@ -307,7 +307,7 @@ def test_facts_need_no_weights_and_are_right(tiny: Callable[[str], Path], tmp_pa
         ({"options": {"attention": "flash_attention_2"}}, "flash_attention_2"),
         ({"options": {"attentoin": "sdpa"}}, "did you mean 'attention'"),
         ({"options": {"allow_pickle": "yes"}}, "allow_pickle"),
-        ({"options": {"pack_weights": 1}}, "options.pack_weights is 1"),
+        ({"options": {"pack_weights": 1}}, "option pack_weights is 1"),
         ({"options": {"revision": 3}}, "revision"),
         ({"options": {"device_map": 3}}, "device_map"),
         ({"options": {"device_map": "auto"}}, "both a device"),
@@ -426,13 +426,13 @@ def test_a_gguf_file_cut_short_is_corrupt(tmp_path: Path, size: int, monkeypatch
 
 
 def test_no_room_for_a_conversion_is_told_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unisono.backends.transformers import gguf_cache
+    from unisono.backends.transformers import gguf_conversion
 
     loader = TransformersLoader(request_of(demo_path("smollm2-135m-instruct"), "gguf", dtype="float16"))
     assert loader.gguf is not None
     config = loader._config
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(gguf_cache, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(gguf_conversion, "SPARE_BYTES", 10**18)
     with pytest.raises(UnisonoError, match="free"):
         loader.gguf.weights(config, "float16", lambda fraction, words: None)
 

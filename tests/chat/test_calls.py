@@ -34,7 +34,7 @@ from support.tool_templates import (
 )
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
-from unisono.chat.tool_format import CallStyle, as_given
+from unisono.chat.template_probe import CallStyle, as_given
 from unisono.chat.tool_grammar import call_grammar
 from unisono.chat.tool_parser import (
     CallArguments,

@@ -31,7 +31,7 @@ from support.tool_templates import (
 from unisono.chat.messages import Message, Prompt, Tool
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
-from unisono.chat.tool_format import CallStyle, probe_tool_use
+from unisono.chat.template_probe import CallStyle, probe_tool_use
 from unisono.errors import PromptError, SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 

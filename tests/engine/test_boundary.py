@@ -12,8 +12,7 @@ import unisono
 from support.real_tokenizers import real
 from unisono.engine.gating import REACH, ends_inside_token, first_inside
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.pieces import end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import TokenTable
 

@@ -16,8 +16,7 @@ from support.real_tokenizers import RealTokenizer, gguf_path, hub_folder, packag
 from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
 from unisono.errors import ModelUnsupported
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, ESSENTIAL_BYTES, Vocabulary
+from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, ESSENTIAL_BYTES, Vocabulary, end_ids
 
 HIGH = "C0 C1 F5 F6 F7 F8 F9 FA FB FC FD FE FF"
 """Bytes that stand in no UTF-8 text: a vocabulary made of text has no token for them."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
 from unisono.testing import LongestMatchTokenizer, byte_level_table
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.pieces import end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
 

@@ -25,8 +25,7 @@ from unisono.backends.registry import make_loader
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_answer_form
 from unisono.config.demo import demo_path
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import Vocabulary, read_vocabulary
+from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
 

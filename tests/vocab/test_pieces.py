@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unisono.errors import VocabularyError
-from unisono.vocab.eos import DECLARED, EOS, TEMPLATE, end_ids
 from unisono.vocab.pieces import (
     BYTE_LEVEL_ALPHABET,
+    DECLARED,
+    EOS,
+    TEMPLATE,
     Vocabulary,
+    end_ids,
     read_vocabulary,
     token_bytes,
 )

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 
 from unisono.errors import VocabularyError
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
-from unisono.vocab.eos import end_ids
-from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.pieces import end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import TokenTable
-from unisono.vocab.union import ABSENT, UnionMember, UnionVocabulary, build_union
-from unisono.vocab.union_cache import load_union, read_union, union_key
+from unisono.vocab.union import ABSENT, UnionMember, UnionVocabulary, build_union, load_union, read_union, union_key
 
 
 def speller_of(table: TokenTable, encode: Callable[[str], list[int]] | None = None) -> Speller:

@@ -1,4 +1,4 @@
-"""The names of the backends, what each reads, and what to install for it. Imports none of them."""
+"""The names of the backends, what each reads, and what to install for it. Imports none of their libraries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from unisono.backends.base import Loader, LoadRequest
+from unisono.backends.options import LlamaCppOptions, TransformersOptions
 from unisono.backends.threads import bounded_spin
 from unisono.errors import BackendMissing, SpecError, nearest
 
@@ -23,8 +24,6 @@ class BackendEntry:
     """The name of the `Loader` class in the module."""
     libraries: tuple[str, ...]
     """Modules that have to be importable."""
-    install: str
-    """The command that makes them so."""
     reads: frozenset[str]
     """Kinds of `ModelSource` it can read."""
     keys: frozenset[str]
@@ -33,6 +32,11 @@ class BackendEntry:
     """Keys that a member's ``options`` may hold."""
     spins: int | None = None
     """Rounds that its waiting threads spin on few cores: where fewer would make it slower on an idle machine."""
+
+    @property
+    def install(self) -> str:
+        """The command that installs its libraries."""
+        return f"pip install 'unisono[{self.name}]'"
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -43,10 +47,9 @@ BACKENDS: dict[str, BackendEntry] = {
             module="unisono.backends.llamacpp.loader",
             loader="LlamaCppLoader",
             libraries=("llama_cpp",),
-            install="pip install 'unisono[llamacpp]'",
             reads=frozenset({"gguf"}),
             keys=frozenset({"device", "context", "threads"}),
-            options=frozenset({"gpu_layers", "flash_attention", "batch_tokens", "cache_dtype", "mmap"}),
+            options=frozenset(LlamaCppOptions.model_fields),
             spins=400,
         ),
         BackendEntry(
@@ -54,20 +57,9 @@ BACKENDS: dict[str, BackendEntry] = {
             module="unisono.backends.transformers.loader",
             loader="TransformersLoader",
             libraries=("transformers", "torch"),
-            install="pip install 'unisono[transformers]'",
             reads=frozenset({"hub", "folder", "gguf"}),
             keys=frozenset({"dtype", "device", "context", "threads"}),
-            options=frozenset(
-                {
-                    "attention",
-                    "device_map",
-                    "revision",
-                    "pack_weights",
-                    "trust_remote_code",
-                    "allow_pickle",
-                    "local_files_only",
-                }
-            ),
+            options=frozenset(TransformersOptions.model_fields),
             spins=4000,
         ),
         BackendEntry(
@@ -75,7 +67,6 @@ BACKENDS: dict[str, BackendEntry] = {
             module="unisono.backends.fake.backend",
             loader="FakeLoader",
             libraries=(),
-            install="",
             reads=frozenset({"fake"}),
             keys=frozenset({"context"}),
             options=frozenset(),
@@ -86,11 +77,7 @@ BACKENDS: dict[str, BackendEntry] = {
 
 
 def backend_entry(name: str) -> BackendEntry:
-    """Return the entry of a backend.
-
-    Raises:
-        SpecError: there is no backend of that name.
-    """
+    """Return the entry of a backend. Raises a `SpecError` where there is none of that name."""
     if name not in BACKENDS:
         raise SpecError(
             f"unknown backend {name!r}{nearest(name, BACKENDS)}",
@@ -101,18 +88,17 @@ def backend_entry(name: str) -> BackendEntry:
 
 def installed(entry: BackendEntry) -> bool:
     """Whether the backend's libraries can be imported. Imports nothing."""
-    return all(importlib.util.find_spec(library) is not None for library in entry.libraries)
+    return not _missing(entry)
+
+
+def _missing(entry: BackendEntry) -> list[str]:
+    return [library for library in entry.libraries if importlib.util.find_spec(library) is None]
 
 
 def make_loader(name: str, request: LoadRequest) -> Loader:
-    """Import a backend and give it a request.
-
-    Raises:
-        BackendMissing: its library is not installed; the hint says what to install.
-    """
+    """Import a backend and give it a request. Raises a `BackendMissing` where its library is not installed."""
     entry = backend_entry(name)
-    if not installed(entry):
-        missing = [library for library in entry.libraries if importlib.util.find_spec(library) is None]
+    if missing := _missing(entry):
         raise BackendMissing(
             f"member {request.name!r} needs the backend {name!r}, but {', '.join(missing)} is not installed",
             hint=f"install it: {entry.install}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,17 @@ from typing import Any
 
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.tool_format import ARGUMENTS, IDS, NAMES, PROBE_TOOLS, QUESTION, REPLY, ToolUse, as_given, exchange_of
+from unisono.chat.template_probe import (
+    ARGUMENTS,
+    IDS,
+    NAMES,
+    PROBE_TOOLS,
+    QUESTION,
+    REPLY,
+    ToolUse,
+    as_given,
+    exchange_of,
+)
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""
@@ -54,83 +65,93 @@ class CallForm:
 def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str], ends: Iterable[str]) -> CallForm:
     """Render one call, two calls and a reply, and take the call form from the texts around the calls.
 
-    Args:
-        template: renders the conversations.
-        use: how the template handles tools.
-        controls: the texts of the member's special tokens, which no answer can contain.
-        ends: those that are END, and so are no part of an answer.
-
-    Raises:
-        FormUnknown: the template does not write calls, or not as JSON objects of which one key is the name and
-            one the arguments, or marks them by control tokens.
+    ``controls`` are the texts of the member's special tokens, which no answer can contain, and ``ends`` those that are
+    END. Raises a `FormUnknown` where the template does not write calls, or not as JSON objects of which one key is the
+    name and one the arguments, or marks them by control tokens.
     """
     if not use.knows_tools:
         raise FormUnknown("its chat template does not know tools")
-    controls = tuple(control for control in controls if control)
-    ends = tuple(end for end in ends if end)
-    reply = _render(template, use, [Message(role="assistant", content=REPLY)])
-    opening, first, closing = _around_object(_answer(_render(template, use, exchange_of(1)[:1]), reply, controls, ends))
-    for text in (opening, closing):
-        _check_text(text, controls)
-    name_key, arguments_key = _keys(first)
+    answers = _Answers(template, use, list(filter(None, controls)), list(filter(None, ends)))
+    opening, first, closing = _around_object(answers.with_calls(1), NAMES[0])
+    answers.check_marks(opening, closing)
+    read: dict[str, Any] = json.loads(first)
+    keys = list(read)
+    name_key, arguments_key = (next(key for key in keys if read[key] == value) for value in (NAMES[0], ARGUMENTS))
+    try:
+        before, _, rest = _around_object(answers.with_calls(2), NAMES[0])
+        between, _, behind = _around_object(rest, NAMES[1])
+        answers.check_marks(between)
+        several = (before, behind) == (opening, closing)
+    except FormUnknown:
+        several = False
     return CallForm(
         opening=opening,
-        between=_between(template, use, reply, opening, closing, controls, ends),
+        between=between if several else None,
         closing=closing,
         name_key=name_key,
         arguments_key=arguments_key,
-        name_first=list(first.read).index(name_key) < list(first.read).index(arguments_key),
-        separators=next((pair for pair in SEPARATORS if json.dumps(first.read, separators=pair) == first.text), None),
-        other_keys=tuple(key for key in first.read if key not in (name_key, arguments_key)),
+        name_first=keys.index(name_key) < keys.index(arguments_key),
+        separators=next((pair for pair in SEPARATORS if json.dumps(read, separators=pair) == first), None),
+        other_keys=tuple(key for key in keys if key not in (name_key, arguments_key)),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
-    """A call's object, as text and parsed."""
+class _Answers:
+    """Answers as a template writes them."""
 
-    text: str
-    read: dict[str, Any]
+    template: ChatTemplate
+    use: ToolUse
+    controls: Sequence[str]
+    ends: Sequence[str]
 
+    def with_calls(self, count: int) -> str:
+        """An answer that is one call or two, without the end of the turn: what a conversation with a reply lacks.
 
-def _render(template: ChatTemplate, use: ToolUse, answer: Sequence[Message]) -> str:
-    assert use.style is not None
-    try:
-        return template.render(as_given([QUESTION, *answer], use.style), tools=PROBE_TOOLS, add_generation_prompt=False)
-    except TemplateFailure as failure:
-        raise FormUnknown(f"its chat template refuses a conversation that ends with an answer: {failure}") from failure
+        Marks may begin or end as those of the reply do, so a cut inside a control text or an opened bracket goes back
+        to where that begins, or forward to where it ends.
+        """
+        whole = self._render(exchange_of(count)[:1])
+        reply = self._render([Message(role="assistant", content=REPLY)])
+        begin = _common(whole, reply)
+        behind = len(whole) - min(_common(whole[::-1], reply[::-1]), len(whole) - begin)
+        if bracket := re.search(r"[<\[][^\s<>\[\]]*$", whole[:begin]):
+            begin = bracket.start()
+        if bracket := re.match(r"[^\s<>\[\]]*[>\]]", whole[behind:]):
+            behind += bracket.end()
+        for control in self.controls:
+            for match in re.finditer(re.escape(control), whole):
+                begin = match.start() if match.start() < begin < match.end() else begin
+                behind = match.end() if match.start() < behind < match.end() else behind
+        answer = whole[begin:behind]
+        while end := next((end for end in self.ends if answer.rstrip().endswith(end)), None):
+            answer = answer.rstrip().removesuffix(end)
+        return answer
 
+    def check_marks(self, *marks: str) -> None:
+        """Refuse a mark that differs between calls, or that contains a special token."""
+        if any(changing in mark for mark in marks for changing in (*IDS, *NAMES)):
+            raise FormUnknown("its chat template writes a call's name or id outside of its JSON object")
+        if control := next((control for control in self.controls for mark in marks if control in mark), None):
+            raise FormUnknown(
+                f"its chat template marks a call by the control token {control!r}, which is no text that members share"
+            )
 
-def _answer(whole: str, reply: str, controls: Sequence[str], ends: Sequence[str]) -> str:
-    """The part of a conversation that differs from one with a plain reply, without the end of the turn.
-
-    Marks may begin or end as those of the reply do, so a cut inside a control text or an opened bracket goes
-    back to where that begins, or forward to where it ends.
-    """
-    begin = _common(whole, reply)
-    behind = len(whole) - min(_common(whole[::-1], reply[::-1]), len(whole) - begin)
-    if bracket := re.search(r"[<\[][^\s<>\[\]]*$", whole[:begin]):
-        begin = bracket.start()
-    if bracket := re.match(r"[^\s<>\[\]]*[>\]]", whole[behind:]):
-        behind += bracket.end()
-    for control in controls:
-        for match in re.finditer(re.escape(control), whole):
-            begin = match.start() if match.start() < begin < match.end() else begin
-            behind = match.end() if match.start() < behind < match.end() else behind
-    answer = whole[begin:behind]
-    while end := next((end for end in ends if answer.rstrip().endswith(end)), None):
-        answer = answer.rstrip().removesuffix(end)
-    return answer
+    def _render(self, answer: Sequence[Message]) -> str:
+        given = as_given([QUESTION, *answer], self.use.style)
+        try:
+            return self.template.render(given, tools=PROBE_TOOLS, add_generation_prompt=False)
+        except TemplateFailure as failure:
+            words = f"its chat template refuses a conversation that ends with an answer: {failure}"
+            raise FormUnknown(words) from failure
 
 
 def _common(one: str, other: str) -> int:
     """The length of the common prefix of two texts."""
-    return next(
-        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _around_object(text: str, name: str = NAMES[0]) -> tuple[str, _Object, str]:
+def _around_object(text: str, name: str) -> tuple[str, str, str]:
     """Find the call of a name: the text before its object, the object, and the text after it."""
     for match in re.finditer(r"\{", text):
         try:
@@ -138,42 +159,5 @@ def _around_object(text: str, name: str = NAMES[0]) -> tuple[str, _Object, str]:
         except (ValueError, RecursionError):
             continue
         if name in read.values() and ARGUMENTS in read.values():
-            before, rest = text[: match.start()], text[behind:]
-            return before, _Object(text[match.start() : behind], read), rest
+            return text[: match.start()], text[match.start() : behind], text[behind:]
     raise FormUnknown("its chat template does not write a call as a JSON object with a name and arguments")
-
-
-def _keys(found: _Object) -> tuple[str, str]:
-    name_key = next(key for key, value in found.read.items() if value == NAMES[0])
-    return name_key, next(key for key, value in found.read.items() if value == ARGUMENTS)
-
-
-def _check_text(text: str, controls: Sequence[str]) -> None:
-    """Refuse a mark that differs between calls, or that contains a special token."""
-    if any(changing in text for changing in (*IDS, *NAMES)):
-        raise FormUnknown("its chat template writes a call's name or id outside of its JSON object")
-    for control in controls:
-        if control in text:
-            raise FormUnknown(
-                f"its chat template marks a call by the control token {control!r}, which is no text that members share"
-            )
-
-
-def _between(
-    template: ChatTemplate,
-    use: ToolUse,
-    reply: str,
-    opening: str,
-    closing: str,
-    controls: Sequence[str],
-    ends: Sequence[str],
-) -> str | None:
-    """The text between two calls; ``None`` where the template does not write two calls in this form."""
-    try:
-        both = _answer(_render(template, use, exchange_of(2)[:1]), reply, controls, ends)
-        before, _, rest = _around_object(both)
-        between, _, behind = _around_object(rest, NAMES[1])
-        _check_text(between, controls)
-    except FormUnknown:
-        return None
-    return between if (before, behind) == (opening, closing) else None

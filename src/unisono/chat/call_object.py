@@ -24,7 +24,7 @@ class CallObject:
     """An incremental parser of one call's object."""
 
     def __init__(self, form: CallForm, names: Collection[str]) -> None:
-        """Start a parser for calls of a form, of the tools that ``names`` lists."""
+        """Start before a call of a form, of one of the tools that ``names`` lists."""
         self._form = form
         self._names = names
         self._name: str | None = None
@@ -79,7 +79,7 @@ class CallObject:
                 raise Broken
         elif key == self._form.arguments_key and not self._arguments:
             yield from self._expect("{")
-            yield from self._nested("{", self._arguments)
+            yield from self._rest("{", self._arguments)
             try:
                 read_arguments("".join(self._arguments))
             except ValueError as error:
@@ -87,7 +87,7 @@ class CallObject:
         elif key in self._form.other_keys:
             first = yield from self._solid()
             if first in "{[":
-                yield from self._nested(first, [])
+                yield from self._rest(first, [])
             elif first == '"':
                 yield from self._string()
             else:
@@ -108,24 +108,18 @@ class CallObject:
 
     def _string(self) -> Reader[str]:
         """Read the rest of a string and return its value."""
-        raw, escaped, closed = '"', False, False
-        while not closed:
-            char = yield
-            if char < " ":
-                raise Broken
-            closed = char == '"' and not escaped
-            escaped = char == "\\" and not escaped
-            raw += char
+        kept: list[str] = []
+        yield from self._rest('"', kept)
         try:
-            return str(json.loads(raw))
+            return str(json.loads("".join(kept)))
         except ValueError as error:
             raise Broken from error
 
-    def _nested(self, first: str, kept: list[str]) -> Reader[None]:
-        """Read the rest of an object or a list into ``kept``, without checking that it is JSON."""
+    def _rest(self, first: str, kept: list[str]) -> Reader[None]:
+        """Read the rest of a string, an object or a list into ``kept``, without checking that it is JSON."""
         kept.append(first)
-        depth, quoted, escaped = 1, False, False
-        while depth:
+        depth, quoted, escaped = int(first in "{["), first == '"', False
+        while depth or quoted:
             char = yield
             if quoted and char < " ":
                 raise Broken

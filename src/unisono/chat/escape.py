@@ -34,8 +34,8 @@ def escape_special_tokens(
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
 
-    Templates may change the case of a tool's schema, so with tools the case is ignored. ``messages`` and ``tools``
-    are in the form that the template expects; ``controls`` are the texts of the special tokens.
+    Templates may change the case of a tool's schema, so with tools the case is ignored. ``messages`` and ``tools`` are
+    in the form that the template expects; ``controls`` are the texts of the special tokens.
     """
     written = "\n".join(texts_of(messages, tools))
     plain = tools is None and not any(key in message for message in messages for key in ("tool_calls", "tool_call_id"))
@@ -46,21 +46,17 @@ def escape_special_tokens(
     mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
     if mark is None:
         raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
-    pattern = re.compile(alternatives(typed), 0 if plain else re.IGNORECASE)
+    longest_first = sorted(typed, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)), 0 if plain else re.IGNORECASE)
 
     def broken(text: str) -> str:
         return pattern.sub(lambda match: mark.join(match.group()) + mark, text)
 
     return Escaped(
         [_message(message, broken) for message in messages],
-        None if tools is None else [_tool(tool, broken) for tool in tools],
+        None if tools is None else [{**t, "function": _everywhere(t["function"], broken, keys=False)} for t in tools],
         mark,
     )
-
-
-def alternatives(texts: Iterable[str]) -> str:
-    """A pattern that matches any of the texts, the longest first."""
-    return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True))
 
 
 def texts_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
@@ -74,7 +70,7 @@ def texts_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str,
     for message in messages:
         _message(message, kept)
     for tool in tools or ():
-        _tool(tool, kept)
+        _everywhere(tool["function"], kept, keys=False)
     return found
 
 
@@ -87,10 +83,6 @@ def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[s
             for call in message["tool_calls"]
         ]
     return changed
-
-
-def _tool(tool: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    return {**tool, "function": _everywhere(tool["function"], change, keys=False)}
 
 
 def _everywhere(value: Any, change: Callable[[str], str], *, keys: bool = True) -> Any:

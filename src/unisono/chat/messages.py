@@ -1,6 +1,6 @@
-"""What a conversation may hold: messages, the tools that may be called, their calls and the answers to them.
+"""What a conversation may hold: messages, the tools that may be called, their calls and the results.
 
-The shapes are those of OpenAI's chat API. Whether a member reads what stands in them is for its template to say.
+The shapes are those of OpenAI's chat API. Whether a member can read a field depends on its chat template.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ import secrets
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-"""How a tool may be called, by OpenAI's rule."""
+"""The names that OpenAI allows for a tool."""
+_MESSAGE_HINT = 'each message is {"role": "user", "content": "…"}'
+_TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
+_CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
+_DEEPEST = 200
+"""Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""
 
 
 class FunctionCall(TypedDict):
-    """Which function is called, and with what."""
+    """The function that is called, and its arguments."""
 
     name: str
     arguments: str
@@ -70,11 +75,7 @@ class Tool(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the ensemble is asked to continue: raw text, or a conversation to be answered.
-
-    Exactly one of the two is set. Each member reads it in its own form. Anything else raises a
-    `SpecError`.
-    """
+    """What the ensemble continues: raw text, or a conversation to be answered. Exactly one of the two is set."""
 
     text: str | None = None
     messages: Sequence[Message] | None = None
@@ -82,7 +83,7 @@ class Prompt:
     """What the answer to messages may call."""
 
     def __post_init__(self) -> None:
-        """Check the shape; whether there is anything to read is for the members to say."""
+        """Check the shape. Raises a `SpecError`."""
         if (self.text is None) == (self.messages is None):
             raise SpecError(
                 "give either a prompt or messages" + ("" if self.text is None else ", not both"),
@@ -110,11 +111,8 @@ def content_of(message: Message) -> str:
 
 def checked_messages(messages: object) -> tuple[Message, ...]:
     """Return the messages when their shapes are right and every call is answered. Raises a `SpecError`."""
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise SpecError(
-            f"messages is {type(messages).__name__}, not a list of messages",
-            hint='each message is {"role": "user", "content": "…"}',
-        )
+    if not _is_list(messages):
+        raise SpecError(f"messages is {type(messages).__name__}, not a list of messages", hint=_MESSAGE_HINT)
     for number, message in enumerate(messages, 1):
         _check_message(f"message {number}", message)
     _check_answers(messages)
@@ -123,75 +121,59 @@ def checked_messages(messages: object) -> tuple[Message, ...]:
 
 def checked_tools(tools: object) -> tuple[Tool, ...]:
     """Return the tools, made of plain lists and mappings, when their shapes are right. Raises a `SpecError`."""
-    if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Sequence):
+    if not _is_list(tools):
         raise SpecError(f"tools is {type(tools).__name__}, not a list of tools", hint=_TOOL_HINT)
     if not tools:
         raise SpecError("tools is empty", hint="leave it out, or name a function")
     checked = tuple(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
-    names: set[str] = set()
-    for number, tool in enumerate(checked, 1):
-        name = tool["function"]["name"]
-        if name in names:
+    names = [tool["function"]["name"] for tool in checked]
+    for number, name in enumerate(names, 1):
+        if name in names[: number - 1]:
             raise SpecError(f"tool {number} has the name of an earlier one, {name!r}", hint="rename one of them")
-        names.add(name)
     return checked
 
 
 def read_arguments(text: str) -> dict[str, Any]:
-    """Read the JSON text of a call's arguments. Raises `ValueError`, saying why it is none of an object.
-
-    A key that stands twice is refused, as are numbers that JSON has no words for.
+    """Read the JSON text of a call's arguments. Raises a `ValueError` where it is not that of an object, a key stands
+    twice, or a number cannot be expressed in JSON.
     """
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)
-        json.dumps(value, allow_nan=False)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    if _is_deeper(value, _DEEPEST):
-        raise ValueError("nested too deeply")
-    return value
-
-
-_TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
-_CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
-_DEEPEST = 200
-"""Levels of a schema, or of arguments; what is much deeper could not be written as JSON."""
+    plain: dict[str, Any] = _plain("it", value)
+    return plain
 
 
 def _check_message(what: str, message: object) -> None:
     calls = message.get("tool_calls") if isinstance(message, Mapping) else None
     texts = ("role",) if calls is not None and message.get("content") is None else ("role", "content")  # type: ignore[attr-defined]
     if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in texts):
-        raise SpecError(
-            f"{what} has no role and content that are text", hint='each message is {"role": "user", "content": "…"}'
-        )
+        raise SpecError(f"{what} has no role and content that are text", hint=_MESSAGE_HINT)
     known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name"))
     for key in ("tool_call_id", "name"):
         if key in message and not _is_text(message[key]):
             raise SpecError(f"the {key} of {what} is {shown(message[key])}", hint="give a text that is not empty")
+    role, answers = message["role"], "tool_call_id" in message
     if "tool_calls" in message:
-        _check_calls(what, message["role"], calls)
-    if ("tool_call_id" in message) != (message["role"] == "tool"):
+        if role != "assistant":
+            raise SpecError(f"{what} has tool_calls and the role {role!r}", hint="only an assistant calls tools")
+        if not _is_list(calls) or not calls:
+            raise SpecError(f"the tool_calls of {what} are {shown(calls)}, not a list of calls", hint=_CALL_HINT)
+        for number, call in enumerate(calls, 1):
+            _check_call(f"call {number} of {what}", call)
+    if answers != (role == "tool"):
         raise SpecError(
-            f"{what} has the role {message['role']!r} and {'a' if 'tool_call_id' in message else 'no'} tool_call_id",
+            f"{what} has the role {role!r} and {'a' if answers else 'no'} tool_call_id",
             hint="a message of the role tool answers a call, whose id is its tool_call_id",
         )
 
 
-def _check_calls(what: str, role: str, calls: object) -> None:
-    if role != "assistant":
-        raise SpecError(f"{what} has tool_calls and the role {role!r}", hint="only an assistant calls tools")
-    if isinstance(calls, str | bytes | Mapping) or not isinstance(calls, Sequence) or not calls:
-        raise SpecError(f"the tool_calls of {what} are {shown(calls)}, not a list of calls", hint=_CALL_HINT)
-    for number, call in enumerate(calls, 1):
-        _check_call(f"call {number} of {what}", call)
-
-
 def _check_call(what: str, call: object) -> None:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(call, Mapping) or call.get("type") != "function" or not isinstance(function, Mapping):
+    function = _function_of(call)
+    if not isinstance(call, Mapping) or function is None:
         raise SpecError(f"{what} is {shown(call)}, not the call of a function", hint=_CALL_HINT)
     known_keys(what, call, ("id", "type", "function"))
     known_keys(f"the function of {what}", function, ("name", "arguments"))
@@ -211,45 +193,41 @@ def _check_call(what: str, call: object) -> None:
 
 
 def _check_answers(messages: Sequence[Message]) -> None:
-    """Every call is answered once, right behind the message that holds it, and nothing else is answered."""
-    open_calls: dict[str, str] = {}
-    for number, message in enumerate(messages, 1):
-        if message["role"] == "tool":
-            _answer(open_calls, f"message {number}", message)
+    """Check that every call is answered once, right after the message that holds it, and nothing else is answered."""
+    unanswered: dict[str, str] = {}
+    for number, message in enumerate((*messages, None), 1):
+        if message is not None and message["role"] == "tool":
+            _answer(unanswered, f"message {number}", message)
             continue
-        _check_none_open(open_calls, f"before message {number}")
-        for call in message.get("tool_calls", ()):
-            if call["id"] in open_calls:
+        if unanswered:
+            where = "in these messages" if message is None else f"before message {number}"
+            raise SpecError(
+                f"the call {next(iter(unanswered))!r} is not answered {where}",
+                hint="a message of the role tool with that tool_call_id answers it",
+            )
+        for call in message.get("tool_calls", ()) if message else ():
+            if call["id"] in unanswered:
                 raise SpecError(f"two calls of message {number} have the id {call['id']!r}", hint="each has its own")
-            open_calls[call["id"]] = call["function"]["name"]
-    _check_none_open(open_calls, "in these messages")
+            unanswered[call["id"]] = call["function"]["name"]
 
 
-def _answer(open_calls: dict[str, str], what: str, message: Message) -> None:
+def _answer(unanswered: dict[str, str], what: str, message: Message) -> None:
     identity = message["tool_call_id"]
-    if identity not in open_calls:
+    if identity not in unanswered:
         raise SpecError(
             f"{what} answers the call {identity!r}, which no assistant's message right before it holds",
             hint="the answers follow the message with the calls, one each",
         )
-    called = open_calls.pop(identity)
+    called = unanswered.pop(identity)
     if message.get("name", called) != called:
         raise SpecError(
             f"{what} has the name {message['name']!r} and answers a call of {called!r}", hint="leave the name out"
         )
 
 
-def _check_none_open(open_calls: Mapping[str, str], where: str) -> None:
-    if open_calls:
-        raise SpecError(
-            f"the call {next(iter(open_calls))!r} is not answered {where}",
-            hint="a message of the role tool with that tool_call_id answers it",
-        )
-
-
 def _checked_tool(what: str, tool: object) -> Tool:
-    function = tool.get("function") if isinstance(tool, Mapping) else None
-    if not isinstance(tool, Mapping) or tool.get("type") != "function" or not isinstance(function, Mapping):
+    function = _function_of(tool)
+    if not isinstance(tool, Mapping) or function is None:
         raise SpecError(f"{what} is {shown(tool)}, not a function", hint=_TOOL_HINT)
     known_keys(what, tool, ("type", "function"))
     known_keys(f"the function of {what}", function, ("name", "description", "parameters", "strict"))
@@ -268,11 +246,21 @@ def _checked_tool(what: str, tool: object) -> Tool:
     return plain
 
 
+def _function_of(record: object) -> Mapping[str, Any] | None:
+    """The function of a tool or a call; ``None`` for anything else."""
+    function = record.get("function") if isinstance(record, Mapping) and record.get("type") == "function" else None
+    return function if isinstance(function, Mapping) else None
+
+
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
         raise SpecError(
             f"{what} has the name {shown(name)}", hint="a name is up to 64 letters, digits, underscores and hyphens"
         )
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _is_text(value: object) -> bool:
@@ -290,8 +278,3 @@ def _plain(what: str, value: object, depth: int = 0) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise SpecError(f"{what} holds {shown(value)}, which is no value of JSON", hint="give a JSON schema")
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(levels == 0 or _is_deeper(each, levels - 1) for each in inner)

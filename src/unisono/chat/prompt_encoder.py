@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
-from unisono.chat.escape import Escaped, alternatives, escape_special_tokens, texts_of
+from unisono.chat.escape import Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.tool_format import ToolUse, as_given, probe_tool_use, writes_name
+from unisono.chat.template_probe import ToolUse, as_given, probe_tool_use, writes_name
 from unisono.errors import PromptError
-from unisono.vocab.spelling import Speller
+from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
 _OF_TOOLS = {"tool_calls", "tool_call_id"}
@@ -40,11 +40,10 @@ class PromptEncoder:
             name: the member, for errors.
             tokenizer: its tokenizer.
             speller: spells what the tokenizer loses.
-            template: how it reads a conversation; ``None`` when it cannot.
-            given_template: whether the template comes from the spec: such a one need not know of
-                the model's BOS.
-            system: the member's own system message, see `own_messages`.
-            prefix: what it reads before the first user message, or before raw text.
+            template: renders conversations; ``None`` for a base model.
+            given_template: whether the template comes from the spec, and so may not write the model's BOS.
+            system: the member's own, see `own_messages`.
+            prefix: the member's own, for raw text too.
         """
         self.name = name
         self.tokenizer = tokenizer
@@ -54,34 +53,21 @@ class PromptEncoder:
         self.system = system
         self.prefix = prefix
         self._checked: tuple[Prompt, list[int]] | None = None
-        table = tokenizer.table
-        self._controls = {
-            text: i
-            for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
-            if kind == "control" and text
-        }
-        self._uses: dict[bool, ToolUse] = {}
-        self._names: dict[str, bool] = {}
+        self._controls = tokenizer.table.controls
         self._form: CallForm | None = None
 
     def check(self, prompt: Prompt) -> int:
-        """Return how many ids a prompt has, and keep them for an `encode` of the same record that follows."""
+        """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
         ids = self.encode(prompt)
         self._checked = prompt, ids
         return len(ids)
 
     def encode(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
-        """Return the member's ids of a prompt.
+        """Return the member's ids of a prompt to be continued or answered.
 
-        Args:
-            prompt: to be continued or answered.
-            may_be_empty: whether raw text may be empty. It is then encoded as the member's prefix, its BOS, or else
-                an END: evaluations of language models score whole texts after it.
-
-        Raises:
-            PromptError: the prompt is empty, the member has no template for messages or its template
-                refuses them or does not know tools, it has no place for the member's own words, or the
-                member's vocabulary cannot represent the text.
+        Raw text that ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
+        language models score whole texts after it. Raises a `PromptError` where the prompt is empty, has no place for
+        the member's system text or prefix, or cannot be read by its template or its vocabulary.
         """
         checked, self._checked = self._checked, None
         if checked is not None and checked[0] is prompt:
@@ -95,10 +81,8 @@ class PromptEncoder:
                 f"member {self.name!r} has a system message, and raw text has no place for one",
                 hint="ask with messages, or give the member a prefix in place of its system",
             )
-        text = (self.prefix or "") + (prompt.text or "")
-        return self.encode_text(text) if text else self._opening()
-
-    def _opening(self) -> list[int]:
+        if text := (self.prefix or "") + (prompt.text or ""):
+            return self.encode_text(text)
         bos = self.tokenizer.table.bos_id
         return sorted(self.speller.vocabulary.end_ids)[:1] if bos is None else [bos]
 
@@ -117,7 +101,7 @@ class PromptEncoder:
         _check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
-                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it stands",
+                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
             )
         self._check_known(messages, tools)
@@ -128,27 +112,23 @@ class PromptEncoder:
             _check_encodable(text)
         escaped = escape_special_tokens(given, tools, self._controls)
         rendered = self._render(template, escaped)
-        controls = self._controls_in(rendered)
-        parts = [(part, controls.get(part)) for part in _split(rendered, controls)]
-        if escaped.mark:
-            return self._with_bos(self._encode_parts(parts, escaped))
+        parts = cut_controls(rendered, self._controls)
         plain = "".join(part for part, control in parts if control is None)
-        ids = self.tokenizer.encode_rendered(rendered)
-        exact = self._is_own_form(self.speller.vocabulary.join(ids), plain)
-        return self._with_bos(ids if exact else self._encode_parts(parts, escaped))
+        ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
+        if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
+            ids = self._encode_parts(parts, escaped)
+        table = self.tokenizer.table
+        lacks_bos = self.given_template and bool(table.opening) and ids[:1] != table.opening
+        return [*table.opening, *ids] if lacks_bos else ids
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""
-        if with_tools not in self._uses:
-            self._uses[with_tools] = probe_tool_use(self._template(), with_tools=with_tools)
-        return self._uses[with_tools]
+        return probe_tool_use(self._template(), with_tools=with_tools)
 
     def call_form(self) -> CallForm:
         """How this member writes calls.
 
-        Raises:
-            PromptError: its template does not know tools, or writes calls in a form that is not understood or
-                that an ensemble cannot write.
+        Raises a `PromptError` where its template has no form that an ensemble can write.
         """
         if self._form is not None:
             return self._form
@@ -184,13 +164,9 @@ class PromptEncoder:
                 raise self._unread("content", "does not write the content of a message with tool_calls")
             if use is not None and message["role"] == "tool" and not use.results:
                 raise self._unread("role tool", "does not write the answers to calls")
-            if message["role"] != "tool" and "name" in message and not self._writes_name(message["role"]):
-                raise self._unread("name", f"does not write the name of a message of the role {message['role']}")
-
-    def _writes_name(self, role: str) -> bool:
-        if role not in self._names:
-            self._names[role] = writes_name(self._template(), role)
-        return self._names[role]
+            role = message["role"]
+            if role != "tool" and "name" in message and not writes_name(self._template(), role):
+                raise self._unread("name", f"does not write the name of a message of the role {role}")
 
     def _unread(self, field: str, words: str) -> PromptError:
         return PromptError(
@@ -207,12 +183,6 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
-
-    def _with_bos(self, ids: list[int]) -> list[int]:
-        bos = self.tokenizer.table.bos_id
-        if not self.given_template or not self.tokenizer.table.adds_bos or bos is None or ids[:1] == [bos]:
-            return ids
-        return [bos, *ids]
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         """Whether the bytes are the text, except for spaces and Unicode normalisation."""
@@ -233,32 +203,23 @@ class PromptEncoder:
             )
         return list(ids)
 
-    def _controls_in(self, text: str) -> dict[str, int]:
-        """The control tokens whose text occurs in ``text``, and their ids."""
-        return {token: i for token, i in self._controls.items() if token in text}
-
     def _encode_parts(self, parts: Sequence[tuple[str, int | None]], escaped: Escaped) -> list[int]:
         """Encode a rendered conversation: control tokens by id, everything else as plain text."""
         ids: list[int] = []
         for part, control in parts:
-            plain = escaped.plain(part)
             if control is not None:
                 ids.append(control)
-            elif plain:
+            elif plain := escaped.plain(part):
                 own = self.tokenizer.encode(plain)
-                exact = self._is_own_form(self.speller.vocabulary.join(own), plain)
-                ids.extend(own if exact else self._spell(plain))
+                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self._spell(plain)
         return ids
 
 
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
     """A conversation with a member's own system message and prefix.
 
-    Args:
-        messages: of the request.
-        system: comes first; where the request begins with a system message, that one follows in the same
-            message, after a blank line.
-        prefix: comes right before the content of the first user message.
+    The member's system text comes first, and that of the request follows in the same message, after a blank line. The
+    prefix comes right before the content of the first user message.
     """
     own = list(messages)
     if prefix is not None:
@@ -271,12 +232,6 @@ def own_messages(messages: Sequence[Message], system: str | None, prefix: str | 
         else:
             own.insert(0, Message(role="system", content=system))
     return own
-
-
-def _split(text: str, controls: dict[str, int]) -> list[str]:
-    if not controls:
-        return [text]
-    return re.split(f"({alternatives(controls)})", text)
 
 
 def _check_messages(messages: Sequence[Message]) -> None:

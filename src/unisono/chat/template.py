@@ -24,14 +24,9 @@ class ChatTemplate:
     """A compiled template."""
 
     def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
-        """Compile a template.
+        """Compile Jinja; ``special_texts`` are ``bos_token``, ``eos_token`` …, which templates refer to.
 
-        Args:
-            source: Jinja, as model files carry it.
-            special_texts: ``bos_token``, ``eos_token`` …, which templates refer to.
-
-        Raises:
-            TemplateFailure: it is not valid Jinja; the message has the line.
+        Raises a `TemplateFailure` with the line where it is not valid.
         """
         self.source = source
         self._special_texts = dict(special_texts)
@@ -49,13 +44,8 @@ class ChatTemplate:
     ) -> str:
         """Write a conversation, by default up to where the assistant's answer begins.
 
-        Args:
-            messages: as the template wants them, see `unisono.chat.tool_format`.
-            tools: what the answer may call.
-            add_generation_prompt: whether an answer is to follow.
-
-        Raises:
-            TemplateFailure: the template refuses these messages, for example their order.
+        The messages are as the template expects them, see `unisono.chat.template_probe`. Raises a `TemplateFailure`
+        where the template refuses them, for example their order.
         """
         try:
             return self._template.render(

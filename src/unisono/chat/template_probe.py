@@ -1,17 +1,50 @@
-"""What a chat template writes before and after an answer, found by rendering known replies."""
+"""What a chat template does, found by rendering short conversations: how answers begin and end, and how tools are used.
+
+Templates differ in the arguments they expect, a mapping or JSON text, and in the content they expect of a message that
+only calls tools: an empty text, ``None``, or no such key. Each combination is rendered; one whose output shows a Python
+mapping or escaped quotes is rejected.
+"""
 
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from unisono.chat.messages import Message
+from unisono.chat.messages import Message, Tool, ToolCall, content_of, read_arguments
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer
 
-_QUESTION = Message(role="user", content="Hi")
+QUESTION = Message(role="user", content="Hi")
+NAMES = ("probe_first", "probe_second")
+ARGUMENTS: Mapping[str, Any] = {"probe_key": "probe value", "probe_number": 70717}
+REPLY, RESULT, SPEAKER = "probe reply", "probe result", "probe_speaker"
+IDS = ("probe0001", "probe0002")
+"""Nine letters and digits, as the strictest templates require."""
+_DESCRIPTION = "Probe described."
+
+PROBE_TOOLS: tuple[Tool, ...] = tuple(
+    Tool(
+        type="function",
+        function={
+            "name": name,
+            "description": _DESCRIPTION,
+            "parameters": {
+                "type": "object",
+                "properties": {"probe_key": {"type": "string", "description": "Probe key."}},
+                "required": ["probe_key"],
+            },
+        },
+    )
+    for name in NAMES
+)
+_ARGUMENTS: tuple[Literal["mapping", "text"], ...] = ("mapping", "text")
+_EMPTY: tuple[Literal["text", "none", "absent"], ...] = ("text", "none", "absent")
 _REPLIES = ("Hello", "Yes", "The", "I")
 
 
@@ -39,44 +72,146 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
 
 def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
-    answer = Message(role="assistant", content=reply)
     try:
-        opening = template.render([_QUESTION])
-        whole = template.render([_QUESTION, answer], add_generation_prompt=False)
+        opening = template.render([QUESTION])
+        answered = [QUESTION, Message(role="assistant", content=reply)]
+        whole = template.render(answered, add_generation_prompt=False)
     except TemplateFailure:
         return unknown
-    ids = tokenizer.encode_rendered(whole)
-    pieces = [_bytes_of(tokenizer, token) for token in ids]
-    span = _span_of(reply.encode(), pieces)
-    if span is None:
+    table, ids = tokenizer.table, tokenizer.encode_rendered(whole)
+    pieces = [token_bytes(table.texts[token], table.kinds[token], table.scheme) for token in ids]
+    edges = list(itertools.accumulate((len(piece or b"") for piece in pieces), initial=0))
+    place = b"".join(piece or b"" for piece in pieces).rfind(reply.encode())
+    if place < 0:
         return unknown
-    begin, end = span
-    starts_with_space = (pieces[begin] or b"").startswith(b" ")
-    return AnswerForm(
-        leading_space=starts_with_space and whole.startswith(opening) and not opening.endswith(" "),
-        turn_end_ids=_turn_end(tokenizer, list(zip(ids, pieces, strict=True))[end:]),
+    begin = bisect.bisect_right(edges, place) - 1
+    end = bisect.bisect_left(edges, place + len(reply.encode()))
+    spaced = (pieces[begin] or b"").startswith(b" ") and whole.startswith(opening) and not opening.endswith(" ")
+    # The first token after the reply that is not white space ends the turn, if it is a control token.
+    after = [token for token, piece in zip(ids[end:], pieces[end:], strict=True) if not (piece or b"-").isspace()]
+    ends = tuple(token for token in after[:1] if table.kinds[token] == "control")
+    return AnswerForm(leading_space=spaced, turn_end_ids=ends)
+
+
+@dataclass(frozen=True, slots=True)
+class CallStyle:
+    """How a message with calls is passed to a template."""
+
+    arguments: Literal["mapping", "text"] = "mapping"
+    empty: Literal["text", "none", "absent"] = "text"
+    """How missing content is passed: as an empty text, as ``None``, or without the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """How a template handles tools."""
+
+    tools: bool
+    """Whether it writes tools' names, descriptions and parameters."""
+    style: CallStyle | None
+    """How calls are passed to it; ``None`` where it does not write them."""
+    results: bool
+    """Whether it writes the results of calls."""
+    content_beside_calls: bool
+    """Whether it writes both the content and the calls of one message."""
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether it writes every part of a conversation with tools."""
+        return self.tools and self.style is not None and self.results
+
+
+@functools.lru_cache(64)
+def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUse:
+    """Render short conversations with tools, calls and results, and look for each of them in the output.
+
+    Some templates write calls and results only ``with_tools``, when tools are passed as well.
+    """
+    tools = PROBE_TOOLS if with_tools else None
+    styles = itertools.starmap(CallStyle, itertools.product(_ARGUMENTS, _EMPTY))
+    style = next((style for style in styles if _written_call(template, style, tools)), None)
+    exchange = "" if style is None else _rendered(template, [QUESTION, *exchange_of(1)], style, tools)
+    talking = "" if style is None else _written_call(template, style, tools, REPLY)
+    listed = _rendered(template, [QUESTION], CallStyle(), PROBE_TOOLS)
+    return ToolUse(
+        tools=all(word in listed for word in (*NAMES, _DESCRIPTION, "probe_key")),
+        style=style,
+        results=RESULT in exchange,
+        content_beside_calls=REPLY in talking,
     )
 
 
-def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes | None:
-    table = tokenizer.table
-    return token_bytes(table.texts[token], table.kinds[token], table.scheme)
+@functools.lru_cache(64)
+def writes_name(template: ChatTemplate, role: str) -> bool:
+    """Whether a template writes the ``name`` of a message with this role."""
+    named = Message(role=role, content=REPLY, name=SPEAKER)
+    asked = [QUESTION] if role in ("assistant", "system") else []
+    messages = [named, *asked] if role == "system" else [*asked, named]
+    return SPEAKER in _rendered(template, messages, CallStyle(), None)
 
 
-def _span_of(reply: bytes, pieces: list[bytes | None]) -> tuple[int, int] | None:
-    """The index of the piece in which the last occurrence of the reply begins, and of the first piece after it."""
-    edges = list(itertools.accumulate((len(piece or b"") for piece in pieces), initial=0))
-    begin = b"".join(piece or b"" for piece in pieces).rfind(reply)
-    if begin < 0:
-        return None
-    return bisect.bisect_right(edges, begin) - 1, bisect.bisect_left(edges, begin + len(reply))
+def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
+    """Convert messages to the form that a template expects.
+
+    Only calls and their results change. Results follow the order of the calls, because some templates write nothing
+    else that links the two, and carry the function's name.
+    """
+    given: list[dict[str, Any]] = []
+    place, calls = 0, list[ToolCall]()
+    while place < len(messages):
+        if messages[place]["role"] == "tool":
+            answers = list(itertools.takewhile(lambda message: message["role"] == "tool", messages[place:]))
+            given += _answers_in_order(answers, calls)
+            place += len(answers)
+            continue
+        calls = list(messages[place].get("tool_calls", ()))
+        given.append(_calling(messages[place], calls, style or CallStyle()) if calls else dict(messages[place]))
+        place += 1
+    return given
 
 
-def _turn_end(tokenizer: Tokenizer, rest: list[tuple[int, bytes | None]]) -> tuple[int, ...]:
-    """The first control token after the reply, when only white space lies between."""
-    for token, piece in rest:
-        if piece is None:
-            return (token,) if tokenizer.table.kinds[token] == "control" else ()
-        if piece.strip():
-            return ()
-    return ()
+def exchange_of(count: int, content: str = "") -> list[Message]:
+    """A message with one or two calls, and their results."""
+    calls = [
+        ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(ARGUMENTS)})
+        for identity, name in list(zip(IDS, NAMES, strict=True))[:count]
+    ]
+    return [
+        Message(role="assistant", content=content, tool_calls=calls),
+        *(Message(role="tool", content=RESULT, tool_call_id=call["id"]) for call in calls),
+    ]
+
+
+def _written_call(template: ChatTemplate, style: CallStyle, tools: Sequence[Tool] | None, content: str = "") -> str:
+    """Render a conversation with a call; empty where the call is missing or misquoted."""
+    before = _rendered(template, [QUESTION], style, tools)
+    text = _rendered(template, [QUESTION, *exchange_of(1, content)], style, tools)
+    called = text.count(NAMES[0]) > before.count(NAMES[0])
+    whole = all(word in text for word in ("probe_key", "probe value", "70717"))
+    spoiled = any(text.count(quoted) > before.count(quoted) for quoted in ("'probe_key'", '\\"probe_key\\"'))
+    return text if called and whole and not spoiled else ""
+
+
+def _rendered(template: ChatTemplate, messages: list[Message], style: CallStyle, tools: Sequence[Tool] | None) -> str:
+    try:
+        return template.render(as_given(messages, style), tools=tools)
+    except TemplateFailure:
+        return ""
+
+
+def _calling(message: Message, calls: Sequence[ToolCall], style: CallStyle) -> dict[str, Any]:
+    given: dict[str, Any] = {**message, "content": content_of(message)}
+    if not given["content"] and style.empty == "none":
+        given["content"] = None
+    if not given["content"] and style.empty == "absent":
+        del given["content"]
+    given["tool_calls"] = [{**call, "function": dict(call["function"])} for call in calls]
+    if style.arguments == "mapping":
+        for call in given["tool_calls"]:
+            call["function"]["arguments"] = read_arguments(call["function"]["arguments"])
+    return given
+
+
+def _answers_in_order(answers: Sequence[Message], calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    by_call = {answer["tool_call_id"]: answer for answer in answers}
+    return [{"name": call["function"]["name"], **by_call[call["id"]]} for call in calls if call["id"] in by_call]

@@ -25,8 +25,7 @@ def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = Non
         chosen: the only tool that may be called; any, if ``None``.
         several: whether there may be more than one call, where the form has a way to write them.
 
-    Raises:
-        SpecError: ``chosen`` is none of the tools, or the schema of one asks for what no grammar would see to.
+    Raises a `SpecError` where ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
     """
     names = [tool["function"]["name"] for tool in tools]
     if chosen is not None and chosen not in names:
@@ -61,11 +60,7 @@ def _schema(form: CallForm, tool: Tool) -> dict[str, Any]:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """The schema that a tool's arguments are of: nothing but the empty object, where it names none.
-
-    Raises:
-        SpecError: it asks for what no grammar would see to.
-    """
+    """The schema of a tool's arguments: only the empty object, where it names none. Raises a `SpecError`."""
     parameters = tool["function"].get("parameters")
     schema = {"properties": {}, "additionalProperties": False} if parameters is None else dict(parameters)
     check_schema(schema)

@@ -64,28 +64,28 @@ class FoundCall:
 def find_calls(form: CallForm, names: Collection[str], text: str) -> tuple[str, tuple[FoundCall, ...]]:
     """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder`."""
     finder = CallFinder(form, names)
-    content: list[str] = []
-    begun: dict[int, tuple[str, list[str]]] = {}
+    content = ""
+    calls: dict[int, FoundCall] = {}
     for event in [*finder.feed(text), *finder.finish()]:
         match event:
-            case Content(text):
-                content.append(text)
             case CallBegun(index, name):
-                begun[index] = (name, [])
+                calls[index] = FoundCall(name, "")
             case CallArguments(index, text):
-                begun[index][1].append(text)
+                calls[index] = FoundCall(calls[index].name, calls[index].arguments + text)
             case CallBroken(index, text):
-                content.append(text)
-                del begun[index]
-    return "".join(content), tuple(FoundCall(name, "".join(parts)) for name, parts in begun.values())
+                content += text
+                del calls[index]
+            case Content(text):
+                content += text
+    return content, tuple(calls.values())
 
 
 class CallFinder:
     """Finds the calls in one answer.
 
     Text that may begin a mark is held back, and so is white space, which is dropped before a call, between two, and
-    after the last one. Text that turns out not to be a call comes out unchanged. With a form without an opening
-    mark, only other calls may precede a call. The closing mark may be missing.
+    after the last one. Text that turns out not to be a call comes out unchanged. With a form without an opening mark,
+    only other calls may precede a call. The closing mark may be missing.
 
     The joined contents and calls do not depend on how the text is cut into deltas.
     """

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unisono.cache import cache_root, file_once, replace_file, require_space
+from unisono.cache import build_once, cache_root, replace_file, require_space
 from unisono.errors import ModelCorrupt, ModelNotFound, nearest
 
 PREFIX = "demo:"
@@ -166,7 +166,7 @@ def _joined(model: DemoModel, report: Progress) -> Path:
     if not path.is_file():
         parts = _part_paths(model)  # what is missing is said before a folder is made for it
         require_space(path.parent, sum(part.stat().st_size for part in parts), model.spec_name)
-        return file_once(path, join, model.spec_name)  # join checks the sum as it writes
+        return build_once(path, join, model.spec_name)  # join checks the sum as it writes
     if _checked_sum(model, path, report) != model.sha256:
         replace_file(path, join, model.spec_name)
     return path

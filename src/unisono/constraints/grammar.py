@@ -1,8 +1,7 @@
 """Grammars over the columns of a union, by llguidance: the one file that knows the library.
 
-llguidance (https://github.com/guidance-ai/llguidance) computes which tokens may follow, with one tokenizer in mind.
-Here its "tokenizer" is a union: a token for each column, END being its end-of-sequence token. So one mask holds for
-whatever members write together.
+llguidance (https://github.com/guidance-ai/llguidance) computes which tokens of one tokenizer may follow. Here its
+"tokenizer" is the union: a token for each column, END as its end-of-sequence token. So one mask holds for all members.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
+from unisono.fusion.mask import Allowed
 from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)
 
 COMPILED = 32
-"""Grammars that are kept for texts to come."""
+"""Compiled grammars that are kept."""
 SPECIAL = 0xFF
 """The byte with which llguidance marks special tokens. No text in UTF-8 has it, so no piece that does is allowed."""
 
@@ -44,24 +43,26 @@ _SPACING = {
 }
 
 
+Compile = Callable[[Constraint], "Parse"]
+"""Compiles a constraint over the columns of the union and returns its initial state. Raises a `SpecError`."""
+
+
 class Grammars:
-    """Makes grammars over one union. The library, and its view of the union, are loaded for the first."""
+    """Compiles grammars over one union. The library, and its view of the union, are loaded for the first."""
 
     def __init__(self, union: UnionVocabulary) -> None:
-        """Bind it to the vocabulary; this costs nothing yet."""
         self._union = union
         self._compiled = functools.lru_cache(COMPILED)(self._compile)
 
-    def __call__(self, constraint: Constraint) -> UnionParse:
-        """The beginning of a constraint's grammar.
+    def __call__(self, constraint: Constraint) -> Parse:
+        """Return the initial state of a constraint's grammar.
 
-        Raises:
-            SpecError: no grammar can be made of it that keeps all that it says; the message says why.
-            BackendMissing: llguidance is not installed.
+        Raises a `SpecError` where no grammar keeps all that the constraint says, and a `BackendMissing` without
+        llguidance.
         """
         return self._compiled(constraint).copy()
 
-    def _compile(self, constraint: Constraint) -> UnionParse:
+    def _compile(self, constraint: Constraint) -> Parse:
         library = _library()
         grammar = _grammar(constraint, library)
         limits = library.LLParserLimits(verbose_errors=False)
@@ -73,29 +74,31 @@ class Grammars:
             )
         for warning in matcher.get_grammar_warnings():
             log.warning("the constraint %s: %s", constraint.kind, warning)
-        parse = UnionParse(matcher, self._union)
+        parse = Parse(matcher, self._union)
         parse.allowed(())
         return parse
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        library = _library()
-        pieces = _Pieces(self._union)
+        library, pieces = _library(), _Pieces(self._union)
         wrapper = library.TokenizerWrapper(pieces)
         tokenizer = library.LLTokenizer(wrapper)
         wrapper.tokens = pieces.tokens = ()  # it has its own copy by now
         return tokenizer
 
 
-class UnionParse:
-    """How far one text has come in its grammar; see `engine.grammar.Parse`."""
+class Parse:
+    """The state of one sequence in its grammar."""
 
     def __init__(self, matcher: Any, union: UnionVocabulary) -> None:
         self._matcher = matcher
         self._union = union
 
-    def allowed(self, ahead: Sequence[int]) -> NDArray[np.bool_]:
-        """The columns that may follow what is written and some pieces more."""
+    def allowed(self, ahead: Sequence[int]) -> Allowed:
+        """The columns that may follow what is written and the drafted pieces ``ahead``; END where the text may end.
+
+        Raises a `SpecError` where the members could write nothing that may follow, or the grammar grew too complex.
+        """
         matcher = self._matcher
         if ahead:
             matcher = matcher.deep_copy()
@@ -113,12 +116,12 @@ class UnionParse:
         return allowed_U
 
     def consume(self, column: int) -> None:
-        """Advance by a chosen piece."""
+        """Advance by a chosen piece, which was allowed."""
         self._feed(self._matcher, [column])
 
-    def copy(self) -> UnionParse:
-        """An independent copy."""
-        return UnionParse(self._matcher.deep_copy(), self._union)
+    def copy(self) -> Parse:
+        """An independent copy, for a sequence that branches off."""
+        return Parse(self._matcher.deep_copy(), self._union)
 
     def _feed(self, matcher: Any, columns: Sequence[int]) -> None:
         if not matcher.consume_tokens(list(columns)):
@@ -127,7 +130,7 @@ class UnionParse:
 
 
 class _Pieces:
-    """The union as llguidance's wrapper asks for a tokenizer."""
+    """The union as the tokenizer that llguidance's wrapper takes."""
 
     bos_token_id = None
     special_token_ids = ()

@@ -1,4 +1,4 @@
-"""What a JSON schema asks for that no grammar made of it would see to, found before one is made."""
+"""Refuse what a JSON schema requires and a grammar made of it would not enforce."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "type": ((str, list), "a type, or an array of types"),
     "const": ((object,), "anything"),
 }
-"""The keywords that ask for something, and what stands behind each."""
+"""The keywords that require something, and the form of their values."""
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
 UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
-"""Characters that JSON writes by their number alone, which `vocab.llguidance` does not allow."""
+"""Characters that JSON writes by their number alone, which `JSON_OPTIONS` do not allow."""
 LARGEST = 2**53
 """Whole numbers up to this are the same as doubles, through which they go."""
 OPTIONS = "x-guidance"
@@ -44,22 +44,18 @@ JSON_OPTIONS = {
 
 
 def check_schema(schema: Any) -> None:
-    """Refuse what would be loosened silently.
+    """Refuse what would be loosened silently. Raises a `SpecError` that names the keyword and its place.
 
-    A word that is no keyword is a remark, by JSON Schema's own rule (draft 2020-12), so a misspelt keyword, or one of
-    an older draft, would ask for nothing; nor would one with something else behind it than belongs there.
-    Keys of a map that its schema does not name may come twice in a text (JSON's parsers keep the last), so a number
-    of them that is asked for might not be reached.
-
-    Raises:
-        SpecError: naming the keyword, and where it stands.
+    A word that is no keyword is a remark, by JSON Schema's own rule (draft 2020-12), so a misspelt keyword, one of an
+    older draft, or one with a value of the wrong type would ask for nothing. Keys that the schema does not name may
+    come twice in a text (JSON's parsers keep the last), so a number of them might not be reached.
     """
     for where, part in _schemas(schema, "the schema"):
         for keyword, value in part.items():
             _check_keyword(keyword, value, where)
         _check_values(part, where)
-        least, sure = part.get("minProperties", 0), part.get("required", [])
-        if isinstance(least, int) and isinstance(sure, list) and least > max(1, len(sure)):
+        least = part.get("minProperties", 0)
+        if least > max(1, len(part.get("required", ()))):
             raise SpecError(
                 f"minProperties is {least} in {where}, which cannot be seen to for names that the schema leaves open",
                 hint="name the properties, as required ones",
@@ -92,9 +88,8 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
 def _check_values(part: dict[str, Any], where: str) -> None:
     """Refuse values and names that would be written as others."""
     values = [part["const"]] if "const" in part else []
-    values += part["enum"] if isinstance(part.get("enum"), list) else []
-    values += list(part["properties"]) if isinstance(part.get("properties"), dict) else []
-    values += part["required"] if isinstance(part.get("required"), list) else []
+    for keyword in ("enum", "properties", "required"):
+        values += part.get(keyword, ())  # of the properties the names
     for value in _scalars(values):
         if isinstance(value, str) and (found := UNWRITABLE.search(value)):
             raise SpecError(

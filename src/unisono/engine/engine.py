@@ -11,7 +11,7 @@ from typing import Any, Self
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
-from unisono.constraints.protocol import Compile
+from unisono.constraints.grammar import Compile
 from unisono.engine.commit import Committer
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.forward import by_model

@@ -18,7 +18,7 @@ from unisono.backends.base import Feed
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
-from unisono.constraints.protocol import Parse
+from unisono.constraints.grammar import Parse
 from unisono.engine.gating import first_inside
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan, make_plan

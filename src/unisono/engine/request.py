@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
-from unisono.constraints.protocol import Compile, Parse
+from unisono.constraints.grammar import Compile, Parse
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan, make_plan
 from unisono.engine.scheduler import RequestId

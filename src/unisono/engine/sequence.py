@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from unisono.backends.prefix_cache import discard
 from unisono.chat.messages import Prompt
-from unisono.constraints.protocol import Parse
+from unisono.constraints.grammar import Parse
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.plan import Plan

@@ -1,4 +1,4 @@
-"""From token ids to pieces: what every id of a vocabulary stands for, in bytes."""
+"""What every id of a vocabulary stands for: a piece (bytes), END, or nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,22 @@ from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 ESSENTIAL_BYTES = frozenset(range(0x20, 0x7F)) | {0x0A}
 """Printable ASCII, space and newline: a vocabulary that cannot spell these can be no member."""
+
+END_OF_TEXT = """
+    </s> <eos> [EOS] <EOS> <|eos|> <EOS_TOKEN> <|endoftext|> <|end_of_text|> <｜end▁of▁sentence｜>
+"""
+END_OF_TURN = """
+    <|im_end|> <|eot_id|> <|eom_id|> <|eot|> <|EOT|> <|eom|> <EOT> [EOT] <end_of_turn> <turn|> <|endofturn|>
+    [|endofturn|] <|end_of_turn|> <|END_OF_TURN_TOKEN|> <end_of_utterance> <|return|> <|call|>
+"""
+END_NAMES = frozenset((END_OF_TEXT + END_OF_TURN).split())
+"""Names of control tokens that only end a text or a turn. Left out because they also stand inside a turn,
+or before one: ``<|end|>`` (ends a part of a turn in the harmony format, a whole turn elsewhere: a template shows
+which), ``<EOP_TOKEN>``, ``[SEP]``, padding, infilling and file marks."""
+
+DECLARED = "declared by the model's files"
+EOS = "the tokenizer's eos"
+TEMPLATE = "ends a turn in the chat template"
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -33,14 +49,8 @@ _TO_LATIN_1 = dict.fromkeys(range(256), "\uffff") | {ord(c): byte for c, byte in
 def token_bytes(text: str, kind: Kind, scheme: Scheme) -> bytes | None:
     """Return the bytes that a token's text stands for, or ``None`` when it stands for no text.
 
-    Args:
-        text: the token as the tokenizer's files write it. Bytes of a file that are not UTF-8 are
-            lone surrogates, as ``errors="surrogateescape"`` decodes them.
-        kind: what the files say of it.
-        scheme: how the vocabulary spells bytes.
-
-    Raises:
-        VocabularyError: the text cannot be what its kind and scheme say.
+    Bytes of a file that are not UTF-8 are lone surrogates in ``text``, as ``errors="surrogateescape"`` decodes them.
+    Raises a `VocabularyError` where the text cannot be what its kind and scheme say.
     """
     if not text or kind in ("control", "unused"):
         return None
@@ -66,6 +76,22 @@ def _byte_level(text: str) -> bytes:
         return text.translate(_TO_LATIN_1).encode("latin-1")
     except UnicodeEncodeError:  # an added token whose file calls it normal: its characters are not the alphabet's
         return text.encode("utf-8", "surrogateescape")
+
+
+def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, str]:
+    """Return the ids that are END, ascending, each with the first reason found, for people.
+
+    One model comes in several wrappings, and each names some of the ends: a hub folder lists them in
+    ``generation_config.json``, a GGUF file has a single ``eos``, a base model has no chat template. The union of these
+    sources, and of the names that control tokens have by convention, is the same for every wrapping. ``turn_end_ids``
+    close an answer in the model's chat template, see `unisono.chat.template_probe`.
+    """
+    rows = enumerate(zip(table.texts, table.kinds, strict=True))
+    reasons = {token: f"named {text}" for token, (text, kind) in rows if kind == "control" and text in END_NAMES}
+    reasons |= dict.fromkeys(turn_end_ids, TEMPLATE)
+    reasons |= {} if table.eos_id is None else {table.eos_id: EOS}
+    reasons |= dict.fromkeys(table.declared_end_ids, DECLARED)
+    return {token: reason for token, reason in sorted(reasons.items()) if token >= 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,16 +140,11 @@ class Vocabulary:
 
 
 def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None = None) -> Vocabulary:
-    """Build a vocabulary from a token table.
+    """Build a vocabulary from a token table; ``end_ids`` are END, see `end_ids`.
 
-    Args:
-        table: the tokenizer's own description.
-        end_ids: every id that ends a text or a turn, see `unisono.vocab.eos`.
-        rows: V, the rows of the model's output. Rows beyond the table are excluded; tokens beyond
-            the rows can be neither read nor written and are left out. Default: the table's length.
-
-    Raises:
-        VocabularyError: a token's text cannot be what its kind and the scheme say.
+    ``rows`` is V, by default the table's length. Rows beyond the table are excluded; tokens beyond the rows can be
+    neither read nor written and are left out. Raises a `VocabularyError` where a token's text cannot be what its kind
+    says.
     """
     rows = len(table.texts) if rows is None else rows
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))

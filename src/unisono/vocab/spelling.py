@@ -15,8 +15,8 @@ Encode = Callable[[str], list[int]]
 class Speller:
     """Spells any piece in one member's vocabulary, exactly or not at all.
 
-    The canonical id of the piece comes first; then the tokenizer's own encoding of the bytes, when it
-    gives them back byte for byte; then the greedy longest match over the vocabulary's pieces.
+    The canonical id of the piece comes first; then the tokenizer's own encoding of the bytes, when it gives them back
+    byte for byte; then the greedy longest match over the vocabulary's pieces.
     """
 
     def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
@@ -28,14 +28,10 @@ class Speller:
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
         """Return the ids that spell ``piece``, or ``None`` when this vocabulary cannot spell it."""
         if piece not in self._known:
-            self._known[piece] = self._spell(piece)
+            canonical = self.vocabulary.canonical.get(piece)
+            own = None if canonical is None else (canonical,)
+            self._known[piece] = own or self.own_encoding(piece) or self.longest_match(piece)
         return self._known[piece]
-
-    def _spell(self, piece: bytes) -> tuple[int, ...] | None:
-        canonical = self.vocabulary.canonical.get(piece)
-        if canonical is not None:
-            return (canonical,)
-        return self.own_encoding(piece) or self.longest_match(piece)
 
     def own_encoding(self, piece: bytes) -> tuple[int, ...] | None:
         """Return the tokenizer's own ids for the bytes, or ``None`` unless they are exact."""
@@ -48,8 +44,8 @@ class Speller:
     def is_exact(self, ids: list[int], data: bytes) -> bool:
         """Whether every id is a piece and together they are ``data``."""
         pieces = self.vocabulary.pieces
-        parts = [pieces[i] if 0 <= i < len(pieces) else None for i in ids]
-        return None not in parts and b"".join(part for part in parts if part is not None) == data
+        known = all(0 <= i < len(pieces) and pieces[i] is not None for i in ids)
+        return known and self.vocabulary.join(ids) == data
 
     def longest_match(self, piece: bytes) -> tuple[int, ...] | None:
         """Return ids by greedy longest match over the canonical pieces, or ``None`` at a dead end."""
@@ -57,14 +53,12 @@ class Speller:
         ids: list[int] = []
         start = 0
         while start < len(piece):
-            for end in range(min(len(piece), start + self._longest), start, -1):
-                token = canonical.get(piece[start:end])
-                if token is not None:
-                    ids.append(token)
-                    start = end
-                    break
-            else:
+            ends = range(min(len(piece), start + self._longest), start, -1)
+            end = next((end for end in ends if piece[start:end] in canonical), None)
+            if end is None:
                 return None
+            ids.append(canonical[piece[start:end]])
+            start = end
         return tuple(ids)
 
     @cached_property
@@ -72,19 +66,26 @@ class Speller:
         return max(map(len, self.vocabulary.canonical), default=0)
 
 
+def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
+    """Cut a text into control tokens, with their ids, and the text between them, with ``None``.
+
+    Where several control tokens begin, the longest is meant.
+    """
+    here = sorted((control for control in controls if control in text), key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
+    return [(part, controls.get(part)) for part in parts if part]
+
+
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
     """Encode text with a library that takes some control tokens out of it all the same.
 
-    A Unigram model lists them among its ordinary pieces; llama.cpp declares some user-defined by their
-    names. Where that happens, the text is cut after the first character of the token's name, and the
-    parts are encoded one by one. A token that cannot be cut is left out: the ids are then not exact,
-    which the caller finds out by joining their pieces.
+    A Unigram model lists them among its ordinary pieces; llama.cpp declares some user-defined by their names. Where
+    that happens, the text is cut after the first character of the token's name, and the parts are encoded one by one. A
+    token that cannot be cut is left out: the ids are then not exact, which the caller finds out by joining their
+    pieces.
 
-    Args:
-        text: what to encode.
-        controls: the control tokens' texts by id, without the unknown token.
-        first: encodes the beginning of the text.
-        rest: encodes what stands in the middle of a text.
+    ``controls`` are the control tokens' texts by id, without the unknown token. ``first`` encodes the beginning of the
+    text, and ``rest`` the middle of one.
     """
     ids = first(text)
     spelled = controls.keys() & set(ids)

@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Scheme = Literal["byte-level", "sentencepiece", "bytes"]
-"""How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte;
-or raw bytes (tiktoken, tekken), for which texts are decoded as Latin-1: one character, one byte."""
+"""How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte; or raw bytes (tiktoken,
+tekken), for which texts are decoded as Latin-1: one character, one byte."""
 
 Kind = Literal["normal", "byte", "added", "control", "unused"]
-"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: not
-special, its content is its text. ``control``: special, never text (unknown and padding tokens are
-control tokens too). ``unused``: a row without a token."""
+"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: not special, its content is
+its text. ``control``: special, never text (unknown and padding tokens are control tokens too). ``unused``: a row
+without a token."""
 
 
 LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
-"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for
-most of them (``does_token_look_special``), and the same model must mean the same from either file."""
+"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for most of them
+(``does_token_look_special``), and the same model must mean the same from either file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
     """A tokenizer's vocabulary in a form that does not depend on the library that read it.
 
-    What differs between the files of one model is settled here: an added token that looks special is
-    a control token, and one named ``[PADn]`` after its own id n is a row that a converter filled up.
+    What differs between the files of one model is settled here: an added token that looks special is a control token,
+    and one named ``[PADn]`` after its own id n is a row that a converter filled up.
     """
 
     scheme: Scheme
@@ -44,7 +44,7 @@ class TokenTable:
     adds_bos: bool = False
     """Whether the tokenizer itself begins a plain text with its BOS."""
     chat_template: str | None = None
-    """The model's own Jinja template, if it has one."""
+    """The model's own Jinja template."""
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """What templates may refer to: ``bos_token``, ``eos_token``, ``pad_token`` … by name."""
 
@@ -52,6 +52,17 @@ class TokenTable:
         pairs = zip(self.texts, self.kinds, strict=True)
         kinds = tuple(_settled(token, text, kind) for token, (text, kind) in enumerate(pairs))
         object.__setattr__(self, "kinds", kinds)
+
+    @property
+    def controls(self) -> dict[str, int]:
+        """The ids of the control tokens, by their texts."""
+        pairs = zip(self.texts, self.kinds, strict=True)
+        return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
+
+    @property
+    def opening(self) -> list[int]:
+        """What a plain text begins with: BOS, or nothing."""
+        return [self.bos_id] if self.adds_bos and self.bos_id is not None else []
 
 
 def _settled(token: int, text: str, kind: Kind) -> Kind:
@@ -68,16 +79,14 @@ class Tokenizer(Protocol):
     table: TokenTable
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it would stand in the middle of a text: nothing added (no BOS, no leading
-        space), and nothing in it taken for a control token. May be lossy where the vocabulary is;
-        the caller checks by joining the pieces.
+        """Encode text as it would stand in the middle of a text: without a BOS, a leading space or control tokens.
+
+        It may lose what the vocabulary lacks; the caller checks by joining the pieces.
         """
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text in the tokenizer's own form: with its BOS and its leading space, if it
-        adds them; no closing token; nothing in the text taken for a control token.
-        """
+        """Encode a plain text with the BOS and the leading space that the tokenizer adds, without control tokens."""
         ...
 
     def encode_rendered(self, text: str) -> list[int]:

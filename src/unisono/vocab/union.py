@@ -1,18 +1,28 @@
-"""The union vocabulary: one numbering for the pieces of all members, and the maps into it."""
+"""The union vocabulary: one numbering for the pieces of all members, and the maps into it, cached on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+import logging
+import zipfile
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.errors import VocabularyError
+from unisono.cache import cache_root, replace_file
+from unisono.errors import CacheError, VocabularyError
 from unisono.vocab.pieces import ESSENTIAL_BYTES
 from unisono.vocab.spelling import Speller
 
+log = logging.getLogger(__name__)
+
 ABSENT = -1
+FORMAT = 1
+"""Raised whenever the numbering or the file changes, so that old files are not read."""
 
 Indices = NDArray[np.int32]
 
@@ -43,8 +53,8 @@ class MemberMap:
 class UnionVocabulary:
     """All pieces that every member can spell, and END.
 
-    Columns are numbered in the order of members and, within a member, of ids; a piece keeps the first
-    number it was given. Pieces that exist only without a leading space follow, END is last.
+    Columns are numbered in the order of members and, within a member, of ids; a piece keeps its first number. Pieces
+    that exist only without a leading space follow, END is last.
     """
 
     maps: tuple[MemberMap, ...]
@@ -53,7 +63,7 @@ class UnionVocabulary:
     offset_U: NDArray[np.int64]
     """Where each piece begins in ``data``; one entry a column, that of END is ``len(data)``."""
     left_out: tuple[bytes, ...]
-    """Pieces that some member cannot spell, so that nobody may choose them."""
+    """Pieces that some member cannot spell, so that none may choose them."""
 
     @property
     def size(self) -> int:
@@ -77,14 +87,10 @@ class UnionVocabulary:
 
 
 def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
-    """Number the union of the members' pieces and map every member into it.
-
-    Raises:
-        VocabularyError: a member cannot spell printable ASCII, space and newline.
-    """
+    """Number the union of the members' pieces and map every member into it. Raises a `VocabularyError`."""
     for member in members:
         check_essentials(member)
-    left_out = _unspellable(members)
+    left_out = frozenset(_unspellable(members))
     columns: dict[bytes, int] = {}
     for member in members:
         for piece in member.speller.vocabulary.pieces:
@@ -106,11 +112,7 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
 
 
 def check_essentials(member: UnionMember) -> None:
-    """Refuse a vocabulary that cannot write plain text.
-
-    Raises:
-        VocabularyError: naming the member and the bytes.
-    """
+    """Raise a `VocabularyError` for a vocabulary that cannot spell printable ASCII, space and newline."""
     lacking = [byte for byte in sorted(ESSENTIAL_BYTES) if member.speller.spell(bytes([byte])) is None]
     if lacking:
         shown = ", ".join(f"{byte:02X}" for byte in lacking[:8]) + (" …" if len(lacking) > 8 else "")
@@ -121,33 +123,18 @@ def check_essentials(member: UnionMember) -> None:
 
 
 def without_space(piece: bytes) -> bytes:
-    """The piece as it stands when the one space that begins an answer is folded away.
-
-    A bare space stays: nothing would be left of it.
-    """
+    """The piece without the one space that begins an answer; a bare space stays."""
     return piece[1:] if len(piece) > 1 and piece.startswith(b" ") else piece
 
 
-def _unspellable(members: Sequence[UnionMember]) -> frozenset[bytes]:
-    """The pieces that some member cannot spell.
-
-    Only a piece with a byte that the member has no token for can be one, so no other is looked at.
-    """
-    left_out: set[bytes] = set()
+def _unspellable(members: Sequence[UnionMember]) -> Iterator[bytes]:
+    """The pieces that some member cannot spell: only one with a byte that it has no token for can be such a piece."""
     for member in members:
         missing = bytes(sorted(member.speller.vocabulary.missing_bytes))
-        if not missing:
-            continue
-        for other in members:
-            if other is not member:
-                left_out.update(
-                    piece
-                    for piece in other.speller.vocabulary.pieces
-                    if piece is not None
-                    and len(piece.translate(None, missing)) < len(piece)
-                    and member.speller.spell(piece) is None
-                )
-    return frozenset(left_out)
+        for other in members if missing else ():
+            for piece in other.speller.vocabulary.pieces:
+                if piece and len(piece.translate(None, missing)) < len(piece) and member.speller.spell(piece) is None:
+                    yield piece
 
 
 def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> MemberMap:
@@ -168,3 +155,77 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> Mem
         if piece in columns:
             id_U[columns[piece]] = token
     return MemberMap(column_V, first_column_V, id_U)
+
+
+def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
+    """Return the union of the members' vocabularies, from the cache or built and kept there.
+
+    The order of the members is part of the numbering. ``folder`` is by default ``unions`` in the user's cache folder. A
+    damaged or foreign file is replaced; where the folder cannot be written, the log has a warning. Raises a
+    `VocabularyError` where a member cannot spell plain text.
+    """
+    path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
+    if found := read_union(path, members):
+        return found
+    union = build_union(members)
+    try:
+        replace_file(path, lambda temporary: write_union(temporary, union), "the union vocabulary")
+    except CacheError as error:
+        log.warning("%s; %s", error.message, error.hint)
+    return union
+
+
+def union_key(members: Sequence[UnionMember]) -> str:
+    """The name of a union's file: the content of the vocabularies in their order, nothing else."""
+    parts = [f"{member.speller.vocabulary.fingerprint}:{member.leading_space}" for member in members]
+    return hashlib.sha256(f"{FORMAT};{';'.join(parts)}".encode()).hexdigest()[:32]
+
+
+def write_union(path: Path, union: UnionVocabulary) -> None:
+    """Write a union as an uncompressed ``.npz``, whose entries carry their own checksums."""
+    arrays: dict[str, NDArray[Any]] = {"data": np.frombuffer(union.data, np.uint8), "offset_U": union.offset_U}
+    arrays["left_out"] = np.frombuffer(b"".join(union.left_out), np.uint8)
+    arrays["left_out_length"] = np.array([len(piece) for piece in union.left_out], np.int64)
+    for index, member_map in enumerate(union.maps):
+        arrays[f"column_V.{index}"] = member_map.column_V
+        arrays[f"id_U.{index}"] = member_map.id_U
+        if member_map.first_column_V is not None:
+            arrays[f"first_column_V.{index}"] = member_map.first_column_V
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | None:
+    """Read a union's file; ``None`` when it is absent, damaged, or of other members."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            ends = np.cumsum(arrays["left_out_length"])
+            pieces = arrays["left_out"].tobytes()
+            union = UnionVocabulary(
+                maps=tuple(
+                    MemberMap(
+                        arrays[f"column_V.{index}"],
+                        arrays[f"first_column_V.{index}"] if member.leading_space else None,
+                        arrays[f"id_U.{index}"],
+                    )
+                    for index, member in enumerate(members)
+                ),
+                data=arrays["data"].tobytes(),
+                offset_U=arrays["offset_U"],
+                left_out=tuple(
+                    pieces[end - length : end] for end, length in zip(ends, arrays["left_out_length"], strict=True)
+                ),
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        log.warning("the cached union vocabulary %s is damaged (%s) and is built again", path, error)
+        return None
+    return union if _fits(union, members) else None
+
+
+def _fits(union: UnionVocabulary, members: Sequence[UnionMember]) -> bool:
+    return int(union.offset_U[-1]) == len(union.data) and all(
+        len(member_map.column_V) == member.speller.vocabulary.rows and len(member_map.id_U) == union.size
+        for member_map, member in zip(union.maps, members, strict=True)
+    )

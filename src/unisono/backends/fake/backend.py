@@ -1,7 +1,7 @@
 """The fake backend: scripted models without weights, for tests of code that builds on unisono.
 
-A `FakeModel` is a tokenizer and a rule that tells the next token's distribution from the ids read so
-far. Register it and name it in a spec as ``fake:NAME``; its ``passes`` tell afterwards what it was fed.
+A `FakeModel` is a tokenizer and a rule that gives the next token's distribution by the ids read so far. Register it and
+name it in a spec as ``fake:NAME``; its ``passes`` record what it was fed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import BackendFacts, Feed, LoadRequest, ModelFacts, Progress, Slot
-from unisono.backends.slots import check_feeds, check_ids, check_rewind
+from unisono.backends.base import (
+    BackendFacts,
+    Feed,
+    LoadRequest,
+    ModelFacts,
+    Progress,
+    Slot,
+    check_feeds,
+    check_ids,
+    check_rewind,
+)
 from unisono.errors import ModelNotFound, SpecError, nearest
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
@@ -54,7 +63,6 @@ class FakeModel:
 
     @property
     def output_rows(self) -> int:
-        """V."""
         return len(self.tokenizer.table.texts) if self.rows is None else self.rows
 
     def tokens_read(self, member: str | None = None) -> int:
@@ -73,13 +81,7 @@ def register_fake(name: str, model: FakeModel) -> FakeModel:
 
 
 def hashed_rule(rows: int, seed: int = 0, spread: float = 3.0) -> NextToken:
-    """A rule without sense: independent normal logits, fixed by the seed and all ids read.
-
-    Args:
-        rows: V.
-        seed: rules of different seeds are different models.
-        spread: the standard deviation; larger makes the model surer of itself.
-    """
+    """Independent normal logits for ``rows`` ids, fixed by ``seed`` and all ids read; ``spread`` is their deviation."""
 
     def next_token(read: tuple[int, ...]) -> Logits:
         digest = hashlib.blake2b(np.asarray([seed, *read], np.int64).tobytes(), digest_size=16).digest()
@@ -96,15 +98,14 @@ def scripted_rule(
 
     Args:
         table: the member's vocabulary.
-        script: by the end of the text read so far, the probabilities of the next token. The longest
-            key that the text ends with is followed; ``""`` is the end of every text. A token is named
-            by its text in plain spelling (``" the"``), a control token by its name (``"</s>"``);
-            the first token so spelled is meant. What is not named has probability 0.
+        script: by the end of the text read so far, the probabilities of the next token. The longest key that the text
+            ends with is followed; ``""`` is the end of every text. A token is named by its plain text (``" the"``), a
+            control token by its name (``"</s>"``). What is not named has probability 0.
         rows: V, default the table's length.
 
     Raises:
         KeyError: while it runs, when no key fits.
-        ValueError: a token is not in the table, or it has no entry for a key's probabilities.
+        ValueError: a token is not in the table, or a probability is not in (0, 1].
     """
     named, pieces = _tokens_by_name(table)
     width = len(table.texts) if rows is None else rows
@@ -148,15 +149,9 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class FakeLoader:
-    """Brings a registered `FakeModel` in."""
+    """Loads a registered `FakeModel`."""
 
     def __init__(self, request: LoadRequest) -> None:
-        """Look the model up.
-
-        Raises:
-            ModelNotFound: nothing is registered under that name.
-            SpecError: the context is larger than the model's.
-        """
         name = request.source.location
         if name not in FAKE_MODELS:
             raise ModelNotFound(
@@ -165,16 +160,13 @@ class FakeLoader:
             )
         self._request = request
         self._model = FAKE_MODELS[name]
-        asked = request.context
-        if asked is not None and not 1 <= asked <= self._model.context:
-            raise SpecError(f"member {request.name!r}: context is {asked}, the model's is {self._model.context}")
+        if (request.context or 0) > self._model.context:
+            raise SpecError(f"member {request.name!r}: context is {request.context}, the model's {self._model.context}")
 
     def tokenizer(self) -> Tokenizer:
-        """The model's own."""
         return self._model.tokenizer
 
     def facts(self) -> ModelFacts:
-        """A fake weighs nothing."""
         return ModelFacts(
             architecture="fake",
             rows=self._model.output_rows,
@@ -188,21 +180,17 @@ class FakeLoader:
         )
 
     def load(self, progress: Progress) -> FakeBackend:
-        """Return a backend with empty slots."""
         progress(1.0, "loaded")
         return FakeBackend(self._model, self._request.name, self._request.slots, self.facts().context)
 
 
 class FakeBackend:
-    """A cursor over each slot's ids; a distribution is computed anew from all of them.
+    """The ids of each slot; a distribution is computed anew from all of them.
 
     The next call overwrites what `advance` returned with NaN, so that late use shows.
     """
 
-    facts: BackendFacts
-
     def __init__(self, model: FakeModel, name: str = "fake", slots: int = 1, context: int | None = None) -> None:
-        """Take a model with ``slots`` empty slots of ``context`` tokens, by default the model's."""
         self.facts = BackendFacts(
             "cpu", model.output_rows, context or model.context, slots, neighbours=model.neighbours
         )
@@ -213,17 +201,15 @@ class FakeBackend:
         self._loaded = True
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take the lowest free slot, empty or as a copy. Raises `RuntimeError` when there is none."""
         self._begin_call()
         held = () if copy_of is None else self.read(copy_of)
-        free = [slot for slot in range(self.facts.slots) if Slot(slot) not in self._read]
-        if not free:
-            raise RuntimeError(f"all {self.facts.slots} slots are taken")
-        self._read[Slot(free[0])] = held
-        return Slot(free[0])
+        for slot in map(Slot, range(self.facts.slots)):
+            if slot not in self._read:
+                self._read[slot] = held
+                return slot
+        raise RuntimeError(f"all {self.facts.slots} slots are taken")
 
     def advance(self, feeds: Sequence[Feed]) -> Logits:
-        """Read every feed. Raises `ValueError` for one that breaks the waist's rules; nothing is read then."""
         self._begin_call()
         check_feeds(feeds, lambda slot: len(self.read(slot)), self.facts)
         check_ids(feeds, self.facts.rows)
@@ -239,18 +225,15 @@ class FakeBackend:
         return self._given
 
     def rewind(self, slot: Slot, length: int) -> None:
-        """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
         held = self.read(slot)
         check_rewind(slot, len(held), length)
         self._read[slot] = held[:length]
 
     def close(self, slot: Slot) -> None:
-        """Give a slot back. Raises `ValueError` when it is not open."""
         self.read(slot)
         del self._read[slot]
 
     def unload(self) -> None:
-        """Forget everything."""
         self._loaded = False
         self._read.clear()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, token_bytes
-from unisono.vocab.tokenizer import Kind, TokenTable
+from unisono.vocab.spelling import cut_controls
+from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{{ eos_token }}{% endfor %}"
@@ -27,17 +27,14 @@ def byte_level_table(
     adds_bos: bool = False,
     chat_template: str | None = CHAT_TEMPLATE,
 ) -> TokenTable:
-    """A vocabulary like GPT-2's: control tokens, a token a byte, then ``words``.
+    """A vocabulary like GPT-2's: control tokens, a token a byte except those ``without``, then ``words``.
 
-    Args:
-        words: longer tokens, as text: ``" the"``, ``"日本"``. Repeated ones are kept, as in some real files.
-        without: bytes that have no token.
-        adds_bos: whether a plain text begins with BOS.
-        chat_template: its template; ``None`` makes it a base model's.
+    Words are text: ``" the"``, ``"日本"``; repeated ones are kept, as in some real files. ``adds_bos`` says whether a
+    plain
+    text begins with BOS. Without a ``chat_template`` it is a base model's.
     """
     missing = frozenset(without)
-    tokens: list[tuple[str, Kind]] = _control()
-    tokens += [(_LETTERS[byte], "normal") for byte in range(256) if byte not in missing]
+    tokens: list[tuple[str, Kind]] = [(_LETTERS[byte], "normal") for byte in range(256) if byte not in missing]
     tokens += [("".join(_LETTERS[byte] for byte in word.encode()), "normal") for word in words]
     return _table("byte-level", "byte-level BPE", tokens, adds_bos, chat_template)
 
@@ -51,30 +48,23 @@ def sentencepiece_table(
 ) -> TokenTable:
     """A vocabulary like Llama 2's: control tokens, ``<0xNN>`` for every byte, printable ASCII, then ``words``.
 
-    Args:
-        words: longer tokens, as text; a space in them becomes ``▁``.
-        byte_fallback: whether there are ``<0xNN>`` tokens. Without them it spells ASCII and ``words`` only.
-        adds_bos: whether a plain text begins with BOS.
-        chat_template: its template; ``None`` makes it a base model's.
+    Words are text, of which a space becomes ``▁``. Without ``byte_fallback`` it spells ASCII and words only. For the
+    other
+    arguments see `byte_level_table`.
     """
-    tokens: list[tuple[str, Kind]] = _control()
-    if byte_fallback:
-        tokens += [(f"<0x{byte:02X}>", "byte") for byte in range(256)]
+    tokens: list[tuple[str, Kind]] = [(f"<0x{byte:02X}>", "byte") for byte in range(256 if byte_fallback else 0)]
     tokens += [(character, "normal") for character in ["\n", "\u2581", *map(chr, range(0x21, 0x7F))]]
     tokens += [(word.replace(" ", "\u2581"), "normal") for word in words]
     return _table("sentencepiece", "SentencePiece BPE", tokens, adds_bos, chat_template)
 
 
-def _control() -> list[tuple[str, Kind]]:
-    return [(text, "control") for text in (UNKNOWN, BOS, EOS, *ROLES)]
-
-
 def _table(
-    scheme: str, family: str, tokens: Sequence[tuple[str, Kind]], adds_bos: bool, template: str | None
+    scheme: Scheme, family: str, tokens: list[tuple[str, Kind]], adds_bos: bool, template: str | None
 ) -> TokenTable:
+    tokens = [*((text, "control") for text in (UNKNOWN, BOS, EOS, *ROLES)), *tokens]
     texts = tuple(text for text, _ in tokens)
     return TokenTable(
-        scheme="byte-level" if scheme == "byte-level" else "sentencepiece",
+        scheme=scheme,
         family=family,
         texts=texts,
         kinds=tuple(kind for _, kind in tokens),
@@ -91,12 +81,7 @@ class LongestMatchTokenizer:
     """Encodes by taking the longest token that fits, from left to right: the fake members' tokenizer."""
 
     def __init__(self, table: TokenTable, *, leading_space: bool = False) -> None:
-        """Read a table.
-
-        Args:
-            table: the vocabulary.
-            leading_space: whether a plain text is read with a space before it, as by Llama 2.
-        """
+        """Read a table; with ``leading_space`` a plain text is read with a space before it, as by Llama 2."""
         self.table = table
         self._leading_space = leading_space
         self._ids: dict[bytes, int] = {}
@@ -106,13 +91,11 @@ class LongestMatchTokenizer:
             if piece is not None:
                 self._ids.setdefault(piece, token)
         self._longest = max(map(len, self._ids))
-        self._control = {text: token for token, (text, kind) in rows if kind == "control"}
-        names = sorted(self._control, key=len, reverse=True)
-        self._parts = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        self._unknown = self._control.get(table.special_texts.get("unk_token", ""))
+        self._controls = table.controls
+        self._unknown = self._controls.get(table.special_texts.get("unk_token", ""))
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text; what cannot be spelled becomes the unknown token."""
+        """What cannot be spelled becomes the unknown token."""
         data, at = text.encode(), 0
         ids: list[int] = []
         while at < len(data):
@@ -124,15 +107,10 @@ class LongestMatchTokenizer:
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that this tokenizer adds."""
-        bos = [self.table.bos_id] if self.table.adds_bos and self.table.bos_id is not None else []
-        return bos + self.encode(" " + text if self._leading_space and text else text)
+        return self.table.opening + self.encode(" " + text if self._leading_space and text else text)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a template wrote: control tokens are recognised."""
         ids: list[int] = []
-        end = 0
-        for match in self._parts.finditer(text):
-            ids += [*self.encode(text[end : match.start()]), self._control[match.group()]]
-            end = match.end()
-        return ids + self.encode(text[end:])
+        for part, control in cut_controls(text, self._controls):
+            ids += self.encode(part) if control is None else [control]
+        return ids

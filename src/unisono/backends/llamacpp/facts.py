@@ -1,21 +1,72 @@
-"""Facts about a model from the header of its GGUF file, as llama.cpp will run it."""
+"""What is known before llama.cpp loads the weights: where it will compute, and what the file's header says."""
 
 from __future__ import annotations
 
-from unisono.backends.gguf.file import GgufFile
-from unisono.backends.llamacpp.options import CACHE_TYPES, Options
-from unisono.errors import ModelUnsupported
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.backends.base import LoadRequest
+from unisono.backends.gguf import GgufFile
+from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
+from unisono.errors import DeviceError, ModelUnsupported, SpecError, nearest
 
 _MOST_LAYERS = 512
 """LLAMA_MAX_LAYERS; llama.cpp ends the process where a file declares more, or none."""
 
 
-def refuse_other_models(file: GgufFile) -> None:
-    """Refuse files that hold something else than the weights of a language model.
+@dataclass(frozen=True)
+class Device:
+    """Where a member computes."""
 
-    Raises:
-        ModelUnsupported: the file says so itself.
+    name: str
+    layers: int
+    """Layers on the GPU; -1 for all, as llama.cpp counts."""
+    index: int | None = None
+    """The GPU to use, where one is named."""
+
+
+def choose_device(request: LoadRequest, options: LlamaCppOptions, library: Any) -> Device:
+    """Choose where a member computes: on the GPU if llama.cpp has one, else on the CPU.
+
+    Raises a `SpecError` for an unknown device, or one that contradicts ``gpu_layers``, and a `DeviceError` for one that
+    the installed build does not have.
     """
+    asked, member = request.device or "auto", f"member {request.name!r}"
+    kind, _, number = asked.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "metal", "gpu") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise SpecError(
+            f"{member}: unknown device {asked!r}{nearest(asked, ('auto', 'cpu', 'cuda', 'metal'))}",
+            hint="choose one of: auto, cpu, cuda, cuda:0 (cuda:1 …), metal",
+        )
+    available = bool(library.llama_supports_gpu_offload())
+    layers = -1 if options.gpu_layers == "all" else options.gpu_layers
+    if kind == "cpu" or (kind == "auto" and not available):
+        if layers > 0:
+            raise (SpecError if kind == "cpu" else DeviceError)(
+                f"{member}: gpu_layers is {layers}, but the member computes on the CPU",
+                hint="leave gpu_layers out, or install llama-cpp-python with GPU support",
+            )
+        return Device("cpu", 0)
+    built = _gpu_kind(library)
+    if not available or kind not in ("auto", "gpu", built):
+        raise DeviceError(
+            f"{member}: device is {asked!r}, but llama.cpp has found "
+            + (f"only {built!r}" if available else "no GPU, or was built without support for one"),
+            hint="reinstall it; for CUDA: CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall llama-cpp-python",
+        )
+    if layers == 0:
+        return Device("cpu", 0)
+    index = int(number) if number else None
+    return Device(f"cuda:{index or 0}" if built == "cuda" else built, layers, index)
+
+
+def _gpu_kind(library: Any) -> str:
+    info = library.llama_print_system_info()
+    return "cuda" if b"CUDA" in info else "metal" if b"Metal" in info or b"MTL" in info else "gpu"
+
+
+def refuse_other_models(file: GgufFile) -> None:
+    """Raise a `ModelUnsupported` for a file that holds something else than the weights of a language model."""
     kind, architecture = file.text("general.type") or "model", file.architecture
     if kind != "model":
         raise unsupported(file, f"it holds no model but {kind!r}")
@@ -42,7 +93,7 @@ def trained_context(file: GgufFile) -> int | None:
     return file.number(f"{file.architecture}.context_length")
 
 
-def cache_bytes_a_token(file: GgufFile, options: Options) -> float:
+def cache_bytes_a_token(file: GgufFile, options: LlamaCppOptions) -> float:
     """Estimate what one token needs in the key-value cache: keys and values of every head and layer."""
     prefix = f"{file.architecture}."
     layers = file.number(prefix + "block_count") or 0

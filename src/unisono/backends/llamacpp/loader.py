@@ -17,18 +17,23 @@ from typing import Any
 import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
-from unisono.backends.gguf.file import GgufFile, read_gguf
-from unisono.backends.gguf.token_table import read_table
-from unisono.backends.llamacpp.facts import cache_bytes_a_token, refuse_other_models, trained_context, unsupported
+from unisono.backends.gguf import GgufFile, read_gguf, read_table
+from unisono.backends.llamacpp.facts import (
+    cache_bytes_a_token,
+    choose_device,
+    refuse_other_models,
+    trained_context,
+    unsupported,
+)
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
-from unisono.backends.llamacpp.options import CACHE_TYPES, choose_device, read_options
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
-"""Tokens a slot holds when the spec does not say: a cache for the whole trained context can need
-more memory than the weights."""
+"""Tokens a slot holds when the spec does not say: a cache for the whole trained context can need more memory than the
+weights."""
 
 _CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
 
@@ -49,12 +54,7 @@ class LlamaCppLoader:
     """Brings a GGUF file in through llama.cpp."""
 
     def __init__(self, request: LoadRequest) -> None:
-        """Check the request; the file is not touched.
-
-        Raises:
-            SpecError: the request asks for what this backend does not have.
-            DeviceError: the installed build has no such device.
-        """
+        """Check the request; the file is not touched. Raises a `SpecError` or a `DeviceError`."""
         if request.source.kind != "gguf":
             raise SpecError(
                 f"member {request.name!r}: llamacpp reads GGUF files, not a {request.source.kind}",
@@ -66,23 +66,21 @@ class LlamaCppLoader:
                 hint="leave dtype out, or take a file with another quantisation",
             )
         self._request = request
-        self._options = read_options(request)
+        self._options = LlamaCppOptions.read(request)
         self._device = choose_device(request, self._options, library)
 
     def tokenizer(self) -> LlamaCppTokenizer:
-        """The tokenizer; reads the vocabulary only."""
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
-        """What the file's header says."""
         with self._named():
-            file = self._file
+            file, context = self._file, self._slot_context
             refuse_other_models(file)
-            context = self._slot_context
+            tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
             return ModelFacts(
                 architecture=file.architecture,
-                rows=_rows(file),
+                rows=len(tokens) if isinstance(tokens, list) else 0,
                 parameters=file.parameters or None,
                 context=context,
                 trained_context=trained_context(file),
@@ -94,20 +92,13 @@ class LlamaCppLoader:
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
-        """Load the weights and make the cache.
-
-        Raises:
-            ModelError: the file is missing or damaged, or holds no model that can be a member.
-            DeviceError: there is not enough memory.
-            KeyboardInterrupt: Ctrl-C was pressed; what had been loaded is freed.
-        """
+        """Load the weights and make the cache. Ctrl-C frees what has been loaded."""
         with self._named():
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
-            context = self._slot_context
             loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
             progress(0.95, "making the cache")
-            backend = self._make_backend(loaded, context)
+            backend = self._make_backend(loaded)
         progress(1.0, "loaded")
         return backend
 
@@ -170,8 +161,8 @@ class LlamaCppLoader:
             params.use_extra_bufts = False
         return _load(self._file.path, params, report)
 
-    def _make_backend(self, loaded: Loaded, context: int) -> LlamaCppBackend:
-        request, options = self._request, self._options
+    def _make_backend(self, loaded: Loaded) -> LlamaCppBackend:
+        request, options, context = self._request, self._options, self._slot_context
         rows = library.llama_vocab_n_tokens(library.llama_model_get_vocab(loaded.model))
         params = library.llama_context_default_params()
         params.n_ctx = -(-context // _CACHE_STEP) * _CACHE_STEP * request.slots
@@ -194,7 +185,7 @@ class LlamaCppLoader:
                 f"llama.cpp could not make a cache of {request.slots} × {context} tokens: {_last_errors()}",
                 hint="lower context, the number of prompts at once, or set cache_dtype: q8_0 with flash_attention",
             )
-        loaded.add_context(handle)
+        loaded.contexts.append(handle)
         if not library.llama_get_memory(handle):
             raise unsupported(self._file, "it keeps no memory of what it has read")
         facts = BackendFacts(device=self._device.name, rows=rows, context=context, slots=request.slots, neighbours=True)
@@ -284,22 +275,13 @@ def _last_errors() -> str:
 
 
 def _refuse_other_memories(model: int, file: GgufFile) -> None:
-    """Refuse models that cannot be rewound, or that do not write from left to right.
-
-    Raises:
-        ModelUnsupported: it is one.
-    """
+    """Refuse models that cannot be rewound, or that do not write from left to right."""
     if library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model):
         raise unsupported(file, "its memory is a running state, which cannot be cut back to an earlier token")
     if library.llama_model_is_diffusion(model):
         raise unsupported(file, "it does not write from left to right")
     if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):
         raise unsupported(file, "it has an encoder")
-
-
-def _rows(file: GgufFile) -> int:
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
-    return len(tokens) if isinstance(tokens, list) else 0
 
 
 def _weight_format(file: GgufFile) -> str:

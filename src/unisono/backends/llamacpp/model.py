@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import BackendFacts, Feed, Slot
-from unisono.backends.slots import check_feeds, check_rewind
+from unisono.backends.base import BackendFacts, Feed, Slot, check_feeds, check_rewind
 from unisono.errors import DeviceError, ModelError
 
 FloatRows = np.ndarray[Any, np.dtype[np.float32]]
@@ -22,29 +21,21 @@ def output_rows(rows: int, slots: int, batch_tokens: int) -> int:
 
 
 class LlamaCppBackend:
-    """One loaded model, with a key-value cache for every slot."""
-
-    facts: BackendFacts
+    """One loaded model, with a key-value cache for every slot. See `unisono.backends.base.Backend`."""
 
     def __init__(
-        self,
-        library: Any,
-        name: str,
-        loaded: Loaded,
-        facts: BackendFacts,
-        last_errors: Callable[[], str],
+        self, library: Any, name: str, loaded: Loaded, facts: BackendFacts, last_errors: Callable[[], str]
     ) -> None:
         """Take over a loaded model and its last context."""
-        context = loaded.contexts[-1]
         self.facts = facts
         self._name = name
         self._library = library
-        self._context = context
-        self._memory = library.llama_get_memory(context)
+        self._context = loaded.contexts[-1]
+        self._memory = library.llama_get_memory(self._context)
         self._last_errors = last_errors
         self._loaded = loaded
         self._lengths: list[int | None] = [None] * facts.slots
-        self._batch = _Batch(library, library.llama_n_batch(context))
+        self._batch = _Batch(library, library.llama_n_batch(self._context))
         self._outputs_max = output_rows(facts.rows, facts.slots, self._batch.capacity)
         self._seen: tuple[tuple[int, int], FloatRows] | None = None
         self._none = np.empty((0, facts.rows), np.float32)
@@ -53,10 +44,10 @@ class LlamaCppBackend:
         self._state_holds = facts.context // 2  # tokens of a text that is copied so: more gain nothing, or lack some
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take an empty slot, or a copy of another; see `unisono.backends.base.Backend`.
+        """Take an empty slot, or a copy of another.
 
-        On the host a text that leaves half of its slot empty is copied at once, and takes time for what has
-        been read. Otherwise the next decode does the copying, of all that a slot has room for.
+        On the host a text that fills at most half of its slot is copied at once, which takes time by its length.
+        Otherwise the next decode does the copying, of all that a slot has room for.
         """
         self._check_loaded()
         length = 0 if copy_of is None else self._length(copy_of)
@@ -70,10 +61,7 @@ class LlamaCppBackend:
         return Slot(slot)
 
     def advance(self, feeds: Sequence[Feed]) -> FloatRows:
-        """Read every feed, in one decode where they fit; see `unisono.backends.base.Backend`.
-
-        Where one decode was enough, the result is llama.cpp's own buffer, without a copy: it holds
-        until the next call, `unload` included.
+        """Read every feed, in one decode where they fit: the result is then llama.cpp's own buffer, without a copy.
 
         Raises:
             ValueError: a feed breaks the waist's rules; nothing was read.
@@ -100,8 +88,6 @@ class LlamaCppBackend:
         return logits_NV
 
     def rewind(self, slot: Slot, length: int) -> None:
-        """Forget all but the first ``length`` tokens. Raises `ValueError` when there are fewer."""
-        self._check_loaded()
         held = self._length(slot)
         check_rewind(slot, held, length)
         if length < held:
@@ -110,21 +96,18 @@ class LlamaCppBackend:
             self._lengths[slot] = length
 
     def close(self, slot: Slot) -> None:
-        """Give a slot back. Raises `ValueError` when it is not open."""
-        self._check_loaded()
         self._length(slot)
         self._library.llama_memory_seq_rm(self._memory, slot, 0, -1)
         self._lengths[slot] = None
 
     def unload(self) -> None:
-        """Free the context and the model."""
         self._loaded.free()
 
     def _copy_state(self, source: Slot, slot: int, length: int) -> bool:
         """Copy what a slot holds through the host; return whether that was all of it.
 
-        A saved state lacks what sliding windows have left behind: rewound to there, a copy would give wrong
-        numbers. And while copies wait for the next decode, what they are made of must not be touched.
+        A saved state lacks what sliding windows have left behind: rewound to there, a copy would give wrong numbers.
+        And while copies wait for the next decode, what they are made of must not be touched.
         """
         if self._copying or self.facts.device != "cpu" or length > self._state_holds:
             return False
@@ -144,13 +127,13 @@ class LlamaCppBackend:
             raise RuntimeError(f"the model of member {self._name!r} has been unloaded")
 
     def _length(self, slot: Slot) -> int:
+        self._check_loaded()
         length = self._lengths[slot] if 0 <= slot < len(self._lengths) else None
         if length is None:
             raise ValueError(f"slot {slot} is not open")
         return length
 
     def _stage(self, batch: _Batch, feeds: Sequence[Feed], lengths: list[int], total: int) -> None:
-        """Write all feeds into a batch."""
         try:
             if total == len(feeds):  # one token each, as in every step of generation: four writes in all
                 batch.tokens[:total] = [feed.ids[0] for feed in feeds]
@@ -243,10 +226,6 @@ class Loaded:
         self.model = model
         self.contexts: list[int] = []
         self.free = weakref.finalize(self, _free, library, model, self.contexts)
-
-    def add_context(self, context: int) -> None:
-        """Own a context of the model as well."""
-        self.contexts.append(context)
 
 
 def _free(library: Any, model: int, contexts: list[int]) -> None:

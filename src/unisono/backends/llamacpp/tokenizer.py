@@ -30,17 +30,13 @@ class LlamaCppTokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text."""
         return encode_plain(text, self._controls, self._middle, self._middle)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the vocabulary adds."""
         return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote, as llama.cpp's own chat does: where a SentencePiece
-        vocabulary adds a leading space, ordinary text after a control token gets one too.
-        """
+        """As llama.cpp's own chat: a vocabulary that adds a leading space adds it after control tokens too."""
         return self._call(self._representable(text), special=True)
 
     @cached_property
@@ -52,13 +48,10 @@ class LlamaCppTokenizer:
         }
 
     def _whole(self, text: str) -> list[int]:
-        """Encode with the leading space, if one is added."""
         return self._call(self._representable(text))
 
     def _middle(self, text: str) -> list[int]:
-        """Encode without the leading space: put a character before it that merges with nothing,
-        and take its ids away again.
-        """
+        """Encode without the leading space: after a character that merges with nothing, whose ids are cut off."""
         if not self._adds_space or self._probe is None:
             return self._whole(text)
         before = self._call(self._probe.encode())
@@ -69,15 +62,18 @@ class LlamaCppTokenizer:
     def _probe(self) -> str | None:
         """A character that no longer token contains, so that it is never merged with what follows."""
         merging = set().union(*(text for text in self.table.texts if len(text) > 1))
-        alone = [text for text in self.table.texts if len(text) == 1]
         # Unigram vocabularies come with a normalizer, which keeps letters in their composed form.
-        letters = [text for text in alone if text.isalpha() and unicodedata.is_normalized("NFKC", text)]
-        candidates = letters if self.table.family == "Unigram" else ["\n", "\x01", *alone]
+        letters = [text for text in self._characters if text.isalpha() and unicodedata.is_normalized("NFKC", text)]
+        candidates = letters if self.table.family == "Unigram" else ["\n", "\x01", *self._characters]
         return next((each for each in candidates if each not in merging and self._can_spell(each)), None)
 
     @cached_property
+    def _characters(self) -> dict[str, None]:
+        """Tokens of one character, in the vocabulary's order."""
+        return {text: None for text in self.table.texts if len(text) == 1}
+
+    @cached_property
     def _unknown(self) -> int | None:
-        """The token for what has no other, if there is one."""
         text = self.table.special_texts.get("unk_token")
         return None if text is None else self.table.texts.index(text)
 
@@ -89,18 +85,12 @@ class LlamaCppTokenizer:
         present = {text for text, kind in zip(self.table.texts, self.table.kinds, strict=True) if kind == "byte"}
         return frozenset(byte for byte in range(256) if f"<0x{byte:02X}>" not in present)
 
-    @cached_property
-    def _characters(self) -> frozenset[str]:
-        return frozenset(text for text in self.table.texts if len(text) == 1)
-
     def _can_spell(self, character: str) -> bool:
         shown = "\u2581" if character == " " else character
         return shown in self._characters or self._missing_bytes.isdisjoint(character.encode())
 
     def _representable(self, text: str) -> bytes:
-        """The text's bytes, without the characters that llama.cpp cannot spell: where it looks for a
-        byte-fallback token that does not exist, it ends the process.
-        """
+        """The text's bytes, without characters whose byte-fallback token llama.cpp would miss: it ends the process."""
         if self._missing_bytes:
             text = "".join(character for character in text if self._can_spell(character))
         return text.encode()

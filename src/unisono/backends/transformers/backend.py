@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-from unisono.backends.base import Array, BackendFacts, Feed, Slot
-from unisono.backends.slots import check_feeds, check_ids, check_rewind
+from unisono.backends.base import Array, BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
 from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_passes
+from unisono.backends.transformers.torch_runtime import RowForward
 
 PADDING_SLACK = 16
 """Padded tokens that cost less than a pass of their own, which reads all the weights once more."""
 LONGEST = 16
 """Ids of a feed that may be read in two passes; a prompt is read in one."""
-
-
-class Forward(Protocol):
-    """One forward pass of a model over the rows that its pool is set to."""
-
-    ragged: bool
-    """Whether rows of unequal length can share a pass."""
-
-    def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
-        """Return the logits ``[B, keep, V]`` of the last ``keep`` queries."""
-        ...
-
-    def finish(self, parts: Sequence[Any]) -> Array:
-        """Join logits ``[n, V]`` into one float32 array."""
-        ...
-
-    def inference(self) -> AbstractContextManager[Any]:
-        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
-        ...
-
-    def unload(self) -> None:
-        """Free the model."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +38,12 @@ class Part:
 class RowBackend:
     """A loaded model, see `unisono.backends.base.Backend`."""
 
-    def __init__(self, facts: BackendFacts, pool: RowPool, forward: Forward) -> None:
+    def __init__(self, facts: BackendFacts, pool: RowPool, forward: RowForward) -> None:
         self.facts = facts
         self._pool = pool
-        self._forward: Forward | None = forward
-        self._rows: dict[Slot, int] = {}
+        self._forward: RowForward | None = forward
         self._slots: list[Slot] = []
+        """By row."""
         self._opened = 0
 
     def open(self, copy_of: Slot | None = None) -> Slot:
@@ -76,21 +52,17 @@ class RowBackend:
         if len(self._slots) >= self.facts.slots:
             raise RuntimeError(f"all {self.facts.slots} slots are open")
         with forward.inference():
-            row = self._pool.add(source)
-        slot = Slot(self._opened)
+            self._pool.add(source)
+        self._slots.append(Slot(self._opened))
         self._opened += 1
-        self._rows[slot] = row
-        self._slots.append(slot)
-        return slot
+        return self._slots[-1]
 
     def close(self, slot: Slot) -> None:
         row = self._row(slot)
         with self._loaded().inference():
-            moved = self._slots[self._pool.drop(row)]
-        self._slots[row] = moved
+            self._pool.drop(row)
+        self._slots[row] = self._slots[-1]
         self._slots.pop()
-        self._rows[moved] = row
-        del self._rows[slot]
 
     def rewind(self, slot: Slot, length: int) -> None:
         row = self._row(slot)
@@ -103,7 +75,7 @@ class RowBackend:
         check_ids(feeds, self.facts.rows)
         with forward.inference():
             self._gather(feeds)
-        rows = [self._rows[feed.slot] for feed in feeds]
+        rows = [self._row(feed.slot) for feed in feeds]
         outputs: list[Any] = [None] * len(feeds)
         for parts in self._passes(forward, feeds, rows):
             self._run(forward, sorted(parts, key=lambda part: rows[part.feed]), feeds, rows, outputs)
@@ -115,12 +87,11 @@ class RowBackend:
         if self._forward is not None:
             self._forward.unload()
         self._forward = None
-        self._rows.clear()
         self._slots.clear()
 
     def _gather(self, feeds: Sequence[Feed]) -> None:
         """Let the rows that are fed follow one another: with gaps, a pass copies what all of them hold."""
-        fed = {self._rows[feed.slot] for feed in feeds}
+        fed = {self._row(feed.slot) for feed in feeds}
         if not fed or max(fed) - min(fed) + 1 == len(fed):
             return
         windows = [range(first, first + len(fed)) for first in range(len(self._slots) - len(fed) + 1)]
@@ -128,9 +99,9 @@ class RowBackend:
         for gap, row in zip(sorted(set(window) - fed), sorted(fed.difference(window)), strict=True):
             self._pool.swap(gap, row)
             self._slots[gap], self._slots[row] = self._slots[row], self._slots[gap]
-            self._rows[self._slots[gap]], self._rows[self._slots[row]] = gap, row
 
-    def _passes(self, forward: Forward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
+    def _passes(self, forward: RowForward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
+        """Group what is fed by pass: feeds of similar length, or of the same where the model takes no others."""
         lengths = [len(feed.ids) for feed in feeds]
         whole = [Part(i, 0, length, feed.wanted) for i, (feed, length) in enumerate(zip(feeds, lengths, strict=True))]
         if len(feeds) <= 1:
@@ -143,7 +114,7 @@ class RowBackend:
         return list(alike.values())
 
     def _run(
-        self, forward: Forward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
+        self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
     ) -> None:
         """Run one pass; ``parts`` are in the order of their rows."""
         step = Pass(
@@ -167,11 +138,12 @@ class RowBackend:
                 outputs[part.feed] = logits[place, keep - part.wanted :]
 
     def _row(self, slot: Slot) -> int:
-        if slot not in self._rows:
-            raise ValueError(f"slot {slot} is not open")
-        return self._rows[slot]
+        try:
+            return self._slots.index(slot)
+        except ValueError:
+            raise ValueError(f"slot {slot} is not open") from None
 
-    def _loaded(self) -> Forward:
+    def _loaded(self) -> RowForward:
         if self._forward is None:
             raise RuntimeError("the model has been unloaded")
         return self._forward

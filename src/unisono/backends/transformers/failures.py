@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import struct
 from collections.abc import Iterator
 
 from unisono.errors import BackendMissing, DeviceError, ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
-NOT_THERE = {"HfHubHTTPError", "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError"} | {
-    "OfflineModeIsEnabled",
-    "LocalEntryNotFoundError",
-    "EntryNotFoundError",
-    "HFValidationError",
-    "ConnectError",
-    "ConnectionError",
+NOT_THERE = {
+    *("HfHubHTTPError", "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "OfflineModeIsEnabled"),
+    *("LocalEntryNotFoundError", "EntryNotFoundError", "HFValidationError", "ConnectError", "ConnectionError"),
 }
-HUB_WORDS = (
-    "couldn't connect",
-    "not a valid model identifier",
-    "does not appear to have",
-    "cached files",
-    "gated repo",
-)
+HUB_WORDS = ("couldn't connect", "not a valid model id", "does not appear to have", "cached files", "gated repo")
 DAMAGE = {"SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"}
 DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch", "invalid header", "corrupt")
-
-CUT_SHORT = (ValueError, IndexError)
+CUT_SHORT = (ValueError, IndexError, struct.error)
 """What reading a GGUF file raises where its tensors end too early."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the host or on a device."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
 
 
 @contextlib.contextmanager
 def out_of_memory_told(who: str, device: str) -> Iterator[None]:
-    """Tell a lack of memory as a `DeviceError`; other errors pass."""
+    """Raise a `DeviceError` where memory runs out, on the host or on a device; other errors pass."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not named and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
             raise
         raise DeviceError(
             f"{who} needs more memory than {device} has free",
@@ -55,12 +40,9 @@ def out_of_memory_told(who: str, device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
-    """Tell whatever loading raises as a `ModelError`, `DeviceError` or `BackendMissing`.
+    """Raise a `ModelError`, `DeviceError` or `BackendMissing` for whatever loading raises.
 
-    Args:
-        who: the member and its model, to begin the message.
-        where: the hub id, folder or file.
-        device: where it was to be loaded.
+    ``who`` begins the message, ``where`` is the hub id, folder or file, and ``device`` where it was to be loaded.
     """
     try:
         with out_of_memory_told(who, device):
@@ -76,15 +58,17 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
     short = said if len(said) <= 300 else said[:300] + " …"
     chain = {type(each).__name__ for each in _chain(error)}
     lower = said.lower()
-    if chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
-        return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
-    if where.endswith(".gguf") and isinstance(error, (*CUT_SHORT, struct.error)) and "not supported" not in lower:
+    gguf = where.endswith(".gguf")
+    cut_short = gguf and isinstance(error, CUT_SHORT) and "not supported" not in lower
+    if cut_short or chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
         return ModelCorrupt(f"{who} is damaged or cut short: {short}", hint="download it again")
     if chain & NOT_THERE or (isinstance(error, OSError) and any(words in lower for words in HUB_WORDS)):
         return ModelNotFound(
             f"{who}: {where!r} is neither in the local cache nor can it be fetched from the hub ({short})",
             hint="check the id and the network; or download the model elsewhere and give the path of its folder",
         )
+    if isinstance(error, FileNotFoundError):
+        return ModelNotFound(f"{who} lacks a file: {short}", hint="download the model again")
     if "trust_remote_code" in said:
         return ModelUnsupported(
             f"{who} brings its own Python code, which is not run",
@@ -92,13 +76,10 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
         )
     if isinstance(error, ImportError):
         return BackendMissing(f"{who} needs another library: {short}", hint="pip install what it names")
-    if isinstance(error, json.JSONDecodeError):
-        return ModelCorrupt(f"{who} is damaged: {short}", hint="download it again")
-    if where.endswith(".gguf"):
-        hint = "use the file through llama.cpp: `backend: llamacpp`"
-    else:
-        hint = "update transformers, or use a model that it can load"
-    return ModelUnsupported(f"{who} cannot be loaded by transformers: {type(error).__name__}: {short}", hint=hint)
+    return ModelUnsupported(
+        f"{who} cannot be loaded by transformers: {type(error).__name__}: {short}",
+        hint=LLAMACPP_HINT if gguf else "update transformers, or use a model that it can load",
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,14 +1,13 @@
 """A key-value cache in rows: one row a slot, each with its own length, exact to rewind.
 
-Tensors are only handed through here: nothing imports torch. Storage is ``[rows, heads, capacity,
-dim]`` a layer and grows by copying, never shrinks. Open slots always fill the rows from 0 on, so that
-feeding all of them reads a plain slice. What lies beyond a row's length is never read: rewinding is
-forgetting a number, also for sliding-window layers, which keep everything and leave the window to
-the mask.
+Storage is ``[rows, heads, capacity, dim]`` a layer and grows by copying, never shrinks. Open slots fill the rows from 0
+on, so that feeding all of them reads a plain slice. What lies beyond a row's length is never read: to rewind is to
+lower a number, also for sliding-window layers, which keep everything and leave the window to the mask.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ MIN_CAPACITY = 128
 class Pass:
     """Where one forward pass reads and writes.
 
-    Feeds of unequal length stand right-aligned: a shorter one is padded at the head. A padded query
-    writes beyond its row's new end, where the next tokens overwrite it, and its output is not used.
+    Feeds of unequal length stand right-aligned. A padded query writes beyond its row's new end, where the next tokens
+    overwrite it, and its output is not used.
     """
 
     rows: tuple[int, ...]
@@ -95,8 +94,7 @@ class RowLayer:
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """How many positions `update` returns, and which is the first."""
-        first = self.first
-        return self.pool.now.starts[0] + query_length - first, first
+        return self.pool.now.starts[0] + query_length - self.first, self.first
 
     def get_max_length(self) -> int:
         return -1
@@ -124,24 +122,20 @@ class RowLayer:
         if not self.is_initialized:
             return
         self._make_room(self.keys, self.values)
-        stores = (self.keys, self.values)
-        kept = [store[first, :, : lengths[0]].clone() for store in stores]  # first of all: this may fail
-        for store, content in zip(stores, kept, strict=True):
+        kept = [store[first, :, : lengths[0]].clone() for store in (self.keys, self.values)]  # first: this may fail
+        for store, content in zip((self.keys, self.values), kept, strict=True):
             store[first, :, : lengths[1]] = store[second, :, : lengths[1]]
             store[second, :, : lengths[0]] = content
 
     def _write(self, store: Tensor, new: Tensor) -> Tensor:
-        now, first = self.pool.now, self.first
-        row, count = now.first_row, len(now.rows)
+        now = self.pool.now
+        row, count, seen = now.first_row, len(now.rows), slice(self.first, now.end)
         if now.uniform and row is not None:
-            start = now.starts[0]
-            store[row : row + count, :, start : start + now.width].copy_(new)
-            return store[row : row + count, :, first : start + now.width]
-        index = self.pool.index(new.device)
-        store[index.rows, :, index.places] = new.transpose(1, 2)
-        if row is not None:
-            return store[row : row + count, :, first : now.end]
-        return store[:, :, first : now.end].index_select(0, index.rows.view(-1))
+            store[row : row + count, :, now.starts[0] : now.end].copy_(new)
+            return store[row : row + count, :, seen]
+        rows_B1, places_BT = self.pool.index(new.device)
+        store[rows_B1, :, places_BT] = new.transpose(1, 2)
+        return store[:, :, seen].index_select(0, rows_B1.view(-1)) if row is None else store[row : row + count, :, seen]
 
     def _make_room(self, keys: Tensor, values: Tensor) -> None:
         """Grow to the pool's size; the arguments show the heads, the dimensions, the dtype and the device."""
@@ -157,16 +151,6 @@ class RowLayer:
         self.is_initialized = True
 
 
-@dataclass(frozen=True, slots=True)
-class PassIndex:
-    """A pass's indices on one device."""
-
-    rows: Tensor
-    """B1"""
-    places: Tensor
-    """BT"""
-
-
 class RowPool:
     """Rows for slots, and the layers that hold them."""
 
@@ -177,13 +161,10 @@ class RowPool:
         context: int,
         integers: Callable[[Sequence[Sequence[int]], Any], Tensor],
     ) -> None:
-        """Make an empty pool.
+        """Make an empty pool of at most ``slots`` rows.
 
-        Args:
-            windows: by layer, the length of its sliding window; ``None`` for full attention.
-            slots: rows at most.
-            context: tokens a row holds at most.
-            integers: makes a tensor of integers on a device.
+        ``windows`` has the length of each layer's sliding window, ``None`` for full attention; ``integers`` makes a
+        tensor of integers on a device.
         """
         self.layers = [RowLayer(self, window) for window in windows]
         self.slots = slots
@@ -194,7 +175,7 @@ class RowPool:
         """By row, of the rows in use."""
         self.now = Pass((0,), (0,), (1,))
         self._integers = integers
-        self._index: dict[Any, PassIndex] = {}
+        self._index: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def begin(self, step: Pass) -> None:
         """Say what the next forward pass reads, and plan room for it."""
@@ -205,15 +186,16 @@ class RowPool:
             # A padded query may write beyond the context, so the limit is not the context itself.
             self.capacity = max(step.end, min(2 * self.capacity, self.context), MIN_CAPACITY)
 
-    def index(self, device: Any) -> PassIndex:
-        """The current pass's indices on a device, made once."""
+    def index(self, device: Any) -> tuple[Tensor, Tensor]:
+        """The current pass's rows (B1) and places (BT) on a device, made once."""
         if device not in self._index:
-            rows = self._integers([[row] for row in self.now.rows], device)
-            self._index[device] = PassIndex(rows, self._integers(self.now.places(), device))
+            numbers = [[row] for row in self.now.rows], self.now.places()
+            rows_B1, places_BT = (self._integers(each, device) for each in numbers)
+            self._index[device] = rows_B1, places_BT
         return self._index[device]
 
-    def add(self, copy_of: int | None = None) -> int:
-        """Take a row: an empty one, or a copy of another."""
+    def add(self, copy_of: int | None = None) -> None:
+        """Take the next row: an empty one, or a copy of another."""
         row, length = len(self.lengths), 0
         if copy_of is not None:
             length = self.lengths[copy_of]
@@ -221,31 +203,25 @@ class RowPool:
             for layer in self.layers:
                 layer.copy_row(copy_of, row, length)
         self.lengths.append(length)
-        return row
 
-    def drop(self, row: int) -> int:
-        """Give a row back. The last row moves into its place; returns the number that row had."""
+    def drop(self, row: int) -> None:
+        """Give a row back. The last row moves into its place."""
         last = len(self.lengths) - 1
         if row != last:
             for layer in self.layers:
                 layer.copy_row(last, row, self.lengths[last])
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
-        return last
 
     def swap(self, first: int, second: int) -> None:
         """Let two rows in use change places."""
         self._plan_rows(len(self.lengths))
         lengths = self.lengths[first], self.lengths[second]
-        done: list[RowLayer] = []
-        try:
+        with contextlib.ExitStack() as undo:  # where one layer fails
             for layer in self.layers:
                 layer.swap_rows(first, second, lengths)
-                done.append(layer)
-        except BaseException:
-            for layer in done:
-                layer.swap_rows(second, first, lengths)
-            raise
+                undo.callback(layer.swap_rows, second, first, lengths)
+            undo.pop_all()
         self.lengths[second], self.lengths[first] = lengths
 
     def _plan_rows(self, count: int) -> None:
@@ -254,16 +230,10 @@ class RowPool:
 
 
 def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
-    """Group feeds into passes of similar length, so that padding costs less than another pass would.
+    """Group feeds of these lengths into passes, so that padding costs less than another pass would.
 
-    Feeds of one length are never parted.
-
-    Args:
-        lengths: how many tokens each feed reads.
-        slack: padded tokens that a pass may hold.
-
-    Returns:
-        Lists of indices into ``lengths``, the longest first; together they are all of them.
+    Returns lists of indices into ``lengths``, the longest first. Feeds of one length are in one list, and a pass has at
+    most ``slack`` padded tokens.
     """
     groups: list[list[int]] = []
     waste = 0

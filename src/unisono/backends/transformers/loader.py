@@ -1,8 +1,7 @@
 """Models through Hugging Face transformers and torch: hub ids, folders, and GGUF files (converted once).
 
-The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other
-modules of this folder do without both. Threads are process-wide in torch: the last member that names
-``threads`` decides.
+The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other modules of
+this folder do without both. Threads are process-wide in torch: the last member that names ``threads`` decides.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ import transformers.modeling_gguf_pytorch_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
-from unisono.backends.transformers import gguf_cache, model_config, torch_runtime
+from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.failures import loading_errors_told
+from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
-from unisono.backends.transformers.options import check_folder, check_options, check_weights
 from unisono.backends.transformers.tokenizer import read_tokenizer
 from unisono.errors import ModelCorrupt
 from unisono.vocab.tokenizer import Tokenizer
@@ -42,26 +42,20 @@ library.AttentionMaskInterface.register(SHARING, library.AttentionMaskInterface(
 
 
 class TransformersLoader:
-    """Brings one member's model in. See `unisono.backends.base.Loader`.
+    """Loads one member's model. See `unisono.backends.base.Loader`.
 
-    Options: ``attention`` (sdpa, eager), ``device_map``, ``revision``, ``pack_weights``,
-    ``trust_remote_code``, ``allow_pickle``, ``local_files_only``. ``dtype`` is float32 on a CPU unless
-    given; elsewhere, and for ``auto``, it is the model's own (a GGUF file's: float32 on a CPU, else
-    bfloat16).
+    ``dtype`` is float32 on a CPU unless given; elsewhere, and for ``auto``, it is the model's own (for a GGUF file:
+    float32 on a CPU, else bfloat16).
     """
 
     def __init__(self, request: LoadRequest) -> None:
         self.request = request
-        self.options = check_options(request)
+        self.options = TransformersOptions.read(request)
         self.device = torch_runtime.find_device(request)
         self.who = f"member {request.name!r} ({request.source.location})"
-        self.gguf = (
-            gguf_cache.Conversion(
-                request.source.path, request.source.sha256, self._read_gguf_config, self._write_gguf_weights
-            )
-            if request.source.kind == "gguf"
-            else None
-        )
+        self.gguf: Conversion | None = None
+        if request.source.kind == "gguf":
+            self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights)
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
@@ -82,8 +76,8 @@ class TransformersLoader:
             trained_context=model_config.trained_context(self._text),
             weight_bytes=parameters * size,
             cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
-            dtype=str(self._dtype).removeprefix("torch."),
-            device=self._device_name,
+            dtype=self._dtype_name,
+            device=str(self.device),
             threads=self._threads_told,
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
@@ -92,13 +86,12 @@ class TransformersLoader:
         request = self.request
         torch_runtime.use_threads(request.threads)
         with _quiet(), self._errors():
-            if request.source.kind == "folder":
-                check_folder(request)
-                check_weights(request, self.options.allow_pickle)
             progress(0.0, "reading the configuration")
-            place: str | Path = request.source.location
+            place = self._place
+            if request.source.kind == "folder":
+                model_config.check_weights(request, self.options.allow_pickle)
             if self.gguf:
-                place = self.gguf.weights(self._config, str(self._dtype).removeprefix("torch."), progress)
+                place = str(self.gguf.weights(self._config, self._dtype_name, progress))
             progress(0.5 if self.gguf else 0.05, "loading the weights")
             model = self._load_weights(place)
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
@@ -117,12 +110,18 @@ class TransformersLoader:
         return model_config.context_of(self._text, self.request.context)
 
     @cached_property
+    def _place(self) -> str:
+        """Where transformers finds the model."""
+        if self.request.source.kind == "folder":
+            model_config.check_folder(self.request)
+        return self.request.source.location
+
+    @cached_property
     def _tokenizer(self) -> Tokenizer:
         if self.gguf:
             return self.gguf.tokenizer()
         with _quiet(), self._errors():
-            place = check_folder(self.request) if self.request.source.kind == "folder" else self.request.source.location
-            tokenizer = library.AutoTokenizer.from_pretrained(place, **self._hub_options)
+            tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
             return read_tokenizer(tokenizer, self._generation_ends(), self.who)
 
     @cached_property
@@ -132,10 +131,10 @@ class TransformersLoader:
             config.architectures = raw.get("architectures")
         else:
             with _quiet(), self._errors():
-                if self.request.source.kind == "folder":
-                    check_folder(self.request)
-                config = library.AutoConfig.from_pretrained(self.request.source.location, **self._hub_options)
-        self._check(config)
+                config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
+        if "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):  # it has no code of its own
+            known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+            model_config.check_language_model(config, known, self.who)
         return config
 
     @cached_property
@@ -148,13 +147,13 @@ class TransformersLoader:
         return torch_runtime.find_dtype(self.request.dtype, self.device, own, self.options.device_map is not None)
 
     @property
+    def _dtype_name(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
     def _threads_told(self) -> str | None:
         asked = self.request.threads
         return told(torch_runtime.threads(asked), asked=asked is not None) if self.device.type == "cpu" else None
-
-    @property
-    def _device_name(self) -> str:
-        return str(self.device)
 
     @property
     def _hub_options(self) -> dict[str, Any]:
@@ -165,18 +164,11 @@ class TransformersLoader:
         }
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return loading_errors_told(self.who, self.request.source.location, self._device_name)
+        return loading_errors_told(self.who, self.request.source.location, str(self.device))
 
-    def _check(self, config: Any) -> None:
-        own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-        mapping = library.MODEL_FOR_CAUSAL_LM_MAPPING
-        known = mapping.get(type(config), None) if type(config) in mapping else None
-        if not own_code:
-            model_config.check_language_model(config, known, self.who)
-
-    def _load_weights(self, place: str | Path) -> Any:
+    def _load_weights(self, place: str) -> Any:
         wanted: dict[str, Any] = {} if self.gguf else dict(self._hub_options)
-        device_map = self.options.device_map or ({"": self._device_name} if self.device.type != "cpu" else None)
+        device_map = self.options.device_map or ({"": str(self.device)} if self.device.type != "cpu" else None)
         if device_map is not None:
             wanted["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         if self.options.attention:
@@ -199,20 +191,13 @@ class TransformersLoader:
         return model.eval()
 
     def _generation_ends(self) -> list[int]:
-        """Every id that the model's files say ends a text. What the class of a configuration assumes
-        where its file is silent (Llama's: 2) is nobody's word on this vocabulary and does not count.
-        """
-        location = self.request.source.location
-        declared = None
+        """Every id that the model's files say ends a text; the default of a configuration's class does not count."""
+        declared, options = None, dict(self._hub_options)
         with contextlib.suppress(OSError):  # most base models have no such file
-            generation = library.GenerationConfig.from_pretrained(
-                location,
-                revision=self.options.revision or "main",
-                local_files_only=self.options.local_files_only,
-            )
-            declared = generation.eos_token_id
+            del options["trust_remote_code"]
+            declared = library.GenerationConfig.from_pretrained(self._place, **options).eos_token_id
         if declared is None:
-            stated, _ = library.PreTrainedConfig.get_config_dict(location, **self._hub_options)
+            stated, _ = library.PreTrainedConfig.get_config_dict(self._place, **self._hub_options)
             declared = (stated.get("text_config") or stated).get("eos_token_id")
         return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
 
@@ -225,8 +210,7 @@ class TransformersLoader:
     def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
         """Let transformers read the GGUF file, and write what it read as an ordinary model.
 
-        Its own `save_pretrained` refuses after reading GGUF: the state is written here, each tensor
-        once however many names it is tied to.
+        Its own `save_pretrained` refuses a model that was read from GGUF.
         """
         path = self.request.source.path
         with _quiet(progress), self._errors():
@@ -239,7 +223,7 @@ class TransformersLoader:
 
 
 def _may_share_keys(model: Any) -> bool:
-    """Whether a model attends by sdpa, and none of its code tells attentions apart by their names."""
+    """Whether a model attends by sdpa, and none of its code depends on the name of its attention."""
     files = {inspect.getmodule(type(module)) for module in model.modules()}
     own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
     try:

@@ -1,10 +1,16 @@
-"""What a transformers configuration says of a model: whether it can be a member, and its shape."""
+"""What a model's folder and configuration say before its weights are loaded: whether it can be a member, its shape."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-from unisono.errors import ModelUnsupported
+from unisono.backends.base import LoadRequest
+from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
+
+TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
+PICKLES = ("*.bin", "*.pt", "*.pth")
 
 MASKED = {"full_attention", "sliding_attention"}
 """Kinds of layers that can be rewound exactly, with a mask for rows of unequal length."""
@@ -13,16 +19,51 @@ DEFAULT_CONTEXT = 4096
 """For models that name no limit (ALiBi and the like)."""
 
 
+def check_folder(request: LoadRequest) -> Path:
+    """Find a configuration and a tokenizer in the folder of a request. Raises a `ModelNotFound` or `ModelCorrupt`."""
+    folder, who = request.source.path, f"member {request.name!r}: "
+    if not folder.is_dir():
+        raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelNotFound(
+            f"{who}{folder} holds no config.json, so it is no model of transformers",
+            hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
+        )
+    try:
+        parsed = json.loads(config.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelCorrupt(f"{who}{config} is no JSON ({error})", hint="download the model again") from error
+    if not isinstance(parsed, dict):
+        raise ModelCorrupt(f"{who}{config} holds no JSON object", hint="download the model again")
+    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        raise ModelNotFound(
+            f"{who}{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})",
+            hint="copy the tokenizer's files into the folder",
+        )
+    return folder
+
+
+def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
+    """Make sure that a folder holds weights that may be loaded: pickles can run code. Raises a `ModelError`."""
+    folder, who = request.source.path, f"member {request.name!r}: "
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))]
+    if not pickles:
+        raise ModelNotFound(f"{who}{folder} holds no weights (no .safetensors file)", hint="download the model again")
+    if not allow_pickle:
+        raise ModelUnsupported(
+            f"{who}{folder} holds only pickled weights ({pickles[0]}), which can run any code when loaded",
+            hint="convert them to safetensors, or set `options: {allow_pickle: true}` if you trust their author",
+        )
+
+
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
     """Make sure that a model writes text token by token and can be rewound.
 
-    Args:
-        config: its configuration.
-        model_class: what transformers would make of it as a causal language model; ``None`` if nothing.
-        who: the member, for errors.
-
-    Raises:
-        ModelUnsupported: it does not, with the reason.
+    ``model_class`` is what transformers would make of it as a causal language model, ``None`` if nothing. Raises a
+    `ModelUnsupported` with the reason.
     """
     hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
     kind = getattr(config, "model_type", "unknown")
@@ -66,8 +107,8 @@ def layer_windows(text: Any) -> list[int | None]:
 def trained_context(text: Any) -> int | None:
     """Tokens that a model was made for.
 
-    Where the rotary embedding changes with the length of the text (dynamic, longrope), the length up
-    to which it does not: beyond it, a cache that was filled before is not what a fresh one would be.
+    Where the rotary embedding changes with the length of the text (dynamic, longrope), the length up to which it does
+    not: beyond it, a cache that was filled before is not what a fresh one would be.
     """
     limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limit = next((int(each) for each in limits if each), None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from unisono.errors import ModelUnsupported
+from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
 
@@ -20,35 +20,23 @@ class NativeTokenizer:
         self.table = table
         self._middle = middle
         self._whole = whole
-        self._controls = {
-            text: i for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True)) if kind == "control"
-        }
-        names = sorted(filter(None, self._controls), key=len, reverse=True)
-        self._cuts = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+        self._controls = table.controls
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text."""
         return self._middle(text)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
-        opening = [self.table.bos_id] if self.table.adds_bos and self.table.bos_id is not None else []
-        return opening + self._whole(text)
+        return self.table.opening + self._whole(text)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote."""
         ids: list[int] = []
-        for part in filter(None, self._cuts.split(text)):
-            ids.extend([self._controls[part]] if part in self._controls else self._whole(part))
+        for part, control in cut_controls(text, self._controls):
+            ids += self._whole(part) if control is None else [control]
         return ids
 
 
 def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer:
-    """Read a tokenizer without a `tokenizer.json` behind it.
-
-    Raises:
-        ModelUnsupported: it is of no kind that is known here.
-    """
+    """Read a tokenizer without a `tokenizer.json`. Raises a `ModelUnsupported` for one of another kind."""
     inner = getattr(getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None), "tokenizer", None)
     if hasattr(inner, "id_to_byte_piece") and hasattr(inner, "num_special_tokens"):
         return _tekken(inner, facts)
@@ -63,15 +51,11 @@ def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer
 
 def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
     """Special tokens come first, then one row a byte string."""
-    special = int(inner.num_special_tokens)
-    texts, kinds = [], []
-    for i in range(int(inner.n_words)):
-        control = i < special
-        texts.append(inner.id_to_piece(i) if control else inner.id_to_byte_piece(i).decode("latin-1"))
-        kinds.append("control" if control else "normal")
-    table = TokenTable(
-        scheme="bytes", family="tekken", texts=tuple(texts), kinds=_checked(kinds), adds_bos=True, **facts
-    )
+    special, size = int(inner.num_special_tokens), int(inner.n_words)
+    texts = [inner.id_to_piece(i) for i in range(special)]
+    texts += [inner.id_to_byte_piece(i).decode("latin-1") for i in range(special, size)]
+    kinds: list[Kind] = ["control" if i < special else "normal" for i in range(size)]
+    table = TokenTable(scheme="bytes", family="tekken", texts=tuple(texts), kinds=tuple(kinds), adds_bos=True, **facts)
 
     def plain(text: str) -> list[int]:
         return list(inner.encode(text, bos=False, eos=False))
@@ -82,7 +66,7 @@ def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
 def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping[str, Any]) -> Tokenizer:
     size = int(processor.get_piece_size())
     texts = [processor.id_to_piece(i) for i in range(size)]
-    kinds = ["normal"] * size
+    kinds: list[Kind] = ["normal"] * size
     for i in range(size):
         if processor.is_byte(i):
             kinds[i] = "byte"
@@ -90,10 +74,7 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
             kinds[i] = "control"
         elif processor.is_unused(i):
             kinds[i], texts[i] = "unused", ""
-    if not mistral and [tokenizer.convert_ids_to_tokens(i) for i in (size // 2, size - 1)] != [
-        texts[size // 2],
-        texts[-1],
-    ]:
+    if not mistral and any(tokenizer.convert_ids_to_tokens(i) != texts[i] for i in (size // 2, size - 1)):
         raise ModelUnsupported(
             f"its tokenizer ({type(tokenizer).__name__}) numbers tokens otherwise than its SentencePiece model",
             hint="save it as a fast tokenizer (tokenizer.json)",
@@ -102,7 +83,7 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
         scheme="sentencepiece",
         family="SentencePiece",
         texts=tuple(texts),
-        kinds=_checked(kinds),
+        kinds=tuple(kinds),
         adds_bos=facts.get("bos_id") is not None,
         **facts,
     )
@@ -114,7 +95,3 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
         return ids[len(newline) :] if ids[: len(newline)] == newline else list(processor.encode(text))
 
     return NativeTokenizer(table, middle, lambda text: list(processor.encode(text)))
-
-
-def _checked(kinds: list[str]) -> tuple[Kind, ...]:
-    return tuple(kinds)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -25,28 +25,18 @@ class JsonTokenizer:
     """Encodes with the `tokenizers` library, from the content of a `tokenizer.json`."""
 
     def __init__(self, table: TokenTable, content: Mapping[str, Any], opening: Iterable[int] = ()) -> None:
-        """Bind a table to what encodes.
-
-        Args:
-            table: the tokenizer's vocabulary.
-            content: a `tokenizer.json`, parsed. Its post-processor is not used.
-            opening: what a plain text begins with: the BOS, or nothing.
-        """
+        """Bind a table to a parsed `tokenizer.json`, whose post-processor is not used; ``opening`` begins a text."""
         self.table = table
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)
-        self._middle_content = _exact(self._content)
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it stands in the middle of a text."""
         return encode_plain(text, self._controls, self._encode_middle, self._encode_middle)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the tokenizer adds."""
         return self._opening + encode_plain(text, self._controls, self._encode_whole, self._encode_middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote."""
         return _encode(self._whole, text, controls=True)
 
     def _encode_whole(self, text: str) -> list[int]:
@@ -63,13 +53,12 @@ class JsonTokenizer:
 
     @cached_property
     def _whole(self) -> tokenizers.Tokenizer:
-        """Encodes a text from its beginning."""
         return _build(self._content)
 
     @cached_property
     def _middle(self) -> tokenizers.Tokenizer:
-        """Encodes what stands in the middle of a text; most often the same object."""
-        return self._whole if self._middle_content == self._content else _build(self._middle_content)
+        exact = _exact(self._content)
+        return self._whole if exact == self._content else _build(exact)
 
 
 def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenizer:
@@ -80,8 +69,7 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
         end_ids: what the model's files say ends a text, besides the tokenizer's own EOS.
         who: the member, for errors.
 
-    Raises:
-        ModelUnsupported: its tokens do not spell bytes.
+    Raises a `ModelUnsupported` where its tokens do not spell bytes.
     """
     eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
     names = getattr(tokenizer, "special_tokens_map", {})
@@ -105,18 +93,11 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
     return JsonTokenizer(table, content, opening)
 
 
-def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], rows: int = 0, **facts: Any) -> TokenTable:
-    """Read the token table of a `tokenizer.json`.
+def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **facts: Any) -> TokenTable:
+    """Read the token table of a parsed `tokenizer.json`.
 
-    Args:
-        content: the file, parsed.
-        special_ids: ids that the tokenizer's configuration calls special: control tokens.
-        rows: the least length of the table; rows without a token are unused.
-        facts: the other fields of `TokenTable`.
-
-    Raises:
-        ModelUnsupported: its tokens do not spell bytes (WordPiece, word level, BPE with word-end marks).
-        ModelCorrupt: it holds no vocabulary.
+    ``special_ids`` are control tokens by the tokenizer's configuration; ``facts`` are the other fields of `TokenTable`.
+    Raises a `ModelUnsupported` or `ModelCorrupt` where the tokens do not spell bytes, or there are none.
     """
     model = content.get("model") or {}
     scheme, family = json_scheme(content)
@@ -125,7 +106,7 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], rows
         raise ModelCorrupt("the tokenizer has no vocabulary", hint="download its files again")
     ids = vocab if isinstance(vocab, dict) else {text: i for i, (text, _) in enumerate(vocab)}
     added = {int(token["id"]): token for token in content.get("added_tokens") or ()}
-    length = max(rows, max(ids.values()) + 1, max(added, default=-1) + 1)
+    length = max([*ids.values(), *added]) + 1
     texts = [""] * length
     kinds: list[Kind] = ["unused"] * length
     fallback = scheme == "sentencepiece" and model.get("byte_fallback")
@@ -142,10 +123,9 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], rows
 
 
 def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
-    """How the tokens of a `tokenizer.json` spell bytes, and the tokenizer's family.
+    """How the tokens of a `tokenizer.json` spell bytes, and its family.
 
-    Raises:
-        ModelUnsupported: they do not.
+    Raises a `ModelUnsupported` where they do not.
     """
     model = content.get("model") or {}
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
@@ -156,13 +136,12 @@ def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
             f"its tokenizer is of the kind {reason}, which splits text into words and loses the spaces between",
             hint="use a model with a byte-level BPE, SentencePiece or tiktoken tokenizer",
         )
-    parts = {part.get("type") for part in _parts(content)}
-    if "ByteLevel" in parts:
+    parts = _parts(content)
+    kinds = {part.get("type") for part in parts}
+    if "ByteLevel" in kinds:
         return "byte-level", f"byte-level {kind}"
-    spaced = any(
-        part.get("type") == "Metaspace" or "▁" in json.dumps(part, ensure_ascii=False) for part in _parts(content)
-    )
-    if spaced or "ByteFallback" in parts or model.get("byte_fallback"):
+    spaced = "Metaspace" in kinds or "▁" in json.dumps(parts, ensure_ascii=False)
+    if spaced or "ByteFallback" in kinds or model.get("byte_fallback"):
         return "sentencepiece", "SentencePiece BPE" if kind == "BPE" else "Unigram"
     raise ModelUnsupported(
         f"its tokenizer, a {kind} without a byte alphabet or '▁', does not say how tokens spell bytes",
@@ -187,15 +166,11 @@ def default_template(template: object) -> str | None:
 
 def _parts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The normalizers, pre-tokenizers and decoders, sequences taken apart."""
-    found: list[dict[str, Any]] = []
-    waiting = [content.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
-    while waiting:
-        part = waiting.pop()
-        if part:
-            found.append(part)
-            for key in ("normalizers", "pretokenizers", "decoders"):
-                waiting.extend(part.get(key) or ())
-    return [part for part in found if part.get("type") != "Sequence"]
+    found = [content.get(key) or {} for key in ("normalizer", "pre_tokenizer", "decoder")]
+    for part in found:  # which grows
+        for key in ("normalizers", "pretokenizers", "decoders"):
+            found += part.get(key) or ()
+    return [part for part in found if part.get("type") not in (None, "Sequence")]
 
 
 def _unknown_ids(model: Mapping[str, Any]) -> list[int]:
@@ -220,32 +195,31 @@ def _exact(content: dict[str, Any]) -> dict[str, Any]:
     added = [token | {"lstrip": False, "rstrip": False} for token in content["added_tokens"]]
     return content | {
         "added_tokens": added,
-        "normalizer": _exact_normalizer(content.get("normalizer")),
-        "pre_tokenizer": _exact_pretokenizer(content.get("pre_tokenizer")),
+        "normalizer": _kept(content.get("normalizer"), "normalizers", _exact_normalizer),
+        "pre_tokenizer": _kept(content.get("pre_tokenizer"), "pretokenizers", _exact_pretokenizer),
     }
 
 
-def _exact_normalizer(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    if part is None:
-        return None
-    if part["type"] == "Sequence":
-        kept = [each for each in map(_exact_normalizer, part["normalizers"]) if each]
-        return part | {"normalizers": kept} if kept else None
+def _exact_normalizer(part: dict[str, Any]) -> dict[str, Any] | None:
     spaces = part["type"] == "Replace" and part["pattern"] == {"String": " "}
     return part if spaces or part["type"] in EXACT_NORMALIZERS else None
 
 
-def _exact_pretokenizer(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    if part is None or part["type"] in LOSSY_PRETOKENIZERS:
+def _exact_pretokenizer(part: dict[str, Any]) -> dict[str, Any] | None:
+    if part["type"] in LOSSY_PRETOKENIZERS:
         return None
-    if part["type"] == "Sequence":
-        kept = [each for each in map(_exact_pretokenizer, part["pretokenizers"]) if each]
-        return part | {"pretokenizers": kept} if kept else None
     if part["type"] == "Metaspace":
-        return {"type": "Metaspace", "replacement": part.get("replacement", "▁"), "prepend_scheme": "never"} | {
-            "split": part.get("split", True)
-        }
+        kept = {"replacement": part.get("replacement", "▁"), "split": part.get("split", True)}
+        return {"type": "Metaspace", "prepend_scheme": "never", **kept}
     return part | {"add_prefix_space": False} if part["type"] == "ByteLevel" else part
+
+
+def _kept(part: dict[str, Any] | None, key: str, exact: Callable[[dict[str, Any]], Any]) -> dict[str, Any] | None:
+    """A part, or the parts of a sequence, as far as ``exact`` keeps them."""
+    if part is None or part["type"] != "Sequence":
+        return part and exact(part)
+    kept = [each for each in (_kept(inner, key, exact) for inner in part[key]) if each]
+    return part | {key: kept} if kept else None
 
 
 def _build(content: Mapping[str, Any]) -> tokenizers.Tokenizer:

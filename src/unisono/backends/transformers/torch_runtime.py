@@ -27,24 +27,19 @@ log = logging.getLogger(__name__)
 
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 PACKED_FOR = 8
-"""Rows that oneDNN is told to expect; from 2 up the order it chooses is the same, and good for any number."""
+"""Rows that oneDNN is to expect; from 2 up the order it chooses is the same, and good for any number."""
 SHARING_QUERIES = 16
 """Queries of a text up to which `attend_sharing` is quicker for every shape of heads; see benchmarks/README.md."""
 
 
 def find_device(request: LoadRequest) -> torch.device:
-    """The device that a request names, or the best there is.
-
-    Raises:
-        SpecError: no such kind of device.
-        DeviceError: it is not there; the message says what is.
-    """
-    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        there.append("mps")
+    """The device that a request names, or the best there is. Raises a `SpecError` or a `DeviceError`."""
     named = request.device or "auto"
+    there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["cpu"]
     if named == "auto":
-        return torch.device("cuda:0" if "cuda:0" in there else there[-1])
+        return torch.device(there[0])
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", named):
         raise SpecError(
             f"member {request.name!r}: device is {named!r}", hint="choose one of: auto, cpu, cuda, cuda:N, mps"
@@ -61,35 +56,30 @@ def find_device(request: LoadRequest) -> torch.device:
 def find_dtype(named: str | None, device: torch.device, own: object, spread: bool) -> torch.dtype:
     """The dtype that a member computes in.
 
-    Args:
-        named: what the spec says.
-        device: where it computes.
-        own: the model's own dtype, or ``None`` when it has none (a quantised file).
-        spread: whether a device map puts it on several devices.
+    ``own`` is the model's, ``None`` for a quantised file; ``spread`` says whether a device map puts it on several
+    devices.
     """
     if named not in (None, "auto"):
         return getattr(torch, str(named))  # type: ignore[no-any-return]
     on_host = device.type == "cpu" and not spread
-    if own is None:
-        return torch.float32 if on_host else torch.bfloat16
-    if named is None and on_host:
+    if on_host and (named is None or own is None):
         return torch.float32
-    return own if isinstance(own, torch.dtype) else torch.float32
+    return torch.bfloat16 if own is None else own if isinstance(own, torch.dtype) else torch.float32
 
 
 def shape_only() -> contextlib.AbstractContextManager[Any]:
-    """Within it, models are built without memory for their weights."""
+    """Models that are built within it take no memory for their weights."""
     return torch.device("meta")
 
 
 def use_threads(asked: int | None) -> None:
-    """Compute with so many threads, in the whole process; where nothing is asked, with torch's within the quota."""
-    if asked is not None or threads(None) < torch.get_num_threads():
+    """Set how many threads the whole process computes with."""
+    if threads(asked) != torch.get_num_threads():
         torch.set_num_threads(threads(asked))
 
 
 def threads(asked: int | None) -> int:
-    """How many threads `use_threads` uses."""
+    """The number asked for, or else torch's own within the quota."""
     return asked or within_quota(torch.get_num_threads())
 
 
@@ -107,7 +97,7 @@ def output_rows(model: Any) -> int:
 
 
 class RowForward:
-    """A model's forward pass over the rows of a pool. See `unisono.backends.transformers.backend.Forward`."""
+    """A model's forward pass over the rows that its pool is set to."""
 
     def __init__(self, model: Any, text: Any, pool: RowPool, cache: Any, who: str) -> None:
         """Bind a model to a pool, and to the cache object of transformers that holds the pool's layers."""
@@ -120,12 +110,13 @@ class RowForward:
         self._cache = cache
         self._kinds = sorted(set(model_config.layer_kinds(text)))
         parameters = inspect.signature(model.forward).parameters
-        self.ragged = "position_ids" in parameters
+        self.ragged = "position_ids" in parameters  # whether rows of unequal length can share a pass
         self._keeps = "logits_to_keep" in parameters
         self._additive = model.config._attn_implementation == "eager"
         self._who = who
 
     def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
+        """Return the logits ``[B, keep, V]`` of the last ``keep`` queries."""
         inputs: dict[str, Any] = {"input_ids": integers(ids_BT, self.device)}
         if self.ragged:
             inputs["position_ids"] = positions_BT = integers(step.positions(), self.device)
@@ -138,7 +129,7 @@ class RowForward:
         return logits[:, -keep:]
 
     def finish(self, parts: Sequence[torch.Tensor]) -> Array:
-        """Join logits into one array: numpy's on the host, torch's elsewhere."""
+        """Join logits ``[n, V]`` into one float32 array: numpy's on the host, torch's elsewhere."""
         with self.inference():
             if not parts:
                 joined = torch.zeros((0, self.rows), device=self.device)
@@ -149,7 +140,7 @@ class RowForward:
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
-        """Within it, the cache's tensors may be written: they were made without gradients."""
+        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
         with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
             yield
 
@@ -191,21 +182,20 @@ def attend_sharing(
 ) -> tuple[torch.Tensor, None]:
     """Attention as by transformers' sdpa, without a copy of the keys and values for each head that shares them.
 
-    Under a mask transformers repeats them as soon as a text has two queries, as the members of an ensemble
-    often have. Here the queries of the heads that share keys stand side by side, as if they were one head's.
+    Under a mask transformers repeats them as soon as a text has two queries, which is common in an ensemble. Here the
+    queries of the heads that share keys stand side by side, as if they were one head's.
 
     Args:
         module: the attention layer.
         query: ``[B, H, T, dim]``
         key: ``[B, H / g, S, dim]``, with ``g`` heads to each.
         value: as ``key``.
-        attention_mask: ``[B, 1, T, S]``, or ``None`` where nothing but the order masks.
-        plain: transformers' own function, which does all that is not of this kind.
+        attention_mask: ``[B, 1, T, S]``, or ``None`` where only the order masks.
+        plain: transformers' own function, for all other cases.
         scaling: of the products, before the softmax.
-        options: what else transformers hands over.
+        options: transformers' other arguments.
 
-    Returns:
-        ``[B, T, H, dim]``, and ``None`` for the weights.
+    Returns ``[B, T, H, dim]``, and ``None`` for the weights.
     """
     shared: int = getattr(module, "num_key_value_groups", 1)
     batch, heads, width, _ = query.shape
@@ -223,16 +213,12 @@ def attend_sharing(
 
 
 def pack_linear_layers(model: Any) -> int:
-    """Let oneDNN do the linear layers of a model on an x86-64 CPU, with their weights in its own order.
+    """Let oneDNN do the linear layers of a model on an x86-64 CPU, and return how many.
 
-    It reads the weights once for up to about 16 rows, where torch's usual call (MKL) reads them anew
-    for each of a few; see docs/adr/0005. Each packed matrix takes the place of the one that it is made
-    of. A matrix that other modules hold as well (most often the head that is the embedding) stays as it
-    is, and oneDNN reads it so: nothing is in memory twice. Layers of any class but `torch.nn.Linear`
-    itself are left alone, and so is the whole model where oneDNN is missing or fails.
-
-    Returns:
-        How many layers oneDNN does.
+    It reads the weights, in an order of its own, once for up to about 16 rows, where torch's usual call (MKL) reads
+    them anew for each of a few; see docs/adr/0005. A packed matrix replaces the original. A matrix that other modules
+    hold as well (most often the embedding) stays as it is, so nothing is in memory twice. Layers of a subclass of
+    `torch.nn.Linear` are left alone, and so is the whole model where oneDNN is missing or fails.
     """
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or platform.machine().lower() not in ("x86_64", "amd64"):
@@ -276,8 +262,9 @@ def _plain_linear_layers(model: Any) -> Iterator[torch.nn.Linear]:
 
 
 def _leave_the_file(model: Any) -> None:
-    """Copy what still lies in the mapped file of weights: the mapping covers all that was packed too, and
-    goes with the last tensor that lies in it. Such memory is lent to torch, so torch cannot resize it.
+    """Copy what still lies in the mapped file of weights, so that the mapping, and what was packed of it, is freed.
+
+    Such memory is not torch's own, so torch cannot resize it.
     """
     for each in (*model.parameters(), *model.buffers()):  # a tied one comes once
         if each.layout == torch.strided and not each.untyped_storage().resizable():

@@ -1,1 +1,0 @@
-"""GGUF files: their header and their token table, for both backends that read them."""

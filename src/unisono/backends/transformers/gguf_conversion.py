@@ -1,0 +1,218 @@
+"""A GGUF file as transformers needs it: configuration, tokenizer and weights, converted once into the user's cache.
+
+llama.cpp is the reference for these files, so the tokenizer follows its rules where transformers' own conversion
+differs: it splits digits as the file's ``pre`` says, and matches user-defined tokens (Gemma's runs of spaces) whole
+before anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unisono.backends.base import ModelSource, Progress
+from unisono.backends.gguf import GgufFile, read_gguf, read_table
+from unisono.backends.transformers.failures import LLAMACPP_HINT
+from unisono.backends.transformers.tokenizer import JsonTokenizer
+from unisono.cache import build_once, cache_root, require_space
+from unisono.errors import ModelCorrupt, ModelUnsupported
+from unisono.vocab.tokenizer import TokenTable
+
+FORMAT = 1
+"""Raised whenever a conversion would come out otherwise than before."""
+ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SPARE_BYTES = 64_000_000
+
+WriteWeights = Callable[[Any, str, Path, Progress], None]
+"""Reads the weights with a configuration and a dtype, and writes a folder that transformers loads."""
+
+# What llama.cpp (src/llama-vocab.cpp) splits a text by before merging, by ``tokenizer.ggml.pre``.
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+_TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
+)
+_QWEN2 = rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_WORD = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_TEKKEN = _WORD % ("", "") + rf"|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+_GPT4O = _WORD % (_SUFFIX, _SUFFIX) + rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+_DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+    + _TAIL
+)
+_SPLITS = {
+    "gpt-2 phi-2 jina-es jina-de gigachat roberta-bpe mpt olmo jais": (_GPT2,),
+    "starcoder refact command-r smollm codeshell exaone minerva-7b": (r"\p{N}", _GPT2),
+    "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 dbrx smaug-bpe": (_LLAMA3,),
+    "qwen2 deepseek-r1-qwen kormo megrez stablelm2 hunyuan": (_QWEN2,),
+    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+    "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"),
+    "tekken": (_TEKKEN,),
+    "gpt-4o llama4": (_GPT4O,),
+    "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
+}
+SPLITS = {name: splits for names, splits in _SPLITS.items() for name in names.split()}
+IGNORES_MERGES = frozenset(
+    {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
+)
+"""Vocabularies in which a whole word that is a token is taken as it is."""
+
+
+class Conversion:
+    """One GGUF file and what has been made of it.
+
+    Each entry of the cache is keyed by the file's SHA-256: the configuration, the tokenizer, and for each dtype the
+    weights, so that `doctor` converts none.
+    """
+
+    def __init__(
+        self, source: ModelSource, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights
+    ) -> None:
+        self.path = source.path
+        self._sha256 = source.sha256
+        self._read_config = read_config
+        self._write_weights = write_weights
+
+    def tokenizer(self) -> JsonTokenizer:
+        """The tokenizer, its table read from the file itself."""
+        table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
+        content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
+        return JsonTokenizer(table, content, table.opening)
+
+    def config(self) -> dict[str, Any]:
+        """The model's configuration, as a ``config.json`` holds it."""
+        assert self.file  # its error names damage better than the library's
+        return self._json("config", self._read_config)
+
+    def weights(self, config: Any, dtype: str, progress: Progress) -> Path:
+        """The folder of the weights in a dtype. Raises a `CacheError` where there is no room for them."""
+        entry = self._entry(dtype)
+
+        def build(target: Path) -> None:
+            size = self.file.parameters * ITEM_SIZES[dtype] + SPARE_BYTES
+            require_space(entry.parent, size, self._what("weights"))
+            progress(0.0, f"converting {self.path.name} once, for this and later runs")
+            self._write_weights(config, dtype, target, progress)
+
+        return build_once(entry, build, self._what("weights"))
+
+    @cached_property
+    def file(self) -> GgufFile:
+        return read_gguf(self.path)
+
+    def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The content of an entry that is JSON."""
+
+        def build(target: Path) -> None:
+            target.write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
+
+        entry = build_once(self._entry(f"{part}.json"), build, self._what(part))
+        content: dict[str, Any] = json.loads(entry.read_text("utf-8"))
+        return content
+
+    def _what(self, part: str) -> str:
+        return f"the converted {part} of {self.path.name}"
+
+    def _entry(self, name: str) -> Path:
+        if self._sha256 is None:
+            with self.path.open("rb") as file:
+                self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cache_root() / "transformers" / f"{self._sha256[:32]}-v{FORMAT}" / name
+
+
+def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
+    """Build a `tokenizer.json` that splits and merges as llama.cpp does.
+
+    Raises a `ModelUnsupported` where none does.
+    """
+    build = _byte_level if table.scheme == "byte-level" else _sentencepiece
+    if table.family == "Unigram":
+        raise ModelUnsupported(
+            f"{file.path} has a Unigram vocabulary, which is read from GGUF files by llama.cpp only", hint=LLAMACPP_HINT
+        )
+    added = [
+        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        | {"special": kind == "control"}
+        for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
+        if kind in ("control", "added") and text
+    ]
+    return {"version": "1.0", "added_tokens": added, **build(file, table)}
+
+
+def _byte_level(file: GgufFile, table: TokenTable) -> dict[str, Any]:
+    pre = file.text("tokenizer.ggml.pre") or "default"
+    if pre not in SPLITS:
+        raise ModelUnsupported(
+            f"{file.path} splits text in a way that is not known here: tokenizer.ggml.pre is {pre!r}",
+            hint=LLAMACPP_HINT,
+        )
+    vocab = {text: i for i, text in enumerate(table.texts) if table.kinds[i] != "unused"}
+    merges = file.metadata.get("tokenizer.ggml.merges")
+    pairs = (merge.decode().split(" ") for merge in (merges if isinstance(merges, list) else ()))
+    known = [pair for pair in pairs if _known(pair, vocab)]
+    splits: list[dict[str, Any]] = [
+        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False} for split in SPLITS[pre]
+    ]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": known, "ignore_merges": pre in IGNORES_MERGES},
+    }
+
+
+def _sentencepiece(file: GgufFile, table: TokenTable) -> dict[str, Any]:
+    scores = file.metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, np.ndarray) or len(scores) != len(table.texts):
+        raise ModelCorrupt(f"{file.path} has no score for each of its tokens", hint="download the file again")
+    vocab = {text: i for i, text in enumerate(table.texts) if table.kinds[i] != "unused"}
+    mergeable = {text: i for text, i in vocab.items() if table.kinds[i] == "normal"}
+    prefixed = file.metadata.get("tokenizer.ggml.add_space_prefix", True)
+    prepend = [{"type": "Prepend", "prepend": "▁"}] if prefixed else []
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}]
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
+        "decoder": {"type": "Sequence", "decoders": [*decoders, {"type": "Fuse"}]},
+        "model": {
+            "type": "BPE",
+            "vocab": vocab,
+            "merges": _merges(mergeable, scores.tolist()),
+            "unk_token": table.special_texts.get("unk_token"),
+            "fuse_unk": True,
+            "byte_fallback": "byte" in table.kinds,
+        },
+    }
+
+
+def _merges(vocab: dict[str, int], scores: Sequence[float]) -> list[list[str]]:
+    """SentencePiece joins the two neighbours whose union has the best score: each token is the union of every pair of
+    tokens that spells it, best scores first.
+    """
+    ranked = []
+    for text, i in vocab.items():
+        for left, right in ((text[:cut], text[cut:]) for cut in range(1, len(text))):
+            if left in vocab and right in vocab:
+                ranked.append((-scores[i], i, vocab[left], vocab[right], left, right))
+    return [[left, right] for *_, left, right in sorted(ranked)]
+
+
+def _known(pair: list[str], vocab: dict[str, int]) -> bool:
+    return len(pair) == 2 and "".join(pair) in vocab and all(part in vocab for part in pair)
+
+
+def adds_bos(file: GgufFile) -> bool:
+    """Whether llama.cpp begins a text with the BOS: as the file says, else as its kind of vocabulary does."""
+    declared = file.metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(declared, bool):
+        return declared
+    return file.text("tokenizer.ggml.model") == "llama" or file.text("tokenizer.ggml.pre") in IGNORES_MERGES
