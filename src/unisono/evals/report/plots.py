@@ -8,7 +8,6 @@ apart, and are legible on light and dark ground. No meaning hangs on colour alon
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import re
 import warnings
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unisono.errors import BackendMissing
+from unisono.evals import check_installed
 from unisono.evals.report.phrases import cut, one_line
 
 if TYPE_CHECKING:
@@ -90,11 +89,7 @@ class Label:
 
 def check_plots() -> None:
     """Refuse to begin without matplotlib. Raises a `BackendMissing` that says what to install."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendMissing(
-            "the plots of a report need matplotlib, which is not installed",
-            hint="install it: pip install 'unisono[evals]'",
-        )
+    check_installed("a report with plots", "matplotlib")
 
 
 @contextlib.contextmanager

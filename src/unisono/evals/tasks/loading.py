@@ -1,9 +1,8 @@
-"""Tasks by their names: those of the paper and its like, and all that lm-evaluation-lm_eval has."""
+"""Tasks by their names: those of the paper and its like, and all that lm-evaluation-harness has."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from unisono.config.ensemble import TunedOn
-from unisono.errors import BackendMissing, SpecError, nearest, shown
+from unisono.errors import SpecError, nearest, shown
+from unisono.evals import check_installed
 from unisono.evals.records import Question, Task
 from unisono.evals.tasks.definitions import Definition, Interpret, quiet
 from unisono.evals.tasks.rows import RECIPES, Recipe, Row, read_rows
@@ -34,10 +34,10 @@ def load_tasks(
 ) -> list[Task]:
     """Load tasks with their questions.
 
-    Prompts and metrics are those of lm-evaluation-lm_eval's definitions, also where the questions come from files.
+    Prompts and metrics are those of lm-evaluation-harness's definitions, also where the questions come from files.
 
     Args:
-        names: those of `RECIPES`; without ``data``, any that lm-evaluation-lm_eval has and that asks for a text or
+        names: those of `RECIPES`; without ``data``, any that lm-evaluation-harness has and that asks for a text or
             for one of some choices.
         data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; nothing else is read
             then, and no hub is asked. ``None`` for the datasets of the hub.
@@ -50,7 +50,7 @@ def load_tasks(
 
     Raises:
         SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
-        BackendMissing: lm-evaluation-lm_eval is not installed.
+        BackendMissing: lm-evaluation-harness is not installed.
     """
     wanted = list(dict.fromkeys(names))
     for what, value, least in (("limit", limit, 1), ("shots", shots, 0)):
@@ -101,7 +101,7 @@ class Slice:
 
 
 def order_of(task: str) -> str:
-    """What a task's order is that of: lm-evaluation-lm_eval's name, where ours is another for the same."""
+    """What a task's order is that of: lm-evaluation-harness's name, where ours is another for the same."""
     recipe = RECIPES.get(task)
     return task if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
 
@@ -118,13 +118,8 @@ def _datasets(source: str) -> set[str]:
 
 
 def load_lm_eval() -> ModuleType:
-    """The file that knows lm-evaluation-lm_eval. Raises `BackendMissing` where that is not installed."""
-    for library in ("lm_eval", "datasets"):
-        if importlib.util.find_spec(library) is None:
-            raise BackendMissing(
-                f"evaluation needs lm-evaluation-lm_eval: {library} is not installed",
-                hint="install it: pip install 'unisono[evals]'",
-            )
+    """The file that imports lm-evaluation-harness. Raises `BackendMissing` where that is not installed."""
+    check_installed("evaluation by lm-evaluation-harness", "lm_eval", "datasets")
     from unisono.evals import lm_eval
 
     return lm_eval
@@ -135,7 +130,7 @@ def _check_data(names: Sequence[str], data: Path) -> None:
         if name not in RECIPES:
             raise SpecError(
                 f"there is no task {shown(name)} for data in files{nearest(name, RECIPES)}",
-                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-lm_eval",
+                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
             )
     if not data.is_dir():
         raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")
