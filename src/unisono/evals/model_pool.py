@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
 from unisono.build import Models, Prepared, load_models, prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
+from unisono.engine.client import Client
 from unisono.engine.engine import Engine
-from unisono.engine.request import Request
-from unisono.engine.sequence import TextSequence
+from unisono.engine.request import Ended, Failed, GenerationRequest
+from unisono.engine.scheduler import RequestId
 from unisono.errors import CapacityError, ModelError, UnisonoError
 from unisono.evals.records import System
 from unisono.members import Report, silent
@@ -93,32 +95,26 @@ class ModelPool:
         Returns:
             In the order asked; the error in place of what cannot be written.
         """
-        engine = self._engine(system)
+        client = Client.of(self._engine(system))
         results: dict[int, Generation | UnisonoError] = {}
-        waiting = list(enumerate(asked))
+        waiting = deque(enumerate(asked))
         while waiting:
-            writing: dict[TextSequence, int] = {}
+            writing: dict[RequestId, int] = {}
             try:
                 while waiting and len(writing) < self.batch:
                     index, (prompt, limits) = waiting[0]
-                    text: TextSequence | None = None
                     try:
-                        text = engine.begin(engine.prepare(Request("", prompt, limits, True, system.method))).sequences[
-                            0
-                        ]
-                        engine.prefill(text)  # so that the next one finds what both begin with
-                        writing[text] = index
+                        request = GenerationRequest("", prompt, limits, trace=True, method=system.method)
+                        writing[_begin(client, request)] = index
                     except Exception as error:
-                        if text is not None:
-                            engine.drop(text)
-                        elif isinstance(error, CapacityError) and writing:
+                        if isinstance(error, CapacityError) and writing:
                             break  # a beam waits for more slots
                         results[index] = _as_ours(error)
-                    waiting.pop(0)
-                results |= _write(engine, writing)
+                    waiting.popleft()
+                results |= _finish(client, writing)
             finally:
-                for text in writing:
-                    engine.drop(text)
+                for request_id in writing:
+                    client.cancel(request_id)
         return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
@@ -161,16 +157,28 @@ class ModelPool:
         return self.prepared if system.weights is None else self.prepared.weighted(system.weights)
 
 
-def _write(engine: Engine, writing: dict[TextSequence, int]) -> dict[int, Generation | UnisonoError]:
+def _begin(client: Client, request: GenerationRequest) -> RequestId:
+    """Begin a text, and read its prompt at once, so that the next text finds what both prompts begin with."""
+    request_id = client.start(request)
+    try:
+        client.service.prefill(request_id)
+    except Exception:
+        client.cancel(request_id)
+        raise
+    return request_id
+
+
+def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Generation | UnisonoError]:
     """Write texts to their ends, and give each its part of the time, as its part of the pieces is."""
-    failures: dict[TextSequence, UnisonoError] = {}
+    results: dict[int, Generation | UnisonoError] = {}
     began = time.perf_counter()
-    while going := [text for text in writing if text.finish is None and text not in failures]:
-        failures |= _step(engine, going)
+    while len(results) < len(writing):
+        for event in client.receive([each for each, index in writing.items() if index not in results]):
+            if isinstance(event, Ended):
+                results[writing[event.request_id]] = event.generation
+            elif isinstance(event, Failed):
+                results[writing[event.request_id]] = _as_ours(event.error)
     seconds = time.perf_counter() - began
-    results: dict[int, Generation | UnisonoError] = {
-        index: failures.get(text) or text.generation() for text, index in writing.items()
-    }
     written = [each for each in results.values() if isinstance(each, Generation)]
     pieces = sum(len(each.steps or ()) for each in written)
     for index, each in results.items():
@@ -178,23 +186,6 @@ def _write(engine: Engine, writing: dict[TextSequence, int]) -> dict[int, Genera
             part = len(each.steps or ()) / pieces if pieces else 1 / len(written)
             results[index] = replace(each, seconds=replace(each.seconds, total=part * seconds))
     return results
-
-
-def _step(engine: Engine, texts: Sequence[TextSequence]) -> dict[TextSequence, UnisonoError]:
-    """Write on at texts: together, or where that fails each alone, to see which of them it is."""
-    try:
-        engine.step(texts)
-    except Exception as error:
-        if len(texts) == 1:
-            return {texts[0]: _as_ours(error)}
-        failures: dict[TextSequence, UnisonoError] = {}
-        for text in texts:
-            if text in engine.active:
-                failures |= _step(engine, [text])
-            elif text.finish is None:  # it was given up
-                failures[text] = _as_ours(error)
-        return failures
-    return {}
 
 
 def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
