@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from unisono.evals.report import phrases, tables
+from unisono.evals.report import phrases
 from unisono.evals.report.phrases import cut, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
 from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, Report
@@ -37,7 +37,7 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
         by_task=[line for name in ensembles for line in phrases.by_task(name, report.tasks)],
         claims=[phrases.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
         sources=[f"{each.name}: {each.source}" for each in report.of_kind(BASELINE) if each.source],
-        more_failures=max(0, sum(len(task.failures) for task in report.tasks) - tables.MOST_FAILURES),
+        failures=[(task.facts.name, *failure) for task in report.tasks for failure in task.failures.items()],
         further={key: value for key, value in report.about.items() if key not in _IN_SECTION},
     )
 
@@ -61,15 +61,23 @@ def environment(form: str) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.globals |= {"tables": tables, "phrases": phrases}
+    found.globals |= {"phrases": phrases, "words": phrases.words, "numbers": phrases.numbers}
     found.filters |= {
         "anchor": lambda text: "-".join(re.findall(r"[a-z0-9]+", text.lower())),
+        "count": "{:,}".format,
         "cut": cut,
         "fence": lambda text: Markup("`" * max(3, 1 + max(map(len, re.findall("`+", visible(text))), default=0))),
+        "in_line": phrases.in_line,
         "inline": _inline,
         "list_of": lambda names: ", ".join(names) or "none",
         "literal": lambda text: escape(visible(text)) if is_html else Markup(visible(text)),
-        "plain": tables.plain,
+        "measure": phrases.measure,
+        "ms": phrases.milliseconds,
+        "percent": phrases.percent,
+        "plain": phrases.plain,
+        "span": phrases.span,
+        "title": phrases.task_title,
+        "zip": functools.partial(zip, strict=True),
     }
     return found
 

@@ -31,6 +31,11 @@ class SystemFacts:
     """Who proposed it."""
 
     @property
+    def is_described(self) -> bool:
+        """Whether the run says more of it than its name."""
+        return bool(self.method or self.members or self.source)
+
+    @property
     def votes(self) -> bool:
         """Whether it writes as several members vote."""
         return self.kind not in (MEMBER, BASELINE)
