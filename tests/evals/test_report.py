@@ -22,8 +22,9 @@ from unisono.config.method import Method
 from unisono.errors import BackendMissing, SpecError
 from unisono.evals.records import Answer, Disagreement, Results, Times
 from unisono.evals.report import check_plots, check_report, figures, write_report
+from unisono.evals.report.escaping import cut, one_line, visible
 from unisono.evals.report.page import HTML, MARKDOWN, environment, render_content
-from unisono.evals.report.phrases import chance, claim, cut, one_line, points, visible
+from unisono.evals.report.phrases import chance, claim, points
 from unisono.evals.report.plots import spread
 
 needs_plots = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")

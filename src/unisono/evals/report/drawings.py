@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unisono.evals.report.escaping import short
 from unisono.evals.report.phrases import milliseconds, percent, points
 from unisono.evals.report.plots import (
     BLUE,
@@ -22,7 +23,6 @@ from unisono.evals.report.plots import (
     Picture,
     Pictures,
     check_plots,
-    short,
     style,
 )
 from unisono.evals.report.records import (

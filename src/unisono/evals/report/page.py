@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from unisono.evals.report import phrases
-from unisono.evals.report.phrases import cut, one_line, visible
+from unisono.evals.report.escaping import cut, markdown, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
 from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, Report
 
@@ -19,9 +19,6 @@ TITLE = "Does the ensemble beat its best member?"
 CONTENT = "content.jinja"
 HTML, MARKDOWN = "report.html.jinja", "report.md.jinja"
 _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spec", "systems", "tasks", "earlier")
-_SPECIAL = re.compile(r"[\\`*_\[\]|~$#!@{}]")
-_FIRST = re.compile(r"^(\d+)([.)])|^([-+=])")
-_ADDRESS = re.compile(r"://|\bwww\.", re.IGNORECASE)
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
@@ -52,7 +49,7 @@ def render_content(form: str, content: str | jinja2.Template, title: str, headli
 def environment(form: str) -> jinja2.Environment:
     """What renders a form: it escapes every value that is not marked up already."""
     is_html = form == HTML
-    clean: Callable[[str], str] = one_line if is_html else _markdown
+    clean: Callable[[str], str] = one_line if is_html else markdown
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("unisono.evals.report"),
         autoescape=True,
@@ -87,11 +84,3 @@ def _inline(picture: Picture) -> Markup:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{picture.name}-\1"', picture.svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{picture.name}-", svg)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(visible(picture.alt))}" ', 1))
-
-
-def _markdown(text: str) -> Markup:
-    """The text on one line, with nothing in it that Markdown or HTML would take for more than text."""
-    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = _SPECIAL.sub(r"\\\g<0>", plain)
-    plain = _FIRST.sub(lambda found: f"{found[1]}\\{found[2]}" if found[1] else f"\\{found[3]}", plain)
-    return Markup(_ADDRESS.sub(lambda found: found[0].replace(":", "&#58;").replace(".", "&#46;"), plain))

@@ -1,11 +1,10 @@
-"""Phrases of a report: how it writes numbers and texts of strangers, and the sentences that say what came out."""
+"""Phrases of a report: how it writes numbers, the cells of its tables, and the sentences that say what came out."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from string import ascii_uppercase
@@ -13,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from unisono.evals.analysis.statistics import Interval
 from unisono.evals.records import Answer, Disagreement
+from unisono.evals.report.escaping import cut
 from unisono.evals.report.records import (
     ENSEMBLE_KIND,
     MEMBER,
@@ -26,14 +26,6 @@ from unisono.evals.report.records import (
     as_plain,
 )
 
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-"""Categories of characters that show nothing, or change how others are shown."""
-NEVER = "\ufffe\uffff"
-"""No characters, and no XML may have them."""
-JOINERS = "\u200c\u200d"
-"""They belong to some scripts' spelling, and to emoji."""
-MOST_MARKS = 4
-"""Combining marks on one character; more would run over the lines above and below."""
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line
 SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", "="
@@ -324,27 +316,3 @@ def _sure(comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
         return ", surely" if sure else ", but not surely"
     return f", surely on {number} of them"
-
-
-def visible(text: str) -> str:
-    """The text with every character that would show nothing written as its number, such as ``[U+202E]``."""
-    shown, marks = [], 0
-    for character in text.replace("\r\n", "\n"):
-        category = unicodedata.category(character)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        hidden = character in NEVER or (category in HIDDEN and character not in "\n\t" + JOINERS)
-        shown.append(f"[U+{ord(character):04X}]" if hidden or marks > MOST_MARKS else character)
-    return "".join(shown)
-
-
-def one_line(text: str) -> str:
-    """The same on one line: line ends as ``⏎``."""
-    return " ".join(visible(text).replace("\n", " ⏎ ").split())
-
-
-def cut(text: str, head: int, tail: int) -> str:
-    """The beginning and the end of a text, and how much is left out between them."""
-    left_out = len(text) - head - tail
-    if left_out <= 0:
-        return text
-    return f"{text[:head]} […{left_out:,} characters…] {text[len(text) - tail :]}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unisono.evals import check_installed
-from unisono.evals.report.phrases import cut, one_line
+from unisono.evals.report.escaping import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -29,10 +29,6 @@ LABELS = 2.35
 """The column of the labels, at the right."""
 LINE = 0.155
 """From one label to the next."""
-LONGEST = 36
-"""Characters of a label."""
-POINT = 72
-"""In an inch."""
 
 _STYLE: dict[Any, object] = {
     "svg.hashsalt": "unisono",
@@ -174,9 +170,3 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
             (low, below), (high, above) = blocks[-2:]
             blocks[-2:] = [((low * below + high * above) / (below + above), below + above)]
     return [middle + gap * (place - (count - 1) / 2) for middle, count in blocks for place in range(count)]
-
-
-def short(text: str, longest: int = LONGEST) -> str:
-    """A text as a label."""
-    text = one_line(cut(text, 2 * longest, 0))
-    return text if len(text) <= longest else text[: longest - 1] + "…"
