@@ -22,12 +22,12 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import Method
 from unisono.errors import PromptError, SpecError, UnisonoError
 from unisono.evals.baselines import BASELINES, Case, Choice, make_baseline
-from unisono.evals.baselines.cascade import Cascade, uncertainty
-from unisono.evals.baselines.genrm import GenRM
+from unisono.evals.baselines.confidence import Cascade, uncertainty
 from unisono.evals.baselines.judging import LEAST, question_words, shares
 from unisono.evals.baselines.options import options
 from unisono.evals.baselines.self_evaluation import NOTA
 from unisono.evals.baselines.skills import cross_entropy, learn, tabulate
+from unisono.evals.baselines.verifiers import GenRM
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, System
 from unisono.records import Generation, Limits, PieceScore, Score, Seconds, Usage

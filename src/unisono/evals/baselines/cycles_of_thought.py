@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from unisono.chat.messages import Prompt
-from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
 from unisono.evals.baselines.judging import (
     answer_words,
-    check_member,
     granted,
     judges,
     listed,
@@ -20,7 +19,6 @@ from unisono.evals.baselines.judging import (
 )
 from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
-from unisono.evals.baselines.words import Parametric, check_number
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 from unisono.records import Limits
@@ -31,7 +29,7 @@ STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
 
 
 @dataclass(frozen=True)
-class CyclesOfThought(Parametric):
+class CyclesOfThought(Baseline):
     """Takes the answer that is likeliest after explanations, each weighed by how well it follows from the question.
 
     ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member draws to the question and its possible
@@ -60,10 +58,6 @@ class CyclesOfThought(Parametric):
         """Check it. Raises a `SpecError` that names the value."""
         check_number(self.kind, "explanations", self.explanations, 1, 100, whole=True)
         check_number(self.kind, "pieces", self.pieces, 1, 4096, whole=True)
-
-    def check(self, members: Sequence[str]) -> None:
-        """Refuse a judge that is no member."""
-        check_member(self.name, self.judge, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""

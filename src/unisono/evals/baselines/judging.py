@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from unisono.chat.messages import Prompt
-from unisono.errors import SpecError, UnisonoError, nearest, shown
+from unisono.errors import SpecError, UnisonoError
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -61,15 +61,6 @@ def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
 def judges(pool: ModelPool, judge: str | None) -> tuple[str, ...]:
     """Who judges: the member that is named, or all."""
     return pool.members if judge is None else (judge,)
-
-
-def check_member(what: str, name: str | None, members: Sequence[str]) -> None:
-    """Refuse the name of nobody. Raises a `SpecError` that suggests the nearest."""
-    if name is not None and name not in members:
-        raise SpecError(
-            f"{what} names {shown(name)}, which is no member that votes{nearest(name, members)}",
-            hint=f"members that vote: {', '.join(members)}",
-        )
 
 
 def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:

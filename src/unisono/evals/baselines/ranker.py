@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
 from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options, rounded
-from unisono.evals.baselines.words import Parametric
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 
 @dataclass(frozen=True)
-class Ranker(Parametric):
+class Ranker(Baseline):
     """Takes the best of the members' answers by the mean of all members' log-likelihoods of it.
 
     As the source has it, but that a log-likelihood is divided by the answer's bytes, not its tokens: members cut one

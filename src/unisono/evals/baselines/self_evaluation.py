@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from unisono.evals.baselines.base import Case, Choice
-from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
+from unisono.evals.baselines.base import Baseline, Case, Choice
+from unisono.evals.baselines.judging import answer_words, judges, listed, log_chances, shares
 from unisono.evals.baselines.options import by_answer, most_favoured, rounded
-from unisono.evals.baselines.words import Parametric
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -21,7 +20,7 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class SelfEvaluation(Parametric):
+class SelfEvaluation(Baseline):
     """Takes the answer whose label judges find most probable ("sample and select" of the source).
 
     The answers come in as many orders as there are, each once in every place, and the logarithms of their labels'
@@ -40,10 +39,6 @@ class SelfEvaluation(Parametric):
     """The member that judges; ``None`` for all."""
     nota: bool = False
     """Whether the last choice is that none of the answers is right."""
-
-    def check(self, members: Sequence[str]) -> None:
-        """Refuse a judge that is no member."""
-        check_member(self.name, self.judge, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Ask every judge, in every order."""

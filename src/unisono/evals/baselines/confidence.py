@@ -1,4 +1,4 @@
-"""A cascade: the next member is asked where the one before was unsure."""
+"""Baselines that run no model: the members' answers and their confidence are enough."""
 
 from __future__ import annotations
 
@@ -10,14 +10,81 @@ from typing import ClassVar
 import numpy as np
 
 from unisono.errors import SpecError
-from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
 from unisono.evals.baselines.judging import LEAST
-from unisono.evals.baselines.words import Parametric, check_number
+from unisono.evals.baselines.options import likeliest, options
 from unisono.evals.records import Answer
 
 
 @dataclass(frozen=True)
-class Cascade(Parametric):
+class BestMember(Baseline):
+    """Takes the answers of one member: of the one that is named, or of the one that seems best without references.
+
+    That is the member whose answers agree most often with the others', and of equal ones the one that is surer on the
+    mean. Where it failed, the next best answers in its place.
+    """
+
+    kind: ClassVar[str] = "best-member"
+    source: ClassVar[str] = "Plain definition: the member that agrees most often with the others"
+    first: ClassVar[str] = "member"
+
+    member: str | None = None
+    """Whose answers are taken; ``None`` for the one that seems best."""
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Take its answer to every question."""
+        ranked = _by_merit(cases)
+        choices = []
+        for case in cases:
+            preferred = ranked if self.member is None else [self.member, *ranked]
+            taken = next(name for name in preferred if name in case.candidates)
+            asked = tuple(case.candidates) if self.member is None else (taken,)
+            choices.append(Choice(taken, case.candidates[taken].confidence, asked))
+        return choices
+
+
+def _by_merit(cases: Sequence[Case]) -> list[str]:
+    """The members, the seemingly best first."""
+    agreements: dict[str, list[int]] = {}
+    confidences: dict[str, list[float]] = {}
+    for case in cases:
+        given = [answer.answer for answer in case.candidates.values()]
+        for name, answer in case.candidates.items():
+            agreements.setdefault(name, []).append(given.count(answer.answer) - 1 if answer.answer else 0)
+            confidences.setdefault(name, []).append(answer.confidence)
+    return sorted(
+        agreements,
+        key=lambda name: (sum(agreements[name]), math.fsum(confidences[name]) / len(confidences[name])),
+        reverse=True,
+    )
+
+
+@dataclass(frozen=True)
+class Majority(Baseline):
+    """Every member has a vote. Of answers with equally many, that of the larger sum of confidences is taken.
+
+    Who answered nothing has no vote, but where nobody answered. The confidence is the share of the members.
+    """
+
+    kind: ClassVar[str] = "majority"
+    source: ClassVar[str] = (
+        "Plain voting; over answers of one model it is Wang et al., Self-Consistency Improves Chain of Thought "
+        "Reasoning in Language Models, arXiv 2203.11171"
+    )
+    first: ClassVar[str] = ""
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Count the votes."""
+        choices = []
+        for case in cases:
+            votes = {option: len(members) for option, members in options(case.candidates).items()}
+            taken = likeliest(case.candidates, votes)
+            choices.append(Choice(taken, votes[taken] / len(case.candidates), tuple(case.candidates)))
+        return choices
+
+
+@dataclass(frozen=True)
+class Cascade(Baseline):
     """Asks the members in their order, cheap ones first, until one is sure enough.
 
     How unsure a member is of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the
