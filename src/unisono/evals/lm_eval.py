@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.respondent import Arguments, Respondent
-from unisono.evals.tasks.definitions import Conversation
+from unisono.evals.tasks.requests import Conversation
 
 STRUCTURE = ("tag", "group", "task_list")
 """Keys of a definition's file that say where it belongs, not what it is."""

@@ -19,8 +19,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.tasks.definitions import Conversation, prompt_of, split_pair
-from unisono.evals.tasks.generation import MAX_PIECES, read_generation
+from unisono.evals.tasks.requests import MAX_PIECES, Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score

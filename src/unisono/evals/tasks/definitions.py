@@ -7,7 +7,6 @@ its ``process_results`` grade a reply.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import re
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from unisono.chat.messages import Message, Prompt
+from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.tasks.generation import read_generation
+from unisono.evals.tasks.requests import Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
 
@@ -34,28 +33,6 @@ FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
 """What a question's text ends with that an answer is to follow."""
 _UNTIMED = threading.Lock()
-
-
-class Conversation(str):
-    """A prompt of messages, where lm-evaluation-harness expects the text that a template makes of them."""
-
-    messages: tuple[Message, ...]
-
-    @classmethod
-    def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
-        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair.
-
-        Raises:
-            SpecError: an answer is begun, which members are to go on with.
-        """
-        if not add_generation_prompt:
-            raise SpecError(
-                f"the answer is begun already, with {shown(messages[-1]['content'])}: no member goes on with one",
-                hint="ask without chat templates",
-            )
-        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
-        conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
-        return conversation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,9 +201,9 @@ class Definition:
         task = self._task
         kind = getattr(task, "OUTPUT_TYPE", None)
         gen_prefix = getattr(task.config, "gen_prefix", None)
+        is_known = kind in ("generate_until", "multiple_choice")
         reasons = {
-            f"it asks for {kind}, not for a text or for one of some choices": kind
-            not in ("generate_until", "multiple_choice"),
+            f"it asks for {kind}, not for a text or for one of some choices": not is_known,
             "each of its choices has a prompt of its own": getattr(task, "multiple_input", 0),
             "it is about images or sounds": getattr(task, "MULTIMODAL", False),
             "it runs what models write": getattr(task, "UNSAFE_CODE", False),
@@ -258,17 +235,6 @@ class Definition:
 
 Interpret = Callable[[str], str]
 """Finds the answer in what a filter has left of a text."""
-
-
-def prompt_of(context: str) -> Prompt:
-    """The prompt that a context of lm-evaluation-harness stands for."""
-    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
-
-
-def split_pair(context: str, continuation: str) -> tuple[str, str]:
-    """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
-    kept = context.rstrip()
-    return kept, context[len(kept) :] + continuation
 
 
 def letter_of(logps: Sequence[float]) -> str:

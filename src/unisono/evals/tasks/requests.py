@@ -1,12 +1,14 @@
-"""What lm-evaluation-harness asks of a generated text, in our words."""
+"""What lm-evaluation-harness asks of a model, in our words: prompts, and how a text is to be generated."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.chat.messages import Message, Prompt
 from unisono.config.sampling import Sampling
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
@@ -19,6 +21,39 @@ PENALTY = "repetition_penalty"
 _GREEDY: dict[str, Any] = {"temperature": 0, "top_k": None, "top_p": 1, "min_p": 0, "typical_p": 1, "one_member": False}
 _SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical_p", PENALTY)
 _KNOWN = (*LENGTHS, "until", "do_sample", *_SHAPES)
+
+
+class Conversation(str):
+    """A prompt of messages, where lm-evaluation-harness expects the text that a template makes of them."""
+
+    messages: tuple[Message, ...]
+
+    @classmethod
+    def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
+        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair.
+
+        Raises:
+            SpecError: an answer is begun, which members are to go on with.
+        """
+        if not add_generation_prompt:
+            raise SpecError(
+                f"the answer is begun already, with {shown(messages[-1]['content'])}: no member goes on with one",
+                hint="ask without chat templates",
+            )
+        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
+        conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
+        return conversation
+
+
+def prompt_of(context: str) -> Prompt:
+    """The prompt that a context of lm-evaluation-harness stands for."""
+    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
+
+
+def split_pair(context: str, continuation: str) -> tuple[str, str]:
+    """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
 
 
 @dataclass(frozen=True, slots=True)
