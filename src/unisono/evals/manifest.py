@@ -1,4 +1,4 @@
-"""What a run is about: everything that is needed to run it again."""
+"""The manifest of a run: everything that is needed to run it again."""
 
 from __future__ import annotations
 

@@ -22,20 +22,20 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
 QUESTIONS = 8
-"""Questions that are asked of everybody, and written down, before the next ones are begun, at least."""
+"""Questions that every system answers, and that are written, before the next ones are begun, at least."""
 MOST_CHOICES = 5
-"""Texts that are scored at once at least: as many choices as most questions have, and one that is kept."""
+"""Texts that can be scored at once, at least: the choices of most questions, and a kept prompt."""
 
 
 class ModelPool:
     """Members that are loaded once and answer for many systems. Not thread-safe.
 
-    What a prompt shares with one that was read before is not read again, whoever asks, until `forget`. So times are
-    told without the reading of prompts.
+    What a prompt shares with an earlier one is not read again, whichever system asks, until `forget`. Times therefore
+    leave the reading of prompts out.
     """
 
     def __init__(self, prepared: Prepared, batch: int) -> None:
-        """Take an ensemble that is not loaded yet; most callers want `load`, or `prepare`."""
+        """Hold an ensemble that is not loaded yet; most callers want `load`, or `prepare`."""
         self.prepared = prepared
         self.batch = batch
         """Texts that are written at once."""
@@ -51,14 +51,11 @@ class ModelPool:
 
     @classmethod
     def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Read all but the weights, which can take long: systems can be made and checked.
-
-        Raises what `build.prepare` raises.
-        """
+        """Read all but the weights, which take long: systems can be made and checked. Raises as `build.prepare`."""
         return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
-        """Load the models, so that questions can be asked. Raises what `build.load_models` raises."""
+        """Load the models. Raises what `build.load_models` raises."""
         self._models = load_models([self.prepared], report, keep_prefixes=True)
 
     def __enter__(self) -> Self:
@@ -74,7 +71,7 @@ class ModelPool:
 
     @property
     def question_batch(self) -> int:
-        """How many questions are asked of everybody before the next ones: at least as many as are answered at once."""
+        """How many questions every system answers before the next ones: at least as many as are answered at once."""
         return max(QUESTIONS, self.batch)
 
     def member(self, name: str) -> System:
@@ -88,12 +85,12 @@ class ModelPool:
             system.method.check({member.spec.name: member.weight for member in members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
-        """Let a system write one text for each prompt, several at once. Their steps are kept.
+        """Let a system write one text for each prompt, several at once, with their steps.
 
         ``seconds.total`` of a text is its part, by pieces, of the time since its batch's prompts were read.
 
         Returns:
-            In the order asked; the error in place of what cannot be written.
+            In the order asked; an error in place of a text that cannot be written.
         """
         client = Client.of(self._engine(system))
         results: dict[int, Generation | UnisonoError] = {}
@@ -118,12 +115,12 @@ class ModelPool:
         return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
-        """Tell how likely a system finds texts that follow prompts; a prompt that several share is read once.
+        """Score texts that follow prompts; a prompt that several share is read once.
 
         ``seconds`` of a score is its part of the time of its passes.
 
         Returns:
-            In the order asked; the error in place of what cannot be scored.
+            In the order asked; an error in place of a text that cannot be scored.
         """
         engine = self._engine(system)
         results: list[Score | UnisonoError] = []
@@ -134,7 +131,7 @@ class ModelPool:
         return results
 
     def forget(self) -> None:
-        """Forget what has been read, so that nothing depends on what was asked before."""
+        """Forget the prompts that were read, so that nothing depends on earlier questions."""
         if self._models is not None:
             self._models.forget_prefixes()
 
@@ -169,7 +166,7 @@ def _begin(client: Client, request: GenerationRequest) -> RequestId:
 
 
 def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Generation | UnisonoError]:
-    """Write texts to their ends, and give each its part of the time, as its part of the pieces is."""
+    """Write texts to their ends. The time is divided among them by their pieces."""
     results: dict[int, Generation | UnisonoError] = {}
     began = time.perf_counter()
     while len(results) < len(writing):
@@ -189,7 +186,7 @@ def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Gener
 
 
 def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
-    """Score what follows one prompt: together, or where that fails each by itself."""
+    """Score what follows one prompt: together, or if that fails one by one."""
     try:
         scores = engine.score(asked, method=system.method)
         return [replace(score, seconds=score.seconds / len(asked)) for score in scores]

@@ -152,7 +152,7 @@ class _Search:
     def __init__(self, pool: ModelPool, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
         self.trials: dict[str, Trial] = {}
         """By the way of writing."""
-        self._panel = pool
+        self._pool = pool
         self._tasks = tasks
         self._folder = folder
         self._count = count
@@ -163,13 +163,13 @@ class _Search:
         first = {way: setting for setting, way in reversed(ways.items()) if way not in self.trials}
         new = {way: self._system(first[way]) for way in dict.fromkeys(ways.values()) if way in first}
         if new:
-            evaluate(self._panel, self._tasks, list(new.values()), self._folder, count=self._count)
+            evaluate(self._pool, self._tasks, list(new.values()), self._folder, count=self._count)
         for way, system in new.items():
             self.trials[way] = self._trial(stage, first[way], system)
         return [self.trials[way] for way in dict.fromkeys(ways.values())]
 
     def _system(self, setting: str) -> System:
-        return make.variant(self._panel, setting) if setting else make.ensemble(self._panel)
+        return make.variant(self._pool, setting) if setting else make.ensemble(self._pool)
 
     def _trial(self, stage: str, setting: str, system: System) -> Trial:
         right: dict[str, list[float]] = {}
