@@ -77,7 +77,7 @@ def marked(comparison: Comparison) -> str:
 
 
 def mark(comparison: Comparison) -> str:
-    """A sign that says without colour how a comparison came out."""
+    """A sign for the outcome of a comparison, which needs no colour."""
     if comparison.difference == 0:
         return EQUAL
     if comparison.difference > 0:
@@ -220,7 +220,7 @@ def plain(value: Any, indent: int | None = None) -> str:
 
 
 def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
-    """What the run says of the claim that an ensemble beats its best member."""
+    """Whether the ensemble beats its best member, in a sentence or two."""
     ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
     if ensemble is None:
         return "No ensemble was asked in this run."
@@ -247,7 +247,7 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
 
 
 def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
-    """Of each task, how a system compares with its best member."""
+    """How a system compares with the best member of each task."""
     said = []
     for task in tasks:
         cell = task.cell(system)
@@ -279,7 +279,7 @@ def task_facts(task: TaskFigures) -> str:
 
 
 def claim(found: GateClaim) -> str:
-    """What a claim about gates says."""
+    """A claim about gates as a sentence."""
     where = "Over all tasks" if found.task is None else f"On {found.task}"
     if found.system is None:
         tried = "the one gate" if found.gates == 1 else f"each of the {found.gates} gates"
