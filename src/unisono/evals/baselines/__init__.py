@@ -1,8 +1,8 @@
-"""Ways to combine whole answers of the members, to see what combining tokens is worth beside them.
+"""Ways to combine whole answers of the members, to compare with combining tokens.
 
-A baseline works in two parts. `Baseline.gather` runs models about one question, and what it finds (its evidence) is
-kept with the answers, so that a run can go on after it was killed. `Baseline.decide` runs none: from all questions'
-evidence it chooses, for each, one of the members' answers. ::
+A baseline has two parts. `Baseline.gather` runs models about one question, and its evidence is stored with the answers,
+so that a killed run can continue. `Baseline.decide` runs no model: from the evidence of all questions it chooses one of
+the members' answers to each. ::
 
     baseline = make_baseline("genrm")
     baseline.check(pool.members)
@@ -35,7 +35,7 @@ BASELINES: Mapping[str, type[Baseline]] = {kind.kind: kind for kind in _KINDS}
 
 
 def make_baseline(words: str) -> Baseline:
-    """Make the baseline that is written so: ``majority``, ``cascade:0.8``, ``cascade:0.8 share:0.5`` …
+    """Make a baseline from its name and parameters: ``majority``, ``cascade:0.8``, ``cascade:0.8 share:0.5`` …
 
     Raises:
         SpecError: there is none of that name, or a parameter is wrong.

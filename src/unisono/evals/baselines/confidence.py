@@ -18,10 +18,10 @@ from unisono.evals.records import Answer
 
 @dataclass(frozen=True)
 class BestMember(Baseline):
-    """Takes the answers of one member: of the one that is named, or of the one that seems best without references.
+    """Takes the answers of one member: the one that is named, or the one that seems best without references.
 
-    That is the member whose answers agree most often with the others', and of equal ones the one that is surer on the
-    mean. Where it failed, the next best answers in its place.
+    That is the member whose answers agree most often with the others'; of equal ones the one of the larger mean
+    confidence. Where it failed, the next best answers instead.
     """
 
     kind: ClassVar[str] = "best-member"
@@ -44,7 +44,7 @@ class BestMember(Baseline):
 
 
 def _by_merit(cases: Sequence[Case]) -> list[str]:
-    """The members, the seemingly best first."""
+    """The members, those that seem best first."""
     agreements: dict[str, list[int]] = {}
     confidences: dict[str, list[float]] = {}
     for case in cases:
@@ -61,9 +61,9 @@ def _by_merit(cases: Sequence[Case]) -> list[str]:
 
 @dataclass(frozen=True)
 class Majority(Baseline):
-    """Every member has a vote. Of answers with equally many, that of the larger sum of confidences is taken.
+    """Every member has a vote. Of answers with equally many, the one of the larger sum of confidences is taken.
 
-    Who answered nothing has no vote, but where nobody answered. The confidence is the share of the members.
+    A member without an answer has no vote, unless no member has one. The confidence is the share of the members.
     """
 
     kind: ClassVar[str] = "majority"
@@ -87,12 +87,12 @@ class Majority(Baseline):
 class Cascade(Baseline):
     """Asks the members in their order, cheap ones first, until one is sure enough.
 
-    How unsure a member is of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the
-    source): not their sum, which grows with the length, nor their mean, which many easy pieces hide a hard one in. Of
-    choices it is ``-log p`` of the one that was taken. The confidence is ``exp`` of its negative.
+    The uncertainty of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the source): not
+    their sum, which grows with the length, nor their mean, in which many easy pieces hide a hard one. Of choices it is
+    ``-log p`` of the one that was taken. The confidence is ``exp`` of its negative.
 
-    Which questions are deferred is fixed by a share or by a threshold. The source learns a rule on labelled questions
-    as well, which is left out: a baseline is not told what is right.
+    A share or a threshold decides which questions are deferred. The source also learns a rule on labelled questions,
+    which is left out: a baseline does not know what is right.
     """
 
     kind: ClassVar[str] = "cascade"
@@ -104,10 +104,9 @@ class Cascade(Baseline):
     quantile: float = 0.8
     """0 is a text's surest piece, 1 its least sure one."""
     share: float | None = None
-    """Of the questions that come to a member, how many go on to the next: the least sure ones. 0.3 where no threshold
-    is given."""
+    """Of the questions that come to a member, how many go to the next: the least sure ones. 0.3 without a threshold."""
     threshold: float | None = None
-    """In nats: what is above goes on."""
+    """In nats: questions above it go to the next member."""
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value."""
@@ -120,7 +119,7 @@ class Cascade(Baseline):
             check_number(self.kind, "threshold", self.threshold, 0, -LEAST)
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Go from member to member. Who failed is passed over, the last one's answer is taken."""
+        """Go from member to member. Members that failed are skipped; the last one's answer is taken."""
         rows = [[uncertainty(answer, self.quantile) for answer in case.candidates.values()] for case in cases]
         stages = [0] * len(cases)
         here = list(range(len(cases)))
@@ -138,14 +137,15 @@ class Cascade(Baseline):
         if self.threshold is not None:
             return [place for place, value in zip(places, unsure, strict=True) if value > self.threshold]
         share = 0.3 if self.share is None else self.share
-        ranked = sorted(zip(places, unsure, strict=True), key=lambda each: -each[1])  # of equal ones the first go on
+        # Of equally unsure ones the first are deferred.
+        ranked = sorted(zip(places, unsure, strict=True), key=lambda each: -each[1])
         return sorted(place for place, _ in ranked[: math.floor(share * len(places) + 0.5)])
 
 
 def uncertainty(answer: Answer, quantile: float) -> float:
-    """How unsure a member was of its answer, in nats: 0 where it was sure.
+    """How unsure a member was of its answer, in nats: 0 where it was sure, ``-LEAST`` without a piece.
 
-    Between two pieces the quantile is interpolated. An answer without a piece is as unsure as there is.
+    Between two pieces the quantile is interpolated.
     """
     chances = [answer.confidence] if answer.choices else list(answer.p)
     if not chances:

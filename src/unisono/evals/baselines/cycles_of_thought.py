@@ -1,4 +1,4 @@
-"""What is thought of the answers behind explanations that hold."""
+"""The probability of answers after explanations, weighted by how well these hold."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from unisono.records import Limits
 
 TEMPERATURE = 0.8
 STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
-"""Where an explanation ends, beside its limit."""
+"""Where an explanation ends, besides its limit."""
 
 
 @dataclass(frozen=True)
 class CyclesOfThought(Baseline):
-    """Takes the answer that is likeliest after explanations, each weighed by how well it follows from the question.
+    """Takes the most probable answer after explanations, each weighted by how well it follows from the question.
 
-    ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member draws to the question and its possible
-    answers. The weight is its probability of "True", held against "False", when it is asked whether the
-    explanation is correct given the question; ``p(a|e,q)`` is that of the answer's label behind the explanation. The
-    confidence is the mean of ``p`` over the members.
+    ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member samples for the question and its
+    possible answers. The weight is the probability of "True", against "False", that the explanation is correct given
+    the question; ``p(a|e,q)`` is that of the answer's label after the explanation. The confidence is the mean of ``p``
+    over the members.
 
-    From one explanation to the next the answers change places, so that none always has the first. Explanations are
-    drawn with seeds 1, 2 …
+    The answers change places from one explanation to the next, so that none is always first. Explanations are sampled
+    with seeds 1, 2 …
     """
 
     kind: ClassVar[str] = "cycles-of-thought"
@@ -60,7 +60,7 @@ class CyclesOfThought(Baseline):
         check_number(self.kind, "pieces", self.pieces, 1, 4096, whole=True)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""
+        """Let every judge explain, weigh its explanations and answer after them. A single answer needs none of this."""
         names = by_answer(candidates)
         if len(names) == 1:
             return {}
@@ -81,7 +81,7 @@ class CyclesOfThought(Baseline):
         }
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take the answer that is likeliest after explanations."""
+        """Take the most probable answer after explanations."""
         return most_favoured(cases, "p")
 
     def _explain(self, pool: ModelPool, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:

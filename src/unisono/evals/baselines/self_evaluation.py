@@ -23,10 +23,10 @@ Kind = TypeVar("Kind")
 class SelfEvaluation(Baseline):
     """Takes the answer whose label judges find most probable ("sample and select" of the source).
 
-    The answers come in as many orders as there are, each once in every place, and the logarithms of their labels'
-    probabilities are averaged: a liking for a label, or for a place, adds the same to all and cancels (Zheng et al.,
-    Large Language Models Are Not Robust Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the
-    judges' probabilities. Of a single answer it is 1, for there is nothing to choose; ``nota`` adds a choice.
+    Each of N answers comes once in every place, in N orders, and the logarithms of their labels' probabilities are
+    averaged: a bias for a label, or for a place, adds the same to all and cancels (Zheng et al., Large Language Models
+    Are Not Robust Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the judges'
+    probabilities; of a single answer it is 1. ``nota`` adds a choice.
     """
 
     kind: ClassVar[str] = "self-evaluation"
@@ -67,5 +67,5 @@ class SelfEvaluation(Baseline):
 
 
 def rotated(row: Sequence[Kind], start: int) -> list[Kind]:
-    """What stands from a place on, then what stands before it."""
+    """The row from a place on, then the part before it."""
     return [*row[start:], *row[:start]]

@@ -1,4 +1,4 @@
-"""Learning how far judges can be trusted, without knowing what is right. The one file that imports scipy.
+"""Learns how reliable judges are, without knowing what is right. The one file that imports scipy.
 
 Axes: N items, K judges, D numbers of context, the first of them 1.
 """
@@ -19,9 +19,9 @@ from unisono.evals.baselines.options import options
 
 Floats = NDArray[np.float64]
 USUAL = 1.0
-"""The skill, as a logit, that a judge is held to have before anything is known of it: 0.73."""
+"""The skill, as a logit, that is assumed of a judge beforehand: 0.73."""
 HELD = 4.0
-"""How many answers it takes to outweigh that."""
+"""How many answers outweigh that."""
 LARGEST = 30.0
 """The largest logit: no probability is 0 or 1."""
 

@@ -14,15 +14,15 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 UNASKED = 0.5
-"""What a verifier that was not asked says of an answer."""
+"""The verdict of a verifier that was not asked."""
 
 
 @dataclass(frozen=True)
 class GenRM(Baseline):
     """Takes the answer for which the mean of the judges' probabilities of "Yes" is largest.
 
-    The source trains its verifiers. These are the members as they are, so that "Yes" is held against "No" alone: an
-    untrained model has mass on other words, and how much tells nothing of the answer. The mean is the confidence.
+    The source trains its verifiers. These are the members as they are, so "Yes" is compared with "No" alone: how
+    probable an untrained model finds other words says nothing about the answer. The mean is the confidence.
     """
 
     kind: ClassVar[str] = "genrm"
@@ -47,18 +47,17 @@ class GenRM(Baseline):
 class SkillAggregation(Baseline):
     """Takes the answer that is most probably right, judges' skills being learned from all questions together.
 
-    An item is an answer to a question; judges say how probable it is that it is right, as `GenRM` asks them. The model
-    is that of the source: from the context of an item a small layer tells the probability ``p`` that it is right; a
-    judge says "right" with probability ``p s1 + (1 - p)(1 - s0)``, where ``s1`` and ``s0`` are its skills, how often it
-    is right about right and about wrong answers. Layer and skills are trained together to predict what judges say
-    (cross-entropy). Then an item's probability is the posterior, ``p`` times the judges' likelihoods.
+    An item is an answer to a question; judges give the probability that it is right, as in `GenRM`. The model is the
+    source's: from the context of an item a small layer predicts the probability ``p`` that it is right; a judge says
+    "right" with probability ``p s1 + (1 - p)(1 - s0)``, where its skills ``s1`` and ``s0`` say how often it is right
+    about right and about wrong answers. Layer and skills are fitted together to predict what judges say
+    (cross-entropy). An item's probability is the posterior, ``p`` times the judges' likelihoods.
 
     What is different: the context is not a language model's embedding of the text but two numbers, the share of members
-    that gave the answer and how sure they were; skills do not depend on it; they are held to a usual skill by a
-    quadratic penalty that weighs as much as a few items, in place of the source's own regulariser; and of each judge's
-    probabilities only the ranks over all items count, for verifiers that were not trained say "Yes" too readily, each
-    in a range of its own. Nobody needs to be told which judge to trust, but judges have to be better than chance on the
-    mean: what is right and what is wrong could be exchanged otherwise.
+    that gave the answer and their confidence; skills do not depend on it; a quadratic penalty that weighs as much as a
+    few items pulls them to a usual skill, in place of the source's regulariser; and only the ranks of each judge's
+    probabilities over all items count, because untrained verifiers say "Yes" too readily, each in a range of its own.
+    Judges have to be better than chance on the mean: otherwise right and wrong could be exchanged.
     """
 
     kind: ClassVar[str] = "skill-aggregation"
@@ -92,7 +91,7 @@ class SkillAggregation(Baseline):
 def verify(
     question: Question, candidates: Mapping[str, Answer], pool: ModelPool, asked: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """How probable each judge finds "Yes", held against "No", of each different answer: by judge and by option."""
+    """The probability of "Yes" against "No" for each different answer, by judge and by option."""
     names = list(options(candidates))
     endings = (" Yes", " No")
     texts = [

@@ -1,7 +1,6 @@
 """Questions as lm-evaluation-harness's own definitions of tasks ask and grade them.
 
-Of the prompts and metrics nothing is written here: a definition makes the prompt from a row, and its filters and
-its ``process_results`` grade a reply.
+A definition makes the prompt from a row, and its filters and its ``process_results`` grade a reply.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
 
 SEED = 1234
-"""Of the generator that draws examples: lm-evaluation-harness's own."""
+"""Lm-evaluation-harness's own, for the generator that draws examples."""
 ELSEWHERE = "`unisono lm-eval` runs all of lm-evaluation-harness's tasks"
 NOTHING = ("[invalid]", "[invalidanswer]")
-"""What filters leave of a reply in which they find nothing."""
+"""What filters leave where they find no answer."""
 FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
-"""What a question's text ends with that an answer is to follow."""
+"""The cue for the answer at the end of a question."""
 _UNTIMED = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drawn:
-    """A sampler that has sampled."""
+    """A sampler with fixed examples."""
 
     examples: Sequence[Any]
 
@@ -70,31 +69,31 @@ class Definition:
         task.set_fewshot_seed(seed=SEED)
         self._sampler = task.sampler if self.shots else None
         self._removes = task.fewshot_cfg.split == task.config.test_split
-        """Whether lm-evaluation-harness takes care that a question is no example of its own."""
+        """Whether lm-evaluation-harness removes the question itself from its examples."""
         self._check_examples()
         self.documents: Sequence[Any] = list(task.task_docs)
         self.metrics = self._metrics()
 
     @property
     def version(self) -> str:
-        """As lm-evaluation-harness's results tell it."""
+        """As in lm-evaluation-harness's results."""
         return str(self._task.VERSION)
 
     @property
     def asks_choices(self) -> bool:
-        """Whether one of some choices is asked for, and not a text."""
+        """Whether it scores choices, instead of generating a text."""
         return bool(self._task.OUTPUT_TYPE == "multiple_choice")
 
     def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
         """Some of the documents as questions, in their order.
 
-        lm-evaluation-harness draws the examples of one document after the other, with one generator. So are they
-        drawn here, and a question has the same ones whichever others are asked.
+        One generator draws the examples of one document after the other, as in lm-evaluation-harness, so that a
+        question has the same examples whichever others are asked.
 
         Args:
-            asked: by the document's place, what is known of the question.
-            task: the name that they count for.
-            interpret: finds the answer in what the main filter has left of a text.
+            asked: by the document's place, the row of the question.
+            task: the task that they count for.
+            interpret: finds the answer in what the main filter leaves of a text.
         """
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
@@ -169,7 +168,7 @@ class Definition:
             ) from error
 
     def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
-        """What each of the filters leaves of a reply, the main one first."""
+        """What each filter leaves of a reply, the main one first."""
         instances = self._instances(document, context)
         replies: Sequence[Any] = reply.choices or [reply.text]
         for instance, each in zip(instances, replies, strict=True):
@@ -189,7 +188,7 @@ class Definition:
         return "" if text in NOTHING else normalised(text, kwargs)
 
     def _metrics(self) -> tuple[str, ...]:
-        """The names of what can be counted by questions, the main one first."""
+        """The metrics that are means over questions, the main one first."""
         means = [name for name, how in self._task.aggregation().items() if getattr(how, "__name__", "") == "mean"]
         if not means:
             known = ", ".join(self._task.aggregation())
@@ -197,7 +196,7 @@ class Definition:
         return tuple(_metric(metric, pipeline.name) for pipeline in self._task._filters for metric in means)
 
     def _check(self) -> None:
-        """Refuse what a question cannot be made of."""
+        """Refuse a task that a `Question` cannot hold."""
         task = self._task
         kind = getattr(task, "OUTPUT_TYPE", None)
         gen_prefix = getattr(task.config, "gen_prefix", None)
@@ -234,7 +233,7 @@ class Definition:
 
 
 Interpret = Callable[[str], str]
-"""Finds the answer in what a filter has left of a text."""
+"""Finds the answer in what a filter leaves of a text."""
 
 
 def letter_of(logps: Sequence[float]) -> str:
@@ -246,7 +245,7 @@ def letter_of(logps: Sequence[float]) -> str:
 
 
 def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
-    """A text as the metric ``exact_match`` compares it: two replies that it takes for the same are equal."""
+    """A text as the metric ``exact_match`` compares it."""
     for pattern in kwargs.get("regexes_to_ignore") or ():
         text = re.sub(pattern, "", text)
     if kwargs.get("ignore_case"):
@@ -258,7 +257,7 @@ def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the words that lm-evaluation-harness has for the makers of definitions."""
+    """Silence lm-evaluation-harness's warnings for authors of definitions."""
     log = logging.getLogger("lm_eval")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -276,8 +275,8 @@ def _metric(metric: str, pipeline: str) -> str:
 def _timeouts(task: Any) -> Iterator[None]:
     """Let answers in mathematics be graded in any thread.
 
-    lm-evaluation-harness's definitions end what takes too long by an alarm, which only the main thread can set: in
-    another they would call right answers wrong. There, nothing is ended.
+    Definitions of lm-evaluation-harness stop slow grading by an alarm, which only the main thread can set: in another
+    thread they would call right answers wrong. There, nothing is stopped.
     """
     names = getattr(task.config.process_results, "__globals__", {})
     changed: dict[str, Any] = {}
