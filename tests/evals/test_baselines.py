@@ -22,12 +22,12 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import Method
 from unisono.errors import PromptError, SpecError, UnisonoError
 from unisono.evals.baselines import BASELINES, Case, Choice, make_baseline
-from unisono.evals.baselines.cascade import Cascade, uncertainty
-from unisono.evals.baselines.genrm import GenRM
+from unisono.evals.baselines.confidence import Cascade, uncertainty
 from unisono.evals.baselines.judging import LEAST, question_words, shares
 from unisono.evals.baselines.options import options
 from unisono.evals.baselines.self_evaluation import NOTA
-from unisono.evals.baselines.skill_aggregation import _slope, learn, tabulate
+from unisono.evals.baselines.skills import cross_entropy, learn, tabulate
+from unisono.evals.baselines.verifiers import GenRM
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Grade, Question, System
 from unisono.records import Generation, Limits, PieceScore, Score, Seconds, Usage
@@ -472,7 +472,9 @@ def test_skills_are_learned_down_the_true_slope() -> None:
                     total -= row[judge] * math.log(yes) + (1 - row[judge]) * math.log(1 - yes)
         return total / 9
 
-    for place, slope in enumerate(_slope(values, said_NK, context_ND)):
+    found, slopes = cross_entropy(values, said_NK, context_ND)
+    assert found == pytest.approx(loss(values))
+    for place, slope in enumerate(slopes):
         step = np.zeros(7)
         step[place] = 1e-5
         assert slope == pytest.approx((loss(values + step) - loss(values - step)) / 2e-5, abs=1e-7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from unisono.errors import UnisonoError
@@ -44,6 +44,19 @@ def table_console() -> Console:
     if not console.is_terminal:
         console.width = WIDE
     return console
+
+
+def print_table(console: Console, titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table whose first columns, ``left`` of them, hold words and whose others hold numbers."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(titles):
+        table.add_column(escape(title), justify="left" if place < left else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 @contextlib.contextmanager

@@ -1,21 +1,32 @@
-"""``unisono eval``: how well an ensemble answers questions, beside its members and in other settings."""
+"""``unisono eval``: how well an ensemble answers questions, compared with its members and with other settings."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import counting, loading_report, say
-from unisono.cli.report import tell
+from unisono.cli.console import loading_report, say
+from unisono.cli.questions import (
+    Batch,
+    Chat,
+    Data,
+    Json,
+    Quiet,
+    Shots,
+    Spec,
+    answer_questions,
+    folder_option,
+    task_names,
+)
+from unisono.cli.report import show_results
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.config.ensemble import TunedOn
+    from unisono.config.ensemble import EnsembleSpec, TunedOn
+    from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
 
@@ -23,31 +34,23 @@ ALL = "all"
 
 
 def evaluate(
-    spec: Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)],
+    spec: Spec,
     tasks: Annotated[
         str,
         typer.Option(
             metavar="NAMES",
-            help="What to ask, with commas between: gsm8k, mmlu, bbh, triviaqa, nq_open, arc_easy, arc_challenge, "
-            "hellaswag, piqa, math500; without --data others of lm-evaluation-harness, too.",
+            help="The tasks, with commas between: gsm8k, mmlu, bbh, triviaqa, nq_open, arc_easy, arc_challenge, "
+            "hellaswag, piqa, math500; without --data any other of lm-evaluation-harness.",
             show_default=False,
         ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Read questions from JSON lines in this folder, not from the hub.", show_default=False
-        ),
-    ] = None,
+    data: Data = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Questions of each task, a fair sample. Default: all.", show_default=False),
     ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False,
+    shots: Shots = None,
+    chat: Chat = False,
     compare: Annotated[bool, typer.Option("--compare", help="Ask each member alone, too.")] = False,
     variant: Annotated[
         list[str] | None,
@@ -67,82 +70,68 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Texts written at once. Times are those of one text at a time only with 1.")
-    ] = 1,
+    batch: Batch = 1,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The run's folder: answers are in it as soon as they are there, and the same command goes on with it. "
-            "Default: eval-NAME.",
-            show_default=False,
+        folder_option(
+            "The run's folder. It keeps every answer, and the same command continues the run. Default: eval-NAME."
         ),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write a report: HTML, Markdown and JSON.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    report: Annotated[Path | None, folder_option("Write a report: HTML, Markdown and JSON.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Ask an ensemble questions, best beside its members: accuracy, intervals, share ensembled, time."""
+    """Ask an ensemble questions, best compared with its members: accuracy, intervals, share ensembled, time."""
     from unisono.config.ensemble import load_spec
-    from unisono.evals.baselines import BASELINES, make_baseline
     from unisono.evals.baselines.decide import decide_all
     from unisono.evals.manifest import make_manifest
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.report import check_report
-    from unisono.evals.results import RunFolder, read_results
-    from unisono.evals.runner import evaluate as ask
-    from unisono.evals.systems import check_names
+    from unisono.evals.results import read_results
     from unisono.evals.tasks import load_tasks
 
     checked = load_spec(spec)
     if report is not None:
         check_report(report)
-    made = [make_baseline(word) for word in _words(baseline or [], BASELINES)]
-    baselines = list({each.name: each for each in made}.values())
+    baselines = _baselines(baseline or [])
     names = task_names(tasks)
     if not quiet:
         say("reading the tasks")
-    tuned_on = [*checked.tuned_on, *(each for path in _files(variant or []) for each in load_spec(path).tuned_on)]
+    tuned_on = _tuned_on(checked, variant or [])
     loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=tuned_on)
-    _tell_other_sources(tuned_on, loaded)
-    folder = out or Path(f"eval-{spec.stem}")
+    _warn_of_other_sources(tuned_on, loaded)
     with loading_report(quiet=quiet) as loading:
-        panel = ModelPool.prepare(checked, batch=batch, report=loading)
-        if baselines and len(panel.members) < 2:
-            raise SpecError(
-                "baselines choose among the answers of members, and the ensemble has one", hint="leave --baseline out"
-            )
-        for each in baselines:
-            each.check(panel.members)
-        systems = _systems(panel, variant or [], compare=compare or bool(baselines))
-        check_names(systems, [each.name for each in baselines])
-        about = make_manifest(panel, loaded, systems, baselines, spec=spec.read_text(), chat=chat, tuned_on=tuned_on)
-    asked = sum(len(task.questions) for task in loaded)
-    everybody = [*(system.name for system in systems), *(baseline.name for baseline in baselines)]
-    with RunFolder(folder, about) as opened, panel:
-        if opened.lacks(loaded, everybody):
-            with loading_report(quiet=quiet) as loading:
-                panel.load_weights(loading)
-            with asking(folder, asked * len(everybody), quiet=quiet) as count:
-                ask(panel, loaded, systems, opened, baselines=baselines, count=count)
+        pool = ModelPool.prepare(checked, batch=batch, report=loading)
+        systems = _systems(pool, variant or [], baselines, compare=compare)
+        about = make_manifest(pool, loaded, systems, baselines, spec=spec.read_text(), chat=chat, tuned_on=tuned_on)
+    folder = out or Path(f"eval-{spec.stem}")
+    answer_questions(folder, about, pool, loaded, systems, baselines, quiet=quiet)
     results = decide_all(read_results(folder))
-    told = {(answer.task, answer.question) for answer in results.answers}
-    if len(told) > asked and not quiet:
-        say(f"{folder} has answers to {len(told):,} questions, of which {asked:,} were asked for now: all are told")
-    tell(results, report, as_json=as_json, quiet=quiet)
+    answered = len({(answer.task, answer.question) for answer in results.answers})
+    asked = sum(len(task.questions) for task in loaded)
+    if answered > asked and not quiet:
+        say(f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: all are told")
+    show_results(results, report, as_json=as_json, quiet=quiet)
 
 
-def _files(variants: Iterable[str]) -> list[Path]:
+def _baselines(given: Iterable[str]) -> list[Baseline]:
+    """The baselines that are asked for, each once; ``all`` is every one that is known."""
+    from unisono.evals.baselines import BASELINES, make_baseline
+
+    words = [name for word in given for name in (BASELINES if word == ALL else [word])]
+    return list({each.name: each for each in map(make_baseline, words)}.values())
+
+
+def _tuned_on(spec: EnsembleSpec, variants: Iterable[str]) -> list[TunedOn]:
+    """What the ensemble, or the file of a variant, was tuned on."""
+    from unisono.config.ensemble import load_spec
     from unisono.evals.systems import is_file
 
-    return [Path(setting) for setting in variants if is_file(setting)]
+    others = [load_spec(Path(setting)) for setting in variants if is_file(setting)]
+    return [each for known in (spec, *others) for each in known.tuned_on]
 
 
-def _tell_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> None:
+def _warn_of_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> None:
     """Warn where questions that were tuned on cannot be told from others."""
     from unisono.evals.tasks import may_hold
 
@@ -152,32 +141,17 @@ def _tell_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> N
                 say(f"{task.name}: tuned on {each.task} of {each.source}, this is {task.source}: nothing is left out")
 
 
-def _words(given: Iterable[str], known: Iterable[str]) -> list[str]:
-    """What baselines are asked for, each once; ``all`` is every one that is known."""
-    return list(dict.fromkeys(itertools.chain.from_iterable(known if word == ALL else [word] for word in given)))
-
-
-def task_names(words: str) -> list[str]:
-    """The tasks that a flag names. Raises a `SpecError` when it names none."""
-    names = [name.strip() for name in words.split(",") if name.strip()]
-    if not names:
-        raise SpecError("no task is named", hint="write it as in --tasks gsm8k,mmlu")
-    return names
-
-
-@contextlib.contextmanager
-def asking(folder: Path, total: int | None, *, quiet: bool) -> Iterator[Callable[..., None]]:
-    """Count answers while questions are asked, and say where they are when somebody interrupts."""
-    try:
-        with counting(total, quiet=quiet) as count:
-            yield count
-    except KeyboardInterrupt:
-        say(f"\n{folder} holds what is answered: the same command goes on from there")
-        raise
-
-
-def _systems(panel: ModelPool, variants: list[str], *, compare: bool) -> list[System]:
+def _systems(pool: ModelPool, variants: Iterable[str], baselines: Sequence[Baseline], *, compare: bool) -> list[System]:
+    """Who is asked. Raises a `SpecError` where baselines do not fit the members, or a name stands twice."""
     from unisono.evals import systems as make
 
-    members = make.members(panel) if compare and len(panel.members) > 1 else []
-    return [*members, make.ensemble(panel), *(make.variant(panel, setting) for setting in variants)]
+    if baselines and len(pool.members) < 2:
+        raise SpecError(
+            "baselines choose among the answers of members, and the ensemble has one", hint="leave --baseline out"
+        )
+    for each in baselines:
+        each.check(pool.members)
+    alone = make.members(pool) if (compare or baselines) and len(pool.members) > 1 else []
+    systems = [*alone, make.ensemble(pool), *(make.variant(pool, setting) for setting in variants)]
+    make.check_names(systems, [each.name for each in baselines])
+    return systems

@@ -1,46 +1,55 @@
-"""``unisono tune``: the weights, rule, gate and threshold by which an ensemble answers best."""
+"""``unisono tune``: the weights, rule, gate and threshold with which an ensemble answers best."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, say, table_console
-from unisono.cli.eval import asking, task_names
+from unisono.cli.console import loading_report, print_table, say, table_console
+from unisono.cli.questions import (
+    Batch,
+    Chat,
+    Data,
+    Json,
+    Quiet,
+    Shots,
+    Spec,
+    counting_answers,
+    folder_option,
+    split_names,
+    task_names,
+)
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from unisono.evals.analysis.tune import Tuned
+    from unisono.evals.analysis.tune import Trial, Tuned
+    from unisono.evals.model_pool import ModelPool
 
 SEARCH = "search.json"
-"""In the search's folder: what was tried, what it found and took, as ``--json`` prints it."""
+"""In the search's folder: what was tried, what was found and how long it took, as ``--json`` prints it."""
 
 
 def tune(
-    spec: Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)],
+    spec: Spec,
     task: Annotated[
-        str, typer.Option("--task", "--tasks", metavar="NAMES", help="What to tune for.", show_default=False)
+        str,
+        typer.Option(
+            "--task", "--tasks", metavar="NAMES", help="The tasks to tune for, with commas between.", show_default=False
+        ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Read questions from JSON lines in this folder.", show_default=False),
-    ] = None,
+    data: Data = None,
     limit: Annotated[
         int, typer.Option(min=2, help="Questions of each task, the last of its order; half of it at most.")
     ] = 100,
-    shots: Annotated[
-        int | None,
-        typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 1,
+    shots: Shots = None,
+    chat: Chat = False,
+    batch: Batch = 1,
     stages: Annotated[
         str, typer.Option(metavar="NAMES", help="What to search, with commas between.")
     ] = "rule,weights,gate",
@@ -59,32 +68,22 @@ def tune(
         ),
     ] = None,
     folder: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The search's folder: the same command goes on with it. Default: tune-NAME.",
-            show_default=False,
-        ),
+        Path | None, folder_option("The search's folder: the same command continues it. Default: tune-NAME.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the search as one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find the best setting, on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
-    import yaml
-
     from unisono.config.ensemble import load_spec
-    from unisono.evals.analysis.tune import GATES, STAGES, tuned_spec
+    from unisono.evals.analysis.tune import GATES
     from unisono.evals.analysis.tune import tune as search
     from unisono.evals.manifest import make_manifest
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.results import RunFolder
     from unisono.evals.tasks import load_tasks
 
-    checked = load_spec(spec)
-    wanted = [name.strip() for name in stages.split(",") if name.strip()]
+    checked, wanted = load_spec(spec), _stages(stages)
     tried = GATES if gates is None else [_gate(word.strip()) for word in gates.split(",")]
-    if not wanted or not set(wanted) <= set(STAGES):
-        raise SpecError(f"--stages is {stages!r}", hint=f"name some of {', '.join(STAGES)}")
     written = out or spec.with_name(f"{spec.stem}-tuned.yaml")
     if written.exists() and written.samefile(spec):
         raise SpecError(f"--out is {str(written)!r}, the ensemble file itself", hint="give another file")
@@ -95,26 +94,37 @@ def tune(
         if len(each.questions) < limit and not quiet:
             say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
     with loading_report(quiet=quiet) as loading:
-        panel = ModelPool.prepare(checked, batch=batch, report=loading)
+        pool = ModelPool.prepare(checked, batch=batch, report=loading)
     where = folder or Path(f"tune-{spec.stem}")
-    about = make_manifest(panel, tasks, [], [], spec=spec.read_text(), chat=chat)
-    with RunFolder(where, about) as opened, panel:
+    about = make_manifest(pool, tasks, [], [], spec=spec.read_text(), chat=chat)
+    with RunFolder(where, about) as opened, pool:
         with loading_report(quiet=quiet) as loading:
-            panel.load_weights(loading)
-        with asking(where, None, quiet=quiet) as count:
-            tuned = search(panel, tasks, opened, stages=wanted, gates=tried, count=count)
-    content = tuned_spec(yaml.safe_load(spec.read_text()), panel, tuned)
-    _write(written, spec, content, tuned)
-    (where / SEARCH).write_text(json.dumps(tuned.to_json(), indent=2, ensure_ascii=False) + "\n")
+            pool.load_weights(loading)
+        with counting_answers(where, None, quiet=quiet) as count:
+            tuned = search(pool, tasks, opened, stages=wanted, gates=tried, count=count)
+    _write(written, spec, pool, tuned)
+    found = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False)
+    (where / SEARCH).write_text(found + "\n")
     if as_json:
-        print(json.dumps(tuned.to_json(), indent=2, ensure_ascii=False))
+        print(found)
     else:
         _show(tuned)
     if not quiet:
-        asked = ["--tasks", task, *([] if data is None else ["--data", str(data)]), *(["--chat"] if chat else [])]
-        asked += [*([] if shots is None else ["--shots", str(shots)]), *(["--batch", str(batch)] if batch > 1 else [])]
-        words = ["unisono", "eval", str(written), *asked, "--compare", "--variant", str(spec)]
-        say(f"{written} is the ensemble so tuned; compare it: {shlex.join(words)}")
+        flags = {"--tasks": task, "--data": data, "--shots": shots, "--batch": batch if batch > 1 else None}
+        asked = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
+        words = ["unisono", "eval", str(written), *asked, *(["--chat"] if chat else [])]
+        compare = shlex.join([*words, "--compare", "--variant", str(spec)])
+        say(f"{written} is the tuned ensemble; compare it with the old one: {compare}")
+
+
+def _stages(words: str) -> list[str]:
+    """The stages that ``--stages`` names. Raises a `SpecError`."""
+    from unisono.evals.analysis.tune import STAGES
+
+    wanted = split_names(words)
+    if not wanted or not set(wanted) <= set(STAGES):
+        raise SpecError(f"--stages is {words!r}", hint=f"name some of {', '.join(STAGES)}")
+    return wanted
 
 
 def _gate(word: str) -> str:
@@ -127,10 +137,13 @@ def _gate(word: str) -> str:
     return str(gate)
 
 
-def _write(path: Path, spec: Path, content: dict[str, Any], tuned: Tuned) -> None:
-    """Write the ensemble file, its relative models seen from where it is."""
+def _write(path: Path, spec: Path, pool: ModelPool, tuned: Tuned) -> None:
+    """Write the ensemble file, with relative paths of models that hold from where it is."""
     import yaml
 
+    from unisono.evals.analysis.tune import tuned_spec
+
+    content = tuned_spec(yaml.safe_load(spec.read_text()), pool, tuned)
     for member in content["members"]:
         beside = spec.parent / member.get("model", "")
         if "model" in member and beside.exists() and not Path(member["model"]).is_absolute():
@@ -151,23 +164,19 @@ def _write(path: Path, spec: Path, content: dict[str, Any], tuned: Tuned) -> Non
 
 def _show(tuned: Tuned) -> None:
     console = table_console()
-    console.print(_table(tuned))
+    names = list(tuned.trials[0].by_task)
+    tasks = names if len(names) > 1 else []
+    titles = ("stage", "setting", "right", *tasks, "ensembled", "seconds")
+    print_table(console, titles, [_row(trial, tasks) for trial in tuned.trials], left=2)
     console.print(f"taken: {tuned.setting or 'the ensemble as it is'}", markup=False)
 
 
-def _table(tuned: Tuned) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage")
-    table.add_column("setting")
-    tasks = list(tuned.trials[0].by_task)
-    for title in ("right", *(tasks if len(tasks) > 1 else ()), "ensembled", "seconds"):
-        table.add_column(title, justify="right")
-    for trial in tuned.trials:
-        cells = [f"{trial.accuracy:.1%} ± {trial.error:.1%}"]
-        cells += [f"{trial.by_task[name]:.1%}" for name in tasks] if len(tasks) > 1 else []
-        name = escape(trial.setting or "as it is")
-        table.add_row(trial.stage, name, *cells, f"{trial.ensembled:.0%}", f"{trial.seconds:.0f}")
-    return table
+def _row(trial: Trial, tasks: Iterable[str]) -> tuple[str, ...]:
+    return (
+        trial.stage,
+        trial.setting or "as it is",
+        f"{trial.accuracy:.1%} ± {trial.error:.1%}",
+        *(f"{trial.by_task[name]:.1%}" for name in tasks),
+        f"{trial.ensembled:.0%}",
+        f"{trial.seconds:.0f}",
+    )

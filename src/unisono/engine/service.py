@@ -142,11 +142,27 @@ class Service:
         return request_id
 
     def start(self, prepared: PreparedRequest) -> RequestId:
-        """Submit a request that begins at once. Raises a `CapacityError` where it would have to wait."""
+        """Submit a request that begins at once.
+
+        Raises a `CapacityError` where it would have to wait, or what a model raises.
+        """
         self.engine(prepared.request.model).check_room(prepared)
         request_id = self.submit(prepared)
         self._admit()
+        if not self.has(request_id):
+            (failed,) = (
+                event for event in self._events if isinstance(event, Failed) and event.request_id == request_id
+            )
+            self._events.remove(failed)
+            raise failed.error
         return request_id
+
+    def prefill(self, request_id: RequestId) -> None:
+        """Let all members read the whole prompt of a request that has begun. Raises what a model raises."""
+        running = self._running.get(request_id)
+        if running is not None and running.group is not None:
+            running.engine.prefill(running.group)
+            self._note_pending(request_id)
 
     def cancel(self, request_id: RequestId) -> None:
         """Give a request up: its slots are free at once, and nothing more comes of it. Harmless when it is over."""

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from unisono.errors import SpecError, nearest, shown
 from unisono.evals.respondent import Arguments, Respondent
-from unisono.evals.tasks.definitions import Conversation
+from unisono.evals.tasks.requests import Conversation
 
 STRUCTURE = ("tag", "group", "task_list")
 """Keys of a definition's file that say where it belongs, not what it is."""
@@ -33,15 +33,14 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
     ``--model unisono --model_args spec=duo.yaml[,member=smol][,batch=8][,max_gen_toks=256]``, and how the ensemble
     writes where that differs from the file: ``gate=confidence:0.5``, ``combine=geometric``, ``lead=…``, ``draw=…``.
 
-    A text that is given (`loglikelihood`) has no pieces of its own. It is cut into those of the lead's tokenizer,
-    together with its context as far as the context's ids stay what they are; each member spells these pieces; and one
-    teacher-forced pass a member gives the combined distribution before each. The score is the sum of their
-    logarithms: the probability that the ensemble writes the text in this one way. The alternative would be the
-    probability of the bytes however they are cut, a sum over all ways, which nobody can compute in full; models by
-    themselves are scored by their own one way too, and of one member the two agree.
+    `loglikelihood` cuts a text into pieces of the lead's tokenizer, together with its context as far as the context's
+    ids stay the same. Each member spells these pieces, and one teacher-forced pass a member gives the combined
+    distribution before each. The score is the sum of their logarithms: the probability that the ensemble writes the
+    text in this one way. The probability of the bytes, a sum over all ways to cut them, cannot be computed; single
+    models are scored by one way too, and for one member both agree.
 
-    `loglikelihood_rolling` scores a text behind nothing: members begin with their BOS, or else an END. What is longer
-    than a context is cut into windows as `rolling_windows` says.
+    `loglikelihood_rolling` scores a text without a context: members begin with their BOS or an END. A text that is
+    longer than a context is cut into windows; see `rolling_windows`.
     """
 
     def __init__(
@@ -57,9 +56,8 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
 
         Args:
             spec: the path of an ensemble file.
-            batch_size: lm-evaluation-harness's own flag; ``batch`` goes before it.
-            device: its flag, too, which its command line sets always, and not to what is there. It is let be: the
-                spec says where each member runs.
+            batch_size: lm-evaluation-harness's own flag; ``batch`` takes precedence.
+            device: its flag, too, which its command line always sets. Ignored: the spec says where each member runs.
             respondent: one that is loaded already, in place of all arguments.
             arguments: the others of ``--model_args``.
 
@@ -78,7 +76,7 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         return self._all("generate_until", requests, self._respondent.write(asked), disable_tqdm)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score texts behind their contexts, those of one context together; see `Respondent.score`."""
+        """Score texts after their contexts, those of one context together; see `Respondent.score`."""
         asked = [(*request.args, _name(request)) for request in requests]
         found = ((place, tuple(likelihood)) for place, likelihood in self._respondent.score(asked))
         return self._all("loglikelihood", requests, found, disable_tqdm)
@@ -89,19 +87,19 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         return self._all("loglikelihood_rolling", requests, self._respondent.score_whole(asked), disable_tqdm)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Carry the messages: each member reads them through its own template."""
+        """Keep the messages: each member reads them through its own template."""
         return Conversation.of(chat_history, add_generation_prompt=add_generation_prompt)
 
     @property
     def tokenizer_name(self) -> str:
-        """The members and the sums of their templates; kept requests of others are not taken for theirs."""
+        """The members and the hashes of their templates: the key under which lm-evaluation-harness keeps requests."""
         return self._respondent.templates
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The same, as lm-evaluation-harness writes it down. Raises a `SpecError` for a template by name."""
+        """The same, for lm-evaluation-harness's records. Raises a `SpecError` for a template by name."""
         if isinstance(chat_template, str):
             raise SpecError(
-                f"there is no choosing of the chat template {shown(chat_template)}: each member has its own",
+                f"the chat template {shown(chat_template)} cannot be chosen: each member has its own",
                 hint="write --apply_chat_template alone; a member's template stands in the spec (chat_template: …)",
             )
         return self._respondent.templates if chat_template else None
@@ -113,7 +111,7 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
     def _all(
         self, kind: str, requests: Sequence[Any], answers: Iterable[tuple[int, Any]], disable_tqdm: bool
     ) -> list[Any]:
-        """Answers in the order asked; each is in the cache, where there is one, as soon as it is there."""
+        """Answers in the order asked; each goes into the cache as soon as it is known."""
         results: dict[int, Any] = {}
         with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as progress:
             for place, answer in answers:
@@ -124,7 +122,7 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
 
 
 def register() -> None:
-    """Make the model known as ``unisono`` to this process, as its entry point does where plugins are looked for."""
+    """Register the model ``unisono`` in this process, as its entry point does where plugins are loaded."""
     if "unisono" not in model_registry:
         model_registry.register("unisono", target=UnisonoLM)
 
@@ -144,14 +142,14 @@ def run_command_line(arguments: Sequence[str]) -> None:
 
 @functools.cache
 def _manager(folder: str | None) -> TaskManager:
-    """What finds definitions: to read all of them takes many seconds, those of one folder none."""
+    """Finds definitions. To read all of them takes many seconds, those of one folder none."""
     if folder is None:
         return TaskManager()
     return TaskManager(include_path=Path(lm_eval.tasks.__file__).parent / folder, include_defaults=False)
 
 
 def definitions(folder: str) -> dict[str, Path]:
-    """Where the definitions of a folder of lm-evaluation-harness's tasks stand, by name."""
+    """The files of the definitions in a folder of lm-evaluation-harness's tasks, by name."""
     manager = _manager(folder)
     return {name: manager.task_index[name].yaml_path for name in manager.all_subtasks}
 
@@ -167,12 +165,12 @@ def build(
     examples: Sequence[Mapping[str, Any]],
     overrides: Mapping[str, Any],
 ) -> Any:
-    """Make the task of a definition, on rows that are given in place of its dataset.
+    """Make the task of a definition, on rows in place of its dataset.
 
     Args:
         definition: its file.
-        rows: as the original dataset has them; they stand in its split of questions.
-        examples: these in the one that examples are drawn from, where the definition has such a split.
+        rows: as the original dataset has them, for its split of questions.
+        examples: the same for the split of examples, where the definition has one.
         overrides: keys to replace.
 
     Raises:
@@ -196,10 +194,10 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
     Args:
         name: lm-evaluation-harness's.
         folder: where it stands among its tasks; ``None`` where that is not known.
-        choices: names to tell to whoever gave a wrong one.
+        choices: names for the error about a wrong one.
 
     Raises:
-        SpecError: there is no such task, or it is no definition in a file, or its data cannot be had.
+        SpecError: there is no such task, it is no definition in a file, or its data cannot be loaded.
     """
     manager = _manager(folder)
     if name not in manager.all_tasks:

@@ -1,7 +1,8 @@
-"""What a run is about: everything that is needed to run it again."""
+"""The manifest of a run: everything that is needed to run it again."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -28,7 +29,8 @@ PACKAGES = (
     *("unisono", "lm-eval", "llama-cpp-python", "transformers", "torch", "tokenizers", "numpy"),
     *("datasets", "math-verify", "sympy"),
 )
-BLOCK = 1 << 20
+TASK = ("name", "metrics", "shots", "version", "source", "examples")
+"""What is noted of a task."""
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
 
@@ -42,7 +44,7 @@ def make_manifest(
     chat: bool,
     tuned_on: Sequence[TunedOn] = (),
 ) -> dict[str, Any]:
-    """Tell what a run is about, see `Results.about`.
+    """Everything that is needed to run it again; see `Results.about`.
 
     Args:
         pool: the loaded members.
@@ -51,16 +53,13 @@ def make_manifest(
         baselines: who looks at the answers.
         spec: the text of the ensemble's file.
         chat: whether questions are asked as chats.
-        tuned_on: what systems were tuned on; left out where it can be told from other questions.
+        tuned_on: the questions that systems were tuned on; they are left out where they are known.
     """
     return {
         "spec": spec,
         "command": shlex.join(["unisono", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": {
-            **{name: version for name in PACKAGES if (version := _version(name))},
-            "unisono's code": "sha256:" + _sum(sorted(Path(unisono.__file__).parent.rglob("*.py"))),
-        },
+        "versions": _versions(),
         "machine": {
             "platform": platform.platform(terse=True),
             "processor": _processor(),
@@ -76,17 +75,7 @@ def make_manifest(
             *map(to_json, systems),
             *({"name": each.name, "kind": "baseline", "source": each.source} for each in baselines),
         ],
-        "tasks": [
-            {
-                "name": task.name,
-                "metrics": list(task.metrics),
-                "shots": task.shots,
-                "version": task.version,
-                "source": task.source,
-                "examples": task.examples,
-            }
-            for task in tasks
-        ],
+        "tasks": [{key: getattr(task, key) for key in TASK} for task in tasks],
         "tuned_on": [
             {**each.model_dump(), "may_be_asked": any(may_hold(task, each) for task in tasks)} for each in tuned_on
         ],
@@ -102,11 +91,13 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    """The versions of what is installed, and the sum of our own code."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found | {"unisono's code": "sha256:" + _sum(sorted(Path(unisono.__file__).parent.rglob("*.py")))}
 
 
 def _model(member: PreparedMember) -> Mapping[str, str]:
@@ -125,6 +116,5 @@ def _sum(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

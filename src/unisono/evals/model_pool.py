@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
 from unisono.build import Models, Prepared, load_models, prepare
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
+from unisono.engine.client import Client
 from unisono.engine.engine import Engine
-from unisono.engine.request import Request
-from unisono.engine.sequence import TextSequence
+from unisono.engine.request import Ended, Failed, GenerationRequest
+from unisono.engine.scheduler import RequestId
 from unisono.errors import CapacityError, ModelError, UnisonoError
 from unisono.evals.records import System
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
 QUESTIONS = 8
-"""Questions that are asked of everybody, and written down, before the next ones are begun, at least."""
+"""Questions that every system answers, and that are written, before the next ones are begun, at least."""
 MOST_CHOICES = 5
-"""Texts that are scored at once at least: as many choices as most questions have, and one that is kept."""
+"""Texts that can be scored at once, at least: the choices of most questions, and a kept prompt."""
 
 
 class ModelPool:
     """Members that are loaded once and answer for many systems. Not thread-safe.
 
-    What a prompt shares with one that was read before is not read again, whoever asks, until `forget`. So times are
-    told without the reading of prompts.
+    What a prompt shares with an earlier one is not read again, whichever system asks, until `forget`. Times therefore
+    leave the reading of prompts out.
     """
 
     def __init__(self, prepared: Prepared, batch: int) -> None:
-        """Take an ensemble that is not loaded yet; most callers want `load`, or `prepare`."""
+        """Hold an ensemble that is not loaded yet; most callers want `load`, or `prepare`."""
         self.prepared = prepared
         self.batch = batch
         """Texts that are written at once."""
@@ -49,14 +51,11 @@ class ModelPool:
 
     @classmethod
     def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Read all but the weights, which can take long: systems can be made and checked.
-
-        Raises what `build.prepare` raises.
-        """
+        """Read all but the weights, which take long: systems can be made and checked. Raises as `build.prepare`."""
         return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
-        """Load the models, so that questions can be asked. Raises what `build.load_models` raises."""
+        """Load the models. Raises what `build.load_models` raises."""
         self._models = load_models([self.prepared], report, keep_prefixes=True)
 
     def __enter__(self) -> Self:
@@ -72,7 +71,7 @@ class ModelPool:
 
     @property
     def question_batch(self) -> int:
-        """How many questions are asked of everybody before the next ones: at least as many as are answered at once."""
+        """How many questions every system answers before the next ones: at least as many as are answered at once."""
         return max(QUESTIONS, self.batch)
 
     def member(self, name: str) -> System:
@@ -86,48 +85,42 @@ class ModelPool:
             system.method.check({member.spec.name: member.weight for member in members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
-        """Let a system write one text for each prompt, several at once. Their steps are kept.
+        """Let a system write one text for each prompt, several at once, with their steps.
 
         ``seconds.total`` of a text is its part, by pieces, of the time since its batch's prompts were read.
 
         Returns:
-            In the order asked; the error in place of what cannot be written.
+            In the order asked; an error in place of a text that cannot be written.
         """
-        engine = self._engine(system)
+        client = Client.of(self._engine(system))
         results: dict[int, Generation | UnisonoError] = {}
-        waiting = list(enumerate(asked))
+        waiting = deque(enumerate(asked))
         while waiting:
-            writing: dict[TextSequence, int] = {}
+            writing: dict[RequestId, int] = {}
             try:
                 while waiting and len(writing) < self.batch:
                     index, (prompt, limits) = waiting[0]
-                    text: TextSequence | None = None
                     try:
-                        text = engine.begin(engine.prepare(Request("", prompt, limits, True, system.method))).sequences[
-                            0
-                        ]
-                        engine.prefill(text)  # so that the next one finds what both begin with
-                        writing[text] = index
+                        request = GenerationRequest("", prompt, limits, trace=True, method=system.method)
+                        writing[_begin(client, request)] = index
                     except Exception as error:
-                        if text is not None:
-                            engine.drop(text)
-                        elif isinstance(error, CapacityError) and writing:
+                        if isinstance(error, CapacityError) and writing:
                             break  # a beam waits for more slots
                         results[index] = _as_ours(error)
-                    waiting.pop(0)
-                results |= _write(engine, writing)
+                    waiting.popleft()
+                results |= _finish(client, writing)
             finally:
-                for text in writing:
-                    engine.drop(text)
+                for request_id in writing:
+                    client.cancel(request_id)
         return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
-        """Tell how likely a system finds texts that follow prompts; a prompt that several share is read once.
+        """Score texts that follow prompts; a prompt that several share is read once.
 
         ``seconds`` of a score is its part of the time of its passes.
 
         Returns:
-            In the order asked; the error in place of what cannot be scored.
+            In the order asked; an error in place of a text that cannot be scored.
         """
         engine = self._engine(system)
         results: list[Score | UnisonoError] = []
@@ -138,7 +131,7 @@ class ModelPool:
         return results
 
     def forget(self) -> None:
-        """Forget what has been read, so that nothing depends on what was asked before."""
+        """Forget the prompts that were read, so that nothing depends on earlier questions."""
         if self._models is not None:
             self._models.forget_prefixes()
 
@@ -161,16 +154,28 @@ class ModelPool:
         return self.prepared if system.weights is None else self.prepared.weighted(system.weights)
 
 
-def _write(engine: Engine, writing: dict[TextSequence, int]) -> dict[int, Generation | UnisonoError]:
-    """Write texts to their ends, and give each its part of the time, as its part of the pieces is."""
-    failures: dict[TextSequence, UnisonoError] = {}
+def _begin(client: Client, request: GenerationRequest) -> RequestId:
+    """Begin a text, and read its prompt at once, so that the next text finds what both prompts begin with."""
+    request_id = client.start(request)
+    try:
+        client.service.prefill(request_id)
+    except Exception:
+        client.cancel(request_id)
+        raise
+    return request_id
+
+
+def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Generation | UnisonoError]:
+    """Write texts to their ends. The time is divided among them by their pieces."""
+    results: dict[int, Generation | UnisonoError] = {}
     began = time.perf_counter()
-    while going := [text for text in writing if text.finish is None and text not in failures]:
-        failures |= _step(engine, going)
+    while len(results) < len(writing):
+        for event in client.receive([each for each, index in writing.items() if index not in results]):
+            if isinstance(event, Ended):
+                results[writing[event.request_id]] = event.generation
+            elif isinstance(event, Failed):
+                results[writing[event.request_id]] = _as_ours(event.error)
     seconds = time.perf_counter() - began
-    results: dict[int, Generation | UnisonoError] = {
-        index: failures.get(text) or text.generation() for text, index in writing.items()
-    }
     written = [each for each in results.values() if isinstance(each, Generation)]
     pieces = sum(len(each.steps or ()) for each in written)
     for index, each in results.items():
@@ -180,25 +185,8 @@ def _write(engine: Engine, writing: dict[TextSequence, int]) -> dict[int, Genera
     return results
 
 
-def _step(engine: Engine, texts: Sequence[TextSequence]) -> dict[TextSequence, UnisonoError]:
-    """Write on at texts: together, or where that fails each alone, to see which of them it is."""
-    try:
-        engine.step(texts)
-    except Exception as error:
-        if len(texts) == 1:
-            return {texts[0]: _as_ours(error)}
-        failures: dict[TextSequence, UnisonoError] = {}
-        for text in texts:
-            if text in engine.active:
-                failures |= _step(engine, [text])
-            elif text.finish is None:  # it was given up
-                failures[text] = _as_ours(error)
-        return failures
-    return {}
-
-
 def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
-    """Score what follows one prompt: together, or where that fails each by itself."""
+    """Score what follows one prompt: together, or if that fails one by one."""
     try:
         scores = engine.score(asked, method=system.method)
         return [replace(score, seconds=score.seconds / len(asked)) for score in scores]

@@ -1,4 +1,4 @@
-"""What is asked, who is asked, and what comes of it: the records that all of evaluation shares."""
+"""Questions, systems and answers: the records that all of evaluation shares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a system says to a question: a text, or how likely each choice is."""
+    """A system's reply to a question: a text, or the likelihood of each choice."""
 
     text: str | None = None
     """What was generated; ``None`` where choices were scored."""
@@ -29,18 +29,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A reply, held against what is right."""
+    """A graded reply."""
 
     metrics: Mapping[str, float]
     """As lm-evaluation-harness names them: ``acc``, ``exact_match,strict-match`` …"""
     answer: str
-    """What the reply was understood to answer: the letter of the likeliest choice, or the text that its main
-    filter leaves. Two replies agree where these are equal; ``""`` where nothing was understood."""
+    """What the reply answers: the letter of the likeliest choice, or the text that the main filter leaves. Two replies
+    agree where these are equal; ``""`` where no answer was found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """One question, as every system is asked it."""
+    """One question, the same for every system."""
 
     task: str
     """The task that it counts for, such as ``mmlu``."""
@@ -54,11 +54,11 @@ class Question:
     limits: Limits
     """When a generated text ends."""
     target: str
-    """What is right, in words for people."""
+    """The right answer, in words for people."""
     grade: Callable[[Reply], Grade]
     words: str = ""
-    """The question by itself, for people and judges: no examples before it, no word that an answer follows. ``""``
-    where nobody has cut it out of the prompt."""
+    """The question by itself, for people and judges: without examples, and without a cue for the answer. ``""`` where
+    it is not known."""
 
     @property
     def is_choice(self) -> bool:
@@ -68,7 +68,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Questions of one kind, and how their answers are counted."""
+    """Questions of one kind, and their metrics."""
 
     name: str
     metrics: tuple[str, ...]
@@ -80,14 +80,14 @@ class Task:
     source: str
     """Where the questions come from: a file's name and the sha256 of its content, or a dataset of the hub."""
     questions: Sequence[Question]
-    """In an order that depends on their names alone and mixes all parts, so that any first few are a fair sample."""
+    """In an order that depends on their names alone and mixes all parts: any first few are a fair sample."""
     examples: str = ""
     """The file of the examples and the sha256 of its content; empty where they are the definition's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Something that answers questions with the loaded models."""
+    """What is compared: something that answers questions with the loaded models."""
 
     name: str
     """As it stands in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
@@ -106,7 +106,7 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A step at which a member alone would have written something else."""
+    """A step at which some voter preferred another piece."""
 
     position: int
     """Pieces before it."""
@@ -115,12 +115,12 @@ class Disagreement:
     p: float
     """Its combined probability."""
     members: Mapping[str, tuple[str, float]]
-    """By voter, its own likeliest piece and that piece's mass."""
+    """By voter, its own most probable piece and that piece's probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a system answered to a question, and what it took."""
+    """What a system answered to a question."""
 
     task: str
     question: str
@@ -135,17 +135,17 @@ class Answer:
     choices: tuple[float, ...] = ()
     """The natural logarithms of the choices' probabilities."""
     pieces: int = 0
-    """Pieces that were written, or scored: those of all choices."""
+    """Pieces that were written, or scored (of all choices)."""
     ensembled: int = 0
     """Those at which all members were asked."""
     p: tuple[float, ...] = ()
     """The combined probability of each piece written, END included; empty where choices were scored."""
     disputes: tuple[Disagreement, ...] = ()
-    """The steps of a generated text at which voters did not agree on the likeliest piece."""
+    """The steps of a generated text at which voters preferred different pieces."""
     finish: Literal["end", "stop", "length", "context"] | None = None
     """Why a generated text ended."""
     evidence: Mapping[str, Any] | None = None
-    """What a baseline gathered about the members' answers; see `baselines`."""
+    """What a baseline gathered about the members' answers; see `Baseline.gather`."""
     sure: float | None = None
     """How sure a baseline says it is, from 0 to 1."""
     error: str | None = None
@@ -197,7 +197,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long an answer took. Kept apart from the answers, which are the same in every run."""
+    """How long an answer took. Apart from the answers, which are the same in every run."""
 
     task: str
     question: str
@@ -211,7 +211,7 @@ class Times:
     at_once: int = 1
     """Questions that were answered at the same time, and share it."""
     wave: int = 0
-    """The number of its wave in the run's folder: times of one wave were taken side by side, and can be compared."""
+    """The number of its wave in the run's folder. Only times of one wave can be compared."""
 
     @property
     def key(self) -> Key:
@@ -225,9 +225,9 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run as it stands in its folder."""
+    """A run as its folder has it."""
 
     about: Mapping[str, Any]
-    """What the run was asked for and ran on: spec, tasks, systems, versions, seeds, sums of data and models."""
+    """The manifest: spec, tasks, systems, versions, seeds, machine, hashes of data and models."""
     answers: Sequence[Answer]
     times: Sequence[Times] = field(default_factory=tuple)

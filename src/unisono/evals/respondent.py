@@ -19,8 +19,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.tasks.definitions import Conversation, prompt_of, split_pair
-from unisono.evals.tasks.generation import MAX_PIECES, read_generation
+from unisono.evals.tasks.requests import MAX_PIECES, Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score
@@ -29,14 +28,14 @@ BATCH = 8
 METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling")
 """Arguments that change how the ensemble writes, by the names of `Method.but`."""
 _OLD = ("draw", "spelling")
-"""The same, of before."""
+"""Their old names."""
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
 Item = TypeVar("Item")
 _KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
 
 
 class Likelihood(NamedTuple):
-    """How likely a text is, as lm-evaluation-harness wants to know it."""
+    """The likelihood of a text in lm-evaluation-harness's form."""
 
     logp: float
     is_greedy: bool
@@ -61,8 +60,8 @@ class Arguments:
         """Read them.
 
         Args:
-            given: by name; those that are ``None`` are not given.
-            batch_size: lm-evaluation-harness's own; ``batch`` goes before it.
+            given: by name; ``None`` counts as absent.
+            batch_size: lm-evaluation-harness's own; ``batch`` takes precedence.
 
         Raises:
             SpecError: a name is unknown, or a value is wrong.
@@ -91,7 +90,7 @@ class Arguments:
 
 
 class Respondent:
-    """Loaded members that answer requests, each by its name in errors. Not thread-safe.
+    """Loaded members that answer requests, which errors name. Not thread-safe.
 
     What a prompt shares with an earlier one is not read again.
     """
@@ -104,11 +103,7 @@ class Respondent:
 
     @classmethod
     def load(cls, arguments: Arguments, report: Report = silent) -> Respondent:
-        """Load the members, or the one that answers alone.
-
-        Raises:
-            UnisonoError: of the kind that fits, saying which member, what is wrong and the way out.
-        """
+        """Load the members, or the one that answers alone. Raises a `UnisonoError` that names the member."""
         prepared = prepare(load_spec(arguments.spec), batch=arguments.batch, report=report)
         if arguments.member is not None:
             names = [member.spec.name for member in prepared.members]
@@ -124,7 +119,7 @@ class Respondent:
 
     @property
     def templates(self) -> str:
-        """The members and the sum of their chat templates: what reads conversations in the same way."""
+        """The members and the hashes of their chat templates: equal where conversations are read in the same way."""
         words = []
         for member in self._engine.members:
             encoder = member.encoder
@@ -134,13 +129,13 @@ class Respondent:
         return "unisono-" + "-".join(words)
 
     def write(self, asked: Sequence[tuple[str, Mapping[str, Any], str]]) -> Iterator[tuple[int, str]]:
-        """Write what each is asked for, several at once; each with its place, as soon as it has ended.
+        """Write a text for each request, several at once; yield each with its place, as soon as it has ended.
 
         Args:
             asked: contexts, ``generation_kwargs``, and how an error names them.
 
         Raises:
-            UnisonoError: one cannot be written. All are looked at before the first is begun.
+            UnisonoError: one cannot be written. All are checked before the first is begun.
         """
         requests = []
         for place, (context, kwargs, name) in enumerate(asked):
@@ -157,7 +152,7 @@ class Respondent:
             yield int(request.id), result.text
 
     def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, Likelihood]]:
-        """Tell how likely texts are behind their contexts; those behind one context together.
+        """Score texts after their contexts, those of one context together.
 
         Args:
             asked: contexts, which may be empty, what follows each, and how an error names it.
@@ -174,7 +169,7 @@ class Respondent:
                 yield place, Likelihood(score.logp, score.is_greedy)
 
     def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """Tell how likely texts are behind nothing, however long they are; see `rolling_windows`.
+        """Score texts without a context, however long they are; see `rolling_windows`.
 
         Args:
             asked: texts, and how an error names each.
@@ -199,7 +194,7 @@ class Respondent:
         return (context, text) if isinstance(context, Conversation) else split_pair(context, text)
 
     def _score(self, wanted: Sequence[tuple[Prompt, str]], names: Sequence[str]) -> list[Score]:
-        """Score some at once; where that fails, one by one, to name the one that fails."""
+        """Score some at once; if that fails, one by one, to name the one that fails."""
         try:
             return self._engine.score(wanted, method=self.method)
         except UnisonoError:
@@ -211,7 +206,7 @@ class Respondent:
 
 
 def _packed(order: Iterable[int], context: Callable[[int], str], room: int) -> Iterator[list[int]]:
-    """Places in groups of as many as there is room for; what follows one context is not torn apart where it fits."""
+    """Groups of places, each as large as there is room; texts of one context stay together where they fit."""
     pack: list[int] = []
     for _, group in itertools.groupby(order, key=context):
         for some in _chunks(group, room):
@@ -239,7 +234,7 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Let an error say which request it is about."""
+    """Make errors name the request."""
     try:
         yield
     except UnisonoError as error:

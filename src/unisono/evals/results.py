@@ -1,13 +1,13 @@
-"""The folder of a run: what it is about, the answers, and the times. A run goes on from it after any end.
+"""The folder of a run: its manifest, the answers, and the times. After any end, a run continues from it.
 
 - ``run.json``: what was asked for and what it ran on.
 - ``questions.jsonl``: the questions in words, for people.
-- ``answers.jsonl``: one line an answer, in an order that no interruption changes. It is the same in every run.
+- ``answers.jsonl``: one line an answer, in an order that no interruption changes; the same in every run.
 - ``times.jsonl``: how long each took.
 
-Answers are written by waves: first the times of a wave, then its answers. So a time without its answer tells of a wave
-that was cut off, which is dropped and asked anew as a whole: what has been read before a question can change the last
-bits of a number, and so it is always the same.
+Answers are written in waves: first the times of a wave, then its answers. A time without its answer shows that its wave
+was cut off. Such a wave is dropped and asked again as a whole: what was read before a question can change the last bits
+of a number, so it must always be the same.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from unisono.json_lines import complete_lines, write_lines
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
 LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
-"""What a run that goes on must have in common with what is there, beside its models, tasks and systems."""
+"""What a run that continues must have in common with the folder, besides its models, tasks and systems."""
 INVOCATION = ("command", "date", "versions", "machine")
-"""What may differ each time that a run goes on."""
+"""What may differ each time that a run continues."""
 
 
 class RunFolder:
     """A run's folder while it is being written, by one process."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Create it, or go on with it.
+        """Create it, or continue in it.
 
         Args:
             folder: where; created with its parents.
-            about: see `Results.about`. Tasks and systems may be added to those that are there, and the limit raised.
+            about: see `Results.about`. It may add tasks and systems, and raise the limit.
 
         Raises:
-            SpecError: it cannot be written, holds something else or another run, or another process writes it.
+            SpecError: the folder cannot be written, holds something else or another run, or another process writes it.
         """
         self.folder = folder
         self.known: dict[Key, Answer] = {}
         """What is answered."""
         self.times: dict[Key, Times] = {}
-        """How long it took, where that is known."""
+        """How long each took, where that is known."""
         about = dict(json.loads(json.dumps(about)))
         with contextlib.ExitStack() as opened, _writing(folder):
             begun = _is_begun(folder)
@@ -84,7 +84,7 @@ class RunFolder:
         return any((*question, system) not in self.known for question, system in asked)
 
     def write_questions(self, questions: Iterable[Question]) -> None:
-        """Put questions down in words, beside those that are there."""
+        """Write questions in words, besides those in the folder."""
         records = {(each["task"], each["question"]): each for each in _questions(self.folder)}
         records |= {
             (each.task, each.id): {
@@ -101,7 +101,7 @@ class RunFolder:
             _replace(self.folder / QUESTIONS, _lines(records.values()))
 
     def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
-        """Add what is new of a wave, all at once. Raises a `SpecError` where it cannot be written."""
+        """Add the answers of a wave. Raises a `SpecError` where they cannot be written."""
         self._wave += 1
         times = [replace(each, wave=self._wave) for each in times]
         write_lines(self._times, [each.to_json() for each in times])
@@ -110,11 +110,11 @@ class RunFolder:
         self.times |= {each.key: each for each in times}
 
     def close(self) -> None:
-        """Let others write. Idempotent."""
+        """Let other processes write. Idempotent."""
         self._opened.close()
 
     def _read(self) -> None:
-        """Take up what is there, without a wave that was cut off."""
+        """Read the folder, and drop a wave that was cut off."""
         records, _ = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
         answers = list(map(Answer.from_json, records))
         there = {answer.key for answer in answers}
@@ -126,12 +126,13 @@ class RunFolder:
         self.times = {each.key: each for each in times if each.key in self.known}
         self._wave = max((each.wave for each in self.times.values()), default=0)
         lines = (self.folder / ANSWERS).read_bytes().splitlines(keepends=True)
-        self._answers.truncate(sum(map(len, lines[: len(answers)])))  # first, so that its times tell of it till then
+        # The answers first: until then the times show that a wave was cut off.
+        self._answers.truncate(sum(map(len, lines[: len(answers)])))
         _replace(self.folder / TIMES, _lines(each.to_json() for each in self.times.values()))
 
 
 def read_results(folder: Path) -> Results:
-    """What a run's folder holds, finished or not.
+    """Read a run's folder, finished or not.
 
     Raises:
         SpecError: it is no folder of a run.
@@ -158,7 +159,7 @@ def _questions(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a run is about. Raises a `SpecError` when that cannot be read."""
+    """The manifest of a run. Raises a `SpecError` when it cannot be read."""
     try:
         about = json.loads((folder / ABOUT).read_bytes())
     except (OSError, ValueError) as error:
@@ -169,7 +170,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """See whether a run can go on with what is there. Raises a `SpecError` that says what differs."""
+    """Check that a run can continue in a folder. Raises a `SpecError` that says what differs."""
     hint = "choose another --out, or ask for what was asked for before"
     for key in FIXED:
         if there.get(key) != wanted.get(key):
@@ -203,18 +204,18 @@ def _read_times(folder: Path) -> list[Times]:
 
 
 def _joined(there: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What is there and what is wanted, each name once."""
+    """Old and new records, each name once."""
     return list(({each["name"]: each for each in there} | {each["name"]: each for each in wanted}).values())
 
 
 def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """How the run was begun and gone on with before, each way once."""
+    """How the run was begun and continued before, each way once."""
     now, last = ({key: each.get(key) for key in INVOCATION} for each in (about, there))
     return [each for each in there.get("earlier", []) if each not in (now, last)] + ([last] if last != now else [])
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a run is there to go on with. Raises a `SpecError` when something else is."""
+    """Whether the folder holds a run. Raises a `SpecError` when it holds something else."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / ABOUT).exists():
         return True
@@ -226,7 +227,7 @@ def _is_begun(folder: Path) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file anew: readers see the old one or the new one, never a mixture."""
+    """Replace a file: readers see the old one or the new one, never a mixture."""
     _new(path).write_bytes(data)
     os.replace(_new(path), path)
 
@@ -250,7 +251,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let no other process write into a folder."""
+    """Keep other processes from writing into a folder."""
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):
             yield

@@ -1,4 +1,4 @@
-"""Asks all systems the same questions: interleaved, so that no system has better conditions, and resumable."""
+"""Asks all systems the same questions: interleaved, so that all have the same conditions, and resumable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unisono.records import Generation, Score, StepRecord
 
 DECIMALS = 6
 Count = Callable[[int], None]
-"""Told how many answers more there are."""
+"""Called with how many answers were added."""
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
     baselines: Sequence[Baseline] = (),
     count: Count = lambda answers: None,
 ) -> None:
-    """Ask whatever is not answered yet; answers are in the folder as soon as their batch is asked.
+    """Ask what is not answered yet. Answers are in the folder as soon as their batch is complete.
 
     Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
 
@@ -35,9 +35,9 @@ def evaluate(
         pool: the loaded members.
         tasks: what to ask.
         systems: whom to ask; baselines need each member alone among them.
-        folder: holds what is answered.
+        folder: of the run.
         baselines: gather evidence about the members' answers.
-        count: told of answers, those that are there already first.
+        count: called with numbers of answers, first with those that the folder has.
 
     Raises:
         PromptError: a member can read no question of a task.
@@ -57,17 +57,17 @@ def evaluate(
 
 
 def check_readable(pool: ModelPool, task: Task) -> None:
-    """Refuse a task of which some member can read no question. Raises a `PromptError`, that of the first."""
-    first: PromptError | None = None
+    """Refuse a task of which some member can read no question. Raises the `PromptError` of the first."""
+    errors = []
     for question in task.questions:
         try:
             pool.prepared.check_prompt(question.prompt)
         except PromptError as error:
-            first = first or error
+            errors.append(error)
         else:
             return
-    if first is not None:
-        raise PromptError(f"task {task.name}: {first.message}", hint=first.hint) from first
+    if errors:
+        raise PromptError(f"task {task.name}: {errors[0].message}", hint=errors[0].hint) from errors[0]
 
 
 class _Batch:
@@ -81,7 +81,7 @@ class _Batch:
         start: int,
         folder: RunFolder,
     ) -> None:
-        self._panel = pool
+        self._pool = pool
         self._questions = questions
         self._systems = systems
         self._start = start
@@ -94,21 +94,22 @@ class _Batch:
 
     @property
     def answered(self) -> int:
-        """How many answers are there already."""
+        """How many answers the folder has already."""
         return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
         """Ask the systems what they have not answered, as many questions at once as the pool writes.
 
-        All of them in turn, each time another one first, before the next questions: the models read those once.
+        All systems answer these before the next ones, so that the models read each question once; another one begins
+        each time.
         """
-        batch = 1 if self._questions[0].is_choice else self._panel.batch
+        batch = 1 if self._questions[0].is_choice else self._pool.batch
         for start in range(0, len(self._questions), batch):
             some = self._questions[start : start + batch]
             turn = (self._start + start) // batch % len(systems) if systems else 0
             for system in [*systems[turn:], *systems[:turn]]:
                 asked = [question for question in some if self._known(question, system.name) is None]
-                for question, (answer, times) in zip(asked, answer_all(self._panel, system, asked), strict=True):
+                for question, (answer, times) in zip(asked, answer_all(self._pool, system, asked), strict=True):
                     self._answers[question.id, system.name] = answer
                     self._times[question.id, system.name] = times
                 count(len(asked))
@@ -118,13 +119,13 @@ class _Batch:
         for baseline in baselines:
             lacking = self._lacking(baseline.name)
             for question in lacking:
-                answer, times = _evidence(self._panel, baseline, question, self._candidates(question))
+                answer, times = _evidence(self._pool, baseline, question, self._candidates(question))
                 self._answers[question.id, baseline.name] = answer
                 self._times[question.id, baseline.name] = times
             count(len(lacking))
 
     def write(self) -> None:
-        """Put down what is new, question by question."""
+        """Write what is new, question by question."""
         keys = [(question.id, system.name) for question in self._questions for system in self._systems]
         new = [key for key in keys if key in self._answers]
         if new:
@@ -132,7 +133,7 @@ class _Batch:
 
     def _candidates(self, question: Question) -> dict[str, Answer]:
         found = {}
-        for name in self._panel.members:
+        for name in self._pool.members:
             answer = self._answers.get((question.id, name)) or self._known(question, name)
             if answer is not None and answer.error is None:
                 found[name] = answer
@@ -150,50 +151,45 @@ def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -
     if not questions:
         return []
     began = time.perf_counter()
-    at_once = 1 if questions[0].is_choice else min(pool.batch, len(questions))
     if questions[0].is_choice:
-        answered = _choose(pool, system, questions)
+        at_once = 1
+        answered = [
+            _scored(each, system, pool.score(system, [(each.prompt, choice) for choice in each.choices]))
+            for each in questions
+        ]
     else:
+        at_once = min(pool.batch, len(questions))
         results = pool.generate(system, [(question.prompt, question.limits) for question in questions])
         answered = [_written(question, system, result) for question, result in zip(questions, results, strict=True)]
     seconds = (time.perf_counter() - began) / len(questions)
     return [(answer, replace(times, seconds=seconds, at_once=at_once)) for answer, times in answered]
 
 
-def _choose(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
-    answered = []
-    for question in questions:
-        found = pool.score(system, [(question.prompt, choice) for choice in question.choices])
-        scores = [score for score in found if isinstance(score, Score)]
-        failure = next((score for score in found if isinstance(score, UnisonoError)), None)
-        if failure is not None:
-            answered.append(_failed(question, system.name, failure))
-            continue
-        reply = Reply(choices=tuple((score.logp, score.is_greedy) for score in scores))
-        pieces = [piece for score in scores for piece in score.pieces]
-        answer = Answer(
-            question.task,
-            question.id,
-            system.name,
-            {},
-            choices=tuple(round(score.logp, DECIMALS) for score in scores),
-            pieces=len(pieces),
-            ensembled=sum(len(piece.voted) == len(system.members) for piece in pieces),
-        )
-        writing = sum(score.seconds for score in scores)
-        answered.append(_graded(question, answer, reply, writing, len(pieces)))
-    return answered
+def _scored(question: Question, system: System, found: Sequence[Score | UnisonoError]) -> tuple[Answer, Times]:
+    """The answer that scores of the choices make."""
+    scores = []
+    for score in found:
+        if isinstance(score, UnisonoError):
+            return _failed(question, system.name, score)
+        scores.append(score)
+    reply = Reply(choices=tuple((score.logp, score.is_greedy) for score in scores))
+    pieces = [piece for score in scores for piece in score.pieces]
+    answer = Answer(
+        *(question.task, question.id, system.name, {}),
+        choices=tuple(round(score.logp, DECIMALS) for score in scores),
+        pieces=len(pieces),
+        ensembled=sum(len(piece.voted) == len(system.members) for piece in pieces),
+    )
+    return _graded(question, answer, reply, sum(score.seconds for score in scores), len(pieces))
 
 
 def _written(question: Question, system: System, result: Generation | UnisonoError) -> tuple[Answer, Times]:
+    """The answer that a text makes."""
     if isinstance(result, UnisonoError):
         return _failed(question, system.name, result)
     steps = result.steps or ()
     answer = Answer(
-        question.task,
-        question.id,
-        system.name,
-        {},
+        *(question.task, question.id, system.name, {}),
         text=result.text,
         pieces=result.usage.pieces,
         ensembled=result.usage.ensembled,

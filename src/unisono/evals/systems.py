@@ -19,11 +19,11 @@ WEIGHTS = "weights"
 """The key of a setting that gives members other weights: ``weights=smol:2,gemma:1``."""
 FILES = (".yaml", ".yml")
 SEED = 0
-"""Of draws whose spec names none: an evaluation can be run again."""
+"""Of sampling without a seed, so that an evaluation can be repeated."""
 
 
 def ensemble(pool: ModelPool) -> System:
-    """The ensemble as its spec says it."""
+    """The ensemble as its file describes it."""
     method = pool.prepared.spec.method
     return _seeded(System(ENSEMBLE, pool.members, method))
 
@@ -34,8 +34,8 @@ def members(pool: ModelPool) -> list[System]:
 
 
 def variant(pool: ModelPool, setting: str) -> System:
-    """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``; or as
-    an ensemble file of the same members says it, ``duo-tuned.yaml``.
+    """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``, or as
+    another ensemble file of the same members describes it, ``duo-tuned.yaml``.
 
     Raises:
         SpecError: the setting cannot be read, or does not fit the members.
@@ -45,7 +45,7 @@ def variant(pool: ModelPool, setting: str) -> System:
         return _of_file(pool, Path(setting))
     given = [word.removeprefix(f"{WEIGHTS}=") for word in words if word.startswith(f"{WEIGHTS}=")]
     if not words:
-        raise SpecError("a variant is empty", hint="the ensemble as it is takes part anyway; name what differs from it")
+        raise SpecError("a variant is empty", hint="the ensemble itself takes part anyway; name what differs from it")
     if len(given) > 1:
         raise SpecError(f"the setting {WEIGHTS!r} is given twice in {shown(setting)}", hint="give it once")
     keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")), [WEIGHTS])
@@ -62,7 +62,7 @@ def is_file(setting: str) -> bool:
 
 
 def _of_file(pool: ModelPool, path: Path) -> System:
-    """The ensemble as a file of the same members says it."""
+    """The ensemble as another file of the same members describes it."""
     spec = load_spec(path)
     weights = {member.name: member.weight for member, _ in spec.voters()}
     if set(weights) != set(pool.members):
@@ -79,7 +79,7 @@ def _of_file(pool: ModelPool, path: Path) -> System:
 
 
 def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: Path) -> None:
-    """Refuse a file whose member is another but for its weight: models are loaded, and prompted, as the base says."""
+    """Refuse a file whose member differs in more than its weight: models are loaded and prompted as the base says."""
     known = {member.name: member for member in base.members}
     own = spec.member(name)
     keys = [key for key in MemberSpec.model_fields if key not in (WEIGHT, "model")]

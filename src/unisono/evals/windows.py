@@ -1,4 +1,4 @@
-"""Texts that may be longer than a context, cut so that each piece is scored once."""
+"""Cuts texts that may be longer than a context into windows, so that each piece is scored once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CONTINUES = range(0x80, 0xC0)
 
 
 def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, str]]:
-    """Cut a text into windows: what each stands behind, and what is scored of it.
+    """Cut a text into windows: the context of each, and what is scored in it.
 
-    As lm-evaluation-harness cuts for one tokenizer: the windows do not overlap in what is scored; the first stands
-    behind nothing, so behind a member's BOS or END; each other one behind one piece of what comes before it, and
-    the last behind as much as there is room for. Here, windows end where pieces of the lead's tokenizer do and
-    characters too, and are as long as every member's context can hold.
+    As lm-evaluation-harness cuts for one tokenizer: what is scored does not overlap; the first window has no context
+    but a member's BOS or END; each other one has one piece of what comes before it, and the last as much as there is
+    room for. Windows end where a piece of the lead's tokenizer and a character end, and are as long as every member's
+    context can hold.
 
     Raises:
         PromptError: the lead cannot cut the text, or a context is too small for anything.
@@ -60,14 +60,14 @@ def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, 
 
 
 def _places(engine: Engine, lead: Member, text: str, data: bytes) -> list[int]:
-    """Where the text may be cut: 0, the ends of the lead's pieces where characters end too, its length."""
+    """Where the text may be cut: 0, its length, and where a piece of the lead and a character end."""
     sizes = [len(engine.union.piece(column) or b"") for column in cut(lead, Prompt(text=""), text)]
     ends = itertools.accumulate(sizes, initial=0)
     return [place for place in ends if place == len(data) or data[place] not in _CONTINUES]
 
 
 def _fits(engine: Engine, lead: Member, before: str, after: str) -> bool:
-    """Whether every member's context holds what it has to read to score what comes after."""
+    """Whether every member's context can hold what it reads to score ``after``."""
     prompt = Prompt(text=before)
     columns: Sequence[int] = cut(lead, prompt, after)[:-1]
     for member in engine.members:
@@ -79,7 +79,7 @@ def _fits(engine: Engine, lead: Member, before: str, after: str) -> bool:
 
 
 def _furthest(least: int, most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to which it fits, given that it does so for the least: most of the time, the most."""
+    """The largest number that fits, given that ``least`` does; mostly it is ``most``."""
     if fits(most):
         return most
     return bisect.bisect_left(range(least + 1, most), True, key=lambda size: not fits(size)) + least

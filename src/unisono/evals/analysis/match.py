@@ -1,8 +1,8 @@
-"""Which models belong together: what can be told of each pair from a small sample of questions.
+"""Which models belong together, estimated from a small sample of questions.
 
-An ensemble can only repair what one member knows and the other does not, and it is held back by a member that is much
-worse. So of each pair it is told how far apart they are, how often they are wrong together, how long their answers are,
-and how much of their vocabularies they share.
+An ensemble can only repair what one member knows and the other does not, and a much worse member holds it back. So each
+pair is compared: how far apart they are, how often they are wrong together, how long their answers are, and how much of
+their vocabularies they share.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from unisono.evals.records import Answer, Results
+from unisono.evals.records import Results
 from unisono.vocab.pieces import Vocabulary
 
 LARGEST_GAP = 0.10
@@ -87,90 +87,67 @@ def match(results: Results, vocabularies: Mapping[str, Vocabulary], main_metric:
         vocabularies: by model.
         main_metric: by task.
     """
-    answers: dict[str, dict[tuple[str, str], Answer]] = {name: {} for name in vocabularies}
+    marks: dict[str, dict[str, dict[str, _Mark]]] = {name: {} for name in vocabularies}
+    texts: dict[str, list[str]] = {name: [] for name in vocabularies}
     for answer in results.answers:
-        if answer.system in answers:
-            answers[answer.system][answer.task, answer.question] = answer
-    right = {
-        name: {key: _is_right(answer, main_metric) for key, answer in given.items()} for name, given in answers.items()
-    }
+        if answer.system in marks:
+            right = answer.metrics.get(main_metric[answer.task], 0.0) > 0.5
+            marks[answer.system].setdefault(answer.task, {})[answer.question] = _Mark(right, answer.answer)
+            texts[answer.system] += [] if answer.text is None else [answer.text]
     alone = {
-        name: Alone(name, _mean_over_tasks(right[name]), _characters(list(answers[name].values())))
+        name: Alone(
+            name,
+            _mean(_share([mark.right for mark in own.values()]) for own in marks[name].values()) or 0.0,
+            _mean(map(len, texts[name])),
+        )
         for name in vocabularies
     }
     pairs = [
-        _pair(alone[first], alone[second], answers, right, vocabularies)
+        _pair(alone[first], alone[second], marks, vocabularies)
         for first, second in itertools.combinations(vocabularies, 2)
     ]
     models = sorted(alone.values(), key=lambda each: -each.accuracy)
     return Matching(tuple(models), tuple(sorted(pairs, key=lambda pair: (not pair.fits_unite, pair.both_wrong))))
 
 
+class _Mark(NamedTuple):
+    right: bool
+    answer: str
+
+
 def _pair(
     first: Alone,
     second: Alone,
-    answers: Mapping[str, Mapping[tuple[str, str], Answer]],
-    right: Mapping[str, Mapping[tuple[str, str], bool]],
+    marks: Mapping[str, Mapping[str, Mapping[str, _Mark]]],
     vocabularies: Mapping[str, Vocabulary],
 ) -> Pair:
-    by_task: dict[str, list[tuple[str, str]]] = {}
-    for key in right[first.name]:
-        if key in right[second.name]:
-            by_task.setdefault(key[0], []).append(key)
-    outcomes = {
-        task: [(right[first.name][key], right[second.name][key]) for key in keys] for task, keys in by_task.items()
-    }
-    same = {
-        task: [
-            answers[first.name][key].answer == answers[second.name][key].answer != ""
-            for key in keys
-            if not (right[first.name][key] or right[second.name][key])
-        ]
-        for task, keys in by_task.items()
-    }
-    lengths = [each.characters for each in (first, second)]
-    known = [length for length in lengths if length]
+    theirs = marks[second.name]
+    tasks = [
+        [(mark, theirs[task][question]) for question, mark in own.items() if question in theirs.get(task, {})]
+        for task, own in marks[first.name].items()
+    ]
+    outcomes = [[(one.right, other.right) for one, other in both] for both in tasks if both]
+    mistakes = [[(one, other) for one, other in both if not (one.right or other.right)] for both in tasks]
+    lengths = [each.characters for each in (first, second) if each.characters]
     pieces = [set(vocabularies[each.name].pieces) - {None} for each in (first, second)]
     return Pair(
         first.name,
         second.name,
-        _mean(_gap(own) for own in outcomes.values()) or 0.0,
-        _mean(_share([not any(outcome) for outcome in own]) for own in outcomes.values()) or 0.0,
-        _mean(_share([any(outcome) and not all(outcome) for outcome in own]) for own in outcomes.values()) or 0.0,
-        _mean(map(_kappa, outcomes.values())),
-        _mean(map(_share, same.values())),
-        max(known) / min(known) if len(known) == 2 else None,
+        _mean(abs(sum(one for one, _ in own) - sum(other for _, other in own)) / len(own) for own in outcomes) or 0.0,
+        _mean(_share([not any(outcome) for outcome in own]) for own in outcomes) or 0.0,
+        _mean(_share([one != other for one, other in own]) for own in outcomes) or 0.0,
+        _mean(map(_kappa, outcomes)),
+        _mean(_share([one.answer == other.answer != "" for one, other in both]) for both in mistakes),
+        max(lengths) / min(lengths) if len(lengths) == 2 else None,
         len(pieces[0] & pieces[1]) / min(len(pieces[0]), len(pieces[1])),
-        sum(map(len, outcomes.values())),
+        sum(map(len, outcomes)),
     )
 
 
-def _gap(outcomes: Sequence[tuple[bool, bool]]) -> float:
-    first, second = (sum(outcome[which] for outcome in outcomes) for which in (0, 1))
-    return abs(first - second) / len(outcomes)
-
-
-def _mean(shares: Iterable[float | None]) -> float | None:
-    """The mean over the tasks that have it, each counting alike."""
-    known = [share for share in shares if share is not None]
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known, such as of the tasks that have a share."""
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _is_right(answer: Answer, main_metric: Mapping[str, str]) -> bool:
-    return answer.metrics.get(main_metric[answer.task], 0.0) > 0.5
-
-
-def _mean_over_tasks(right: Mapping[tuple[str, str], bool]) -> float:
-    by_task: dict[str, list[bool]] = {}
-    for (task, _), value in right.items():
-        by_task.setdefault(task, []).append(value)
-    shares = [sum(values) / len(values) for values in by_task.values()]
-    return sum(shares) / len(shares) if shares else 0.0
-
-
-def _characters(answers: Sequence[Answer]) -> float | None:
-    lengths = [len(answer.text) for answer in answers if answer.text is not None]
-    return sum(lengths) / len(lengths) if lengths else None
 
 
 def _share(values: Sequence[bool]) -> float | None:
@@ -179,8 +156,6 @@ def _share(values: Sequence[bool]) -> float | None:
 
 def _kappa(outcomes: Sequence[tuple[bool, bool]]) -> float | None:
     """Cohen's kappa (1960): agreement beyond that of chance, over what is possible beyond it."""
-    if not outcomes:
-        return None
     agreeing = sum(first == second for first, second in outcomes) / len(outcomes)
     first, second = (sum(outcome[index] for outcome in outcomes) / len(outcomes) for index in (0, 1))
     by_chance = first * second + (1 - first) * (1 - second)

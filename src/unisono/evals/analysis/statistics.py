@@ -1,4 +1,4 @@
-"""What can be said of systems that answered the same questions: pure functions of numbers."""
+"""Statistics of systems that answered the same questions: pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
-"""How often an interval is to hold what it is about."""
+"""How often an interval contains the true value."""
 RESAMPLES = 10_000
 BINS = 15
 SEED = 0
-"""Of the bootstrap in reports: the same answers give the same intervals."""
+"""Of the bootstrap in reports, so that the same answers give the same intervals."""
 
 _AT_ONCE = 1_000_000
 """Numbers of a bootstrap that are in memory at a time."""
@@ -30,7 +30,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference of this interval is sure to be one, at the level of the interval."""
+        """Whether a difference with this interval is significant, at the interval's level."""
         return self.low > 0 or self.high < 0
 
 
@@ -51,7 +51,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How well confidence tells what is right."""
+    """How well confidence predicts correctness."""
 
     ece: float
     """The expected calibration error over bins of equal width, from 0 to 1."""
@@ -64,13 +64,13 @@ class Calibration:
 def wilson(mean: float, count: int, level: float = LEVEL) -> Interval:
     """The interval of a share: the score interval of Wilson (JASA 22, 1927).
 
-    Of graded answers, worth something between 0 and 1, it is too wide rather than too narrow: no values of the same
-    mean vary more than zeros and ones.
+    For graded answers, with values between 0 and 1, it is too wide rather than too narrow: no values of the same mean
+    vary more than zeros and ones.
 
     Args:
         mean: the share, from 0 to 1.
         count: what it is a share of; 1 or more.
-        level: how often the interval is to hold the true share.
+        level: how often the interval contains the true share.
     """
     z = NormalDist().inv_cdf(0.5 + level / 2)
     shrunk = 1 + z * z / count
@@ -84,8 +84,8 @@ def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPL
     """The interval of the mean difference of two systems on the same questions.
 
     The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3) over
-    questions; pairs stay together (Koehn, EMNLP 2004). Drawing n questions with replacement and counting how
-    often each distinct difference came up is one multinomial draw, and is done as such.
+    questions; pairs stay together (Koehn, EMNLP 2004). The counts of each distinct difference among n questions drawn
+    with replacement are one multinomial draw.
 
     Args:
         differences: by question, the one system's value less the other's; one or more.
@@ -108,10 +108,9 @@ def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPL
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """How likely systems that are equally good would differ so much, or more: McNemar's test, exact and two-sided.
+    """McNemar's test, exact and two-sided (Psychometrika 12, 1947).
 
-    Under equality the questions that only one of the two has right fall to either with probability ½ (McNemar,
-    Psychometrika 12, 1947; the exact form is the sign test on those questions).
+    It is the sign test on the questions that only one system has right. Whole numbers keep it exact at any count.
 
     Args:
         better: questions that only the one has right.
@@ -123,10 +122,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests, corrected so that all of them may be read at one level.
-
-    The step-down method of Holm (Scandinavian Journal of Statistics 6, 1979), as adjusted p-values, in the order given.
-    """
+    """Adjusted p-values of several tests, in the order given: Holm's step-down method (Scand. J. Statist. 6, 1979)."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
@@ -136,7 +132,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def calibration(confidences: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Calibration:
-    """How well the confidence of answers tells whether they are right.
+    """How well the confidence of answers predicts whether they are right.
 
     Bins of equal width, each open below and closed above, and the error as in Guo et al. (ICML 2017, section 2);
     bins of equally many answers as in Nixon et al. (CVPR Workshops 2019, section 3.3).
@@ -177,7 +173,7 @@ def _error(
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points no other beats: none costs less and gains as much, or costs as much and gains more.
+    """The points that no other beats: none costs less and gains as much, or costs as much and gains more.
 
     Args:
         points: ``(cost, gain)`` of each.

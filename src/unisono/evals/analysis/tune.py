@@ -1,11 +1,11 @@
-"""Finding how an ensemble writes best: weights, rule, gate and threshold, on questions that are never reported.
+"""Searches the best setting of an ensemble: weights, rule, gate and threshold, on questions that are never reported.
 
-The search goes by stages, each from the best of the one before: the rule, then the weights, then gate and lead. A gate
-is taken if it loses nothing, and then the one that asks least. What is compared is the share of right answers, the mean
-over the tasks; where two settings are equal in that, the one that comes first is taken: the simpler one.
+The search has stages, each from the best setting of the one before: the rule, then the weights, then gate and lead. Of
+the gates that lose nothing, the one that asks least is taken. Settings are compared by the share of right answers, the
+mean over the tasks; of equal ones the first, which is the simpler one, is taken.
 
-The questions come from the far end of each task's order, `unisono eval` begins at the near one, and the file that is
-written names them (``tuned_on``), so that they are left out wherever that file is evaluated.
+The questions come from the end of each task's order; `unisono eval` takes the first. The tuned file names them
+(``tuned_on``), so that they are left out wherever that file is evaluated.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ class Trial:
 
     stage: str
     setting: str
-    """As `systems.variant` reads it; empty for the ensemble as its file says it."""
+    """As `systems.variant` reads it; empty for the ensemble as its file describes it."""
     accuracy: float
     """The mean over the tasks of the share of right answers."""
     error: float
     """Its standard error."""
     ensembled: float
-    """The share of pieces at which all members were asked."""
+    """The share of pieces at which all members ran."""
     by_task: Mapping[str, float]
     questions: int
     seconds: float
-    """That its answers took."""
+    """The time of its answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a search has found, and what it cost."""
+    """What a search found, and what it cost."""
 
     setting: str
     trials: tuple[Trial, ...]
@@ -68,7 +68,7 @@ class Tuned:
 
     @property
     def seconds(self) -> float:
-        """What all answers took."""
+        """The time of all answers."""
         return sum(trial.seconds for trial in self.trials)
 
     def to_json(self) -> dict[str, Any]:
@@ -90,22 +90,22 @@ def tune(
     gates: Sequence[str] = GATES,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Tuned:
-    """Search; what was asked before is in the folder and is not asked again.
+    """Search. Answers in the folder are not asked for again.
 
     Args:
         pool: the loaded members.
         tasks: their development questions.
         folder: where answers are written.
-        stages: which to go through.
-        gates: as files have them, such as ``margin:0.2``.
-        count: told of answers, as `evaluate` does.
+        stages: which to search.
+        gates: as files write them, such as ``margin:0.2``.
+        count: called as `evaluate` calls it.
 
     Raises:
         PromptError: a member cannot read a task's questions.
         SpecError: a member has a negative weight, or the folder cannot be written.
     """
     if any(member.weight < 0 for member in pool.prepared.members):
-        raise SpecError("a member has a negative weight: there is nothing to weigh", hint="tune without an amateur")
+        raise SpecError("a member has a negative weight: weights cannot be tuned", hint="tune without an amateur")
     search = _Search(pool, tasks, folder, count)
     best = ""
     for stage in (each for each in STAGES if each in stages):
@@ -116,7 +116,7 @@ def tune(
 
 
 def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[str, Any]:
-    """The content of an ensemble file with what was found in it."""
+    """The content of an ensemble file, with the best setting in it."""
     system = make.variant(pool, tuned.setting) if tuned.setting else make.ensemble(pool)
     weights = {member.spec.name: member.weight for member in pool.prepared.members}
     members = []
@@ -138,7 +138,7 @@ def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[s
 
 
 def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
-    """What several searches have seen: of each task and source the most."""
+    """The questions of several searches: of each task and source the most."""
     most: dict[tuple[str, str], TunedOn] = {}
     for each in itertools.chain(*searches):
         key = each.task, each.source
@@ -147,29 +147,29 @@ def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
 
 
 class _Search:
-    """Trials, each way of writing once."""
+    """Trials, one for each way of writing."""
 
     def __init__(self, pool: ModelPool, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
         self.trials: dict[str, Trial] = {}
         """By the way of writing."""
-        self._panel = pool
+        self._pool = pool
         self._tasks = tasks
         self._folder = folder
         self._count = count
 
     def run(self, stage: str, settings: Sequence[str]) -> list[Trial]:
-        """Try settings, all on the same questions in turn; those that say the same are one."""
+        """Try settings on the same questions; settings that mean the same are tried once."""
         ways = {setting: _way(self._system(setting)) for setting in settings}
         first = {way: setting for setting, way in reversed(ways.items()) if way not in self.trials}
         new = {way: self._system(first[way]) for way in dict.fromkeys(ways.values()) if way in first}
         if new:
-            evaluate(self._panel, self._tasks, list(new.values()), self._folder, count=self._count)
+            evaluate(self._pool, self._tasks, list(new.values()), self._folder, count=self._count)
         for way, system in new.items():
             self.trials[way] = self._trial(stage, first[way], system)
         return [self.trials[way] for way in dict.fromkeys(ways.values())]
 
     def _system(self, setting: str) -> System:
-        return make.variant(self._panel, setting) if setting else make.ensemble(self._panel)
+        return make.variant(self._pool, setting) if setting else make.ensemble(self._pool)
 
     def _trial(self, stage: str, setting: str, system: System) -> Trial:
         right: dict[str, list[float]] = {}
@@ -199,7 +199,7 @@ def _way(system: System) -> str:
 
 
 def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> list[str]:
-    """What a stage tries, beside the best so far."""
+    """What a stage tries, besides the best so far."""
     if stage == "rule":
         return [_but(best, combine=rule) for rule in RULES]
     if stage == "weights":
@@ -212,7 +212,7 @@ def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> l
 
 
 def _few(shares: Mapping[str, float]) -> list[str]:
-    """Whose shares are tried: of two members, one says all."""
+    """Whose shares are tried: of two members, one is enough."""
     return list(shares)[:1] if len(shares) == 2 else list(shares)
 
 
@@ -233,6 +233,6 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def _best_gate(trials: Sequence[Trial]) -> Trial:
-    """The trial that asks least among those that lose nothing against the first, which has the gate before."""
+    """The trial that asks least among those as good as the first, which has the previous gate."""
     sound = [trial for trial in trials if trial.accuracy >= trials[0].accuracy]
     return min(sound, key=lambda trial: trial.ensembled)

@@ -1,4 +1,4 @@
-"""What is thought of the answers behind explanations that hold."""
+"""The probability of answers after explanations, weighted by how well these hold."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from unisono.chat.messages import Prompt
-from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
 from unisono.evals.baselines.judging import (
     answer_words,
-    check_member,
     granted,
     judges,
     listed,
@@ -20,27 +19,26 @@ from unisono.evals.baselines.judging import (
 )
 from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
-from unisono.evals.baselines.words import Parametric, check_number
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 from unisono.records import Limits
 
 TEMPERATURE = 0.8
 STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
-"""Where an explanation ends, beside its limit."""
+"""Where an explanation ends, besides its limit."""
 
 
 @dataclass(frozen=True)
-class CyclesOfThought(Parametric):
-    """Takes the answer that is likeliest after explanations, each weighed by how well it follows from the question.
+class CyclesOfThought(Baseline):
+    """Takes the most probable answer after explanations, each weighted by how well it follows from the question.
 
-    ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member draws to the question and its possible
-    answers. The weight is its probability of "True", held against "False", when it is asked whether the
-    explanation is correct given the question; ``p(a|e,q)`` is that of the answer's label behind the explanation. The
-    confidence is the mean of ``p`` over the members.
+    ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member samples for the question and its
+    possible answers. The weight is the probability of "True", against "False", that the explanation is correct given
+    the question; ``p(a|e,q)`` is that of the answer's label after the explanation. The confidence is the mean of ``p``
+    over the members.
 
-    From one explanation to the next the answers change places, so that none always has the first. Explanations are
-    drawn with seeds 1, 2 …
+    The answers change places from one explanation to the next, so that none is always first. Explanations are sampled
+    with seeds 1, 2 …
     """
 
     kind: ClassVar[str] = "cycles-of-thought"
@@ -61,12 +59,8 @@ class CyclesOfThought(Parametric):
         check_number(self.kind, "explanations", self.explanations, 1, 100, whole=True)
         check_number(self.kind, "pieces", self.pieces, 1, 4096, whole=True)
 
-    def check(self, members: Sequence[str]) -> None:
-        """Refuse a judge that is no member."""
-        check_member(self.name, self.judge, members)
-
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every judge explain, weigh its explanations and answer behind them. One answer needs none of it."""
+        """Let every judge explain, weigh its explanations and answer after them. A single answer needs none of this."""
         names = by_answer(candidates)
         if len(names) == 1:
             return {}
@@ -87,7 +81,7 @@ class CyclesOfThought(Parametric):
         }
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take the answer that is likeliest after explanations."""
+        """Take the most probable answer after explanations."""
         return most_favoured(cases, "p")
 
     def _explain(self, pool: ModelPool, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:

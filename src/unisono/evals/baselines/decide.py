@@ -1,4 +1,4 @@
-"""From what baselines gathered to what they answer."""
+"""The answers of baselines, from the evidence that they gathered."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unisono.evals.records import Answer, Key, Results, Times
 
 
 def decide_all(results: Results) -> Results:
-    """Results in which the baselines have answered: each with one of the members' answers.
+    """Results with the answers of the baselines, each of which is one of the members' answers.
 
-    A baseline's pieces and seconds are those of the members that had to answer, and of what it gathered.
+    A baseline's pieces and seconds are those of the members that had to answer, and of its evidence.
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
     members = [each["name"] for each in systems if each["kind"] == "member"]
@@ -27,14 +27,14 @@ def decide_all(results: Results) -> Results:
 def _decide(
     baseline: Baseline, task: str, members: Sequence[str], answers: dict[Key, Answer], times: dict[Key, Times]
 ) -> None:
-    """Put a baseline's answers to one task in the place of its evidence."""
+    """Replace a baseline's evidence by its answers to one task."""
     cases = []
     for key, answer in answers.items():
         if (key[0], key[2]) == (task, baseline.name) and answer.error is None:
             found = {name: answers[task, key[1], name] for name in members if (task, key[1], name) in answers}
             candidates = {name: each for name, each in found.items() if each.error is None}
             cases.append(Case(key[1], candidates, answer.evidence or {}))
-    cases.sort(key=lambda case: case.question)  # what is decided does not depend on the order of asking
+    cases.sort(key=lambda case: case.question)  # decisions do not depend on the order of the answers
     for case, choice in zip(cases, baseline.decide(cases), strict=True):
         key = (task, case.question, baseline.name)
         chosen = case.candidates[choice.member]

@@ -1,4 +1,4 @@
-"""Asking members about answers: raw text that base models can continue, too, and how they continue it."""
+"""Asks members about answers, in raw text that base models can continue, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from unisono.chat.messages import Prompt
-from unisono.errors import SpecError, UnisonoError, nearest, shown
+from unisono.errors import SpecError, UnisonoError
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -18,7 +18,7 @@ Told = TypeVar("Told")
 
 
 def question_words(question: Question) -> str:
-    """The question as judges read it: by itself where its words are known, else as its prompt says it."""
+    """The question as judges read it: by itself where its words are known, else its prompt."""
     if question.words or question.prompt.messages is None:
         return (question.words or question.prompt.text or "").strip()
     asked = [message.get("content") for message in question.prompt.messages if message["role"] == "user"]
@@ -26,7 +26,7 @@ def question_words(question: Question) -> str:
 
 
 def chosen(answer: Answer) -> int:
-    """The place of the choice that was taken."""
+    """The index of the choice that was taken."""
     return answer.choices.index(max(answer.choices))
 
 
@@ -36,12 +36,12 @@ def answer_words(question: Question, answer: Answer) -> str:
 
 
 def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
-    """A question with its possible answers, each behind a label.
+    """A question with its possible answers, each after a label.
 
     Labels are letters, or digits where an answer is a letter itself: it then names one of the question's own choices.
 
     Returns:
-        The text, and for each answer how its label is written behind a text.
+        The text, and the label of each answer as it follows a text.
 
     Raises:
         SpecError: there are more answers than labels.
@@ -63,17 +63,8 @@ def judges(pool: ModelPool, judge: str | None) -> tuple[str, ...]:
     return pool.members if judge is None else (judge,)
 
 
-def check_member(what: str, name: str | None, members: Sequence[str]) -> None:
-    """Refuse the name of nobody. Raises a `SpecError` that suggests the nearest."""
-    if name is not None and name not in members:
-        raise SpecError(
-            f"{what} names {shown(name)}, which is no member that votes{nearest(name, members)}",
-            hint=f"members that vote: {', '.join(members)}",
-        )
-
-
 def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-    """How likely a member finds each of several continuations of texts.
+    """The likelihood of several continuations of texts, according to one member.
 
     Returns:
         For each text the natural logarithms of its continuations' probabilities, none below `LEAST`.
@@ -87,7 +78,7 @@ def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence
 
 
 def granted(results: Sequence[Told | UnisonoError]) -> list[Told]:
-    """What a pool says, where it says it. Raises the first error that came in place of a result."""
+    """The results of a pool. Raises the first error that is in place of one."""
     told: list[Told] = []
     for result in results:
         if isinstance(result, UnisonoError):

@@ -1,4 +1,4 @@
-"""The different answers among those to one question, and which of them is taken."""
+"""The different answers to one question, and which of them is taken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.records import Answer
 
 DECIMALS = 6
-"""Of what is written down: more would differ from run to run."""
+"""Of stored numbers: more would differ from run to run."""
 Verdicts = Mapping[str, Mapping[str, float]]
 """By judge and by option, a number."""
 
@@ -17,11 +17,11 @@ Verdicts = Mapping[str, Mapping[str, float]]
 def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
     """Put the members together that gave the same answer.
 
-    Those that answered nothing count only where nobody answered.
+    Members without an answer count only if no member has one.
 
     Returns:
-        In the order of each answer's first member: by the member that speaks for the answer, which is the one of the
-        largest confidence, all members that gave it.
+        In the order of each answer's first member: by the member of the largest confidence, which names the option, all
+        members that gave the answer.
     """
     answered = {name: answer for name, answer in candidates.items() if answer.answer} or candidates
     groups: dict[str, list[str]] = {}
@@ -31,15 +31,15 @@ def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
 
 
 def by_answer(candidates: Mapping[str, Answer]) -> list[str]:
-    """The options in an order that is not the members'."""
+    """The options in an order that does not depend on the members'."""
     return sorted(options(candidates), key=lambda option: candidates[option].answer)
 
 
 def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> str:
-    """Tell which option has the largest score.
+    """The option of the largest score.
 
-    Of equal ones it is the one that more members gave, then that of the larger sum of their confidences, then that of
-    the first member.
+    Of equal ones, the one that more members gave, then the one of the larger sum of confidences, then the first
+    member's.
 
     Args:
         candidates: the answer of each member.
@@ -56,18 +56,18 @@ def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> 
 
 
 def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked: float) -> dict[str, float]:
-    """The mean of what judges say of each option; ``unasked`` where no judge was asked."""
+    """The mean verdict on each option; ``unasked`` where no judge was asked."""
     said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
     return {option: math.fsum(numbers) / len(numbers) if numbers else unasked for option, numbers in said.items()}
 
 
 def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = None) -> list[Choice]:
-    """Take in each case the option that judges find most probable on the mean, which is how sure the choice is.
+    """Take in each case the option of the largest mean verdict, which is the confidence of the choice.
 
     Args:
         cases: what is decided.
-        evidence: the name under which their evidence holds what judges say.
-        unasked: how probable an option is that no judge was asked about; ``None``: as probable as every other.
+        evidence: the key of the verdicts in their evidence.
+        unasked: the verdict on an option that no judge was asked about; ``None``: equal shares.
     """
     choices = []
     for case in cases:
@@ -79,7 +79,7 @@ def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = 
 
 
 def rounded(verdicts: Verdicts) -> dict[str, dict[str, float]]:
-    """What judges say, as it is written down."""
+    """Verdicts as they are stored."""
     return {
         judge: {option: round(number, DECIMALS) for option, number in told.items()} for judge, told in verdicts.items()
     }

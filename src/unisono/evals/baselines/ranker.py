@@ -1,4 +1,4 @@
-"""The answer that the members together find likeliest."""
+"""The answer of the largest mean likelihood."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unisono.evals.baselines.base import Case, Choice
+from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
 from unisono.evals.baselines.options import Verdicts, likeliest, mean_verdicts, options, rounded
-from unisono.evals.baselines.words import Parametric
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 
 @dataclass(frozen=True)
-class Ranker(Parametric):
+class Ranker(Baseline):
     """Takes the best of the members' answers by the mean of all members' log-likelihoods of it.
 
-    As the source has it, but that a log-likelihood is divided by the answer's bytes, not its tokens: members cut one
-    text into different tokens, and a mean over those would weigh members by how they cut. With ``standardised`` each
-    member's scores are also divided by how far they are apart, over all cases, among the answers to one question, so
-    that a member whose likelihoods vary more does not speak louder. The confidence is the likelihood of a byte, ``exp``
-    of the mean.
+    As in the source, but a log-likelihood is divided by the answer's bytes, not its tokens: members cut a text into
+    different tokens, and a mean over those would weight members by how they cut. With ``standardised`` each member's
+    scores are also divided by their spread among the answers to one question, over all cases, so that a member whose
+    likelihoods vary more does not count more. The confidence is the likelihood of a byte, ``exp`` of the mean.
     """
 
     kind: ClassVar[str] = "ranker"
@@ -36,7 +34,7 @@ class Ranker(Parametric):
     standardised: bool = False
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every member read every different answer; what is known of choices is not computed again."""
+        """Let every member score every different answer; scores of choices are known already."""
         told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, pool)
         return {"logp": rounded(told)}
 
@@ -89,4 +87,4 @@ def _spreads(cases: Sequence[Case]) -> dict[str, float]:
 
 
 def _inverse(spread: float) -> float:
-    return 1 / spread if spread > 0 else 0.0  # who finds all answers equally likely has nothing to say
+    return 1 / spread if spread > 0 else 0.0  # a judge that finds all answers equally likely does not count

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from unisono.evals.baselines.base import Case, Choice
-from unisono.evals.baselines.judging import answer_words, check_member, judges, listed, log_chances, shares
+from unisono.evals.baselines.base import Baseline, Case, Choice
+from unisono.evals.baselines.judging import answer_words, judges, listed, log_chances, shares
 from unisono.evals.baselines.options import by_answer, most_favoured, rounded
-from unisono.evals.baselines.words import Parametric
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -21,13 +20,13 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class SelfEvaluation(Parametric):
+class SelfEvaluation(Baseline):
     """Takes the answer whose label judges find most probable ("sample and select" of the source).
 
-    The answers come in as many orders as there are, each once in every place, and the logarithms of their labels'
-    probabilities are averaged: a liking for a label, or for a place, adds the same to all and cancels (Zheng et al.,
-    Large Language Models Are Not Robust Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the
-    judges' probabilities. Of a single answer it is 1, for there is nothing to choose; ``nota`` adds a choice.
+    Each of N answers comes once in every place, in N orders, and the logarithms of their labels' probabilities are
+    averaged: a bias for a label, or for a place, adds the same to all and cancels (Zheng et al., Large Language Models
+    Are Not Robust Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the judges'
+    probabilities; of a single answer it is 1. ``nota`` adds a choice.
     """
 
     kind: ClassVar[str] = "self-evaluation"
@@ -40,10 +39,6 @@ class SelfEvaluation(Parametric):
     """The member that judges; ``None`` for all."""
     nota: bool = False
     """Whether the last choice is that none of the answers is right."""
-
-    def check(self, members: Sequence[str]) -> None:
-        """Refuse a judge that is no member."""
-        check_member(self.name, self.judge, members)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         """Ask every judge, in every order."""
@@ -72,5 +67,5 @@ class SelfEvaluation(Parametric):
 
 
 def rotated(row: Sequence[Kind], start: int) -> list[Kind]:
-    """What stands from a place on, then what stands before it."""
+    """The row from a place on, then the part before it."""
     return [*row[start:], *row[:start]]

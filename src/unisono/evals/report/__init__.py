@@ -1,4 +1,4 @@
-"""From the answers of a run to its report: one page of HTML, the same as Markdown, and all figures as JSON."""
+"""The report of a run: one page of HTML, the same as Markdown, and all figures as JSON."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def write_report(results: Results, folder: Path) -> Report:
 
     Raises:
         BackendMissing: matplotlib is not installed.
-        SpecError: a question is answered twice by one system, or the folder cannot be written. `check_report` tells
-            most of this beforehand.
+        SpecError: a system answers a question twice, or the folder cannot be written. `check_report` finds most of
+            this beforehand.
     """
     check_plots()
     report = figures(results)
@@ -52,15 +52,15 @@ def write_report(results: Results, folder: Path) -> Report:
 
 
 def check_report(folder: Path, *, option: str = "--report") -> None:
-    """Tell beforehand whether a report can be written there.
+    """Check beforehand that a report can be written.
 
     Args:
         folder: where.
-        option: of the command, that names it.
+        option: the command's flag for it.
 
     Raises:
         BackendMissing: matplotlib is not installed.
-        SpecError: what is there is a file, or a folder that holds something else.
+        SpecError: it is a file, or a folder that holds something else.
     """
     check_plots()
     hint = f"choose another {option}"
@@ -72,7 +72,7 @@ def check_report(folder: Path, *, option: str = "--report") -> None:
 
 
 def _standalone(svg: str) -> str:
-    """A drawing as a file of its own, which chooses its ink by the reader's ground."""
+    """A drawing as a file of its own, whose ink follows the reader's light or dark theme."""
     style = "svg{color:#1c1e26}@media(prefers-color-scheme:dark){svg{color:#e7e9f0}}"
     head, tag, body = svg.partition(">")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}{tag}<style>{style}</style>{body}\n'

@@ -1,125 +1,105 @@
-"""The answers of a run as a table, what a system did on a task, and how it compares with another there."""
+"""The answers to a task as a table, what a system did on it, and how it compares with another system."""
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
-from typing import TypeVar
 
 from unisono.errors import SpecError
 from unisono.evals.analysis.statistics import SEED, Calibration, calibration, holm, mcnemar, paired_bootstrap, wilson
 from unisono.evals.records import Answer, Results, Times
-from unisono.evals.report.records import Cell, Comparison, TaskFacts
+from unisono.evals.report.records import Cell, Comparison, SystemFacts, TaskFacts
 
 Values = Mapping[str, float]
 """By question, what an answer is worth."""
-Record = TypeVar("Record", Answer, Times)
-Key = tuple[str, str]
-"""A task and a system."""
 
 
 @dataclass(frozen=True, slots=True)
-class ResultTable:
-    """Answers and times; questions stand in the order of their task."""
+class TaskTable:
+    """The answers to one task, by system and by question, in the order of the task."""
 
-    answers: Mapping[Key, Mapping[str, Answer]]
-    times: Mapping[Key, Mapping[str, Times]]
-    """Those that were taken side by side."""
-    apart: Mapping[Key, int]
-    """How many others there were."""
+    facts: TaskFacts
+    answers: Mapping[str, Mapping[str, Answer]]
+    times: Mapping[str, Mapping[str, Times]]
+    """Those that were taken side by side with the others."""
+    apart: Mapping[str, int]
+    """By system, how many others there were."""
 
-    def of(self, task: str, system: str) -> Mapping[str, Answer]:
-        """By question, what a system answered."""
-        return self.answers.get((task, system), {})
+    def values(self, system: str, metric: str | None = None) -> dict[str, float]:
+        """By question, what an answer is worth by a metric, by default the main one.
 
-    def timed(self, task: str, system: str) -> Mapping[str, Times]:
-        """By question, how long that took."""
-        return self.times.get((task, system), {})
-
-    def values(self, task: str, system: str, metric: str) -> dict[str, float]:
-        """By question, what a system's answer is worth: 0 where it failed; left out where the metric was not taken."""
+        It is 0 where the system failed, and left out where the metric was not taken.
+        """
+        metric = self.facts.main if metric is None else metric
         return {
             question: 0.0 if answer.error is not None else answer.metrics[metric]
-            for question, answer in self.of(task, system).items()
+            for question, answer in self.answers.get(system, {}).items()
             if answer.error is not None or metric in answer.metrics
         }
 
 
-def read_table(results: Results, tasks: Sequence[TaskFacts]) -> ResultTable:
-    """Lay the answers of a run out.
+def read_table(results: Results, task: TaskFacts) -> TaskTable:
+    """Collect the answers to a task.
 
-    Of several times of one answer the last is taken: a run that was killed between the two writes both anew. Times of a
-    question that were not taken in one wave with its first are left out: the machine may have been another one then.
+    Of several times of one answer the last is taken: a run that was killed between the two writes both again. Times
+    that were not taken in one wave with the question's first are left out: the machine may have been another one then.
 
     Raises:
-        SpecError: a question is answered twice by one system.
+        SpecError: a system answers a question twice.
     """
-    answers: dict[Key, dict[str, Answer]] = {}
-    for answer in results.answers:
-        own = answers.setdefault((answer.task, answer.system), {})
+    places = {question: place for place, question in enumerate(task.questions)}
+
+    def order(each: Answer | Times) -> tuple[int, str]:
+        return places.get(each.question, len(places)), each.question
+
+    answers: dict[str, dict[str, Answer]] = {}
+    for answer in sorted((each for each in results.answers if each.task == task.name), key=order):
+        own = answers.setdefault(answer.system, {})
         if answer.question in own:
             raise SpecError(
                 f"{answer.system} answers the question {answer.question!r} of {answer.task} twice",
                 hint="one folder holds one run; report on each alone",
             )
         own[answer.question] = answer
-    times: dict[Key, dict[str, Times]] = {}
-    for each in results.times:
-        times.setdefault((each.task, each.system), {})[each.question] = each
-    first: dict[Key, int] = {}
-    for each in itertools.chain.from_iterable(own.values() for own in times.values()):
-        first[each.task, each.question] = min(each.wave, first.get((each.task, each.question), each.wave))
-    together = {
-        key: {question: each for question, each in own.items() if each.wave == first[each.task, question]}
-        for key, own in times.items()
-    }
-    apart = {key: len(own) - len(together[key]) for key, own in times.items()}
-    places = {task.name: {question: place for place, question in enumerate(task.questions)} for task in tasks}
-
-    def in_order(by_question: dict[str, Record], task: str) -> dict[str, Record]:
-        place = places.get(task, {})
-        return dict(sorted(by_question.items(), key=lambda item: (place.get(item[0], len(place)), item[0])))
-
-    return ResultTable(
-        {key: in_order(own, key[0]) for key, own in answers.items()},
-        {key: in_order(own, key[0]) for key, own in together.items()},
-        apart,
-    )
+    latest = {(each.system, each.question): each for each in results.times if each.task == task.name}
+    first: dict[str, int] = {}
+    for each in latest.values():
+        first[each.question] = min(each.wave, first.get(each.question, each.wave))
+    times: dict[str, dict[str, Times]] = {}
+    for each in sorted(latest.values(), key=order):
+        if each.wave == first[each.question]:
+            times.setdefault(each.system, {})[each.question] = each
+    counts = Counter(system for system, _ in latest)
+    apart = {system: count - len(times.get(system, {})) for system, count in counts.items()}
+    return TaskTable(task, answers, times, apart)
 
 
-def cell_of(table: ResultTable, task: TaskFacts, system: str, *, votes: bool) -> Cell | None:
-    """A system on a task, without comparison; ``None`` where it was asked nothing.
-
-    Args:
-        table: all answers.
-        task: the task.
-        system: its name.
-        votes: whether it writes as several members vote.
-    """
-    answers = list(table.of(task.name, system).values())
+def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
+    """A system on a task, without comparison; ``None`` where it was asked nothing."""
+    answers = list(table.answers.get(system.name, {}).values())
     if not answers:
         return None
-    values = {metric: table.values(task.name, system, metric).values() for metric in task.metrics}
+    task = table.facts
+    values = {metric: table.values(system.name, metric).values() for metric in task.metrics}
     means = {metric: fmean(own) for metric, own in values.items() if own}
-    main = task.metrics[0] if task.metrics else ""
-    accuracy, pieces = means.get(main), sum(answer.pieces for answer in answers)
-    is_share = accuracy is not None and all(0 <= value <= 1 for value in values[main])
+    accuracy, pieces = means.get(task.main), sum(answer.pieces for answer in answers)
+    is_share = accuracy is not None and all(0 <= value <= 1 for value in values[task.main])
     sure = [answer.confidence for answer in answers if _has_confidence(answer)]
     return Cell(
         task.name,
-        system,
+        system.name,
         len(answers),
         sum(answer.error is not None for answer in answers),
         means,
         accuracy,
-        wilson(accuracy, len(values[main])) if accuracy is not None and is_share else None,
+        wilson(accuracy, len(values[task.main])) if accuracy is not None and is_share else None,
         pieces,
-        sum(answer.ensembled for answer in answers) / pieces if pieces and votes else None,
-        *_speed(list(table.timed(task.name, system).values())),
+        sum(answer.ensembled for answer in answers) / pieces if pieces and system.votes else None,
+        *_speed(list(table.times.get(system.name, {}).values())),
         fmean(sure) if sure else None,
-        _calibration(answers, main) if is_share else None,
+        _calibration(answers, task.main) if is_share else None,
     )
 
 
@@ -170,7 +150,7 @@ def corrected(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _speed(times: Sequence[Times]) -> tuple[float | None, float | None, float | None, int | None]:
-    """Tell ms a piece, its median over questions, ms a question, and how many were answered at once."""
+    """Ms a piece, its median over questions, ms a question, and how many questions were answered at once."""
     if not times:
         return None, None, None, None
     pieces = sum(each.pieces for each in times)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unisono.evals.report.escaping import short
 from unisono.evals.report.phrases import milliseconds, percent, points
 from unisono.evals.report.plots import (
     BLUE,
@@ -22,7 +23,6 @@ from unisono.evals.report.plots import (
     Picture,
     Pictures,
     check_plots,
-    short,
     style,
 )
 from unisono.evals.report.records import (
@@ -67,7 +67,7 @@ _SWEPT = [
 def draw(report: Report) -> Pictures:
     """All plots of a report: ``differences`` of all tasks, and of each ``pareto``, ``reliability`` and ``gate:KIND``.
 
-    What has nothing to show is left out.
+    Plots without content are left out.
 
     Raises:
         BackendMissing: matplotlib is not installed.
@@ -110,7 +110,7 @@ def _differences(report: Report) -> Picture | None:
 
 
 def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
-    """Accuracy against ms a piece, and the line of what no other system beats."""
+    """Accuracy against ms a piece, and the Pareto line."""
     looks = {system.name: LOOKS[system.kind] for system in report.systems}
     places = {
         cell.system: (cell.ms_a_piece, 100 * cell.accuracy)
@@ -149,7 +149,7 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
 
 
 def _outline(axes: Axes, front: list[tuple[float, float]]) -> None:
-    """Draw the Pareto line: what can be had up to a time."""
+    """Draw the Pareto line: the best accuracy up to a time."""
     axes.plot(
         [ms for ms, _ in front],
         [accuracy for _, accuracy in front],
@@ -195,7 +195,7 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
 
 
 def _reference(report: Report, task: TaskFigures, axes: Axes) -> list[str]:
-    """Draw the accuracy of the ensemble across, and say it."""
+    """Draw the accuracy of the ensemble as a line; return the words for it."""
     ensemble = next((task.cell(system.name) for system in report.of_kind(ENSEMBLE_KIND)), None)
     if ensemble is None or ensemble.accuracy is None:
         return []
@@ -213,7 +213,7 @@ def _swept(sweep: Sweep, task: TaskFigures) -> list[tuple[float, Cell]]:
 
 
 def _reliability(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
-    """How often members and ensemble are right where they are so sure."""
+    """Accuracy by confidence, of members and ensemble."""
     kinds = {system.name: system.kind for system in report.systems if system.kind in (MEMBER, ENSEMBLE_KIND)}
     shown = [(cell.system, cell.calibration) for cell in task.cells if cell.system in kinds and cell.calibration]
     if not shown:

@@ -9,7 +9,7 @@ from typing import Any
 
 from unisono.evals.analysis.statistics import pareto
 from unisono.evals.records import ENSEMBLE, Answer, Results
-from unisono.evals.report.cells import ResultTable, Values, best_of, cell_of, compare, corrected, read_table
+from unisono.evals.report.cells import TaskTable, Values, best_of, cell_of, compare, corrected, read_table
 from unisono.evals.report.gates import always_of, claim_of, overall_claim, sweeps_of
 from unisono.evals.report.phrases import headline
 from unisono.evals.report.records import (
@@ -39,19 +39,19 @@ def figures(results: Results) -> Report:
     """All figures of a run; the same answers give the same figures, in whatever order they came.
 
     Raises:
-        SpecError: a question is answered twice by one system.
+        SpecError: a system answers a question twice.
     """
-    systems, facts = _systems(results), _tasks(results)
-    count = _Count(systems, read_table(results, facts))
+    systems = _systems(results)
+    tables = [read_table(results, task) for task in _tasks(results)]
     words = results.about.get(EXAMPLES) or {}
-    tasks = tuple(count.task(task, words.get(task.name) or {}) for task in facts)
+    tasks = tuple(_figures_of(systems, table, words.get(table.facts.name) or {}) for table in tables)
     return Report(
         {key: value for key, value in results.about.items() if key != EXAMPLES},
         headline(systems, tasks),
         systems,
         tasks,
         sweeps_of(systems),
-        tuple(count.gate_claims(tasks)),
+        tuple(_gate_claims(systems, tables, tasks)),
     )
 
 
@@ -97,97 +97,99 @@ def _in_order(said: Iterable[str], met: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*said, *sorted(set(met))]))
 
 
-class _Count:
-    """Counts the tasks of one run."""
+def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping[str, Any]) -> TaskFigures:
+    """All figures of one task."""
+    values = {system.name: table.values(system.name) for system in systems}
+    members, ensembles, baselines = (
+        [system.name for system in systems if system.kind == kind] for kind in (MEMBER, ENSEMBLE_KIND, BASELINE)
+    )
+    best, shared = best_of({name: values[name] for name in members})
+    cells = [
+        replace(cell, comparison=_against(cell.system, best, values))
+        for system in systems
+        if (cell := cell_of(table, system)) is not None
+    ]
+    examples = _examples(systems, table, best, values, words) if ensembles and best is not None else []
+    repaired, spoiled = ([each for is_right, each in examples if is_right is wanted] for wanted in (True, False))
+    beside = [(name, _against(ensembles[0], name, values)) for name in (baselines if ensembles else ())]
+    return TaskFigures(
+        table.facts,
+        best,
+        shared,
+        corrected(cells),
+        _front(cells),
+        tuple((name, comparison) for name, comparison in beside if comparison is not None),
+        tuple(repaired[:MOST]),
+        tuple(spoiled[:MOST]),
+        len(repaired),
+        len(spoiled),
+        _failures(systems, table),
+        {each.name: left for each in systems if (left := table.apart.get(each.name))},
+    )
 
-    def __init__(self, systems: Sequence[SystemFacts], table: ResultTable) -> None:
-        self._systems, self._table = systems, table
-        self._members = [system.name for system in systems if system.kind == MEMBER]
-        self._baselines = [system.name for system in systems if system.kind == BASELINE]
-        self._ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
 
-    def task(self, task: TaskFacts, words: Mapping[str, Any]) -> TaskFigures:
-        """All figures of one task."""
-        values, apart = self._values(task), self._table.apart
-        best, shared = best_of({name: values[name] for name in self._members})
-        cells = [
-            replace(cell, comparison=_against(cell.system, best, values))
-            for system in self._systems
-            if (cell := cell_of(self._table, task, system.name, votes=system.votes)) is not None
-        ]
-        repaired, spoiled = self._examples(task, best, values, words)
-        names = self._baselines if self._ensemble else []
-        beside = [(name, _against(self._ensemble or "", name, values)) for name in names]
-        return TaskFigures(
-            task,
+def _gate_claims(
+    systems: Sequence[SystemFacts], tables: Sequence[TaskTable], tasks: Sequence[TaskFigures]
+) -> list[GateClaim]:
+    """The best gate on each task, and on all together."""
+    always = always_of(systems)
+    gated = [system.name for system in systems if system.is_gated]
+    if always is None or not gated:
+        return []
+    names = [always.name, *gated]
+    claims = [
+        claim_of(always.name, gated, {name: table.values(name) for name in names}, task)
+        for table, task in zip(tables, tasks, strict=True)
+    ]
+    return [claim for claim in (*claims, overall_claim(always.name, gated, tasks)) if claim is not None]
+
+
+def _examples(
+    systems: Sequence[SystemFacts],
+    table: TaskTable,
+    best: str,
+    values: Mapping[str, Values],
+    words: Mapping[str, Any],
+) -> list[tuple[bool, Example]]:
+    """The questions that either the ensemble or the best member has right, and whether it is the ensemble.
+
+    All of them, in the order of the task. A question at which either failed is left out.
+    """
+    ensemble = next(system.name for system in systems if system.kind == ENSEMBLE_KIND)
+    found = []
+    for question in table.facts.questions:
+        answers = {name: own[question] for name in values if question in (own := table.answers.get(name, {}))}
+        worth = {name: own[question] for name, own in values.items() if question in own}
+        if any(name not in worth or answers[name].error is not None for name in (ensemble, best)):
+            continue
+        right = {name: value > RIGHT for name, value in worth.items()}
+        if right[ensemble] == right[best]:
+            continue
+        kept = words.get(question) or {}
+        example = Example(
+            table.facts.name,
+            question,
+            kept.get("prompt"),
+            kept.get("target"),
+            tuple(kept.get("choices") or ()),
             best,
-            shared,
-            corrected(cells),
-            _front(cells),
-            tuple((name, comparison) for name, comparison in beside if comparison is not None),
-            tuple(repaired[:MOST]),
-            tuple(spoiled[:MOST]),
-            len(repaired),
-            len(spoiled),
-            self._failures(task),
-            {each.name: left for each in self._systems if (left := apart.get((task.name, each.name)))},
+            tuple(system.name for system in systems if system.kind == MEMBER and right.get(system.name)),
+            tuple(answers.values()),
+            worth,
         )
+        found.append((right[ensemble], example))
+    return found
 
-    def gate_claims(self, tasks: Sequence[TaskFigures]) -> list[GateClaim]:
-        """The best gate on each task, and on all together."""
-        always = always_of(self._systems)
-        gated = [system.name for system in self._systems if system.is_gated]
-        if always is None or not gated:
-            return []
-        claims = [claim_of(always.name, gated, self._values(task.facts), task) for task in tasks]
-        return [claim for claim in (*claims, overall_claim(always.name, gated, tasks)) if claim is not None]
 
-    def _values(self, task: TaskFacts) -> dict[str, Values]:
-        return {system.name: self._table.values(task.name, system.name, task.main) for system in self._systems}
-
-    def _examples(
-        self, task: TaskFacts, best: str | None, values: Mapping[str, Values], words: Mapping[str, Any]
-    ) -> tuple[list[Example], list[Example]]:
-        """Questions that the ensemble has right and the best member wrong, and those the other way round.
-
-        All of them, in the order of the task. A question at which either failed is left out.
-        """
-        repaired: list[Example] = []
-        spoiled: list[Example] = []
-        ensemble = self._ensemble
-        if ensemble is None or best is None:
-            return repaired, spoiled
-        answers = {system.name: self._table.of(task.name, system.name) for system in self._systems}
-        for question in task.questions:
-            pair = [answers[system].get(question) for system in (ensemble, best)]
-            if any(answer is None or answer.error is not None for answer in pair):
-                continue
-            right = {system: own[question] > RIGHT for system, own in values.items() if question in own}
-            if ensemble not in right or best not in right or right[ensemble] == right[best]:
-                continue
-            kept = words.get(question) or {}
-            example = Example(
-                task.name,
-                question,
-                kept.get("prompt"),
-                kept.get("target"),
-                tuple(kept.get("choices") or ()),
-                best,
-                tuple(name for name in self._members if right.get(name)),
-                tuple(own[question] for own in answers.values() if question in own),
-                {system: own[question] for system, own in values.items() if question in own},
-            )
-            (repaired if right[ensemble] else spoiled).append(example)
-        return repaired, spoiled
-
-    def _failures(self, task: TaskFacts) -> dict[str, int]:
-        errors = [
-            f"{system.name}: {answer.error}"
-            for system in self._systems
-            for answer in self._table.of(task.name, system.name).values()
-            if answer.error is not None
-        ]
-        return dict(sorted(Counter(errors).items(), key=lambda each: (-each[1], each[0])))
+def _failures(systems: Sequence[SystemFacts], table: TaskTable) -> dict[str, int]:
+    """Errors, and how many answers failed by each, the most frequent first."""
+    errors = [
+        f"{system.name}: {answer.error}"
+        for system in systems
+        for answer in table.answers.get(system.name, {}).values()
+        if answer.error is not None
+    ]
+    return dict(sorted(Counter(errors).items(), key=lambda each: (-each[1], each[0])))
 
 
 def _against(system: str, other: str | None, values: Mapping[str, Values]) -> Comparison | None:

@@ -1,9 +1,10 @@
-"""Gates: sweeps over their threshold, and which asks least often without being worse than asking always."""
+"""Gates: sweeps over their threshold, and the gate that asks least often and is as good as asking always."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from unisono.evals.report.cells import Values, compare
@@ -42,10 +43,7 @@ def sweeps_of(systems: Sequence[SystemFacts]) -> tuple[Sweep, ...]:
 
 
 def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
-    """The system that gates are held against: the ensemble where it asks always, or else what differs from it by that.
-
-    ``None`` where there is none.
-    """
+    """The system that gates are compared with: the ensemble, or it without its gate; ``None`` where there is none."""
     ensemble = next((system for system in systems if system.kind == ENSEMBLE_KIND), None)
     if ensemble is None or not ensemble.is_gated:
         return ensemble
@@ -67,23 +65,27 @@ def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], ta
         task: the task's figures.
 
     Returns:
-        ``None`` where nothing can be held against always.
+        ``None`` where no gate can be compared with always.
     """
-    name, reference = task.facts.name, task.cell(always)
-    tried, found = 0, []
-    for place, system in enumerate(gated):
-        cell = task.cell(system)
-        if reference is None or cell is None or cell.share is None:
-            continue
-        comparison = compare(always, values[system], values[always])
-        tried += comparison is not None
-        if comparison is not None and comparison.difference >= 0:
-            found.append((cell.share, place, cell, comparison))
-    if reference is None or not found:
-        return GateClaim(name, always, tried) if tried else None
-    share, _, cell, compared = min(found, key=lambda each: each[:2])
-    measured = (share, cell.ms_a_piece, reference.ms_a_piece)
-    return GateClaim(name, always, tried, cell.system, compared.difference, compared.interval, *measured)
+    if (reference := task.cell(always)) is None:
+        return None
+    cells = [cell for cell in map(task.cell, gated) if cell is not None and cell.share is not None]
+    pairs = [(cell, compare(always, values[cell.system], values[always])) for cell in cells]
+    compared = [(cell, comparison) for cell, comparison in pairs if comparison is not None]
+    good = [(cell, comparison) for cell, comparison in compared if comparison.difference >= 0]
+    claim = GateClaim(task.facts.name, always, len(compared))
+    if not good:
+        return claim if compared else None
+    cell, comparison = min(good, key=lambda pair: pair[0].share or 0.0)  # the first of the smallest
+    return replace(
+        claim,
+        system=cell.system,
+        difference=comparison.difference,
+        interval=comparison.interval,
+        share=cell.share,
+        ms_a_piece=cell.ms_a_piece,
+        ms_always=reference.ms_a_piece,
+    )
 
 
 def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:

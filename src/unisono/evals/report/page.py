@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from unisono.evals.report import phrases, tables
-from unisono.evals.report.phrases import cut, one_line, visible
+from unisono.evals.report import phrases
+from unisono.evals.report.escaping import cut, markdown, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
 from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, Report
 
@@ -19,9 +19,6 @@ TITLE = "Does the ensemble beat its best member?"
 CONTENT = "content.jinja"
 HTML, MARKDOWN = "report.html.jinja", "report.md.jinja"
 _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spec", "systems", "tasks", "earlier")
-_SPECIAL = re.compile(r"[\\`*_\[\]|~$#!@{}]")
-_FIRST = re.compile(r"^(\d+)([.)])|^([-+=])")
-_ADDRESS = re.compile(r"://|\bwww\.", re.IGNORECASE)
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
@@ -37,7 +34,7 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
         by_task=[line for name in ensembles for line in phrases.by_task(name, report.tasks)],
         claims=[phrases.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
         sources=[f"{each.name}: {each.source}" for each in report.of_kind(BASELINE) if each.source],
-        more_failures=max(0, sum(len(task.failures) for task in report.tasks) - tables.MOST_FAILURES),
+        failures=[(task.facts.name, *failure) for task in report.tasks for failure in task.failures.items()],
         further={key: value for key, value in report.about.items() if key not in _IN_SECTION},
     )
 
@@ -52,7 +49,7 @@ def render_content(form: str, content: str | jinja2.Template, title: str, headli
 def environment(form: str) -> jinja2.Environment:
     """What renders a form: it escapes every value that is not marked up already."""
     is_html = form == HTML
-    clean: Callable[[str], str] = one_line if is_html else _markdown
+    clean: Callable[[str], str] = one_line if is_html else markdown
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("unisono.evals.report"),
         autoescape=True,
@@ -61,15 +58,23 @@ def environment(form: str) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.globals |= {"tables": tables, "phrases": phrases}
+    found.globals |= {"phrases": phrases, "words": phrases.words, "numbers": phrases.numbers}
     found.filters |= {
         "anchor": lambda text: "-".join(re.findall(r"[a-z0-9]+", text.lower())),
+        "count": "{:,}".format,
         "cut": cut,
         "fence": lambda text: Markup("`" * max(3, 1 + max(map(len, re.findall("`+", visible(text))), default=0))),
+        "in_line": phrases.in_line,
         "inline": _inline,
         "list_of": lambda names: ", ".join(names) or "none",
         "literal": lambda text: escape(visible(text)) if is_html else Markup(visible(text)),
-        "plain": tables.plain,
+        "measure": phrases.measure,
+        "ms": phrases.milliseconds,
+        "percent": phrases.percent,
+        "plain": phrases.plain,
+        "span": phrases.span,
+        "title": phrases.task_title,
+        "zip": functools.partial(zip, strict=True),
     }
     return found
 
@@ -79,11 +84,3 @@ def _inline(picture: Picture) -> Markup:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{picture.name}-\1"', picture.svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{picture.name}-", svg)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(visible(picture.alt))}" ', 1))
-
-
-def _markdown(text: str) -> Markup:
-    """The text on one line, with nothing in it that Markdown or HTML would take for more than text."""
-    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = _SPECIAL.sub(r"\\\g<0>", plain)
-    plain = _FIRST.sub(lambda found: f"{found[1]}\\{found[2]}" if found[1] else f"\\{found[3]}", plain)
-    return Markup(_ADDRESS.sub(lambda found: found[0].replace(":", "&#58;").replace(".", "&#46;"), plain))

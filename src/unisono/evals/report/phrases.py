@@ -1,30 +1,31 @@
-"""Phrases of a report: how it writes numbers and texts of strangers, and the sentences that say what came out."""
+"""Phrases of a report: how it writes numbers, the cells of its tables, and the sentences that say what came out."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from string import ascii_uppercase
+from typing import Any, Literal, NamedTuple
 
 from unisono.evals.analysis.statistics import Interval
+from unisono.evals.records import Answer, Disagreement
+from unisono.evals.report.escaping import cut
 from unisono.evals.report.records import (
     ENSEMBLE_KIND,
     MEMBER,
+    RIGHT,
     Cell,
     Comparison,
+    Example,
     GateClaim,
     SystemFacts,
     TaskFigures,
+    as_plain,
 )
 
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-"""Categories of characters that show nothing, or change how others are shown."""
-NEVER = "\ufffe\uffff"
-"""No characters, and no XML may have them."""
-JOINERS = "\u200c\u200d"
-"""They belong to some scripts' spelling, and to emoji."""
-MOST_MARKS = 4
-"""Combining marks on one character; more would run over the lines above and below."""
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line
 SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", "="
@@ -70,10 +71,13 @@ def as_measured(cell: Cell, mean: float) -> str:
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
 
 
-def mark(comparison: Comparison | None) -> str:
-    """A sign that says without colour how a comparison came out."""
-    if comparison is None:
-        return ""
+def marked(comparison: Comparison) -> str:
+    """A difference in points behind its sign; the sign alone where there is none."""
+    return f"{mark(comparison)} {points(comparison.difference)}" if comparison.difference else EQUAL
+
+
+def mark(comparison: Comparison) -> str:
+    """A sign for the outcome of a comparison, which needs no colour."""
     if comparison.difference == 0:
         return EQUAL
     if comparison.difference > 0:
@@ -81,8 +85,142 @@ def mark(comparison: Comparison | None) -> str:
     return SURELY_WORSE if comparison.is_sure else WORSE
 
 
+class Column(NamedTuple):
+    """A column of a table."""
+
+    title: str
+    kind: Literal["words", "number"]
+    """Numbers are set flush right."""
+
+
+def words(*titles: str) -> list[Column]:
+    """Columns of words."""
+    return [Column(title, "words") for title in titles]
+
+
+def numbers(*titles: str) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(title, "number") for title in titles]
+
+
+def task_title(task: TaskFigures) -> str:
+    """A task and its main metric."""
+    return f"{task.facts.name} ({task.facts.main or NONE})"
+
+
+def overview(tasks: Sequence[TaskFigures], system: str) -> list[str]:
+    """The main metric of a system on every task and, of several tasks, their mean."""
+    cells = [(task, task.cell(system)) for task in tasks]
+    means = [
+        cell.accuracy
+        for task, cell in cells
+        if cell is not None and cell.accuracy is not None and cell.interval and not task.is_partial(cell)
+    ]
+    mean = percent(fmean(means)) if means and len(means) == len(cells) else NONE
+    return [*(_main_metric(task, cell) for task, cell in cells), *([mean] if len(cells) > 1 else [])]
+
+
+def _main_metric(task: TaskFigures, cell: Cell | None) -> str:
+    if cell is None or cell.accuracy is None:
+        return NONE
+    value = measure(cell, task.facts.main) + (f" of {cell.questions}" if task.is_partial(cell) else "")
+    if cell.comparison:
+        return f"{value} {marked(cell.comparison)}"
+    return f"{value} best" if task.best_member == cell.system else value
+
+
+def measures(cell: Cell, metrics: Sequence[str]) -> list[str]:
+    """The means of several metrics."""
+    return [measure(cell, metric) for metric in metrics]
+
+
+def beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
+    """How a system compares with the best member."""
+    compared = cell.comparison
+    if compared is None:
+        return ("best" if cell.system == task.best_member else NONE, *[NONE] * 4)
+    counts = f"{compared.better} / {compared.worse}"
+    return marked(compared), span(compared.interval, True), counts, chance(compared.p), chance(compared.p_holm)
+
+
+def ensemble_beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
+    """How the ensemble compares with a baseline, on the questions of both."""
+    compared = dict(task.against_baselines).get(cell.system)
+    if compared is None:
+        return (NONE,) * 4
+    difference = f"{mark(compared)} {points(compared.difference)}"
+    return as_measured(cell, compared.mean), difference, span(compared.interval, True), chance(compared.p)
+
+
+def outcome(example: Example, answer: Answer) -> str:
+    """Whether an answer is right."""
+    value = example.values.get(answer.system)
+    return "failed" if answer.error is not None else NONE if value is None else "right" if value > RIGHT else "wrong"
+
+
+def choice_titles(choices: Sequence[str], count: int) -> list[str]:
+    """The letters of choices, and the words of those that the run kept."""
+    names = [ascii_uppercase[place] if place < len(ascii_uppercase) else str(place + 1) for place in range(count)]
+    said = [f": {cut(choice.strip(), 60, 0)}" for choice in choices]
+    return [name + text for name, text in itertools.zip_longest(names, said[:count], fillvalue="")]
+
+
+def probabilities(logps: Sequence[float], count: int) -> list[str]:
+    """The probability of each choice among them."""
+    top = max(logps)
+    if not math.isfinite(top):
+        return [NONE] * count
+    odds = [math.exp(logp - top) for logp in logps]
+    return [percent(each / sum(odds)) for each in odds] + [NONE] * (count - len(logps))
+
+
+def voters(steps: Sequence[Disagreement]) -> list[str]:
+    """Who voted at some steps, in the order of their first votes."""
+    return list(dict.fromkeys(name for step in steps for name in step.members))
+
+
+def votes(step: Disagreement, voters: Sequence[str]) -> list[str]:
+    """What each voter preferred."""
+    return [vote(step.members[name]) if name in step.members else NONE for name in voters]
+
+
+def vote(preferred: tuple[str, float]) -> str:
+    """A piece and its probability."""
+    piece, p = preferred
+    return f"{f'“{cut(piece, 40, 0)}”' if piece else 'END'} {percent(p)}"
+
+
+def weights(system: SystemFacts) -> str:
+    """The members' weights."""
+    return ", ".join(f"{name}: {weight:g}" for name, weight in (system.weights or {}).items())
+
+
+def method(system: SystemFacts) -> str:
+    """How a system writes, without what is off."""
+    given = {key: _set(value) for key, value in (system.method or {}).items() if value is not None}
+    return plain(given) if system.method else ""
+
+
+def _set(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: own for key, own in value.items() if own is not None and own is not False and own != {}}
+
+
+def in_line(value: Any) -> str:
+    """A mapping as ``key: value, key: value``, anything else as `plain` writes it."""
+    return (
+        ", ".join(f"{key}: {plain(own)}" for key, own in value.items()) if isinstance(value, Mapping) else plain(value)
+    )
+
+
+def plain(value: Any, indent: int | None = None) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(as_plain(value), ensure_ascii=False, indent=indent)
+
+
 def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
-    """What the run says of the claim that an ensemble beats its best member."""
+    """Whether the ensemble beats its best member, in a sentence or two."""
     ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
     if ensemble is None:
         return "No ensemble was asked in this run."
@@ -109,7 +247,7 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
 
 
 def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
-    """Of each task, how a system compares with its best member."""
+    """How a system compares with the best member of each task."""
     said = []
     for task in tasks:
         cell = task.cell(system)
@@ -141,7 +279,7 @@ def task_facts(task: TaskFigures) -> str:
 
 
 def claim(found: GateClaim) -> str:
-    """What a claim about gates says."""
+    """A claim about gates as a sentence."""
     where = "Over all tasks" if found.task is None else f"On {found.task}"
     if found.system is None:
         tried = "the one gate" if found.gates == 1 else f"each of the {found.gates} gates"
@@ -178,27 +316,3 @@ def _sure(comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
         return ", surely" if sure else ", but not surely"
     return f", surely on {number} of them"
-
-
-def visible(text: str) -> str:
-    """The text with every character that would show nothing written as its number, such as ``[U+202E]``."""
-    shown, marks = [], 0
-    for character in text.replace("\r\n", "\n"):
-        category = unicodedata.category(character)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        hidden = character in NEVER or (category in HIDDEN and character not in "\n\t" + JOINERS)
-        shown.append(f"[U+{ord(character):04X}]" if hidden or marks > MOST_MARKS else character)
-    return "".join(shown)
-
-
-def one_line(text: str) -> str:
-    """The same on one line: line ends as ``⏎``."""
-    return " ".join(visible(text).replace("\n", " ⏎ ").split())
-
-
-def cut(text: str, head: int, tail: int) -> str:
-    """The beginning and the end of a text, and how much is left out between them."""
-    left_out = len(text) - head - tail
-    if left_out <= 0:
-        return text
-    return f"{text[:head]} […{left_out:,} characters…] {text[len(text) - tail :]}"

@@ -1,14 +1,13 @@
 """Drawing with matplotlib: the one file that knows the library.
 
-Drawings are SVG, the same bytes for the same figures and version of matplotlib. Text stays text. What is drawn in `INK`
-becomes ``currentColor``; the other colours are after those of Okabe and Ito (2008), which colour-blind people tell
-apart, and are legible on light and dark ground. No meaning hangs on colour alone.
+Drawings are SVG, the same bytes for the same figures and version of matplotlib. Text stays text. `INK` becomes
+``currentColor``; the other colours follow Okabe and Ito (2008), which colour-blind people can tell apart, and are
+legible on light and dark ground. No meaning depends on colour alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import re
 import warnings
@@ -16,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unisono.errors import BackendMissing
-from unisono.evals.report.phrases import cut, one_line
+from unisono.evals import check_installed
+from unisono.evals.report.escaping import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -30,10 +29,6 @@ LABELS = 2.35
 """The column of the labels, at the right."""
 LINE = 0.155
 """From one label to the next."""
-LONGEST = 36
-"""Characters of a label."""
-POINT = 72
-"""In an inch."""
 
 _STYLE: dict[Any, object] = {
     "svg.hashsalt": "unisono",
@@ -90,16 +85,12 @@ class Label:
 
 def check_plots() -> None:
     """Refuse to begin without matplotlib. Raises a `BackendMissing` that says what to install."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendMissing(
-            "the plots of a report need matplotlib, which is not installed",
-            hint="install it: pip install 'unisono[evals]'",
-        )
+    check_installed("a report with plots", "matplotlib")
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Work with matplotlib as it comes, in our style, whatever its user has set; all is set back in the end."""
+    """Use our style, whatever the user's settings of matplotlib are; they are restored at the end."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -111,10 +102,10 @@ def style() -> Iterator[None]:
 
 
 class Drawing:
-    """An empty drawing of `WIDTH`, on which panels are laid."""
+    """An empty drawing of `WIDTH` for panels."""
 
     def __init__(self, height: float) -> None:
-        """Begin it; needs no display."""
+        """Begin it; no display is needed."""
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
@@ -123,11 +114,11 @@ class Drawing:
         FigureCanvasSVG(self._figure)
 
     def panel(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        """Lay axes on it."""
+        """Add axes."""
         return self._figure.add_axes((left / WIDTH, bottom / self._height, width / WIDTH, height / self._height))
 
     def label(self, axes: Axes, labels: Sequence[Label]) -> None:
-        """Write labels right of a panel, none over another. The panel's limits have to be settled."""
+        """Write labels right of a panel whose limits are final, so that none covers another."""
         height = axes.get_position().height * self._height
         low, high = axes.get_ylim()
         labels = sorted(labels, key=lambda each: (each.y, -each.x, each.text))
@@ -167,9 +158,9 @@ class Drawing:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Places, in rising order, moved apart as little as is needed for ``gap`` between neighbours.
+    """Move places, in rising order, apart as little as possible until neighbours have a ``gap``.
 
-    Neighbours that would touch make a block, which stands around the mean of where its parts would be.
+    Neighbours that would touch form a block around the mean of their places.
     """
     blocks: list[tuple[float, int]] = []
     """Of each: its middle, and how many are in it."""
@@ -179,9 +170,3 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
             (low, below), (high, above) = blocks[-2:]
             blocks[-2:] = [((low * below + high * above) / (below + above), below + above)]
     return [middle + gap * (place - (count - 1) / 2) for middle, count in blocks for place in range(count)]
-
-
-def short(text: str, longest: int = LONGEST) -> str:
-    """A text as a label."""
-    text = one_line(cut(text, 2 * longest, 0))
-    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,4 +1,4 @@
-"""The figures of a run: facts that a page, a table or another program shows. Shares and metrics are from 0 to 1."""
+"""The figures of a run, for pages, tables and other programs. Shares and metrics are from 0 to 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RIGHT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SystemFacts:
-    """A system, as far as the run says what it is."""
+    """A system, as the run describes it."""
 
     name: str
     kind: str
@@ -29,6 +29,11 @@ class SystemFacts:
     weights: Mapping[str, float] | None = None
     source: str | None = None
     """Who proposed it."""
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the run says more of it than its name."""
+        return bool(self.method or self.members or self.source)
 
     @property
     def votes(self) -> bool:
@@ -54,7 +59,7 @@ class SystemFacts:
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """A task, as far as the run says what it is."""
+    """A task, as the run describes it."""
 
     name: str
     metrics: tuple[str, ...]
@@ -93,9 +98,9 @@ class Comparison:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the interval excludes 0, and McNemar's test, where it can be made, rejects equality at its level.
+        """Whether the interval excludes 0, and McNemar's test, where it applies, rejects equality at its level.
 
-        Of few questions on which two systems differ, the bootstrap alone is sure too early: of four to none, say.
+        Where two systems differ on few questions, four to none say, the bootstrap alone is sure too early.
         """
         return self.interval.excludes_zero and (self.p is None or self.p < 1 - LEVEL)
 
@@ -119,7 +124,7 @@ class Cell:
     pieces: int
     """Written, or scored."""
     share: float | None
-    """Of the pieces, those at which all members were asked; ``None`` without pieces, and where nobody votes."""
+    """Of the pieces, those at which all members ran; ``None`` without pieces, and for systems of one member."""
     ms_a_piece: float | None
     """Writing time over pieces; ``None`` where none was measured."""
     median_ms_a_piece: float | None
@@ -147,7 +152,7 @@ class Sweep:
     """Systems that differ by the threshold of their gate only."""
 
     label: str
-    """Who leads, and what else tells it from the other sweeps of this kind of gate."""
+    """The lead, and what else distinguishes it from the other sweeps of this kind of gate."""
     kind: str
     """Of the gate."""
     points: tuple[GatePoint, ...]
@@ -163,7 +168,7 @@ class GateClaim:
     always: str
     """The system that asks always."""
     gates: int
-    """Gated systems that were held against it."""
+    """Gated systems that were compared with it."""
     system: str | None = None
     """The best gate; ``None`` where each is worse than always."""
     difference: float | None = None
@@ -173,7 +178,7 @@ class GateClaim:
     share: float | None = None
     ms_a_piece: float | None = None
     ms_always: float | None = None
-    """What a piece takes when all are asked always."""
+    """Ms a piece of the system that asks always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class TaskFigures:
-    """A task: its facts, its best member, its cells and what is worth looking at."""
+    """A task: its facts, its best member, its cells and its examples."""
 
     facts: TaskFacts
     best_member: str | None
@@ -216,7 +221,7 @@ class TaskFigures:
     failures: Mapping[str, int]
     """Errors, and how many answers failed by each."""
     apart: Mapping[str, int]
-    """By system, how many answers were asked for later than others to the same question: their times are left out."""
+    """By system, how many answers came in a later wave than others to the same question: their times are left out."""
 
     def cell(self, system: str) -> Cell | None:
         """What a system did; ``None`` where it was asked nothing."""
@@ -238,7 +243,7 @@ class Report:
     tasks: tuple[TaskFigures, ...]
     sweeps: tuple[Sweep, ...]
     gate_claims: tuple[GateClaim, ...]
-    """Of each task, and of all together where there are several; none where no gate can be held against always."""
+    """Of each task, and of all together where there are several; none where no gate can be compared with always."""
 
     def of_kind(self, kind: str) -> list[SystemFacts]:
         """The systems of a kind."""

@@ -1,13 +1,11 @@
 """Questions as lm-evaluation-harness's own definitions of tasks ask and grade them.
 
-Of the prompts and metrics nothing is written here: a definition makes the prompt from a row, and its filters and
-its ``process_results`` grade a reply.
+A definition makes the prompt from a row, and its filters and its ``process_results`` grade a reply.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import re
@@ -18,49 +16,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from unisono.chat.messages import Message, Prompt
+from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.tasks.generation import read_generation
+from unisono.evals.tasks.requests import Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
 
 SEED = 1234
-"""Of the generator that draws examples: lm-evaluation-harness's own."""
+"""Lm-evaluation-harness's own, for the generator that draws examples."""
 ELSEWHERE = "`unisono lm-eval` runs all of lm-evaluation-harness's tasks"
 NOTHING = ("[invalid]", "[invalidanswer]")
-"""What filters leave of a reply in which they find nothing."""
+"""What filters leave where they find no answer."""
 FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
-"""What a question's text ends with that an answer is to follow."""
+"""The cue for the answer at the end of a question."""
 _UNTIMED = threading.Lock()
-
-
-class Conversation(str):
-    """A prompt of messages, where lm-evaluation-harness expects the text that a template makes of them."""
-
-    messages: tuple[Message, ...]
-
-    @classmethod
-    def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
-        """Stands in for a model's ``apply_chat_template``: what each member makes of them is its own affair.
-
-        Raises:
-            SpecError: an answer is begun, which members are to go on with.
-        """
-        if not add_generation_prompt:
-            raise SpecError(
-                f"the answer is begun already, with {shown(messages[-1]['content'])}: no member goes on with one",
-                hint="ask without chat templates",
-            )
-        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
-        conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
-        return conversation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drawn:
-    """A sampler that has sampled."""
+    """A sampler with fixed examples."""
 
     examples: Sequence[Any]
 
@@ -93,31 +69,31 @@ class Definition:
         task.set_fewshot_seed(seed=SEED)
         self._sampler = task.sampler if self.shots else None
         self._removes = task.fewshot_cfg.split == task.config.test_split
-        """Whether lm-evaluation-harness takes care that a question is no example of its own."""
+        """Whether lm-evaluation-harness removes the question itself from its examples."""
         self._check_examples()
         self.documents: Sequence[Any] = list(task.task_docs)
         self.metrics = self._metrics()
 
     @property
     def version(self) -> str:
-        """As lm-evaluation-harness's results tell it."""
+        """As in lm-evaluation-harness's results."""
         return str(self._task.VERSION)
 
     @property
     def asks_choices(self) -> bool:
-        """Whether one of some choices is asked for, and not a text."""
+        """Whether it scores choices, instead of generating a text."""
         return bool(self._task.OUTPUT_TYPE == "multiple_choice")
 
     def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
         """Some of the documents as questions, in their order.
 
-        lm-evaluation-harness draws the examples of one document after the other, with one generator. So are they
-        drawn here, and a question has the same ones whichever others are asked.
+        One generator draws the examples of one document after the other, as in lm-evaluation-harness, so that a
+        question has the same examples whichever others are asked.
 
         Args:
-            asked: by the document's place, what is known of the question.
-            task: the name that they count for.
-            interpret: finds the answer in what the main filter has left of a text.
+            asked: by the document's place, the row of the question.
+            task: the task that they count for.
+            interpret: finds the answer in what the main filter leaves of a text.
         """
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
@@ -192,7 +168,7 @@ class Definition:
             ) from error
 
     def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
-        """What each of the filters leaves of a reply, the main one first."""
+        """What each filter leaves of a reply, the main one first."""
         instances = self._instances(document, context)
         replies: Sequence[Any] = reply.choices or [reply.text]
         for instance, each in zip(instances, replies, strict=True):
@@ -212,7 +188,7 @@ class Definition:
         return "" if text in NOTHING else normalised(text, kwargs)
 
     def _metrics(self) -> tuple[str, ...]:
-        """The names of what can be counted by questions, the main one first."""
+        """The metrics that are means over questions, the main one first."""
         means = [name for name, how in self._task.aggregation().items() if getattr(how, "__name__", "") == "mean"]
         if not means:
             known = ", ".join(self._task.aggregation())
@@ -220,13 +196,13 @@ class Definition:
         return tuple(_metric(metric, pipeline.name) for pipeline in self._task._filters for metric in means)
 
     def _check(self) -> None:
-        """Refuse what a question cannot be made of."""
+        """Refuse a task that a `Question` cannot hold."""
         task = self._task
         kind = getattr(task, "OUTPUT_TYPE", None)
         gen_prefix = getattr(task.config, "gen_prefix", None)
+        is_known = kind in ("generate_until", "multiple_choice")
         reasons = {
-            f"it asks for {kind}, not for a text or for one of some choices": kind
-            not in ("generate_until", "multiple_choice"),
+            f"it asks for {kind}, not for a text or for one of some choices": not is_known,
             "each of its choices has a prompt of its own": getattr(task, "multiple_input", 0),
             "it is about images or sounds": getattr(task, "MULTIMODAL", False),
             "it runs what models write": getattr(task, "UNSAFE_CODE", False),
@@ -257,18 +233,7 @@ class Definition:
 
 
 Interpret = Callable[[str], str]
-"""Finds the answer in what a filter has left of a text."""
-
-
-def prompt_of(context: str) -> Prompt:
-    """The prompt that a context of lm-evaluation-harness stands for."""
-    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
-
-
-def split_pair(context: str, continuation: str) -> tuple[str, str]:
-    """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
-    kept = context.rstrip()
-    return kept, context[len(kept) :] + continuation
+"""Finds the answer in what a filter leaves of a text."""
 
 
 def letter_of(logps: Sequence[float]) -> str:
@@ -280,7 +245,7 @@ def letter_of(logps: Sequence[float]) -> str:
 
 
 def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
-    """A text as the metric ``exact_match`` compares it: two replies that it takes for the same are equal."""
+    """A text as the metric ``exact_match`` compares it."""
     for pattern in kwargs.get("regexes_to_ignore") or ():
         text = re.sub(pattern, "", text)
     if kwargs.get("ignore_case"):
@@ -292,7 +257,7 @@ def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the words that lm-evaluation-harness has for the makers of definitions."""
+    """Silence lm-evaluation-harness's warnings for authors of definitions."""
     log = logging.getLogger("lm_eval")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -310,8 +275,8 @@ def _metric(metric: str, pipeline: str) -> str:
 def _timeouts(task: Any) -> Iterator[None]:
     """Let answers in mathematics be graded in any thread.
 
-    lm-evaluation-harness's definitions end what takes too long by an alarm, which only the main thread can set: in
-    another they would call right answers wrong. There, nothing is ended.
+    Definitions of lm-evaluation-harness stop slow grading by an alarm, which only the main thread can set: in another
+    thread they would call right answers wrong. There, nothing is stopped.
     """
     names = getattr(task.config.process_results, "__globals__", {})
     changed: dict[str, Any] = {}

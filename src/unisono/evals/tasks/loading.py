@@ -1,9 +1,8 @@
-"""Tasks by their names: those of the paper and its like, and all that lm-evaluation-lm_eval has."""
+"""Tasks by name: those of `RECIPES`, and all that lm-evaluation-harness has."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from unisono.config.ensemble import TunedOn
-from unisono.errors import BackendMissing, SpecError, nearest, shown
+from unisono.errors import SpecError, nearest, shown
+from unisono.evals import check_installed
 from unisono.evals.records import Question, Task
 from unisono.evals.tasks.definitions import Definition, Interpret, quiet
 from unisono.evals.tasks.rows import RECIPES, Recipe, Row, read_rows
@@ -34,23 +34,23 @@ def load_tasks(
 ) -> list[Task]:
     """Load tasks with their questions.
 
-    Prompts and metrics are those of lm-evaluation-lm_eval's definitions, also where the questions come from files.
+    Prompts and metrics are those of lm-evaluation-harness's definitions, also where the questions come from files.
 
     Args:
-        names: those of `RECIPES`; without ``data``, any that lm-evaluation-lm_eval has and that asks for a text or
-            for one of some choices.
-        data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; nothing else is read
-            then, and no hub is asked. ``None`` for the datasets of the hub.
+        names: those of `RECIPES`; without ``data``, any of lm-evaluation-harness that generates a text or chooses
+            among choices.
+        data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; the hub is not used then.
+            ``None`` for the datasets of the hub.
         limit: questions of each task, in its order; by default all.
-        fewer: whether a task may have fewer, which are asked then.
+        fewer: whether a task may have fewer questions than ``limit``.
         last: whether they are the last ones, and half of the task at most: for tuning.
-        shots: examples in each prompt; by default the definition's number, or the paper's where it says nothing.
+        shots: examples in each prompt; by default the definition's number, or the paper's where it has none.
         chat: whether prompts are messages, which members read through their templates.
         tuned_on: questions to leave out.
 
     Raises:
         SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
-        BackendMissing: lm-evaluation-lm_eval is not installed.
+        BackendMissing: lm-evaluation-harness is not installed.
     """
     wanted = list(dict.fromkeys(names))
     for what, value, least in (("limit", limit, 1), ("shots", shots, 0)):
@@ -77,7 +77,7 @@ class Slice:
     tuned_on: Sequence[TunedOn]
 
     def of(self, task: str, source: str, ordered: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Cut an order. Raises a `SpecError` when there are too few."""
+        """The questions of an order that are asked. Raises a `SpecError` when there are too few."""
         if self.last:
             half = len(ordered) // 2
             if not half:
@@ -101,13 +101,13 @@ class Slice:
 
 
 def order_of(task: str) -> str:
-    """What a task's order is that of: lm-evaluation-lm_eval's name, where ours is another for the same."""
+    """The name under which a task is ordered: lm-evaluation-harness's, where ours is another for the same."""
     recipe = RECIPES.get(task)
     return task if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
 
 
 def may_hold(task: Task, tuned: TunedOn) -> bool:
-    """Whether questions that an ensemble was tuned on may be among a task's and cannot be told from the others."""
+    """Whether a task may have questions that an ensemble was tuned on and that cannot be recognised."""
     if (order_of(task.name), task.source) == (order_of(tuned.task), tuned.source):
         return False  # they are left out
     return order_of(task.name) == order_of(tuned.task) or bool(_datasets(task.source) & _datasets(tuned.source))
@@ -118,13 +118,8 @@ def _datasets(source: str) -> set[str]:
 
 
 def load_lm_eval() -> ModuleType:
-    """The file that knows lm-evaluation-lm_eval. Raises `BackendMissing` where that is not installed."""
-    for library in ("lm_eval", "datasets"):
-        if importlib.util.find_spec(library) is None:
-            raise BackendMissing(
-                f"evaluation needs lm-evaluation-lm_eval: {library} is not installed",
-                hint="install it: pip install 'unisono[evals]'",
-            )
+    """The file that imports lm-evaluation-harness. Raises `BackendMissing` where that is not installed."""
+    check_installed("evaluation by lm-evaluation-harness", "lm_eval", "datasets")
     from unisono.evals import lm_eval
 
     return lm_eval
@@ -135,7 +130,7 @@ def _check_data(names: Sequence[str], data: Path) -> None:
         if name not in RECIPES:
             raise SpecError(
                 f"there is no task {shown(name)} for data in files{nearest(name, RECIPES)}",
-                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-lm_eval",
+                hint=f"choose of {', '.join(RECIPES)}; without --data, any of lm-evaluation-harness",
             )
     if not data.is_dir():
         raise SpecError(f"there is no folder {str(data)!r}", hint="--data names a folder with NAME.jsonl of each task")
@@ -145,24 +140,18 @@ def _from_files(lm_eval: Any, name: str, data: Path, cut: Slice, shots: int | No
     recipe = RECIPES[name]
     index = lm_eval.definitions(recipe.folder)
     known = [each for each in index if _is_of(each, recipe)]
-    path = data / f"{name}.jsonl"
-    rows, digest = read_rows(path, recipe, known)
     wanted = recipe.shots if shots is None else shots
-    source = _source(path.name, digest)
-    chosen = cut.of(name, source, _ordered([(row.part, row.id) for row in rows]))
-    by_part: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_part[row.part].append(row)
+    by_part, source = _rows_of(data / f"{name}.jsonl", recipe, known)
+    chosen = cut.of(name, source, _ordered(by_part))
     parts = list(dict.fromkeys(part for part, _ in chosen))
     default = lm_eval.default_shots(index[parts[0]])
-    examples: dict[str, list[Row]] = {part: [] for part in parts}
+    examples: Mapping[str, Sequence[Row]] = {}
     examples_from = ""
     if recipe.shots_file is not None and (default if wanted is None else wanted):
-        examples, examples_from = _examples(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
+        examples, examples_from = _rows_of(data / SHOTS_FOLDER / recipe.shots_file, recipe, known)
     definitions = {}
     for part in parts:
-        values = [row.values for row in by_part[part]]
-        shown_first = [row.values for row in examples.get(part, [])]
+        values, shown_first = ([row.values for row in rows.get(part, ())] for rows in (by_part, examples))
         task = lm_eval.build(index[part], values, shown_first, recipe.overrides)
         definitions[part] = Definition(task, wanted, chat=chat)
     interpret = lm_eval.minerva_answer if name == "math500" else None
@@ -176,8 +165,8 @@ def _is_of(definition: str, recipe: Recipe) -> bool:
     return definition.startswith(before) and definition.endswith(after)
 
 
-def _examples(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
-    """The examples of a file by part, and what file it is."""
+def _rows_of(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
+    """The rows of a file by part, and its name and hash."""
     rows, digest = read_rows(path, recipe, known)
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -202,21 +191,18 @@ def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: b
     content = json.dumps(documents, sort_keys=True, default=repr).encode()
     datasets = "; ".join(sorted({lm_eval.dataset_name(task) for task in tasks}))
     source = _source(datasets, hashlib.sha256(content).hexdigest())
-    chosen = cut.of(name, source, _ordered([(row.part, row.id) for rows in rows_of.values() for row in rows]))
+    chosen = cut.of(name, source, _ordered(rows_of))
     interpret = lm_eval.minerva_answer if name == "math500" else None
     return _task(name, definitions, rows_of, chosen, (source, ""), interpret)
 
 
-def _ordered(questions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Parts and ids in their order, which depends on their names alone: parts in turn, so that any first few are of
-    all parts, and within a part by the sha256 of the id.
+def _ordered(rows_of: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+    """Parts and ids in an order that depends on their names alone: parts in turn, so that any first few are of all
+    parts, and within a part by the sha256 of the id.
     """
-    by_part: dict[str, list[str]] = defaultdict(list)
-    for part, identity in questions:
-        by_part[part].append(identity)
     order: list[tuple[int, bytes, str, str]] = []
-    for part, ids in by_part.items():
-        ranked = sorted(ids, key=_digest)
+    for part, rows in rows_of.items():
+        ranked = sorted((row.id for row in rows), key=_digest)
         order += [(turn, _digest(part), part, identity) for turn, identity in enumerate(ranked)]
     return [(part, identity) for _, _, part, identity in sorted(order)]
 

@@ -1,8 +1,8 @@
-"""Lines of JSON as rows of the datasets that lm-evaluation-harness's definitions were written for.
+"""Reads lines of JSON as rows of the datasets that lm-evaluation-harness's definitions were written for.
 
 A line has an ``id`` and a ``question``, and, as its task needs, ``choices`` with an ``answer`` (a letter) or an
-``answer_index``; an ``answer`` that is text, or a list of all that is accepted; a ``solution``; and the key that
-tells its part. Other keys are let be.
+``answer_index``; an ``answer`` that is a text, or a list of all accepted texts; a ``solution``; and the key that
+names its part. Other keys are ignored.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Line:
     values: Mapping[str, Any]
 
     def fault(self, words: str) -> SpecError:
-        """What is wrong with it."""
+        """An error about it."""
         return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=FORM)
 
     def text(self, key: str) -> str:
-        """A text that is not empty. Raises a `SpecError`."""
+        """A non-empty text. Raises a `SpecError`."""
         value = self._value(key)
         if not isinstance(value, str) or not value:
             raise self.fault(f"{key} is {shown(value)}, not a text")
         return value
 
     def texts(self, key: str, *, fewest: int = 1, most: int | None = None) -> list[str]:
-        """Texts, as many as are allowed. Raises a `SpecError`."""
+        """A list of non-empty texts. Raises a `SpecError`."""
         value = self._value(key)
         if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
             raise self.fault(f"{key} is {shown(value)}, not a list of texts")
@@ -51,7 +51,7 @@ class Line:
         return value
 
     def choice(self, *, fewest: int = 2, most: int = len(LETTERS)) -> tuple[list[str], int]:
-        """Its choices, and which one is right. Raises a `SpecError`, also where that is none of them."""
+        """Its choices, and the index of the right one. Raises a `SpecError`."""
         choices = self.texts("choices", fewest=fewest, most=most)
         letters = LETTERS[: len(choices)]
         if "answer_index" not in self.values:
@@ -74,24 +74,24 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one of our tasks is made of lm-evaluation-harness's definitions and of lines."""
+    """How a task is made from lm-evaluation-harness's definitions and lines."""
 
     definition: str
     """The name of lm-evaluation-harness's task; ``{part}`` in it is what the line's ``part_key`` says."""
     folder: str
-    """Where lm-evaluation-harness keeps it, among its tasks."""
+    """Its folder among lm-evaluation-harness's tasks."""
     row: Callable[[Line], dict[str, Any]]
     """A line as a row of the original dataset."""
     part_key: str | None = None
     shots: int | None = None
-    """Examples in a prompt, where lm-evaluation-harness says nothing; ``None`` for as it says."""
+    """Examples in a prompt; ``None`` for the definition's number."""
     shots_file: str | None = None
-    """Where examples are drawn from; ``None`` where the definition brings its own."""
+    """The file of examples; ``None`` where the definition has its own."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the definition that must not be applied to rows that come from lines."""
+    """Keys of the definition to replace for rows that come from lines."""
 
     def part_of(self, line: Line) -> str:
-        """The definition that a line counts for."""
+        """The definition that a line belongs to."""
         return self.definition.format(part=line.text(self.part_key)) if self.part_key else self.definition
 
 
@@ -176,22 +176,21 @@ class Row:
     part: str
     """The name of its definition."""
     values: Mapping[str, Any]
-    """As the original dataset has them."""
+    """As in the original dataset."""
     answer: str | None = None
-    """What is right, in words, where that is known better than by the definition."""
+    """The right answer in words, where the line has one."""
 
 
 def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[list[Row], str]:
-    """Read a file of questions or of examples: all of its rows in order, and the sha256 of its content.
+    """Read a file of questions or of examples: its rows in order, and the sha256 of its content.
 
     Args:
         path: the file.
-        recipe: what its lines are made into.
-        definitions: those that lm-evaluation-harness has.
+        recipe: of the task.
+        definitions: the names of lm-evaluation-harness's.
 
     Raises:
-        SpecError: the file cannot be read or is empty, or a line is broken, names no part, or has an id that an
-            earlier one has.
+        SpecError: the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
     """
     data = _read(path)
     rows: list[Row] = []

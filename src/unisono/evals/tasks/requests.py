@@ -1,24 +1,59 @@
-"""What lm-evaluation-harness asks of a generated text, in our words."""
+"""What lm-evaluation-harness asks of a model, in our words: prompts, and how a text is to be generated."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.chat.messages import Message, Prompt
 from unisono.config.sampling import Sampling
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
 
 MAX_PIECES = 256
-"""Pieces to write at most where nothing is said, as with lm-evaluation-harness's ``hf`` model."""
+"""Pieces to write at most by default, as with lm-evaluation-harness's ``hf`` model."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Names of that limit; the first that is given holds."""
+"""Names of that limit; the first one that is given counts."""
 PENALTY = "repetition_penalty"
 _GREEDY: dict[str, Any] = {"temperature": 0, "top_k": None, "top_p": 1, "min_p": 0, "typical_p": 1, "one_member": False}
 _SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical_p", PENALTY)
 _KNOWN = (*LENGTHS, "until", "do_sample", *_SHAPES)
+
+
+class Conversation(str):
+    """A prompt of messages, where lm-evaluation-harness expects the text that a template makes of them."""
+
+    messages: tuple[Message, ...]
+
+    @classmethod
+    def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
+        """Replaces a model's ``apply_chat_template``: each member applies its own template.
+
+        Raises:
+            SpecError: the answer is begun already.
+        """
+        if not add_generation_prompt:
+            raise SpecError(
+                f"the answer is begun already, with {shown(messages[-1]['content'])}: members cannot continue it",
+                hint="ask without chat templates",
+            )
+        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
+        conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
+        return conversation
+
+
+def prompt_of(context: str) -> Prompt:
+    """The prompt that a context of lm-evaluation-harness stands for."""
+    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
+
+
+def split_pair(context: str, continuation: str) -> tuple[str, str]:
+    """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +62,19 @@ class Wanted:
 
     limits: Limits
     samples: bool
-    """Whether pieces are to be drawn."""
+    """Whether pieces are sampled."""
     shapes: Mapping[str, Any]
-    """Options of a draw."""
+    """Options of the sampling."""
 
     @property
     def changes_draw(self) -> bool:
-        """Whether a text is not simply to be written as the system does."""
+        """Whether it differs from the system's own sampling."""
         return self.samples or PENALTY in self.shapes
 
     def draw(self, own: Sampling) -> Sampling:
-        """The draw, given that of a system.
+        """The sampling of a system that writes this.
 
-        What is to be sampled is drawn as asked, with the system's seed. What is not is written greedily, by the
-        system's own beam where it has one.
+        A text that is sampled has the system's seed. Another one is greedy, or written by the system's own beam.
         """
         if self.samples:
             return Sampling(**self.shapes, seed=own.seed)

@@ -1,0 +1,88 @@
+"""Flags and steps that `unisono eval`, `tune`, `match` and `report` share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unisono.cli.console import counting, loading_report, say
+from unisono.errors import SpecError
+
+if TYPE_CHECKING:
+    from unisono.evals.baselines import Baseline
+    from unisono.evals.model_pool import ModelPool
+    from unisono.evals.records import System, Task
+
+Spec = Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Read questions from JSON lines in this folder, not from the hub.", show_default=False
+    ),
+]
+Shots = Annotated[
+    int | None,
+    typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
+]
+Chat = Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")]
+Batch = Annotated[
+    int, typer.Option(min=1, help="Texts written at once. Times are those of one text at a time only with 1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def folder_option(words: str) -> Any:
+    """A flag that takes a folder."""
+    return typer.Option(metavar="DIR", help=words, show_default=False)
+
+
+def split_names(words: str) -> list[str]:
+    """The names in a flag, with commas between."""
+    return [name.strip() for name in words.split(",") if name.strip()]
+
+
+def task_names(words: str) -> list[str]:
+    """The tasks that a flag names. Raises a `SpecError` when it names none."""
+    if not (names := split_names(words)):
+        raise SpecError("no task is named", hint="write it as in --tasks gsm8k,mmlu")
+    return names
+
+
+def answer_questions(
+    folder: Path,
+    about: Mapping[str, Any],
+    pool: ModelPool,
+    tasks: Sequence[Task],
+    systems: Sequence[System],
+    baselines: Sequence[Baseline] = (),
+    *,
+    quiet: bool,
+) -> None:
+    """Let systems answer what a run's folder has no answers to yet. The models are loaded only if that is anything."""
+    from unisono.evals.results import RunFolder
+    from unisono.evals.runner import evaluate
+
+    names = [*(system.name for system in systems), *(baseline.name for baseline in baselines)]
+    total = len(names) * sum(len(task.questions) for task in tasks)
+    with RunFolder(folder, about) as opened, pool:
+        if opened.lacks(tasks, names):
+            with loading_report(quiet=quiet) as loading:
+                pool.load_weights(loading)
+            with counting_answers(folder, total, quiet=quiet) as count:
+                evaluate(pool, tasks, systems, opened, baselines=baselines, count=count)
+
+
+@contextlib.contextmanager
+def counting_answers(folder: Path, total: int | None, *, quiet: bool) -> Iterator[Callable[..., None]]:
+    """Count answers while questions are asked. An interruption says where the answers are."""
+    try:
+        with counting(total, quiet=quiet) as count:
+            yield count
+    except KeyboardInterrupt:
+        say(f"\n{folder} keeps the answers so far: the same command continues from there")
+        raise

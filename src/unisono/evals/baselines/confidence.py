@@ -1,0 +1,154 @@
+"""Baselines that run no model: the members' answers and their confidence are enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unisono.errors import SpecError
+from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
+from unisono.evals.baselines.judging import LEAST
+from unisono.evals.baselines.options import likeliest, options
+from unisono.evals.records import Answer
+
+
+@dataclass(frozen=True)
+class BestMember(Baseline):
+    """Takes the answers of one member: the one that is named, or the one that seems best without references.
+
+    That is the member whose answers agree most often with the others'; of equal ones the one of the larger mean
+    confidence. Where it failed, the next best answers instead.
+    """
+
+    kind: ClassVar[str] = "best-member"
+    source: ClassVar[str] = "Plain definition: the member that agrees most often with the others"
+    first: ClassVar[str] = "member"
+
+    member: str | None = None
+    """Whose answers are taken; ``None`` for the one that seems best."""
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Take its answer to every question."""
+        ranked = _by_merit(cases)
+        choices = []
+        for case in cases:
+            preferred = ranked if self.member is None else [self.member, *ranked]
+            taken = next(name for name in preferred if name in case.candidates)
+            asked = tuple(case.candidates) if self.member is None else (taken,)
+            choices.append(Choice(taken, case.candidates[taken].confidence, asked))
+        return choices
+
+
+def _by_merit(cases: Sequence[Case]) -> list[str]:
+    """The members, those that seem best first."""
+    agreements: dict[str, list[int]] = {}
+    confidences: dict[str, list[float]] = {}
+    for case in cases:
+        given = [answer.answer for answer in case.candidates.values()]
+        for name, answer in case.candidates.items():
+            agreements.setdefault(name, []).append(given.count(answer.answer) - 1 if answer.answer else 0)
+            confidences.setdefault(name, []).append(answer.confidence)
+    return sorted(
+        agreements,
+        key=lambda name: (sum(agreements[name]), math.fsum(confidences[name]) / len(confidences[name])),
+        reverse=True,
+    )
+
+
+@dataclass(frozen=True)
+class Majority(Baseline):
+    """Every member has a vote. Of answers with equally many, the one of the larger sum of confidences is taken.
+
+    A member without an answer has no vote, unless no member has one. The confidence is the share of the members.
+    """
+
+    kind: ClassVar[str] = "majority"
+    source: ClassVar[str] = (
+        "Plain voting; over answers of one model it is Wang et al., Self-Consistency Improves Chain of Thought "
+        "Reasoning in Language Models, arXiv 2203.11171"
+    )
+    first: ClassVar[str] = ""
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Count the votes."""
+        choices = []
+        for case in cases:
+            votes = {option: len(members) for option, members in options(case.candidates).items()}
+            taken = likeliest(case.candidates, votes)
+            choices.append(Choice(taken, votes[taken] / len(case.candidates), tuple(case.candidates)))
+        return choices
+
+
+@dataclass(frozen=True)
+class Cascade(Baseline):
+    """Asks the members in their order, cheap ones first, until one is sure enough.
+
+    The uncertainty of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the source): not
+    their sum, which grows with the length, nor their mean, in which many easy pieces hide a hard one. Of choices it is
+    ``-log p`` of the one that was taken. The confidence is ``exp`` of its negative.
+
+    A share or a threshold decides which questions are deferred. The source also learns a rule on labelled questions,
+    which is left out: a baseline does not know what is right.
+    """
+
+    kind: ClassVar[str] = "cascade"
+    source: ClassVar[str] = (
+        "Gupta et al., Language Model Cascades: Token-level Uncertainty and Beyond, arXiv 2404.10136"
+    )
+    first: ClassVar[str] = "quantile"
+
+    quantile: float = 0.8
+    """0 is a text's surest piece, 1 its least sure one."""
+    share: float | None = None
+    """Of the questions that come to a member, how many go to the next: the least sure ones. 0.3 without a threshold."""
+    threshold: float | None = None
+    """In nats: questions above it go to the next member."""
+
+    def __post_init__(self) -> None:
+        """Check it. Raises a `SpecError` that names the value."""
+        check_number(self.kind, "quantile", self.quantile, 0, 1)
+        if self.share is not None and self.threshold is not None:
+            raise SpecError("a cascade defers by a share or by a threshold, not both", hint="leave one of them out")
+        if self.share is not None:
+            check_number(self.kind, "share", self.share, 0, 1)
+        if self.threshold is not None:
+            check_number(self.kind, "threshold", self.threshold, 0, -LEAST)
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Go from member to member. Members that failed are skipped; the last one's answer is taken."""
+        rows = [[uncertainty(answer, self.quantile) for answer in case.candidates.values()] for case in cases]
+        stages = [0] * len(cases)
+        here = list(range(len(cases)))
+        while here := [place for place in here if stages[place] + 1 < len(rows[place])]:
+            here = self._deferred(here, [rows[place][stages[place]] for place in here])
+            for place in here:
+                stages[place] += 1
+        choices = []
+        for case, row, stage in zip(cases, rows, stages, strict=True):
+            members = tuple(case.candidates)
+            choices.append(Choice(members[stage], math.exp(-row[stage]), members[: stage + 1]))
+        return choices
+
+    def _deferred(self, places: Sequence[int], unsure: Sequence[float]) -> list[int]:
+        if self.threshold is not None:
+            return [place for place, value in zip(places, unsure, strict=True) if value > self.threshold]
+        share = 0.3 if self.share is None else self.share
+        # Of equally unsure ones the first are deferred.
+        ranked = sorted(zip(places, unsure, strict=True), key=lambda each: -each[1])
+        return sorted(place for place, _ in ranked[: math.floor(share * len(places) + 0.5)])
+
+
+def uncertainty(answer: Answer, quantile: float) -> float:
+    """How unsure a member was of its answer, in nats: 0 where it was sure, ``-LEAST`` without a piece.
+
+    Between two pieces the quantile is interpolated.
+    """
+    chances = [answer.confidence] if answer.choices else list(answer.p)
+    if not chances:
+        return -LEAST
+    nats = [-math.log(p) if p > 0 else -LEAST for p in chances]
+    return max(0.0, float(np.quantile(nats, quantile)))

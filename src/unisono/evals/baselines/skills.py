@@ -1,0 +1,115 @@
+"""Learns how reliable judges are, without knowing what is right. The one file that imports scipy.
+
+Axes: N items, K judges, D numbers of context, the first of them 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, xlogy
+from scipy.stats import rankdata
+
+from unisono.evals.baselines.base import Case
+from unisono.evals.baselines.options import options
+
+Floats = NDArray[np.float64]
+USUAL = 1.0
+"""The skill, as a logit, that is assumed of a judge beforehand: 0.73."""
+HELD = 4.0
+"""How many answers outweigh that."""
+LARGEST = 30.0
+"""The largest logit: no probability is 0 or 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Skills:
+    """What was learned."""
+
+    layer_D: Floats
+    """The weights of the layer that predicts from the context whether an answer is right."""
+    right_K: Floats
+    """How often a judge calls a right answer right."""
+    wrong_K: Floats
+    """How often it calls a wrong answer wrong."""
+
+    def posterior(self, said_NK: Floats, context_ND: Floats) -> Floats:
+        """How probably each answer is right, given its context and what judges say; NaN is a judge's silence."""
+        yes_K = np.log(self.right_K / (1 - self.wrong_K))
+        no_K = np.log((1 - self.right_K) / self.wrong_K)
+        told_NK = np.nan_to_num(said_NK * yes_K + (1 - said_NK) * no_K, nan=0.0)
+        right_N: Floats = expit(context_ND @ self.layer_D + told_NK.sum(axis=1))
+        return right_N
+
+
+def learn(said_NK: Floats, context_ND: Floats) -> Skills:
+    """Fit layer and skills together to predict what judges say (L-BFGS-B).
+
+    Args:
+        said_NK: probabilities that the answers are right; NaN where a judge says nothing.
+        context_ND: what is known of the answers, the first column 1.
+    """
+    layers, judges = context_ND.shape[1], said_NK.shape[1]
+    usual = np.concatenate([np.zeros(layers), np.full(2 * judges, USUAL)])
+
+    def held(values: Floats) -> tuple[float, Floats]:
+        loss, slope = cross_entropy(values, said_NK, context_ND)
+        away, weight = values - usual, HELD / len(said_NK)
+        return loss + weight / 2 * float(away @ away), slope + weight * away
+
+    bounds = [(-LARGEST, LARGEST)] * len(usual)
+    found = minimize(held, usual, jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10})
+    right_K, wrong_K = np.split(expit(found.x[layers:]), 2)
+    return Skills(found.x[:layers], right_K, wrong_K)
+
+
+def cross_entropy(values: Floats, said_NK: Floats, context_ND: Floats) -> tuple[float, Floats]:
+    """The cross-entropy of what judges say, a mean over items and a sum over judges, and its slope.
+
+    Args:
+        values: the layer's weights, then the logits of the judges' skills about right and about wrong answers.
+        said_NK: as `learn` has it.
+        context_ND: as `learn` has it.
+    """
+    layers = context_ND.shape[1]
+    p_N1 = expit(context_ND @ values[:layers])[:, None]
+    right_K, wrong_K = np.split(expit(values[layers:]), 2)
+    expected_NK = p_N1 * right_K + (1 - p_N1) * (1 - wrong_K)
+    loss = -np.nansum(xlogy(said_NK, expected_NK) + xlogy(1 - said_NK, 1 - expected_NK)) / len(said_NK)
+    miss_NK = np.nan_to_num((expected_NK - said_NK) / (expected_NK * (1 - expected_NK)), nan=0.0) / len(said_NK)
+    by_p_N = (miss_NK * (right_K + wrong_K - 1)).sum(axis=1)
+    by_layer_D = context_ND.T @ (by_p_N * (p_N1 * (1 - p_N1))[:, 0])
+    by_right_K = (miss_NK * p_N1).sum(axis=0) * right_K * (1 - right_K)
+    by_wrong_K = -(miss_NK * (1 - p_N1)).sum(axis=0) * wrong_K * (1 - wrong_K)
+    return float(loss), np.concatenate([by_layer_D, by_right_K, by_wrong_K])
+
+
+def tabulate(cases: Sequence[Case]) -> tuple[Floats, Floats, list[str]]:
+    """Lay out what judges say of the items, case by case in the order of `options`, and the items' context.
+
+    Returns:
+        The ranks of what judges say, from 0 to 1; the context; the judges' names.
+    """
+    judges = list(dict.fromkeys(judge for case in cases for judge in case.evidence.get("yes", {})))
+    said, context = [], []
+    for case in cases:
+        told = case.evidence.get("yes", {})
+        for option, members in options(case.candidates).items():
+            said.append([told.get(judge, {}).get(option, np.nan) for judge in judges])
+            sure = sorted(case.candidates[name].confidence for name in members)
+            context.append([len(members) / len(case.candidates), sum(sure) / len(sure)])
+    said_NK = np.asarray(said, dtype=np.float64).reshape(len(said), len(judges))
+    heard_K = np.maximum(1, (~np.isnan(said_NK)).sum(axis=0))
+    ranked_NK = (rankdata(said_NK, axis=0, nan_policy="omit") - 0.5) / heard_K if judges else said_NK
+    known_ND = _standardised(np.asarray(context, dtype=np.float64))
+    return ranked_NK, np.concatenate([np.ones((len(said), 1)), known_ND], axis=1), judges
+
+
+def _standardised(numbers_ND: Floats) -> Floats:
+    spread_D = numbers_ND.std(axis=0)
+    standardised: Floats = (numbers_ND - numbers_ND.mean(axis=0)) / np.where(spread_D > 1e-9, spread_D, np.inf)
+    return standardised

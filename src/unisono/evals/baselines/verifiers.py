@@ -1,0 +1,109 @@
+"""Generative verifiers: how probable "Yes" is where a member is asked whether an answer is correct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from unisono.evals import check_installed
+from unisono.evals.baselines.base import Baseline, Case, Choice
+from unisono.evals.baselines.judging import answer_words, judges, log_chances, question_words, shares
+from unisono.evals.baselines.options import likeliest, most_favoured, options, rounded
+from unisono.evals.model_pool import ModelPool
+from unisono.evals.records import Answer, Question
+
+UNASKED = 0.5
+"""The verdict of a verifier that was not asked."""
+
+
+@dataclass(frozen=True)
+class GenRM(Baseline):
+    """Takes the answer for which the mean of the judges' probabilities of "Yes" is largest.
+
+    The source trains its verifiers. These are the members as they are, so "Yes" is compared with "No" alone: how
+    probable an untrained model finds other words says nothing about the answer. The mean is the confidence.
+    """
+
+    kind: ClassVar[str] = "genrm"
+    source: ClassVar[str] = (
+        "Zhang et al., Generative Verifiers: Reward Modeling as Next-Token Prediction, arXiv 2408.15240"
+    )
+    first: ClassVar[str] = "judge"
+
+    judge: str | None = None
+    """The member that judges; ``None`` for all."""
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
+        """Ask every judge of every different answer."""
+        return {"yes": verify(question, candidates, pool, judges(pool, self.judge))}
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Take the answer that judges confirm most."""
+        return most_favoured(cases, "yes", UNASKED)
+
+
+@dataclass(frozen=True)
+class SkillAggregation(Baseline):
+    """Takes the answer that is most probably right, judges' skills being learned from all questions together.
+
+    An item is an answer to a question; judges give the probability that it is right, as in `GenRM`. The model is the
+    source's: from the context of an item a small layer predicts the probability ``p`` that it is right; a judge says
+    "right" with probability ``p s1 + (1 - p)(1 - s0)``, where its skills ``s1`` and ``s0`` say how often it is right
+    about right and about wrong answers. Layer and skills are fitted together to predict what judges say
+    (cross-entropy). An item's probability is the posterior, ``p`` times the judges' likelihoods.
+
+    What is different: the context is not a language model's embedding of the text but two numbers, the share of members
+    that gave the answer and their confidence; skills do not depend on it; a quadratic penalty that weighs as much as a
+    few items pulls them to a usual skill, in place of the source's regulariser; and only the ranks of each judge's
+    probabilities over all items count, because untrained verifiers say "Yes" too readily, each in a range of its own.
+    Judges have to be better than chance on the mean: otherwise right and wrong could be exchanged.
+    """
+
+    kind: ClassVar[str] = "skill-aggregation"
+    source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
+    first: ClassVar[str] = ""
+
+    def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
+        """Ask every member of every different answer, as `GenRM` does."""
+        return {"yes": verify(question, candidates, pool, pool.members)}
+
+    def decide(self, cases: Sequence[Case]) -> list[Choice]:
+        """Learn the skills from all cases, then take each one's most probable answer."""
+        if not cases:
+            return []
+        check_installed(self.kind, "scipy")
+        from unisono.evals.baselines.skills import learn, tabulate
+
+        said_NK, context_ND, _ = tabulate(cases)
+        right_N = learn(said_NK, context_ND).posterior(said_NK, context_ND)
+        beginning, choices = 0, []
+        for case in cases:
+            names = list(options(case.candidates))
+            chances = right_N[beginning : beginning + len(names)]
+            beginning += len(names)
+            scores = dict(zip(names, map(float, chances), strict=True))
+            taken = likeliest(case.candidates, scores)
+            choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
+        return choices
+
+
+def verify(
+    question: Question, candidates: Mapping[str, Answer], pool: ModelPool, asked: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The probability of "Yes" against "No" for each different answer, by judge and by option."""
+    names = list(options(candidates))
+    endings = (" Yes", " No")
+    texts = [
+        (
+            f"{question_words(question)}\n\nProposed answer: {answer_words(question, candidates[name])}\n\n"
+            "Is the answer correct (Yes/No)?",
+            endings,
+        )
+        for name in names
+    ]
+    verdicts = {}
+    for judge in asked:
+        said = [shares(logps)[0] for logps in log_chances(pool, judge, texts)]
+        verdicts[judge] = dict(zip(names, said, strict=True))
+    return rounded(verdicts)
