@@ -18,9 +18,9 @@ from unisono.config.sampling import Sampling
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.evals.records import Reply
+from unisono.evals.requests import read_generation
 from unisono.evals.respondent import Arguments, Respondent
 from unisono.evals.tasks import load_tasks
-from unisono.evals.tasks.requests import read_generation
 from unisono.evals.windows import rolling_windows
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 

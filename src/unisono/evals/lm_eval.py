@@ -20,8 +20,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from tqdm import tqdm
 
 from unisono.errors import SpecError, nearest, shown
+from unisono.evals.requests import Conversation
 from unisono.evals.respondent import Arguments, Respondent
-from unisono.evals.tasks.requests import Conversation
 
 STRUCTURE = ("tag", "group", "task_list")
 """Keys of a definition's file that say where it belongs, not what it is."""

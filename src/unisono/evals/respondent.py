@@ -19,7 +19,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.tasks.requests import MAX_PIECES, Conversation, prompt_of, read_generation, split_pair
+from unisono.evals.requests import MAX_PIECES, Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score

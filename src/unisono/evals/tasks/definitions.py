@@ -19,7 +19,7 @@ from typing import Any
 from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.records import Grade, Question, Reply
-from unisono.evals.tasks.requests import Conversation, prompt_of, read_generation, split_pair
+from unisono.evals.requests import Conversation, prompt_of, read_generation, split_pair
 from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
 
