@@ -295,6 +295,24 @@ def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
     check_all_is_free(service, engine)
 
 
+def test_a_request_that_begins_at_once_and_cannot_raises_why() -> None:
+    service, engine = service_of()
+    backend = engine.members[1].backend
+    backend_open = backend.open
+
+    def failing(copy_of: Any = None) -> Any:
+        backend.open = backend_open  # type: ignore[method-assign]
+        raise RuntimeError("no room")
+
+    backend.open = failing  # type: ignore[method-assign]
+    prepared = service.prepare(GenerationRequest("", PROMPTS[0], Limits(3), model="all"))
+    with pytest.raises(RuntimeError, match="no room"):
+        service.start(prepared)
+    check_all_is_free(service, engine)
+    again = service.start(prepared)
+    assert len(generations(finish(service)[again])) == 1
+
+
 def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
     engine = engine_of(("a", "b"), 4, batch=4)
     for member in engine.members:
