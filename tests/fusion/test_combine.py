@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unisono.config.combine import PARAMETERS, Combine
+from unisono.config.combine import NUMBERS, Combine
 from unisono.errors import SpecError
 from unisono.fusion.rules import COMBINE_RULES, FLOOR, contrastive, geometric, largest, mean, truncate
 from unisono.fusion.sampling import greedy
@@ -318,9 +318,9 @@ def combines(draw: st.DrawFn) -> Combine:
     rule = draw(st.sampled_from(list(COMBINE_RULES)))
     weights = "fixed" if rule == "contrastive" else draw(st.sampled_from(list(WEIGHT_SCHEMES)))
     given: dict[str, Any] = {
-        key: draw(st.none() | st.floats(parameter.low, parameter.high) | st.just(parameter.high))
-        for key, parameter in PARAMETERS.items()
-        if {"rule": rule, "weights": weights}[parameter.key] in parameter.readers
+        key: draw(st.none() | st.floats(number.low, number.high) | st.just(number.high))
+        for key, number in NUMBERS.items()
+        if number.readers and {"rule": rule, "weights": weights}[number.readers[0]] in number.readers[1]
     }
     truncated, sharpened = draw(st.none() | st.integers(1, 2**31)), draw(st.none() | st.floats(0.01, 0.5))
     return Combine(rule, weights, truncate=truncated, sharpen=sharpened, **given)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from unisono.build import Prepared
-    from unisono.diagnosis import Diagnosis
+    from unisono.diagnosis import Diagnosis, MemberDiagnosis
 
 
 def doctor(
@@ -112,25 +112,10 @@ def _show(diagnosis: Diagnosis, console: Console) -> None:
 def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
     members = diagnosis.members
 
-    def ends(member: Any) -> str:
-        return "\n".join(f"{end.id} {end.text} ({end.why})" for end in member.end) or "none"
-
-    def excluded(member: Any) -> str:
-        examples = " ".join(member.excluded_examples)
-        more = " …" if member.excluded > len(member.excluded_examples) else ""
-        return f"{member.excluded:,}" + (f": {examples}{more}" if examples else "")
-
-    def once(member: Any, size: str) -> str:
+    def once(member: MemberDiagnosis, size: str) -> str:
         """What members of one model share is shown with the first of them."""
         first = next(other for other in members if other.owner == member.owner)
         return size if first is member else f"{first.name}'s"
-
-    def tools(member: Any) -> str:
-        if not member.tools:
-            return "not known"
-        return (
-            f"known, called by {' '.join(member.call.split())}" if member.call else "known, but it cannot write calls"
-        )
 
     chat_template = ("chat template", [member.chat_template for member in members])
     rows: list[tuple[str, list[str]]] = [
@@ -142,12 +127,12 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
         ("vocabulary", [member.family for member in members]),
         ("ids", [f"{member.rows:,}" for member in members]),
         ("pieces", [f"{member.pieces:,}" for member in members]),
-        ("END", [ends(member) for member in members]),
-        ("excluded ids", [excluded(member) for member in members]),
+        ("END", [_ends(member) for member in members]),
+        ("excluded ids", [_excluded(member) for member in members]),
         ("bytes without token", [" ".join(member.missing_bytes) or "none" for member in members]),
         ("cannot spell", [" ".join(member.unspellable_bytes) or "nothing" for member in members]),
         chat_template,
-        ("tools", [tools(member) for member in members]),
+        ("tools", [_tools(member) for member in members]),
         ("begins with BOS", ["yes" if member.adds_bos else "no" for member in members]),
         ("space before answers", ["folded away" if member.leading_space else "none" for member in members]),
         ("context", [f"{member.facts.context:,} of {_count(member.facts.trained_context)}" for member in members]),
@@ -160,6 +145,22 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
     if any(words):
         rows.insert(rows.index(chat_template) + 1, ("words of its own", [each or "none" for each in words]))
     return rows
+
+
+def _ends(member: MemberDiagnosis) -> str:
+    return "\n".join(f"{end.id} {end.text} ({end.why})" for end in member.end) or "none"
+
+
+def _excluded(member: MemberDiagnosis) -> str:
+    examples = " ".join(member.excluded_examples)
+    more = " …" if member.excluded > len(member.excluded_examples) else ""
+    return f"{member.excluded:,}" + (f": {examples}{more}" if examples else "")
+
+
+def _tools(member: MemberDiagnosis) -> str:
+    if not member.tools:
+        return "not known"
+    return f"known, called by {' '.join(member.call.split())}" if member.call else "known, but it cannot write calls"
 
 
 def _and(names: list[str]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from unisono.config.compact import known_keys, plain_number, read_number
+from unisono.config.compact import Number, known_keys, numbers_of, read_number, split_words
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
 from unisono.fusion.rules import COMBINE_RULES
@@ -20,27 +19,6 @@ _FORMS = "write it as mean, geometric truncate:10 or {rule: geometric, truncate:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """A key of a spec that only some rules or weight schemes read."""
-
-    key: str
-    """The field beside it that holds the name: ``rule`` or ``weights``."""
-    readers: tuple[str, ...]
-    low: float
-    high: float
-    meaning: str
-
-
-PARAMETERS: dict[str, Parameter] = {
-    "alpha": Parameter(
-        "rule", ("contrastive",), 1e-6, 1, "from this share of the largest mass on a piece is plausible"
-    ),
-    "floor": Parameter("rule", ("geometric", "contrastive"), 1e-30, 0.01, "a mass counts as this at least"),
-    "temperature": Parameter("weights", ("perplexity",), 0.01, 100, "the higher it is, the less perplexities matter"),
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Combine:
     """How the members' distributions become one. The default is their weighted mean."""
 
@@ -48,15 +26,28 @@ class Combine:
     """One of `COMBINE_RULES`."""
     weights: str = "fixed"
     """One of `WEIGHT_SCHEMES`."""
-    truncate: int | None = None
+    truncate: Annotated[int | None, Number(1, 2**31, "it counts each member's likeliest pieces", whole=True)] = None
     """Keep only the union of the members' so many likeliest pieces; ``None`` for all."""
-    sharpen: float | None = None
+    sharpen: Annotated[float | None, Number(0.01, SMOOTH, "a piece of more mass takes that of its continuations")] = (
+        None
+    )
     """The share from which a piece takes the mass of its continuations, see `sharpen`; ``None`` for never."""
-    alpha: float | None = None
+    alpha: Annotated[
+        float | None,
+        Number(
+            1e-6, 1, "from this share of the largest mass on a piece is plausible", readers=("rule", ("contrastive",))
+        ),
+    ] = None
     """For ``contrastive``; ``None`` for `ALPHA`."""
-    floor: float | None = None
+    floor: Annotated[
+        float | None,
+        Number(1e-30, 0.01, "a mass counts as this at least", readers=("rule", ("geometric", "contrastive"))),
+    ] = None
     """For ``geometric`` and ``contrastive``; ``None`` for `FLOOR`."""
-    temperature: float | None = None
+    temperature: Annotated[
+        float | None,
+        Number(0.01, 100, "the higher it is, the less perplexities matter", readers=("weights", ("perplexity",))),
+    ] = None
     """For the weights ``perplexity``; ``None`` for their `TEMPERATURE`."""
 
     def __post_init__(self) -> None:
@@ -68,20 +59,20 @@ class Combine:
                 f"the rule 'contrastive' has fixed weights, but weights is {self.weights!r}",
                 hint="an amateur's weight is no share of the vote: leave weights out, or choose another rule",
             )
-        if self.truncate is not None:
-            _check_number("truncate", self.truncate, 1, 2**31, "it counts each member's likeliest pieces", whole=True)
-        if self.sharpen is not None:
-            _check_number("sharpen", self.sharpen, 0.01, SMOOTH, "a piece of more mass takes that of its continuations")
-        for key, parameter in PARAMETERS.items():
-            value, reader = getattr(self, key), getattr(self, parameter.key)
-            if value is not None and reader not in parameter.readers:
-                have = "has" if parameter.key == "rule" else "have"
-                raise SpecError(
-                    f"the {parameter.key} {reader!r} {have} no {key}, but {key} is {value!r}",
-                    hint=f"leave {key} out, or choose {' or '.join(parameter.readers)}",
-                )
-            if value is not None:
-                _check_number(key, value, parameter.low, parameter.high, parameter.meaning)
+        for key, number in NUMBERS.items():
+            if (value := getattr(self, key)) is None:
+                continue
+            if number.readers is not None:
+                self._check_reader(key, value, *number.readers)
+            object.__setattr__(self, key, number.checked(key, value))
+
+    def _check_reader(self, key: str, value: object, field: str, readers: tuple[str, ...]) -> None:
+        """Refuse an option that the rule or the weights, whichever ``field`` names, do not read."""
+        if (reader := getattr(self, field)) not in readers:
+            raise SpecError(
+                f"the {field} {reader!r} {'has' if field == 'rule' else 'have'} no {key}, but {key} is {value!r}",
+                hint=f"leave {key} out, or choose {' or '.join(readers)}",
+            )
 
     @property
     def reads_losses(self) -> bool:
@@ -165,7 +156,7 @@ class Combine:
             return cls(**known_keys("combine", value, known, hint=_FORMS))
         if not isinstance(value, str) or not value.strip():
             raise SpecError(f"combine is {shown(value)}", hint=_FORMS)
-        rule, *words = re.split(r"[\s,]+", value.strip())
+        rule, *words = split_words(value)
         if ":" in rule:  # keys alone
             rule, words = MEAN, [rule, *words]
         given = dict(word.partition(":")[::2] for word in words)
@@ -180,18 +171,12 @@ class Combine:
         return " ".join([self.rule, *(f"{key.name}:{getattr(self, key.name)}" for key in others)])
 
 
+NUMBERS = numbers_of(Combine)
+"""The options that are numbers, by name."""
+
+
 def _check_name(key: str, value: object, known: Mapping[str, Any], hint: str) -> None:
     if not isinstance(value, str):
         raise SpecError(f"the {key} is {shown(value)}", hint=f"known: {', '.join(known)}; {hint}")
     if value not in known:
         raise SpecError(f"unknown {key} {shown(value)}{nearest(value, known)}; known: {', '.join(known)}", hint=hint)
-
-
-def _check_number(key: str, value: object, low: float, high: float, hint: str, *, whole: bool = False) -> None:
-    wanted: tuple[type, ...] = (int,) if whole else (int, float)
-    if not isinstance(value, wanted) or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
-        limits = f"a whole number from {low} to {high:,}" if whole else f"a number from {low} to {high}"
-        plain = plain_number(value)
-        raise SpecError(
-            f"{key} is {shown(value)}: it must be {limits}", hint=hint + ("" if plain is None else f"; write {plain}")
-        )

@@ -1,17 +1,93 @@
-"""What users write, read strictly: the keys of a mapping, and numbers."""
+"""The compact grammar of options, for all one-line forms: words, keys, numbers and their bounds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, get_args, get_type_hints
 
 from unisono.errors import SpecError, nearest, shown
 
 DECIMAL = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 100
 """Characters of a number; what is longer is no number that anybody means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """The bounds of an option that is a number: the metadata of its field, as in ``Annotated[float, Number(…)]``."""
+
+    low: float
+    high: float
+    meaning: str
+    """What the number does, for the hint of an error."""
+    whole: bool = False
+    above: bool = False
+    """Whether ``low`` itself is refused."""
+    zero: bool = False
+    """Whether 0 is allowed below ``low``."""
+    words: str = ""
+    """The bounds in words where the usual ones do not serve."""
+    drawing: bool = False
+    """Whether the option acts only where pieces are drawn."""
+    readers: tuple[str, tuple[str, ...]] | None = None
+    """The field beside it, and the values of that field, with which the option has a meaning; ``None`` for all."""
+
+    def allows(self, value: object) -> bool:
+        """Whether a value is a number within the bounds; a truth value is none."""
+        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
+            return False
+        number: Any = value  # which numpy's numbers may be, too
+        if self.zero and number == 0:
+            return True
+        return bool(self.low <= number <= self.high) and not (self.above and number == self.low)
+
+    @property
+    def limits(self) -> str:
+        """The bounds in words."""
+        if self.words:
+            return self.words
+        if self.whole:
+            return f"a whole number from {self.low} to {self.high:,}"
+        if self.above:
+            return f"a number above {self.low}, {self.high} at most"
+        return "0, or " * self.zero + f"a number from {self.low} to {self.high}"
+
+    def checked(self, subject: str, value: Any, write: str = "") -> int | float:
+        """The value as a number of Python's own.
+
+        Args:
+            subject: what the message calls the option.
+            value: what is given for it.
+            write: how the hint writes a number that was given as text, where the number alone does not serve.
+
+        Raises:
+            SpecError: it is no number, or out of bounds.
+        """
+        if self.allows(value):
+            return int(value) if isinstance(value, Integral) else float(value)
+        plain = plain_number(value)
+        way_out = f"write {write.format(plain) or plain}; " if plain and self.allows(read_number(plain)) else ""
+        raise SpecError(f"{subject} is {shown(value)}: it must be {self.limits}", hint=way_out + self.meaning)
+
+
+def numbers_of(record: type) -> dict[str, Number]:
+    """The bounds that the fields of a record declare, by the fields' names."""
+    hints = get_type_hints(record, include_extras=True)
+    found = {name: [part for part in _metadata(hint) if isinstance(part, Number)] for name, hint in hints.items()}
+    return {name: numbers[0] for name, numbers in found.items() if numbers}
+
+
+def _metadata(hint: object) -> list[object]:
+    return [*getattr(hint, "__metadata__", ()), *(part for arg in get_args(hint) for part in _metadata(arg))]
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a one-line form, with blanks or commas between them; a blank text is one empty word."""
+    return re.split(r"[\s,]+", text.strip())
 
 
 def known_keys(what: str, given: Mapping[Any, Any], known: Sequence[str], *, hint: str | None = None) -> dict[str, Any]:

@@ -88,8 +88,7 @@ class EnsembleSpec(BaseModel):
         members: list[MemberSpec] = info.data.get("members", [])
         if info.field_name is not None and any(member.weight > 0 for member in members):
             known = {"combine": info.data["combine"]} if "combine" in info.data else {}
-            name = "sampling" if info.field_name == "draw" else info.field_name
-            _check_method(Method(**{**known, name: value}), members)
+            _check_method(Method(**{**known, info.field_name: value}), members)
         return value
 
     @model_validator(mode="after")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
 from typing import Self
 
-from unisono.config.compact import known_keys, plain_number, read_number
+from unisono.config.compact import Number, known_keys, read_number
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
 from unisono.fusion.gate_scores import GATE_KINDS, GateKind
@@ -62,20 +61,10 @@ class Gate:
             raise SpecError(
                 f"the gate {self.kind!r} needs {key}", hint=f"write {self.kind}:NUMBER, or give the key {key}"
             )
-        if not isinstance(value, bool):
-            if key == "n" and isinstance(value, Integral) and kind.low <= value <= kind.high:  # type: ignore[operator]
-                return int(value)
-            if key == "threshold" and isinstance(value, Real) and kind.low <= value <= kind.high:  # type: ignore[operator]
-                return float(value)
-        limits = f"a number from {kind.low} to {kind.high}"
-        if key == "n":
-            limits = f"a whole number of {kind.low} or more, {kind.high:,} at most"
-        plain = plain_number(value)
-        way_out = "" if plain is None else f"write {self.kind}:{plain} or {key}: {plain}; "
-        raise SpecError(
-            f"the {key} of the gate {self.kind!r} is {shown(value)}: it must be {limits}",
-            hint=f"{way_out}the others are asked {kind.meaning}",
-        )
+        words = f"a whole number of {kind.low} or more, {kind.high:,} at most" if key == "n" else ""
+        number = Number(kind.low, kind.high, f"the others are asked {kind.meaning}", whole=key == "n", words=words)
+        checked = number.checked(f"the {key} of the gate {self.kind!r}", value, f"{self.kind}:{{0}} or {key}: {{0}}")
+        return checked if key == "n" else float(checked)
 
     @property
     def parameter(self) -> float | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from numbers import Integral
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
 
 from unisono.config.combine import Combine
-from unisono.config.compact import known_keys, plain_number, read_number
+from unisono.config.compact import Number, known_keys, numbers_of, read_number
 from unisono.config.gate import Gate
 from unisono.config.sampling import Sampling
+from unisono.config.sampling_options import SamplingOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
 NGRAM = "ngram"
@@ -33,7 +33,7 @@ class Speculation:
 
     drafter: str
     """A member, ``ngram`` or ``auto``."""
-    max_pieces: int = 6
+    max_pieces: Annotated[int, Number(1, MOST_PIECES, "it counts the pieces of a draft at most", whole=True)] = 6
     """Drafted pieces in a block at most; how many it is follows what has been accepted and what passes cost."""
 
     def __post_init__(self) -> None:
@@ -45,14 +45,8 @@ class Speculation:
             )
         if not isinstance(self.drafter, str) or not self.drafter:
             raise SpecError(f"the drafter is {shown(self.drafter)}", hint=f"name a member, {NGRAM} or {AUTO}")
-        sound = isinstance(self.max_pieces, Integral) and not isinstance(self.max_pieces, bool)
-        if not sound or not 1 <= self.max_pieces <= MOST_PIECES:
-            plain = plain_number(self.max_pieces)
-            raise SpecError(
-                f"max_pieces is {shown(self.max_pieces)}: it must be a whole number from 1 to {MOST_PIECES}",
-                hint="it counts the pieces of a draft at most" + ("" if plain is None else f"; write {plain}"),
-            )
-        object.__setattr__(self, "max_pieces", int(self.max_pieces))
+        for key, number in _SPECULATION.items():
+            object.__setattr__(self, key, number.checked(key, getattr(self, key)))
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
@@ -84,16 +78,7 @@ class Speculation:
         return f"{self.drafter}:{self.max_pieces}"
 
 
-class SamplingOptions(TypedDict, total=False):
-    """The options of `Sampling` that have keywords of their own."""
-
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    seed: int | None
+_SPECULATION = numbers_of(Speculation)
 
 
 class MethodOptions(SamplingOptions, total=False):

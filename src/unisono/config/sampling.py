@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from unisono.config.compact import known_keys, read_number
-from unisono.config.sampling_options import LONGEST_BIAS, MEMBER, OPTIONS, SHAPING, Option
+from unisono.config.compact import Number, known_keys, numbers_of, read_number, split_words
+from unisono.config.sampling_options import (
+    FrequencyPenalty,
+    MinP,
+    PresencePenalty,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    TypicalP,
+)
 from unisono.errors import SpecError, nearest, shown
 
 GREEDY = "greedy"
 ONE_MEMBER = "one-member"
 MIXTURE = "mixture"
 """The field's name of it: mixture sampling."""
+MEMBER = "member_"
+"""What the options begin with that act on every member's distribution before these are combined."""
+LONGEST_BIAS = 256
+"""Bytes of a biased text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,52 +38,67 @@ class Sampling:
     `fusion.shape.shape` says what each option does, and in which order they are applied.
     """
 
-    temperature: float = 0
+    temperature: Temperature = 0
     """Masses are raised to the power 1/temperature; at 0 the likeliest piece is taken."""
-    top_k: int | None = None
+    top_k: TopK | None = None
     """Draw among this many likeliest pieces; ``None`` for all."""
-    top_p: float = 1
+    top_p: TopP = 1
     """Draw among the likeliest pieces that have this much mass together."""
-    min_p: float = 0
+    min_p: MinP = 0
     """Draw among the pieces that have at least this share of the likeliest one's mass."""
-    typical_p: float = 1
+    typical_p: TypicalP = 1
     """Draw among the most typical pieces that have this much mass together."""
-    repetition_penalty: float = 1
+    repetition_penalty: RepetitionPenalty = 1
     """The masses of pieces that were written are raised to this power."""
-    presence_penalty: float = 0
+    presence_penalty: PresencePenalty = 0
     """Taken once from the log-mass of every piece that was written."""
-    frequency_penalty: float = 0
+    frequency_penalty: FrequencyPenalty = 0
     """Taken from the log-mass of a piece for each time that it was written."""
     bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
     """Added to the log-mass of the piece that completes a text, -100 to 100 as in the OpenAI API; see `Bias`."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     """Added to the log-mass of a column of the union, END's included, -100 to 100 as in the OpenAI API."""
-    member_temperature: float = 1
+    member_temperature: Annotated[
+        float,
+        Number(
+            0.01,
+            100,
+            "1 leaves each member's distribution as it is, less makes every member surer before they are combined",
+        ),
+    ] = 1
     """These, up to ``member_bias``, do the same to each member's distribution before they are combined."""
-    member_top_k: int | None = None
-    member_top_p: float = 1
-    member_min_p: float = 0
-    member_typical_p: float = 1
-    member_repetition_penalty: float = 1
-    member_presence_penalty: float = 0
-    member_frequency_penalty: float = 0
+    member_top_k: TopK | None = None
+    member_top_p: TopP = 1
+    member_min_p: MinP = 0
+    member_typical_p: TypicalP = 1
+    member_repetition_penalty: RepetitionPenalty = 1
+    member_presence_penalty: PresencePenalty = 0
+    member_frequency_penalty: FrequencyPenalty = 0
     member_bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
-    seed: int | None = None
+    seed: Seed | None = None
     """``None`` for another text each time: a seed is then chosen for it. With greedy a seed promises what
     holds anyway, the same text again."""
     one_member: bool = False
     """Draw a member by weight and the piece from that member's distribution alone: the others are not run
     (mixture sampling, arXiv 2605.00419). What is written is distributed as if drawn from the weighted mean."""
-    beam_width: int = 1
+    # transformers and vLLM: 1 or more.
+    beam_width: Annotated[
+        int, Number(1, 64, "it counts the texts that are followed at once; 1 is greedy", whole=True)
+    ] = 1
     """Follow this many texts at once and keep the likeliest (beam search)."""
-    length_penalty: float = 1
+    # transformers and vLLM: any number.
+    length_penalty: Annotated[
+        float,
+        Number(-10, 10, "a text's log-mass is divided by its pieces to this power: more favours long texts"),
+    ] = 1
     """A text's log-mass is divided by its number of pieces to this power before it is compared (GNMT, arXiv
     1609.08144, section 7, without its constant: as transformers does)."""
 
     def __post_init__(self) -> None:
         """Check it. Raises a `SpecError` that names the value and the choices."""
         for name, option in OPTIONS.items():
-            self._check_option(name, option)
+            if getattr(self, name) is not None or _DEFAULTS[name] is not None:
+                self._check_option(name, option)
         if not isinstance(self.one_member, bool):
             raise SpecError(f"one_member is {shown(self.one_member)}", hint="it is true or false")
         object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
@@ -94,15 +122,10 @@ class Sampling:
                 hint="leave it out, or give a beam_width of 2 or more",
             )
 
-    def _check_option(self, name: str, option: Option) -> None:
-        value = getattr(self, name)
-        wanted = int if option.whole else (int, float)
-        sound = isinstance(value, wanted) and not isinstance(value, bool)
-        if value is None and name.removeprefix(MEMBER) in ("top_k", "seed"):
-            return
-        if not sound or not option.allows(value):
-            raise SpecError(f"{name} is {shown(value)}: it must be {option.limits}", hint=option.meaning)
-        if option.drawing and self.is_greedy and value != _DEFAULTS[name]:
+    def _check_option(self, name: str, option: Number) -> None:
+        value = option.checked(name, getattr(self, name))
+        object.__setattr__(self, name, value)
+        if name in _DRAWING and self.is_greedy and value != _DEFAULTS[name]:
             raise SpecError(
                 f"{name} is {shown(value)}, but at temperature 0 the likeliest piece is taken and nothing drawn",
                 hint=f"leave {name} out, or give a temperature above 0, such as 1",
@@ -147,7 +170,7 @@ class Sampling:
     def but(self, options: Mapping[str, Any]) -> Self:
         """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
         if options and options.get("temperature", self.temperature) == 0:
-            options = {**options, **{name: _DEFAULTS[name] for name, option in OPTIONS.items() if option.drawing}}
+            options = {**options, **{name: _DEFAULTS[name] for name in _DRAWING}}
         return replace(self, **options)
 
     @classmethod
@@ -187,8 +210,17 @@ class Sampling:
         return " ".join([*words, ONE_MEMBER] if self.one_member else words)
 
 
+OPTIONS = numbers_of(Sampling)
+"""The options that are numbers, by name."""
+SHAPING = (*(name for name in OPTIONS if MEMBER + name in OPTIONS), "bias", "logit_bias")
+"""What reshapes a distribution: the combined one, and with `MEMBER` before it each member's."""
+_DRAWING = [name for name, option in OPTIONS.items() if option.drawing and not name.startswith(MEMBER)]
+"""What acts where pieces are drawn, and so does nothing where the likeliest is taken."""
 _DEFAULTS: dict[str, Any] = {key.name: key.default for key in fields(Sampling)}
 _WAYS = "write it as greedy, one-member, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
+
+
+_BIAS = Number(-100, 100, "it is added to a log-mass: -100 as good as bans it, 100 as good as forces it")
 
 
 def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
@@ -205,7 +237,7 @@ def _checked_bias(name: str, bias: object) -> dict[bytes, float]:
             )
         if text in checked:
             raise SpecError(f"{name} is given twice for {key!r}", hint="as text and as bytes it is the same: leave one")
-        checked[text] = _checked_number(name, key, number)
+        checked[text] = _BIAS.checked(f"the {name} of {key!r}", number)
     return checked
 
 
@@ -218,61 +250,41 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
                 f"logit_bias is given for {shown(column)}, which is no column of a union",
                 hint="columns are whole numbers from 0 on; for texts there is bias",
             )
-    return {column: _checked_number("logit_bias", column, number) for column, number in bias.items()}
-
-
-def _checked_number(name: str, key: object, number: object) -> float:
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and -100 <= number <= 100:
-        return number
-    raise SpecError(
-        f"the {name} of {key!r} is {shown(number)}: it must be a number from -100 to 100",
-        hint="it is added to a log-mass: -100 as good as bans it, 100 as good as forces it",
-    )
+    return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
 
 def _read_words(text: str) -> dict[str, object]:
     """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
     given: dict[str, Any] = {}
-    for word in re.split(r"[\s,]+", text.strip()):
-        key, value = _read_word(word)
-        if isinstance(key, tuple):
-            name, biased = key
-            if biased in given.setdefault(name, {}):
-                raise SpecError(
-                    f"sampling gives the {name} of {biased!r} twice: {shown(text)}", hint="leave one of them out"
-                )
-            given[name][biased] = value
-        elif key in given:
-            raise SpecError(f"sampling gives {key} twice: {shown(text)}", hint="leave one of them out")
-        else:
-            given[key] = value
+    for word in split_words(text):
+        name, biased, value = _read_word(word)
+        options: dict[Any, Any] = given if biased is None else given.setdefault(name, {})
+        key, what = (name, name) if biased is None else (biased, f"the {name} of {biased!r}")
+        if key in options:
+            raise SpecError(f"sampling gives {what} twice: {shown(text)}", hint="leave one of them out")
+        options[key] = value
     if given.get("one_member"):
         given.setdefault("temperature", 1)
     return given
 
 
-def _read_word(word: str) -> tuple[str | tuple[str, bytes | int], object]:
-    """Return the field and its value; for a bias, the field and the text or column, and the number."""
+def _read_word(word: str) -> tuple[str, object, object]:
+    """The field, for a bias the text or column that is biased, and the value."""
     if word == GREEDY:
-        return "temperature", 0
+        return "temperature", None, 0
     if word in (MIXTURE, ONE_MEMBER, "one_member"):
-        return "one_member", True
+        return "one_member", None, True
     key, _, rest = word.partition(":")
     if key in OPTIONS:
-        return key, read_number(rest)
-    if key in ("bias", MEMBER + "bias"):
-        text, equals, number = rest.rpartition("=")
+        return key, None, read_number(rest)
+    if key in ("bias", "logit_bias", MEMBER + "bias"):
+        biased, equals, number = rest.rpartition("=")
+        is_column = key == "logit_bias"
         if not equals:
-            raise SpecError(f"{shown(word)} gives no number", hint=f"write {key}:TEXT=NUMBER, as in {key}:%20the=-5")
-        return (key, unquote_to_bytes(text)), read_number(number)
-    if key == "logit_bias":
-        column, equals, number = rest.rpartition("=")
-        if not equals:
-            raise SpecError(
-                f"{shown(word)} gives no number", hint="write logit_bias:COLUMN=NUMBER, as in logit_bias:9=-5"
-            )
-        return (key, read_number(column)), read_number(number)  # type: ignore[return-value]
+            way = "COLUMN=NUMBER, as in logit_bias:9=-5" if is_column else f"TEXT=NUMBER, as in {key}:%20the=-5"
+            raise SpecError(f"{shown(word)} gives no number", hint=f"write {key}:{way}")
+        return key, read_number(biased) if is_column else unquote_to_bytes(biased), read_number(number)
     if not isinstance(temperature := read_number(word), str):
-        return "temperature", temperature
+        return "temperature", None, temperature
     known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
     raise SpecError(f"unknown {shown(word)} in sampling{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

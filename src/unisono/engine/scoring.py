@@ -15,8 +15,7 @@ from dataclasses import fields, replace
 
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
-from unisono.config.sampling import Sampling
-from unisono.config.sampling_options import MEMBER
+from unisono.config.sampling import MEMBER, Sampling
 from unisono.engine.commit import Committer, by_voters
 from unisono.engine.member import Member
 from unisono.engine.runner import Runner
