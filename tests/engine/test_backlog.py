@@ -16,13 +16,12 @@ from support.fakes import GATES, LONG, PROMPTS, check, make_fakes, oracle
 from support.fakes import chunked_engine_of as engine_of
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
-from unisono.engine.client import Client
+from unisono.engine.client import Client, Stream
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
 from unisono.engine.sequence import TextSequence
 from unisono.records import Limits
-from unisono.stream import Stream
 
 NAMES = ("a", "b", "c")
 

@@ -12,20 +12,18 @@ from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.protocol import Compile
-from unisono.engine.commit import Committer
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.forward import by_model
 from unisono.engine.group import SequenceGroup, begin_group
 from unisono.engine.member import Member
 from unisono.engine.plan import make_plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, prepare
-from unisono.engine.runner import Runner
+from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
 from unisono.engine.sequence import TextSequence, close_sequence
 from unisono.engine.speculation import Speculator
-from unisono.engine.step import States, Stepper, all_states
+from unisono.engine.step import Committer, States, Stepper, all_states
 from unisono.engine.step_state import StepState
 from unisono.errors import CapacityError, SpecError
 from unisono.records import Limits, Score

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unisono.engine.forward import Portion
 from unisono.engine.group import SequenceGroup
 from unisono.engine.member import Cursor, Member
-from unisono.engine.runner import Runner
+from unisono.engine.runner import Portion, Runner
 from unisono.engine.sequence import TextSequence
 from unisono.engine.step_state import StepState
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from array_api_compat import array_namespace
+
 from unisono.config.sampling import Sampling
-from unisono.engine.forward import rows_at
 from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
@@ -130,6 +131,21 @@ class Sampler:
     @functools.cached_property
     def _prefixes(self) -> Prefixes:
         return plan_prefixes([self._union.piece(column) or b"" for column in range(self._union.end)])
+
+
+def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array:
+    """A member's distributions ``p_BU`` at one position of several sequences, from whichever passes have them."""
+    found = [state.where(member, position) for state in states]
+    output = found[0][0]
+    if all(other is output for other, _ in found):
+        return output.fold([row for _, row in found])
+    folded: list[Array] = [None] * len(found)
+    for output in {id(output): output for output, _ in found}.values():
+        places = [place for place, (other, _) in enumerate(found) if other is output]
+        p_NU = output.fold([found[place][1] for place in places])
+        for place, p_U in zip(places, p_NU, strict=True):
+            folded[place] = p_U
+    return array_namespace(folded[0]).stack(folded)
 
 
 def _said(windows: Sequence[StepState], position: int, member: Member) -> Array:

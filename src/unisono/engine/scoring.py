@@ -17,11 +17,11 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.config.sampling_options import MEMBER
-from unisono.engine.commit import Committer, by_voters
 from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
+from unisono.engine.step import Committer, by_voters
 from unisono.engine.step_state import StepState
 from unisono.errors import PromptError, shown
 from unisono.records import PieceScore, is_unicode

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 
 from unisono.config.method import AUTO, NGRAM
 from unisono.engine.draft_length import DraftLengthController, Outlook, Work
-from unisono.engine.forward import MemberBatch, by_model
 from unisono.engine.member import Member
 from unisono.engine.ngram import LONGEST
 from unisono.engine.prefill import Prefill
-from unisono.engine.runner import Runner
+from unisono.engine.runner import MemberBatch, Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.step_state import StepState
 from unisono.vocab.union import UnionVocabulary
