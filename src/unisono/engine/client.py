@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Self
 
 from unisono.engine.engine import Engine
-from unisono.engine.group import SEEDS
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
+from unisono.engine.sequence import SEEDS
 from unisono.engine.service import Service
 from unisono.errors import CapacityError, UnisonoError
 from unisono.records import Generation, StepRecord

@@ -13,7 +13,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.protocol import Compile
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.group import SequenceGroup, begin_group
+from unisono.engine.group import Beam, begin_group
 from unisono.engine.member import Member
 from unisono.engine.plan import make_plan
 from unisono.engine.prefill import Prefill
@@ -21,7 +21,7 @@ from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRe
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
-from unisono.engine.sequence import TextSequence, close_sequence
+from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import Committer, States, Stepper, all_states
 from unisono.engine.step_state import StepState
@@ -160,7 +160,7 @@ class Engine:
         longer, and with what a member has missed while it was not asked.
         """
         group = text if isinstance(text, SequenceGroup) else self._group(text)
-        return 0 if group is None else self._prefill.size(group)
+        return self._prefill.size(group) if group and group.awaited else 0
 
     def read(self, portions: Mapping[Any, int]) -> None:
         """Read on in groups that have a backlog, each by so many ids at most, those of all members together.
@@ -193,7 +193,7 @@ class Engine:
             if texts is None
             else dict.fromkeys(text if isinstance(text, SequenceGroup) else self._group(text) for text in texts)
         )
-        groups = [group for group in given if group and not self._prefill.size(group)]
+        groups = [group for group in given if group and not (group.awaited and self._prefill.size(group))]
         if not groups:
             return []
         for group in groups:
@@ -215,7 +215,7 @@ class Engine:
                 for state in all_states(states):
                     if state.drafted or state.text.steps is not None:
                         state.conclude(spent)
-        if self._draft_length.in_use and states and all(group.beam is None for group in states):
+        if self._draft_length.in_use and states and not any(isinstance(group, Beam) for group in states):
             self._speculator.learn_step(all_states(states), spent)
         return ended
 
@@ -275,7 +275,6 @@ class Engine:
             self._given_up.append(group)
         elif group in self.groups:
             self.groups.remove(group)
-            self._prefill.forget(group)
             self._close(group.open)
 
     def close(self) -> None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unisono.engine.group import SequenceGroup
+from unisono.engine.group import Beam
 from unisono.engine.member import Cursor, Member
 from unisono.engine.runner import Portion, Runner
-from unisono.engine.sequence import TextSequence
+from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.engine.step_state import StepState
 
 
@@ -34,11 +34,10 @@ class Prefill:
         self.longest_block = longest_block
         self._members = members
         self._hearing = hearing
-        self._awaited: dict[SequenceGroup, set[str]] = {}
 
     def join(self, group: SequenceGroup) -> None:
         """Look at a new group: it stands back where its prompt is too long, or copies are to find their prompt read."""
-        if group.n > 1 or (group.beam is not None and self.longest_block is not None):
+        if group.n > 1 or (isinstance(group, Beam) and self.longest_block is not None):
             self.await_all(group, self._members)
         elif self.longest_block is not None:
             [sequence] = group.open
@@ -50,17 +49,11 @@ class Prefill:
         """Let a group stand back until some members have read all of its sequences but the last id."""
         names = {member.name for member in members}
         if any(True for _ in self._pending(group, names)):
-            self._awaited[group] = names
-
-    def forget(self, group: SequenceGroup) -> None:
-        """Wait for nobody any longer."""
-        self._awaited.pop(group, None)
+            group.awaited = names
 
     def size(self, group: SequenceGroup) -> int:
         """How many ids are pending before a group is advanced; 0 when it does not stand back."""
-        if group not in self._awaited:
-            return 0
-        return sum(pending for *_, pending in self._pending(group, self._awaited[group]))
+        return sum(pending for *_, pending in self._pending(group, group.awaited))
 
     def is_far(self, cursor: Cursor) -> bool:
         """Whether more waits than a step may read; drafts, which are short, are not counted."""
@@ -85,12 +78,12 @@ class Prefill:
         )
         for group in portions:
             if not self.size(group):
-                self.forget(group)
+                group.awaited = set()
 
     def _share_out(self, group: SequenceGroup, ids: int) -> Iterator[Portion]:
         total = self.size(group)
         ids = min(ids, total)
-        for sequence, member, pending in self._pending(group, self._awaited.get(group, ())):
+        for sequence, member, pending in self._pending(group, group.awaited):
             count = -(-ids * pending // total)
             if count:
                 yield Portion(sequence, member, sequence.cursors[member.name], count)

@@ -18,9 +18,9 @@ import numpy as np
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.group import SequenceGroup
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import Cost, RequestId, Scheduler
+from unisono.engine.sequence import SequenceGroup
 from unisono.errors import RequestTimeout, SpecError, nearest, shown
 
 _Groups = dict[SequenceGroup, RequestId]

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from unisono.config.combine import Combine
-from unisono.engine.group import BeamCandidate, Continuation, SequenceGroup
+from unisono.engine.group import Beam, BeamCandidate, Continuation
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
-from unisono.engine.sequence import TextSequence, close_sequence, copy_sequence
+from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence, copy_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
 from unisono.engine.trace import record
@@ -61,10 +61,10 @@ class Stepper:
                     self.undo(group, states.pop(group))
                     self._prefill.await_all(group, late)
             flat = all_states(states)
-        beams = [group for group in states if group.beam is not None]
+        beams = [group for group in states if isinstance(group, Beam)]
         self._runner.run_voters(flat, keep=bool(beams))
         if beams:
-            flat = [state for group in states if group.beam is None for state in states[group]]
+            flat = [state for group in states if group not in beams for state in states[group]]
         self._committer.settle(flat)
         for group in beams:
             states[group] += self._expand(group, states[group])
@@ -97,13 +97,11 @@ class Stepper:
         except Exception:
             self.lost.append(group)
 
-    def _expand(self, group: SequenceGroup, states: Sequence[StepState]) -> list[StepState]:
+    def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.
 
         The members' distributions have to be kept: slots are copied, and other groups were committed before.
         """
-        beam = group.beam
-        assert beam is not None
         outputs: dict[StepState, tuple[Distributions, int]] = {}
         for voters, rule, voting in by_voters(states, 0):
             distributions = self._sampler.combine(voting, 0, voters, combines=rule is not None)
@@ -126,7 +124,7 @@ class Stepper:
             if state.text.finish is not None or best is not None:
                 self._let_go(state.text)
         if best is not None:
-            group.conclude(best)
+            beam.conclude(best)
         return [state for state, _ in children if state not in states]
 
     def _branch(
