@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from unisono.backends.prefix_cache import discard
 from unisono.chat.messages import Prompt
 from unisono.constraints.protocol import Parse
 from unisono.engine.member import Cursor, Member
@@ -182,8 +181,7 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
     with contextlib.ExitStack() as closing:
         for member in members:
             if member.name in sequence.cursors:
-                backend, slot = member.backend, sequence.cursors[member.name].slot
-                closing.callback(discard, backend, slot) if for_good else closing.callback(backend.close, slot)
+                closing.callback(member.close, sequence.cursors[member.name].slot, for_good=for_good)
 
 
 SEEDS = 2**64
