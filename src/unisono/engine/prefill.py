@@ -23,17 +23,17 @@ from unisono.engine.step_state import StepState
 class Prefill:
     """The texts that stand back, and the members for whom they wait."""
 
-    def __init__(self, members: Sequence[Member], hearing: Runner, longest_block: int | None) -> None:
+    def __init__(self, members: Sequence[Member], runner: Runner, longest_block: int | None) -> None:
         """Bind it to an engine's members.
 
         Args:
             members: of the engine.
-            hearing: runs their passes.
+            runner: runs their passes.
             longest_block: ids that a member may have to read of one text in a step; ``None`` for any number.
         """
         self.longest_block = longest_block
         self._members = members
-        self._hearing = hearing
+        self._runner = runner
 
     def join(self, group: SequenceGroup) -> None:
         """Look at a new group: it stands back where its prompt is too long, or copies are to find their prompt read."""
@@ -60,12 +60,12 @@ class Prefill:
         written = cursor.ends[0] if cursor.ends else len(cursor.ids)
         return self.longest_block is not None and written - cursor.read > self.longest_block
 
-    def late(self, window: StepState) -> list[Member]:
+    def late(self, state: StepState) -> list[Member]:
         """The members that a step is about to ask about a text though they have too much to read."""
-        if window.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
+        if state.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
             return []
         return [
-            member for member in self._members if self.is_far(window.cursor(member)) and window.span(member) is not None
+            member for member in self._members if self.is_far(state.cursor(member)) and state.span(member) is not None
         ]
 
     def read(self, portions: Mapping[SequenceGroup, int]) -> None:
@@ -73,9 +73,7 @@ class Prefill:
 
         What is read of one group is shared out so that its members come to the end together.
         """
-        self._hearing.read_ahead(
-            [portion for group, ids in portions.items() for portion in self._share_out(group, ids)]
-        )
+        self._runner.read_ahead([portion for group, ids in portions.items() for portion in self._share_out(group, ids)])
         for group in portions:
             if not self.size(group):
                 group.awaited = set()

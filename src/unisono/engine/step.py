@@ -156,57 +156,66 @@ def all_states(states: Mapping[SequenceGroup, Sequence[StepState]]) -> list[Step
 
 
 class Committer:
-    """Settles windows whose voters have been heard."""
+    """Settles states whose voters were run."""
 
     def __init__(
-        self, members: Sequence[Member], union: UnionVocabulary, chooser: Sampler, drafting: Speculator
+        self, members: Sequence[Member], union: UnionVocabulary, sampler: Sampler, speculator: Speculator
     ) -> None:
         """Bind it to an engine's parts."""
         self._members = members
         self._union = union
-        self._chooser = chooser
-        self._drafting = drafting
+        self._sampler = sampler
+        self._speculator = speculator
 
-    def settle(self, windows: Sequence[StepState]) -> None:
+    def settle(self, states: Sequence[StepState]) -> None:
         """Choose position by position, as long as the drafts hold, and let every member go on from there."""
-        position, alive = 0, list(windows)
+        position, alive = 0, list(states)
         while alive:
-            for voters, rule, group in by_voters(alive, position):
+            rest = alive
+            plain = [state for state in alive if state.is_plain]
+            if plain and self._choose_plainly(plain, position):
+                rest = [state for state in alive if not state.is_plain]
+            for voters, rule, group in by_voters(rest, position):
                 self._choose(group, position, voters, combines=rule is not None)
-            alive = [window for window in alive if window.alive]
+            alive = [state for state in alive if state.alive]
             position += 1
-        for window in windows:
-            self.commit(window)
+        for state in states:
+            self.commit(state)
 
     def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
         """Choose for sequences of the same voters and rule."""
-        columns = self._chooser.choose_plainly(group, position, voters)
-        said = None
-        if columns is None:
-            said = self._chooser.combine(group, position, voters, combines=combines)
-            columns = self._chooser.choose(group, position, said, combines=combines)
-            if self._drafting.in_use:
-                self._drafting.learn(group, position, columns)
-        for row, (window, column) in enumerate(zip(group, columns, strict=True)):
-            if said is not None:
-                record(window, position, column, said, row, self._union)
-            window.commit(position, column)
+        distributions = self._sampler.combine(group, position, voters, combines=combines)
+        columns = self._sampler.choose(group, position, distributions, combines=combines)
+        if self._speculator.in_use:
+            self._speculator.learn(group, position, columns)
+        for row, (state, column) in enumerate(zip(group, columns, strict=True)):
+            record(state, position, column, distributions, row, self._union)
+            state.commit(position, column)
 
-    def commit(self, window: StepState) -> None:
+    def _choose_plainly(self, plain: Sequence[StepState], position: int) -> bool:
+        """Choose for sequences of which all members vote and nothing but the most likely piece is wanted, if it can."""
+        columns = self._sampler.choose_plainly(plain, position, plain[0].voters(position))
+        if columns is None:
+            return False
+        for state, column in zip(plain, columns, strict=True):
+            state.commit(position, column)
+        return True
+
+    def commit(self, state: StepState) -> None:
         """Let every member go on from what was chosen, each with its own ids for it."""
-        text, piece, full = window.text, window.piece, False
+        text, piece, full = state.text, state.piece, False
         for member in self._members:
             name = member.name
-            if name in window.committed or name not in text.cursors:
+            if name in state.committed or name not in text.cursors:
                 continue
             cursor = text.cursors[name]
-            end = cursor.ends[window.accepted]
+            end = cursor.ends[state.accepted]
             if len(cursor.ids) > end or cursor.read > end:
-                member.cut(cursor, window.accepted)
-            if window.choice is not None and piece is not None:
-                first = window.opens_answer and not window.accepted
-                cursor.ids += member.spell(window.choice, piece, first=first)
-            window.committed.add(name)
+                member.cut(cursor, state.accepted)
+            if state.choice is not None and piece is not None:
+                first = state.opens_answer and not state.accepted
+                cursor.ids += member.spell(state.choice, piece, first=first)
+            state.committed.add(name)
         for member in self._members:
             if member.name in text.cursors:
                 full = full or len(text.cursors[member.name].ids) > member.backend.facts.context
@@ -215,13 +224,11 @@ class Committer:
 
 
 def by_voters(
-    windows: Sequence[StepState], position: int
+    states: Sequence[StepState], position: int
 ) -> list[tuple[tuple[Member, ...], Combine | None, list[StepState]]]:
-    """Windows that have the same voters at a position, and the same rule if it applies there."""
-    if all(state.plan.is_plain for state in windows):
-        return [(windows[0].voters(position), windows[0].plan.combine, list(windows))]
+    """States that have the same voters at a position, and the same rule if it applies there."""
     groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[StepState]] = defaultdict(list)
-    for window in windows:
-        rule = window.plan.combine if window.combines(position) else None
-        groups[window.voters(position), rule].append(window)
+    for state in states:
+        rule = state.plan.combine if state.combines(position) else None
+        groups[state.voters(position), rule].append(state)
     return [(voters, rule, group) for (voters, rule), group in groups.items()]
