@@ -42,7 +42,7 @@ class Engine:
         union: UnionVocabulary,
         method: Method = DEFAULT_METHOD,
         *,
-        pace: DraftLengthController | None = None,
+        draft_length: DraftLengthController | None = None,
         longest_block: int | None = None,
         compile_grammar: Compile | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class Engine:
             members: at least one; the weights sum to 1.
             union: the vocabulary of their maps.
             method: how requests are served that bring no method of their own.
-            pace: how far drafts go; by default as far as it pays.
+            draft_length: how far drafts go; by default as far as it pays.
             longest_block: ids that a member may have to read of one sequence in a step. A group of which more has to
                 be read stands back until that is done (`backlog`, `read`). By default nothing does.
             compile_grammar: makes grammars of constraints; without it no text can be bound to one.
@@ -72,11 +72,11 @@ class Engine:
         self._compile_grammar = compile_grammar
         self._is_stepping = False
         self._given_up: list[SequenceGroup] = []
-        sampler, pace = Sampler(union), pace or DraftLengthController()
-        self._runner = Runner(members, sampler, pace)
+        sampler, draft_length = Sampler(union), draft_length or DraftLengthController()
+        self._runner = Runner(members, sampler, draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
-        self._draft_length = pace
-        self._speculator = Speculator(members, union, self._runner, sampler, pace, self._prefill)
+        self._draft_length = draft_length
+        self._speculator = Speculator(members, union, self._runner, sampler, draft_length, self._prefill)
         committer = Committer(members, union, sampler, self._speculator)
         self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler, committer)
         self._scoring = Scoring(members, union, self._runner, sampler, committer)
