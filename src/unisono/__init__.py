@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from unisono.config.method import Method
     from unisono.config.sampling import Sampling
     from unisono.diagnosis import diagnose
+    from unisono.engine.client import Stream
     from unisono.engine.request import Request
     from unisono.ensemble import Ensemble
     from unisono.errors import UnisonoError
     from unisono.records import Generation, Limits, Score, StepRecord
-    from unisono.stream import Stream
 
 __all__ = [
     "AsyncEnsemble",
@@ -63,7 +63,7 @@ _HOMES = {
     "Sampling": "config.sampling",
     "Score": "records",
     "StepRecord": "records",
-    "Stream": "stream",
+    "Stream": "engine.client",
     "UnisonoError": "errors",
     "diagnose": "diagnosis",
     "load_spec": "config.ensemble",

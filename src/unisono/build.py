@@ -117,9 +117,10 @@ class Prepared:
 class Models:
     """Loaded models, and the engines that share them."""
 
-    def __init__(self, backends: Mapping[Loader, Backend]) -> None:
+    def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
         """Own what was loaded; most callers want `load_models`."""
-        self._backends = dict(backends)
+        self._backends = {**backends, **caches}
+        self._caches = caches
         self._engines: list[Engine] = []
 
     def __enter__(self) -> Self:
@@ -136,7 +137,13 @@ class Models:
         """
         members = [
             Member(
-                member.spec.name, member.weight, self._backends[member.loader], member.encoder, member.speller, its_map
+                member.spec.name,
+                member.weight,
+                self._backends[member.loader],
+                member.encoder,
+                member.speller,
+                its_map,
+                prefixes=self._caches.get(member.loader),
             )
             for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]
@@ -147,9 +154,8 @@ class Models:
 
     def forget_prefixes(self) -> None:
         """Forget what was kept of ended texts."""
-        for backend in self._backends.values():
-            if isinstance(backend, PrefixCache):
-                backend.limit(0)
+        for cache in self._caches.values():
+            cache.limit(0)
 
     def unload(self) -> None:
         """Free all models. Idempotent."""
@@ -169,14 +175,17 @@ def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_
         keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixCache`).
     """
     backends: dict[Loader, Backend] = {}
+    caches: dict[Loader, PrefixCache] = {}
     with contextlib.ExitStack() as loaded:
         for member in itertools.chain.from_iterable(prepared.members for prepared in ensembles):
             if member.loader not in backends:
                 backend = member.loader.load(reporter(report, member.owner.name))
                 loaded.callback(backend.unload)
-                backends[member.loader] = PrefixCache(backend) if keep_prefixes else backend
+                backends[member.loader] = backend
+                if keep_prefixes:
+                    caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()
-    return Models(backends)
+    return Models(backends, caches)
 
 
 def load_service(

@@ -12,14 +12,13 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec, load_spec
 from unisono.config.method import Method, MethodOptions, check_off
-from unisono.engine.client import Client
+from unisono.engine.client import Client, Stream
 from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
 from unisono.engine.service import Service
 from unisono.errors import SpecError, UnisonoError, deprecated, shown
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
-from unisono.stream import Stream
 
 MOST_TEXTS = 10_000
 """Texts of one prompt."""

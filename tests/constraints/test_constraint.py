@@ -81,9 +81,13 @@ def load(names: Sequence[str] = NAMES, batch: int = 8, **keys: Any) -> Ensemble:
     return Ensemble.load({"members": [{"name": name, "model": f"fake:{name}"} for name in names], **keys}, batch=batch)
 
 
-def engine_of(names: Sequence[str] = NAMES, batch: int = 8, pace: DraftLengthController | None = None) -> Engine:
+def engine_of(
+    names: Sequence[str] = NAMES, batch: int = 8, draft_length: DraftLengthController | None = None
+) -> Engine:
     loaded = load(names, batch)._engine
-    return Engine(loaded.members, loaded.union, loaded.method, pace=pace, compile_grammar=loaded._compile_grammar)
+    return Engine(
+        loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=loaded._compile_grammar
+    )
 
 
 def grammars() -> Grammars:
@@ -232,8 +236,8 @@ def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, lan
             list(plain_steps(plain.members, plain.union, prompt, 10, method, parse=start.copy()))
             for prompt in PROMPTS[:4]
         ]
-        for size, pace in ((1, FixedDraftLength()), (4, DraftLengthController())):
-            engine = engine_of(batch=size, pace=pace)
+        for size, draft_length in ((1, FixedDraftLength()), (4, DraftLengthController())):
+            engine = engine_of(batch=size, draft_length=draft_length)
             engine._compile_grammar = lambda _: start.copy()
             check(write(engine, size, method, "json_object", 10), expected, NAMES)
 
@@ -253,9 +257,9 @@ def write(engine: Engine, size: int, method: Method, constraint: object, pieces:
 def test_a_grammar_that_allows_everything_changes_nothing(drafter: str) -> None:
     for gate, draw in itertools.product(GATES[1:3], DRAWS):
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
-        engine = engine_of(pace=FixedDraftLength())
+        engine = engine_of(draft_length=FixedDraftLength())
         engine._compile_grammar = lambda _, union=engine.union: ListParse(union, None)  # type: ignore[misc]
-        free = write(engine_of(pace=FixedDraftLength()), 4, method, None, 10)
+        free = write(engine_of(draft_length=FixedDraftLength()), 4, method, None, 10)
         bound = write(engine, 4, method, "json_object", 10)
         for one, other in zip(free, bound, strict=True):
             assert one.steps == other.steps
@@ -274,7 +278,7 @@ def keeps(generation: Generation, language: frozenset[bytes]) -> bool:
 def test_every_text_keeps_to_its_grammar_however_it_is_written(data: st.DataObject) -> None:
     """Random members, gates, draws, drafts, beams and batches of bound and free texts; all by llguidance."""
     make_fakes(data.draw(st.integers(0, 1000)))
-    engine = engine_of(batch=6, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
+    engine = engine_of(batch=6, draft_length=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
     wanted: dict[Any, Any] = {}
     for _ in range(data.draw(st.integers(1, 4))):
         draw = data.draw(st.sampled_from([*DRAWS, "greedy beam_width:2"]))
@@ -318,7 +322,7 @@ def test_the_texts_above_are_not_vacuous() -> None:
     ended, drafts = set(), set()
     for seed in range(20):
         make_fakes(seed)
-        engine = engine_of(pace=FixedDraftLength())
+        engine = engine_of(draft_length=FixedDraftLength())
         limit = 60 if seed % 2 else 12
         for text in write(engine, 4, Method().but(speculate="a:3", draw="1 seed:3"), {"json_schema": OBJECT}, limit):
             ended.add(text.finish)
@@ -412,11 +416,11 @@ def test_what_is_allowed_without_mass_is_taken_evenly() -> None:
 def test_a_failed_pass_leaves_the_grammar_where_the_text_is() -> None:
     for moment in range(1, 12):
         make_fakes()
-        engine = engine_of(pace=FixedDraftLength())
+        engine = engine_of(draft_length=FixedDraftLength())
         method = Method().but(speculate="a:3")
         [expected] = write(engine, 1, method, {"json_schema": OBJECT}, 12)[:1]
         make_fakes()
-        engine = engine_of(pace=FixedDraftLength())
+        engine = engine_of(draft_length=FixedDraftLength())
         text = engine.add(PROMPTS[0], Limits(12), method=method, trace=True, constraint={"json_schema": OBJECT})
         member = engine.members[moment % 3].backend
         advance, calls = member.advance, itertools.count(1)

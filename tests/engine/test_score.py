@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_plain_loop_alone_and_in_any_batch(method: Metho
     engine = engine_of(NAMES)
     if store:
         for member in engine.members:
-            member.backend = PrefixCache(member.backend, shortest=3)
+            member.backend = member.prefixes = PrefixCache(member.backend, shortest=3)
     asked = [(prompt, text) for prompt in (*PROMPTS[:3], Prompt(text=STORY)) for text in TEXTS]
     lead = next(member for member in engine.members if member.name == (method.lead or "a"))
     together = [

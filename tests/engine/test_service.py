@@ -45,7 +45,7 @@ def service_of(
     engine = engine_of(names, longest_block, batch=slots)
     if store:
         for member in engine.members:
-            member.backend = PrefixCache(member.backend, shortest=3)
+            member.backend = member.prefixes = PrefixCache(member.backend, shortest=3)
     return Service({"all": engine}, **keys), engine
 
 
@@ -316,7 +316,7 @@ def test_a_request_that_begins_at_once_and_cannot_raises_why() -> None:
 def test_memory_is_never_exceeded_not_even_by_what_is_kept() -> None:
     engine = engine_of(("a", "b"), 4, batch=4)
     for member in engine.members:
-        member.backend = PrefixCache(member.backend, shortest=3)
+        member.backend = member.prefixes = PrefixCache(member.backend, shortest=3)
     bound = dict(zip((member.model for member in engine.members), (260, 300), strict=True))
     service = Service({"all": engine}, memory=bound, chunk=30)
     prompts = [*PROMPTS, LONG, *PROMPTS, LONG]

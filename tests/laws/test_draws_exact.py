@@ -19,7 +19,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine import engine as engine_module
-from unisono.engine import forward as forward_module
+from unisono.engine import runner as runner_module
 from unisono.engine import sampler
 from unisono.engine.draft_length import Cost, DraftLengthController, FixedDraftLength, Outlook
 from unisono.engine.engine import Engine
@@ -95,15 +95,15 @@ PACES = {"steady": FixedDraftLength, "restless": RestlessPace, "adaptive": Draft
 def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass takes as long as any other, so that a pace which weighs times drafts."""
     clock = types.SimpleNamespace(perf_counter=map(float, itertools.count()).__next__)
-    for module in (engine_module, forward_module):
+    for module in (engine_module, runner_module):
         monkeypatch.setattr(module, "time", clock)
 
 
-def engine_of(fakes: Fakes, pace: DraftLengthController | None = None, batch: int = 2) -> Engine:
+def engine_of(fakes: Fakes, draft_length: DraftLengthController | None = None, batch: int = 2) -> Engine:
     by_hand.register(fakes)
     members = [{"name": name, "model": f"fake:{name}", "weight": fake.weight} for name, fake in fakes.items()]
     loaded = Ensemble.load({"members": members}, batch=batch)._engine
-    return Engine(loaded.members, loaded.union, pace=pace)
+    return Engine(loaded.members, loaded.union, draft_length=draft_length)
 
 
 def path_of(steps: Any) -> Path:
@@ -193,10 +193,10 @@ SPECULATING = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pace", ["restless", "adaptive"])
+@pytest.mark.parametrize("draft_length", ["restless", "adaptive"])
 @pytest.mark.parametrize("drafter", ["a", "b", "ngram", "auto"])
 @pytest.mark.usefixtures("even_clock")
-def test_drafts_change_no_distribution(drafter: str, pace: str) -> None:
+def test_drafts_change_no_distribution(drafter: str, draft_length: str) -> None:
     """Speculative sampling, whoever drafts, however far, whatever the gate and whatever is done to distributions."""
     drafted = accepted = 0
     asked = set()
@@ -204,7 +204,7 @@ def test_drafts_change_no_distribution(drafter: str, pace: str) -> None:
         fakes = by_hand.grown(number, WORDS, SIZES, PROMPT)
         expected = by_hand.texts(fakes, method, PROMPT, len(SIZES))
         speculating = method.but(speculate=f"{drafter}:{1 + number % 4}")
-        found, texts = written(engine_of(fakes, PACES[pace]()), speculating, len(SIZES), PROMPT)
+        found, texts = written(engine_of(fakes, PACES[draft_length]()), speculating, len(SIZES), PROMPT)
         check(found, expected)
         drafted += sum(text.drafted for text in texts)
         accepted += sum(text.accepted for text in texts)

@@ -50,8 +50,8 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(names: tuple[str, ...], g
     for size in (1, 3, 8):
         engine = engine_of(names)
         check(written(engine, PROMPTS, PIECES, size, method), expected, names)
-        for drafter, (pace, longest) in itertools.product((*names, "ngram", "auto"), PACES.values()):
-            engine = engine_of(names, pace=pace())
+        for drafter, (draft_length, longest) in itertools.product((*names, "ngram", "auto"), PACES.values()):
+            engine = engine_of(names, draft_length=draft_length())
             texts = written(engine, PROMPTS, PIECES, size, method.but(speculate=f"{drafter}:{longest}"))
             check(texts, expected, names)
             assert all(text.drafted >= text.accepted >= 0 and text.blocks <= text.drafted for text in texts)
@@ -60,14 +60,16 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(names: tuple[str, ...], g
 @pytest.mark.slow
 def test_the_combinations_above_are_not_vacuous() -> None:
     """Gates open and shut, drafts hold and fail, END is reached, boundaries keep gates shut."""
-    engine = engine_of(("a", "b", "c"), pace=FixedDraftLength())
+    engine = engine_of(("a", "b", "c"), draft_length=FixedDraftLength())
     texts = written(engine, PROMPTS, 60, 8, Method().but(gate="confidence:0.6", boundary=True, speculate="b"))
     steps = [step for text in texts for step in text.steps]
     assert {step.gate.asked for step in steps} == {True, False}
     assert {step.draft.accepted for step in steps if step.draft} == {True, False}
     assert any(step.gate.inside for step in steps)
     assert any(step.piece is None for step in steps)
-    found = written(engine_of(("a", "b"), pace=FixedDraftLength()), PROMPTS, 60, 8, Method().but(speculate="ngram"))
+    found = written(
+        engine_of(("a", "b"), draft_length=FixedDraftLength()), PROMPTS, 60, 8, Method().but(speculate="ngram")
+    )
     assert sum(text.accepted for text in found) > 10
 
 
@@ -78,7 +80,9 @@ def test_texts_of_different_methods_share_a_batch(data: st.DataObject) -> None:
     """What a text says does not depend on how the others beside it are written."""
     make_fakes()
     names = ("a", "b", "c")
-    engine = engine_of(names, batch=4, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
+    engine = engine_of(
+        names, batch=4, draft_length=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))()
+    )
     wanted = []
     for _ in range(data.draw(st.integers(2, 6))):
         method = Method(lead=data.draw(st.sampled_from(names))).but(
@@ -127,7 +131,7 @@ def test_a_lagging_member_catches_up_in_one_block() -> None:
 
 
 def test_a_draft_is_read_in_one_pass_by_those_who_verify_it() -> None:
-    engine = engine_of(("a", "b", "c"), pace=FixedDraftLength())
+    engine = engine_of(("a", "b", "c"), draft_length=FixedDraftLength())
     text = written(engine, PROMPTS[:1], 40, 1, Method().but(speculate="a:5"))[0]
     steps = len(FAKE_MODELS["b"].passes)
     assert steps == len(FAKE_MODELS["c"].passes) < 40
@@ -153,7 +157,7 @@ def test_prompts_can_be_read_before_the_gate_asks() -> None:
 def test_a_context_that_fills_within_a_draft_ends_the_text_where_the_plain_way_does() -> None:
     for drafter, context in itertools.product(("off", "a", "b", "ngram"), range(14, 26)):
         plain = engine_of(("a", "b"), context=context)
-        engine = engine_of(("a", "b"), pace=FixedDraftLength(), context=context)
+        engine = engine_of(("a", "b"), draft_length=FixedDraftLength(), context=context)
         expected = written(plain, PROMPTS[:3], 40, 1)
         texts = written(engine, PROMPTS[:3], 40, 3, Method().but(speculate=drafter))
         assert [(text.finish, [step.piece for step in text.steps]) for text in texts] == [
@@ -163,7 +167,7 @@ def test_a_context_that_fills_within_a_draft_ends_the_text_where_the_plain_way_d
 
 def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
     for drafter in ("off", "a", "b", "ngram", "auto"):
-        engine = engine_of(("a", "b"), pace=FixedDraftLength())
+        engine = engine_of(("a", "b"), draft_length=FixedDraftLength())
         text = engine.add(PROMPTS[4], Limits(60, "Sofia"), method=Method().but(speculate=drafter))
         while engine.active:
             engine.step()
@@ -172,7 +176,7 @@ def test_a_stop_string_within_a_draft_ends_the_text_there() -> None:
 
 
 def test_the_trace_says_what_each_voter_would_have_written_and_where_the_time_went() -> None:
-    engine = engine_of(("a", "b"), pace=FixedDraftLength())
+    engine = engine_of(("a", "b"), draft_length=FixedDraftLength())
     method = Method().but(gate="confidence:0.9")
     text = written(engine, PROMPTS[:1], PIECES, 1, method.but(speculate="a:3"))[0]
     expected = oracle(engine_of(("a", "b")), PROMPTS[:1], method)[0]
@@ -210,7 +214,7 @@ def test_recording_nothing_keeps_nothing() -> None:
 
 def test_a_failure_in_the_middle_of_a_draft_leaves_texts_as_they_were() -> None:
     """After an interruption the engine goes on as if the step had never begun."""
-    engine = engine_of(("a", "b"), pace=FixedDraftLength())
+    engine = engine_of(("a", "b"), draft_length=FixedDraftLength())
     method = Method().but(speculate="a:4")
     expected = oracle(engine_of(("a", "b")), PROMPTS[:2], method)
     texts = [engine.add(prompt, Limits(PIECES), method=method, trace=True) for prompt in PROMPTS[:2]]

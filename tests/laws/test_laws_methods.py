@@ -45,14 +45,14 @@ def fakes() -> Iterator[None]:
 
 
 def engine_of(
-    weights: tuple[float, ...] = (2, 1, 1), batch: int = 8, pace: DraftLengthController | None = None
+    weights: tuple[float, ...] = (2, 1, 1), batch: int = 8, draft_length: DraftLengthController | None = None
 ) -> Engine:
     members = [
         {"name": name, "model": f"fake:{name}", "weight": weight} for name, weight in zip(NAMES, weights, strict=True)
     ]
     combine = "contrastive" if min(weights) < 0 else "mean"
     loaded = Ensemble.load({"members": members, "combine": combine}, batch=batch)._engine
-    return Engine(loaded.members, loaded.union, loaded.method, pace=pace)
+    return Engine(loaded.members, loaded.union, loaded.method, draft_length=draft_length)
 
 
 def weights_for(rule: str) -> tuple[float, ...]:
@@ -68,7 +68,7 @@ def test_rules_gates_drafts_and_batches_equal_the_plain_loop(rule: str, gate: st
     method = Method(lead="b", combine=rule).but(gate=gate)  # type: ignore[arg-type]
     expected = oracle(engine_of(weights), PROMPTS, method, PIECES)
     for size, drafter in itertools.product((1, 3, 8), DRAFTERS):
-        engine = engine_of(weights, pace=FixedDraftLength())
+        engine = engine_of(weights, draft_length=FixedDraftLength())
         texts = written(engine, PROMPTS, PIECES, size, method.but(speculate=drafter))
         check(texts, expected, NAMES)
 
@@ -81,8 +81,8 @@ def test_draws_gates_drafts_and_batches_equal_the_plain_loop(gate: str, drafter:
     for draw in DRAWS:
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
         expected = oracle(engine_of(), PROMPTS, method, PIECES)
-        for size, pace in ((1, DraftLengthController()), (3, FixedDraftLength()), (8, DraftLengthController())):
-            check(written(engine_of(pace=pace), PROMPTS, PIECES, size, method), expected, NAMES)
+        for size, draft_length in ((1, DraftLengthController()), (3, FixedDraftLength()), (8, DraftLengthController())):
+            check(written(engine_of(draft_length=draft_length), PROMPTS, PIECES, size, method), expected, NAMES)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_draws_gates_drafts_and_batches_equal_the_plain_loop(gate: str, drafter:
 @given(st.data())
 def test_texts_that_combine_and_draw_in_different_ways_share_a_batch(data: st.DataObject) -> None:
     make_fakes()
-    engine = engine_of(batch=4, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
+    engine = engine_of(batch=4, draft_length=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))())
     wanted: list[Any] = []
     for _ in range(data.draw(st.integers(2, 6))):
         draw = data.draw(st.sampled_from(["greedy", *DRAWS]))
@@ -129,7 +129,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
     method = Method().but(draw="1 seed:3", speculate="a:4")
     drafts = [
         step.draft
-        for text in written(engine_of(pace=FixedDraftLength()), PROMPTS, 40, 8, method)
+        for text in written(engine_of(draft_length=FixedDraftLength()), PROMPTS, 40, 8, method)
         for step in text.steps
         if step.draft
     ]

@@ -167,8 +167,8 @@ def test_a_seed_writes_one_text_alone_in_batches_and_however_far_drafts_go(load_
     pair = load_demo(backend="transformers", dtype="float32")._engine
     prompts = (*CHATS[2:5], *RAW[17:20])
 
-    def texts(drafter: str, size: int, pace: DraftLengthController) -> list[list[bytes | None]]:
-        engine = Engine(pair.members, pair.union, pace=pace)
+    def texts(drafter: str, size: int, draft_length: DraftLengthController) -> list[list[bytes | None]]:
+        engine = Engine(pair.members, pair.union, draft_length=draft_length)
         found = written(engine, prompts, 12, size, Method().but(draw="0.8 top_p:0.95 seed:7", speculate=drafter))
         assert any(text.drafted for text in found) or not drafter.startswith("smol:")
         return [[step.piece for step in text.steps] for text in found]

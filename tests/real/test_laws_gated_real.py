@@ -81,8 +81,8 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(
     pair: Engine, expected: dict[str, list[list[PlainStep]]], keys: dict[str, Any], drafter: str, size: int
 ) -> None:
     """30 prompts, 12 of them not ASCII; drafts go as far as allowed, whether that pays or not."""
-    pace = DraftLengthController() if drafter == "auto" else FixedDraftLength()
-    engine = Engine(pair.members, pair.union, pace=pace)
+    draft_length = DraftLengthController() if drafter == "auto" else FixedDraftLength()
+    engine = Engine(pair.members, pair.union, draft_length=draft_length)
     texts = written(engine, ALL, PIECES, size, Method().but(**keys, speculate=drafter))
     for prompt, text, steps in zip(ALL, texts, expected[str(keys)], strict=True):
         assert [step.piece for step in text.steps] == [step.piece for step in steps], prompt

@@ -69,10 +69,12 @@ def make_fakes() -> None:
         register_fake(name, FakeModel(tokenizer, storyteller(table, seed)))
 
 
-def engine_of(names: Sequence[str], batch: int = 8, pace: DraftLengthController | None = None, **keys: Any) -> Engine:
+def engine_of(
+    names: Sequence[str], batch: int = 8, draft_length: DraftLengthController | None = None, **keys: Any
+) -> Engine:
     members = [{"name": name, "model": f"fake:{name}", **keys} for name in names]
     loaded = Ensemble.load({"members": members}, batch=batch)._engine
-    return Engine(loaded.members, loaded.union, pace=pace)
+    return Engine(loaded.members, loaded.union, draft_length=draft_length)
 
 
 def oracle(engine: Engine, prompts: Sequence[Prompt], method: Method, pieces: int = PIECES) -> list[list[PlainStep]]:
@@ -112,14 +114,14 @@ def chunked_engine_of(
     names: Sequence[str],
     longest_block: int | None = None,
     batch: int = 8,
-    pace: DraftLengthController | None = None,
+    draft_length: DraftLengthController | None = None,
     **keys: Any,
 ) -> Engine:
     members = [{"name": name, "model": f"fake:{name}"} for name in names]
     loaded = Ensemble.load({"members": members, **keys}, batch=batch)._engine
     for name in names:
         FAKE_MODELS[name].passes.clear()
-    return Engine(loaded.members, loaded.union, loaded.method, pace=pace, longest_block=longest_block)
+    return Engine(loaded.members, loaded.union, loaded.method, draft_length=draft_length, longest_block=longest_block)
 
 
 def fail(engine: Engine, name: str, when: Any) -> None:

@@ -91,6 +91,22 @@ class Backend(Protocol):
         ...
 
 
+class PrefixStore(Protocol):
+    """Remembers what closed slots of a backend have read (`unisono.backends.prefix_cache`)."""
+
+    def resume(self, ids: Sequence[int]) -> tuple[Slot, int]:
+        """Take a slot that holds as many of a prompt's ids as any does; return it, and how many it holds."""
+        ...
+
+    def discard(self, slot: Slot) -> None:
+        """Give a slot back whose content nobody will want."""
+        ...
+
+    def limit(self, ids: int) -> None:
+        """Forget what was least recently used until no more than so many ids are kept."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """Where a model's bytes are, after ``demo:`` names have been resolved."""

@@ -191,21 +191,6 @@ class PrefixCache:
         return self._open[slot]
 
 
-def resume(backend: Backend, ids: Sequence[int]) -> tuple[Slot, int]:
-    """Take a slot for a prompt from any backend: one that holds a beginning of it, where that is remembered."""
-    if isinstance(backend, PrefixCache):
-        return backend.resume(ids)
-    return backend.open(), 0
-
-
-def discard(backend: Backend, slot: Slot) -> None:
-    """Give a slot back to any backend, for good."""
-    if isinstance(backend, PrefixCache):
-        backend.discard(slot)
-    else:
-        backend.close(slot)
-
-
 def common(left: Sequence[int], right: Sequence[int]) -> int:
     """How many ids two sequences begin with alike."""
     low, high = 0, min(len(left), len(right))

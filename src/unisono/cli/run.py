@@ -35,9 +35,9 @@ from unisono.errors import SpecError
 if TYPE_CHECKING:
     from unisono.chat.messages import Prompt
     from unisono.config.method import Method
+    from unisono.engine.client import Stream
     from unisono.ensemble import Ensemble
     from unisono.records import Generation
-    from unisono.stream import Stream
 
 AT_ONCE = 8
 """Texts of one prompt that are written at once, at most."""

@@ -12,20 +12,18 @@ from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Compile
-from unisono.engine.commit import Committer
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.forward import by_model
-from unisono.engine.group import SequenceGroup, begin_group
+from unisono.engine.group import Beam, begin_group
 from unisono.engine.member import Member
 from unisono.engine.plan import make_plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, prepare
-from unisono.engine.runner import Runner
+from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
-from unisono.engine.sequence import TextSequence, close_sequence
+from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence
 from unisono.engine.speculation import Speculator
-from unisono.engine.step import States, Stepper, all_states
+from unisono.engine.step import Committer, States, Stepper, all_states
 from unisono.engine.step_state import StepState
 from unisono.errors import CapacityError, SpecError
 from unisono.records import Limits, Score
@@ -44,7 +42,7 @@ class Engine:
         union: UnionVocabulary,
         method: Method = DEFAULT_METHOD,
         *,
-        pace: DraftLengthController | None = None,
+        draft_length: DraftLengthController | None = None,
         longest_block: int | None = None,
         compile_grammar: Compile | None = None,
     ) -> None:
@@ -54,7 +52,7 @@ class Engine:
             members: at least one; the weights sum to 1.
             union: the vocabulary of their maps.
             method: how requests are served that bring no method of their own.
-            pace: how far drafts go; by default as far as it pays.
+            draft_length: how far drafts go; by default as far as it pays.
             longest_block: ids that a member may have to read of one sequence in a step. A group of which more has to
                 be read stands back until that is done (`backlog`, `read`). By default nothing does.
             compile_grammar: makes grammars of constraints; without it no text can be bound to one.
@@ -74,11 +72,11 @@ class Engine:
         self._compile_grammar = compile_grammar
         self._is_stepping = False
         self._given_up: list[SequenceGroup] = []
-        sampler, pace = Sampler(union), pace or DraftLengthController()
-        self._runner = Runner(members, sampler, pace)
+        sampler, draft_length = Sampler(union), draft_length or DraftLengthController()
+        self._runner = Runner(members, sampler, draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
-        self._draft_length = pace
-        self._speculator = Speculator(members, union, self._runner, sampler, pace, self._prefill)
+        self._draft_length = draft_length
+        self._speculator = Speculator(members, union, self._runner, sampler, draft_length, self._prefill)
         committer = Committer(members, union, sampler, self._speculator)
         self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler, committer)
         self._scoring = Scoring(members, union, self._runner, sampler, committer)
@@ -162,7 +160,7 @@ class Engine:
         longer, and with what a member has missed while it was not asked.
         """
         group = text if isinstance(text, SequenceGroup) else self._group(text)
-        return 0 if group is None else self._prefill.size(group)
+        return self._prefill.size(group) if group and group.awaited else 0
 
     def read(self, portions: Mapping[Any, int]) -> None:
         """Read on in groups that have a backlog, each by so many ids at most, those of all members together.
@@ -195,7 +193,7 @@ class Engine:
             if texts is None
             else dict.fromkeys(text if isinstance(text, SequenceGroup) else self._group(text) for text in texts)
         )
-        groups = [group for group in given if group and not self._prefill.size(group)]
+        groups = [group for group in given if group and not (group.awaited and self._prefill.size(group))]
         if not groups:
             return []
         for group in groups:
@@ -217,7 +215,7 @@ class Engine:
                 for state in all_states(states):
                     if state.drafted or state.text.steps is not None:
                         state.conclude(spent)
-        if self._draft_length.in_use and states and all(group.beam is None for group in states):
+        if self._draft_length.in_use and states and not any(isinstance(group, Beam) for group in states):
             self._speculator.learn_step(all_states(states), spent)
         return ended
 
@@ -277,7 +275,6 @@ class Engine:
             self._given_up.append(group)
         elif group in self.groups:
             self.groups.remove(group)
-            self._prefill.forget(group)
             self._close(group.open)
 
     def close(self) -> None:

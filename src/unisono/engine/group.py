@@ -1,4 +1,4 @@
-"""What is written for one request: n sequences of one prompt, or the candidates of a beam."""
+"""Beginning what a request asks for: n sequences of one prompt, or a beam, which follows several candidates."""
 
 from __future__ import annotations
 
@@ -12,68 +12,13 @@ from unisono.config.method import AUTO, NGRAM
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
-from unisono.engine.sequence import TextSequence, copy_sequence
+from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.fusion.fold import Array
 from unisono.fusion.weights import top_columns
 from unisono.vocab.union import UnionVocabulary
 
 SEED_BITS = 53
 """Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
-SEEDS = 2**64
-
-
-class SequenceGroup:
-    """The sequences of one request.
-
-    A sampled request has n of them: the first reads the prompt, the others are copies of it with further seeds. A beam
-    has one, which becomes the best of the candidates that the beam follows.
-    """
-
-    def __init__(self, prepared: PreparedRequest, first: TextSequence) -> None:
-        """Begin with the first sequence, which has slots and its prompt alone."""
-        self.n = prepared.request.n
-        self.sequences = [first]
-        """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
-        self.beam: Beam | None = None
-        if prepared.width > 1:
-            self.beam = Beam(first.copy(first.cursors), prepared.width, prepared.plan.draw.length_penalty)
-        self._open = [first]
-
-    @property
-    def open(self) -> list[TextSequence]:
-        """The sequences that members read and that hold slots: for a beam its candidates."""
-        return self._open if self.beam is None else [candidate.sequence for candidate in self.beam.candidates]
-
-    @property
-    def slots(self) -> int:
-        """How many slots it may still take of each member."""
-        if self.beam is not None:
-            return self.beam.width
-        return len(self._open) + self.n - len(self.sequences)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all that was asked for has ended."""
-        return len(self.sequences) == self.n and all(sequence.finish is not None for sequence in self.sequences)
-
-    def fork(self, members: Sequence[Member]) -> None:
-        """Add the sequences that are missing, as copies of the first, whose prompt has been read. They have slots."""
-        first = self.sequences[0]
-        while len(self.sequences) < self.n:
-            twin = copy_sequence(first, members, (first.seed + len(self.sequences)) % SEEDS)
-            self.sequences.append(twin)
-            self._open.append(twin)
-
-    def take_ended(self) -> list[TextSequence]:
-        """Return the sequences that have ended and still have slots; they no longer count as open."""
-        ended = [sequence for sequence in self._open if sequence.finish is not None]
-        self._open = [sequence for sequence in self._open if sequence.finish is None]
-        return ended
-
-    def conclude(self, best: TextSequence) -> None:
-        """End a beam: its sequence becomes the best candidate."""
-        self.sequences[0].become(best)
-        self.beam, self._open = None, []
 
 
 def begin_group(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> SequenceGroup:
@@ -96,7 +41,9 @@ def begin_group(prepared: PreparedRequest, members: Sequence[Member], union: Uni
         seed=secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed,
     )
     first.parse = None if prepared.parse is None else prepared.parse.copy()
-    group = SequenceGroup(prepared, first)
+    group = SequenceGroup(request.n, first)
+    if prepared.width > 1:
+        group = Beam(first, prepared.width, plan.draw.length_penalty)
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
         first.history = NgramIndex(union.end, (int(column_V[token]) for token in prepared.ids[plan.lead.name]))
@@ -121,8 +68,8 @@ class Continuation:
     column: int
 
 
-class Beam:
-    """The candidates that are followed, and those that have ended.
+class Beam(SequenceGroup):
+    """A group of one sequence, which becomes the best of the candidates that are followed.
 
     At every step the continuations of all candidates are ranked together by the probability of the whole sequence;
     the most likely ``width`` are kept. The search ends when so many have ended and none that is still followed could
@@ -137,10 +84,26 @@ class Beam:
             width: how many candidates are followed at most.
             length_penalty: scores are divided by lengths to this power before sequences that ended are ranked.
         """
+        super().__init__(1, first)
         self.width = width
-        self.candidates = [BeamCandidate(first)]
+        self.candidates = [BeamCandidate(first.copy(first.cursors))]
         self._length_penalty = length_penalty
         self._ended: list[tuple[float, TextSequence]] = []
+
+    @property
+    def open(self) -> list[TextSequence]:
+        """Its candidates."""
+        return [candidate.sequence for candidate in self.candidates]
+
+    @property
+    def slots(self) -> int:
+        """How many slots it may still take of each member."""
+        return 0 if self.is_finished else self.width
+
+    def conclude(self, best: TextSequence) -> None:
+        """End it: its sequence becomes the best candidate."""
+        self.sequences[0].become(best)
+        self.candidates, self._open = [], []
 
     def rank(self, shaped_U_by_candidate: Sequence[Array], end: int) -> Iterator[Continuation]:
         """The best continuations: as many as are followed, and those among them that are END.

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.backends.prefix_cache import resume
+from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
@@ -53,6 +52,8 @@ class Member:
         encoder: PromptEncoder,
         speller: Speller,
         member_map: MemberMap,
+        *,
+        prefixes: PrefixStore | None = None,
     ) -> None:
         """Join a loaded model to its map.
 
@@ -63,10 +64,12 @@ class Member:
             encoder: encodes prompts.
             speller: how it writes pieces that others chose.
             member_map: its ids and the union's columns.
+            prefixes: what the backend's closed slots have read, where that is kept.
         """
         self.name = name
         self.weight = weight
         self.backend = backend
+        self.prefixes = prefixes
         self.encoder = encoder
         self.speller = speller
         self.map = member_map
@@ -96,8 +99,17 @@ class Member:
             ids: of its prompt.
             unread: whether the slot is to hold nothing.
         """
-        slot, read = (self.backend.open(), 0) if unread else resume(self.backend, ids)
+        if unread or self.prefixes is None:
+            return Cursor(self.backend.open(), ids)
+        slot, read = self.prefixes.resume(ids)
         return Cursor(slot, ids, read)
+
+    def close(self, slot: Slot, *, for_good: bool) -> None:
+        """Give a slot back. What it has read may be kept for later prompts, unless it is closed for good."""
+        if for_good and self.prefixes is not None:
+            self.prefixes.discard(slot)
+        else:
+            self.backend.close(slot)
 
     def copy(self, cursor: Cursor) -> Cursor:
         """A cursor over the same text that goes on by itself; what was read is not read again."""

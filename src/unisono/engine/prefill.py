@@ -13,33 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unisono.engine.forward import Portion
-from unisono.engine.group import SequenceGroup
+from unisono.engine.group import Beam
 from unisono.engine.member import Cursor, Member
-from unisono.engine.runner import Runner
-from unisono.engine.sequence import TextSequence
+from unisono.engine.runner import Portion, Runner
+from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.engine.step_state import StepState
 
 
 class Prefill:
     """The texts that stand back, and the members for whom they wait."""
 
-    def __init__(self, members: Sequence[Member], hearing: Runner, longest_block: int | None) -> None:
+    def __init__(self, members: Sequence[Member], runner: Runner, longest_block: int | None) -> None:
         """Bind it to an engine's members.
 
         Args:
             members: of the engine.
-            hearing: runs their passes.
+            runner: runs their passes.
             longest_block: ids that a member may have to read of one text in a step; ``None`` for any number.
         """
         self.longest_block = longest_block
         self._members = members
-        self._hearing = hearing
-        self._awaited: dict[SequenceGroup, set[str]] = {}
+        self._runner = runner
 
     def join(self, group: SequenceGroup) -> None:
         """Look at a new group: it stands back where its prompt is too long, or copies are to find their prompt read."""
-        if group.n > 1 or (group.beam is not None and self.longest_block is not None):
+        if group.n > 1 or (isinstance(group, Beam) and self.longest_block is not None):
             self.await_all(group, self._members)
         elif self.longest_block is not None:
             [sequence] = group.open
@@ -51,29 +49,23 @@ class Prefill:
         """Let a group stand back until some members have read all of its sequences but the last id."""
         names = {member.name for member in members}
         if any(True for _ in self._pending(group, names)):
-            self._awaited[group] = names
-
-    def forget(self, group: SequenceGroup) -> None:
-        """Wait for nobody any longer."""
-        self._awaited.pop(group, None)
+            group.awaited = names
 
     def size(self, group: SequenceGroup) -> int:
         """How many ids are pending before a group is advanced; 0 when it does not stand back."""
-        if group not in self._awaited:
-            return 0
-        return sum(pending for *_, pending in self._pending(group, self._awaited[group]))
+        return sum(pending for *_, pending in self._pending(group, group.awaited))
 
     def is_far(self, cursor: Cursor) -> bool:
         """Whether more waits than a step may read; drafts, which are short, are not counted."""
         written = cursor.ends[0] if cursor.ends else len(cursor.ids)
         return self.longest_block is not None and written - cursor.read > self.longest_block
 
-    def late(self, window: StepState) -> list[Member]:
+    def late(self, state: StepState) -> list[Member]:
         """The members that a step is about to ask about a text though they have too much to read."""
-        if window.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
+        if state.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
             return []
         return [
-            member for member in self._members if self.is_far(window.cursor(member)) and window.span(member) is not None
+            member for member in self._members if self.is_far(state.cursor(member)) and state.span(member) is not None
         ]
 
     def read(self, portions: Mapping[SequenceGroup, int]) -> None:
@@ -81,17 +73,15 @@ class Prefill:
 
         What is read of one group is shared out so that its members come to the end together.
         """
-        self._hearing.read_ahead(
-            [portion for group, ids in portions.items() for portion in self._share_out(group, ids)]
-        )
+        self._runner.read_ahead([portion for group, ids in portions.items() for portion in self._share_out(group, ids)])
         for group in portions:
             if not self.size(group):
-                self.forget(group)
+                group.awaited = set()
 
     def _share_out(self, group: SequenceGroup, ids: int) -> Iterator[Portion]:
         total = self.size(group)
         ids = min(ids, total)
-        for sequence, member, pending in self._pending(group, self._awaited.get(group, ())):
+        for sequence, member, pending in self._pending(group, group.awaited):
             count = -(-ids * pending // total)
             if count:
                 yield Portion(sequence, member, sequence.cursors[member.name], count)

@@ -16,11 +16,11 @@ from dataclasses import fields, replace
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import MEMBER, Sampling
-from unisono.engine.commit import Committer, by_voters
 from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
+from unisono.engine.step import Committer, by_voters
 from unisono.engine.step_state import StepState
 from unisono.errors import PromptError, shown
 from unisono.records import PieceScore, is_unicode
@@ -37,16 +37,16 @@ class Scoring:
         self,
         members: Sequence[Member],
         union: UnionVocabulary,
-        hearing: Runner,
-        chooser: Sampler,
-        settling: Committer,
+        runner: Runner,
+        sampler: Sampler,
+        committer: Committer,
     ) -> None:
         """Bind it to an engine's parts."""
         self._members = members
         self._union = union
-        self._hearing = hearing
-        self._chooser = chooser
-        self._settling = settling
+        self._runner = runner
+        self._sampler = sampler
+        self._committer = committer
 
     def score(self, given: Mapping[TextSequence, Sequence[int]]) -> dict[TextSequence, list[PieceScore]]:
         """Let texts go on as given, all in the same passes, and tell how likely each piece was.
@@ -63,51 +63,51 @@ class Scoring:
         }:
             for member in self._members:
                 member.begin_step()
-            windows = [self._window(text, columns[:AT_ONCE]) for text, columns in left.items()]
-            self._ask(windows)
-            for position in range(max(window.last for window in windows) + 1):
-                reaching = [window for window in windows if position <= window.last]
+            states = [self._state(text, columns[:AT_ONCE]) for text, columns in left.items()]
+            self._ask(states)
+            for position in range(max(state.last for state in states) + 1):
+                reaching = [state for state in states if position <= state.last]
                 for voters, rule, group in by_voters(reaching, position):
-                    said = self._chooser.combine(group, position, voters, combines=rule is not None)
-                    for row, window in enumerate(group):
-                        column = left[window.text][position]
-                        scores[window.text].append(self._scored(said, row, column))
-                        window.commit(position, column)
-            for window in windows:
-                self._settling.commit(window)
+                    distributions = self._sampler.combine(group, position, voters, combines=rule is not None)
+                    for row, state in enumerate(group):
+                        column = left[state.text][position]
+                        scores[state.text].append(self._scored(distributions, row, column))
+                        state.commit(position, column)
+            for state in states:
+                self._committer.commit(state)
         return scores
 
-    def _window(self, text: TextSequence, columns: Sequence[int]) -> StepState:
-        """A window that stands before as many of some pieces as members can read in one block."""
-        window = StepState(text, tuple(self._members), self._union)
+    def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:
+        """A state that stands before as many of some pieces as members can read in one block."""
+        state = StepState(text, tuple(self._members), self._union)
         for column in columns[:-1]:
-            window.draft(column)
+            state.draft(column)
         for member in self._members:
             context = member.backend.facts.context
-            if len(window.cursor(member).ids) > context:
+            if len(state.cursor(member).ids) > context:
                 raise PromptError(
                     f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
                     hint="shorten the text, or raise the member's context in the spec",
                 )
-        return window
+        return state
 
-    def _ask(self, windows: Sequence[StepState]) -> None:
+    def _ask(self, states: Sequence[StepState]) -> None:
         """Ask who would have been asked, had the pieces been chosen one by one."""
-        led = [window for window in windows if window.awaits_lead]
-        self._hearing.run_whole(led)
+        led = [state for state in states if state.awaits_lead]
+        self._runner.run_whole(led)
         position = 0
-        while led := [window for window in led if position <= window.last]:
-            self._hearing.read_gates(led, position)
+        while led := [state for state in led if position <= state.last]:
+            self._runner.read_gates(led, position)
             position += 1
-        self._hearing.run_voters(windows, keep=False)
+        self._runner.run_voters(states, keep=False)
 
-    def _scored(self, said: Distributions, row: int, column: int) -> PieceScore:
-        p = float(said.q_BU[row, column])
+    def _scored(self, distributions: Distributions, row: int, column: int) -> PieceScore:
+        p = float(distributions.q_BU[row, column])
         return PieceScore(
             self._union.piece(column),
             math.log(p) if p > 0 else -math.inf,
-            said.likeliest[row] == column,
-            tuple(voter.name for voter in said.voters),
+            distributions.likeliest[row] == column,
+            tuple(voter.name for voter in distributions.voters),
         )
 
 

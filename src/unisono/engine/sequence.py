@@ -1,4 +1,4 @@
-"""One sequence that is being generated: its limits, its members' cursors, its bytes and its trace."""
+"""The sequences of a request: each has its limits, its members' cursors, its bytes and its trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from unisono.backends.prefix_cache import discard
 from unisono.chat.messages import Prompt
 from unisono.constraints.grammar import Parse
 from unisono.engine.member import Cursor, Member
@@ -182,8 +181,53 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
     with contextlib.ExitStack() as closing:
         for member in members:
             if member.name in sequence.cursors:
-                backend, slot = member.backend, sequence.cursors[member.name].slot
-                closing.callback(discard, backend, slot) if for_good else closing.callback(backend.close, slot)
+                closing.callback(member.close, sequence.cursors[member.name].slot, for_good=for_good)
+
+
+SEEDS = 2**64
+"""Seeds are below it."""
+
+
+class SequenceGroup:
+    """The sequences of one request: the first reads the prompt, the others are copies of it with further seeds."""
+
+    def __init__(self, n: int, first: TextSequence) -> None:
+        """Begin with the first of ``n`` sequences, which has slots and its prompt alone."""
+        self.n = n
+        self.sequences = [first]
+        """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
+        self.awaited: set[str] = set()
+        """The members that have to read on in it (`Prefill`) before steps advance it."""
+        self._open = [first]
+
+    @property
+    def open(self) -> list[TextSequence]:
+        """The sequences that members read and that hold slots."""
+        return self._open
+
+    @property
+    def slots(self) -> int:
+        """How many slots it may still take of each member."""
+        return len(self._open) + self.n - len(self.sequences)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all that was asked for has ended."""
+        return len(self.sequences) == self.n and all(sequence.finish is not None for sequence in self.sequences)
+
+    def fork(self, members: Sequence[Member]) -> None:
+        """Add the sequences that are missing, as copies of the first, whose prompt has been read. They have slots."""
+        first = self.sequences[0]
+        while len(self.sequences) < self.n:
+            twin = copy_sequence(first, members, (first.seed + len(self.sequences)) % SEEDS)
+            self.sequences.append(twin)
+            self._open.append(twin)
+
+    def take_ended(self) -> list[TextSequence]:
+        """Return the sequences that have ended and still have slots; they no longer count as open."""
+        ended = [sequence for sequence in self._open if sequence.finish is not None]
+        self._open = [sequence for sequence in self._open if sequence.finish is None]
+        return ended
 
 
 class Detokenizer:

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unisono.backends.prefix_cache import PrefixCache
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.group import SequenceGroup
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import Cost, RequestId, Scheduler
+from unisono.engine.sequence import SequenceGroup
 from unisono.errors import RequestTimeout, SpecError, nearest, shown
 
 _Groups = dict[SequenceGroup, RequestId]
@@ -311,8 +310,7 @@ class Service:
 
     def _ask_memory_back(self) -> None:
         """Let kept slots give way to what has been promised to requests."""
-        backends = {member.model: member.backend for member in self._members}
-        for model, ids in self._scheduler.spare.items():
-            backend = backends[model]
-            if isinstance(backend, PrefixCache):
-                backend.limit(ids)
+        spare = self._scheduler.spare
+        for member in self._members if spare else ():
+            if member.prefixes is not None and member.model in spare:
+                member.prefixes.limit(spare[member.model])

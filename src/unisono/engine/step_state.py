@@ -29,6 +29,8 @@ class StepState:
         """Begin with position 0 alone."""
         self.text = text
         self.plan = text.plan
+        self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
+        """Whether nothing but the most likely piece of the members' mean is wanted."""
         self.drafter: str | None = None
         """Who drafts, if anybody; whether anything was drafted is another matter."""
         self.drafted: list[int] = []

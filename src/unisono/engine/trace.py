@@ -22,42 +22,42 @@ TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
 def record(
-    window: StepState, position: int, column: int, said: Distributions, row: int, union: UnionVocabulary
+    state: StepState, position: int, column: int, distributions: Distributions, row: int, union: UnionVocabulary
 ) -> None:
     """Keep the record of a choice, if the text has a trace; its time is known when the step has ended.
 
     Args:
-        window: of the text.
+        state: of the text.
         position: where in it the choice was made.
         column: what was chosen.
-        said: what it was chosen by.
+        distributions: what it was chosen by.
         row: of this text in it.
         union: the vocabulary of the columns.
     """
-    text = window.text
+    text = state.text
     if text.steps is None:
         return
-    p_U_by_member = said.of(row)
-    window.record(
+    p_U_by_member = distributions.of(row)
+    state.record(
         StepRecord(
             piece=union.piece(column),
-            p=float(said.q_BU[row, column]),
+            p=float(distributions.q_BU[row, column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
             top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.trace else {},
-            likeliest=_likeliest(said.q_BU[row], text.likeliest, union) if text.likeliest else (),
-            gate=window.gates[position] if window.gates else None,
-            draft=_draft_record(window, position, column, union),
+            likeliest=_likeliest(distributions.q_BU[row], text.likeliest, union) if text.likeliest else (),
+            gate=state.gates[position] if state.gates else None,
+            draft=_draft_record(state, position, column, union),
         )
     )
 
 
-def _draft_record(window: StepState, position: int, column: int, union: UnionVocabulary) -> DraftRecord | None:
-    if position >= window.last:
+def _draft_record(state: StepState, position: int, column: int, union: UnionVocabulary) -> DraftRecord | None:
+    if position >= state.last:
         return None
-    piece = union.piece(window.drafted[position])
+    piece = union.piece(state.drafted[position])
     assert piece is not None, "END is never drafted"
-    return DraftRecord(str(window.drafter), piece, window.drafted[position] == column)
+    return DraftRecord(str(state.drafter), piece, state.drafted[position] == column)
 
 
 def _top(p_U: Array, union: UnionVocabulary) -> TopPieces:

@@ -39,7 +39,7 @@ def engine_of(names: Sequence[str] = ("a", "b"), batch: int = 4, shortest: int |
     engine = Ensemble.load({"members": members}, batch=batch)._engine
     if shortest is not None:
         for member in engine.members:
-            member.backend = PrefixCache(member.backend, shortest=shortest)
+            member.backend = member.prefixes = PrefixCache(member.backend, shortest=shortest)
     for name in names:
         FAKE_MODELS[name].passes.clear()
     return engine

@@ -16,13 +16,12 @@ from support.fakes import GATES, LONG, PROMPTS, check, make_fakes, oracle
 from support.fakes import chunked_engine_of as engine_of
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
-from unisono.engine.client import Client
+from unisono.engine.client import Client, Stream
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
 from unisono.engine.sequence import TextSequence
 from unisono.records import Limits
-from unisono.stream import Stream
 
 NAMES = ("a", "b", "c")
 
@@ -66,7 +65,10 @@ def test_texts_of_all_methods_share_a_batch_with_prompts_that_are_being_read(dat
     make_fakes()
     longest_block, chunk = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 40))
     engine = engine_of(
-        NAMES, longest_block, batch=4, pace=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))()
+        NAMES,
+        longest_block,
+        batch=4,
+        draft_length=data.draw(st.sampled_from([FixedDraftLength, DraftLengthController]))(),
     )
     wanted = []
     for _ in range(data.draw(st.integers(2, 5))):
@@ -112,11 +114,11 @@ def test_no_step_reads_more_of_a_text_than_a_block_and_what_it_writes(gate: str,
     """Whoever lags reads what is too much for a step between the steps, also after a gate that was shut for long."""
     longest_block, drafts = 6, 2 * 8
     method = Method().but(gate=gate, speculate=drafter)
-    engine = engine_of(NAMES, longest_block, pace=FixedDraftLength())
+    engine = engine_of(NAMES, longest_block, draft_length=FixedDraftLength())
     texts = [engine.add(prompt, Limits(40), method=method) for prompt in (LONG, PROMPTS[0], LONG)]
     serve(engine, texts, 5)
     assert longest_block_of_a_step() <= longest_block + drafts
-    unbounded = engine_of(NAMES, pace=FixedDraftLength())
+    unbounded = engine_of(NAMES, draft_length=FixedDraftLength())
     written(unbounded, [LONG], 10, 1, method)
     assert longest_block_of_a_step() > longest_block + drafts
 

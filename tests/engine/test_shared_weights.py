@@ -48,9 +48,9 @@ def load(*members: dict[str, Any], batch: int = 8) -> Ensemble:
     return Ensemble.load({"members": list(members)}, batch=batch)
 
 
-def engine_of(*members: dict[str, Any], pace: DraftLengthController | None = None) -> Engine:
+def engine_of(*members: dict[str, Any], draft_length: DraftLengthController | None = None) -> Engine:
     loaded = load(*members)._engine
-    return Engine(loaded.members, loaded.union, pace=pace)
+    return Engine(loaded.members, loaded.union, draft_length=draft_length)
 
 
 def pieces_of(texts: Sequence[Any]) -> list[list[bytes | None]]:
@@ -85,8 +85,8 @@ def test_a_family_and_a_stranger_equal_the_plain_loop(gate: str) -> None:
     expected = oracle(engine, PROMPTS, method, 14)
     for size in (1, 3, 8):
         check(written(engine, PROMPTS, 14, size, method), expected, NAMES)
-        for drafter, pace in drafters():
-            drafting = Engine(engine.members, engine.union, pace=pace)
+        for drafter, draft_length in drafters():
+            drafting = Engine(engine.members, engine.union, draft_length=draft_length)
             texts = written(drafting, PROMPTS, 14, size, method.but(speculate=drafter))
             check(texts, expected, NAMES)
 
@@ -100,7 +100,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
         apart.append(written(engine_of(alone), PROMPTS, 14, 8))
     assert len({str(pieces_of(texts)) for texts in apart}) == 3
     for drafter in "abc":
-        engine = engine_of(A, B, C, D, pace=FixedDraftLength())
+        engine = engine_of(A, B, C, D, draft_length=FixedDraftLength())
         texts = written(engine, PROMPTS, 40, 8, Method().but(speculate=f"{drafter}:5"))
         assert 0 < sum(text.accepted for text in texts) < sum(text.drafted for text in texts)
 
@@ -109,7 +109,7 @@ def test_the_combinations_above_are_not_vacuous() -> None:
 @pytest.mark.parametrize("lead", ["a", "b", "d"])
 def test_texts_whose_leads_and_drafters_are_relatives_share_a_batch(lead: str) -> None:
     """One text is drafted by a member whose relative leads another, in the same step."""
-    engine = engine_of(A, B, C, D, pace=FixedDraftLength())
+    engine = engine_of(A, B, C, D, draft_length=FixedDraftLength())
     methods = [
         Method(lead=lead).but(gate=gate, speculate=drafter)
         for gate, drafter in itertools.product(("confidence:0.6", "always"), ("a:3", "b:2", "c:4", "off"))
@@ -150,7 +150,7 @@ def test_behind_a_gate_the_lead_reads_alone_and_its_relatives_together() -> None
 
 
 def test_a_draft_of_one_member_is_verified_by_its_relatives_in_one_pass() -> None:
-    engine = engine_of(A, B, C, pace=FixedDraftLength())
+    engine = engine_of(A, B, C, draft_length=FixedDraftLength())
     text = engine.add(PROMPTS[0], Limits(30), method=Method().but(speculate="a:3"))
     engine.step()
     FAKE_MODELS["a"].passes.clear()
@@ -169,7 +169,7 @@ def test_the_time_of_a_pass_is_shared_out_by_what_each_member_read() -> None:
             noted.append((model, work, seconds))
 
     noted: list[tuple[Any, Work, float]] = []
-    engine = engine_of(A, B, C, D, pace=Noting())
+    engine = engine_of(A, B, C, D, draft_length=Noting())
     text = engine.add(PROMPTS[0], Limits(20))
     lengths = {name: len(cursor.ids) for name, cursor in text.cursors.items()}
     engine.step()
@@ -219,10 +219,10 @@ def test_a_relative_drafts_for_a_slow_stranger_and_not_for_its_own_family(drafte
             costs = {member.model: (10.0, an_id) for member in loaded.members}
             if D in members:
                 costs[loaded.members[-1].model] = (200.0, 0.1)
-            pace = Imagined(costs)
-            engine = Engine(loaded.members, loaded.union, pace=pace)
+            draft_length = Imagined(costs)
+            engine = Engine(loaded.members, loaded.union, draft_length=draft_length)
             texts = written(engine, PROMPTS * 2, 60, 1, Method().but(speculate=speculate))
-            found.append(pace.total / sum(text.pieces for text in texts))
+            found.append(draft_length.total / sum(text.pieces for text in texts))
         return found
 
     plain, drafted = times(A, B, C)
@@ -232,7 +232,7 @@ def test_a_relative_drafts_for_a_slow_stranger_and_not_for_its_own_family(drafte
 
 
 def test_a_failure_in_a_pass_of_a_family_leaves_all_its_members_as_they_were() -> None:
-    engine = engine_of(A, B, C, D, pace=FixedDraftLength())
+    engine = engine_of(A, B, C, D, draft_length=FixedDraftLength())
     method = Method(lead="b").but(gate="confidence:0.9", speculate="c:3")
     expected = oracle(engine, PROMPTS[:3], method, 14)
     texts = [engine.add(prompt, Limits(14), method=method, trace=True) for prompt in PROMPTS[:3]]

@@ -89,9 +89,9 @@ def test_chances_follow_what_has_held_and_at_first_take_the_drafter_at_its_word(
 
 
 def trained(rate_seconds: float = 10.0, texts: int = 1) -> DraftLengthController:
-    pace = DraftLengthController()
-    pace.learn_step(texts, texts, rate_seconds, rate_seconds)
-    return pace
+    draft_length = DraftLengthController()
+    draft_length.learn_step(texts, texts, rate_seconds, rate_seconds)
+    return draft_length
 
 
 def test_nothing_is_drafted_before_a_plain_step_was_timed() -> None:
@@ -114,8 +114,8 @@ def test_of_several_texts_those_go_on_that_are_worth_the_pass_together() -> None
     def cost(count: int) -> float:
         return 4.0 + 3.0 * count
 
-    pace = trained(texts=4)
-    going = pace.go_on(outlooks, cost, 4)
+    draft_length = trained(texts=4)
+    going = draft_length.go_on(outlooks, cost, 4)
     values = {
         chosen: sum(outlooks[i].sure * outlooks[i].chance for i in chosen) - 0.4 * cost(len(chosen))
         for size in range(1, 5)
@@ -124,20 +124,20 @@ def test_of_several_texts_those_go_on_that_are_worth_the_pass_together() -> None
     best = max(values, key=lambda chosen: values[chosen])
     assert values[best] < 0
     assert going == []
-    cheap = pace.go_on(outlooks, lambda count: 0.4 + 0.3 * count, 4)
+    cheap = draft_length.go_on(outlooks, lambda count: 0.4 + 0.3 * count, 4)
     values = {chosen: value + 0.36 * (4.0 + 3.0 * len(chosen)) for chosen, value in values.items()}
     assert tuple(cheap) == max(values, key=lambda chosen: values[chosen])
 
 
 def test_the_rate_is_never_taken_to_be_worse_than_without_drafts() -> None:
     """Else a drafter that makes everything slow would look good beside itself."""
-    pace = DraftLengthController()
+    draft_length = DraftLengthController()
     for _ in range(50):
-        pace.learn_step(1, 1, 100.0, 10.0)
-    assert pace.go_on([Outlook(1.0, 0.6, True)], lambda count: 7.0, 1) == []
+        draft_length.learn_step(1, 1, 100.0, 10.0)
+    assert draft_length.go_on([Outlook(1.0, 0.6, True)], lambda count: 7.0, 1) == []
 
 
 def test_a_steady_pace_drafts_on_whatever_it_costs() -> None:
-    pace = FixedDraftLength()
-    assert pace.go_on([Outlook(0.1, 0.1, True), Outlook(1.0, 1.0, False)], lambda count: 1e9, 2) == [0, 1]
-    assert pace.go_on([Outlook(1.0, 1.0, False)], lambda count: 0.0, 1) == []
+    draft_length = FixedDraftLength()
+    assert draft_length.go_on([Outlook(0.1, 0.1, True), Outlook(1.0, 1.0, False)], lambda count: 1e9, 2) == [0, 1]
+    assert draft_length.go_on([Outlook(1.0, 1.0, False)], lambda count: 0.0, 1) == []
