@@ -56,9 +56,10 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     """
     engine = engine_of(load_demo(backend="llamacpp"))
     prompts = (*CHATS[:3], *RAW[-6:])
+    expected = [list(plain_steps(engine.members, engine.union, prompt, 24)) for prompt in prompts]
     for size in (1, 8):
-        for prompt, text in zip(prompts, written(engine, prompts, 24, size), strict=True):
-            for step, plain in zip(text.steps, plain_steps(engine.members, engine.union, prompt, 24), strict=False):
+        for prompt, text, steps in zip(prompts, written(engine, prompts, 24, size), expected, strict=True):
+            for step, plain in zip(text.steps, steps, strict=False):
                 second, best = np.partition(plain.q_U, -2)[-2:]
                 assert abs(step.p - best) < CLOSE or best - second < CLOSE
                 if step.piece != plain.piece:
