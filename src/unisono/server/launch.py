@@ -112,13 +112,18 @@ class Server(uvicorn.Server):
     async def serve_on(self, bound: socket.socket) -> bool:
         """Serve until a signal or the end of the engine; return whether the engine's thread has ended."""
         watching = asyncio.create_task(self._watch())
-        host, port = bound.getsockname()[:2]
-        say("listening", host=host, port=port)
         try:
             await asyncio.create_task(self.serve(sockets=[bound]))
         finally:
             watching.cancel()
         return await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, with signals handled from now on."""
+        for bound in sockets or ():
+            host, port = bound.getsockname()[:2]
+            say("listening", host=host, port=port)
+        await super().startup(sockets)
 
     async def _watch(self) -> None:
         """End after the engine's thread."""
