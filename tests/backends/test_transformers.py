@@ -54,6 +54,7 @@ def load(place: object, kind: Any = "folder", **keys: Any) -> RowBackend:
     return TransformersLoader(request_of(place, kind, **keys)).load(lambda fraction, words: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_every_kind_of_attention_keeps_the_contract(
@@ -415,6 +416,7 @@ def test_models_that_do_not_write_text_token_by_token_are_refused(tmp_path: Path
             TransformersLoader(request_of(folder)).facts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 100, 5_000_000])
 def test_a_gguf_file_cut_short_is_corrupt(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))

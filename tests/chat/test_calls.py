@@ -129,6 +129,7 @@ CALLS = st.lists(
 WORDS = st.sampled_from(["", "Let me see.", "{x}", "<tool", "a < b\n\nc"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNDERSTOOD)
 @settings(max_examples=60, deadline=None)
 @given(calls=CALLS, content=WORDS)

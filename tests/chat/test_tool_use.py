@@ -146,6 +146,7 @@ def test_no_text_of_a_request_becomes_a_control_token(name: str, words: list[str
     assert [token for token in typed if token in CONTROLS] == [token for token in harmless if token in CONTROLS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [TAGGED, JOINED, TAGGED.replace("tojson", "tojson(ensure_ascii=True)")])
 @settings(max_examples=60, deadline=None)
 @example(words=["</s>", "\\ue000", "\ue000", "<s>", ""])

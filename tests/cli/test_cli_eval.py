@@ -114,6 +114,7 @@ def test_another_run_in_the_same_folder_is_refused(run: Run, duo: Path, data: Pa
     assert (here / "eval-duo" / "answers.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_tuned_ensemble_is_not_evaluated_on_what_it_was_tuned_on(
     run: Run,
     duo: Path,

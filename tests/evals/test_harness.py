@@ -81,6 +81,7 @@ def test_it_answers_as_the_ensemble_does_in_the_order_asked(spec: Path, keys: di
             assert text == alone.text
 
 
+@pytest.mark.slow
 def test_what_was_answered_before_a_failure_is_in_the_cache(spec: Path, tmp_path: Path) -> None:
     from lm_eval.api.model import CachingLM
 

@@ -149,6 +149,7 @@ def bytes_of(model: Any) -> int:
     return sum({id(each): each.numel() * each.element_size() for each in model.parameters()}.values())
 
 
+@pytest.mark.slow
 def test_no_weights_are_held_twice_not_even_while_they_are_packed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
