@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import counting, loading_report, table_console
-from unisono.cli.inputs import renamed_flag
+from unisono.cli.flags import renamed_flag
 from unisono.cli.method import method_words
 from unisono.config.setting import parse_setting
 from unisono.errors import SpecError

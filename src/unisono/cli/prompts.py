@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from unisono.build import prepare
 from unisono.chat.messages import Message, Prompt
 from unisono.cli.console import counting, loading_report, say
-from unisono.cli.inputs import RunFlags, conversation
+from unisono.cli.inputs import RunFlags
 from unisono.config.ensemble import load_spec
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
@@ -169,11 +169,12 @@ def _first_problem(error: ValidationError) -> str:
 
 def _prompt(row: _Line, job: RunFlags) -> Prompt:
     if row.prompt is not None:
-        return Prompt(*conversation(row.prompt, job.raw, job.system))
+        return job.prompt_of(row.prompt)
     if job.raw:
         raise SpecError("messages cannot be continued as raw text", hint="leave --raw out, or give a prompt")
-    opening = [] if job.system is None else [Message(role="system", content=job.system)]
-    return Prompt(messages=[*opening, *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])])
+    return Prompt(
+        messages=[*job.opening(), *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])]
+    )
 
 
 def _check_out(prompts: Path, job: RunFlags) -> None:
