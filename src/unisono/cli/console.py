@@ -68,7 +68,7 @@ def loading_report(*, quiet: bool = False) -> Iterator[Report]:
         with _bars() as report:
             yield report
     else:
-        yield _lines()
+        yield each_once(lambda member, words: say(f"{member}: {words}"))
 
 
 @contextlib.contextmanager
@@ -93,13 +93,14 @@ def _bars() -> Iterator[Report]:
         yield report
 
 
-def _lines() -> Report:
+def each_once(tell: Callable[[str, str], None]) -> Report:
+    """A `Report` that tells the member and the words whenever a member begins something else."""
     last: dict[str, str] = {}
 
     def report(member: str, fraction: float, words: str) -> None:
         if last.get(member) != words:
             last[member] = words
-            say(f"{member}: {words}")
+            tell(member, words)
 
     return report
 
