@@ -104,12 +104,9 @@ class Benchmark:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _System:
-    name: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _System(Setting):
     engine: Engine
-    method: Method
-    trace: bool = False
 
 
 @dataclass(slots=True)
@@ -172,11 +169,10 @@ def measure(
 
 def _systems(prepared: Prepared, models: Models, compare: Sequence[Setting]) -> list[_System]:
     names = [member.spec.name for member in prepared.members]
-    engine = models.engine(prepared)
+    own = Setting(ENSEMBLE, prepared.spec.method)
     return [
-        *(_System(name, models.engine(prepared.alone(name)), Method()) for name in names),
-        _System(ENSEMBLE, engine, engine.method),
-        *(_System(other.name, models.engine(prepared), other.method, other.trace) for other in compare),
+        *(_System(name, Method(), engine=models.engine(prepared.alone(name))) for name in names),
+        *(_System(each.name, each.method, each.trace, engine=models.engine(prepared)) for each in (own, *compare)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""``unisono eval``: how well an ensemble answers questions, compared with its members and with other settings."""
+"""``unisono eval``: how well an ensemble answers, beside its members and other settings; and ``unisono lm-eval``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from unisono.evals.records import Results, System, Task
 
 ALL = "all"
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of `lm_eval`: all that follows it is for lm-evaluation-harness, ``--help`` too."""
 
 
 @dataclass(kw_only=True)
@@ -145,3 +147,10 @@ def _systems(pool: ModelPool, variants: Iterable[str], baselines: Sequence[Basel
     systems = [*alone, make.ensemble(pool), *(make.variant(pool, setting) for setting in variants)]
     make.check_names(systems, [each.name for each in baselines])
     return systems
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness: lm-eval --model unisono --model_args spec=FILE[,member=NAME] --tasks NAMES …"""
+    from unisono.evals.tasks import load_lm_eval
+
+    load_lm_eval().run_command_line(context.args)

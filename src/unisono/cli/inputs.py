@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unisono.cli.console import loading_report
 from unisono.cli.flags import Overwrite, Quiet, Spec, optional
 from unisono.cli.method import MethodFlags
 from unisono.config.constraint import JSON_SCHEMA, Constraint
@@ -16,6 +17,7 @@ from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.chat.messages import Message, Prompt
+    from unisono.ensemble import Ensemble
 
 INLINE = ""
 """The value of a ``--trace`` without a file."""
@@ -86,6 +88,19 @@ class RunFlags(MethodFlags):
         from unisono.chat.messages import Message
 
         return [] if self.system is None else [Message(role="system", content=self.system)]
+
+    def load(self, batch: int, *prompts: Prompt) -> Ensemble:
+        """The ensemble, once prompts and constraint are found to suit it. Raises as `prepare` and `Prepared.load`."""
+        from unisono.build import prepare
+        from unisono.config.ensemble import load_spec
+        from unisono.ensemble import Ensemble
+
+        with loading_report(quiet=self.quiet) as report:
+            prepared = prepare(load_spec(self.spec).but(**self.method), batch=batch, report=report)
+            for prompt in prompts:
+                prepared.check_prompt(prompt)
+            prepared.check_constraint(self.constraint)
+            return Ensemble(prepared, prepared.load(report))
 
 
 def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
-from unisono.cli.console import loading_report, say
+from unisono.cli.console import say
 from unisono.cli.flags import refuse_flags, takes_flags
 from unisono.cli.inputs import INLINE, RunFlags, read_text
 from unisono.cli.trace_file import TraceFile
@@ -64,10 +64,6 @@ def run(flags: RunFlags) -> None:
 
 
 def _run_one(text: str, job: RunFlags) -> None:
-    from unisono.build import prepare
-    from unisono.config.ensemble import load_spec
-    from unisono.ensemble import Ensemble
-
     if job.trace == INLINE:
         raise SpecError("--trace needs a file here", hint="write --trace FILE")
     if job.n > 1 and job.trace is not None:
@@ -75,12 +71,7 @@ def _run_one(text: str, job: RunFlags) -> None:
     prompt = job.prompt_of(text)
     with contextlib.ExitStack() as stack:
         trace = None if job.trace is None else stack.enter_context(TraceFile(Path(job.trace)))
-        with loading_report(quiet=job.quiet) as report:
-            prepared = prepare(load_spec(job.spec).but(**job.method), batch=min(job.n, AT_ONCE), report=report)
-            prepared.check_prompt(prompt)
-            prepared.check_constraint(job.constraint)
-            engine = prepared.load(report)
-        ensemble = stack.enter_context(Ensemble(prepared, engine))
+        ensemble = stack.enter_context(job.load(min(job.n, AT_ONCE), prompt))
         if job.n > 1:
             _show_several(ensemble, prompt, job)
             return
