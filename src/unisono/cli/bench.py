@@ -38,7 +38,7 @@ def bench(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Time each member alone, the ensemble and what is compared with it, in turn, through the same loaded models."""
+    """Time the ensemble, each member alone and other settings, in turns, with the same loaded models."""
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec

@@ -28,7 +28,7 @@ def doctor(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what an ensemble is made of, and say what would hurt it."""
+    """Show what an ensemble is made of, and warn of what would hurt it."""
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.diagnosis import diagnose

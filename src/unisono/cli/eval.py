@@ -67,7 +67,7 @@ class EvalFlags(EnsembleFlags):
 
 @takes_flags
 def evaluate(flags: EvalFlags) -> None:
-    """Ask an ensemble questions, best compared with its members: accuracy, intervals, share ensembled, time."""
+    """Ask an ensemble questions and compare it with its members: accuracy, intervals, share ensembled, time."""
     from unisono.config.ensemble import load_spec
     from unisono.evals.manifest import make_manifest
     from unisono.evals.report import check_report

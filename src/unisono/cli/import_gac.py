@@ -22,7 +22,7 @@ def import_gac(
         bool, typer.Option("--json", help="Print the spec and the notes as one JSON object on stdout.")
     ] = False,
 ) -> None:
-    """Turn a configuration of the GaC research release into an ensemble file."""
+    """Convert a configuration of the GaC research release into an ensemble file."""
     from unisono.config.gac import import_gac as convert
 
     imported = convert(_read(config), config)

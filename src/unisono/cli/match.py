@@ -53,7 +53,7 @@ class MatchFlags(QuestionFlags):
 
 @takes_flags
 def match(flags: MatchFlags) -> None:
-    """Ask each model alone, and compare each pair: how far apart they are, and whether they fail together."""
+    """Ask each model alone and compare each pair: how far apart they are, and whether they fail together."""
     members = [_member(word, index) for index, word in enumerate(flags.models)]
     if len(members) < 2:
         raise SpecError("one model alone matches nothing", hint="name two models or more")

@@ -27,7 +27,7 @@ def report(
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say where the report is.")] = False,
 ) -> None:
-    """Rebuild the figures and the report of `unisono eval` from a run's folder, finished or not, without any model."""
+    """Rebuild the report of `unisono eval` from the run's folder, finished or not, without any model."""
     from unisono.evals.baselines.decide import decide_all
     from unisono.evals.report import check_report
     from unisono.evals.results import read_results

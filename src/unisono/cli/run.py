@@ -42,7 +42,7 @@ class RunCommand(TyperCommand):
 
 @takes_flags
 def run(flags: RunFlags) -> None:
-    """Let an ensemble write: stream one answer to stdout, or answer a file of prompts."""
+    """Write with an ensemble: stream one answer to stdout, or answer a file of prompts."""
     prompts, text = flags.prompts, flags.text
     if prompts is None:
         refuse_flags(

@@ -82,7 +82,7 @@ class ServeFlags(LimitFlags):
 
 @takes_flags
 def serve(flags: ServeFlags) -> None:
-    """Serve ensembles by the OpenAI API, until SIGTERM or Ctrl-C."""
+    """Serve ensembles through the OpenAI API, until SIGTERM or Ctrl-C."""
     from unisono.server import check_libraries
 
     check_libraries()

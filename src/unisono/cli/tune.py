@@ -57,7 +57,7 @@ class TuneFlags(EnsembleFlags):
 
 @takes_flags
 def tune(flags: TuneFlags) -> None:
-    """Find the best setting, on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
+    """Find the best setting and write it as an ensemble file. `unisono eval` then leaves out its questions."""
     from unisono.config.ensemble import load_spec
     from unisono.evals.analysis.tune import GATES
 
