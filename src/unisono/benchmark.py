@@ -104,12 +104,9 @@ class Benchmark:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _System:
-    name: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _System(Setting):
     engine: Engine
-    method: Method
-    trace: bool = False
 
 
 @dataclass(slots=True)
@@ -172,11 +169,10 @@ def measure(
 
 def _systems(prepared: Prepared, models: Models, compare: Sequence[Setting]) -> list[_System]:
     names = [member.spec.name for member in prepared.members]
-    engine = models.engine(prepared)
+    own = Setting(ENSEMBLE, prepared.spec.method)
     return [
-        *(_System(name, models.engine(prepared.alone(name)), Method()) for name in names),
-        _System(ENSEMBLE, engine, engine.method),
-        *(_System(other.name, models.engine(prepared), other.method, other.trace) for other in compare),
+        *(_System(name, Method(), engine=models.engine(prepared.alone(name))) for name in names),
+        *(_System(each.name, each.method, each.trace, engine=models.engine(prepared)) for each in (own, *compare)),
     ]
 
 
@@ -227,24 +223,18 @@ def _benchmark(
     systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], ensemble: int, pieces: int, batch: int
 ) -> Benchmark:
     """Sum up what was timed; ``ensemble`` is the place of the ensemble, behind its members."""
-    members, whole = turns[:ensemble], [turn.step for turn in turns[ensemble]]
-    names = [system.name for system in systems[:ensemble]]
-    weights = {member.name: member.weight for member in systems[ensemble].engine.members}
-    sums = [sum(turn.step for turn in turn_K) for turn_K in zip(*members, strict=True)]
-    bare = [sum(turn.forward for turn in turn_K) for turn_K in zip(*members, strict=True)]
+    whole = [turn.step for turn in turns[ensemble]]
+    by_round = list(zip(*turns[:ensemble], strict=True))
+    sums = [sum(turn.step for turn in members) for members in by_round]
+    bare = [sum(turn.forward for turn in members) for members in by_round]
     ratios = [step / total for step, total in zip(whole, sums, strict=True)]
     figures = []
     for index, (system, own) in enumerate(zip(systems, turns, strict=True)):
-        share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
-        leads = members[index] if index < ensemble else members[names.index(system.method.lead_among(weights))]
-        parts = [lead.step + share * (total - lead.step) for lead, total in zip(leads, sums, strict=True)]
-        if system.method.draw.one_member:
-            parts = [
-                sum(weight * turn.step for weight, turn in zip(weights.values(), turn_K, strict=True))
-                for turn_K in zip(*members, strict=True)
-            ]
         if index < ensemble:
             share, parts = 1.0, [turn.step for turn in own]
+        else:
+            share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
+            parts = _parts(system, by_round, sums, share)
         figures.append(_figures(system, own, whole, parts, share, _same_text(systems, turns, index)))
     return Benchmark(
         systems=tuple(figures),
@@ -256,6 +246,19 @@ def _benchmark(
         pieces=pieces,
         batch=batch,
     )
+
+
+def _parts(system: _System, by_round: Sequence[Sequence[_Turn]], sums: Sequence[float], share: float) -> list[float]:
+    """By round: what the members take alone for what the system asks of them."""
+    weights = {member.name: member.weight for member in system.engine.members}
+    if system.method.draw.one_member:
+        return [
+            sum(weight * turn.step for weight, turn in zip(weights.values(), members, strict=True))
+            for members in by_round
+        ]
+    lead = list(weights).index(system.method.lead_among(weights))
+    leads = [members[lead].step for members in by_round]
+    return [step + share * (total - step) for step, total in zip(leads, sums, strict=True)]
 
 
 def _figures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 
@@ -147,13 +148,9 @@ def ordinary_text_share(prepared: Prepared) -> float:
     languages. Every member writes it with its own tokenizer; all their pieces count alike.
     """
     text = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
-    vocabularies = [member.vocabulary for member in prepared.members]
-    pieces = [
-        vocabulary.pieces[token]
-        for member, vocabulary in zip(prepared.members, vocabularies, strict=True)
-        for token in member.tokenizer.encode(text)
-    ]
-    common = sum(all(piece in vocabulary.canonical for vocabulary in vocabularies) for piece in pieces if piece)
+    members = prepared.members
+    pieces = [member.vocabulary.pieces[token] for member in members for token in member.tokenizer.encode(text)]
+    common = sum(all(piece in member.vocabulary.canonical for member in members) for piece in pieces if piece)
     return common / len(pieces)
 
 
@@ -230,68 +227,66 @@ def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
     return PairDiagnosis((a.spec.name, b.spec.name), shared, shared / len(of_a), shared / len(of_b))
 
 
-def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> list[str]:
-    found: list[str] = []
+def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> Iterator[str]:
     if len(members) == 1:
-        found.append("only one member votes, so this is no ensemble: it writes what that model writes alone")
+        yield "only one member votes, so this is no ensemble: it writes what that model writes alone"
     for place, member in enumerate(members):
-        if member.chat_template == "none":
-            found.append(
-                f"{member.name} has no chat template (a base model), so the ensemble can only continue raw text "
-                "(--raw); give the member a chat_template to let it answer messages"
-            )
-        if member.deaf:
-            found.append(
-                f"the chat template of {member.name} writes the same whatever is asked: it never sees the question"
-            )
-        if not member.system_heard:
-            found.append(
-                f"the chat template of {member.name} does not write its system message, or refuses it: "
-                "give the member a prefix instead"
-            )
-        if not member.end:
-            found.append(f"{member.name} has no token that ends a text: it never votes to stop")
-        if member.unspellable_bytes and member.owner not in {other.owner for other in members[:place]}:
-            found.append(
-                f"{member.name} cannot spell {len(member.unspellable_bytes)} bytes "
-                f"({' '.join(member.unspellable_bytes)}): no member may choose a piece that holds one, "
-                "and a prompt that holds one is refused"
-            )
-        if len(members) > 1 and member.weight > 0.9:
-            found.append(f"{member.name} has {member.weight:.0%} of the vote: the others hardly matter")
+        yield from _member_warnings(member, members[:place], alone=len(members) == 1)
     if share < LOW_SHARE:
-        found.append(
+        yield (
             f"only {share:.0%} of the pieces of ordinary text are known to all members: they often read each other's "
             "words in spellings they have rarely seen, and every such piece costs them several tokens"
         )
-    contexts = {member.name: member.facts.context for member in members}
-    small, large = min(contexts, key=contexts.__getitem__), max(contexts, key=contexts.__getitem__)
-    if contexts[large] > 2 * contexts[small]:
-        found.append(
-            f"the context of {small}, {contexts[small]:,} tokens, ends every text, though {large} could hold "
-            f"{contexts[large]:,}"
+    small, large = (choose(members, key=lambda member: member.facts.context) for choose in (min, max))
+    if large.facts.context > 2 * small.facts.context:
+        yield (
+            f"the context of {small.name}, {small.facts.context:,} tokens, ends every text, though {large.name} could "
+            f"hold {large.facts.context:,}"
         )
-    return found
 
 
-def _same_members(prepared: Prepared) -> list[str]:
+def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis], *, alone: bool) -> Iterator[str]:
+    name, unspellable = member.name, member.unspellable_bytes
+    if member.chat_template == "none":
+        yield (
+            f"{name} has no chat template (a base model), so the ensemble can only continue raw text "
+            "(--raw); give the member a chat_template to let it answer messages"
+        )
+    if member.deaf:
+        yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
+    if not member.system_heard:
+        yield (
+            f"the chat template of {name} does not write its system message, or refuses it: "
+            "give the member a prefix instead"
+        )
+    if not member.end:
+        yield f"{name} has no token that ends a text: it never votes to stop"
+    if unspellable and member.owner not in {other.owner for other in earlier}:
+        yield (
+            f"{name} cannot spell {len(unspellable)} bytes ({' '.join(unspellable)}): no member may choose a piece "
+            "that holds one, and a prompt that holds one is refused"
+        )
+    if member.weight > 0.9 and not alone:
+        yield f"{name} has {member.weight:.0%} of the vote: the others hardly matter"
+
+
+def _same_members(prepared: Prepared) -> Iterator[str]:
     """Say which members share weights and differ in nothing."""
     groups: dict[tuple[str | None, ...], list[str]] = {}
     for spec in (member.spec for member in prepared.members):
         groups.setdefault((spec.owner, spec.chat_template, spec.system, spec.prefix), []).append(spec.name)
-    return [
-        f"{' and '.join(names)} are the same: give each a system, a prefix or a chat_template of its own, "
-        "or make them one member with the sum of their weights"
-        for names in groups.values()
-        if len(names) > 1
-    ]
+    for names in groups.values():
+        if len(names) > 1:
+            yield (
+                f"{' and '.join(names)} are the same: give each a system, a prefix or a chat_template of its own, "
+                "or make them one member with the sum of their weights"
+            )
 
 
-def _memory_warning(members: tuple[MemberDiagnosis, ...], needed: int, host: int | None) -> list[str]:
+def _memory_warning(members: tuple[MemberDiagnosis, ...], needed: int, host: int | None) -> Iterator[str]:
     on_host = all(member.facts.device.startswith(("cpu", "mps")) for member in members)
-    if host is None or not on_host or needed < 0.9 * host:
-        return []
-    return [f"weights and caches need {needed / 1e9:.1f} GB, and this machine has {host / 1e9:.1f} GB of memory"]
+    if host is not None and on_host and needed >= 0.9 * host:
+        yield f"weights and caches need {needed / 1e9:.1f} GB, and this machine has {host / 1e9:.1f} GB of memory"
 
 
 def _host_memory() -> int | None:

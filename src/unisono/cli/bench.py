@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import counting, loading_report, table_console
-from unisono.cli.inputs import renamed_flag
+from unisono.cli.console import counting, loading_report, print_table, table_console
+from unisono.cli.flags import Batch, Json, Quiet, Spec, optional, renamed_flag
 from unisono.cli.method import method_words
 from unisono.config.setting import parse_setting
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from unisono.benchmark import Benchmark, Figure, SystemFigures
+
+COLUMNS = ("ms a piece", "forward", "everything else")
+COMPARED = ("speed", "ensembled", "a draft", "accepted", "same text")
+"""The further columns where something is compared."""
 
 
 def bench(
-    spec: Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)],
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each member and of the ensemble.")] = 5,
-    pieces: Annotated[int, typer.Option(min=2, help="Pieces to write in a turn.")] = 48,
-    batch: Annotated[int, typer.Option(min=1, help="Texts written at once.")] = 1,
+    spec: Spec,
+    rounds: Annotated[int, typer.Option(min=1, help="Give each member and the ensemble so many turns.")] = 5,
+    pieces: Annotated[int, typer.Option(min=2, help="Write so many pieces in a turn.")] = 48,
+    batch: Batch = 1,
     variant: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             metavar="SETTING",
             help="Time another setting beside the file's: 'gate=confidence:0.5 sampling=0.7,top_p:0.9'. Keys: lead, "
             "combine, gate, boundary, speculate, max_pieces, sampling. May be given several times.",
-            show_default=False,
         ),
     ] = None,
     compare: Annotated[list[str] | None, typer.Option("--compare", hidden=True)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Time each member alone, the ensemble and what is compared with it, in turn, through the same loaded models."""
+    """Time the ensemble, each member alone and other settings, in turns, with the same loaded models."""
     from unisono.benchmark import Setting, measure
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
@@ -65,7 +65,11 @@ def bench(
 
 def _show(benchmark: Benchmark, method: str) -> None:
     console = table_console()
-    console.print(_table(benchmark))
+    compared = benchmark.systems[-1].name != "ensemble" or any(
+        system.ensembled < 1 or system.block for system in benchmark.systems
+    )
+    titles = COLUMNS + COMPARED if compared else COLUMNS
+    print_table(console, ("", *titles), [_row(system, benchmark, compared) for system in benchmark.systems])
     if method:
         console.print(f"ensemble: {method}", markup=False)
     for system in benchmark.systems:
@@ -86,28 +90,13 @@ def _parts(system: SystemFigures) -> str:
     return f"(its lead + {system.ensembled:.0%} of the others' time)"
 
 
-def _table(benchmark: Benchmark) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    titles = ["ms a piece", "forward", "everything else"]
-    members = next(index for index, system in enumerate(benchmark.systems) if system.name == "ensemble")
-    compared = len(benchmark.systems) > members + 1 or any(
-        system.ensembled < 1 or system.block for system in benchmark.systems
-    )
+def _row(system: SystemFigures, benchmark: Benchmark, compared: bool) -> list[str]:
+    cells = [system.name, _words(system.step, benchmark), f"{system.forward.median:.2f}", f"{system.rest.median:.2f}"]
     if compared:
-        titles += ["speed", "ensembled", "a draft", "accepted", "same text"]
-    for title in titles:
-        table.add_column(title, justify="right")
-    for system in benchmark.systems:
-        cells = [_words(system.step, benchmark), f"{system.forward.median:.2f}", f"{system.rest.median:.2f}"]
-        if compared:
-            cells += [f"{system.speedup.median:.2f}x", f"{system.ensembled:.0%}"]
-            cells += [f"{system.block:.1f}", f"{system.accepted:.0%}"] if system.block else ["", ""]
-            cells.append("" if system.same_text is None else f"{system.same_text:.0%}")
-        table.add_row(system.name, *cells)
-    return table
+        cells += [f"{system.speedup.median:.2f}x", f"{system.ensembled:.0%}"]
+        cells += [f"{system.block:.1f}", f"{system.accepted:.0%}"] if system.block else ["", ""]
+        cells.append("" if system.same_text is None else f"{system.same_text:.0%}")
+    return cells
 
 
 def _words(figure: Figure, benchmark: Benchmark) -> str:

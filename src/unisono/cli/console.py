@@ -30,8 +30,6 @@ def say_error(error: UnisonoError) -> None:
 
 WIDE = 160
 """Columns for a table that goes into a file or a pipe."""
-
-
 SECONDS_A_LINE = 60
 """Between two lines of a progress that no terminal shows."""
 
@@ -46,14 +44,23 @@ def table_console() -> Console:
     return console
 
 
-def print_table(console: Console, titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table whose first columns, ``left`` of them, hold words and whose others hold numbers."""
+def print_table(
+    console: Console, titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, fold: bool = False
+) -> None:
+    """Print a table whose first columns, ``left`` of them, hold words and whose others hold numbers.
+
+    Where there is no room, words are cut short; with ``fold``, all but those of the first column are folded.
+    """
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, title in enumerate(titles):
-        table.add_column(escape(title), justify="left" if place < left else "right")
+        table.add_column(
+            escape(title),
+            justify="left" if place < left else "right",
+            overflow="fold" if fold and place else "ellipsis",
+        )
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
@@ -68,7 +75,7 @@ def loading_report(*, quiet: bool = False) -> Iterator[Report]:
         with _bars() as report:
             yield report
     else:
-        yield _lines()
+        yield each_once(lambda member, words: say(f"{member}: {words}"))
 
 
 @contextlib.contextmanager
@@ -93,13 +100,14 @@ def _bars() -> Iterator[Report]:
         yield report
 
 
-def _lines() -> Report:
+def each_once(tell: Callable[[str, str], None]) -> Report:
+    """A `Report` that tells the member and the words whenever a member begins something else."""
     last: dict[str, str] = {}
 
     def report(member: str, fraction: float, words: str) -> None:
         if last.get(member) != words:
             last[member] = words
-            say(f"{member}: {words}")
+            tell(member, words)
 
     return report
 
@@ -114,7 +122,7 @@ def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[...
         yield lambda more=1: None
         return
     if not sys.stderr.isatty():
-        yield _Counted(total).count
+        yield _counting_lines(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -124,19 +132,17 @@ def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[...
         yield lambda more=1: progress.advance(task, more)
 
 
-class _Counted:
-    """Lines that say how far something is, not too many."""
+def _counting_lines(total: int | None) -> Callable[..., None]:
+    """Count in lines, not too many, that say how far something is."""
+    of = "" if total is None else f" of {total:,}"
+    done, told = 0, time.monotonic()
 
-    def __init__(self, total: int | None) -> None:
-        self._of = "" if total is None else f" of {total:,}"
-        self._total = total
-        self._done = 0
-        self._told = time.monotonic()
-
-    def count(self, more: int = 1) -> None:
-        """Count what is finished."""
-        self._done += more
+    def count(more: int = 1) -> None:
+        nonlocal done, told
+        done += more
         now = time.monotonic()
-        if more and (now - self._told >= SECONDS_A_LINE or self._done == self._total):
-            say(f"{self._done:,}{self._of}")
-            self._told = now
+        if more and (now - told >= SECONDS_A_LINE or done == total):
+            say(f"{done:,}{of}")
+            told = now
+
+    return count

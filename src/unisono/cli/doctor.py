@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unisono.cli.console import loading_report
+from unisono.cli.console import loading_report, print_table
+from unisono.cli.flags import Json, Quiet, Spec
 from unisono.cli.method import method_words
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    spec: Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)],
+    spec: Spec,
     weights: Annotated[
         bool, typer.Option("--weights", help="Load the weights too, and let each member read a few tokens.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show what an ensemble is made of, and say what would hurt it."""
+    """Show what an ensemble is made of, and warn of what would hurt it."""
     from unisono.build import prepare
     from unisono.config.ensemble import load_spec
     from unisono.diagnosis import diagnose
@@ -70,81 +71,78 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
 
 
 def _show(diagnosis: Diagnosis, console: Console) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for member in diagnosis.members:
-        table.add_column(member.name, overflow="fold")
-    for title, values in _rows(diagnosis):
-        table.add_row(title, *values)
-    console.print(table)
+    names = [member.name for member in diagnosis.members]
+    print_table(console, ("", *names), _rows(diagnosis), left=1 + len(names), fold=True)
     console.print()
+    for line in (*_vocabularies(diagnosis), *_facts(diagnosis, names)):
+        console.print(line, markup=False)
+    console.print()
+    for line in [f"! {warning}" for warning in diagnosis.warnings] or ["Nothing here would hurt this ensemble."]:
+        console.print(line, markup=False)
+
+
+def _vocabularies(diagnosis: Diagnosis) -> Iterator[str]:
+    """Who shares weights, and what those who do not have in common."""
     owners = {member.name: member.owner for member in diagnosis.members}
     for owner in dict.fromkeys(owners.values()):
-        sharing = [name for name, of in owners.items() if of == owner != name]
-        if sharing:
+        if sharing := [name for name, of in owners.items() if of == owner != name]:
             runs = "run" if len(sharing) > 1 else "runs"
-            console.print(f"{_and(sharing)} {runs} on the weights of {owner}, which are loaded once")
+            yield f"{_and(sharing)} {runs} on the weights of {owner}, which are loaded once"
     for pair in diagnosis.pairs:
         first, second = pair.members
-        if owners[first] == owners[second]:
-            continue
-        console.print(
-            f"{first} and {second} share {pair.shared:,} pieces: "
-            f"{pair.share_of_first:.0%} of {first}'s, {pair.share_of_second:.0%} of {second}'s"
-        )
-    console.print(f"union: {diagnosis.union_size:,} pieces, {diagnosis.left_out:,} left out")
-    console.print(f"ordinary text: {diagnosis.ordinary_text_share:.0%} of its pieces are known to all members")
-    if words := method_words(diagnosis.method, [member.name for member in diagnosis.members]):
-        console.print(f"method: {words}", markup=False)
-    console.print(f"context: {diagnosis.context:,} tokens")
+        if owners[first] != owners[second]:
+            yield (
+                f"{first} and {second} share {pair.shared:,} pieces: "
+                f"{pair.share_of_first:.0%} of {first}'s, {pair.share_of_second:.0%} of {second}'s"
+            )
+
+
+def _facts(diagnosis: Diagnosis, names: Sequence[str]) -> Iterator[str]:
+    yield f"union: {diagnosis.union_size:,} pieces, {diagnosis.left_out:,} left out"
+    yield f"ordinary text: {diagnosis.ordinary_text_share:.0%} of its pieces are known to all members"
+    if words := method_words(diagnosis.method, names):
+        yield f"method: {words}"
+    yield f"context: {diagnosis.context:,} tokens"
     host = diagnosis.host_memory_bytes
     of = "" if host is None else f" of {_size(host)}"
-    console.print(f"memory: {_size(diagnosis.memory_bytes)}{of} for weights and caches")
-    console.print()
-    if not diagnosis.warnings:
-        console.print("Nothing here would hurt this ensemble.")
-    for warning in diagnosis.warnings:
-        console.print(f"! {warning}", markup=False)
+    yield f"memory: {_size(diagnosis.memory_bytes)}{of} for weights and caches"
 
 
-def _rows(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
+def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     members = diagnosis.members
+    words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
+
+    def row(title: str, cell: Callable[[MemberDiagnosis], str]) -> tuple[str, ...]:
+        return (title, *map(cell, members))
 
     def once(member: MemberDiagnosis, size: str) -> str:
         """What members of one model share is shown with the first of them."""
         first = next(other for other in members if other.owner == member.owner)
         return size if first is member else f"{first.name}'s"
 
-    chat_template = ("chat template", [member.chat_template for member in members])
-    rows: list[tuple[str, list[str]]] = [
-        ("model", [member.model for member in members]),
-        ("backend", [f"{member.backend}, {member.facts.device}, {member.facts.dtype}" for member in members]),
-        ("vote", [f"{member.weight:.0%}" for member in members]),
-        ("architecture", [member.facts.architecture for member in members]),
-        ("parameters", [_count(member.facts.parameters) for member in members]),
-        ("vocabulary", [member.family for member in members]),
-        ("ids", [f"{member.rows:,}" for member in members]),
-        ("pieces", [f"{member.pieces:,}" for member in members]),
-        ("END", [_ends(member) for member in members]),
-        ("excluded ids", [_excluded(member) for member in members]),
-        ("bytes without token", [" ".join(member.missing_bytes) or "none" for member in members]),
-        ("cannot spell", [" ".join(member.unspellable_bytes) or "nothing" for member in members]),
-        chat_template,
-        ("tools", [_tools(member) for member in members]),
-        ("begins with BOS", ["yes" if member.adds_bos else "no" for member in members]),
-        ("space before answers", ["folded away" if member.leading_space else "none" for member in members]),
-        ("context", [f"{member.facts.context:,} of {_count(member.facts.trained_context)}" for member in members]),
-        ("weights", [once(member, _size(member.facts.weight_bytes)) for member in members]),
-        ("cache", [once(member, _size(member.facts.cache_bytes)) for member in members]),
-    ]
+    yield row("model", lambda member: member.model)
+    yield row("backend", lambda member: f"{member.backend}, {member.facts.device}, {member.facts.dtype}")
     if any(member.facts.threads for member in members):
-        rows.insert(2, ("threads", [member.facts.threads or "none on the host" for member in members]))
-    words = [_and([key for key in ("system", "prefix") if getattr(member, key)]) for member in members]
+        yield row("threads", lambda member: member.facts.threads or "none on the host")
+    yield row("vote", lambda member: f"{member.weight:.0%}")
+    yield row("architecture", lambda member: member.facts.architecture)
+    yield row("parameters", lambda member: _count(member.facts.parameters))
+    yield row("vocabulary", lambda member: member.family)
+    yield row("ids", lambda member: f"{member.rows:,}")
+    yield row("pieces", lambda member: f"{member.pieces:,}")
+    yield row("END", _ends)
+    yield row("excluded ids", _excluded)
+    yield row("bytes without token", lambda member: " ".join(member.missing_bytes) or "none")
+    yield row("cannot spell", lambda member: " ".join(member.unspellable_bytes) or "nothing")
+    yield row("chat template", lambda member: member.chat_template)
     if any(words):
-        rows.insert(rows.index(chat_template) + 1, ("words of its own", [each or "none" for each in words]))
-    return rows
+        yield ("words of its own", *(each or "none" for each in words))
+    yield row("tools", _tools)
+    yield row("begins with BOS", lambda member: "yes" if member.adds_bos else "no")
+    yield row("space before answers", lambda member: "folded away" if member.leading_space else "none")
+    yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
+    yield row("weights", lambda member: once(member, _size(member.facts.weight_bytes)))
+    yield row("cache", lambda member: once(member, _size(member.facts.cache_bytes)))
 
 
 def _ends(member: MemberDiagnosis) -> str:

@@ -1,117 +1,119 @@
-"""``unisono eval``: how well an ensemble answers questions, compared with its members and with other settings."""
+"""``unisono eval``: how well an ensemble answers, beside its members and other settings; and ``unisono lm-eval``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, say
-from unisono.cli.questions import (
-    Batch,
-    Chat,
-    Data,
-    Json,
-    Quiet,
-    Shots,
-    Spec,
-    answer_questions,
-    folder_option,
-    task_names,
-)
-from unisono.cli.report import show_results
+from unisono.cli.console import say
+from unisono.cli.flags import optional, takes_flags
+from unisono.cli.questions import EnsembleFlags, answer_questions, folder_flag, task_names
+from unisono.cli.report import REPORT, show_results
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec, TunedOn
     from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
-    from unisono.evals.records import System, Task
+    from unisono.evals.records import Results, System, Task
 
 ALL = "all"
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of `lm_eval`: all that follows it is for lm-evaluation-harness, ``--help`` too."""
 
 
-def evaluate(
-    spec: Spec,
+@dataclass(kw_only=True)
+class EvalFlags(EnsembleFlags):
+    """The flags of ``unisono eval``."""
+
     tasks: Annotated[
         str,
-        typer.Option(
+        optional(
             metavar="NAMES",
             help="The tasks, with commas between: gsm8k, mmlu, bbh, triviaqa, nq_open, arc_easy, arc_challenge, "
             "hellaswag, piqa, math500; without --data any other of lm-evaluation-harness.",
-            show_default=False,
         ),
-    ],
-    data: Data = None,
+    ]
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Questions of each task, a fair sample. Default: all.", show_default=False),
-    ] = None,
-    shots: Shots = None,
-    chat: Chat = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Ask each member alone, too.")] = False,
+        int | None, optional(min=1, help="Ask so many questions of each task, a fair sample. Default: all.")
+    ] = None
+    compare: Annotated[bool, typer.Option("--compare", help="Ask each member alone, too.")] = False
     variant: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             metavar="SETTING",
             help="Ask the ensemble in another setting, too: 'gate=confidence:0.5 lead=smol', 'combine=geometric', "
             "'weights=smol:2,gemma:1', or a file of the same members. May be given several times.",
-            show_default=False,
         ),
-    ] = None,
+    ] = None
     baseline: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             metavar="NAME",
             help="Choose among the members' whole answers, too: best-member, majority, ranker, self-evaluation, genrm, "
             "skill-aggregation, cascade, cycles-of-thought, or all. May be given several times; implies --compare.",
-            show_default=False,
         ),
-    ] = None,
-    batch: Batch = 1,
+    ] = None
     out: Annotated[
         Path | None,
-        folder_option(
-            "The run's folder. It keeps every answer, and the same command continues the run. Default: eval-NAME."
-        ),
-    ] = None,
-    report: Annotated[Path | None, folder_option("Write a report: HTML, Markdown and JSON.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Ask an ensemble questions, best compared with its members: accuracy, intervals, share ensembled, time."""
-    from unisono.config.ensemble import load_spec
-    from unisono.evals.baselines.decide import decide_all
-    from unisono.evals.manifest import make_manifest
-    from unisono.evals.model_pool import ModelPool
-    from unisono.evals.report import check_report
-    from unisono.evals.results import read_results
-    from unisono.evals.tasks import load_tasks
+        folder_flag("Keep every answer in this folder; the same command continues the run. Default: eval-NAME."),
+    ] = None
+    report: Annotated[Path | None, REPORT] = None
 
-    checked = load_spec(spec)
-    if report is not None:
-        check_report(report)
-    baselines = _baselines(baseline or [])
-    names = task_names(tasks)
-    if not quiet:
-        say("reading the tasks")
-    tuned_on = _tuned_on(checked, variant or [])
-    loaded = load_tasks(names, data=data, limit=limit, shots=shots, chat=chat, tuned_on=tuned_on)
-    _warn_of_other_sources(tuned_on, loaded)
-    with loading_report(quiet=quiet) as loading:
-        pool = ModelPool.prepare(checked, batch=batch, report=loading)
-        systems = _systems(pool, variant or [], baselines, compare=compare)
-        about = make_manifest(pool, loaded, systems, baselines, spec=spec.read_text(), chat=chat, tuned_on=tuned_on)
-    folder = out or Path(f"eval-{spec.stem}")
-    answer_questions(folder, about, pool, loaded, systems, baselines, quiet=quiet)
+
+@takes_flags
+def evaluate(flags: EvalFlags) -> None:
+    """Ask an ensemble questions and compare it with its members: accuracy, intervals, share ensembled, time."""
+    from unisono.config.ensemble import load_spec
+    from unisono.evals.manifest import make_manifest
+    from unisono.evals.report import check_report
+
+    spec, variants = load_spec(flags.spec), flags.variant or []
+    if flags.report is not None:
+        check_report(flags.report)
+    baselines = _baselines(flags.baseline or [])
+    names = task_names(flags.tasks)
+    flags.say("reading the tasks")
+    tuned_on = _tuned_on(spec, variants)
+    tasks = _load_tasks(names, flags, tuned_on)
+    pool = flags.prepare(spec, flags.batch)
+    systems = _systems(pool, variants, baselines, compare=flags.compare)
+    text = flags.spec.read_text()
+    about = make_manifest(pool, tasks, systems, baselines, spec=text, chat=flags.chat, tuned_on=tuned_on)
+    folder = flags.out or Path(f"eval-{flags.spec.stem}")
+    answer_questions(folder, about, pool, tasks, systems, baselines, quiet=flags.quiet)
+    show_results(_read_results(folder, tasks, flags), flags.report, as_json=flags.as_json, quiet=flags.quiet)
+
+
+def _load_tasks(names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[TunedOn]) -> list[Task]:
+    """The tasks, with a warning where questions that were tuned on cannot be told from others."""
+    from unisono.evals.tasks import load_tasks, may_hold
+
+    tasks = load_tasks(names, data=flags.data, limit=flags.limit, shots=flags.shots, chat=flags.chat, tuned_on=tuned_on)
+    for task in tasks:
+        for each in tuned_on:
+            if may_hold(task, each):
+                say(f"{task.name}: tuned on {each.task} of {each.source}, this is {task.source}: nothing is left out")
+    return tasks
+
+
+def _read_results(folder: Path, tasks: Iterable[Task], flags: EvalFlags) -> Results:
+    """All results of the folder; says where they are of more questions than those of ``tasks``."""
+    from unisono.evals.baselines.decide import decide_all
+    from unisono.evals.results import read_results
+
     results = decide_all(read_results(folder))
     answered = len({(answer.task, answer.question) for answer in results.answers})
-    asked = sum(len(task.questions) for task in loaded)
-    if answered > asked and not quiet:
-        say(f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: all are told")
-    show_results(results, report, as_json=as_json, quiet=quiet)
+    asked = sum(len(task.questions) for task in tasks)
+    if answered > asked:
+        flags.say(
+            f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: all are told"
+        )
+    return results
 
 
 def _baselines(given: Iterable[str]) -> list[Baseline]:
@@ -131,16 +133,6 @@ def _tuned_on(spec: EnsembleSpec, variants: Iterable[str]) -> list[TunedOn]:
     return [each for known in (spec, *others) for each in known.tuned_on]
 
 
-def _warn_of_other_sources(tuned_on: Iterable[TunedOn], tasks: Iterable[Task]) -> None:
-    """Warn where questions that were tuned on cannot be told from others."""
-    from unisono.evals.tasks import may_hold
-
-    for task in tasks:
-        for each in tuned_on:
-            if may_hold(task, each):
-                say(f"{task.name}: tuned on {each.task} of {each.source}, this is {task.source}: nothing is left out")
-
-
 def _systems(pool: ModelPool, variants: Iterable[str], baselines: Sequence[Baseline], *, compare: bool) -> list[System]:
     """Who is asked. Raises a `SpecError` where baselines do not fit the members, or a name stands twice."""
     from unisono.evals import systems as make
@@ -155,3 +147,10 @@ def _systems(pool: ModelPool, variants: Iterable[str], baselines: Sequence[Basel
     systems = [*alone, make.ensemble(pool), *(make.variant(pool, setting) for setting in variants)]
     make.check_names(systems, [each.name for each in baselines])
     return systems
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness: lm-eval --model unisono --model_args spec=FILE[,member=NAME] --tasks NAMES …"""
+    from unisono.evals.tasks import load_lm_eval
+
+    load_lm_eval().run_command_line(context.args)

@@ -10,20 +10,19 @@ from typing import Annotated
 import typer
 
 from unisono.cli.console import say
+from unisono.cli.flags import Overwrite, optional
 from unisono.errors import SpecError
 
 
 def import_gac(
     config: Annotated[Path, typer.Argument(help="A configuration of GaC (YAML).", show_default=False)],
-    out: Annotated[
-        Path | None, typer.Option(help="Write the ensemble file there, not to stdout.", show_default=False)
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
+    out: Annotated[Path | None, optional(help="Write the ensemble file there. Default: stdout.")] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the spec and the notes as one JSON object on stdout.")
     ] = False,
 ) -> None:
-    """Turn a configuration of the GaC research release into an ensemble file."""
+    """Convert a configuration of the GaC research release into an ensemble file."""
     from unisono.config.gac import import_gac as convert
 
     imported = convert(_read(config), config)

@@ -1,57 +1,109 @@
-"""What the command line gives a command to work on: texts, constraints, and flags under their old names."""
+"""What `unisono run` is asked to do: its flags, and the texts and constraints that they give."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from unisono.cli.console import loading_report
+from unisono.cli.flags import Overwrite, Quiet, Spec, optional
+from unisono.cli.method import MethodFlags
 from unisono.config.constraint import JSON_SCHEMA, Constraint
-from unisono.errors import SpecError, deprecated
+from unisono.errors import SpecError
 
 if TYPE_CHECKING:
-    from unisono.config.method import MethodOptions
-    from unisono.records import Limits
+    from unisono.chat.messages import Message, Prompt
+    from unisono.ensemble import Ensemble
 
-T = TypeVar("T")
 INLINE = ""
 """The value of a ``--trace`` without a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunFlags:
-    """What ``unisono run`` was asked to do, with one text or with a file of prompts."""
+@dataclass(kw_only=True)
+class RunFlags(MethodFlags):
+    """The flags of ``unisono run``."""
 
-    spec: Path
-    limits: Limits
-    method: MethodOptions
-    constraint: Constraint | None
-    raw: bool = False
-    system: str | None = None
-    n: int = 1
-    as_json: bool = False
-    trace: str | None = None
-    prompts: Path | None = None
-    out: Path | None = None
-    batch: int = 1
-    resume: bool = False
-    overwrite: bool = False
-    quiet: bool = False
+    spec: Spec
+    text: Annotated[
+        str | None, typer.Argument(help="The text to answer. Default: read it from stdin.", show_default=False)
+    ] = None
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without a chat template.")] = False
+    system: Annotated[str | None, optional(help="Put a system message before the text.")] = None
+    max_new_tokens: Annotated[int, typer.Option(help="Write at most so many pieces.")] = 256
+    stop: Annotated[list[str] | None, optional(help="Stop before this text. May be given several times.")] = None
+    json_schema: Annotated[Path | None, optional(metavar="FILE", help="Write JSON that fits this schema.")] = None
+    constraint_words: Annotated[
+        str | None,
+        optional(
+            "--constraint",
+            metavar="KIND[:SOURCE]",
+            help="Write text of this form: json_object, regex:REGEX, lark:GRAMMAR or json_schema:SCHEMA.",
+        ),
+    ] = None
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="Write so many texts for one prompt; --json prints a line for each.")
+    ] = 1
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end of the text.")] = False
+    trace: Annotated[
+        str | None,
+        optional(
+            metavar="[FILE]",
+            help="Write every step to FILE as JSON lines. With --prompts, leave FILE out: the steps go to --out.",
+        ),
+    ] = None
+    prompts: Annotated[
+        Path | None,
+        optional(help='Answer a file of prompts, JSON lines {"id", "prompt"} or {"id", "messages"}.'),
+    ] = None
+    out: Annotated[Path | None, optional(help="Write the answers to --prompts to this file. Default: stdout.")] = None
+    batch: Annotated[int, typer.Option(help="Write so many answers to --prompts at once.")] = 1
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --out.")] = False
+    overwrite: Overwrite = False
+    quiet: Quiet = False
 
+    def __post_init__(self) -> None:
+        """Read the values that have bounds or a grammar of their own. Raises a `SpecError`."""
+        from unisono.records import Limits
 
-def conversation(text: str, raw: bool, system: str | None) -> tuple[str | None, list[Any] | None]:
-    """The ``prompt`` or ``messages`` that a text from the command line stands for. Raises a `SpecError`."""
-    if raw:
-        if system is not None:
+        self.limits = Limits(self.max_new_tokens, self.stop or ())
+        self.method = self.changes()
+        self.constraint = _read_constraint(self.json_schema, self.constraint_words)
+
+    def prompt_of(self, text: str) -> Prompt:
+        """The prompt that a text stands for. Raises a `SpecError`."""
+        from unisono.chat.messages import Message, Prompt
+
+        if not self.raw:
+            return Prompt(messages=[*self.opening(), Message(role="user", content=text)])
+        if self.system is not None:
             raise SpecError("--system does not go with --raw", hint="raw text has no roles; write it into the text")
-        return text, None
-    opening = [] if system is None else [{"role": "system", "content": system}]
-    return None, [*opening, {"role": "user", "content": text}]
+        return Prompt(text)
+
+    def opening(self) -> list[Message]:
+        """The messages before those of the user."""
+        from unisono.chat.messages import Message
+
+        return [] if self.system is None else [Message(role="system", content=self.system)]
+
+    def load(self, batch: int, *prompts: Prompt) -> Ensemble:
+        """The ensemble, once prompts and constraint are found to suit it. Raises as `prepare` and `Prepared.load`."""
+        from unisono.build import prepare
+        from unisono.config.ensemble import load_spec
+        from unisono.ensemble import Ensemble
+
+        with loading_report(quiet=self.quiet) as report:
+            prepared = prepare(load_spec(self.spec).but(**self.method), batch=batch, report=report)
+            for prompt in prompts:
+                prepared.check_prompt(prompt)
+            prepared.check_constraint(self.constraint)
+            return Ensemble(prepared, prepared.load(report))
 
 
-def read_constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:
+def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:
     """The constraint that ``--json-schema`` or ``--constraint`` gives. Raises a `SpecError`."""
     if json_schema is None:
         return Constraint.parse(constraint)
@@ -74,24 +126,3 @@ def read_text(text: str | None) -> str:
         return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise SpecError(f"the text on stdin is not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def refuse_flags(why: str, hint: str, given: Mapping[str, object]) -> None:
-    """Refuse flags that are given though they mean nothing here. Raises a `SpecError`."""
-    for flag, value in given.items():
-        if value:
-            raise SpecError(f"{flag} {why}", hint=hint)
-
-
-def renamed_flag(value: T | None, old_value: T | None, new: str, old: str) -> T | None:
-    """The value of a flag that had another name, with a warning where the old name is used.
-
-    Raises:
-        SpecError: both are given.
-    """
-    if old_value is None:
-        return value
-    if value is not None:
-        raise SpecError(f"{new} and {old}, its old name, are both given", hint=f"leave {old} out")
-    deprecated(f"{old} is now {new}")
-    return old_value

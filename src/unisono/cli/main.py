@@ -15,9 +15,8 @@ from typer.core import TyperGroup
 from unisono.cli.bench import bench
 from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
-from unisono.cli.eval import evaluate
+from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
 from unisono.cli.import_gac import import_gac
-from unisono.cli.lm_eval import PASSED_ON, lm_eval
 from unisono.cli.match import match
 from unisono.cli.models import models
 from unisono.cli.report import report
@@ -91,27 +90,32 @@ def main() -> None:
     _show_warnings()
     try:
         app()
-    except UnisonoError as error:
-        if os.environ.get(DEBUG_KEY):
-            raise
-        say_error(error)
-        sys.exit(2)
     except BrokenPipeError:
-        # Whoever read our output has left; closing it again at exit would only complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         sys.exit(1)
-    except OSError as error:
-        if os.environ.get(DEBUG_KEY):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        say(f"unisono: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-        sys.exit(2)
     except Exception as error:
         if os.environ.get(DEBUG_KEY):
             raise
-        print(f"unisono: internal error: {type(error).__name__}: {error}", file=sys.stderr)
-        print(f"  this is a fault of unisono; {DEBUG_KEY}=1 shows where it happened", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_tell(error))
+
+
+def _tell(error: Exception) -> int:
+    """Say what is wrong; return the exit status."""
+    if isinstance(error, UnisonoError):
+        say_error(error)
+        return 2
+    if isinstance(error, OSError):
+        _close_stdout()
+        say(f"unisono: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return 2
+    say(f"unisono: internal error: {type(error).__name__}: {error}")
+    say(f"  this is a fault of unisono; {DEBUG_KEY}=1 shows where it happened")
+    return 1
+
+
+def _close_stdout() -> None:
+    """Send what is left of stdout nowhere: whoever read it has left, and closing it at exit would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _mend_streams() -> None:

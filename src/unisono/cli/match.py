@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, print_table, say, table_console
-from unisono.cli.questions import Data, Json, Quiet, Shots, answer_questions, folder_option, task_names
+from unisono.cli.console import print_table, table_console
+from unisono.cli.flags import optional, takes_flags
+from unisono.cli.questions import QuestionFlags, answer_questions, folder_flag, task_names
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ PAIRS = (
 )
 
 
-def match(
+@dataclass(kw_only=True)
+class MatchFlags(QuestionFlags):
+    """The flags of ``unisono match``."""
+
     models: Annotated[
         list[str],
         typer.Argument(
@@ -34,53 +39,53 @@ def match(
             "name may stand before each: smol=demo:smollm2-135m-instruct.",
             show_default=False,
         ),
-    ],
-    tasks: Annotated[str, typer.Option(metavar="NAMES", help="The tasks, with commas between.", show_default=False)],
-    data: Data = None,
+    ]
+    tasks: Annotated[str, optional(metavar="NAMES", help="The tasks, with commas between.")]
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, help=f"Questions of each task. Default: {USUAL}, or all where there are fewer.", show_default=False
-        ),
-    ] = None,
-    shots: Shots = None,
+        optional(min=1, help=f"Ask so many questions of each task. Default: {USUAL}, or all where there are fewer."),
+    ] = None
     out: Annotated[
-        Path | None, folder_option("The run's folder: the same command continues it. Default: match-NAME-NAME….")
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Ask each model alone, and compare each pair: how far apart they are, and whether they fail together."""
+        Path | None,
+        folder_flag("Keep the run in this folder; the same command continues it. Default: match-NAME-NAME…."),
+    ] = None
+
+
+@takes_flags
+def match(flags: MatchFlags) -> None:
+    """Ask each model alone and compare each pair: how far apart they are, and whether they fail together."""
+    members = [_member(word, index) for index, word in enumerate(flags.models)]
+    if len(members) < 2:
+        raise SpecError("one model alone matches nothing", hint="name two models or more")
+    matching = _ask_and_compare(members, flags)
+    if flags.as_json:
+        print(json.dumps(matching.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(matching)
+    flags.say("gap and overlap are hints: `unisono eval --compare` tells whether a pair is better than its best member")
+
+
+def _ask_and_compare(members: Sequence[dict[str, str]], flags: MatchFlags) -> Matching:
     from unisono.config.ensemble import load_spec
     from unisono.evals import systems as make
     from unisono.evals.analysis.match import match as compare
     from unisono.evals.manifest import make_manifest
-    from unisono.evals.model_pool import ModelPool
     from unisono.evals.results import read_results
     from unisono.evals.tasks import load_tasks
 
-    members = [_member(word, index) for index, word in enumerate(models)]
-    if len(members) < 2:
-        raise SpecError("one model alone matches nothing", hint="name two models or more")
-    spec = load_spec({"members": members})
-    loaded = load_tasks(task_names(tasks), data=data, limit=limit or USUAL, fewer=limit is None, shots=shots)
-    with loading_report(quiet=quiet) as loading:
-        pool = ModelPool.prepare(spec, report=loading)
+    spec, limit = load_spec({"members": members}), flags.limit
+    names = task_names(flags.tasks)
+    tasks = load_tasks(names, data=flags.data, limit=limit or USUAL, fewer=limit is None, shots=flags.shots)
+    pool = flags.prepare(spec)
     systems = make.members(pool)
-    about = make_manifest(pool, loaded, systems, [], spec=json.dumps(members), chat=False)
-    folder = out or Path("-".join(["match", *pool.members]))
-    answer_questions(folder, about, pool, loaded, systems, quiet=quiet)
+    about = make_manifest(pool, tasks, systems, [], spec=json.dumps(members), chat=False)
+    folder = flags.out or Path("-".join(["match", *pool.members]))
+    answer_questions(folder, about, pool, tasks, systems, quiet=flags.quiet)
     vocabularies = {member.spec.name: member.vocabulary for member in pool.prepared.members}
-    asked = {(task.name, question.id) for task in loaded for question in task.questions}
+    asked = {(task.name, question.id) for task in tasks for question in task.questions}
     found = read_results(folder)
     results = replace(found, answers=[each for each in found.answers if (each.task, each.question) in asked])
-    matching = compare(results, vocabularies, {task.name: task.metrics[0] for task in loaded})
-    if as_json:
-        print(json.dumps(matching.to_json(), indent=2, ensure_ascii=False))
-    else:
-        _show(matching)
-    if not quiet:
-        say("gap and overlap are hints: `unisono eval --compare` tells whether a pair is better than its best member")
+    return compare(results, vocabularies, {task.name: task.metrics[0] for task in tasks})
 
 
 def _member(word: str, index: int) -> dict[str, str]:

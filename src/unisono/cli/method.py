@@ -1,12 +1,15 @@
-"""How the ensemble writes, as it is said on the command line."""
+"""How the ensemble writes: the flags that change it, and its words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unisono.cli.flags import optional, renamed_flag
 from unisono.config.compact import read_number
 from unisono.errors import shown
 
@@ -21,93 +24,78 @@ def _whole_number(text: str) -> int:
     return number
 
 
-CombineFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--combine",
-        metavar="RULE[ KEY:VALUE…]",
-        help="How the members' distributions become one: mean, geometric, max or contrastive, then keys such as "
-        "weights:entropy or truncate:20. Default: the file's, or else mean.",
-        show_default=False,
-    ),
-]
-SamplingFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--sampling",
-        metavar="WORDS",
-        help='How a piece is chosen: greedy, mixture, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
-        '"beam_width:4". Default: the file\'s, or else greedy.',
-        show_default=False,
-    ),
-]
-TemperatureFlag = Annotated[
-    float | None,
-    typer.Option("--temperature", metavar="T", help="0 takes the most likely piece, 1 samples.", show_default=False),
-]
-TopPFlag = Annotated[
-    float | None, typer.Option("--top-p", metavar="P", help="Nucleus of this probability.", show_default=False)
-]
-TopKFlag = Annotated[
-    int | None, typer.Option("--top-k", metavar="K", help="The K most likely pieces.", show_default=False)
-]
-MinPFlag = Annotated[
-    float | None,
-    typer.Option("--min-p", metavar="P", help="Pieces with this share of the largest probability.", show_default=False),
-]
-SeedFlag = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same text.", show_default=False)
-]
-DrawFlag = Annotated[str | None, typer.Option("--draw", hidden=True)]
-SpellingFlag = Annotated[str | None, typer.Option("--spelling", hidden=True)]
-LeadFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--lead",
-        metavar="NAME",
-        help="The member that the gate looks at. Default: the file's, or else the first that votes.",
-        show_default=False,
-    ),
-]
-GateFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--gate",
-        metavar="KIND[:NUMBER]",
-        help="When the others are asked: always, confidence:MASS, margin:MASS, entropy:NATS, every:N or first:N. "
-        "Default: the file's, or else always.",
-        show_default=False,
-    ),
-]
-BoundaryFlag = Annotated[
-    bool | None,
-    typer.Option(
-        "--boundary/--no-boundary",
-        help="Do not ask right after a piece that ends inside another member's token. "
-        "Default: the gate's, or else --no-boundary.",
-        show_default=False,
-    ),
-]
-SpeculateFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--speculate",
-        metavar="DRAFTER[:N]",
-        help="Who drafts what the others then read in one block: a member, ngram, auto, or off for nobody. "
-        "Default: the file's, or else off.",
-        show_default=False,
-    ),
-]
-MaxPiecesFlag = Annotated[
-    int | None,
-    typer.Option(
-        "--max-pieces",
-        metavar="N",
-        parser=_whole_number,
-        help="Pieces in a draft at most, 1 to 64. Default: the drafter's, or else 6.",
-        show_default=False,
-    ),
-]
+method_flag = partial(optional, rich_help_panel="Method (by default, as the ensemble file says)")
+
+
+@dataclass(kw_only=True)
+class MethodFlags:
+    """What replaces keys of the ensemble file."""
+
+    combine: Annotated[
+        str | None,
+        method_flag(
+            metavar="RULE[ KEY:VALUE…]",
+            help="Combine the members' distributions by this rule: mean, geometric, max or contrastive. Keys such as "
+            "weights:entropy or truncate:20 may follow. Default: mean.",
+        ),
+    ] = None
+    lead: Annotated[
+        str | None,
+        method_flag(metavar="NAME", help="Let this member lead; the gate looks at it. Default: the first that votes."),
+    ] = None
+    gate: Annotated[
+        str | None,
+        method_flag(
+            metavar="KIND[:NUMBER]",
+            help="When to ask the other members: always, confidence:MASS, margin:MASS, entropy:NATS, every:N or "
+            "first:N. Default: always.",
+        ),
+    ] = None
+    boundary: Annotated[
+        bool | None,
+        method_flag(
+            help="Do not ask the others after a piece that ends inside a token of theirs. Default: --no-boundary."
+        ),
+    ] = None
+    speculate: Annotated[
+        str | None,
+        method_flag(
+            metavar="DRAFTER[:N]",
+            help="Let this drafter propose pieces, which the others check in one block: a member, ngram, auto or off. "
+            "Default: off.",
+        ),
+    ] = None
+    max_pieces: Annotated[
+        int | None,
+        method_flag(metavar="N", parser=_whole_number, help="Draft at most N pieces at once, 1 to 64. Default: 6."),
+    ] = None
+    sampling: Annotated[
+        str | None,
+        method_flag(
+            metavar="WORDS",
+            help='How to choose a piece: greedy, mixture, a temperature, or words such as "0.7 top_p:0.9 seed:1" or '
+            '"beam_width:4". Default: greedy.',
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None, method_flag(metavar="T", help="Sample at this temperature; 0 takes the most likely piece.")
+    ] = None
+    top_p: Annotated[float | None, method_flag(metavar="P", help="Sample from the nucleus of this probability.")] = None
+    top_k: Annotated[int | None, method_flag(metavar="K", help="Sample from the K most likely pieces.")] = None
+    min_p: Annotated[
+        float | None,
+        method_flag(metavar="P", help="Sample from pieces with at least this share of the largest probability."),
+    ] = None
+    seed: Annotated[int | None, method_flag(metavar="N", help="Fix the seed: the same seed gives the same text.")] = (
+        None
+    )
+    draw: Annotated[str | None, typer.Option(hidden=True)] = None
+    spelling: Annotated[str | None, typer.Option(hidden=True)] = None
+
+    def changes(self) -> dict[str, Any]:
+        """The options by which `Method.but` changes a method. Raises a `SpecError`."""
+        given = {field.name: getattr(self, field.name) for field in fields(MethodFlags) if field.name != "draw"}
+        return {**given, "sampling": renamed_flag(self.sampling, self.draw, "--sampling", "--draw")}
 
 
 def method_words(method: Method, members: Sequence[str]) -> str:

@@ -13,11 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from unisono.build import prepare
 from unisono.chat.messages import Message, Prompt
-from unisono.cli.console import counting, loading_report, say
-from unisono.cli.inputs import RunFlags, conversation
-from unisono.config.ensemble import load_spec
+from unisono.cli.console import counting, say
+from unisono.cli.inputs import RunFlags
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
@@ -78,7 +76,7 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
     waiting = [task for task in tasks if task.key not in done]
     sound = {task.key: task for task in waiting if task.request is not None}
     with ExitStack() as stack:
-        ensemble = stack.enter_context(_load(job, len(sound))) if sound else None
+        ensemble = stack.enter_context(job.load(min(job.batch, len(sound)))) if sound else None
         file = stack.enter_context(_open_out(job))
         faulty = [task for task in waiting if task.error is not None]
         for task in faulty:
@@ -92,14 +90,6 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
     if failed or not job.quiet:
         earlier = f", {len(tasks) - len(waiting)} were there already" if len(waiting) < len(tasks) else ""
         say(f"{len(waiting)} lines written{earlier}" + (f"; errors among them: {failed}" if failed else ""))
-
-
-def _load(job: RunFlags, texts: int) -> Ensemble:
-    with loading_report(quiet=job.quiet) as report:
-        spec = load_spec(job.spec).but(**job.method)
-        prepared = prepare(spec, batch=min(job.batch, texts), report=report)
-        prepared.check_constraint(job.constraint)
-        return Ensemble(prepared, prepared.load(report))
 
 
 def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:
@@ -169,11 +159,12 @@ def _first_problem(error: ValidationError) -> str:
 
 def _prompt(row: _Line, job: RunFlags) -> Prompt:
     if row.prompt is not None:
-        return Prompt(*conversation(row.prompt, job.raw, job.system))
+        return job.prompt_of(row.prompt)
     if job.raw:
         raise SpecError("messages cannot be continued as raw text", hint="leave --raw out, or give a prompt")
-    opening = [] if job.system is None else [Message(role="system", content=job.system)]
-    return Prompt(messages=[*opening, *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])])
+    return Prompt(
+        messages=[*job.opening(), *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])]
+    )
 
 
 def _check_out(prompts: Path, job: RunFlags) -> None:

@@ -1,44 +1,67 @@
-"""Flags and steps that `unisono eval`, `tune`, `match` and `report` share."""
+"""Flags and steps that `unisono eval`, `tune` and `match` share."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unisono.cli.console import counting, loading_report, say
+from unisono.cli.flags import Json, Quiet, Spec, optional
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
+    from unisono.config.ensemble import EnsembleSpec
     from unisono.evals.baselines import Baseline
     from unisono.evals.model_pool import ModelPool
     from unisono.evals.records import System, Task
 
-Spec = Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Read questions from JSON lines in this folder, not from the hub.", show_default=False
-    ),
-]
-Shots = Annotated[
-    int | None,
-    typer.Option(min=0, help="Examples in each prompt. Default: as usual for the task.", show_default=False),
-]
-Chat = Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")]
-Batch = Annotated[
-    int, typer.Option(min=1, help="Texts written at once. Times are those of one text at a time only with 1.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
-
-def folder_option(words: str) -> Any:
+def folder_flag(words: str) -> Any:
     """A flag that takes a folder."""
-    return typer.Option(metavar="DIR", help=words, show_default=False)
+    return optional(metavar="DIR", help=words)
+
+
+@dataclass(kw_only=True)
+class QuestionFlags:
+    """The flags of every verb that asks questions."""
+
+    data: Annotated[
+        Path | None, folder_flag("Read the questions from JSON lines in this folder. Default: the hub.")
+    ] = None
+    shots: Annotated[int | None, optional(min=0, help="Examples in each prompt. Default: as usual for the task.")] = (
+        None
+    )
+    as_json: Json = False
+    quiet: Quiet = False
+
+    def say(self, words: str) -> None:
+        """Say something on stderr, except with ``--quiet``."""
+        if not self.quiet:
+            say(words)
+
+    def prepare(self, spec: EnsembleSpec, batch: int = 1) -> ModelPool:
+        """Read all but the weights of the members. Raises as `ModelPool.prepare`."""
+        from unisono.evals.model_pool import ModelPool
+
+        with loading_report(quiet=self.quiet) as loading:
+            return ModelPool.prepare(spec, batch=batch, report=loading)
+
+
+@dataclass(kw_only=True)
+class EnsembleFlags(QuestionFlags):
+    """The flags of verbs that ask the ensemble of a file."""
+
+    spec: Spec
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
+    batch: Annotated[
+        int,
+        typer.Option(min=1, help="Write so many texts at once. Only 1 measures the time of one text at a time."),
+    ] = 1
 
 
 def split_names(words: str) -> list[str]:

@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import print_table, say, table_console
-from unisono.cli.questions import Json, folder_option
+from unisono.cli.flags import Json
+from unisono.cli.questions import folder_flag
 
 if TYPE_CHECKING:
     from unisono.evals.records import Results
     from unisono.evals.report.records import Cell, Report, TaskFigures
 
 TITLES = ("right", "to the best member", "95 %", "McNemar p", "ensembled", "ms a piece", "failed")
+REPORT = folder_flag("Write a report into this folder: HTML, Markdown and JSON.")
+"""The flag for a report."""
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run: --out of unisono eval.", show_default=False)],
-    out: Annotated[Path | None, folder_option("Write a report: HTML, Markdown and JSON.")] = None,
+    out: Annotated[Path | None, REPORT] = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say where the report is.")] = False,
 ) -> None:
-    """Rebuild the figures and the report of `unisono eval` from a run's folder, finished or not, without any model."""
+    """Rebuild the report of `unisono eval` from the run's folder, finished or not, without any model."""
     from unisono.evals.baselines.decide import decide_all
     from unisono.evals.report import check_report
     from unisono.evals.results import read_results

@@ -3,95 +3,121 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unisono.cli.console import each_once
+from unisono.cli.flags import optional, takes_flags
 from unisono.errors import SpecError, shown
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
+    from unisono.server.limits import ServerLimits
+    from unisono.server.middleware import Keys
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
+limit_flag = partial(typer.Option, rich_help_panel="Limits")
 
-def serve(
+
+@dataclass(kw_only=True)
+class LimitFlags:
+    """The limits of the server that have flags, by their names in `ServerLimits`."""
+
+    body: Annotated[int, limit_flag("--max-body", min=1, help="Accept requests of at most so many bytes.")] = 2**20
+    values: Annotated[
+        int, limit_flag("--max-values", min=1, help="Accept at most so many values in the JSON of a request.")
+    ] = 10_000
+    prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of at most so many tokens.")] = 32_768
+    n: Annotated[int, limit_flag("--max-n", min=1, help="Write at most so many texts for a request.")] = 16
+    output: Annotated[
+        int, limit_flag("--max-output", min=1, help="Write at most so many pieces of a text; also the default.")
+    ] = 4096
+    concurrency: Annotated[
+        int, limit_flag("--max-concurrency", min=1, help="Accept at most so many requests at once.")
+    ] = 512
+    timeout: Annotated[float, limit_flag(help="Give a request so many seconds.")] = 600.0
+    grace: Annotated[float, limit_flag(help="Give running requests so many seconds after a signal to end.")] = 30.0
+
+    def limits(self) -> ServerLimits:
+        """The limits. Raises a `SpecError`."""
+        from unisono.server.limits import ServerLimits
+
+        return ServerLimits(**{field.name: getattr(self, field.name) for field in fields(LimitFlags)})
+
+
+@dataclass(kw_only=True)
+class ServeFlags(LimitFlags):
+    """The flags of ``unisono serve``."""
+
     ensembles: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]FILE…", help="Ensemble files; the model's name is that of the file.", show_default=False
+            metavar="[NAME=]FILE…",
+            help="Ensemble files. Each is served as a model with the name of its file, or as NAME.",
+            show_default=False,
         ),
-    ],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8000,
-    batch: Annotated[int, typer.Option(min=1, help="Texts of each ensemble that are written at once.")] = 8,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused with 429.")] = 256,
-    chunk: Annotated[int, typer.Option(min=1, help="Tokens of prompts that are read between two steps.")] = 256,
-    members_alone: Annotated[bool, typer.Option(help="Serve each member by itself too, as NAME/MEMBER.")] = True,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="Keys that open the server, one a line.", show_default=False)
-    ] = None,
+    ]
+    host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8000
+    batch: Annotated[int, typer.Option(min=1, help="Write so many texts of each ensemble at once.")] = 8
+    queue: Annotated[int, typer.Option(min=1, help="Let so many requests wait; refuse more with 429.")] = 256
+    chunk: Annotated[int, typer.Option(min=1, help="Read so many prompt tokens between two steps.")] = 256
+    members_alone: Annotated[bool, typer.Option(help="Serve each member by itself too, as NAME/MEMBER.")] = True
+    api_key_file: Annotated[Path | None, optional(help="Require one of the API keys in this file, one a line.")] = None
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Without keys, listen on any address, and answer under any name.")
-    ] = False,
-    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request at most.")] = 2**20,
-    max_values: Annotated[int, typer.Option(min=1, help="Values in the JSON of a request at most.")] = 10_000,
-    max_prompt: Annotated[int, typer.Option(min=1, help="Tokens of a prompt at most.")] = 32_768,
-    max_n: Annotated[int, typer.Option(min=1, help="Texts of a request at most.")] = 16,
-    max_output: Annotated[int, typer.Option(min=1, help="Pieces of a text at most, and by default.")] = 4096,
-    max_concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once at most.")] = 512,
-    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
-    grace: Annotated[float, typer.Option(help="Seconds for running requests after a signal to end.")] = 30.0,
+        bool, typer.Option("--no-keys", help="Allow any address without API keys, and answer under any host name.")
+    ] = False
     gac_api: Annotated[
-        bool, typer.Option("--gac-api", help="Answer /status and /api/generate/ of the GaC release, by the first FILE.")
-    ] = False,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked and answered, too.")] = False,
-) -> None:
-    """Serve ensembles by the OpenAI API, until SIGTERM or Ctrl-C."""
+        bool,
+        typer.Option("--gac-api", help="Also serve /status and /api/generate/ of the GaC release, by the first FILE."),
+    ] = False
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and answers too.")] = False
+
+
+@takes_flags
+def serve(flags: ServeFlags) -> None:
+    """Serve ensembles through the OpenAI API, until SIGTERM or Ctrl-C."""
     from unisono.server import check_libraries
 
     check_libraries()
     from unisono.config.ensemble import load_spec
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
-    from unisono.server.limits import ServerLimits
-    from unisono.server.middleware import is_loopback, read_keys
     from unisono.server.telemetry import to_stderr
 
-    specs = {name: load_spec(path) for name, path in _named(ensembles).items()}
-    keys = None if api_key_file is None else read_keys(api_key_file)
-    if keys is None and not is_loopback(host) and not no_keys:
-        raise SpecError(
-            f"whoever reaches {host} could use this server: there are no keys",
-            hint="give keys with --api-key-file FILE, or say --no-keys",
-        )
-    limits = ServerLimits(
-        body=max_body,
-        values=max_values,
-        prompt=max_prompt,
-        n=max_n,
-        output=max_output,
-        concurrency=max_concurrency,
-        timeout=timeout,
-        grace=grace,
-    )
-    bound = bind(host, port)
-
-    def load() -> Service:
-        return _load(specs, batch, queue, chunk, members_alone)
-
+    specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
+    keys = _read_keys(flags)
+    limits, bound = flags.limits(), bind(flags.host, flags.port)
     with to_stderr():
         serve_on(
-            load,
+            lambda: _load(specs, flags),
             bound,
             limits,
             keys=keys,
-            local=keys is None and not no_keys,
-            log_prompts=log_prompts,
-            gac_model=next(iter(specs)) if gac_api else None,
+            local=keys is None and not flags.no_keys,
+            log_prompts=flags.log_prompts,
+            gac_model=next(iter(specs)) if flags.gac_api else None,
         )
+
+
+def _read_keys(flags: ServeFlags) -> Keys | None:
+    """The API keys. Raises a `SpecError` where anybody could use the server without one."""
+    from unisono.server.middleware import is_loopback, read_keys
+
+    if flags.api_key_file is not None:
+        return read_keys(flags.api_key_file)
+    if not is_loopback(flags.host) and not flags.no_keys:
+        raise SpecError(
+            f"whoever reaches {flags.host} could use this server: there are no keys",
+            hint="give keys with --api-key-file FILE, or say --no-keys",
+        )
+    return None
 
 
 def _named(ensembles: list[str]) -> dict[str, Path]:
@@ -113,16 +139,11 @@ def _named(ensembles: list[str]) -> dict[str, Path]:
     return found
 
 
-def _load(specs: dict[str, EnsembleSpec], batch: int, queue: int, chunk: int, alone: bool) -> Service:
+def _load(specs: dict[str, EnsembleSpec], flags: ServeFlags) -> Service:
     from unisono.build import load_service, prepare_several
     from unisono.server.telemetry import say
 
-    last: dict[str, str] = {}
-
-    def report(member: str, fraction: float, words: str) -> None:
-        if last.get(member) != words:
-            last[member] = words
-            say("loading", member=member, doing=words)
-
-    prepared = prepare_several(list(specs.values()), batch=batch, report=report)
-    return load_service(dict(zip(specs, prepared, strict=True)), alone=alone, queue=queue, chunk=chunk, report=report)
+    report = each_once(lambda member, words: say("loading", member=member, doing=words))
+    prepared = prepare_several(list(specs.values()), batch=flags.batch, report=report)
+    services = dict(zip(specs, prepared, strict=True))
+    return load_service(services, alone=flags.members_alone, queue=flags.queue, chunk=flags.chunk, report=report)

@@ -5,116 +5,125 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report, print_table, say, table_console
-from unisono.cli.questions import (
-    Batch,
-    Chat,
-    Data,
-    Json,
-    Quiet,
-    Shots,
-    Spec,
-    counting_answers,
-    folder_option,
-    split_names,
-    task_names,
-)
+from unisono.cli.console import loading_report, print_table, table_console
+from unisono.cli.flags import optional, takes_flags
+from unisono.cli.questions import EnsembleFlags, counting_answers, folder_flag, split_names, task_names
 from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.evals.analysis.tune import Trial, Tuned
     from unisono.evals.model_pool import ModelPool
+    from unisono.evals.records import Task
 
 SEARCH = "search.json"
 """In the search's folder: what was tried, what was found and how long it took, as ``--json`` prints it."""
 
 
-def tune(
-    spec: Spec,
+@dataclass(kw_only=True)
+class TuneFlags(EnsembleFlags):
+    """The flags of ``unisono tune``."""
+
     task: Annotated[
-        str,
-        typer.Option(
-            "--task", "--tasks", metavar="NAMES", help="The tasks to tune for, with commas between.", show_default=False
-        ),
-    ],
-    data: Data = None,
+        str, optional("--task", "--tasks", metavar="NAMES", help="The tasks to tune for, with commas between.")
+    ]
     limit: Annotated[
-        int, typer.Option(min=2, help="Questions of each task, the last of its order; half of it at most.")
-    ] = 100,
-    shots: Shots = None,
-    chat: Chat = False,
-    batch: Batch = 1,
-    stages: Annotated[
-        str, typer.Option(metavar="NAMES", help="What to search, with commas between.")
-    ] = "rule,weights,gate",
+        int, typer.Option(min=2, help="Ask the last so many questions of each task, at most half of it.")
+    ] = 100
+    stages: Annotated[str, typer.Option(metavar="NAMES", help="What to search, with commas between.")] = (
+        "rule,weights,gate"
+    )
     gates: Annotated[
         str | None,
-        typer.Option(
+        optional(
             metavar="GATES",
-            help="Gates to try, each with every lead. Default: confidence at 0.3, 0.5, 0.7 and 0.9.",
-            show_default=False,
+            help="Try these gates, each with every lead. Default: confidence at 0.3, 0.5, 0.7 and 0.9.",
         ),
-    ] = None,
+    ] = None
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Where to write the tuned ensemble. Default: NAME-tuned.yaml.", show_default=False
-        ),
-    ] = None,
+        Path | None, optional(metavar="FILE", help="Write the tuned ensemble to this file. Default: NAME-tuned.yaml.")
+    ] = None
     folder: Annotated[
-        Path | None, folder_option("The search's folder: the same command continues it. Default: tune-NAME.")
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Find the best setting, on questions that `unisono eval` then leaves out, and write it as an ensemble file."""
+        Path | None,
+        folder_flag("Keep the search in this folder; the same command continues it. Default: tune-NAME."),
+    ] = None
+
+
+@takes_flags
+def tune(flags: TuneFlags) -> None:
+    """Find the best setting and write it as an ensemble file. `unisono eval` then leaves out its questions."""
     from unisono.config.ensemble import load_spec
     from unisono.evals.analysis.tune import GATES
-    from unisono.evals.analysis.tune import tune as search
-    from unisono.evals.manifest import make_manifest
-    from unisono.evals.model_pool import ModelPool
-    from unisono.evals.results import RunFolder
-    from unisono.evals.tasks import load_tasks
 
-    checked, wanted = load_spec(spec), _stages(stages)
-    tried = GATES if gates is None else [_gate(word.strip()) for word in gates.split(",")]
-    written = out or spec.with_name(f"{spec.stem}-tuned.yaml")
-    if written.exists() and written.samefile(spec):
-        raise SpecError(f"--out is {str(written)!r}, the ensemble file itself", hint="give another file")
-    if not quiet:
-        say("reading the tasks")
-    tasks = load_tasks(task_names(task), data=data, limit=limit, last=True, shots=shots, chat=chat)
-    for each in tasks:
-        if len(each.questions) < limit and not quiet:
-            say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
-    with loading_report(quiet=quiet) as loading:
-        pool = ModelPool.prepare(checked, batch=batch, report=loading)
-    where = folder or Path(f"tune-{spec.stem}")
-    about = make_manifest(pool, tasks, [], [], spec=spec.read_text(), chat=chat)
-    with RunFolder(where, about) as opened, pool:
-        with loading_report(quiet=quiet) as loading:
-            pool.load_weights(loading)
-        with counting_answers(where, None, quiet=quiet) as count:
-            tuned = search(pool, tasks, opened, stages=wanted, gates=tried, count=count)
-    _write(written, spec, pool, tuned)
+    spec, stages = load_spec(flags.spec), _stages(flags.stages)
+    gates = GATES if flags.gates is None else [_gate(word.strip()) for word in flags.gates.split(",")]
+    out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-tuned.yaml")
+    if out.exists() and out.samefile(flags.spec):
+        raise SpecError(f"--out is {str(out)!r}, the ensemble file itself", hint="give another file")
+    tasks = _load_tasks(flags)
+    pool = flags.prepare(spec, flags.batch)
+    folder = flags.folder or Path(f"tune-{flags.spec.stem}")
+    tuned = _search(folder, pool, tasks, stages, gates, flags)
+    _write(out, flags.spec, pool, tuned)
     found = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False)
-    (where / SEARCH).write_text(found + "\n")
-    if as_json:
+    (folder / SEARCH).write_text(found + "\n")
+    if flags.as_json:
         print(found)
     else:
         _show(tuned)
-    if not quiet:
-        flags = {"--tasks": task, "--data": data, "--shots": shots, "--batch": batch if batch > 1 else None}
-        asked = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
-        words = ["unisono", "eval", str(written), *asked, *(["--chat"] if chat else [])]
-        compare = shlex.join([*words, "--compare", "--variant", str(spec)])
-        say(f"{written} is the tuned ensemble; compare it with the old one: {compare}")
+    flags.say(f"{out} is the tuned ensemble; compare it with the old one: {_comparing_command(out, flags)}")
+
+
+def _load_tasks(flags: TuneFlags) -> list[Task]:
+    from unisono.evals.tasks import load_tasks
+
+    flags.say("reading the tasks")
+    names = task_names(flags.task)
+    tasks = load_tasks(names, data=flags.data, limit=flags.limit, last=True, shots=flags.shots, chat=flags.chat)
+    for each in tasks:
+        if len(each.questions) < flags.limit:
+            flags.say(f"{each.name}: {len(each.questions)} questions, half of those that there are")
+    return tasks
+
+
+def _search(
+    folder: Path,
+    pool: ModelPool,
+    tasks: Sequence[Task],
+    stages: Sequence[str],
+    gates: Sequence[str],
+    flags: TuneFlags,
+) -> Tuned:
+    """Search in the folder, from where an earlier search has come."""
+    from unisono.evals.analysis.tune import tune as search
+    from unisono.evals.manifest import make_manifest
+    from unisono.evals.results import RunFolder
+
+    about = make_manifest(pool, tasks, [], [], spec=flags.spec.read_text(), chat=flags.chat)
+    with RunFolder(folder, about) as opened, pool:
+        with loading_report(quiet=flags.quiet) as loading:
+            pool.load_weights(loading)
+        with counting_answers(folder, None, quiet=flags.quiet) as count:
+            return search(pool, tasks, opened, stages=stages, gates=gates, count=count)
+
+
+def _comparing_command(tuned: Path, flags: TuneFlags) -> str:
+    """The command that compares the tuned ensemble with the old one."""
+    given = {
+        "--tasks": flags.task,
+        "--data": flags.data,
+        "--shots": flags.shots,
+        "--batch": flags.batch if flags.batch > 1 else None,
+    }
+    words = [str(word) for flag, value in given.items() if value is not None for word in (flag, value)]
+    chat = ["--chat"] if flags.chat else []
+    return shlex.join(["unisono", "eval", str(tuned), *words, *chat, "--compare", "--variant", str(flags.spec)])
 
 
 def _stages(words: str) -> list[str]:

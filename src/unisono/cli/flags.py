@@ -1,0 +1,64 @@
+"""Records of flags: a verb takes one, whose fields Typer reads as its arguments and flags."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from unisono.errors import SpecError, deprecated
+
+T = TypeVar("T")
+
+
+def takes_flags(verb: Callable[[Any], None]) -> Callable[..., None]:
+    """A verb with a parameter for each field of the dataclass ``flags`` that it takes."""
+    record = get_type_hints(verb)["flags"]
+    hints = get_type_hints(record, include_extras=True)
+
+    @wraps(verb)
+    def call(**given: Any) -> None:
+        verb(record(**given))
+
+    signature = inspect.signature(record)
+    parameters = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    return call
+
+
+def optional(*names: str, **settings: Any) -> Any:
+    """A flag whose help says itself what holds without it."""
+    return typer.Option(*names, show_default=False, **settings)
+
+
+Spec = Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)]
+Batch = Annotated[int, typer.Option(min=1, help="Texts to write at once.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the content of --out.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on stderr.")]
+
+
+def refuse_flags(why: str, hint: str, given: Mapping[str, object]) -> None:
+    """Refuse flags that are given though they mean nothing here. Raises a `SpecError`."""
+    for flag, value in given.items():
+        if value:
+            raise SpecError(f"{flag} {why}", hint=hint)
+
+
+def renamed_flag(value: T | None, old_value: T | None, new: str, old: str) -> T | None:
+    """The value of a flag that had another name, with a warning where the old name is used.
+
+    Raises:
+        SpecError: both are given.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise SpecError(f"{new} and {old}, its old name, are both given", hint=f"leave {old} out")
+    deprecated(f"{old} is now {new}")
+    return old_value
