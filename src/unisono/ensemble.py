@@ -51,7 +51,7 @@ class Ensemble:
 
         Args:
             spec: the path of an ensemble file, or its content as a mapping.
-            batch: how many texts can be written at once; memory for so many is set aside.
+            batch: how many texts can be written at once; memory for this many is set aside.
             report: called with (member, fraction done, words) while things load.
 
         Raises:
@@ -171,7 +171,7 @@ class Ensemble:
         """Generate the texts of many requests, as many at once as the ensemble was loaded for.
 
         Yields each request with its result as soon as it has ended, so not always in their order; one with an ``n``
-        comes back so many times. One that cannot be served comes back with its error; the others go on. Requests are
+        comes back this many times. One that cannot be served comes back with its error; the others go on. Requests are
         taken from the iterable only when there is room for them.
         """
         return self._client.generate_batch(requests)

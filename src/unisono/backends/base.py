@@ -103,7 +103,7 @@ class PrefixStore(Protocol):
         ...
 
     def limit(self, ids: int) -> None:
-        """Forget what was least recently used until no more than so many ids are kept."""
+        """Forget what was least recently used until no more than this many ids are kept."""
         ...
 
 

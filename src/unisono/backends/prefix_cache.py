@@ -128,7 +128,7 @@ class PrefixCache:
         self._backend.close(slot)
 
     def limit(self, ids: int) -> None:
-        """Give up what was least recently used until no more than so many ids are kept."""
+        """Give up what was least recently used until no more than this many ids are kept."""
         while self.kept > max(0, ids):
             self._give_up(next(iter(self._kept)))
 
@@ -142,7 +142,7 @@ class PrefixCache:
         return len(self._open) + len(self._kept) >= self.facts.slots
 
     def _is_to_be_taken_over(self, source: Slot, lost: int) -> bool:
-        """Whether a kept slot is better used itself than copied, if so many of its ids are then lost."""
+        """Whether a kept slot is better used itself than copied, if this many of its ids are then lost."""
         if self._is_full and self._kept.keys() == {source}:
             return True
         loses_least = not lost or (self._is_full and lost <= len(next(iter(self._kept.values()))))

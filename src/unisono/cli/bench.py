@@ -23,8 +23,8 @@ COMPARED = ("speed", "ensembled", "a draft", "accepted", "same text")
 
 def bench(
     spec: Spec,
-    rounds: Annotated[int, typer.Option(min=1, help="Give each member and the ensemble so many turns.")] = 5,
-    pieces: Annotated[int, typer.Option(min=2, help="Write so many pieces in a turn.")] = 48,
+    rounds: Annotated[int, typer.Option(min=1, help="Give each member and the ensemble this many turns.")] = 5,
+    pieces: Annotated[int, typer.Option(min=2, help="Write this many pieces in a turn.")] = 48,
     batch: Batch = 1,
     variant: Annotated[
         list[str] | None,

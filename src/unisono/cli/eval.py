@@ -39,7 +39,7 @@ class EvalFlags(EnsembleFlags):
         ),
     ]
     limit: Annotated[
-        int | None, optional(min=1, help="Ask so many questions of each task, a fair sample. Default: all.")
+        int | None, optional(min=1, help="Ask this many questions of each task, a fair sample. Default: all.")
     ] = None
     compare: Annotated[bool, typer.Option("--compare", help="Ask each member alone, too.")] = False
     variant: Annotated[

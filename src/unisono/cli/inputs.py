@@ -33,7 +33,7 @@ class RunFlags(MethodFlags):
     ] = None
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without a chat template.")] = False
     system: Annotated[str | None, optional(help="Put a system message before the text.")] = None
-    max_new_tokens: Annotated[int, typer.Option(help="Write at most so many pieces.")] = 256
+    max_new_tokens: Annotated[int, typer.Option(help="Write at most this many pieces.")] = 256
     stop: Annotated[list[str] | None, optional(help="Stop before this text. May be given several times.")] = None
     json_schema: Annotated[Path | None, optional(metavar="FILE", help="Write JSON that fits this schema.")] = None
     constraint_words: Annotated[
@@ -45,7 +45,7 @@ class RunFlags(MethodFlags):
         ),
     ] = None
     n: Annotated[
-        int, typer.Option("--n", min=1, help="Write so many texts for one prompt; --json prints a line for each.")
+        int, typer.Option("--n", min=1, help="Write this many texts for one prompt; --json prints a line for each.")
     ] = 1
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end of the text.")] = False
     trace: Annotated[
@@ -60,7 +60,7 @@ class RunFlags(MethodFlags):
         optional(help='Answer a file of prompts, JSON lines {"id", "prompt"} or {"id", "messages"}.'),
     ] = None
     out: Annotated[Path | None, optional(help="Write the answers to --prompts to this file. Default: stdout.")] = None
-    batch: Annotated[int, typer.Option(help="Write so many answers to --prompts at once.")] = 1
+    batch: Annotated[int, typer.Option(help="Write this many answers to --prompts at once.")] = 1
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --out.")] = False
     overwrite: Overwrite = False
     quiet: Quiet = False

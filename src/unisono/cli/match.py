@@ -43,7 +43,7 @@ class MatchFlags(QuestionFlags):
     tasks: Annotated[str, optional(metavar="NAMES", help="The tasks, with commas between.")]
     limit: Annotated[
         int | None,
-        optional(min=1, help=f"Ask so many questions of each task. Default: {USUAL}, or all where there are fewer."),
+        optional(min=1, help=f"Ask this many questions of each task. Default: {USUAL}, or all where there are fewer."),
     ] = None
     out: Annotated[
         Path | None,

@@ -60,7 +60,7 @@ class EnsembleFlags(QuestionFlags):
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
     batch: Annotated[
         int,
-        typer.Option(min=1, help="Write so many texts at once. Only 1 measures the time of one text at a time."),
+        typer.Option(min=1, help="Write this many texts at once. Only 1 measures the time of one text at a time."),
     ] = 1
 
 

@@ -29,20 +29,20 @@ limit_flag = partial(typer.Option, rich_help_panel="Limits")
 class LimitFlags:
     """The limits of the server that have flags, by their names in `ServerLimits`."""
 
-    body: Annotated[int, limit_flag("--max-body", min=1, help="Accept requests of at most so many bytes.")] = 2**20
+    body: Annotated[int, limit_flag("--max-body", min=1, help="Accept requests of at most this many bytes.")] = 2**20
     values: Annotated[
-        int, limit_flag("--max-values", min=1, help="Accept at most so many values in the JSON of a request.")
+        int, limit_flag("--max-values", min=1, help="Accept at most this many values in the JSON of a request.")
     ] = 10_000
-    prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of at most so many tokens.")] = 32_768
-    n: Annotated[int, limit_flag("--max-n", min=1, help="Write at most so many texts for a request.")] = 16
+    prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of at most this many tokens.")] = 32_768
+    n: Annotated[int, limit_flag("--max-n", min=1, help="Write at most this many texts for a request.")] = 16
     output: Annotated[
-        int, limit_flag("--max-output", min=1, help="Write at most so many pieces of a text; also the default.")
+        int, limit_flag("--max-output", min=1, help="Write at most this many pieces of a text; also the default.")
     ] = 4096
     concurrency: Annotated[
-        int, limit_flag("--max-concurrency", min=1, help="Accept at most so many requests at once.")
+        int, limit_flag("--max-concurrency", min=1, help="Accept at most this many requests at once.")
     ] = 512
-    timeout: Annotated[float, limit_flag(help="Give a request so many seconds.")] = 600.0
-    grace: Annotated[float, limit_flag(help="Give running requests so many seconds after a signal to end.")] = 30.0
+    timeout: Annotated[float, limit_flag(help="Give a request this many seconds.")] = 600.0
+    grace: Annotated[float, limit_flag(help="Give running requests this many seconds after a signal to end.")] = 30.0
 
     def limits(self) -> ServerLimits:
         """The limits. Raises a `SpecError`."""
@@ -65,9 +65,9 @@ class ServeFlags(LimitFlags):
     ]
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8000
-    batch: Annotated[int, typer.Option(min=1, help="Write so many texts of each ensemble at once.")] = 8
-    queue: Annotated[int, typer.Option(min=1, help="Let so many requests wait; refuse more with 429.")] = 256
-    chunk: Annotated[int, typer.Option(min=1, help="Read so many prompt tokens between two steps.")] = 256
+    batch: Annotated[int, typer.Option(min=1, help="Write this many texts of each ensemble at once.")] = 8
+    queue: Annotated[int, typer.Option(min=1, help="Let this many requests wait; refuse more with 429.")] = 256
+    chunk: Annotated[int, typer.Option(min=1, help="Read this many prompt tokens between two steps.")] = 256
     members_alone: Annotated[bool, typer.Option(help="Serve each member by itself too, as NAME/MEMBER.")] = True
     api_key_file: Annotated[Path | None, optional(help="Require one of the API keys in this file, one a line.")] = None
     no_keys: Annotated[

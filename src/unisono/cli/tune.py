@@ -34,7 +34,7 @@ class TuneFlags(EnsembleFlags):
         str, optional("--task", "--tasks", metavar="NAMES", help="The tasks to tune for, with commas between.")
     ]
     limit: Annotated[
-        int, typer.Option(min=2, help="Ask the last so many questions of each task, at most half of it.")
+        int, typer.Option(min=2, help="Ask this many questions of each task, its last ones, at most half of it.")
     ] = 100
     stages: Annotated[str, typer.Option(metavar="NAMES", help="What to search, with commas between.")] = (
         "rule,weights,gate"

@@ -27,7 +27,7 @@ class Combine:
     weights: str = "fixed"
     """One of `WEIGHT_SCHEMES`."""
     truncate: Annotated[int | None, Number(1, 2**31, "it counts each member's likeliest pieces", whole=True)] = None
-    """Keep only the union of the members' so many likeliest pieces; ``None`` for all."""
+    """Keep only the union of the members' likeliest pieces, this many of each; ``None`` for all."""
     sharpen: Annotated[float | None, Number(0.01, SMOOTH, "a piece of more mass takes that of its continuations")] = (
         None
     )

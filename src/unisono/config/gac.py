@@ -35,7 +35,7 @@ QUANTIZED = (
     "weights write a GGUF file of this model as its model, and leave dtype out"
 )
 SPREAD = (
-    "written as device_map auto, which spreads the layers over all GPUs that are visible, where GaC uses so many "
+    "written as device_map auto, which spreads the layers over all GPUs that are visible, where GaC uses this many "
     "that are free; CUDA_VISIBLE_DEVICES leaves some out"
 )
 NO_SCORE_NEEDED = f"no effect, as in GaC: with {NORM} 'average' all votes count the same"

@@ -22,7 +22,7 @@ SLOPE = 0.05
 RECENT = 5
 """Passes of one size that its cost is the median of."""
 STALE = 300
-"""After so many passes of a model, the cost of a size that did not come up is forgotten and tried anew."""
+"""After this many passes of a model, the cost of a size that did not come up is forgotten and tried anew."""
 MEMORY = 60.0
 """How many guesses a chance is the share of, about; older ones fade."""
 SMOOTHING = 0.1
@@ -163,7 +163,7 @@ class Outlook:
 
 
 Cost = Callable[[int], float]
-"""Seconds that drafting one piece more costs, if so many texts do it."""
+"""Seconds that drafting one piece more costs, if this many texts do it."""
 
 
 class DraftLengthController:
@@ -210,7 +210,7 @@ class DraftLengthController:
         return self._chances[drafter].share
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        """Which of the outlooks draft one piece more, in a step of so many texts; none ends the drafting.
+        """Which of the outlooks draft one piece more, in a step of this many texts; none ends the drafting.
 
         Nothing is drafted before a step without drafts has shown what that takes.
         """

@@ -163,7 +163,7 @@ class Engine:
         return self._prefill.size(group) if group and group.awaited else 0
 
     def read(self, portions: Mapping[Any, int]) -> None:
-        """Read on in groups that have a backlog, each by so many ids at most, those of all members together.
+        """Read on in groups that have a backlog, each by this many ids at most, those of all members together.
 
         When a model fails, the groups are as they were before; those that cannot be are given up.
         """

@@ -29,7 +29,7 @@ class Listener(Protocol):
         """The service is there."""
 
     def emitted(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
-        """The events of a step that ended now, took so long, and served so many requests."""
+        """The events of a step that ended now, took so long, and served this many requests."""
 
     def crashed(self, error: Exception) -> None:
         """A step broke, by a fault of ours: all requests are lost."""

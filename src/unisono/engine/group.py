@@ -72,7 +72,7 @@ class Beam(SequenceGroup):
     """A group of one sequence, which becomes the best of the candidates that are followed.
 
     At every step the continuations of all candidates are ranked together by the probability of the whole sequence;
-    the most likely ``width`` are kept. The search ends when so many have ended and none that is still followed could
+    the most likely ``width`` are kept. The search ends when this many have ended and none that is still followed could
     take a place among them by its present score, which is how transformers ends one by default.
     """
 

@@ -69,7 +69,7 @@ class Prefill:
         ]
 
     def read(self, portions: Mapping[SequenceGroup, int]) -> None:
-        """Read on in groups that stand back, each by so many ids at most, in one pass a model.
+        """Read on in groups that stand back, each by this many ids at most, in one pass a model.
 
         What is read of one group is shared out so that its members come to the end together.
         """

@@ -26,7 +26,7 @@ SHARE_MEMORY = 60.0
 """Over how many pieces the share of asked ones is taken, about."""
 
 SAMPLING = 4
-"""At every so many pieces the members that do not draft are looked at, to know who could."""
+"""How many pieces pass between two looks at the members that do not draft, to know who could."""
 
 
 class Speculator:
@@ -153,7 +153,7 @@ class Speculator:
         return self._draft_length.chance(str(state.drafter), state.guesses[-1][1])
 
     def _longer_blocks(self, members: Sequence[Member], states: Sequence[StepState], count: int) -> float:
-        """What it costs the members if the blocks that they will have to read are so many pieces longer."""
+        """What it costs the members if the blocks that they will have to read are this many pieces longer."""
         extra, rows = 0.0, sum(state.rows_wanted for state in states)
         for group in _passes(members, states):
             readers, model = len(group), group[0].model
