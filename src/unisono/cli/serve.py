@@ -33,7 +33,9 @@ class LimitFlags:
     values: Annotated[
         int, limit_flag("--max-values", min=1, help="Accept at most this many values in the JSON of a request.")
     ] = 10_000
-    prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of at most this many tokens.")] = 32_768
+    prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of this many tokens at most.")] = (
+        32_768
+    )
     n: Annotated[int, limit_flag("--max-n", min=1, help="Write at most this many texts for a request.")] = 16
     output: Annotated[
         int, limit_flag("--max-output", min=1, help="Write at most this many pieces of a text; also the default.")
