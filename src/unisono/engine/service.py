@@ -191,6 +191,9 @@ class Service:
         with contextlib.ExitStack() as unloading:
             for engine in self.engines.values():
                 unloading.callback(engine.close)
+            for engine in self.engines.values():  # they may share models: all slots are freed before one is unloaded
+                for group in engine.groups:
+                    unloading.callback(engine.drop, group)
             self.close()
 
     def _admit(self) -> None:
