@@ -368,6 +368,18 @@ def test_closing_gives_all_requests_up_and_unloads_all_even_if_a_member_fails_at
         check_all_is_free(service, engine)
 
 
+def test_unloading_frees_the_slots_of_all_engines_before_it_unloads_a_model_they_share() -> None:
+    first = engine_of(("a", "b"), 4, batch=4)
+    second = Engine(first.members, first.union)
+    service = Service({"first": first, "second": second})
+    for engine in (first, second):
+        engine.add(PROMPTS[0])  # not a request of the service, which gives up its own before
+        engine.step()
+    service.unload()
+    assert first.groups == second.groups == []
+    service.unload()
+
+
 def test_closing_gives_all_requests_up() -> None:
     service, engine = service_of(slots=2)
     for prompt in PROMPTS[:4]:

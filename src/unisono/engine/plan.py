@@ -38,6 +38,8 @@ class Plan:
     """Whether the weights of the vote follow from how unlikely each member finds the prompt."""
     is_gated: bool
     """Whether the lead's distribution decides who votes."""
+    is_greedy: bool
+    """Whether nothing is drawn."""
     is_plain: bool
     """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
@@ -64,6 +66,7 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         method.gate.always_open and not draw.one_member,
         method.combine.reads_losses,
         not method.gate.always_open,
+        draw.is_greedy,
         (method.combine, method.gate, method.speculate, draw) == _PLAIN,
     )
 

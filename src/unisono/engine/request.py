@@ -119,13 +119,10 @@ class PreparedRequest:
     plan: Plan
     ids: Mapping[str, Sequence[int]]
     """By member, the ids of the prompt."""
+    width: int
+    """How many slots each text needs: one, or as many as a beam follows texts."""
     parse: Parse | None = None
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
-
-    @property
-    def width(self) -> int:
-        """How many slots each text needs: one, or as many as a beam follows texts."""
-        return self.plan.draw.beam_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,7 @@ def prepare(
     for member in members:
         if not 0 < len(ids[member.name]) <= member.backend.facts.context:
             check_length(member.name, len(ids[member.name]), member.backend.facts.context)
-    return PreparedRequest(request, plan, ids, parse)
+    return PreparedRequest(request, plan, ids, plan.draw.beam_width, parse)
 
 
 def begin_grammar(constraint: object, compile_grammar: Compile | None) -> Parse | None:

@@ -68,23 +68,24 @@ class Runner:
             passes[portion.member.model].append(portion)
         self._run((together[0].member, partial(read_ahead, together)) for together in passes.values())
 
-    def run_leads(self, states: Sequence[StepState]) -> None:
-        """Run the leads that gates wait for, and let the gates decide position by position."""
+    def run_leads(self, states: Sequence[StepState], *, given: bool = False) -> None:
+        """Run the leads that gates wait for, and let the gates decide position by position.
+
+        Args:
+            states: of the step.
+            given: whether the drafted pieces are the text, whatever the leads would choose.
+        """
         led = [state for state in states if state.awaits_lead]
         if not led:
             return
-        self.run_whole(led)
-        position = 0
-        while led := [state for state in led if state.reaches(position)]:
-            self.read_gates(led, position)
-            position += 1
-
-    def run_whole(self, states: Sequence[StepState]) -> None:
-        """Run the leads of some sequences for all positions."""
         spans: dict[Member, list[tuple[StepState, int, int]]] = {member: [] for member in self._members}
-        for state in states:
+        for state in led:
             spans[state.plan.lead].append((state, 0, state.last))
         self.run([MemberBatch(member, its_spans, keep=True) for member, its_spans in spans.items()])
+        position = 0
+        while led := [state for state in led if (position <= state.last if given else state.reaches(position))]:
+            self.read_gates(led, position)
+            position += 1
 
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.

@@ -77,7 +77,7 @@ class Sampler:
             else greedy(distributions.shaped_BU)
         )
         for row, state in enumerate(states):
-            if not state.plan.draw.is_greedy:
+            if not state.plan.is_greedy:
                 p_U = self._drafter_distribution(state, position, distributions, row) if combines else None
                 columns[row] = _draw(distributions.shaped_BU[row], p_U, state, position)
         return columns
@@ -108,7 +108,7 @@ class Sampler:
         p_BU = _shaped(_of_member(states, position, member), states, position)
         columns = greedy(p_BU)
         for row, state in enumerate(states):
-            if not state.plan.draw.is_greedy:
+            if not state.plan.is_greedy:
                 columns[row] = _draw(p_BU[row], None, state, position)
         return [(column, float(p_U[column])) for column, p_U in zip(columns, p_BU, strict=True)]
 

@@ -118,6 +118,8 @@ class Scheduler:
         self._queue = queue
         self._chunk = chunk
         self._memory = dict(memory or {})
+        self.bounds_memory = bool(memory)
+        """Whether the memory of any model is bounded."""
         self._line: dict[RequestId, _Request] = {}
         self._served: dict[RequestId, _Request] = {}
         self._last = 0
@@ -131,11 +133,6 @@ class Scheduler:
     def served(self) -> int:
         """How many requests have their slots."""
         return len(self._served)
-
-    @property
-    def bounds_memory(self) -> bool:
-        """Whether the memory of any model is bounded."""
-        return bool(self._memory)
 
     @property
     def free(self) -> dict[Model, int]:

@@ -64,7 +64,8 @@ class Scoring:
             for member in self._members:
                 member.begin_step()
             states = [self._state(text, columns[:AT_ONCE]) for text, columns in left.items()]
-            self._ask(states)
+            self._runner.run_leads(states, given=True)
+            self._runner.run_voters(states, keep=False)
             for position in range(max(state.last for state in states) + 1):
                 reaching = [state for state in states if position <= state.last]
                 for voters, rule, group in by_voters(reaching, position):
@@ -90,16 +91,6 @@ class Scoring:
                     hint="shorten the text, or raise the member's context in the spec",
                 )
         return state
-
-    def _ask(self, states: Sequence[StepState]) -> None:
-        """Ask who would have been asked, had the pieces been chosen one by one."""
-        led = [state for state in states if state.awaits_lead]
-        self._runner.run_whole(led)
-        position = 0
-        while led := [state for state in led if position <= state.last]:
-            self._runner.read_gates(led, position)
-            position += 1
-        self._runner.run_voters(states, keep=False)
 
     def _scored(self, distributions: Distributions, row: int, column: int) -> PieceScore:
         p = float(distributions.q_BU[row, column])

@@ -154,7 +154,7 @@ class TextSequence:
                 first_piece=(self._first_piece or self._ended) - self._began,
                 members=dict(self.member_seconds),
             ),
-            seed=None if self.plan.draw.is_greedy else self.seed,
+            seed=None if self.plan.is_greedy else self.seed,
             steps=None if self.steps is None else tuple(self.steps),
         )
 

@@ -191,6 +191,9 @@ class Service:
         with contextlib.ExitStack() as unloading:
             for engine in self.engines.values():
                 unloading.callback(engine.close)
+            for engine in self.engines.values():  # they may share models: all slots are freed before one is unloaded
+                for group in engine.groups:
+                    unloading.callback(engine.drop, group)
             self.close()
 
     def _admit(self) -> None:
@@ -199,7 +202,8 @@ class Service:
         for request_id in admission.expired:
             late = RequestTimeout("the request took longer than it was given", hint="allow it more time")
             self._fail(request_id, late)
-        self._ask_memory_back()
+        if self._scheduler.bounds_memory:
+            self._ask_memory_back()
         for running in [self._running[request_id] for request_id in admission.admitted]:
             with self._failing(running.request_id):
                 running.group = running.engine.begin(running.prepared)
@@ -311,6 +315,6 @@ class Service:
     def _ask_memory_back(self) -> None:
         """Let kept slots give way to what has been promised to requests."""
         spare = self._scheduler.spare
-        for member in self._members if spare else ():
+        for member in self._members:
             if member.prefixes is not None and member.model in spare:
                 member.prefixes.limit(spare[member.model])
