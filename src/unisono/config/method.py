@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
 
 from unisono.config.combine import Combine
-from unisono.config.compact import Number, known_keys, numbers_of, read_number
+from unisono.config.compact import Number, numbers_of, read_form, read_named
 from unisono.config.gate import Gate
 from unisono.config.sampling import Sampling
 from unisono.config.sampling_options import SamplingOptions
@@ -63,15 +63,10 @@ class Speculation:
             return None
         if isinstance(value, cls):
             return value
-        if isinstance(value, str):
-            drafter, colon, number = value.partition(":")
-            return cls(drafter, read_number(number)) if colon else cls(drafter)  # type: ignore[arg-type]
-        if isinstance(value, Mapping):
-            given = known_keys("speculate", value, [key.name for key in fields(cls)], hint=_FORMS)
-            if "drafter" not in given:
-                raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
-            return cls(**given)
-        raise SpecError(f"speculate is {shown(value)}", hint=f"{_FORMS}; {OFF} for nobody")
+        given = read_form(cls, "speculate", value, _read_words, hint=f"{_FORMS}; {OFF} for nobody")
+        if "drafter" not in given:
+            raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
+        return cls(**given)
 
     def __str__(self) -> str:
         """As it is written on the command line."""
@@ -79,6 +74,10 @@ class Speculation:
 
 
 _SPECULATION = numbers_of(Speculation)
+
+
+def _read_words(text: str) -> dict[str, Any]:
+    return read_named(text, "drafter", "max_pieces")
 
 
 class MethodOptions(SamplingOptions, total=False):

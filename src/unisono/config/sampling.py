@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from unisono.config.compact import Number, known_keys, numbers_of, read_number, split_words
+from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, split_words
 from unisono.config.sampling_options import (
     FrequencyPenalty,
     MinP,
@@ -190,20 +190,14 @@ class Sampling:
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls(temperature=value)
-        if isinstance(value, str):
-            return cls(**_read_words(value))  # type: ignore[arg-type]
-        if isinstance(value, Mapping):
-            given = known_keys("sampling", value, [*(key.name for key in fields(cls)), MIXTURE], hint=_WAYS)
-            if MIXTURE in given:
-                given["one_member"] = given.pop(MIXTURE)
-            return cls(**({"temperature": 1, **given} if given.get("one_member") is True else given))
-        raise SpecError(f"sampling is {shown(value)}", hint=_WAYS)
+        if isinstance(value, Mapping) and MIXTURE in value:
+            value = {"one_member" if key == MIXTURE else key: more for key, more in value.items()}
+        given = read_form(cls, "sampling", value, _read_words, hint=_WAYS)
+        return cls(**({"temperature": 1, **given} if given.get("one_member") is True else given))
 
     def __str__(self) -> str:
         """In one line, as `parse` reads it: what differs from the default."""
-        given = {name: getattr(self, name) for name in OPTIONS}
-        words = [f"{name}:{value}" for name, value in given.items() if value != _DEFAULTS[name]]
-        words = [GREEDY, *words] if self.is_greedy else words
+        words = [*[GREEDY] * self.is_greedy, *changed(self, list(OPTIONS))]
         for name in ("bias", MEMBER + "bias"):
             words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
         words += [f"logit_bias:{column}={more}" for column, more in self.logit_bias.items()]
@@ -253,7 +247,7 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
     return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
 
-def _read_words(text: str) -> dict[str, object]:
+def _read_words(text: str) -> dict[str, Any]:
     """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
     given: dict[str, Any] = {}
     for word in split_words(text):
@@ -263,8 +257,6 @@ def _read_words(text: str) -> dict[str, object]:
         if key in options:
             raise SpecError(f"sampling gives {what} twice: {shown(text)}", hint="leave one of them out")
         options[key] = value
-    if given.get("one_member"):
-        given.setdefault("temperature", 1)
     return given
 
 
