@@ -108,7 +108,7 @@ def read_form(
     raise SpecError(f"{what} is {shown(value)}", hint=hint)
 
 
-def read_named(text: str, name: str, number: str | None) -> dict[str, Any]:
+def read_named(text: str, name: str, number: str) -> dict[str, Any]:
     """Read ``NAME`` or ``NAME:NUMBER``: the arguments ``name`` and ``number``, the fields of the two."""
     word, colon, digits = text.partition(":")
     return {name: word, number: read_number(digits)} if colon and number else {name: text}

@@ -99,11 +99,8 @@ class Gate:
             return value
         if value is None or value is False:
             return cls() if value is None else cls(False)  # type: ignore[arg-type]  # which is refused
-        slip = (
-            next((_meant(kind, value[kind]) for kind in GATE_KINDS if kind in value), "")
-            if isinstance(value, Mapping)
-            else ""
-        )
+        named = value if isinstance(value, Mapping) else {}
+        slip = next((_meant(kind, named[kind]) for kind in GATE_KINDS if kind in named), "")
         return cls(**read_form(cls, "gate", value, _read_words, hint=_FORMS, slip=slip))
 
     def __str__(self) -> str:
@@ -116,7 +113,7 @@ def _read_words(text: str) -> dict[str, Any]:
     """Read ``"confidence:0.5 boundary"``."""
     words = text.removesuffix(_BOUNDARY)
     kind = GATE_KINDS.get(words.partition(":")[0])
-    return {**read_named(words, "kind", kind and kind.parameter), "boundary": words != text}
+    return {**read_named(words, "kind", kind.parameter if kind else ""), "boundary": words != text}
 
 
 def _meant(kind: str, number: object) -> str:

@@ -49,8 +49,10 @@ def _read(key: str, value: str) -> str | bool | int:
         raise SpecError(f"the setting {key} is {shown(value)}", hint=f"write {key}=true or {key}=false")
     if key == "boundary":
         return value == "true"
-    number = read_number(value) if key == "max_pieces" else value
-    if key == "max_pieces" and not isinstance(number, int):
+    if key != "max_pieces":
+        return value
+    number = read_number(value)
+    if not isinstance(number, int):
         raise SpecError(
             f"the setting {key} is {shown(value)}: it must be a whole number", hint=f"write it as in {key}=4"
         )
