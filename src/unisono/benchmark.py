@@ -238,7 +238,7 @@ def _benchmark(
         share = _share(sum(turn.ensembled for turn in own), sum(turn.written for turn in own))
         leads = members[index] if index < ensemble else members[names.index(system.method.lead_among(weights))]
         parts = [lead.step + share * (total - lead.step) for lead, total in zip(leads, sums, strict=True)]
-        if system.method.draw.one_member:
+        if system.method.draw.mixture:
             parts = [
                 sum(weight * turn.step for weight, turn in zip(weights.values(), turn_K, strict=True))
                 for turn_K in zip(*members, strict=True)
@@ -270,7 +270,7 @@ def _figures(
     drafted, blocks = sum(turn.drafted for turn in own), sum(turn.blocks for turn in own)
     return SystemFigures(
         name=system.name,
-        one_member=system.method.draw.one_member,
+        one_member=system.method.draw.mixture,
         step=_figure(step),
         forward=_figure([turn.forward for turn in own]),
         rest=_figure([turn.step - turn.forward for turn in own]),

@@ -10,7 +10,7 @@ from urllib.parse import quote_from_bytes
 from unisono.config.combine import Combine
 from unisono.config.compact import Number, numbers_of, read_form, read_named
 from unisono.config.gate import Gate
-from unisono.config.sampling import Sampling
+from unisono.config.sampling import MIXTURE, OLD_MIXTURE, Sampling
 from unisono.config.sampling_options import SamplingOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
@@ -142,7 +142,7 @@ class Method:
     def _check_keys(self) -> None:
         """Refuse keys that contradict one another."""
         sampling, combine = self.sampling, self.combine
-        if sampling.one_member and combine != Combine():
+        if sampling.mixture and combine != Combine():
             raise SpecError(
                 f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
                 hint="leave combine out, or draw from all members: any temperature does",
@@ -198,7 +198,10 @@ class Method:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only; texts of a bias are percent-encoded."""
-        draw = {key.name: getattr(self.sampling, key.name) for key in fields(self.sampling)}
+        draw = {
+            OLD_MIXTURE if key.name == MIXTURE else key.name: getattr(self.sampling, key.name)
+            for key in fields(self.sampling)
+        }
         for name in ("bias", "member_bias"):
             draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
         draw["logit_bias"] = {str(column): more for column, more in self.sampling.logit_bias.items()}
