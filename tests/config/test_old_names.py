@@ -90,6 +90,6 @@ def test_the_record_takes_the_old_name_of_mixture_and_answers_to_it() -> None:
     old: dict[str, Any] = {"temperature": 1, "one_member": True}
     assert Sampling(**old) == Sampling(temperature=1, mixture=True)
     assert Sampling(**old).one_member
-    assert replace(Sampling(temperature=1), one_member=True) == Sampling(**old)  # type: ignore[arg-type]
+    assert replace(Sampling(temperature=1), one_member=True) == Sampling(**old)  # type: ignore[call-arg]
     assert not replace(Sampling(**old), mixture=False).mixture
     assert "one_member" in Method(sampling=Sampling(**old)).to_json()["draw"]  # type: ignore[operator]
