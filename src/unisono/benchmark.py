@@ -251,7 +251,7 @@ def _benchmark(
 def _parts(system: _System, by_round: Sequence[Sequence[_Turn]], sums: Sequence[float], share: float) -> list[float]:
     """By round: what the members take alone for what the system asks of them."""
     weights = {member.name: member.weight for member in system.engine.members}
-    if system.method.draw.one_member:
+    if system.method.draw.mixture:
         return [
             sum(weight * turn.step for weight, turn in zip(weights.values(), members, strict=True))
             for members in by_round
@@ -273,7 +273,7 @@ def _figures(
     drafted, blocks = sum(turn.drafted for turn in own), sum(turn.blocks for turn in own)
     return SystemFigures(
         name=system.name,
-        one_member=system.method.draw.one_member,
+        one_member=system.method.draw.mixture,
         step=_figure(step),
         forward=_figure([turn.forward for turn in own]),
         rest=_figure([turn.step - turn.forward for turn in own]),

@@ -217,7 +217,7 @@ def load_service(
 def _method_alone(method: Method) -> Method:
     looks_up = method.speculate is not None and method.speculate.drafter in (NGRAM, AUTO)
     speculate = replace(method.speculate, drafter=NGRAM) if method.speculate is not None and looks_up else None
-    sampling = replace(method.sampling, one_member=False, logit_bias={})  # numbers of columns are the ensemble's
+    sampling = replace(method.sampling, mixture=False, logit_bias={})  # numbers of columns are the ensemble's
     return Method(speculate=speculate, sampling=sampling)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import unisono
 from support.command_line import Run
 from unisono import errors
 from unisono.config.ensemble import load_spec
+from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.config.setting import parse_setting
 from unisono.errors import OldNameWarning, SpecError
@@ -82,3 +84,12 @@ def test_errors_have_their_old_names_too() -> None:
 @pytest.mark.parametrize("new", ["mixture seed:3", {"mixture": True, "seed": 3}])
 def test_mixture_is_the_name_of_one_member(new: Any) -> None:
     assert Sampling.parse(new) == Sampling.parse("one-member seed:3") == Sampling.parse({"one_member": True, "seed": 3})
+
+
+def test_the_record_takes_the_old_name_of_mixture_and_answers_to_it() -> None:
+    old: dict[str, Any] = {"temperature": 1, "one_member": True}
+    assert Sampling(**old) == Sampling(temperature=1, mixture=True)
+    assert Sampling(**old).one_member
+    assert replace(Sampling(temperature=1), one_member=True) == Sampling(**old)  # type: ignore[call-arg]
+    assert not replace(Sampling(**old), mixture=False).mixture
+    assert "one_member" in Method(sampling=Sampling(**old)).to_json()["draw"]  # type: ignore[operator]

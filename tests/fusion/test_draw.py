@@ -57,9 +57,9 @@ def draws(draw: st.DrawFn) -> Sampling:
         ("greedy repetition_penalty:1.2", Sampling(repetition_penalty=1.2)),
         ("greedy seed:1", Sampling(seed=1)),
         ("frequency_penalty:-0.5", Sampling(frequency_penalty=-0.5)),
-        ("one-member", Sampling(temperature=1, one_member=True)),
-        ("one-member member_min_p:0.1", Sampling(temperature=1, member_min_p=0.1, one_member=True)),
-        ({"one_member": True, "seed": 2}, Sampling(temperature=1, one_member=True, seed=2)),
+        ("one-member", Sampling(temperature=1, mixture=True)),
+        ("one-member member_min_p:0.1", Sampling(temperature=1, member_min_p=0.1, mixture=True)),
+        ({"one_member": True, "seed": 2}, Sampling(temperature=1, mixture=True, seed=2)),
         ("0.7,top_p:0.9,member_bias:a=1", Sampling(temperature=0.7, top_p=0.9, member_bias={b"a": 1})),
         ("member_temperature:0.5", Sampling(member_temperature=0.5)),
         ("beam_width:4 length_penalty:0.6", Sampling(beam_width=4, length_penalty=0.6)),
@@ -90,7 +90,7 @@ def test_a_draw_is_read_from_what_it_is_written_as(draw: Sampling) -> None:
         (Sampling(), "greedy"),
         (Sampling(temperature=0.7, top_p=0.9, seed=3), "temperature:0.7 top_p:0.9 seed:3"),
         (Sampling(bias={" a\n": 1.5}), "greedy bias:%20a%0A=1.5"),  # type: ignore[dict-item]
-        (Sampling(temperature=1, one_member=True), "temperature:1 one-member"),
+        (Sampling(temperature=1, mixture=True), "temperature:1 one-member"),
     ],
 )
 def test_a_draw_is_written_in_one_line(draw: Sampling, written: str) -> None:
@@ -199,7 +199,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_suggested() -> None:
 
 
 def test_every_number_has_a_limit_and_a_field() -> None:
-    assert set(OPTIONS) == set(asdict(Sampling())) - {"bias", "logit_bias", "member_bias", "one_member"}
+    assert set(OPTIONS) == set(asdict(Sampling())) - {"bias", "logit_bias", "member_bias", "mixture"}
 
 
 def test_a_draw_is_checked_when_it_is_changed() -> None:

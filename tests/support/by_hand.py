@@ -61,10 +61,10 @@ def next_piece(fakes: Fakes, method: Method, prompt: str, path: Path) -> Chances
     raw = {name: said(fakes[name], prompt + "".join(path)) for name in fakes}
     own = {name: shaped(chances, draw, path, "member_") for name, chances in raw.items()}
     if not opens(fakes, method, raw[lead], path):
-        return own[lead] if draw.one_member else shaped(own[lead], draw, path)
+        return own[lead] if draw.mixture else shaped(own[lead], draw, path)
     total = sum(fake.weight for fake in fakes.values())
     weighted = [(own[name], fake.weight / total) for name, fake in fakes.items()]
-    if draw.one_member:
+    if draw.mixture:
         return RULES["mean"](weighted)
     return shaped(RULES[method.combine.rule](weighted), draw, path)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from unisono.config.compact import Number, known_keys, numbers_of, read_number, split_words
+from unisono.config.compact import Number, changed, known_keys, numbers_of, read_form, read_number, split_words
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
 from unisono.fusion.rules import COMBINE_RULES
@@ -151,28 +151,29 @@ class Combine:
         """
         if isinstance(value, cls):
             return value
-        known = [key.name for key in fields(cls)]
-        if isinstance(value, Mapping):
-            return cls(**known_keys("combine", value, known, hint=_FORMS))
-        if not isinstance(value, str) or not value.strip():
-            raise SpecError(f"combine is {shown(value)}", hint=_FORMS)
-        rule, *words = split_words(value)
-        if ":" in rule:  # keys alone
-            rule, words = MEAN, [rule, *words]
-        given = dict(word.partition(":")[::2] for word in words)
-        if "rule" in given or len(given) < len(words):
-            raise SpecError(f"combine is {shown(value)}: a key is given twice", hint=_FORMS)
-        read = {key: text if key == "weights" else read_number(text) for key, text in given.items()}
-        return cls(rule, **known_keys("combine", read, known, hint=_FORMS))
+        return cls(**read_form(cls, "combine", value, _read_words, hint=_FORMS))
 
     def __str__(self) -> str:
         """As it is written on the command line."""
-        others = [key for key in fields(self)[1:] if getattr(self, key.name) != key.default]
-        return " ".join([self.rule, *(f"{key.name}:{getattr(self, key.name)}" for key in others)])
+        return " ".join([self.rule, *changed(self, ["weights", *NUMBERS])])
 
 
 NUMBERS = numbers_of(Combine)
 """The options that are numbers, by name."""
+
+
+def _read_words(text: str) -> dict[str, Any]:
+    """Read ``"geometric truncate:10"``, or the keys alone."""
+    rule, *words = split_words(text)
+    if not rule:
+        raise SpecError(f"combine is {shown(text)}", hint=_FORMS)
+    if ":" in rule:
+        rule, words = MEAN, [rule, *words]
+    given = dict(word.partition(":")[::2] for word in words)
+    if "rule" in given or len(given) < len(words):
+        raise SpecError(f"combine is {shown(text)}: a key is given twice", hint=_FORMS)
+    known_keys("combine", given, ["rule", "weights", *NUMBERS], hint=_FORMS)
+    return {"rule": rule, **{key: read_number(word) if key in NUMBERS else word for key, word in given.items()}}
 
 
 def _check_name(key: str, value: object, known: Mapping[str, Any], hint: str) -> None:

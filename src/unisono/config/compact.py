@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from unisono.errors import SpecError, nearest, shown
 
@@ -83,6 +83,42 @@ def numbers_of(record: type) -> dict[str, Number]:
 
 def _metadata(hint: object) -> list[object]:
     return [*getattr(hint, "__metadata__", ()), *(part for arg in get_args(hint) for part in _metadata(arg))]
+
+
+def read_form(
+    record: type, what: str, value: object, read_text: Callable[[str], dict[str, Any]], *, hint: str, slip: str = ""
+) -> dict[str, Any]:
+    """The keyword arguments of a record that is given as text or as a mapping of its fields.
+
+    Args:
+        record: the dataclass.
+        what: how the key is called that the value is given for.
+        value: what is given.
+        read_text: reads the one-line form.
+        hint: how it is written.
+        slip: the hint for an unknown key, where it is another one.
+
+    Raises:
+        SpecError: the value is neither text nor a mapping, or has a key that is no field.
+    """
+    if isinstance(value, str):
+        return read_text(value)
+    if isinstance(value, Mapping):
+        return known_keys(what, value, [key.name for key in fields(record)], hint=slip or hint)
+    raise SpecError(f"{what} is {shown(value)}", hint=hint)
+
+
+def read_named(text: str, name: str, number: str) -> dict[str, Any]:
+    """Read ``NAME`` or ``NAME:NUMBER``: the arguments ``name`` and ``number``, the fields of the two."""
+    word, colon, digits = text.partition(":")
+    return {name: word, number: read_number(digits)} if colon and number else {name: text}
+
+
+def changed(record: object, names: Sequence[str]) -> list[str]:
+    """The words ``KEY:VALUE`` of those fields of a record that are not at their default."""
+    defaults = {key.name: key.default for key in fields(cast(Any, record))}
+    values = {name: getattr(record, name) for name in names}
+    return [f"{name}:{value}" for name, value in values.items() if value != defaults[name]]
 
 
 def split_words(text: str) -> list[str]:

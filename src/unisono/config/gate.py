@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, Self
 
-from unisono.config.compact import Number, known_keys, read_number
+from unisono.config.compact import Number, read_form, read_named
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.fold import Array
 from unisono.fusion.gate_scores import GATE_KINDS, GateKind
@@ -99,22 +99,21 @@ class Gate:
             return value
         if value is None or value is False:
             return cls() if value is None else cls(False)  # type: ignore[arg-type]  # which is refused
-        if isinstance(value, str):
-            words = value.removesuffix(_BOUNDARY)
-            kind, colon, number = words.partition(":")
-            key = GATE_KINDS[kind].parameter if kind in GATE_KINDS else ""
-            given = {key: read_number(number)} if colon and key else {}
-            return cls(kind if given else words, boundary=words != value, **given)  # type: ignore[arg-type]
-        if isinstance(value, Mapping):
-            slip = next(((kind, value[kind]) for kind in GATE_KINDS if kind in value), None)
-            hint = None if slip is None else _meant(*slip)
-            return cls(**known_keys("gate", value, [field.name for field in fields(cls)], hint=hint))
-        raise SpecError(f"gate is {shown(value)}", hint=_FORMS)
+        named = value if isinstance(value, Mapping) else {}
+        slip = next((_meant(kind, named[kind]) for kind in GATE_KINDS if kind in named), "")
+        return cls(**read_form(cls, "gate", value, _read_words, hint=_FORMS, slip=slip))
 
     def __str__(self) -> str:
         """In one line, as `parse` reads it."""
         number = "" if self.parameter is None else f":{self.parameter}"
         return f"{self.kind}{number}{_BOUNDARY if self.boundary else ''}"
+
+
+def _read_words(text: str) -> dict[str, Any]:
+    """Read ``"confidence:0.5 boundary"``."""
+    words = text.removesuffix(_BOUNDARY)
+    kind = GATE_KINDS.get(words.partition(":")[0])
+    return {**read_named(words, "kind", kind.parameter if kind else ""), "boundary": words != text}
 
 
 def _meant(kind: str, number: object) -> str:

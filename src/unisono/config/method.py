@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
 
 from unisono.config.combine import Combine
-from unisono.config.compact import Number, known_keys, numbers_of, read_number
+from unisono.config.compact import Number, numbers_of, read_form, read_named
 from unisono.config.gate import Gate
-from unisono.config.sampling import Sampling
+from unisono.config.sampling import MIXTURE, OLD_MIXTURE, Sampling
 from unisono.config.sampling_options import SamplingOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
@@ -63,15 +63,10 @@ class Speculation:
             return None
         if isinstance(value, cls):
             return value
-        if isinstance(value, str):
-            drafter, colon, number = value.partition(":")
-            return cls(drafter, read_number(number)) if colon else cls(drafter)  # type: ignore[arg-type]
-        if isinstance(value, Mapping):
-            given = known_keys("speculate", value, [key.name for key in fields(cls)], hint=_FORMS)
-            if "drafter" not in given:
-                raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
-            return cls(**given)
-        raise SpecError(f"speculate is {shown(value)}", hint=f"{_FORMS}; {OFF} for nobody")
+        given = read_form(cls, "speculate", value, _read_words, hint=f"{_FORMS}; {OFF} for nobody")
+        if "drafter" not in given:
+            raise SpecError("speculate lacks the key 'drafter'", hint=f"name a member, {NGRAM} or {AUTO}")
+        return cls(**given)
 
     def __str__(self) -> str:
         """As it is written on the command line."""
@@ -79,6 +74,10 @@ class Speculation:
 
 
 _SPECULATION = numbers_of(Speculation)
+
+
+def _read_words(text: str) -> dict[str, Any]:
+    return read_named(text, "drafter", "max_pieces")
 
 
 class MethodOptions(SamplingOptions, total=False):
@@ -143,7 +142,7 @@ class Method:
     def _check_keys(self) -> None:
         """Refuse keys that contradict one another."""
         sampling, combine = self.sampling, self.combine
-        if sampling.one_member and combine != Combine():
+        if sampling.mixture and combine != Combine():
             raise SpecError(
                 f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
                 hint="leave combine out, or draw from all members: any temperature does",
@@ -199,7 +198,10 @@ class Method:
 
     def to_json(self) -> dict[str, object]:
         """The record with plain types only; texts of a bias are percent-encoded."""
-        draw = {key.name: getattr(self.sampling, key.name) for key in fields(self.sampling)}
+        draw = {
+            OLD_MIXTURE if key.name == MIXTURE else key.name: getattr(self.sampling, key.name)
+            for key in fields(self.sampling)
+        }
         for name in ("bias", "member_bias"):
             draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
         draw["logit_bias"] = {str(column): more for column, more in self.sampling.logit_bias.items()}

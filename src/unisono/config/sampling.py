@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from typing import Annotated, Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from unisono.config.compact import Number, known_keys, numbers_of, read_number, split_words
+from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, split_words
 from unisono.config.sampling_options import (
     FrequencyPenalty,
     MinP,
@@ -24,7 +25,8 @@ from unisono.errors import SpecError, nearest, shown
 GREEDY = "greedy"
 ONE_MEMBER = "one-member"
 MIXTURE = "mixture"
-"""The field's name of it: mixture sampling."""
+OLD_MIXTURE = "one_member"
+"""The field's old name, which run folders keep."""
 MEMBER = "member_"
 """What the options begin with that act on every member's distribution before these are combined."""
 LONGEST_BIAS = 256
@@ -78,7 +80,7 @@ class Sampling:
     seed: Seed | None = None
     """``None`` for another text each time: a seed is then chosen for it. With greedy a seed promises what
     holds anyway, the same text again."""
-    one_member: bool = False
+    mixture: bool = False
     """Draw a member by weight and the piece from that member's distribution alone: the others are not run
     (mixture sampling, arXiv 2605.00419). What is written is distributed as if drawn from the weighted mean."""
     # transformers and vLLM: 1 or more.
@@ -99,14 +101,14 @@ class Sampling:
         for name, option in OPTIONS.items():
             if getattr(self, name) is not None or _DEFAULTS[name] is not None:
                 self._check_option(name, option)
-        if not isinstance(self.one_member, bool):
-            raise SpecError(f"one_member is {shown(self.one_member)}", hint="it is true or false")
+        if not isinstance(self.mixture, bool):
+            raise SpecError(f"one_member is {shown(self.mixture)}", hint="it is true or false")
         object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
         object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
-        if self.one_member:
-            self._check_one_member()
-        if self.beam_width > 1 and self.one_member:
+        if self.mixture:
+            self._check_mixture()
+        if self.beam_width > 1 and self.mixture:
             raise SpecError(
                 "one-member draws, and a beam searches for the likeliest text", hint="leave one of them out"
             )
@@ -131,7 +133,7 @@ class Sampling:
                 hint=f"leave {name} out, or give a temperature above 0, such as 1",
             )
 
-    def _check_one_member(self) -> None:
+    def _check_mixture(self) -> None:
         if self.is_greedy:
             raise SpecError(
                 "one-member draws a member and a piece, but at temperature 0 nothing is drawn",
@@ -163,6 +165,11 @@ class Sampling:
         return Sampling(**{"temperature": 1, **given}) if given else None
 
     @property
+    def one_member(self) -> bool:
+        """The old name of `mixture`."""
+        return self.mixture
+
+    @property
     def is_greedy(self) -> bool:
         """Whether the likeliest piece is taken."""
         return self.temperature == 0
@@ -190,26 +197,33 @@ class Sampling:
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls(temperature=value)
-        if isinstance(value, str):
-            return cls(**_read_words(value))  # type: ignore[arg-type]
-        if isinstance(value, Mapping):
-            given = known_keys("sampling", value, [*(key.name for key in fields(cls)), MIXTURE], hint=_WAYS)
-            if MIXTURE in given:
-                given["one_member"] = given.pop(MIXTURE)
-            return cls(**({"temperature": 1, **given} if given.get("one_member") is True else given))
-        raise SpecError(f"sampling is {shown(value)}", hint=_WAYS)
+        if isinstance(value, Mapping) and OLD_MIXTURE in value:
+            value = {MIXTURE if key == OLD_MIXTURE else key: more for key, more in value.items()}
+        given = read_form(cls, "sampling", value, _read_words, hint=_WAYS)
+        return cls(**({"temperature": 1, **given} if given.get(MIXTURE) is True else given))
 
     def __str__(self) -> str:
         """In one line, as `parse` reads it: what differs from the default."""
-        given = {name: getattr(self, name) for name in OPTIONS}
-        words = [f"{name}:{value}" for name, value in given.items() if value != _DEFAULTS[name]]
-        words = [GREEDY, *words] if self.is_greedy else words
+        words = [*[GREEDY] * self.is_greedy, *changed(self, list(OPTIONS))]
         for name in ("bias", MEMBER + "bias"):
             words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
         words += [f"logit_bias:{column}={more}" for column, more in self.logit_bias.items()]
-        return " ".join([*words, ONE_MEMBER] if self.one_member else words)
+        return " ".join([*words, ONE_MEMBER] if self.mixture else words)
 
 
+def _taking_old_name(init: Callable[..., None]) -> Callable[..., None]:
+    """Let the constructor, and so `replace`, take the old name of `mixture` too."""
+
+    @wraps(init)
+    def take(self: Sampling, *args: Any, **options: Any) -> None:
+        if OLD_MIXTURE in options:
+            options[MIXTURE] = options.pop(OLD_MIXTURE)
+        init(self, *args, **options)
+
+    return take
+
+
+Sampling.__init__ = _taking_old_name(Sampling.__init__)  # type: ignore[method-assign]
 OPTIONS = numbers_of(Sampling)
 """The options that are numbers, by name."""
 SHAPING = (*(name for name in OPTIONS if MEMBER + name in OPTIONS), "bias", "logit_bias")
@@ -253,7 +267,7 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
     return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
 
-def _read_words(text: str) -> dict[str, object]:
+def _read_words(text: str) -> dict[str, Any]:
     """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
     given: dict[str, Any] = {}
     for word in split_words(text):
@@ -263,8 +277,6 @@ def _read_words(text: str) -> dict[str, object]:
         if key in options:
             raise SpecError(f"sampling gives {what} twice: {shown(text)}", hint="leave one of them out")
         options[key] = value
-    if given.get("one_member"):
-        given.setdefault("temperature", 1)
     return given
 
 
@@ -272,8 +284,8 @@ def _read_word(word: str) -> tuple[str, object, object]:
     """The field, for a bias the text or column that is biased, and the value."""
     if word == GREEDY:
         return "temperature", None, 0
-    if word in (MIXTURE, ONE_MEMBER, "one_member"):
-        return "one_member", None, True
+    if word in (MIXTURE, ONE_MEMBER, OLD_MIXTURE):
+        return MIXTURE, None, True
     key, _, rest = word.partition(":")
     if key in OPTIONS:
         return key, None, read_number(rest)

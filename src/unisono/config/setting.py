@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from unisono.config.compact import read_number
 from unisono.config.method import MethodOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
+
+KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "spelling")
 
 
 def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
@@ -23,7 +24,7 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
         SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
     """
     keys: MethodOptions = {}
-    known = (*_READERS, *others)
+    known = (*KEYS, *others)
     for word in text.split():
         key, equals, value = word.partition("=")
         if not equals or not value:
@@ -34,40 +35,25 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
         if key == "draw":
             deprecated("the setting draw is now called sampling")
             key = "sampling"
-        if key not in _READERS:
+        if key not in KEYS:
             raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
         if key in keys:
             raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
-        keys[key] = _READERS[key](key, value)  # type: ignore[literal-required]  # the readers' keys are the record's
+        keys[key] = _read(key, value)  # type: ignore[literal-required]  # these keys are the record's
     return keys
 
 
-def _word(key: str, value: str) -> str:
-    return value
-
-
-def _switch(key: str, value: str) -> bool:
-    if value not in ("true", "false"):
+def _read(key: str, value: str) -> str | bool | int:
+    """The value of a key: a switch, a count, or text that the option's own ``parse`` reads."""
+    if key == "boundary" and value not in ("true", "false"):
         raise SpecError(f"the setting {key} is {shown(value)}", hint=f"write {key}=true or {key}=false")
-    return value == "true"
-
-
-def _count(key: str, value: str) -> int:
+    if key == "boundary":
+        return value == "true"
+    if key != "max_pieces":
+        return value
     number = read_number(value)
     if not isinstance(number, int):
         raise SpecError(
             f"the setting {key} is {shown(value)}: it must be a whole number", hint=f"write it as in {key}=4"
         )
     return number
-
-
-_READERS: dict[str, Callable[[str, str], Any]] = {
-    "lead": _word,
-    "combine": _word,
-    "gate": _word,
-    "boundary": _switch,
-    "speculate": _word,
-    "max_pieces": _count,
-    "sampling": _word,
-    "spelling": _word,
-}

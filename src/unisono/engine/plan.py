@@ -63,7 +63,7 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
         Bias(draw.bias, union, draw.logit_bias),
         draw.of_members(),
         Bias(draw.member_bias, union),
-        method.gate.always_open and not draw.one_member,
+        method.gate.always_open and not draw.mixture,
         method.combine.reads_losses,
         not method.gate.always_open,
         draw.is_greedy,

@@ -83,7 +83,7 @@ def plain_steps(
             opens = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
         voters = text.voters(members, opens=opens)
         p_U_K = [text.of_member(text.distribution(member, first=first)) for member in voters]
-        combines = opens and not plan.draw.one_member
+        combines = opens and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
         piece = union.piece(column)
@@ -111,7 +111,7 @@ class _PlainText:
     def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
         if not opens:
             return [self.plan.lead]
-        if not self.plan.draw.one_member:
+        if not self.plan.draw.mixture:
             return members
         weights = np.asarray([[member.weight for member in members]])
         return [members[inverse_transform(weights, [self._uniform(Purpose.MEMBER)])[0]]]

@@ -206,7 +206,7 @@ class Speculator:
         """Whether a drafter reads in a pass that a step without drafts may not have."""
         if state.plan.is_gated:
             return drafter is not state.plan.lead
-        if state.plan.draw.one_member:
+        if state.plan.draw.mixture:
             return True
         return any(other.model == drafter.model for other in self._members.values() if other is not drafter)
 
@@ -251,7 +251,7 @@ def _passes(members: Sequence[Member], gated: Sequence[StepState]) -> list[list[
 
 def _drawn_share(group: Sequence[Member], states: Sequence[StepState]) -> float:
     """How often members that share a model are asked where not all are: as often as one of them is drawn."""
-    if not all(state.plan.draw.one_member for state in states):
+    if not all(state.plan.draw.mixture for state in states):
         return 1.0
     return max(1 / 8, sum(member.weight for member in group))
 

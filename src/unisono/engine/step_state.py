@@ -101,7 +101,7 @@ class StepState:
     @property
     def waits(self) -> bool:
         """Whether others have to be asked before the text can go on."""
-        if self.plan.draw.one_member:
+        if self.plan.draw.mixture:
             return not all(self.settles(position) for position in range(self.last + 1))
         return not self.reads_gate or any(gate.asked for gate in self.gates)
 
@@ -181,13 +181,13 @@ class StepState:
         """Who is asked at a position: all members, one that is drawn, or the lead where the gate is shut."""
         if not self.opens(position):
             return (self.plan.lead,)
-        if self.plan.draw.one_member:
+        if self.plan.draw.mixture:
             return (self._draw_member(position),)
         return self._members
 
     def combines(self, position: int) -> bool:
         """Whether all members vote at a position, and their distributions are combined."""
-        return self.plan.asks_all or (not self.plan.draw.one_member and self.opens(position))
+        return self.plan.asks_all or (not self.plan.draw.mixture and self.opens(position))
 
     def settles(self, position: int) -> bool:
         """Whether the drafting member alone is asked at a position, so that its draft is what is written."""

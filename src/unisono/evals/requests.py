@@ -18,7 +18,7 @@ MAX_PIECES = 256
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """Names of that limit; the first one that is given counts."""
 PENALTY = "repetition_penalty"
-_GREEDY: dict[str, Any] = {"temperature": 0, "top_k": None, "top_p": 1, "min_p": 0, "typical_p": 1, "one_member": False}
+_GREEDY: dict[str, Any] = {"temperature": 0, "top_k": None, "top_p": 1, "min_p": 0, "typical_p": 1, "mixture": False}
 _SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical_p", PENALTY)
 _KNOWN = (*LENGTHS, "until", "do_sample", *_SHAPES)
 

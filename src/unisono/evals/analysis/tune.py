@@ -206,7 +206,7 @@ def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> l
         shares = {member.spec.name: member.weight for member in pool.prepared.members}
         return [_but(best, weights=_with_share(shares, name, share)) for name in _few(shares) for share in SHARES]
     method: Method = pool.prepared.spec.method
-    if method.draw.one_member:
+    if method.draw.mixture:
         return []
     return [_but(best, gate=gate, lead=lead) for lead in pool.members for gate in gates]
 
