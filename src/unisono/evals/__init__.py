@@ -8,7 +8,7 @@ from unisono.errors import BackendMissing
 
 
 def check_installed(what: str, *libraries: str) -> None:
-    """Refuse to begin without libraries. Raises a `BackendMissing` that says what to install."""
+    """Raises `BackendMissing`, which says what to install, when a library is missing."""
     for library in libraries:
         if importlib.util.find_spec(library) is None:
             raise BackendMissing(

@@ -1,1 +1,1 @@
-"""What can be said of answers: statistics, which models match, which setting is best."""
+"""Analyses of answers: statistics, model matching, and tuning."""

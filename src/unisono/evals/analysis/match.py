@@ -1,8 +1,7 @@
-"""Which models belong together, estimated from a small sample of questions.
+"""Estimates from a small sample of questions which models ensemble well.
 
-An ensemble can only repair what one member knows and the other does not, and a much worse member holds it back. So each
-pair is compared: how far apart they are, how often they are wrong together, how long their answers are, and how much of
-their vocabularies they share.
+An ensemble can only repair what one member knows and the other does not, and a much weaker member holds it back. Each
+pair is compared by accuracy gap, shared errors, answer length and vocabulary overlap.
 """
 
 from __future__ import annotations
@@ -18,75 +17,67 @@ from unisono.vocab.pieces import Vocabulary
 
 LARGEST_GAP = 0.10
 """UniTE's advice: members within ten points of one another, with answers of similar style (Yao et al., Determine-Then-
-Ensemble: Necessity of Top-k Union for Large Language Model Ensembling, arXiv 2410.03777, section 3)."""
+Ensemble: Necessity of Top-k Union for Large Language Model Ensembling, arXiv 2410.03777, section 3).
+"""
 LONGEST_RATIO = 2.0
-"""The same: an answer twice as long as the other's is of another style. The number is ours."""
+"""A ratio of answer lengths above this counts as a different style. UniTE gives no number; this one is ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """One model by itself."""
-
     name: str
     accuracy: float
-    """The mean over the tasks."""
+    """Mean over the tasks."""
     characters: float | None
-    """The mean length of its generated answers; ``None`` where choices were scored alone."""
+    """Mean length of generated answers; ``None`` when only choices were scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two models beside each other, on the same questions. Shares are means over the tasks, each counting alike."""
+    """Two models on the same questions. Shares are unweighted means over the tasks."""
 
     first: str
     second: str
     gap: float
-    """How far their shares of right answers are apart, the mean over the tasks."""
+    """Absolute difference in accuracy."""
     both_wrong: float
-    """The share of questions that neither answers rightly: no choice between their answers can help there."""
+    """Share of questions that both get wrong: choosing between their answers cannot help."""
     one_right: float
-    """The share that exactly one answers rightly: what an ensemble can win or lose."""
+    """Share that exactly one gets right: what an ensemble can win or lose."""
     error_agreement: float | None
-    """Cohen's kappa of being right: 1 where they fail at the same questions, 0 as if by chance; ``None`` where one
-    of them is always right or always wrong."""
+    """Cohen's kappa of correctness: 1 when they fail at the same questions, 0 at chance; ``None`` when one model is
+    always right or always wrong.
+    """
     same_mistake: float | None
-    """Of the questions that both answer wrongly, the share with the same wrong answer."""
+    """Share of the questions both get wrong on which they give the same wrong answer."""
     length_ratio: float | None
-    """The longer mean answer ÷ the shorter."""
+    """Longer mean answer ÷ shorter."""
     vocabulary_overlap: float
-    """Pieces that both have ÷ pieces that the smaller vocabulary has."""
+    """Shared pieces ÷ pieces of the smaller vocabulary."""
     questions: int
 
     @property
     def fits_unite(self) -> bool:
-        """Whether UniTE would join them."""
+        """Whether UniTE's criteria accept the pair."""
         return self.gap <= LARGEST_GAP and (self.length_ratio is None or self.length_ratio <= LONGEST_RATIO)
 
     def to_json(self) -> dict[str, Any]:
-        """The record with plain types only."""
         return {**asdict(self), "fits_unite": self.fits_unite}
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """All models and pairs, the most promising pair first."""
+    """All models and pairs, most promising pair first."""
 
     models: tuple[Alone, ...]
     pairs: tuple[Pair, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The record with plain types only."""
         return {"models": [asdict(each) for each in self.models], "pairs": [pair.to_json() for pair in self.pairs]}
 
 
 def match(results: Results, vocabularies: Mapping[str, Vocabulary], main_metric: Mapping[str, str]) -> Matching:
-    """Compare models, each of which has answered the same questions alone.
-
-    Args:
-        results: of the run.
-        vocabularies: by model.
-        main_metric: by task.
-    """
+    """Compare models that each answered the same questions alone; `main_metric` is by task."""
     marks: dict[str, dict[str, dict[str, _Mark]]] = {name: {} for name in vocabularies}
     texts: dict[str, list[str]] = {name: [] for name in vocabularies}
     for answer in results.answers:
@@ -145,7 +136,6 @@ def _pair(
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are known, such as of the tasks that have a share."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -155,7 +145,7 @@ def _share(values: Sequence[bool]) -> float | None:
 
 
 def _kappa(outcomes: Sequence[tuple[bool, bool]]) -> float | None:
-    """Cohen's kappa (1960): agreement beyond that of chance, over what is possible beyond it."""
+    """Cohen's kappa (1960): agreement beyond chance ÷ possible agreement beyond chance."""
     agreeing = sum(first == second for first, second in outcomes) / len(outcomes)
     first, second = (sum(outcome[index] for outcome in outcomes) / len(outcomes) for index in (0, 1))
     by_chance = first * second + (1 - first) * (1 - second)

@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
-"""How often an interval contains the true value."""
+"""Confidence level of intervals."""
 RESAMPLES = 10_000
 BINS = 15
 SEED = 0
-"""Of the bootstrap in reports, so that the same answers give the same intervals."""
+"""Fixed seed of the bootstrap in reports: the same answers give the same intervals."""
 
 _AT_ONCE = 1_000_000
-"""Numbers of a bootstrap that are in memory at a time."""
+"""Numbers that a bootstrap holds in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `low` to `high`, both included."""
+    """A closed interval."""
 
     low: float
     high: float
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference with this interval is significant, at the interval's level."""
+        """Whether a difference with this interval is significant at the interval's level."""
         return self.low > 0 or self.high < 0
 
 
@@ -39,38 +39,28 @@ class Bin:
     """Answers of similar confidence."""
 
     low: float
-    """The confidence from which it reaches."""
     high: float
-    """The confidence to which it reaches."""
     count: int
     confidence: float
-    """The mean of its answers."""
+    """Mean confidence of the answers."""
     accuracy: float
-    """The share of its answers that are right."""
+    """Share of correct answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How well confidence predicts correctness."""
-
     ece: float
-    """The expected calibration error over bins of equal width, from 0 to 1."""
+    """Expected calibration error over bins of equal width, from 0 to 1."""
     adaptive_ece: float
     """The same over bins of equally many answers."""
     bins: tuple[Bin, ...]
-    """The bins of equal width that have answers: the points of a reliability diagram."""
+    """Non-empty bins of equal width: the points of a reliability diagram."""
 
 
 def wilson(mean: float, count: int, level: float = LEVEL) -> Interval:
-    """The interval of a share: the score interval of Wilson (JASA 22, 1927).
+    """Wilson's score interval of a share (JASA 22, 1927).
 
-    For graded answers, with values between 0 and 1, it is too wide rather than too narrow: no values of the same mean
-    vary more than zeros and ones.
-
-    Args:
-        mean: the share, from 0 to 1.
-        count: what it is a share of; 1 or more.
-        level: how often the interval contains the true share.
+    For grades between 0 and 1 it is conservative: no values with the same mean vary more than zeros and ones.
     """
     z = NormalDist().inv_cdf(0.5 + level / 2)
     shrunk = 1 + z * z / count
@@ -81,17 +71,11 @@ def wilson(mean: float, count: int, level: float = LEVEL) -> Interval:
 
 
 def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
-    """The interval of the mean difference of two systems on the same questions.
+    """The interval of the mean of paired differences, one per question.
 
     The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3) over
     questions; pairs stay together (Koehn, EMNLP 2004). The counts of each distinct difference among n questions drawn
     with replacement are one multinomial draw.
-
-    Args:
-        differences: by question, the one system's value less the other's; one or more.
-        seed: of the resampling; the same seed gives the same interval.
-        resamples: how often all questions are drawn anew.
-        level: of the interval.
     """
     values, counts = np.unique(np.asarray(differences, np.float64), return_counts=True)
     questions = counts.sum()
@@ -110,11 +94,7 @@ def paired_bootstrap(differences: ArrayLike, seed: int, resamples: int = RESAMPL
 def mcnemar(better: int, worse: int) -> float:
     """McNemar's test, exact and two-sided (Psychometrika 12, 1947).
 
-    It is the sign test on the questions that only one system has right. Whole numbers keep it exact at any count.
-
-    Args:
-        better: questions that only the one has right.
-        worse: questions that only the other has right.
+    This is the sign test on the questions that only one system gets right. Integers keep it exact at any count.
     """
     discordant = better + worse
     tail: int = sum(math.comb(discordant, count) for count in range(min(better, worse) + 1))
@@ -122,7 +102,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values of several tests, in the order given: Holm's step-down method (Scand. J. Statist. 6, 1979)."""
+    """Adjusted p-values, in the given order: Holm's step-down method (Scand. J. Statist. 6, 1979)."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
@@ -132,15 +112,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def calibration(confidences: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Calibration:
-    """How well the confidence of answers predicts whether they are right.
+    """Calibration of confidences and grades, both from 0 to 1.
 
-    Bins of equal width, each open below and closed above, and the error as in Guo et al. (ICML 2017, section 2);
-    bins of equally many answers as in Nixon et al. (CVPR Workshops 2019, section 3.3).
-
-    Args:
-        confidences: by answer, from 0 to 1; one or more.
-        correct: by answer, from 0 to 1.
-        bins: how many.
+    Bins of equal width, each open below and closed above, and the error follow Guo et al. (ICML 2017, section 2); bins
+    of equally many answers follow Nixon et al. (CVPR Workshops 2019, section 3.3).
     """
     confidence_N, correct_N = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
     place_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -173,14 +148,7 @@ def _error(
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The points that no other beats: none costs less and gains as much, or costs as much and gains more.
-
-    Args:
-        points: ``(cost, gain)`` of each.
-
-    Returns:
-        Their places, the cheapest first; of equal points all are there.
-    """
+    """Indices of the Pareto-optimal ``(cost, gain)`` points, cheapest first; equal points are all included."""
     best = -math.inf
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1], place)):

@@ -1,11 +1,11 @@
-"""Searches the best setting of an ensemble: weights, rule, gate and threshold, on questions that are never reported.
+"""Searches the best setting of an ensemble (weights, combine rule, gate, threshold) on development questions.
 
-The search has stages, each from the best setting of the one before: the rule, then the weights, then gate and lead. Of
-the gates that lose nothing, the one that asks least is taken. Settings are compared by the share of right answers, the
-mean over the tasks; of equal ones the first, which is the simpler one, is taken.
+Each stage starts from the best setting of the previous one: rule, then weights, then gate and lead. Settings compare by
+mean accuracy over the tasks; ties go to the first, simpler one. Among gates that lose nothing, the one that runs all
+members least often wins.
 
 The questions come from the end of each task's order; `unisono eval` takes the first. The tuned file names them
-(``tuned_on``), so that they are left out wherever that file is evaluated.
+(``tuned_on``), so that an evaluation of that file leaves them out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unisono.evals.runner import evaluate
 
 RULES = ("mean", "geometric", "mean,weights:entropy", "mean,weights:consistency")
 SHARES = (0.2, 0.35, 0.65, 0.8)
-"""Of the vote, that each member is tried with; the others share the rest as before."""
+"""Weight shares tried for each member; the others divide the rest in their previous proportions."""
 GATES = ("confidence:0.3", "confidence:0.5", "confidence:0.7", "confidence:0.9")
 """Each is tried with every member as the lead."""
 STAGES = ("rule", "weights", "gate")
@@ -36,26 +36,23 @@ STAGES = ("rule", "weights", "gate")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A setting that was tried."""
-
     stage: str
     setting: str
     """As `systems.variant` reads it; empty for the ensemble as its file describes it."""
     accuracy: float
-    """The mean over the tasks of the share of right answers."""
+    """Mean accuracy over the tasks."""
     error: float
-    """Its standard error."""
+    """Standard error of the accuracy."""
     ensembled: float
-    """The share of pieces at which all members ran."""
+    """Share of pieces at which all members ran."""
     by_task: Mapping[str, float]
     questions: int
     seconds: float
-    """The time of its answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a search found, and what it cost."""
+    """The result of a search, and its cost."""
 
     setting: str
     trials: tuple[Trial, ...]
@@ -63,16 +60,13 @@ class Tuned:
 
     @property
     def best(self) -> Trial:
-        """The trial of the setting that was taken."""
         return next(trial for trial in self.trials if trial.setting == self.setting)
 
     @property
     def seconds(self) -> float:
-        """The time of all answers."""
         return sum(trial.seconds for trial in self.trials)
 
     def to_json(self) -> dict[str, Any]:
-        """The record with plain types only."""
         return {
             "setting": self.setting,
             "seconds": round(self.seconds, 3),
@@ -90,15 +84,7 @@ def tune(
     gates: Sequence[str] = GATES,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Tuned:
-    """Search. Answers in the folder are not asked for again.
-
-    Args:
-        pool: the loaded members.
-        tasks: their development questions.
-        folder: where answers are written.
-        stages: which to search.
-        gates: as files write them, such as ``margin:0.2``.
-        count: called as `evaluate` calls it.
+    """Search the best setting. Answers already in the folder are reused.
 
     Raises:
         PromptError: a member cannot read a task's questions.
@@ -116,7 +102,7 @@ def tune(
 
 
 def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[str, Any]:
-    """The content of an ensemble file, with the best setting in it."""
+    """The content of an ensemble file with the best setting filled in."""
     system = make.variant(pool, tuned.setting) if tuned.setting else make.ensemble(pool)
     weights = {member.spec.name: member.weight for member in pool.prepared.members}
     members = []
@@ -138,7 +124,7 @@ def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[s
 
 
 def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
-    """The questions of several searches: of each task and source the most."""
+    """Merge the questions of several searches: the largest number per task and source."""
     most: dict[tuple[str, str], TunedOn] = {}
     for each in itertools.chain(*searches):
         key = each.task, each.source
@@ -147,18 +133,17 @@ def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
 
 
 class _Search:
-    """Trials, one for each way of writing."""
+    """Trials, one per distinct method."""
 
     def __init__(self, pool: ModelPool, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
         self.trials: dict[str, Trial] = {}
-        """By the way of writing."""
         self._pool = pool
         self._tasks = tasks
         self._folder = folder
         self._count = count
 
     def run(self, stage: str, settings: Sequence[str]) -> list[Trial]:
-        """Try settings on the same questions; settings that mean the same are tried once."""
+        """Try settings on the same questions; equivalent settings run once."""
         ways = {setting: _way(self._system(setting)) for setting in settings}
         first = {way: setting for setting, way in reversed(ways.items()) if way not in self.trials}
         new = {way: self._system(first[way]) for way in dict.fromkeys(ways.values()) if way in first}
@@ -199,7 +184,6 @@ def _way(system: System) -> str:
 
 
 def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> list[str]:
-    """What a stage tries, besides the best so far."""
     if stage == "rule":
         return [_but(best, combine=rule) for rule in RULES]
     if stage == "weights":
@@ -212,7 +196,7 @@ def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> l
 
 
 def _few(shares: Mapping[str, float]) -> list[str]:
-    """Whose shares are tried: of two members, one is enough."""
+    """The members whose shares are varied: with two members, one is enough."""
     return list(shares)[:1] if len(shares) == 2 else list(shares)
 
 
@@ -223,7 +207,6 @@ def _with_share(shares: Mapping[str, float], name: str, share: float) -> str:
 
 
 def _but(setting: str, **keys: str) -> str:
-    """A setting with some keys replaced."""
     words = dict(word.split("=", 1) for word in setting.split())
     return " ".join(f"{key}={value}" for key, value in {**words, **keys}.items())
 
@@ -233,6 +216,6 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def _best_gate(trials: Sequence[Trial]) -> Trial:
-    """The trial that asks least among those as good as the first, which has the previous gate."""
+    """The trial with the fewest ensembled pieces among those as good as the first, which has the previous gate."""
     sound = [trial for trial in trials if trial.accuracy >= trials[0].accuracy]
     return min(sound, key=lambda trial: trial.ensembled)

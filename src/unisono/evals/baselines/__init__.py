@@ -1,13 +1,8 @@
 """Ways to combine whole answers of the members, to compare with combining tokens.
 
-A baseline has two parts. `Baseline.gather` runs models about one question, and its evidence is stored with the answers,
-so that a killed run can continue. `Baseline.decide` runs no model: from the evidence of all questions it chooses one of
-the members' answers to each. ::
-
-    baseline = make_baseline("genrm")
-    baseline.check(pool.members)
-    evidence = baseline.gather(question, candidates, pool)
-    (choice,) = baseline.decide([Case(question.id, candidates, evidence)])
+A baseline has two parts. `Baseline.gather` runs models on one question; its evidence is stored with the answers, so a
+killed run can continue. `Baseline.decide` runs no model: from the evidence of all questions it chooses one member's
+answer for each.
 """
 
 from __future__ import annotations
@@ -31,14 +26,13 @@ _KINDS: tuple[type[Baseline], ...] = (
     *(GenRM, SkillAggregation, Cascade, CyclesOfThought),
 )
 BASELINES: Mapping[str, type[Baseline]] = {kind.kind: kind for kind in _KINDS}
-"""By the name on the command line."""
 
 
 def make_baseline(words: str) -> Baseline:
     """Make a baseline from its name and parameters: ``majority``, ``cascade:0.8``, ``cascade:0.8 share:0.5`` …
 
     Raises:
-        SpecError: there is none of that name, or a parameter is wrong.
+        SpecError: the name is unknown, or a parameter is wrong.
     """
     head, *rest = words.split() or [""]
     name, colon, value = head.partition(":")

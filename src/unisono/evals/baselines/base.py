@@ -1,4 +1,4 @@
-"""What every baseline is."""
+"""The interface of baselines."""
 
 from __future__ import annotations
 
@@ -12,47 +12,43 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 NAMES = ("member", "judge")
-"""Parameters that are names of members; the others are numbers or flags."""
+"""Parameters that name members; the others are numbers or flags."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One question as a baseline decides it. What is right is not in it."""
+    """One question as a baseline sees it, without the right answer."""
 
     question: str
-    """The question's id."""
     candidates: Mapping[str, Answer]
-    """The answer of each member, in the members' order; members that failed have none."""
+    """By member, in the members' order; failed members are absent."""
     evidence: Mapping[str, Any]
-    """What `Baseline.gather` found; empty where it gathers nothing."""
+    """What `Baseline.gather` returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A decision."""
-
     member: str
-    """Whose answer is taken."""
     confidence: float
-    """How sure the baseline is of it, from 0 to 1."""
+    """From 0 to 1."""
     asked: tuple[str, ...]
-    """The members that had to answer before this was known: all of them, or those that a cascade came to."""
+    """The members that had to answer first: all, or those that a cascade reached."""
 
 
 class Baseline(ABC):
-    """A way to choose among whole answers: a frozen dataclass whose fields, each with a default, are parameters."""
+    """Chooses among whole answers: a frozen dataclass whose fields, each with a default, are its parameters."""
 
     kind: ClassVar[str]
-    """What its name begins with."""
+    """The first word of its name."""
     source: ClassVar[str]
-    """Who proposed it: authors, title, number."""
+    """The paper: authors, title, number."""
     first: ClassVar[str]
-    """The parameter that is written right after the baseline's name; ``""`` for none."""
+    """The parameter written right after the baseline's name; ``""`` for none."""
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def name(self) -> str:
-        """In one line, as `make_baseline` reads it and tables show it: only what differs from the default."""
+        """As `make_baseline` reads it, with non-default parameters only."""
         head, rest = self.kind, []
         for key in fields(self):
             value = getattr(self, key.name)
@@ -65,7 +61,7 @@ class Baseline(ABC):
         return " ".join([head, *rest])
 
     def check(self, members: Sequence[str]) -> None:
-        """Refuse a parameter that names no member that answers. Raises a `SpecError` that suggests the nearest."""
+        """Raise a `SpecError` with a suggestion when a parameter names no answering member."""
         for name in (getattr(self, key.name) for key in fields(self) if key.name in NAMES):
             if name is not None and name not in members:
                 raise SpecError(
@@ -74,23 +70,22 @@ class Baseline(ABC):
                 )
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Run models about the members' answers to one question.
+        """Run models on the members' answers to one question.
 
         Returns:
-            Plain JSON; empty where the answers are enough.
+            Plain JSON; empty when the answers are enough.
 
         Raises:
-            UnisonoError: a model cannot read what it is asked.
+            UnisonoError: a model cannot read its prompt.
         """
         return {}
 
     @abstractmethod
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Choose an answer to each question, which has one candidate or more. Runs no model."""
+        """Choose an answer for each question, which has at least one candidate. Runs no model."""
 
 
 def check_number(baseline: str, name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse what is no number from ``low`` to ``high``. Raises a `SpecError` that names the value."""
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:  # NaN is not, either
         number = "a whole number" if whole else "a number"

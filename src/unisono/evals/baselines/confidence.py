@@ -1,4 +1,4 @@
-"""Baselines that run no model: the members' answers and their confidence are enough."""
+"""Baselines that run no model: they use the members' answers and confidence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unisono.evals.records import Answer
 
 @dataclass(frozen=True)
 class BestMember(Baseline):
-    """Takes the answers of one member: the one that is named, or the one that seems best without references.
+    """Takes one member's answers: the named one, or the one that seems best without references.
 
-    That is the member whose answers agree most often with the others'; of equal ones the one of the larger mean
-    confidence. Where it failed, the next best answers instead.
+    That member agrees most often with the others; ties go to the larger mean confidence. When it failed, the next best
+    answers.
     """
 
     kind: ClassVar[str] = "best-member"
@@ -29,10 +29,9 @@ class BestMember(Baseline):
     first: ClassVar[str] = "member"
 
     member: str | None = None
-    """Whose answers are taken; ``None`` for the one that seems best."""
+    """``None`` for the one that seems best."""
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take its answer to every question."""
         ranked = _by_merit(cases)
         choices = []
         for case in cases:
@@ -44,7 +43,6 @@ class BestMember(Baseline):
 
 
 def _by_merit(cases: Sequence[Case]) -> list[str]:
-    """The members, those that seem best first."""
     agreements: dict[str, list[int]] = {}
     confidences: dict[str, list[float]] = {}
     for case in cases:
@@ -61,9 +59,9 @@ def _by_merit(cases: Sequence[Case]) -> list[str]:
 
 @dataclass(frozen=True)
 class Majority(Baseline):
-    """Every member has a vote. Of answers with equally many, the one of the larger sum of confidences is taken.
+    """Every member has one vote; ties go to the larger sum of confidences.
 
-    A member without an answer has no vote, unless no member has one. The confidence is the share of the members.
+    A member without an answer has no vote, unless no member has an answer. The confidence is the share of the votes.
     """
 
     kind: ClassVar[str] = "majority"
@@ -74,7 +72,6 @@ class Majority(Baseline):
     first: ClassVar[str] = ""
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Count the votes."""
         choices = []
         for case in cases:
             votes = {option: len(members) for option, members in options(case.candidates).items()}
@@ -85,14 +82,14 @@ class Majority(Baseline):
 
 @dataclass(frozen=True)
 class Cascade(Baseline):
-    """Asks the members in their order, cheap ones first, until one is sure enough.
+    """Asks the members in order, cheap ones first, until one is sure enough.
 
-    The uncertainty of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" of the source): not
-    their sum, which grows with the length, nor their mean, in which many easy pieces hide a hard one. Of choices it is
-    ``-log p`` of the one that was taken. The confidence is ``exp`` of its negative.
+    The uncertainty of a text is a quantile of its pieces' uncertainties ``-log p`` ("Chow-Quantile" in the source). A
+    sum would grow with the length, and in a mean many easy pieces hide a hard one. For choices it is ``-log p`` of the
+    chosen one. The confidence is ``exp`` of its negative.
 
-    A share or a threshold decides which questions are deferred. The source also learns a rule on labelled questions,
-    which is left out: a baseline does not know what is right.
+    A share or a threshold decides which questions are deferred. The source's rule learned on labelled questions is left
+    out: a baseline does not know what is right.
     """
 
     kind: ClassVar[str] = "cascade"
@@ -104,12 +101,11 @@ class Cascade(Baseline):
     quantile: float = 0.8
     """0 is a text's surest piece, 1 its least sure one."""
     share: float | None = None
-    """Of the questions that come to a member, how many go to the next: the least sure ones. 0.3 without a threshold."""
+    """Share of the questions reaching a member that go to the next, least sure first. 0.3 without a threshold."""
     threshold: float | None = None
     """In nats: questions above it go to the next member."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value."""
         check_number(self.kind, "quantile", self.quantile, 0, 1)
         if self.share is not None and self.threshold is not None:
             raise SpecError("a cascade defers by a share or by a threshold, not both", hint="leave one of them out")
@@ -119,7 +115,7 @@ class Cascade(Baseline):
             check_number(self.kind, "threshold", self.threshold, 0, -LEAST)
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Go from member to member. Members that failed are skipped; the last one's answer is taken."""
+        """Go from member to member. Failed members are skipped; the last one's answer is final."""
         rows = [[uncertainty(answer, self.quantile) for answer in case.candidates.values()] for case in cases]
         stages = [0] * len(cases)
         here = list(range(len(cases)))
@@ -143,10 +139,7 @@ class Cascade(Baseline):
 
 
 def uncertainty(answer: Answer, quantile: float) -> float:
-    """How unsure a member was of its answer, in nats: 0 where it was sure, ``-LEAST`` without a piece.
-
-    Between two pieces the quantile is interpolated.
-    """
+    """Uncertainty of an answer in nats: 0 when certain, ``-LEAST`` without a piece. The quantile is interpolated."""
     chances = [answer.confidence] if answer.choices else list(answer.p)
     if not chances:
         return -LEAST

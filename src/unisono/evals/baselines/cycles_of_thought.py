@@ -25,7 +25,7 @@ from unisono.records import Limits
 
 TEMPERATURE = 0.8
 STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
-"""Where an explanation ends, besides its limit."""
+"""Stop strings of an explanation."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class CyclesOfThought(Baseline):
     """Takes the most probable answer after explanations, each weighted by how well it follows from the question.
 
     ``p(a|q) = Σ w(e) p(a|e,q) / Σ w(e)`` over explanations ``e`` that a member samples for the question and its
-    possible answers. The weight is the probability of "True", against "False", that the explanation is correct given
-    the question; ``p(a|e,q)`` is that of the answer's label after the explanation. The confidence is the mean of ``p``
-    over the members.
+    possible answers. ``w(e)`` is the probability of "True", against "False", that the explanation is correct given the
+    question; ``p(a|e,q)`` is that of the answer's label after the explanation. The confidence is the mean of ``p`` over
+    the members.
 
-    The answers change places from one explanation to the next, so that none is always first. Explanations are sampled
-    with seeds 1, 2 …
+    The order of the answers rotates from one explanation to the next. Explanations are sampled with seeds 1, 2 …
     """
 
     kind: ClassVar[str] = "cycles-of-thought"
@@ -48,19 +47,17 @@ class CyclesOfThought(Baseline):
     first: ClassVar[str] = "explanations"
 
     explanations: int = 3
-    """Of each judge."""
+    """Per judge."""
     pieces: int = 48
-    """An explanation's length at most."""
+    """Maximum length of an explanation."""
     judge: str | None = None
     """The member that explains and judges; ``None`` for all."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value."""
         check_number(self.kind, "explanations", self.explanations, 1, 100, whole=True)
         check_number(self.kind, "pieces", self.pieces, 1, 4096, whole=True)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every judge explain, weigh its explanations and answer after them. A single answer needs none of this."""
         names = by_answer(candidates)
         if len(names) == 1:
             return {}
@@ -81,11 +78,9 @@ class CyclesOfThought(Baseline):
         }
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take the most probable answer after explanations."""
         return most_favoured(cases, "p")
 
     def _explain(self, pool: ModelPool, judge: str, texts: Sequence[str]) -> list[tuple[str, str]]:
-        """Each text with an explanation of its own."""
         alone, limits = pool.member(judge), Limits(self.pieces, STOPS)
         explained = []
         for seed, text in enumerate(texts, start=1):
@@ -119,7 +114,7 @@ def _answered(
 
 
 def weighed(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
-    """The mean of distributions by these weights; the plain one where all weights are 0."""
+    """Weighted mean of distributions; unweighted when all weights are 0."""
     total = math.fsum(weights)
     if total <= 0:
         return weighed(rows, [1.0] * len(rows))

@@ -1,4 +1,4 @@
-"""The answers of baselines, from the evidence that they gathered."""
+"""The answers of baselines, computed from their gathered evidence."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unisono.evals.records import Answer, Key, Results, Times
 
 
 def decide_all(results: Results) -> Results:
-    """Results with the answers of the baselines, each of which is one of the members' answers.
+    """Add the answers of the baselines to results.
 
-    A baseline's pieces and seconds are those of the members that had to answer, and of its evidence.
+    A baseline's pieces and seconds are those of the members that had to answer, plus those of its evidence.
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
     members = [each["name"] for each in systems if each["kind"] == "member"]
@@ -27,7 +27,6 @@ def decide_all(results: Results) -> Results:
 def _decide(
     baseline: Baseline, task: str, members: Sequence[str], answers: dict[Key, Answer], times: dict[Key, Times]
 ) -> None:
-    """Replace a baseline's evidence by its answers to one task."""
     cases = []
     for key, answer in answers.items():
         if (key[0], key[2]) == (task, baseline.name) and answer.error is None:

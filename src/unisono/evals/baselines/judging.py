@@ -1,4 +1,4 @@
-"""Asks members about answers, in raw text that base models can continue, too."""
+"""Asks members about answers, in raw text that base models can continue too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 LEAST = -1000.0
-"""The logarithm that stands for that of 0, which JSON cannot hold."""
+"""Stands for the logarithm of 0, which JSON cannot hold."""
 Told = TypeVar("Told")
 
 
 def question_words(question: Question) -> str:
-    """The question as judges read it: by itself where its words are known, else its prompt."""
+    """The question as judges read it: its own words where known, else its prompt."""
     if question.words or question.prompt.messages is None:
         return (question.words or question.prompt.text or "").strip()
     asked = [message.get("content") for message in question.prompt.messages if message["role"] == "user"]
@@ -26,22 +26,19 @@ def question_words(question: Question) -> str:
 
 
 def chosen(answer: Answer) -> int:
-    """The index of the choice that was taken."""
+    """The index of the chosen choice."""
     return answer.choices.index(max(answer.choices))
 
 
 def answer_words(question: Question, answer: Answer) -> str:
-    """An answer as judges read it: the choice that was taken, or the whole text."""
+    """The answer as judges read it: the chosen choice, or the whole text."""
     return (question.choices[chosen(answer)] if question.is_choice else answer.text or "").strip()
 
 
 def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
-    """A question with its possible answers, each after a label.
+    """The text of a question with labelled possible answers, and the label of each as it continues a text.
 
-    Labels are letters, or digits where an answer is a letter itself: it then names one of the question's own choices.
-
-    Returns:
-        The text, and the label of each answer as it follows a text.
+    Labels are letters, or digits when an answer is itself a letter: it then names one of the question's own choices.
 
     Raises:
         SpecError: there are more answers than labels.
@@ -59,15 +56,11 @@ def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def judges(pool: ModelPool, judge: str | None) -> tuple[str, ...]:
-    """Who judges: the member that is named, or all."""
     return pool.members if judge is None else (judge,)
 
 
 def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-    """The likelihood of several continuations of texts, according to one member.
-
-    Returns:
-        For each text the natural logarithms of its continuations' probabilities, none below `LEAST`.
+    """For each text the natural log probabilities of its continuations under one member, none below `LEAST`.
 
     Raises:
         UnisonoError: the member cannot read one.
@@ -78,7 +71,7 @@ def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence
 
 
 def granted(results: Sequence[Told | UnisonoError]) -> list[Told]:
-    """The results of a pool. Raises the first error that is in place of one."""
+    """The results of a pool. Raises the first error among them."""
     told: list[Told] = []
     for result in results:
         if isinstance(result, UnisonoError):
@@ -88,7 +81,7 @@ def granted(results: Sequence[Told | UnisonoError]) -> list[Told]:
 
 
 def shares(logps: Sequence[float]) -> list[float]:
-    """Probabilities with these logarithms, made to sum to 1."""
+    """Softmax: probabilities with these logarithms, made to sum to 1."""
     top = max(logps)
     masses = [math.exp(logp - top) for logp in logps]
     return [mass / math.fsum(masses) for mass in masses]

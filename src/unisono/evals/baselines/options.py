@@ -1,4 +1,4 @@
-"""The different answers to one question, and which of them is taken."""
+"""The distinct answers to one question, and which of them is taken."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from unisono.evals.baselines.base import Case, Choice
 from unisono.evals.records import Answer
 
 DECIMALS = 6
-"""Of stored numbers: more would differ from run to run."""
+"""Decimals of stored numbers: more would differ between runs."""
 Verdicts = Mapping[str, Mapping[str, float]]
-"""By judge and by option, a number."""
+"""By judge and option."""
 
 
 def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
-    """Put the members together that gave the same answer.
+    """Group members that gave the same answer, in the order of each answer's first member.
 
-    Members without an answer count only if no member has one.
-
-    Returns:
-        In the order of each answer's first member: by the member of the largest confidence, which names the option, all
-        members that gave the answer.
+    The key, which names the option, is the member with the largest confidence. Members without an answer count only
+    when no member has one.
     """
     answered = {name: answer for name, answer in candidates.items() if answer.answer} or candidates
     groups: dict[str, list[str]] = {}
@@ -31,20 +28,12 @@ def options(candidates: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
 
 
 def by_answer(candidates: Mapping[str, Answer]) -> list[str]:
-    """The options in an order that does not depend on the members'."""
+    """The options in an order independent of the members'."""
     return sorted(options(candidates), key=lambda option: candidates[option].answer)
 
 
 def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> str:
-    """The option of the largest score.
-
-    Of equal ones, the one that more members gave, then the one of the larger sum of confidences, then the first
-    member's.
-
-    Args:
-        candidates: the answer of each member.
-        scores: by option, as `options` names them.
-    """
+    """The option with the largest score. Ties: more members, larger sum of confidences, first member."""
     groups = options(candidates)
 
     def merit(option: str) -> tuple[float, int, float]:
@@ -56,18 +45,16 @@ def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> 
 
 
 def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked: float) -> dict[str, float]:
-    """The mean verdict on each option; ``unasked`` where no judge was asked."""
+    """Mean verdict on each option; ``unasked`` where no judge was asked."""
     said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
     return {option: math.fsum(numbers) / len(numbers) if numbers else unasked for option, numbers in said.items()}
 
 
 def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = None) -> list[Choice]:
-    """Take in each case the option of the largest mean verdict, which is the confidence of the choice.
+    """Take in each case the option with the largest mean verdict, which is the confidence of the choice.
 
-    Args:
-        cases: what is decided.
-        evidence: the key of the verdicts in their evidence.
-        unasked: the verdict on an option that no judge was asked about; ``None``: equal shares.
+    `evidence` is the key of the verdicts. `unasked` is the verdict where no judge was asked; ``None`` means equal
+    shares.
     """
     choices = []
     for case in cases:
@@ -79,7 +66,6 @@ def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = 
 
 
 def rounded(verdicts: Verdicts) -> dict[str, dict[str, float]]:
-    """Verdicts as they are stored."""
     return {
         judge: {option: round(number, DECIMALS) for option, number in told.items()} for judge, told in verdicts.items()
     }

@@ -16,12 +16,12 @@ from unisono.evals.records import Answer, Question
 
 @dataclass(frozen=True)
 class Ranker(Baseline):
-    """Takes the best of the members' answers by the mean of all members' log-likelihoods of it.
+    """Takes the answer with the highest mean of all members' log-likelihoods.
 
-    As in the source, but a log-likelihood is divided by the answer's bytes, not its tokens: members cut a text into
-    different tokens, and a mean over those would weight members by how they cut. With ``standardised`` each member's
-    scores are also divided by their spread among the answers to one question, over all cases, so that a member whose
-    likelihoods vary more does not count more. The confidence is the likelihood of a byte, ``exp`` of the mean.
+    As in the source, but a log-likelihood is divided by the answer's bytes, not its tokens: a mean over tokens would
+    weight members by how they tokenise. With ``standardised`` each member's scores are also divided by their spread
+    among the answers to one question, over all cases, so that a member whose likelihoods vary more does not count more.
+    The confidence is the likelihood of a byte, ``exp`` of the mean.
     """
 
     kind: ClassVar[str] = "ranker"
@@ -34,12 +34,11 @@ class Ranker(Baseline):
     standardised: bool = False
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every member score every different answer; scores of choices are known already."""
+        """Let every member score every distinct answer; scores of choices are already known."""
         told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, pool)
         return {"logp": rounded(told)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take the answer of the largest mean."""
         scale = _spreads(cases) if self.standardised else {}
         choices = []
         for case in cases:
@@ -77,7 +76,7 @@ def _a_byte(logp: float, text: str) -> float:
 
 
 def _spreads(cases: Sequence[Case]) -> dict[str, float]:
-    """By judge, the root of the mean square by which its scores differ from their mean over a question's answers."""
+    """By judge, the root mean square deviation of its scores from their mean over a question's answers."""
     squares: dict[str, list[float]] = {}
     for case in cases:
         for judge, row in case.evidence.get("logp", {}).items():

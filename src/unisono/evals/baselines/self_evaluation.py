@@ -15,18 +15,17 @@ from unisono.evals.records import Answer, Question
 
 NOTA = "None of the above"
 ASK = "Which of the possible answers is correct? The correct answer is"
-"""Followed by a label."""
 Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
 class SelfEvaluation(Baseline):
-    """Takes the answer whose label judges find most probable ("sample and select" of the source).
+    """Takes the answer whose label judges find most probable ("sample and select" in the source).
 
-    Each of N answers comes once in every place, in N orders, and the logarithms of their labels' probabilities are
-    averaged: a bias for a label, or for a place, adds the same to all and cancels (Zheng et al., Large Language Models
-    Are Not Robust Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the judges'
-    probabilities; of a single answer it is 1. ``nota`` adds a choice.
+    Each of N answers appears once in every place, in N orders, and the log probabilities of their labels are averaged:
+    a bias for a label or a place adds the same to all and cancels (Zheng et al., Large Language Models Are Not Robust
+    Multiple Choice Selectors, arXiv 2309.03882). The confidence is the mean of the judges' probabilities, or 1 for a
+    single answer.
     """
 
     kind: ClassVar[str] = "self-evaluation"
@@ -38,10 +37,9 @@ class SelfEvaluation(Baseline):
     judge: str | None = None
     """The member that judges; ``None`` for all."""
     nota: bool = False
-    """Whether the last choice is that none of the answers is right."""
+    """Whether to add the choice "none of the above"."""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Ask every judge, in every order."""
         names = by_answer(candidates)
         if len(names) == 1 and not self.nota:
             return {}
@@ -62,10 +60,8 @@ class SelfEvaluation(Baseline):
         return {"p": rounded(chances)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take the answer that judges find most probable."""
         return most_favoured(cases, "p")
 
 
 def rotated(row: Sequence[Kind], start: int) -> list[Kind]:
-    """The row from a place on, then the part before it."""
     return [*row[start:], *row[:start]]

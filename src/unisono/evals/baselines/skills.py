@@ -1,6 +1,6 @@
-"""Learns how reliable judges are, without knowing what is right. The one file that imports scipy.
+"""Learns judges' reliability without labels. The one file that imports scipy.
 
-Axes: N items, K judges, D numbers of context, the first of them 1.
+Axes: N items, K judges, D context numbers, the first of them 1.
 """
 
 from __future__ import annotations
@@ -19,26 +19,24 @@ from unisono.evals.baselines.options import options
 
 Floats = NDArray[np.float64]
 USUAL = 1.0
-"""The skill, as a logit, that is assumed of a judge beforehand: 0.73."""
+"""Prior skill of a judge, as a logit: 0.73."""
 HELD = 4.0
-"""How many answers outweigh that."""
+"""How many answers outweigh the prior."""
 LARGEST = 30.0
-"""The largest logit: no probability is 0 or 1."""
+"""Largest logit: no probability is 0 or 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Skills:
-    """What was learned."""
-
     layer_D: Floats
-    """The weights of the layer that predicts from the context whether an answer is right."""
+    """Weights of the layer that predicts from the context whether an answer is right."""
     right_K: Floats
     """How often a judge calls a right answer right."""
     wrong_K: Floats
-    """How often it calls a wrong answer wrong."""
+    """How often a judge calls a wrong answer wrong."""
 
     def posterior(self, said_NK: Floats, context_ND: Floats) -> Floats:
-        """How probably each answer is right, given its context and what judges say; NaN is a judge's silence."""
+        """Probability that each answer is right, given its context and the judges; NaN is a missing judgement."""
         yes_K = np.log(self.right_K / (1 - self.wrong_K))
         no_K = np.log((1 - self.right_K) / self.wrong_K)
         told_NK = np.nan_to_num(said_NK * yes_K + (1 - said_NK) * no_K, nan=0.0)
@@ -47,12 +45,7 @@ class Skills:
 
 
 def learn(said_NK: Floats, context_ND: Floats) -> Skills:
-    """Fit layer and skills together to predict what judges say (L-BFGS-B).
-
-    Args:
-        said_NK: probabilities that the answers are right; NaN where a judge says nothing.
-        context_ND: what is known of the answers, the first column 1.
-    """
+    """Fit layer and skills together to predict the judgements (L-BFGS-B); NaN is a missing judgement."""
     layers, judges = context_ND.shape[1], said_NK.shape[1]
     usual = np.concatenate([np.zeros(layers), np.full(2 * judges, USUAL)])
 
@@ -68,12 +61,9 @@ def learn(said_NK: Floats, context_ND: Floats) -> Skills:
 
 
 def cross_entropy(values: Floats, said_NK: Floats, context_ND: Floats) -> tuple[float, Floats]:
-    """The cross-entropy of what judges say, a mean over items and a sum over judges, and its slope.
+    """Cross-entropy of the judgements, mean over items and sum over judges, and its gradient.
 
-    Args:
-        values: the layer's weights, then the logits of the judges' skills about right and about wrong answers.
-        said_NK: as `learn` has it.
-        context_ND: as `learn` has it.
+    `values` holds the layer's weights, then the logits of the judges' skills on right and on wrong answers.
     """
     layers = context_ND.shape[1]
     p_N1 = expit(context_ND @ values[:layers])[:, None]
@@ -89,10 +79,9 @@ def cross_entropy(values: Floats, said_NK: Floats, context_ND: Floats) -> tuple[
 
 
 def tabulate(cases: Sequence[Case]) -> tuple[Floats, Floats, list[str]]:
-    """Lay out what judges say of the items, case by case in the order of `options`, and the items' context.
+    """The judgements as ranks from 0 to 1, the items' context, and the judges' names.
 
-    Returns:
-        The ranks of what judges say, from 0 to 1; the context; the judges' names.
+    Items are in case order, then in the order of `options`.
     """
     judges = list(dict.fromkeys(judge for case in cases for judge in case.evidence.get("yes", {})))
     said, context = [], []

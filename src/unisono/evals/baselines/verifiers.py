@@ -1,4 +1,4 @@
-"""Generative verifiers: how probable "Yes" is where a member is asked whether an answer is correct."""
+"""Generative verifiers: the probability of "Yes" when a member is asked whether an answer is correct."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
 UNASKED = 0.5
-"""The verdict of a verifier that was not asked."""
+"""Verdict of a verifier that was not asked."""
 
 
 @dataclass(frozen=True)
 class GenRM(Baseline):
-    """Takes the answer for which the mean of the judges' probabilities of "Yes" is largest.
+    """Takes the answer with the largest mean over judges of the probability of "Yes", which is the confidence.
 
     The source trains its verifiers. These are the members as they are, so "Yes" is compared with "No" alone: how
-    probable an untrained model finds other words says nothing about the answer. The mean is the confidence.
+    probable an untrained model finds other words says nothing about the answer.
     """
 
     kind: ClassVar[str] = "genrm"
@@ -35,29 +35,27 @@ class GenRM(Baseline):
     """The member that judges; ``None`` for all."""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Ask every judge of every different answer."""
         return {"yes": verify(question, candidates, pool, judges(pool, self.judge))}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Take the answer that judges confirm most."""
         return most_favoured(cases, "yes", UNASKED)
 
 
 @dataclass(frozen=True)
 class SkillAggregation(Baseline):
-    """Takes the answer that is most probably right, judges' skills being learned from all questions together.
+    """Takes the answer most probably right, with judges' skills learned from all questions together.
 
     An item is an answer to a question; judges give the probability that it is right, as in `GenRM`. The model is the
-    source's: from the context of an item a small layer predicts the probability ``p`` that it is right; a judge says
-    "right" with probability ``p s1 + (1 - p)(1 - s0)``, where its skills ``s1`` and ``s0`` say how often it is right
-    about right and about wrong answers. Layer and skills are fitted together to predict what judges say
-    (cross-entropy). An item's probability is the posterior, ``p`` times the judges' likelihoods.
+    source's. A small layer predicts from an item's context the probability ``p`` that it is right; a judge says "right"
+    with probability ``p s1 + (1 - p)(1 - s0)``, where its skills ``s1`` and ``s0`` say how often it is right about
+    right and about wrong answers. Layer and skills are fitted together to predict the judgements (cross-entropy). An
+    item's probability is the posterior, ``p`` times the judges' likelihoods.
 
-    What is different: the context is not a language model's embedding of the text but two numbers, the share of members
-    that gave the answer and their confidence; skills do not depend on it; a quadratic penalty that weighs as much as a
-    few items pulls them to a usual skill, in place of the source's regulariser; and only the ranks of each judge's
-    probabilities over all items count, because untrained verifiers say "Yes" too readily, each in a range of its own.
-    Judges have to be better than chance on the mean: otherwise right and wrong could be exchanged.
+    Differences: the context is not a language model's embedding of the text but two numbers, the share of members that
+    gave the answer and their confidence; skills do not depend on it; a quadratic penalty worth a few items pulls them
+    to a usual skill, in place of the source's regulariser; and only the ranks of each judge's probabilities over all
+    items count, because untrained verifiers say "Yes" too readily, each in its own range. Judges must be better than
+    chance on average: otherwise right and wrong could be exchanged.
     """
 
     kind: ClassVar[str] = "skill-aggregation"
@@ -65,11 +63,9 @@ class SkillAggregation(Baseline):
     first: ClassVar[str] = ""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Ask every member of every different answer, as `GenRM` does."""
         return {"yes": verify(question, candidates, pool, pool.members)}
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        """Learn the skills from all cases, then take each one's most probable answer."""
         if not cases:
             return []
         check_installed(self.kind, "scipy")
@@ -91,7 +87,7 @@ class SkillAggregation(Baseline):
 def verify(
     question: Question, candidates: Mapping[str, Answer], pool: ModelPool, asked: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """The probability of "Yes" against "No" for each different answer, by judge and by option."""
+    """Probability of "Yes" against "No" for each distinct answer, by judge and option."""
     names = list(options(candidates))
     endings = (" Yes", " No")
     texts = [
