@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: the one file that imports it, and the library of the datasets that it reads."""
+"""Adapter for lm-evaluation-harness: the one file that imports it and the datasets library it uses."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ STRUCTURE = ("tag", "group", "task_list")
 
 
 class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
-    """An ensemble, or one member of it alone, as a model of lm-evaluation-harness.
+    """An ensemble, or one of its members, as a model of lm-evaluation-harness.
 
-    ``--model unisono --model_args spec=duo.yaml[,member=smol][,batch=8][,max_gen_toks=256]``, and how the ensemble
-    writes where that differs from the file: ``gate=confidence:0.5``, ``combine=geometric``, ``lead=…``, ``draw=…``.
+    ``--model unisono --model_args spec=duo.yaml[,member=smol][,batch=8][,max_gen_toks=256]``, plus settings that
+    override the file: ``gate=confidence:0.5``, ``combine=geometric``, ``lead=…``, ``draw=…``.
 
     `loglikelihood` cuts a text into pieces of the lead's tokenizer, together with its context as far as the context's
-    ids stay the same. Each member spells these pieces, and one teacher-forced pass a member gives the combined
+    ids stay the same. Each member spells these pieces, and one teacher-forced pass per member gives the combined
     distribution before each. The score is the sum of their logarithms: the probability that the ensemble writes the
     text in this one way. The probability of the bytes, a sum over all ways to cut them, cannot be computed; single
-    models are scored by one way too, and for one member both agree.
+    models are also scored by one way, and for one member both agree.
 
-    `loglikelihood_rolling` scores a text without a context: members begin with their BOS or an END. A text that is
-    longer than a context is cut into windows; see `rolling_windows`.
+    `loglikelihood_rolling` scores a text without a context: members begin with their BOS or an END. A text longer than
+    a context is cut into windows; see `rolling_windows`.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
 
         Args:
             spec: the path of an ensemble file.
-            batch_size: lm-evaluation-harness's own flag; ``batch`` takes precedence.
-            device: its flag, too, which its command line always sets. Ignored: the spec says where each member runs.
-            respondent: one that is loaded already, in place of all arguments.
+            batch_size: lm-evaluation-harness's flag; ``batch`` takes precedence.
+            device: its flag, always set by its command line. Ignored: the spec says where each member runs.
+            respondent: a loaded one, in place of all arguments.
             arguments: the others of ``--model_args``.
 
         Raises:
@@ -71,28 +71,28 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         self._respondent = respondent
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Write texts until their stop strings, several at once; see `Respondent.write`."""
+        """Write texts until their stop strings; see `Respondent.write`."""
         asked = [(*request.args, _name(request)) for request in requests]
         return self._all("generate_until", requests, self._respondent.write(asked), disable_tqdm)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score texts after their contexts, those of one context together; see `Respondent.score`."""
+        """Score texts after their contexts; see `Respondent.score`."""
         asked = [(*request.args, _name(request)) for request in requests]
         found = ((place, tuple(likelihood)) for place, likelihood in self._respondent.score(asked))
         return self._all("loglikelihood", requests, found, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts, however long they are; see `Respondent.score_whole`."""
+        """Score whole texts of any length; see `Respondent.score_whole`."""
         asked = [(*request.args, _name(request)) for request in requests]
         return self._all("loglikelihood_rolling", requests, self._respondent.score_whole(asked), disable_tqdm)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Keep the messages: each member reads them through its own template."""
+        """Keep the messages: each member applies its own template."""
         return Conversation.of(chat_history, add_generation_prompt=add_generation_prompt)
 
     @property
     def tokenizer_name(self) -> str:
-        """The members and the hashes of their templates: the key under which lm-evaluation-harness keeps requests."""
+        """The members and the hashes of their templates: the key of lm-evaluation-harness's request cache."""
         return self._respondent.templates
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -111,7 +111,7 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
     def _all(
         self, kind: str, requests: Sequence[Any], answers: Iterable[tuple[int, Any]], disable_tqdm: bool
     ) -> list[Any]:
-        """Answers in the order asked; each goes into the cache as soon as it is known."""
+        """Results in the order asked; each is cached as soon as it is known."""
         results: dict[int, Any] = {}
         with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as progress:
             for place, answer in answers:
@@ -122,13 +122,13 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
 
 
 def register() -> None:
-    """Register the model ``unisono`` in this process, as its entry point does where plugins are loaded."""
+    """Register the model ``unisono`` in this process, as its entry point does."""
     if "unisono" not in model_registry:
         model_registry.register("unisono", target=UnisonoLM)
 
 
 def run_command_line(arguments: Sequence[str]) -> None:
-    """Hand arguments to lm-evaluation-harness's own command line."""
+    """Run lm-evaluation-harness's own command line."""
     from lm_eval.__main__ import cli_evaluate
 
     register()
@@ -142,20 +142,20 @@ def run_command_line(arguments: Sequence[str]) -> None:
 
 @functools.cache
 def _manager(folder: str | None) -> TaskManager:
-    """Finds definitions. To read all of them takes many seconds, those of one folder none."""
+    """Finds definitions. Reading all of them takes many seconds; one folder is immediate."""
     if folder is None:
         return TaskManager()
     return TaskManager(include_path=Path(lm_eval.tasks.__file__).parent / folder, include_defaults=False)
 
 
 def definitions(folder: str) -> dict[str, Path]:
-    """The files of the definitions in a folder of lm-evaluation-harness's tasks, by name."""
+    """The definition files in a folder of lm-evaluation-harness's tasks, by name."""
     manager = _manager(folder)
     return {name: manager.task_index[name].yaml_path for name in manager.all_subtasks}
 
 
 def default_shots(definition: Path) -> int:
-    """How many examples a definition puts into a prompt."""
+    """Number of examples in a definition's prompt."""
     return load_yaml(definition, resolve_func=False).get("num_fewshot") or 0
 
 
@@ -165,12 +165,12 @@ def build(
     examples: Sequence[Mapping[str, Any]],
     overrides: Mapping[str, Any],
 ) -> Any:
-    """Make the task of a definition, on rows in place of its dataset.
+    """Make a definition's task on rows in place of its dataset.
 
     Args:
         definition: its file.
-        rows: as the original dataset has them, for its split of questions.
-        examples: the same for the split of examples, where the definition has one.
+        rows: in the original dataset's format, for its split of questions.
+        examples: the same for the split of examples, if the definition has one.
         overrides: keys to replace.
 
     Raises:
@@ -193,11 +193,11 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
 
     Args:
         name: lm-evaluation-harness's.
-        folder: where it stands among its tasks; ``None`` where that is not known.
-        choices: names for the error about a wrong one.
+        folder: its folder among the tasks; ``None`` if unknown.
+        choices: names to suggest in the error about an unknown one.
 
     Raises:
-        SpecError: there is no such task, it is no definition in a file, or its data cannot be loaded.
+        SpecError: the task is unknown or is not defined in a file, or its data cannot be loaded.
     """
     manager = _manager(folder)
     if name not in manager.all_tasks:
@@ -217,12 +217,12 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
 
 
 def dataset_name(task: Any) -> str:
-    """The dataset of the hub that a task reads."""
+    """The hub dataset that a task reads."""
     return f"{task.DATASET_PATH}" + (f" ({task.DATASET_NAME})" if task.DATASET_NAME else "")
 
 
 def minerva_answer(text: str) -> str:
-    """The answer that lm-evaluation-harness's definitions of MATH find in a text."""
+    """The answer that lm-evaluation-harness's MATH definitions find in a text."""
     from lm_eval.tasks.minerva_math import utils
 
     answer: str = utils.normalize_final_answer(utils.get_unnormalized_answer(text))
@@ -251,6 +251,5 @@ def _no_progress() -> Iterator[None]:
 
 
 def _name(request: Any) -> str:
-    """How an error names a request."""
     number = "" if request.doc_id is None else f", document {request.doc_id}"
     return f"task {request.task_name or 'without a name'}{number}"

@@ -1,4 +1,4 @@
-"""The manifest of a run: everything that is needed to run it again."""
+"""The manifest of a run: everything needed to run it again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ PACKAGES = (
     *("datasets", "math-verify", "sympy"),
 )
 TASK = ("name", "metrics", "shots", "version", "source", "examples")
-"""What is noted of a task."""
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
 
@@ -44,16 +43,9 @@ def make_manifest(
     chat: bool,
     tuned_on: Sequence[TunedOn] = (),
 ) -> dict[str, Any]:
-    """Everything that is needed to run it again; see `Results.about`.
+    """Everything needed to run it again; see `Results.about`.
 
-    Args:
-        pool: the loaded members.
-        tasks: what is asked.
-        systems: who is asked.
-        baselines: who looks at the answers.
-        spec: the text of the ensemble's file.
-        chat: whether questions are asked as chats.
-        tuned_on: the questions that systems were tuned on; they are left out where they are known.
+    `spec` is the text of the ensemble's file. Questions in `tuned_on` are left out where they can be recognised.
     """
     return {
         "spec": spec,
@@ -83,7 +75,7 @@ def make_manifest(
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """The processor's name where the system reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -92,7 +84,7 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of what is installed, and the sum of our own code."""
+    """Versions of installed libraries, and the hash of our own code."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -101,7 +93,7 @@ def _versions() -> dict[str, str]:
 
 
 def _model(member: PreparedMember) -> Mapping[str, str]:
-    """A model's name, without the path that it has here, and the sha256 of its weights, or their commit on the hub."""
+    """A model's name without its local path, and the sha256 of its weights or their commit on the hub."""
     source, revision = member.source, member.facts.revision
     path = source.path
     if path.is_file():

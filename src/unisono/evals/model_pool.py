@@ -1,4 +1,4 @@
-"""Loaded models, and the systems that ask them."""
+"""Loaded models, and the systems that use them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
 QUESTIONS = 8
-"""Questions that every system answers, and that are written, before the next ones are begun, at least."""
+"""Minimum number of questions that every system answers, and that are written, before the next ones begin."""
 MOST_CHOICES = 5
-"""Texts that can be scored at once, at least: the choices of most questions, and a kept prompt."""
+"""Minimum number of texts scored at once: the choices of most questions, and a kept prompt."""
 
 
 class ModelPool:
     """Members that are loaded once and answer for many systems. Not thread-safe.
 
-    What a prompt shares with an earlier one is not read again, whichever system asks, until `forget`. Times therefore
-    leave the reading of prompts out.
+    A prompt's shared prefix is not read again, whichever system asks, until `forget`. Times therefore exclude the
+    reading of prompts.
     """
 
     def __init__(self, prepared: Prepared, batch: int) -> None:
-        """Hold an ensemble that is not loaded yet; most callers want `load`, or `prepare`."""
+        """Hold an ensemble that is not loaded yet; most callers want `load` or `prepare`."""
         self.prepared = prepared
         self.batch = batch
-        """Texts that are written at once."""
+        """Texts written at once."""
         self._models: Models | None = None
         self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
 
@@ -51,7 +51,7 @@ class ModelPool:
 
     @classmethod
     def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Read all but the weights, which take long: systems can be made and checked. Raises as `build.prepare`."""
+        """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
         return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
@@ -66,31 +66,31 @@ class ModelPool:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The names of the members that vote, in order."""
+        """Names of the voting members, in order."""
         return tuple(member.spec.name for member in self.prepared.members)
 
     @property
     def question_batch(self) -> int:
-        """How many questions every system answers before the next ones: at least as many as are answered at once."""
+        """Questions that every system answers before the next ones: at least `batch`."""
         return max(QUESTIONS, self.batch)
 
     def member(self, name: str) -> System:
-        """One member alone, as it would write with no others."""
+        """One member as it would write alone."""
         return System(name, (name,), self.prepared.alone(name).spec.method)
 
     def check(self, systems: Iterable[System]) -> None:
-        """Refuse systems that these members cannot be. Raises a `SpecError`."""
+        """Raise a `SpecError` for systems that these members cannot form."""
         for system in systems:
             members = self._prepared(system).members
             system.method.check({member.spec.name: member.weight for member in members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
-        """Let a system write one text for each prompt, several at once, with their steps.
+        """Write one text per prompt, several at once, with their steps.
 
-        ``seconds.total`` of a text is its part, by pieces, of the time since its batch's prompts were read.
+        ``seconds.total`` of a text is its share, by pieces, of the time since its batch's prompts were read.
 
         Returns:
-            In the order asked; an error in place of a text that cannot be written.
+            Results in the order asked; an error in place of a text that cannot be written.
         """
         client = Client.of(self._engine(system))
         results: dict[int, Generation | UnisonoError] = {}
@@ -115,12 +115,12 @@ class ModelPool:
         return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
-        """Score texts that follow prompts; a prompt that several share is read once.
+        """Score texts that follow prompts; a shared prompt is read once.
 
-        ``seconds`` of a score is its part of the time of its passes.
+        ``seconds`` of a score is its share of the time of its passes.
 
         Returns:
-            In the order asked; an error in place of a text that cannot be scored.
+            Results in the order asked; an error in place of a text that cannot be scored.
         """
         engine = self._engine(system)
         results: list[Score | UnisonoError] = []
@@ -131,7 +131,7 @@ class ModelPool:
         return results
 
     def forget(self) -> None:
-        """Forget the prompts that were read, so that nothing depends on earlier questions."""
+        """Drop the prefix cache, so that nothing depends on earlier questions."""
         if self._models is not None:
             self._models.forget_prefixes()
 
@@ -155,7 +155,7 @@ class ModelPool:
 
 
 def _begin(client: Client, request: GenerationRequest) -> RequestId:
-    """Begin a text, and read its prompt at once, so that the next text finds what both prompts begin with."""
+    """Begin a text and read its prompt at once, so that the next text finds their common prefix."""
     request_id = client.start(request)
     try:
         client.service.prefill(request_id)
@@ -186,7 +186,7 @@ def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Gener
 
 
 def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
-    """Score what follows one prompt: together, or if that fails one by one."""
+    """Score continuations of one prompt together or, if that fails, one by one."""
     try:
         scores = engine.score(asked, method=system.method)
         return [replace(score, seconds=score.seconds / len(asked)) for score in scores]

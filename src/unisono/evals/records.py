@@ -1,4 +1,4 @@
-"""Questions, systems and answers: the records that all of evaluation shares."""
+"""Questions, systems and answers: the records shared by all of evaluation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from unisono.config.method import Method
 from unisono.records import Limits
 
 ENSEMBLE = "ensemble"
-"""The system that is the ensemble as its spec says it."""
+"""The system that is the ensemble as its spec describes it."""
 Key = tuple[str, str, str]
-"""Of an answer: task, question, system."""
+"""Key of an answer: task, question, system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +22,19 @@ class Reply:
     """A system's reply to a question: a text, or the likelihood of each choice."""
 
     text: str | None = None
-    """What was generated; ``None`` where choices were scored."""
+    """Generated text; ``None`` when choices were scored."""
     choices: tuple[tuple[float, bool], ...] = ()
-    """By choice, the natural logarithm of its probability, and whether greedy would have written it."""
+    """By choice: natural log probability, and whether greedy decoding would have written it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A graded reply."""
-
     metrics: Mapping[str, float]
     """As lm-evaluation-harness names them: ``acc``, ``exact_match,strict-match`` …"""
     answer: str
-    """What the reply answers: the letter of the likeliest choice, or the text that the main filter leaves. Two replies
-    agree where these are equal; ``""`` where no answer was found."""
+    """The letter of the likeliest choice, or the text that the main filter leaves; ``""`` when no answer was found.
+    Replies agree when these are equal.
+    """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,64 +42,57 @@ class Question:
     """One question, the same for every system."""
 
     task: str
-    """The task that it counts for, such as ``mmlu``."""
+    """The task it counts for, such as ``mmlu``."""
     part: str
-    """The part of the task, such as ``mmlu_anatomy``; the task itself where it has none."""
+    """The part of the task, such as ``mmlu_anatomy``; the task itself when it has no parts."""
     id: str
-    """Its name within the task."""
     prompt: Prompt
     choices: tuple[str, ...]
-    """What may follow the prompt, delimiter included; none where a text is generated."""
+    """Possible continuations of the prompt, delimiter included; empty when a text is generated."""
     limits: Limits
-    """When a generated text ends."""
     target: str
     """The right answer, in words for people."""
     grade: Callable[[Reply], Grade]
     words: str = ""
-    """The question by itself, for people and judges: without examples, and without a cue for the answer. ``""`` where
-    it is not known."""
+    """The bare question, without examples or answer cue, for people and judges; ``""`` when unknown."""
 
     @property
     def is_choice(self) -> bool:
-        """Whether choices are scored."""
         return bool(self.choices)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Questions of one kind, and their metrics."""
-
     name: str
     metrics: tuple[str, ...]
-    """The names of its metrics, the main one first."""
+    """Main metric first."""
     shots: int
-    """Examples in each prompt."""
+    """Examples per prompt."""
     version: str
     """Of lm-evaluation-harness's definition."""
     source: str
-    """Where the questions come from: a file's name and the sha256 of its content, or a dataset of the hub."""
+    """Source of the questions: a file's name and the sha256 of its content, or a hub dataset."""
     questions: Sequence[Question]
-    """In an order that depends on their names alone and mixes all parts: any first few are a fair sample."""
+    """In an order that depends only on their names and mixes all parts: any first few are a fair sample."""
     examples: str = ""
-    """The file of the examples and the sha256 of its content; empty where they are the definition's own."""
+    """The file of the examples and the sha256 of its content; empty when the definition has its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What is compared: something that answers questions with the loaded models."""
+    """A way to answer questions with the loaded models."""
 
     name: str
-    """As it stands in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
+    """As in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
     members: tuple[str, ...]
-    """Who votes."""
+    """The voting members."""
     method: Method
-    """How it writes, and by what its choices are scored."""
+    """How it writes, and how its choices are scored."""
     weights: Mapping[str, float] | None = None
-    """By member; ``None`` for those of the spec."""
+    """By member; ``None`` for the spec's weights."""
 
     @property
     def is_member(self) -> bool:
-        """Whether it is one member alone."""
         return len(self.members) == 1
 
 
@@ -109,58 +101,56 @@ class Disagreement:
     """A step at which some voter preferred another piece."""
 
     position: int
-    """Pieces before it."""
+    """Number of earlier pieces."""
     piece: str
-    """What was written, as text for people; ``""`` for the end."""
+    """The written piece, as text for people; ``""`` for END."""
     p: float
     """Its combined probability."""
     members: Mapping[str, tuple[str, float]]
-    """By voter, its own most probable piece and that piece's probability."""
+    """By voter: its most probable piece, and that piece's probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a system answered to a question."""
+    """A system's answer to a question."""
 
     task: str
     question: str
-    """The question's id."""
     system: str
     metrics: Mapping[str, float]
-    """Empty where it failed."""
+    """Empty when it failed."""
     answer: str = ""
     """See `Grade.answer`."""
     text: str | None = None
-    """What was generated."""
+    """Generated text."""
     choices: tuple[float, ...] = ()
-    """The natural logarithms of the choices' probabilities."""
+    """Natural log probabilities of the choices."""
     pieces: int = 0
-    """Pieces that were written, or scored (of all choices)."""
+    """Pieces written, or scored over all choices."""
     ensembled: int = 0
-    """Those at which all members were asked."""
+    """Pieces at which all members ran."""
     p: tuple[float, ...] = ()
-    """The combined probability of each piece written, END included; empty where choices were scored."""
+    """Combined probability of each written piece, END included; empty when choices were scored."""
     disputes: tuple[Disagreement, ...] = ()
-    """The steps of a generated text at which voters preferred different pieces."""
+    """Steps of a generated text at which voters preferred different pieces."""
     finish: Literal["end", "stop", "length", "context"] | None = None
     """Why a generated text ended."""
     evidence: Mapping[str, Any] | None = None
-    """What a baseline gathered about the members' answers; see `Baseline.gather`."""
+    """What `Baseline.gather` returned."""
     sure: float | None = None
-    """How sure a baseline says it is, from 0 to 1."""
+    """A baseline's own confidence, from 0 to 1."""
     error: str | None = None
     """Why there is no answer."""
 
     @property
     def key(self) -> Key:
-        """Which answer it is."""
         return self.task, self.question, self.system
 
     @property
     def confidence(self) -> float:
-        """How sure the system is, from 0 to 1.
+        """The system's confidence, from 0 to 1.
 
-        A baseline says so itself. Of choices, the softmax over their log-probabilities at the one that was taken; of a
+        A baseline reports its own. For choices it is the softmax of their log probabilities at the chosen one; for a
         text, the geometric mean of its pieces' probabilities.
         """
         if self.sure is not None:
@@ -173,7 +163,7 @@ class Answer:
         return math.exp(sum(map(math.log, self.p)) / len(self.p))
 
     def to_json(self) -> dict[str, Any]:
-        """The record with plain types only; what is empty is left out."""
+        """The record with plain types only, without empty fields."""
         required = ("task", "question", "system", "metrics", "answer")
         empty: tuple[object, ...] = (None, (), 0)
         return {
@@ -184,7 +174,6 @@ class Answer:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The record that `to_json` wrote."""
         given = dict(record)
         for name in ("choices", "p"):
             given[name] = tuple(given.get(name, ()))
@@ -197,7 +186,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long an answer took. Apart from the answers, which are the same in every run."""
+    """How long an answer took. Kept apart from the answers, which are the same in every run."""
 
     task: str
     question: str
@@ -205,27 +194,25 @@ class Times:
     seconds: float
     """From the question to the answer."""
     writing: float
-    """Without the prompt: from the first piece to the last, or while choices were scored."""
+    """Without the prompt: from first to last piece, or while choices were scored."""
     pieces: int
-    """Pieces that ``writing`` is the time of."""
+    """Pieces that ``writing`` covers."""
     at_once: int = 1
-    """Questions that were answered at the same time, and share it."""
+    """Questions answered concurrently, which share this time."""
     wave: int = 0
-    """The number of its wave in the run's folder. Only times of one wave can be compared."""
+    """The number of its wave in the run's folder. Times are comparable only within a wave."""
 
     @property
     def key(self) -> Key:
-        """Whose times they are."""
         return self.task, self.question, self.system
 
     def to_json(self) -> dict[str, Any]:
-        """The record with plain types only."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run as its folder has it."""
+    """A run as its folder holds it."""
 
     about: Mapping[str, Any]
     """The manifest: spec, tasks, systems, versions, seeds, machine, hashes of data and models."""

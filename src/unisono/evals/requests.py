@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness asks of a model, in our words: prompts, and how a text is to be generated."""
+"""lm-evaluation-harness's requests in our terms: prompts, and how to generate a text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits
 
 MAX_PIECES = 256
-"""Pieces to write at most by default, as with lm-evaluation-harness's ``hf`` model."""
+"""Default maximum of pieces, as in lm-evaluation-harness's ``hf`` model."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Names of that limit; the first one that is given counts."""
+"""Names of that limit; the first one given counts."""
 PENALTY = "repetition_penalty"
 _GREEDY: dict[str, Any] = {"temperature": 0, "top_k": None, "top_p": 1, "min_p": 0, "typical_p": 1, "mixture": False}
 _SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical_p", PENALTY)
@@ -33,7 +33,7 @@ class Conversation(str):
         """Replaces a model's ``apply_chat_template``: each member applies its own template.
 
         Raises:
-            SpecError: the answer is begun already.
+            SpecError: the answer is already begun.
         """
         if not add_generation_prompt:
             raise SpecError(
@@ -46,25 +46,24 @@ class Conversation(str):
 
 
 def prompt_of(context: str) -> Prompt:
-    """The prompt that a context of lm-evaluation-harness stands for."""
+    """The prompt that a context of lm-evaluation-harness represents."""
     return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
 
 
 def split_pair(context: str, continuation: str) -> tuple[str, str]:
-    """Move the spaces at the end of a context to what follows, as lm-evaluation-harness's models do."""
+    """Move trailing spaces of a context to the continuation, as lm-evaluation-harness's models do."""
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a text is to be generated."""
+    """How to generate a text."""
 
     limits: Limits
     samples: bool
-    """Whether pieces are sampled."""
     shapes: Mapping[str, Any]
-    """Options of the sampling."""
+    """Sampling options."""
 
     @property
     def changes_draw(self) -> bool:
@@ -72,9 +71,9 @@ class Wanted:
         return self.samples or PENALTY in self.shapes
 
     def draw(self, own: Sampling) -> Sampling:
-        """The sampling of a system that writes this.
+        """The sampling of a system that writes this text.
 
-        A text that is sampled has the system's seed. Another one is greedy, or written by the system's own beam.
+        A sampled text uses the system's seed. Any other is greedy, or uses the system's own beam.
         """
         if self.samples:
             return Sampling(**self.shapes, seed=own.seed)
@@ -86,11 +85,8 @@ class Wanted:
 def read_generation(kwargs: Mapping[str, Any], *, max_pieces: int = MAX_PIECES) -> Wanted:
     """Read ``generation_kwargs`` as lm-evaluation-harness's ``hf`` model does.
 
-    Without ``do_sample``, a temperature above 0 samples; with ``do_sample: false`` nothing does.
-
-    Args:
-        kwargs: as a definition or ``--gen_kwargs`` gives them.
-        max_pieces: the limit where they have none.
+    Without ``do_sample``, a temperature above 0 samples; with ``do_sample: false`` nothing does. `max_pieces` is the
+    default limit.
 
     Raises:
         SpecError: a key is unknown, or its value is wrong.

@@ -1,4 +1,4 @@
-"""An ensemble, or one of its members, as lm-evaluation-harness asks a model."""
+"""An ensemble, or one of its members, answering requests of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from unisono.records import Generation, Score
 
 BATCH = 8
 METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling")
-"""Arguments that change how the ensemble writes, by the names of `Method.but`."""
+"""Arguments that change how the ensemble writes, named as in `Method.but`."""
 _OLD = ("draw", "spelling")
-"""Their old names."""
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
 Item = TypeVar("Item")
 _KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
@@ -43,25 +42,21 @@ class Likelihood(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What ``--model_args`` says."""
+    """The contents of ``--model_args``."""
 
     spec: str
     member: str | None = None
-    """Who answers alone; ``None`` for the ensemble."""
+    """The member that answers alone; ``None`` for the ensemble."""
     batch: int = BATCH
-    """Texts that are written, or scored, at once."""
+    """Texts written or scored at once."""
     max_pieces: int = MAX_PIECES
-    """Pieces to write at most where a request does not say."""
+    """Maximum of pieces when a request sets none."""
     method: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from how the spec writes."""
+    """Overrides of the spec's method."""
 
     @classmethod
     def read(cls, given: Mapping[str, Any], *, batch_size: object = None) -> Arguments:
-        """Read them.
-
-        Args:
-            given: by name; ``None`` counts as absent.
-            batch_size: lm-evaluation-harness's own; ``batch`` takes precedence.
+        """Read arguments by name; ``None`` counts as absent, and ``batch`` takes precedence over `batch_size`.
 
         Raises:
             SpecError: a name is unknown, or a value is wrong.
@@ -90,9 +85,9 @@ class Arguments:
 
 
 class Respondent:
-    """Loaded members that answer requests, which errors name. Not thread-safe.
+    """Loaded members that answer requests; errors name the request. Not thread-safe.
 
-    What a prompt shares with an earlier one is not read again.
+    A prompt's shared prefix is not read again.
     """
 
     def __init__(self, engine: Engine, method: Method, max_pieces: int = MAX_PIECES) -> None:
@@ -119,7 +114,7 @@ class Respondent:
 
     @property
     def templates(self) -> str:
-        """The members and the hashes of their chat templates: equal where conversations are read in the same way."""
+        """The members and the hashes of their chat templates: equal when conversations are read in the same way."""
         words = []
         for member in self._engine.members:
             encoder = member.encoder
@@ -129,13 +124,13 @@ class Respondent:
         return "unisono-" + "-".join(words)
 
     def write(self, asked: Sequence[tuple[str, Mapping[str, Any], str]]) -> Iterator[tuple[int, str]]:
-        """Write a text for each request, several at once; yield each with its place, as soon as it has ended.
+        """Write texts, several at once; yield each with its index as soon as it ends.
 
         Args:
-            asked: contexts, ``generation_kwargs``, and how an error names them.
+            asked: contexts, ``generation_kwargs``, and the request's name in errors.
 
         Raises:
-            UnisonoError: one cannot be written. All are checked before the first is begun.
+            UnisonoError: one cannot be written. All are checked before the first begins.
         """
         requests = []
         for place, (context, kwargs, name) in enumerate(asked):
@@ -155,7 +150,7 @@ class Respondent:
         """Score texts after their contexts, those of one context together.
 
         Args:
-            asked: contexts, which may be empty, what follows each, and how an error names it.
+            asked: contexts, which may be empty, continuations, and the request's name in errors.
 
         Raises:
             UnisonoError: one cannot be scored.
@@ -169,10 +164,10 @@ class Respondent:
                 yield place, Likelihood(score.logp, score.is_greedy)
 
     def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """Score texts without a context, however long they are; see `rolling_windows`.
+        """Score texts of any length without a context; see `rolling_windows`.
 
         Args:
-            asked: texts, and how an error names each.
+            asked: texts, and the request's name in errors.
 
         Raises:
             UnisonoError: one cannot be scored.
@@ -194,7 +189,7 @@ class Respondent:
         return (context, text) if isinstance(context, Conversation) else split_pair(context, text)
 
     def _score(self, wanted: Sequence[tuple[Prompt, str]], names: Sequence[str]) -> list[Score]:
-        """Score some at once; if that fails, one by one, to name the one that fails."""
+        """Score a group; if that fails, one by one, to name the failing one."""
         try:
             return self._engine.score(wanted, method=self.method)
         except UnisonoError:
@@ -206,7 +201,7 @@ class Respondent:
 
 
 def _packed(order: Iterable[int], context: Callable[[int], str], room: int) -> Iterator[list[int]]:
-    """Groups of places, each as large as there is room; texts of one context stay together where they fit."""
+    """Groups of indices, each as large as fits; texts of one context stay together where possible."""
     pack: list[int] = []
     for _, group in itertools.groupby(order, key=context):
         for some in _chunks(group, room):
@@ -234,7 +229,7 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Make errors name the request."""
+    """Add the request's name to errors."""
     try:
         yield
     except UnisonoError as error:

@@ -31,29 +31,23 @@ from unisono.json_lines import complete_lines, write_lines
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
 LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
-"""What a run that continues must have in common with the folder, besides its models, tasks and systems."""
+"""What a continued run must share with the folder, besides its models, tasks and systems."""
 INVOCATION = ("command", "date", "versions", "machine")
-"""What may differ each time that a run continues."""
+"""What may differ each time a run continues."""
 
 
 class RunFolder:
-    """A run's folder while it is being written, by one process."""
+    """A run's folder while one process writes it."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Create it, or continue in it.
-
-        Args:
-            folder: where; created with its parents.
-            about: see `Results.about`. It may add tasks and systems, and raise the limit.
+        """Create the folder, or continue in it. `about` may add tasks and systems, and raise the limit.
 
         Raises:
             SpecError: the folder cannot be written, holds something else or another run, or another process writes it.
         """
         self.folder = folder
         self.known: dict[Key, Answer] = {}
-        """What is answered."""
         self.times: dict[Key, Times] = {}
-        """How long each took, where that is known."""
         about = dict(json.loads(json.dumps(about)))
         with contextlib.ExitStack() as opened, _writing(folder):
             begun = _is_begun(folder)
@@ -84,7 +78,7 @@ class RunFolder:
         return any((*question, system) not in self.known for question, system in asked)
 
     def write_questions(self, questions: Iterable[Question]) -> None:
-        """Write questions in words, besides those in the folder."""
+        """Add questions in words to those in the folder."""
         records = {(each["task"], each["question"]): each for each in _questions(self.folder)}
         records |= {
             (each.task, each.id): {
@@ -101,7 +95,7 @@ class RunFolder:
             _replace(self.folder / QUESTIONS, _lines(records.values()))
 
     def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
-        """Add the answers of a wave. Raises a `SpecError` where they cannot be written."""
+        """Add the answers of a wave. Raises a `SpecError` when they cannot be written."""
         self._wave += 1
         times = [replace(each, wave=self._wave) for each in times]
         write_lines(self._times, [each.to_json() for each in times])
@@ -110,11 +104,11 @@ class RunFolder:
         self.times |= {each.key: each for each in times}
 
     def close(self) -> None:
-        """Let other processes write. Idempotent."""
+        """Release the folder to other processes. Idempotent."""
         self._opened.close()
 
     def _read(self) -> None:
-        """Read the folder, and drop a wave that was cut off."""
+        """Read the folder, and drop an interrupted wave."""
         records, _ = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
         answers = list(map(Answer.from_json, records))
         there = {answer.key for answer in answers}
@@ -132,11 +126,7 @@ class RunFolder:
 
 
 def read_results(folder: Path) -> Results:
-    """Read a run's folder, finished or not.
-
-    Raises:
-        SpecError: it is no folder of a run.
-    """
+    """Read a run's folder, finished or not. Raises a `SpecError` when it holds no run."""
     if not (folder / ABOUT).is_file():
         raise SpecError(f"{str(folder)!r} is no folder of a run: it has no {ABOUT}", hint="name the --out of a run")
     answers, _ = complete_lines(folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
@@ -152,7 +142,6 @@ def read_results(folder: Path) -> Results:
 
 
 def _questions(folder: Path) -> list[dict[str, Any]]:
-    """The questions in words."""
     if not (folder / QUESTIONS).is_file():
         return []
     return complete_lines(folder / QUESTIONS, "task", what="a run's questions", line_is="a question")[0]
@@ -204,12 +193,11 @@ def _read_times(folder: Path) -> list[Times]:
 
 
 def _joined(there: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Old and new records, each name once."""
     return list(({each["name"]: each for each in there} | {each["name"]: each for each in wanted}).values())
 
 
 def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """How the run was begun and continued before, each way once."""
+    """The run's earlier invocations, without duplicates."""
     now, last = ({key: each.get(key) for key in INVOCATION} for each in (about, there))
     return [each for each in there.get("earlier", []) if each not in (now, last)] + ([last] if last != now else [])
 
@@ -227,7 +215,7 @@ def _is_begun(folder: Path) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Replace a file: readers see the old one or the new one, never a mixture."""
+    """Replace a file atomically: readers see the old one or the new one."""
     _new(path).write_bytes(data)
     os.replace(_new(path), path)
 
@@ -251,7 +239,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing into a folder."""
+    """Lock the folder against other processes."""
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):
             yield

@@ -15,7 +15,7 @@ from unisono.records import Generation, Score, StepRecord
 
 DECIMALS = 6
 Count = Callable[[int], None]
-"""Called with how many answers were added."""
+"""Called with the number of added answers."""
 
 
 def evaluate(
@@ -30,14 +30,8 @@ def evaluate(
     """Ask what is not answered yet. Answers are in the folder as soon as their batch is complete.
 
     Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
-
-    Args:
-        pool: the loaded members.
-        tasks: what to ask.
-        systems: whom to ask; baselines need each member alone among them.
-        folder: of the run.
-        baselines: gather evidence about the members' answers.
-        count: called with numbers of answers, first with those that the folder has.
+    Baselines need each member alone among the systems. `count` is first called with the number of answers already in
+    the folder.
 
     Raises:
         PromptError: a member can read no question of a task.
@@ -57,7 +51,7 @@ def evaluate(
 
 
 def check_readable(pool: ModelPool, task: Task) -> None:
-    """Refuse a task of which some member can read no question. Raises the `PromptError` of the first."""
+    """Raise the first `PromptError` when some member can read no question of a task."""
     errors = []
     for question in task.questions:
         try:
@@ -71,7 +65,7 @@ def check_readable(pool: ModelPool, task: Task) -> None:
 
 
 class _Batch:
-    """Some questions of one task, and what comes of them."""
+    """Some questions of one task, and their answers."""
 
     def __init__(
         self,
@@ -85,7 +79,7 @@ class _Batch:
         self._questions = questions
         self._systems = systems
         self._start = start
-        """The place of the first of them in its task."""
+        """Index of the first question in its task."""
         self._folder = folder
         self._answers: dict[tuple[str, str], Answer] = {}
         """By question and system."""
@@ -94,13 +88,13 @@ class _Batch:
 
     @property
     def answered(self) -> int:
-        """How many answers the folder has already."""
+        """Number of answers already in the folder."""
         return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
-        """Ask the systems what they have not answered, as many questions at once as the pool writes.
+        """Run the systems on unanswered questions, as many at once as the pool writes.
 
-        All systems answer these before the next ones, so that the models read each question once; another one begins
+        All systems answer these before the next ones, so the models read each question once; a different system begins
         each time.
         """
         batch = 1 if self._questions[0].is_choice else self._pool.batch
@@ -115,7 +109,6 @@ class _Batch:
                 count(len(asked))
 
     def gather(self, baselines: Sequence[Baseline], count: Count) -> None:
-        """Let baselines look at the members' answers."""
         for baseline in baselines:
             lacking = self._lacking(baseline.name)
             for question in lacking:
@@ -125,7 +118,6 @@ class _Batch:
             count(len(lacking))
 
     def write(self) -> None:
-        """Write what is new, question by question."""
         keys = [(question.id, system.name) for question in self._questions for system in self._systems]
         new = [key for key in keys if key in self._answers]
         if new:
@@ -166,7 +158,7 @@ def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -
 
 
 def _scored(question: Question, system: System, found: Sequence[Score | UnisonoError]) -> tuple[Answer, Times]:
-    """The answer that scores of the choices make."""
+    """The answer from the scores of the choices."""
     scores = []
     for score in found:
         if isinstance(score, UnisonoError):
@@ -184,7 +176,7 @@ def _scored(question: Question, system: System, found: Sequence[Score | UnisonoE
 
 
 def _written(question: Question, system: System, result: Generation | UnisonoError) -> tuple[Answer, Times]:
-    """The answer that a text makes."""
+    """The answer from a generated text."""
     if isinstance(result, UnisonoError):
         return _failed(question, system.name, result)
     steps = result.steps or ()
@@ -210,7 +202,7 @@ def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pi
 
 
 def _disputes(steps: Sequence[StepRecord]) -> list[Disagreement]:
-    """The steps at which voters did not agree."""
+    """The steps at which voters disagreed."""
     found = []
     for position, step in enumerate(steps):
         tops = {name: pieces[0] for name, pieces in step.top.items() if pieces}

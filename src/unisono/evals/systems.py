@@ -16,10 +16,10 @@ from unisono.evals.records import ENSEMBLE, System
 
 WEIGHT = "weight"
 WEIGHTS = "weights"
-"""The key of a setting that gives members other weights: ``weights=smol:2,gemma:1``."""
+"""The key of a setting that changes the members' weights: ``weights=smol:2,gemma:1``."""
 FILES = (".yaml", ".yml")
 SEED = 0
-"""Of sampling without a seed, so that an evaluation can be repeated."""
+"""Default sampling seed, so that an evaluation is reproducible."""
 
 
 def ensemble(pool: ModelPool) -> System:
@@ -29,7 +29,6 @@ def ensemble(pool: ModelPool) -> System:
 
 
 def members(pool: ModelPool) -> list[System]:
-    """Each member alone."""
     return [_seeded(pool.member(name)) for name in pool.members]
 
 
@@ -57,12 +56,10 @@ def variant(pool: ModelPool, setting: str) -> System:
 
 
 def is_file(setting: str) -> bool:
-    """Whether a variant is named by its file."""
     return setting.endswith(FILES) and "=" not in setting
 
 
 def _of_file(pool: ModelPool, path: Path) -> System:
-    """The ensemble as another file of the same members describes it."""
     spec = load_spec(path)
     weights = {member.name: member.weight for member, _ in spec.voters()}
     if set(weights) != set(pool.members):
@@ -94,16 +91,16 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
 
 
 def _model(spec: EnsembleSpec, member: MemberSpec) -> str | None:
-    """A member's model, by its whole path where it is one."""
+    """A member's model; a local path is made absolute."""
     path = spec.folder / (member.model or "")
     return str(path.resolve()) if member.model and path.exists() else member.model
 
 
 def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
-    """Read ``smol:2,gemma:1``: a positive weight for each of some members.
+    """Read ``smol:2,gemma:1``: positive weights for some members.
 
     Raises:
-        SpecError: a word is no ``MEMBER:NUMBER``, or names nobody, or somebody twice.
+        SpecError: a word is no ``MEMBER:NUMBER``, or a name is unknown or repeated.
     """
     names, weights = tuple(names), dict[str, float]()
     for word in text.split(","):
@@ -126,7 +123,7 @@ def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
 
 
 def check_names(systems: Iterable[System], baselines: Iterable[str] = ()) -> None:
-    """Refuse systems and baselines of one name. Raises a `SpecError`."""
+    """Raise a `SpecError` when two systems or baselines share a name."""
     seen: dict[str, bool] = {}
     for name, is_member in [*((each.name, each.is_member) for each in systems), *((name, False) for name in baselines)]:
         if name in seen:
@@ -136,12 +133,11 @@ def check_names(systems: Iterable[System], baselines: Iterable[str] = ()) -> Non
 
 
 def kind(system: System) -> str:
-    """What a system is, for tables: ``member``, ``ensemble`` or ``variant``."""
+    """``member``, ``ensemble`` or ``variant``, for tables."""
     return "member" if system.is_member else "ensemble" if system.name == ENSEMBLE else "variant"
 
 
 def to_json(system: System) -> Mapping[str, object]:
-    """A system with plain types only."""
     return {
         "name": system.name,
         "kind": kind(system),

@@ -1,4 +1,4 @@
-"""Cuts texts that may be longer than a context into windows, so that each piece is scored once."""
+"""Cuts texts that may exceed a context into windows, so that each piece is scored once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from unisono.engine.scoring import cut
 from unisono.errors import PromptError
 
 _CONTINUES = range(0x80, 0xC0)
-"""Bytes that begin no character."""
+"""Continuation bytes of UTF-8."""
 
 
 def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, str]]:
-    """Cut a text into windows: the context of each, and what is scored in it.
+    """Cut a text into windows: the context of each, and the part scored in it.
 
-    As lm-evaluation-harness cuts for one tokenizer: what is scored does not overlap; the first window has no context
-    but a member's BOS or END; each other one has one piece of what comes before it, and the last as much as there is
-    room for. Windows end where a piece of the lead's tokenizer and a character end, and are as long as every member's
-    context can hold.
+    As lm-evaluation-harness cuts for one tokenizer: scored parts do not overlap; the first window's context is only a
+    member's BOS or END; each later one has one preceding piece, and the last as much as fits. Windows end where both a
+    piece of the lead's tokenizer and a character end, and are as long as every member's context allows.
 
     Raises:
         PromptError: the lead cannot cut the text, or a context is too small for anything.
@@ -60,7 +59,7 @@ def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, 
 
 
 def _places(engine: Engine, lead: Member, text: str, data: bytes) -> list[int]:
-    """Where the text may be cut: 0, its length, and where a piece of the lead and a character end."""
+    """Possible cuts: 0, the length, and where both a piece of the lead and a character end."""
     sizes = [len(engine.union.piece(column) or b"") for column in cut(lead, Prompt(text=""), text)]
     ends = itertools.accumulate(sizes, initial=0)
     return [place for place in ends if place == len(data) or data[place] not in _CONTINUES]
@@ -79,7 +78,7 @@ def _fits(engine: Engine, lead: Member, before: str, after: str) -> bool:
 
 
 def _furthest(least: int, most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number that fits, given that ``least`` does; mostly it is ``most``."""
+    """The largest number that fits, given that ``least`` does; mostly ``most``."""
     if fits(most):
         return most
     return bisect.bisect_left(range(least + 1, most), True, key=lambda size: not fits(size)) + least
