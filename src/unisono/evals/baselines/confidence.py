@@ -61,7 +61,7 @@ def _by_merit(cases: Sequence[Case]) -> list[str]:
 class Majority(Baseline):
     """Every member has one vote; ties go to the larger sum of confidences.
 
-    A member without an answer has no vote, unless no member has an answer. The confidence is the share of the candidates.
+    A member without an answer has no vote, unless no member has one. The confidence is the share of the candidates.
     """
 
     kind: ClassVar[str] = "majority"

@@ -17,21 +17,14 @@ FIGURES, PLOTS = "report.json", "plots"
 
 
 def write_report(results: Results, folder: Path) -> Report:
-    """Write ``index.html``, ``report.md`` with its ``plots/``, and ``report.json``.
+    """Write ``index.html``, ``report.md`` with its ``plots/``, and ``report.json``; return the figures.
 
-    The same results give the same bytes, in whatever order the answers came.
-
-    Args:
-        results: of a run; nothing else is needed, and no model.
-        folder: where to; made where it is missing.
-
-    Returns:
-        The figures.
+    The same results give the same bytes, in whatever order the answers came. No model is needed.
 
     Raises:
         BackendMissing: matplotlib is not installed.
-        SpecError: a system answers a question twice, or the folder cannot be written. `check_report` finds most of
-            this beforehand.
+        SpecError: a system answers a question twice, or the folder cannot be written. `check_report` finds most of this
+            beforehand.
     """
     check_plots()
     report = figures(results)
@@ -52,15 +45,11 @@ def write_report(results: Results, folder: Path) -> Report:
 
 
 def check_report(folder: Path, *, option: str = "--report") -> None:
-    """Check beforehand that a report can be written.
-
-    Args:
-        folder: where.
-        option: the command's flag for it.
+    """Check beforehand that a report can be written; `option` is the command's flag for the folder.
 
     Raises:
         BackendMissing: matplotlib is not installed.
-        SpecError: it is a file, or a folder that holds something else.
+        SpecError: the folder is a file, or holds something else.
     """
     check_plots()
     hint = f"choose another {option}"
@@ -72,7 +61,7 @@ def check_report(folder: Path, *, option: str = "--report") -> None:
 
 
 def _standalone(svg: str) -> str:
-    """A drawing as a file of its own, whose ink follows the reader's light or dark theme."""
+    """A drawing as its own file, whose ink follows the reader's light or dark theme."""
     style = "svg{color:#1c1e26}@media(prefers-color-scheme:dark){svg{color:#e7e9f0}}"
     head, tag, body = svg.partition(">")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}{tag}<style>{style}</style>{body}\n'

@@ -1,4 +1,4 @@
-"""The answers to a task as a table, what a system did on it, and how it compares with another system."""
+"""The answers to a task as a table, a system's results on it, and comparisons between systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unisono.evals.records import Answer, Results, Times
 from unisono.evals.report.records import Cell, Comparison, SystemFacts, TaskFacts
 
 Values = Mapping[str, float]
-"""By question, what an answer is worth."""
+"""The value of an answer, by question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,13 @@ class TaskTable:
     facts: TaskFacts
     answers: Mapping[str, Mapping[str, Answer]]
     times: Mapping[str, Mapping[str, Times]]
-    """Those that were taken side by side with the others."""
+    """Only times taken in one wave with the other systems'."""
     apart: Mapping[str, int]
-    """By system, how many others there were."""
+    """By system, the number of times from other waves."""
 
     def values(self, system: str, metric: str | None = None) -> dict[str, float]:
-        """By question, what an answer is worth by a metric, by default the main one.
-
-        It is 0 where the system failed, and left out where the metric was not taken.
+        """The value of each answer by a metric, by default the main one: 0 on failure, absent where the metric was not
+        taken.
         """
         metric = self.facts.main if metric is None else metric
         return {
@@ -43,8 +42,8 @@ class TaskTable:
 def read_table(results: Results, task: TaskFacts) -> TaskTable:
     """Collect the answers to a task.
 
-    Of several times of one answer the last is taken: a run that was killed between the two writes both again. Times
-    that were not taken in one wave with the question's first are left out: the machine may have been another one then.
+    Of several times for one answer the last counts: a run killed between the two writes records both again. Times from
+    another wave than the question's first are left out: the machine may have been a different one.
 
     Raises:
         SpecError: a system answers a question twice.
@@ -77,7 +76,7 @@ def read_table(results: Results, task: TaskFacts) -> TaskTable:
 
 
 def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
-    """A system on a task, without comparison; ``None`` where it was asked nothing."""
+    """A system on a task, without comparison; ``None`` when it was asked nothing."""
     answers = list(table.answers.get(system.name, {}).values())
     if not answers:
         return None
@@ -104,7 +103,7 @@ def cell_of(table: TaskTable, system: SystemFacts) -> Cell | None:
 
 
 def compare(other: str, own: Values, others: Values) -> Comparison | None:
-    """Compare a system's values with another's on the questions of both; ``None`` where there are none."""
+    """Compare two systems on the questions of both; ``None`` when there are none."""
     pairs = [(value, others[question]) for question, value in own.items() if question in others]
     if not pairs:
         return None
@@ -124,7 +123,7 @@ def compare(other: str, own: Values, others: Values) -> Comparison | None:
 
 
 def best_of(members: Mapping[str, Values]) -> tuple[str | None, int]:
-    """The member of the highest mean on the questions that all have, the first of equals, and how many those are."""
+    """The member with the highest mean on the questions shared by all, the first of equals, and the number of those."""
     members = {name: values for name, values in members.items() if values}
     if not members:
         return None, 0
@@ -150,7 +149,7 @@ def corrected(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _speed(times: Sequence[Times]) -> tuple[float | None, float | None, float | None, int | None]:
-    """Ms a piece, its median over questions, ms a question, and how many questions were answered at once."""
+    """Median ms per piece over questions, ms per question, and the number of concurrent questions."""
     if not times:
         return None, None, None, None
     pieces = sum(each.pieces for each in times)
@@ -169,7 +168,7 @@ def _has_confidence(answer: Answer) -> bool:
 def _calibration(answers: Sequence[Answer], main: str) -> Calibration | None:
     """The calibration of answers that carry a confidence.
 
-    That of choices is of the likeliest one, which is what ``acc`` grades; a main metric such as ``acc_norm`` may grade
+    For choices it refers to the likeliest one, which ``acc`` grades; a main metric such as ``acc_norm`` may grade
     another.
     """
     pairs = []

@@ -65,9 +65,10 @@ _SWEPT = [
 
 
 def draw(report: Report) -> Pictures:
-    """All plots of a report: ``differences`` of all tasks, and of each ``pareto``, ``reliability`` and ``gate:KIND``.
+    """All plots of a report: ``differences`` over all tasks, and per task ``pareto``, ``reliability`` and
+    ``gate:KIND``.
 
-    Plots without content are left out.
+    Empty plots are left out.
 
     Raises:
         BackendMissing: matplotlib is not installed.
@@ -87,7 +88,6 @@ def draw(report: Report) -> Pictures:
 
 
 def _differences(report: Report) -> Picture | None:
-    """The ensemble's difference to the best member, by task."""
     ensemble = next(iter(report.of_kind(ENSEMBLE_KIND)), None)
     cells = [task.cell(ensemble.name) for task in report.tasks] if ensemble else []
     compared = [(cell.task, cell.comparison) for cell in cells if cell is not None and cell.comparison is not None]
@@ -110,7 +110,7 @@ def _differences(report: Report) -> Picture | None:
 
 
 def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
-    """Accuracy against ms a piece, and the Pareto line."""
+    """Accuracy against ms per piece, with the Pareto line."""
     looks = {system.name: LOOKS[system.kind] for system in report.systems}
     places = {
         cell.system: (cell.ms_a_piece, 100 * cell.accuracy)
@@ -162,7 +162,7 @@ def _outline(axes: Axes, front: list[tuple[float, float]]) -> None:
 
 
 def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture | None:
-    """Accuracy, and the share of pieces at which all are asked, against the threshold of one kind of gate."""
+    """Accuracy and ensembled share of pieces against the threshold, for one kind of gate."""
     swept = [(sweep, _swept(sweep, task)) for sweep in report.sweeps if sweep.kind == kind]
     swept = [(sweep, cells) for sweep, cells in swept if len(cells) > 1]
     if not swept:
@@ -195,7 +195,7 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
 
 
 def _reference(report: Report, task: TaskFigures, axes: Axes) -> list[str]:
-    """Draw the accuracy of the ensemble as a line; return the words for it."""
+    """Draw the ensemble's accuracy as a line; return its description."""
     ensemble = next((task.cell(system.name) for system in report.of_kind(ENSEMBLE_KIND)), None)
     if ensemble is None or ensemble.accuracy is None:
         return []
@@ -213,7 +213,6 @@ def _swept(sweep: Sweep, task: TaskFigures) -> list[tuple[float, Cell]]:
 
 
 def _reliability(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
-    """Accuracy by confidence, of members and ensemble."""
     kinds = {system.name: system.kind for system in report.systems if system.kind in (MEMBER, ENSEMBLE_KIND)}
     shown = [(cell.system, cell.calibration) for cell in task.cells if cell.system in kinds and cell.calibration]
     if not shown:

@@ -1,4 +1,4 @@
-"""How a report writes texts of strangers: so that they show all that is in them, and are nothing but text."""
+"""Escapes untrusted texts for a report, so that they show all their characters and cannot become markup."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import unicodedata
 from markupsafe import Markup
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-"""Categories of characters that show nothing, or change how others are shown."""
+"""Categories of characters that are invisible, or change how others are shown."""
 NEVER = "\ufffe\uffff"
-"""No characters, and no XML may have them."""
+"""Noncharacters, forbidden in XML."""
 JOINERS = "\u200c\u200d"
-"""They belong to some scripts' spelling, and to emoji."""
+"""Part of some scripts' spelling, and of emoji."""
 MOST_MARKS = 4
 """Combining marks on one character; more would run over the lines above and below."""
 LONGEST = 36
@@ -23,7 +23,7 @@ _ADDRESS = re.compile(r"://|\bwww\.", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
-    """The text with every character that would show nothing written as its number, such as ``[U+202E]``."""
+    """The text with every invisible character written as its number, such as ``[U+202E]``."""
     shown, marks = [], 0
     for character in text.replace("\r\n", "\n"):
         category = unicodedata.category(character)
@@ -34,12 +34,12 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same on one line: line ends as ``⏎``."""
+    """The same on one line: line ends become ``⏎``."""
     return " ".join(visible(text).replace("\n", " ⏎ ").split())
 
 
 def cut(text: str, head: int, tail: int) -> str:
-    """The beginning and the end of a text, and how much is left out between them."""
+    """The beginning and end of a text, and the length left out between them."""
     left_out = len(text) - head - tail
     if left_out <= 0:
         return text
@@ -47,13 +47,12 @@ def cut(text: str, head: int, tail: int) -> str:
 
 
 def short(text: str, longest: int = LONGEST) -> str:
-    """A text as a label."""
     text = one_line(cut(text, 2 * longest, 0))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def markdown(text: str) -> Markup:
-    """The text on one line, with nothing in it that Markdown or HTML would take for more than text."""
+    """The text on one line, with everything escaped that Markdown or HTML would interpret."""
     plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     plain = _SPECIAL.sub(r"\\\g<0>", plain)
     plain = _FIRST.sub(lambda found: f"{found[1]}\\{found[2]}" if found[1] else f"\\{found[3]}", plain)

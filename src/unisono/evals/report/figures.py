@@ -1,4 +1,4 @@
-"""From the answers of a run to all figures of its report. Runs no model and reads no file."""
+"""Computes all figures of a report from a run's answers. Runs no model and reads no file."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from unisono.evals.report.records import (
 )
 
 EXAMPLES = "examples"
-"""The key of `Results.about` that has the questions' words; reports leave out those that they do not show."""
+"""The key of `Results.about` for the questions' words; reports keep only those that they show."""
 MOST = 5
-"""Examples of a kind and task."""
+"""Examples per kind and task."""
 
 
 def figures(results: Results) -> Report:
-    """All figures of a run; the same answers give the same figures, in whatever order they came.
+    """All figures of a run, independent of the order of its answers.
 
     Raises:
         SpecError: a system answers a question twice.
@@ -56,7 +56,7 @@ def figures(results: Results) -> Report:
 
 
 def _systems(results: Results) -> tuple[SystemFacts, ...]:
-    """The systems in the run's order; those that only answers name come last."""
+    """The systems in the run's order; those known only from answers come last."""
     said = {str(each["name"]): each for each in results.about.get("systems") or ()}
     members = set(results.about.get("models") or ())
     names = _in_order(said, (answer.system for answer in results.answers))
@@ -72,7 +72,7 @@ def _system(name: str, said: Mapping[str, Any], members: set[str]) -> SystemFact
 
 
 def _tasks(results: Results) -> tuple[TaskFacts, ...]:
-    """The tasks in the run's order; those that only answers name come last."""
+    """The tasks in the run's order; those known only from answers come last."""
     said = {str(each["name"]): each for each in results.about.get("tasks") or ()}
     answers: dict[str, list[Answer]] = {}
     for answer in results.answers:
@@ -98,7 +98,6 @@ def _in_order(said: Iterable[str], met: Iterable[str]) -> list[str]:
 
 
 def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping[str, Any]) -> TaskFigures:
-    """All figures of one task."""
     values = {system.name: table.values(system.name) for system in systems}
     members, ensembles, baselines = (
         [system.name for system in systems if system.kind == kind] for kind in (MEMBER, ENSEMBLE_KIND, BASELINE)
@@ -131,7 +130,7 @@ def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping
 def _gate_claims(
     systems: Sequence[SystemFacts], tables: Sequence[TaskTable], tasks: Sequence[TaskFigures]
 ) -> list[GateClaim]:
-    """The best gate on each task, and on all together."""
+    """The best gate on each task, and over all tasks."""
     always = always_of(systems)
     gated = [system.name for system in systems if system.is_gated]
     if always is None or not gated:
@@ -151,9 +150,9 @@ def _examples(
     values: Mapping[str, Values],
     words: Mapping[str, Any],
 ) -> list[tuple[bool, Example]]:
-    """The questions that either the ensemble or the best member has right, and whether it is the ensemble.
+    """The questions that only one of ensemble and best member gets right, and whether it is the ensemble.
 
-    All of them, in the order of the task. A question at which either failed is left out.
+    They are in the order of the task. Questions at which either failed are left out.
     """
     ensemble = next(system.name for system in systems if system.kind == ENSEMBLE_KIND)
     found = []
@@ -182,7 +181,7 @@ def _examples(
 
 
 def _failures(systems: Sequence[SystemFacts], table: TaskTable) -> dict[str, int]:
-    """Errors, and how many answers failed by each, the most frequent first."""
+    """Errors and their counts, most frequent first."""
     errors = [
         f"{system.name}: {answer.error}"
         for system in systems
@@ -197,7 +196,7 @@ def _against(system: str, other: str | None, values: Mapping[str, Values]) -> Co
 
 
 def _front(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The systems on the Pareto line of accuracy against ms a piece, of those that were asked everything."""
+    """The systems on the Pareto line of accuracy against ms per piece, among those asked everything."""
     asked = max((cell.questions for cell in cells), default=0)
     points = [
         (cell.system, (cell.ms_a_piece, cell.accuracy))

@@ -1,4 +1,4 @@
-"""Gates: sweeps over their threshold, and the gate that asks least often and is as good as asking always."""
+"""Gates: sweeps over their threshold, and the least ensembled gate that is as good as always ensembling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARAMETERS = ("threshold", "n")
 
 
 def sweeps_of(systems: Sequence[SystemFacts]) -> tuple[Sweep, ...]:
-    """The groups of systems that differ by the threshold of their gate (or its ``n``) only; two or more in each."""
+    """Groups of two or more systems that differ only in their gate's threshold (or its ``n``)."""
     groups: dict[str, dict[float, SystemFacts]] = {}
     for system in systems:
         if system.is_gated and (threshold := _threshold(system)) is not None:
@@ -43,7 +43,7 @@ def sweeps_of(systems: Sequence[SystemFacts]) -> tuple[Sweep, ...]:
 
 
 def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
-    """The system that gates are compared with: the ensemble, or it without its gate; ``None`` where there is none."""
+    """The system that gates are compared with: the ensemble, or its ungated variant; ``None`` when there is none."""
     ensemble = next((system for system in systems if system.kind == ENSEMBLE_KIND), None)
     if ensemble is None or not ensemble.is_gated:
         return ensemble
@@ -56,16 +56,9 @@ def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
 
 
 def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], task: TaskFigures) -> GateClaim | None:
-    """The gate of the smallest share among those that are at least as good as always on one task.
+    """The gate with the smallest ensembled share among those at least as good as `always` on one task.
 
-    Args:
-        always: the system that asks always.
-        gated: the systems with a gate.
-        values: by system, what its answers are worth.
-        task: the task's figures.
-
-    Returns:
-        ``None`` where no gate can be compared with always.
+    `always` is the system without a gate. Returns ``None`` when no gate can be compared with it.
     """
     if (reference := task.cell(always)) is None:
         return None
@@ -89,7 +82,7 @@ def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], ta
 
 
 def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:
-    """The same for the means of all tasks, each counting alike, without gates that were asked less of some."""
+    """The same for unweighted means over all tasks, without gates that were asked less of some task."""
     asked = [task for task in tasks if task.cell(always) is not None]
     reference = _mean_of(always, asked)
     alike = [system for system in gated if all(_questions(task, system) == _questions(task, always) for task in asked)]
@@ -111,7 +104,7 @@ def _questions(task: TaskFigures, system: str) -> int:
 
 
 def _mean_of(system: str, tasks: Sequence[TaskFigures]) -> tuple[float, float, float | None] | None:
-    """Accuracy, share and ms a piece of a system, averaged over tasks; ``None`` where one of them lacks it."""
+    """Mean accuracy, share and ms per piece of a system over tasks; ``None`` when one of them lacks it."""
     cells = [task.cell(system) for task in tasks]
     known = [
         (cell.accuracy, cell.share, cell.ms_a_piece)

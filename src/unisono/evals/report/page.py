@@ -1,4 +1,4 @@
-"""Renders the figures of a report as HTML and as Markdown: two templates, and the content that they share."""
+"""Renders a report's figures as HTML and as Markdown: two templates with shared content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spe
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
-    """Write a report in a form, `HTML` or `MARKDOWN`."""
+    """Render a report as `HTML` or `MARKDOWN`."""
     ensembles = [system.name for system in report.of_kind(ENSEMBLE_KIND)]
     return render_content(
         form,
@@ -40,14 +40,14 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
 
 
 def render_content(form: str, content: str | jinja2.Template, title: str, headline: str, **values: Any) -> str:
-    """Render a content template within the page of a form. No value can become markup."""
+    """Render a content template within a form's page. No value can become markup."""
     template = environment(form).get_template(form)
     return template.render(content=content, title=title, headline=headline, **values).strip() + "\n"
 
 
 @functools.cache
 def environment(form: str) -> jinja2.Environment:
-    """What renders a form: it escapes every value that is not marked up already."""
+    """The Jinja environment of a form: it escapes every value that is not marked up already."""
     is_html = form == HTML
     clean: Callable[[str], str] = one_line if is_html else markdown
     found = jinja2.Environment(
@@ -80,7 +80,7 @@ def environment(form: str) -> jinja2.Environment:
 
 
 def _inline(picture: Picture) -> Markup:
-    """A drawing within the page, where its inner names must not meet those of another."""
+    """A drawing within the page, with ids that cannot collide with another drawing's."""
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{picture.name}-\1"', picture.svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{picture.name}-", svg)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(visible(picture.alt))}" ', 1))

@@ -1,4 +1,4 @@
-"""Phrases of a report: how it writes numbers, the cells of its tables, and the sentences that say what came out."""
+"""Phrases of a report: numbers, table cells, and the sentences that state the findings."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", 
 
 
 def percent(share: float | None) -> str:
-    """A share as a number of percent, without the sign."""
+    """A share in percent, without the sign."""
     return NONE if share is None else f"{100 * share:.1f}"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in points, with its sign."""
+    """A difference of shares in points, signed."""
     rounded = f"{abs(100 * difference):.1f}"
     return ("" if rounded == "0.0" else "+" if difference > 0 else MINUS) + rounded
 
 
 def span(interval: Interval | None, signed: bool = False) -> str:
-    """An interval of shares in percent or, of a difference, in points."""
+    """An interval of shares in percent or, for a difference, in points."""
     if interval is None:
         return NONE
     ends = (points(end) if signed else percent(end) for end in (interval.low, interval.high))
@@ -51,7 +51,6 @@ def span(interval: Interval | None, signed: bool = False) -> str:
 
 
 def chance(p: float | None) -> str:
-    """A p-value."""
     return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -61,7 +60,7 @@ def milliseconds(ms: float | None) -> str:
 
 
 def measure(cell: Cell, metric: str) -> str:
-    """The mean of a metric: in percent where the main one is a share, as it is where not."""
+    """The mean of a metric: in percent when the main one is a share."""
     mean = cell.metrics.get(metric)
     return NONE if mean is None else as_measured(cell, mean)
 
@@ -72,12 +71,11 @@ def as_measured(cell: Cell, mean: float) -> str:
 
 
 def marked(comparison: Comparison) -> str:
-    """A difference in points behind its sign; the sign alone where there is none."""
     return f"{mark(comparison)} {points(comparison.difference)}" if comparison.difference else EQUAL
 
 
 def mark(comparison: Comparison) -> str:
-    """A sign for the outcome of a comparison, which needs no colour."""
+    """A sign for the outcome of a comparison, readable without colour."""
     if comparison.difference == 0:
         return EQUAL
     if comparison.difference > 0:
@@ -90,26 +88,23 @@ class Column(NamedTuple):
 
     title: str
     kind: Literal["words", "number"]
-    """Numbers are set flush right."""
+    """Numbers are aligned right."""
 
 
 def words(*titles: str) -> list[Column]:
-    """Columns of words."""
     return [Column(title, "words") for title in titles]
 
 
 def numbers(*titles: str) -> list[Column]:
-    """Columns of numbers."""
     return [Column(title, "number") for title in titles]
 
 
 def task_title(task: TaskFigures) -> str:
-    """A task and its main metric."""
     return f"{task.facts.name} ({task.facts.main or NONE})"
 
 
 def overview(tasks: Sequence[TaskFigures], system: str) -> list[str]:
-    """The main metric of a system on every task and, of several tasks, their mean."""
+    """A system's main metric on every task and, with several tasks, the mean."""
     cells = [(task, task.cell(system)) for task in tasks]
     means = [
         cell.accuracy
@@ -130,7 +125,6 @@ def _main_metric(task: TaskFigures, cell: Cell | None) -> str:
 
 
 def measures(cell: Cell, metrics: Sequence[str]) -> list[str]:
-    """The means of several metrics."""
     return [measure(cell, metric) for metric in metrics]
 
 
@@ -153,13 +147,12 @@ def ensemble_beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
 
 
 def outcome(example: Example, answer: Answer) -> str:
-    """Whether an answer is right."""
     value = example.values.get(answer.system)
     return "failed" if answer.error is not None else NONE if value is None else "right" if value > RIGHT else "wrong"
 
 
 def choice_titles(choices: Sequence[str], count: int) -> list[str]:
-    """The letters of choices, and the words of those that the run kept."""
+    """Letters of choices, with their words where the run kept them."""
     names = [ascii_uppercase[place] if place < len(ascii_uppercase) else str(place + 1) for place in range(count)]
     said = [f": {cut(choice.strip(), 60, 0)}" for choice in choices]
     return [name + text for name, text in itertools.zip_longest(names, said[:count], fillvalue="")]
@@ -180,23 +173,20 @@ def voters(steps: Sequence[Disagreement]) -> list[str]:
 
 
 def votes(step: Disagreement, voters: Sequence[str]) -> list[str]:
-    """What each voter preferred."""
     return [vote(step.members[name]) if name in step.members else NONE for name in voters]
 
 
 def vote(preferred: tuple[str, float]) -> str:
-    """A piece and its probability."""
     piece, p = preferred
     return f"{f'“{cut(piece, 40, 0)}”' if piece else 'END'} {percent(p)}"
 
 
 def weights(system: SystemFacts) -> str:
-    """The members' weights."""
     return ", ".join(f"{name}: {weight:g}" for name, weight in (system.weights or {}).items())
 
 
 def method(system: SystemFacts) -> str:
-    """How a system writes, without what is off."""
+    """How a system writes, without disabled options."""
     given = {key: _set(value) for key, value in (system.method or {}).items() if value is not None}
     return plain(given) if system.method else ""
 
@@ -220,7 +210,7 @@ def plain(value: Any, indent: int | None = None) -> str:
 
 
 def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
-    """Whether the ensemble beats its best member, in a sentence or two."""
+    """Whether the ensemble beats its best member, in one or two sentences."""
     ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
     if ensemble is None:
         return "No ensemble was asked in this run."

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 INK = "#010203"
 BLUE, ORANGE, GREEN, PURPLE, OCHRE = "#3f7fc1", "#d55e00", "#009e73", "#b8669b", "#a87f00"
 WIDTH = 7.2
-"""Of drawings; this and all measures are inches."""
+"""Width of drawings; this and all measures are in inches."""
 LABELS = 2.35
-"""The column of the labels, at the right."""
+"""Width of the label column on the right."""
 LINE = 0.155
-"""From one label to the next."""
+"""Distance between labels."""
 
 _STYLE: dict[Any, object] = {
     "svg.hashsalt": "unisono",
@@ -57,24 +57,22 @@ _NOT_SAID = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A plot."""
-
     name: str
-    """Of its file, without ending: ASCII letters, digits, ``-`` and ``_``."""
+    """File name without extension: ASCII letters, digits, ``-`` and ``_``."""
     title: str
     alt: str
-    """What can be seen in it, in words."""
+    """Alternative text."""
     svg: str
-    """An ``svg`` element; what is drawn in ``currentColor`` has the colour of the text around it."""
+    """An ``svg`` element; ``currentColor`` takes the colour of the surrounding text."""
 
 
 Pictures = Mapping[tuple[str, str | None], Picture]
-"""By what they show, and of which task; ``None`` for all."""
+"""By plot and task; ``None`` for all tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name at the right edge, with a line to what bears it."""
+    """A name at the right edge, with a line to its point."""
 
     x: float
     y: float
@@ -84,13 +82,13 @@ class Label:
 
 
 def check_plots() -> None:
-    """Refuse to begin without matplotlib. Raises a `BackendMissing` that says what to install."""
+    """Raise `BackendMissing`, which says what to install, without matplotlib."""
     check_installed("a report with plots", "matplotlib")
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Use our style, whatever the user's settings of matplotlib are; they are restored at the end."""
+    """Apply our style regardless of the user's matplotlib settings, which are restored at the end."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -105,7 +103,7 @@ class Drawing:
     """An empty drawing of `WIDTH` for panels."""
 
     def __init__(self, height: float) -> None:
-        """Begin it; no display is needed."""
+        """Needs no display."""
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
@@ -114,11 +112,10 @@ class Drawing:
         FigureCanvasSVG(self._figure)
 
     def panel(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        """Add axes."""
         return self._figure.add_axes((left / WIDTH, bottom / self._height, width / WIDTH, height / self._height))
 
     def label(self, axes: Axes, labels: Sequence[Label]) -> None:
-        """Write labels right of a panel whose limits are final, so that none covers another."""
+        """Write labels right of a panel whose limits are final, without overlaps."""
         height = axes.get_position().height * self._height
         low, high = axes.get_ylim()
         labels = sorted(labels, key=lambda each: (each.y, -each.x, each.text))
@@ -158,12 +155,12 @@ class Drawing:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move places, in rising order, apart as little as possible until neighbours have a ``gap``.
+    """Move sorted places apart as little as possible until neighbours have a ``gap``.
 
     Neighbours that would touch form a block around the mean of their places.
     """
     blocks: list[tuple[float, int]] = []
-    """Of each: its middle, and how many are in it."""
+    """The middle and size of each block."""
     for place in places:
         blocks.append((place, 1))
         while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < gap * (blocks[-1][1] + blocks[-2][1]) / 2:

@@ -1,4 +1,4 @@
-"""Tasks: questions that lm-evaluation-harness's definitions ask and grade, from files or from the hub."""
+"""Tasks: questions asked and graded by lm-evaluation-harness's definitions, from files or from the hub."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Questions as lm-evaluation-harness's own definitions of tasks ask and grade them.
+"""Questions as lm-evaluation-harness's own task definitions ask and grade them.
 
-A definition makes the prompt from a row, and its filters and its ``process_results`` grade a reply.
+A definition makes the prompt from a row; its filters and its ``process_results`` grade a reply.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from unisono.evals.tasks.rows import LETTERS, Row
 from unisono.records import Limits
 
 SEED = 1234
-"""Lm-evaluation-harness's own, for the generator that draws examples."""
+"""Lm-evaluation-harness's own seed for drawing examples."""
 ELSEWHERE = "`unisono lm-eval` runs all of lm-evaluation-harness's tasks"
 NOTHING = ("[invalid]", "[invalidanswer]")
-"""What filters leave where they find no answer."""
+"""What filters leave when they find no answer."""
 FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
-"""The cue for the answer at the end of a question."""
+"""The answer cue at the end of a question."""
 _UNTIMED = threading.Lock()
 
 
@@ -76,12 +76,11 @@ class Definition:
 
     @property
     def version(self) -> str:
-        """As in lm-evaluation-harness's results."""
         return str(self._task.VERSION)
 
     @property
     def asks_choices(self) -> bool:
-        """Whether it scores choices, instead of generating a text."""
+        """Whether it scores choices instead of generating a text."""
         return bool(self._task.OUTPUT_TYPE == "multiple_choice")
 
     def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
@@ -168,7 +167,7 @@ class Definition:
             ) from error
 
     def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
-        """What each filter leaves of a reply, the main one first."""
+        """What each filter leaves of a reply, main filter first."""
         instances = self._instances(document, context)
         replies: Sequence[Any] = reply.choices or [reply.text]
         for instance, each in zip(instances, replies, strict=True):
@@ -188,7 +187,7 @@ class Definition:
         return "" if text in NOTHING else normalised(text, kwargs)
 
     def _metrics(self) -> tuple[str, ...]:
-        """The metrics that are means over questions, the main one first."""
+        """The metrics that are means over questions, main metric first."""
         means = [name for name, how in self._task.aggregation().items() if getattr(how, "__name__", "") == "mean"]
         if not means:
             known = ", ".join(self._task.aggregation())
@@ -196,7 +195,7 @@ class Definition:
         return tuple(_metric(metric, pipeline.name) for pipeline in self._task._filters for metric in means)
 
     def _check(self) -> None:
-        """Refuse a task that a `Question` cannot hold."""
+        """Raise a `SpecError` for a task that a `Question` cannot hold."""
         task = self._task
         kind = getattr(task, "OUTPUT_TYPE", None)
         gen_prefix = getattr(task.config, "gen_prefix", None)
@@ -237,7 +236,7 @@ Interpret = Callable[[str], str]
 
 
 def letter_of(logps: Sequence[float]) -> str:
-    """The letter of the likeliest choice, the first of several; ``""`` where none is possible."""
+    """The letter of the likeliest choice, the first of equals; ``""`` when none is possible."""
     best = max(range(len(logps)), key=logps.__getitem__)
     if not math.isfinite(logps[best]):
         return ""
@@ -275,7 +274,7 @@ def _metric(metric: str, pipeline: str) -> str:
 def _timeouts(task: Any) -> Iterator[None]:
     """Let answers in mathematics be graded in any thread.
 
-    Definitions of lm-evaluation-harness stop slow grading by an alarm, which only the main thread can set: in another
+    Lm-evaluation-harness's definitions stop slow grading with an alarm, which only the main thread can set: in another
     thread they would call right answers wrong. There, nothing is stopped.
     """
     names = getattr(task.config.process_results, "__globals__", {})

@@ -77,7 +77,7 @@ class Slice:
     tuned_on: Sequence[TunedOn]
 
     def of(self, task: str, source: str, ordered: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The questions of an order that are asked. Raises a `SpecError` when there are too few."""
+        """The selected questions of an order. Raises a `SpecError` when there are too few."""
         if self.last:
             half = len(ordered) // 2
             if not half:
@@ -101,13 +101,13 @@ class Slice:
 
 
 def order_of(task: str) -> str:
-    """The name under which a task is ordered: lm-evaluation-harness's, where ours is another for the same."""
+    """The name that determines a task's order: lm-evaluation-harness's, where ours is an alias."""
     recipe = RECIPES.get(task)
     return task if recipe is None else recipe.definition.partition("_{part}")[0]  # groups are called so
 
 
 def may_hold(task: Task, tuned: TunedOn) -> bool:
-    """Whether a task may have questions that an ensemble was tuned on and that cannot be recognised."""
+    """Whether a task may hold unrecognisable questions that an ensemble was tuned on."""
     if (order_of(task.name), task.source) == (order_of(tuned.task), tuned.source):
         return False  # they are left out
     return order_of(task.name) == order_of(tuned.task) or bool(_datasets(task.source) & _datasets(tuned.source))
@@ -118,7 +118,7 @@ def _datasets(source: str) -> set[str]:
 
 
 def load_lm_eval() -> ModuleType:
-    """The file that imports lm-evaluation-harness. Raises `BackendMissing` where that is not installed."""
+    """The module that imports lm-evaluation-harness. Raises `BackendMissing` when that is not installed."""
     check_installed("evaluation by lm-evaluation-harness", "lm_eval", "datasets")
     from unisono.evals import lm_eval
 
@@ -197,8 +197,8 @@ def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: b
 
 
 def _ordered(rows_of: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Parts and ids in an order that depends on their names alone: parts in turn, so that any first few are of all
-    parts, and within a part by the sha256 of the id.
+    """Parts and ids in an order that depends only on their names: parts alternate, so that any first few cover all
+    parts; within a part, ids are ordered by their sha256.
     """
     order: list[tuple[int, bytes, str, str]] = []
     for part, rows in rows_of.items():

@@ -23,14 +23,11 @@ LETTERS = string.ascii_uppercase
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a file, and the values in it."""
-
     path: Path
     number: int
     values: Mapping[str, Any]
 
     def fault(self, words: str) -> SpecError:
-        """An error about it."""
         return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=FORM)
 
     def text(self, key: str) -> str:
@@ -51,7 +48,7 @@ class Line:
         return value
 
     def choice(self, *, fewest: int = 2, most: int = len(LETTERS)) -> tuple[list[str], int]:
-        """Its choices, and the index of the right one. Raises a `SpecError`."""
+        """The choices, and the index of the right one. Raises a `SpecError`."""
         choices = self.texts("choices", fewest=fewest, most=most)
         letters = LETTERS[: len(choices)]
         if "answer_index" not in self.values:
@@ -74,21 +71,21 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a task is made from lm-evaluation-harness's definitions and lines."""
+    """How to make a task from lm-evaluation-harness's definitions and lines of a file."""
 
     definition: str
     """The name of lm-evaluation-harness's task; ``{part}`` in it is what the line's ``part_key`` says."""
     folder: str
     """Its folder among lm-evaluation-harness's tasks."""
     row: Callable[[Line], dict[str, Any]]
-    """A line as a row of the original dataset."""
+    """Converts a line to a row of the original dataset."""
     part_key: str | None = None
     shots: int | None = None
-    """Examples in a prompt; ``None`` for the definition's number."""
+    """Examples per prompt; ``None`` for the definition's number."""
     shots_file: str | None = None
-    """The file of examples; ``None`` where the definition has its own."""
+    """The file of examples; ``None`` when the definition has its own."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the definition to replace for rows that come from lines."""
+    """Replaced keys of the definition for rows that come from lines."""
 
     def part_of(self, line: Line) -> str:
         """The definition that a line belongs to."""
@@ -170,24 +167,18 @@ RECIPES: dict[str, Recipe] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question as it stands in a file."""
+    """A question as a file holds it."""
 
     id: str
     part: str
-    """The name of its definition."""
     values: Mapping[str, Any]
     """As in the original dataset."""
     answer: str | None = None
-    """The right answer in words, where the line has one."""
+    """The right answer in words, if the line has one."""
 
 
 def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[list[Row], str]:
-    """Read a file of questions or of examples: its rows in order, and the sha256 of its content.
-
-    Args:
-        path: the file.
-        recipe: of the task.
-        definitions: the names of lm-evaluation-harness's.
+    """Read a file of questions or examples: its rows in order, and the sha256 of its content.
 
     Raises:
         SpecError: the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
