@@ -84,7 +84,6 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of installed libraries, and the hash of our own code."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -93,7 +92,6 @@ def _versions() -> dict[str, str]:
 
 
 def _model(member: PreparedMember) -> Mapping[str, str]:
-    """A model's name without its local path, and the sha256 of its weights or their commit on the hub."""
     source, revision = member.source, member.facts.revision
     path = source.path
     if path.is_file():

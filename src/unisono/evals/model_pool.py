@@ -38,7 +38,6 @@ class ModelPool:
         """Hold an ensemble that is not loaded yet; most callers want `load` or `prepare`."""
         self.prepared = prepared
         self.batch = batch
-        """Texts written at once."""
         self._models: Models | None = None
         self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
 
@@ -55,7 +54,6 @@ class ModelPool:
         return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
-        """Load the models. Raises what `build.load_models` raises."""
         self._models = load_models([self.prepared], report, keep_prefixes=True)
 
     def __enter__(self) -> Self:
@@ -66,7 +64,6 @@ class ModelPool:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Names of the voting members, in order."""
         return tuple(member.spec.name for member in self.prepared.members)
 
     @property
@@ -166,7 +163,6 @@ def _begin(client: Client, request: GenerationRequest) -> RequestId:
 
 
 def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Generation | UnisonoError]:
-    """Write texts to their ends. The time is divided among them by their pieces."""
     results: dict[int, Generation | UnisonoError] = {}
     began = time.perf_counter()
     while len(results) < len(writing):
@@ -186,7 +182,6 @@ def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Gener
 
 
 def _score(engine: Engine, asked: Sequence[tuple[Prompt, str]], system: System) -> list[Score | UnisonoError]:
-    """Score continuations of one prompt together or, if that fails, one by one."""
     try:
         scores = engine.score(asked, method=system.method)
         return [replace(score, seconds=score.seconds / len(asked)) for score in scores]

@@ -51,7 +51,6 @@ class Question:
     """Possible continuations of the prompt, delimiter included; empty when a text is generated."""
     limits: Limits
     target: str
-    """The right answer, in words for people."""
     grade: Callable[[Reply], Grade]
     words: str = ""
     """The bare question, without examples or answer cue, for people and judges; ``""`` when unknown."""
@@ -65,11 +64,8 @@ class Question:
 class Task:
     name: str
     metrics: tuple[str, ...]
-    """Main metric first."""
     shots: int
-    """Examples per prompt."""
     version: str
-    """Of lm-evaluation-harness's definition."""
     source: str
     """Source of the questions: a file's name and the sha256 of its content, or a hub dataset."""
     questions: Sequence[Question]
@@ -85,7 +81,6 @@ class System:
     name: str
     """As in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
     members: tuple[str, ...]
-    """The voting members."""
     method: Method
     """How it writes, and how its choices are scored."""
     weights: Mapping[str, float] | None = None
@@ -101,28 +96,22 @@ class Disagreement:
     """A step at which some voter preferred another piece."""
 
     position: int
-    """Number of earlier pieces."""
     piece: str
     """The written piece, as text for people; ``""`` for END."""
     p: float
-    """Its combined probability."""
     members: Mapping[str, tuple[str, float]]
     """By voter: its most probable piece, and that piece's probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A system's answer to a question."""
-
     task: str
     question: str
     system: str
     metrics: Mapping[str, float]
     """Empty when it failed."""
     answer: str = ""
-    """See `Grade.answer`."""
     text: str | None = None
-    """Generated text."""
     choices: tuple[float, ...] = ()
     """Natural log probabilities of the choices."""
     pieces: int = 0
@@ -134,13 +123,10 @@ class Answer:
     disputes: tuple[Disagreement, ...] = ()
     """Steps of a generated text at which voters preferred different pieces."""
     finish: Literal["end", "stop", "length", "context"] | None = None
-    """Why a generated text ended."""
     evidence: Mapping[str, Any] | None = None
-    """What `Baseline.gather` returned."""
     sure: float | None = None
     """A baseline's own confidence, from 0 to 1."""
     error: str | None = None
-    """Why there is no answer."""
 
     @property
     def key(self) -> Key:

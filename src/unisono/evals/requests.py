@@ -58,12 +58,9 @@ def split_pair(context: str, continuation: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How to generate a text."""
-
     limits: Limits
     samples: bool
     shapes: Mapping[str, Any]
-    """Sampling options."""
 
     @property
     def changes_draw(self) -> bool:

@@ -42,17 +42,13 @@ class Likelihood(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The contents of ``--model_args``."""
-
     spec: str
     member: str | None = None
     """The member that answers alone; ``None`` for the ensemble."""
     batch: int = BATCH
-    """Texts written or scored at once."""
     max_pieces: int = MAX_PIECES
     """Maximum of pieces when a request sets none."""
     method: Mapping[str, Any] = field(default_factory=dict)
-    """Overrides of the spec's method."""
 
     @classmethod
     def read(cls, given: Mapping[str, Any], *, batch_size: object = None) -> Arguments:
@@ -229,7 +225,6 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Add the request's name to errors."""
     try:
         yield
     except UnisonoError as error:

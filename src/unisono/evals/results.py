@@ -108,7 +108,6 @@ class RunFolder:
         self._opened.close()
 
     def _read(self) -> None:
-        """Read the folder, and drop an interrupted wave."""
         records, _ = complete_lines(self.folder / ANSWERS, "task", what="a run's answers", line_is="an answer")
         answers = list(map(Answer.from_json, records))
         there = {answer.key for answer in answers}
@@ -197,7 +196,6 @@ def _joined(there: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, An
 
 
 def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The run's earlier invocations, without duplicates."""
     now, last = ({key: each.get(key) for key in INVOCATION} for each in (about, there))
     return [each for each in there.get("earlier", []) if each not in (now, last)] + ([last] if last != now else [])
 
@@ -239,7 +237,6 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder against other processes."""
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):
             yield

@@ -65,8 +65,6 @@ def check_readable(pool: ModelPool, task: Task) -> None:
 
 
 class _Batch:
-    """Some questions of one task, and their answers."""
-
     def __init__(
         self,
         pool: ModelPool,
@@ -82,13 +80,11 @@ class _Batch:
         """Index of the first question in its task."""
         self._folder = folder
         self._answers: dict[tuple[str, str], Answer] = {}
-        """By question and system."""
         self._times: dict[tuple[str, str], Times] = {}
         pool.forget()
 
     @property
     def answered(self) -> int:
-        """Number of answers already in the folder."""
         return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
@@ -158,7 +154,6 @@ def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -
 
 
 def _scored(question: Question, system: System, found: Sequence[Score | UnisonoError]) -> tuple[Answer, Times]:
-    """The answer from the scores of the choices."""
     scores = []
     for score in found:
         if isinstance(score, UnisonoError):
@@ -176,7 +171,6 @@ def _scored(question: Question, system: System, found: Sequence[Score | UnisonoE
 
 
 def _written(question: Question, system: System, result: Generation | UnisonoError) -> tuple[Answer, Times]:
-    """The answer from a generated text."""
     if isinstance(result, UnisonoError):
         return _failed(question, system.name, result)
     steps = result.steps or ()
@@ -202,7 +196,6 @@ def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pi
 
 
 def _disputes(steps: Sequence[StepRecord]) -> list[Disagreement]:
-    """The steps at which voters disagreed."""
     found = []
     for position, step in enumerate(steps):
         tops = {name: pieces[0] for name, pieces in step.top.items() if pieces}

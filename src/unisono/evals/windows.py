@@ -66,7 +66,6 @@ def _places(engine: Engine, lead: Member, text: str, data: bytes) -> list[int]:
 
 
 def _fits(engine: Engine, lead: Member, before: str, after: str) -> bool:
-    """Whether every member's context can hold what it reads to score ``after``."""
     prompt = Prompt(text=before)
     columns: Sequence[int] = cut(lead, prompt, after)[:-1]
     for member in engine.members:

@@ -27,7 +27,6 @@ LONGEST_RATIO = 2.0
 class Alone:
     name: str
     accuracy: float
-    """Mean over the tasks."""
     characters: float | None
     """Mean length of generated answers; ``None`` when only choices were scored."""
 
@@ -39,7 +38,6 @@ class Pair:
     first: str
     second: str
     gap: float
-    """Absolute difference in accuracy."""
     both_wrong: float
     """Share of questions that both get wrong: choosing between their answers cannot help."""
     one_right: float

@@ -42,9 +42,7 @@ class Bin:
     high: float
     count: int
     confidence: float
-    """Mean confidence of the answers."""
     accuracy: float
-    """Share of correct answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,6 @@ def calibration(confidences: ArrayLike, correct: ArrayLike, bins: int = BINS) ->
 def _error(
     groups: Sequence[NDArray[np.int64]], confidence_N: NDArray[np.float64], correct_N: NDArray[np.float64]
 ) -> float:
-    """Σ over groups of their share times |accuracy - confidence|."""
     gaps = [abs(float((correct_N[group] - confidence_N[group]).sum())) for group in groups]
     return sum(gaps) / len(confidence_N)
 

@@ -42,7 +42,6 @@ class Trial:
     accuracy: float
     """Mean accuracy over the tasks."""
     error: float
-    """Standard error of the accuracy."""
     ensembled: float
     """Share of pieces at which all members ran."""
     by_task: Mapping[str, float]
@@ -216,6 +215,5 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def _best_gate(trials: Sequence[Trial]) -> Trial:
-    """The trial with the fewest ensembled pieces among those as good as the first, which has the previous gate."""
     sound = [trial for trial in trials if trial.accuracy >= trials[0].accuracy]
     return min(sound, key=lambda trial: trial.ensembled)

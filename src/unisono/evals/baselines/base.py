@@ -23,14 +23,12 @@ class Case:
     candidates: Mapping[str, Answer]
     """By member, in the members' order; failed members are absent."""
     evidence: Mapping[str, Any]
-    """What `Baseline.gather` returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     member: str
     confidence: float
-    """From 0 to 1."""
     asked: tuple[str, ...]
     """The members that had to answer first: all, or those that a cascade reached."""
 

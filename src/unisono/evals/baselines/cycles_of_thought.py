@@ -25,7 +25,6 @@ from unisono.records import Limits
 
 TEMPERATURE = 0.8
 STOPS = ("\n\n", "\nQuestion:", "\nAnswer:")
-"""Stop strings of an explanation."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ class CyclesOfThought(Baseline):
     first: ClassVar[str] = "explanations"
 
     explanations: int = 3
-    """Per judge."""
     pieces: int = 48
     """Maximum length of an explanation."""
     judge: str | None = None

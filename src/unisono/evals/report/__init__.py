@@ -61,7 +61,6 @@ def check_report(folder: Path, *, option: str = "--report") -> None:
 
 
 def _standalone(svg: str) -> str:
-    """A drawing as its own file, whose ink follows the reader's light or dark theme."""
     style = "svg{color:#1c1e26}@media(prefers-color-scheme:dark){svg{color:#e7e9f0}}"
     head, tag, body = svg.partition(">")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}{tag}<style>{style}</style>{body}\n'

@@ -110,7 +110,6 @@ def _differences(report: Report) -> Picture | None:
 
 
 def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
-    """Accuracy against ms per piece, with the Pareto line."""
     looks = {system.name: LOOKS[system.kind] for system in report.systems}
     places = {
         cell.system: (cell.ms_a_piece, 100 * cell.accuracy)
@@ -162,7 +161,6 @@ def _outline(axes: Axes, front: list[tuple[float, float]]) -> None:
 
 
 def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture | None:
-    """Accuracy and ensembled share of pieces against the threshold, for one kind of gate."""
     swept = [(sweep, _swept(sweep, task)) for sweep in report.sweeps if sweep.kind == kind]
     swept = [(sweep, cells) for sweep, cells in swept if len(cells) > 1]
     if not swept:

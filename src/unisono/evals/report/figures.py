@@ -32,7 +32,6 @@ from unisono.evals.report.records import (
 EXAMPLES = "examples"
 """The key of `Results.about` for the questions' words; reports keep only those that they show."""
 MOST = 5
-"""Examples per kind and task."""
 
 
 def figures(results: Results) -> Report:
@@ -130,7 +129,6 @@ def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping
 def _gate_claims(
     systems: Sequence[SystemFacts], tables: Sequence[TaskTable], tasks: Sequence[TaskFigures]
 ) -> list[GateClaim]:
-    """The best gate on each task, and over all tasks."""
     always = always_of(systems)
     gated = [system.name for system in systems if system.is_gated]
     if always is None or not gated:
@@ -181,7 +179,6 @@ def _examples(
 
 
 def _failures(systems: Sequence[SystemFacts], table: TaskTable) -> dict[str, int]:
-    """Errors and their counts, most frequent first."""
     errors = [
         f"{system.name}: {answer.error}"
         for system in systems
@@ -196,7 +193,6 @@ def _against(system: str, other: str | None, values: Mapping[str, Values]) -> Co
 
 
 def _front(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The systems on the Pareto line of accuracy against ms per piece, among those asked everything."""
     asked = max((cell.questions for cell in cells), default=0)
     points = [
         (cell.system, (cell.ms_a_piece, cell.accuracy))

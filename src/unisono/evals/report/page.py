@@ -80,7 +80,6 @@ def environment(form: str) -> jinja2.Environment:
 
 
 def _inline(picture: Picture) -> Markup:
-    """A drawing within the page, with ids that cannot collide with another drawing's."""
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{picture.name}-\1"', picture.svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{picture.name}-", svg)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(visible(picture.alt))}" ', 1))

@@ -28,7 +28,6 @@ WIDTH = 7.2
 LABELS = 2.35
 """Width of the label column on the right."""
 LINE = 0.155
-"""Distance between labels."""
 
 _STYLE: dict[Any, object] = {
     "svg.hashsalt": "unisono",
@@ -61,7 +60,6 @@ class Picture:
     """File name without extension: ASCII letters, digits, ``-`` and ``_``."""
     title: str
     alt: str
-    """Alternative text."""
     svg: str
     """An ``svg`` element; ``currentColor`` takes the colour of the surrounding text."""
 
@@ -103,7 +101,6 @@ class Drawing:
     """An empty drawing of `WIDTH` for panels."""
 
     def __init__(self, height: float) -> None:
-        """Needs no display."""
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
@@ -143,7 +140,6 @@ class Drawing:
             )
 
     def svg(self) -> str:
-        """The drawing as an ``svg`` element."""
         written = io.StringIO()
         self._figure.savefig(written, format="svg", metadata=_NOT_SAID)
         svg = written.getvalue()

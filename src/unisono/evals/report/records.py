@@ -27,7 +27,6 @@ class SystemFacts:
     """As `Method.to_json` writes it; a baseline has none."""
     weights: Mapping[str, float] | None = None
     source: str | None = None
-    """The paper."""
 
     @property
     def is_described(self) -> bool:
@@ -46,7 +45,6 @@ class SystemFacts:
 
     @property
     def lead(self) -> str | None:
-        """The lead; ``None`` when the run records none."""
         named = (self.method or {}).get("lead")
         return named or next((name for name in self.members if (self.weights or {}).get(name, 1) > 0), None)
 
@@ -60,7 +58,6 @@ class SystemFacts:
 class TaskFacts:
     name: str
     metrics: tuple[str, ...]
-    """Main metric first."""
     questions: tuple[str, ...]
     """Ids, in the order of the run."""
     shots: int | None = None
@@ -111,13 +108,11 @@ class Cell:
     failed: int
     """Without an answer; each counts as wrong."""
     metrics: Mapping[str, float]
-    """Mean of each metric."""
     accuracy: float | None
     """Mean of the main metric; ``None`` when no answer has it."""
     interval: Interval | None
     """Wilson's interval of the accuracy, 95 %; ``None`` when the metric is no share."""
     pieces: int
-    """Written or scored."""
     share: float | None
     """Share of pieces at which all members ran; ``None`` without pieces, and for one member alone."""
     ms_a_piece: float | None
@@ -158,7 +153,6 @@ class GateClaim:
     always: str
     """The system without a gate."""
     gates: int
-    """Number of gated systems compared with it."""
     system: str | None = None
     """The best gate; ``None`` when each is worse than always ensembling."""
     difference: float | None = None
@@ -185,9 +179,7 @@ class Example:
     best_member: str
     members_right: tuple[str, ...]
     answers: tuple[Answer, ...]
-    """Of all systems."""
     values: Mapping[str, float]
-    """Main metric by system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +201,6 @@ class TaskFigures:
     repaired_in_all: int
     spoiled_in_all: int
     failures: Mapping[str, int]
-    """Errors and their counts."""
     apart: Mapping[str, int]
     """By system, how many answers came in a later wave than others to the same question; their times are left out."""
 

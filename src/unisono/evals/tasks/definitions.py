@@ -167,7 +167,6 @@ class Definition:
             ) from error
 
     def _filtered(self, document: Any, context: Any, reply: Reply) -> dict[str, list[Any]]:
-        """What each filter leaves of a reply, main filter first."""
         instances = self._instances(document, context)
         replies: Sequence[Any] = reply.choices or [reply.text]
         for instance, each in zip(instances, replies, strict=True):
@@ -187,7 +186,6 @@ class Definition:
         return "" if text in NOTHING else normalised(text, kwargs)
 
     def _metrics(self) -> tuple[str, ...]:
-        """The metrics that are means over questions, main metric first."""
         means = [name for name, how in self._task.aggregation().items() if getattr(how, "__name__", "") == "mean"]
         if not means:
             known = ", ".join(self._task.aggregation())

@@ -166,7 +166,6 @@ def _is_of(definition: str, recipe: Recipe) -> bool:
 
 
 def _rows_of(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
-    """The rows of a file by part, and its name and hash."""
     rows, digest = read_rows(path, recipe, known)
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

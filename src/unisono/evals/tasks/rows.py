@@ -172,7 +172,6 @@ class Row:
     id: str
     part: str
     values: Mapping[str, Any]
-    """As in the original dataset."""
     answer: str | None = None
     """The right answer in words, if the line has one."""
 
