@@ -92,6 +92,7 @@ def _versions() -> dict[str, str]:
 
 
 def _model(member: PreparedMember) -> Mapping[str, str]:
+    """A model's name without its local path, and the sha256 of its weights or their commit on the hub."""
     source, revision = member.source, member.facts.revision
     path = source.path
     if path.is_file():

@@ -163,6 +163,7 @@ def _begin(client: Client, request: GenerationRequest) -> RequestId:
 
 
 def _finish(client: Client, writing: Mapping[RequestId, int]) -> dict[int, Generation | UnisonoError]:
+    """Write texts to their ends. The time is divided among them by their pieces."""
     results: dict[int, Generation | UnisonoError] = {}
     began = time.perf_counter()
     while len(results) < len(writing):

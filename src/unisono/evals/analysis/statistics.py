@@ -140,6 +140,7 @@ def calibration(confidences: ArrayLike, correct: ArrayLike, bins: int = BINS) ->
 def _error(
     groups: Sequence[NDArray[np.int64]], confidence_N: NDArray[np.float64], correct_N: NDArray[np.float64]
 ) -> float:
+    """Σ over groups of their share times |accuracy - confidence|."""
     gaps = [abs(float((correct_N[group] - confidence_N[group]).sum())) for group in groups]
     return sum(gaps) / len(confidence_N)
 

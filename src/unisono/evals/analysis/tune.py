@@ -215,5 +215,6 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def _best_gate(trials: Sequence[Trial]) -> Trial:
+    """The trial with the fewest ensembled pieces among those as good as the first, which has the previous gate."""
     sound = [trial for trial in trials if trial.accuracy >= trials[0].accuracy]
     return min(sound, key=lambda trial: trial.ensembled)

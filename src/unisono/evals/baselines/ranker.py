@@ -76,6 +76,7 @@ def _a_byte(logp: float, text: str) -> float:
 
 
 def _spreads(cases: Sequence[Case]) -> dict[str, float]:
+    """By judge, the root mean square deviation of its scores from their mean over a question's answers."""
     squares: dict[str, list[float]] = {}
     for case in cases:
         for judge, row in case.evidence.get("logp", {}).items():

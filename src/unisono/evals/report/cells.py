@@ -149,6 +149,7 @@ def corrected(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _speed(times: Sequence[Times]) -> tuple[float | None, float | None, float | None, int | None]:
+    """Median ms per piece over questions, ms per question, and the number of concurrent questions."""
     if not times:
         return None, None, None, None
     pieces = sum(each.pieces for each in times)
