@@ -21,7 +21,7 @@ from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsuppo
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
-"""A metadata value. Strings in arrays stay bytes, because token texts may not be UTF-8."""
+"""A metadata value. Strings in arrays stay bytes: token texts need not be UTF-8."""
 
 VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9

@@ -53,7 +53,7 @@ class PrefixCache:
         ids = list(ids)
         known = {**self._open, **self._kept}
         lengths = {slot: common(ids, held) for slot, held in known.items() if slot not in self._spoiled}
-        # of slots that share as much, rather one that can be taken over, and that holds little beside
+        # among equal prefixes, prefer a kept slot, then the one with the fewest other ids
         source = max(lengths, key=lambda slot: (lengths[slot], slot in self._kept, -len(known[slot])), default=None)
         if source is None or min(lengths[source], len(ids) - 1) < max(1, self._shortest):
             return self.open(), 0

@@ -67,7 +67,7 @@ class Speller:
 
 
 def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
-    """Split a text at control tokens, the longest first. Plain text has ``None`` for an id."""
+    """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id."""
     here = sorted((control for control in controls if control in text), key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
     return [(part, controls.get(part)) for part in parts if part]
@@ -76,8 +76,8 @@ def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int 
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
     """Encode plain text with a library that still recognises some control tokens.
 
-    A Unigram model lists some among its ordinary pieces; llama.cpp takes some user-defined tokens as control tokens by
-    name. Such a text is cut after the first character of the token's name, and the parts are encoded separately. A
+    A Unigram model lists some among its ordinary pieces; llama.cpp reclassifies some as user-defined by their
+    names. Such a text is cut after the first character of the token's name, and the parts are encoded separately. A
     token that cannot be cut is left out. The ids are then inexact, which callers detect by joining the pieces.
 
     ``controls`` maps ids to texts, without the unknown token. ``first`` encodes the text's beginning, ``rest`` its

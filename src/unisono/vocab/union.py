@@ -125,7 +125,7 @@ def without_space(piece: bytes) -> bytes:
 
 
 def _unspellable(members: Sequence[UnionMember]) -> Iterator[bytes]:
-    """The pieces that some member cannot spell. Only pieces with a byte missing from its tokens can be such."""
+    """The pieces that some member cannot spell. Each has a byte without a token in that member."""
     for member in members:
         missing = bytes(sorted(member.speller.vocabulary.missing_bytes))
         for other in members if missing else ():

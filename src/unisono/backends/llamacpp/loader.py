@@ -135,7 +135,7 @@ class LlamaCppLoader:
 
     @property
     def _threads_told(self) -> str:
-        # Without OpenMP llama.cpp's own barriers spin as long as they wait (ggml-cpu.c, ggml_barrier).
+        # Without OpenMP, llama.cpp's own barriers spin without bound (ggml-cpu.c, ggml_barrier).
         openmp = b"OPENMP = 1" in library.llama_print_system_info()
         return told(self._threads, asked=self._request.threads is not None, openmp=openmp)
 
@@ -170,9 +170,9 @@ class LlamaCppLoader:
         params.type_k = params.type_v = CACHE_TYPES[options.cache_dtype][0]
         params.offload_kqv = params.op_offload = self._device.layers != 0
         params.no_perf = True
-        # Layers with a sliding window keep all of a slot, or it could not be rewound past the window.
+        # Sliding-window layers keep every position: otherwise a slot could not be rewound past the window.
         params.swa_full = True
-        # A cache of its own for every slot: what others hold changes neither its room nor its sums.
+        # One cache per slot: the contents of other slots affect neither its room nor its sums.
         params.kv_unified = False
         _log.clear()
         handle = library.llama_init_from_model(loaded.model, params)

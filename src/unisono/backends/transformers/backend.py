@@ -85,7 +85,7 @@ class RowBackend:
         self._slots.clear()
 
     def _gather(self, feeds: Sequence[Feed]) -> None:
-        """Make the rows in use contiguous: a pass over rows with gaps copies their keys and values."""
+        """Make the fed rows contiguous: a pass over rows with gaps copies their keys and values."""
         fed = {self._row(feed.slot) for feed in feeds}
         if not fed or max(fed) - min(fed) + 1 == len(fed):
             return

@@ -39,7 +39,7 @@ class Pass:
 
     @property
     def end(self) -> int:
-        """The highest position that the pass touches, plus one."""
+        """An exclusive upper bound of the positions that the pass touches."""
         return max(self.starts) + self.width
 
     @property
@@ -141,7 +141,7 @@ class RowLayer:
         rows, capacity = self.pool.rows, self.pool.capacity
         if self.is_initialized and self.keys.shape[0] >= rows and self.keys.shape[2] >= capacity:
             return
-        # Zeros, not just any memory: a masked NaN would still spoil the sum.
+        # Zeros, not uninitialised memory: a masked NaN would still spoil the sum.
         grown = [new.new_zeros((rows, new.shape[1], capacity, new.shape[3])) for new in (keys, values)]
         if self.is_initialized:
             for store, old in zip(grown, (self.keys, self.values), strict=True):
@@ -176,7 +176,7 @@ class RowPool:
         self._index.clear()
         self._plan_rows(len(self.lengths))
         if step.end > self.capacity:
-            # A padded query may write beyond the context, so the limit is not the context itself.
+            # A padded query may write beyond the context, so the context is no upper limit.
             self.capacity = max(step.end, min(2 * self.capacity, self.context), MIN_CAPACITY)
 
     def index(self, device: Any) -> tuple[Tensor, Tensor]:
