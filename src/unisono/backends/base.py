@@ -45,9 +45,7 @@ class BackendFacts:
     rows: int
     """V: the size of the output layer, padding rows included."""
     context: int
-    """Maximum tokens per slot."""
     slots: int
-    """Maximum open slots."""
     neighbours: bool = False
     """Whether contiguous slots are faster. Slots are then numbered from 0, and `open` takes the lowest free one."""
 
@@ -110,7 +108,6 @@ class ModelSource:
     kind: Literal["hub", "folder", "gguf", "fake"]
     location: str
     sha256: str | None = None
-    """The file's checksum, already verified."""
 
     @property
     def path(self) -> Path:
@@ -140,13 +137,10 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of a model before its weights are loaded."""
-
     architecture: str
     rows: int
     parameters: int | None
     context: int
-    """Tokens per slot, for this request."""
     trained_context: int | None
     weight_bytes: int
     cache_bytes: int
@@ -154,7 +148,6 @@ class ModelFacts:
     dtype: str
     device: str
     revision: str | None = None
-    """The hub commit."""
     threads: str | None = None
     """How many host threads compute and how they wait."""
 

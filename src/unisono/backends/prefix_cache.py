@@ -29,11 +29,10 @@ class PrefixCache:
         self._kept: dict[Slot, list[int]] = {}
         """Contents of closed slots, least recently used first."""
         self._spoiled: set[Slot] = set()
-        """Slots whose last pass failed. They are never kept."""
+        """Slots in which a pass failed. They are never kept."""
 
     @property
     def kept(self) -> int:
-        """The number of ids in closed slots."""
         return sum(len(held) for held in self._kept.values())
 
     def open(self, copy_of: Slot | None = None) -> Slot:
@@ -173,7 +172,6 @@ class PrefixCache:
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:
-    """The length of the common prefix."""
     low, high = 0, min(len(left), len(right))
     while low < high:  # comparing slices is quicker than comparing ids
         middle = (low + high + 1) // 2

@@ -22,9 +22,7 @@ class BackendEntry:
     module: str
     loader: str
     libraries: tuple[str, ...]
-    """Modules that must be importable."""
     reads: frozenset[str]
-    """Supported kinds of `ModelSource`."""
     keys: frozenset[str]
     """Member keys that this backend supports beyond the common ones."""
     options: frozenset[str]

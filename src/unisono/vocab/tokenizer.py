@@ -52,7 +52,6 @@ class TokenTable:
 
     @property
     def controls(self) -> dict[str, int]:
-        """Control tokens' ids, by text."""
         pairs = zip(self.texts, self.kinds, strict=True)
         return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
 

@@ -62,7 +62,6 @@ class FakeModel:
         return len(self.tokenizer.table.texts) if self.rows is None else self.rows
 
     def tokens_read(self, member: str | None = None) -> int:
-        """Count the tokens read by one member, or by all."""
         return sum(len(feed.ids) for step in self.passes if member in (None, step.member) for feed in step.feeds)
 
 
@@ -223,7 +222,6 @@ class FakeBackend:
         self._read.clear()
 
     def read(self, slot: Slot) -> tuple[int, ...]:
-        """The ids in a slot, for tests."""
         self._begin_call()
         if slot not in self._read:
             raise ValueError(f"slot {slot} is not open")

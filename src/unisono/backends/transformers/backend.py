@@ -21,7 +21,6 @@ class Part:
     """The part of a feed that one pass reads: ids ``start`` to ``stop``."""
 
     feed: int
-    """The feed's index."""
     start: int
     stop: int
     wanted: int
@@ -38,7 +37,6 @@ class RowBackend:
         self._pool = pool
         self._forward: RowForward | None = forward
         self._slots: list[Slot] = []
-        """By row."""
         self._opened = 0
 
     def open(self, copy_of: Slot | None = None) -> Slot:

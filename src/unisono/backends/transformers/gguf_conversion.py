@@ -88,7 +88,6 @@ class Conversion:
         return JsonTokenizer(table, content, table.opening)
 
     def config(self) -> dict[str, Any]:
-        """The content of the model's ``config.json``."""
         assert self.file  # its error names damage better than the library's
         return self._json("config", self._read_config)
 

@@ -165,7 +165,6 @@ class RowPool:
         self.rows = 0
         self.capacity = 0
         self.lengths: list[int] = []
-        """Of the rows in use."""
         self.now = Pass((0,), (0,), (1,))
         self._integers = integers
         self._index: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -188,7 +187,6 @@ class RowPool:
         return self._index[device]
 
     def add(self, copy_of: int | None = None) -> None:
-        """Append an empty row, or a copy of another."""
         row, length = len(self.lengths), 0
         if copy_of is not None:
             length = self.lengths[copy_of]

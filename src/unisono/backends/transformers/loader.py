@@ -110,7 +110,6 @@ class TransformersLoader:
 
     @cached_property
     def _place(self) -> str:
-        """The path or hub id for transformers."""
         if self.request.source.kind == "folder":
             model_config.check_folder(self.request)
         return self.request.source.location
