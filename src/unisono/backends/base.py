@@ -1,7 +1,7 @@
-"""The waist: all that the engine knows of a model, and all that a backend has to be.
+"""The backend interface: all that the engine knows of a model.
 
-A backend holds one model and some *slots*. A slot is one text that the model has read so far: one row of its key-value
-cache. Sampling, gating, batching policy and retries live above.
+A backend holds one model and its *slots*. A slot is one sequence: a row of the key-value cache. Sampling, gating,
+batching policy and retries belong to the engine.
 """
 
 from __future__ import annotations
@@ -15,42 +15,39 @@ from unisono.errors import SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
 Slot = NewType("Slot", int)
-"""A handle that `open` gave; it names nothing after `close`."""
+"""A handle returned by `open`. Invalid after `close`."""
 
 Array = Any
-"""Float32 logits: a numpy array when they lie in the host's memory, else the device library's own array (a torch tensor
-on CUDA or MPS). `array_api_compat` gives the operations for either."""
+"""Float32 logits: a numpy array in host memory, else the device library's own array (a torch tensor on CUDA or MPS).
+`array_api_compat` handles both."""
 
 Progress = Callable[[float, str], None]
-"""Called while weights load with the fraction done (0 to 1) and what is being done."""
+"""Called during loading with the fraction done (0 to 1) and a description of the current step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What one slot reads in a pass."""
+    """The input of one slot in one forward pass."""
 
     slot: Slot
     ids: Sequence[int]
-    """At least one token id: a single token, a block that was caught up, or a whole prompt."""
+    """At least one token id."""
     wanted: int = 1
-    """How many of the last positions give their distribution: 0, 1, … up to ``len(ids)``."""
+    """Return logits for this many last positions: 0 to ``len(ids)``."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendFacts:
-    """What does not change while a model is loaded."""
+    """Constants of a loaded model."""
 
     device: str
-    """Where it computes: ``cpu``, ``cuda:0``, ``mps`` … Members on different devices run side by side."""
+    """``cpu``, ``cuda:0``, ``mps`` … Members on different devices run in parallel."""
     rows: int
-    """V: the rows of its output, padding rows beyond the tokenizer included."""
+    """V: the size of the output layer, padding rows included."""
     context: int
-    """Tokens that one slot holds at most."""
     slots: int
-    """Slots that may be open at once."""
     neighbours: bool = False
-    """Whether slots that follow one another are computed faster together. They are then numbered from 0, and `open`
-    takes the lowest that is free."""
+    """Whether contiguous slots are faster. Slots are then numbered from 0, and `open` takes the lowest free one."""
 
 
 @runtime_checkable
@@ -60,31 +57,28 @@ class Backend(Protocol):
     facts: BackendFacts
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take an empty slot, or an independent copy of another, for which nothing is computed.
+        """Open an empty slot, or a copy of another without recomputing it.
 
         Raises `RuntimeError` when all `facts.slots` are taken, and `ValueError` when ``copy_of`` is not open.
         """
         ...
 
     def advance(self, feeds: Sequence[Feed]) -> Array:
-        """Read every feed in one batched forward pass.
+        """Run one batched forward pass over all feeds.
 
-        Returns ``logits_NV``, float32: the wanted positions of the first feed in reading order, then those of the
-        second, and so on; N may be 0. Valid until the next call on this backend. A slot is fed at most once a call and
-        never beyond `facts.context`: the caller counts.
+        Returns float32 ``logits_NV``: the wanted positions of each feed, in order; N may be 0. The array is valid until
+        the next call on this backend. A slot may appear once per call. The caller keeps it within `facts.context`.
 
-        Raises `ValueError` when the feeds break these rules, before anything is computed, and `RuntimeError` after
-        `unload`; this holds for all methods.
+        Raises `ValueError` for invalid feeds, before anything is computed. After `unload` every method raises
+        `RuntimeError`.
         """
         ...
 
     def rewind(self, slot: Slot, length: int) -> None:
-        """Forget all but the first ``length`` tokens of a slot, as if the rest had never been read."""
+        """Truncate a slot to its first ``length`` tokens, as if the rest had never been read."""
         ...
 
-    def close(self, slot: Slot) -> None:
-        """Give a slot back."""
-        ...
+    def close(self, slot: Slot) -> None: ...
 
     def unload(self) -> None:
         """Free the model. Idempotent."""
@@ -92,30 +86,28 @@ class Backend(Protocol):
 
 
 class PrefixStore(Protocol):
-    """Remembers what closed slots of a backend have read (`unisono.backends.prefix_cache`)."""
+    """Keeps the contents of closed slots for reuse (`unisono.backends.prefix_cache`)."""
 
     def resume(self, ids: Sequence[int]) -> tuple[Slot, int]:
-        """Take a slot that holds as many of a prompt's ids as any does; return it, and how many it holds."""
+        """Open the slot with the longest prefix of a prompt's ids; return it and the prefix length."""
         ...
 
     def discard(self, slot: Slot) -> None:
-        """Give a slot back whose content nobody will want."""
+        """Close a slot without keeping its contents."""
         ...
 
     def limit(self, ids: int) -> None:
-        """Forget what was least recently used until no more than this many ids are kept."""
+        """Evict the least recently used contents until at most this many ids are kept."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's bytes are, after ``demo:`` names have been resolved."""
+    """The location of a model's files, with ``demo:`` names resolved."""
 
     kind: Literal["hub", "folder", "gguf", "fake"]
     location: str
-    """A hub id, or a path."""
     sha256: str | None = None
-    """The sum of the file, when it is known; already checked."""
 
     @property
     def path(self) -> Path:
@@ -124,7 +116,7 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """One member of a spec, as its backend needs it. ``None`` leaves the choice to the backend."""
+    """The settings of one member. ``None`` leaves the choice to the backend."""
 
     name: str
     source: ModelSource
@@ -136,7 +128,7 @@ class LoadRequest:
     options: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the numbers. Raises a `SpecError` that names the member and the value."""
+        """Raises a `SpecError` that names the member and the value."""
         for key in ("context", "threads", "slots"):
             number = getattr(self, key)
             if number is not None and number < 1:
@@ -145,41 +137,33 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of a model before its weights are loaded; `doctor` shows it."""
-
     architecture: str
     rows: int
-    """V: the rows that its output will have, as `BackendFacts.rows`."""
     parameters: int | None
     context: int
-    """Tokens a slot will hold with this request."""
     trained_context: int | None
     weight_bytes: int
-    """Memory the weights will need."""
     cache_bytes: int
-    """Memory the key-value cache of all requested slots will need at full context."""
+    """For all requested slots at full context."""
     dtype: str
     device: str
     revision: str | None = None
-    """The commit of the hub that it is read from, where it is."""
     threads: str | None = None
-    """How many threads compute on the host and how they wait, where that is so."""
+    """How many host threads compute and how they wait."""
 
 
 class Loader(Protocol):
-    """Loads a model: the vocabulary first, the weights when asked for.
+    """Loads a model in two steps: the vocabulary, then the weights.
 
-    Every backend has one such class, named in `unisono.backends.registry` and made with a `LoadRequest`. Making it
-    checks the request (options, device, dtype) and touches no weights.
+    `unisono.backends.registry` names one loader class per backend. Its constructor takes a `LoadRequest`, validates
+    options, device and dtype, and reads no weights.
     """
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, without loading weights. It is loaded once."""
+        """The tokenizer, loaded once, without the weights."""
         ...
 
-    def facts(self) -> ModelFacts:
-        """What is known without loading weights."""
-        ...
+    def facts(self) -> ModelFacts: ...
 
     def load(self, progress: Progress) -> Backend:
         """Load the weights. Raises a `ModelError` or `DeviceError` that names the member."""
@@ -187,10 +171,7 @@ class Loader(Protocol):
 
 
 def check_feeds(feeds: Sequence[Feed], length_of: Callable[[Slot], int], facts: BackendFacts) -> list[int]:
-    """Return how many tokens each feed's slot holds; ``length_of`` refuses a slot that is not open.
-
-    Raises `ValueError` for a feed that breaks the rules. Ids are left to `check_ids`, or to a faster check.
-    """
+    """Return the length of each feed's slot. Raises `ValueError` for invalid feeds; ids are not checked."""
     lengths = [length_of(feed.slot) for feed in feeds]
     if len({feed.slot for feed in feeds}) < len(feeds):
         raise ValueError("a slot is fed twice in one call")
@@ -208,7 +189,7 @@ def check_feeds(feeds: Sequence[Feed], length_of: Callable[[Slot], int], facts: 
 
 
 def check_ids(feeds: Sequence[Feed], rows: int) -> None:
-    """Raise `ValueError` when an id is not among a model's ``rows``."""
+    """Raise `ValueError` for an id outside 0 to ``rows - 1``."""
     for feed in feeds:
         for odd in (min(feed.ids), max(feed.ids)):
             if not 0 <= odd < rows:
@@ -216,6 +197,6 @@ def check_ids(feeds: Sequence[Feed], rows: int) -> None:
 
 
 def check_rewind(slot: Slot, held: int, length: int) -> None:
-    """Raise `ValueError` when a slot that holds ``held`` tokens cannot be rewound to ``length``."""
+    """Raise `ValueError` unless a slot of ``held`` tokens can be rewound to ``length``."""
     if not 0 <= length <= held:
         raise ValueError(f"slot {slot} holds {held} tokens and cannot be rewound to {length}")

@@ -1,6 +1,6 @@
-"""The head of a GGUF file: its metadata, the shapes of its tensors and its token table, read without a library.
+"""Reads the head of a GGUF file: metadata, tensor shapes and token table.
 
-``gguf.GGUFReader`` wraps each of 262,144 token texts in an array, which takes 15 seconds; this takes 0.07. The format:
+``gguf.GGUFReader`` takes 15 seconds for 262,144 token texts, this 0.07. The format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
@@ -21,7 +21,7 @@ from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsuppo
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
-"""A metadata value. Strings in arrays stay bytes: a vocabulary is read for its bytes."""
+"""A metadata value. Strings in arrays stay bytes: token texts need not be UTF-8."""
 
 VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
@@ -31,34 +31,29 @@ _SPLIT_NAME = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GgufFile:
-    """The head of a GGUF file."""
-
     path: Path
     metadata: Mapping[str, Value]
     tensors: int
-    """How many tensors it holds; a file that holds a vocabulary only has none."""
+    """The number of tensors; 0 in a vocabulary-only file."""
     parameters: int
-    """Elements of all its tensors."""
     data_bytes: int
-    """Bytes of tensor data, in all files when the model is split over several."""
+    """Summed over all files of a split model."""
 
     @property
     def architecture(self) -> str:
-        """The key prefix under which the model's own numbers are found."""
+        """The key prefix of the model's hyperparameters."""
         return self.text("general.architecture") or "unknown"
 
     def text(self, key: str) -> str | None:
-        """The string of that name."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
 
     def number(self, key: str) -> int | None:
-        """The integer of that name."""
         value = self.metadata.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def per_layer(self, key: str, layers: int) -> list[int] | None:
-        """A number for every layer, whether the file gives one for all or one each."""
+        """One number per layer, whether the file gives a scalar or an array."""
         value = self.metadata.get(key)
         if isinstance(value, np.ndarray):
             return [int(each) for each in value[:layers]]
@@ -67,11 +62,7 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the head of a GGUF file.
-
-    Raises a `ModelNotFound`, a `ModelCorrupt` where the head is damaged or cut short, or a `ModelUnsupported` where the
-    format version is none of `VERSIONS`.
-    """
+    """Read the head of a GGUF file. Raises `ModelNotFound`, `ModelCorrupt` or `ModelUnsupported`."""
     if not path.is_file():
         problem = f"{path} is not a file" if path.exists() else f"there is no file {path}"
         raise ModelNotFound(problem, hint="give the path of a .gguf file")
@@ -112,14 +103,13 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
 
 
 def _other_parts(path: Path) -> int:
-    """Bytes of the other files of a model that is split over several."""
     match = _SPLIT_NAME.fullmatch(path.name)
     others = path.parent.glob(f"{match[1]}-?????-of-{match[2]}.gguf") if match else ()
     return sum(other.stat().st_size for other in others if other.name != path.name)
 
 
 class _Reader:
-    """A position in the file's bytes. Reading past their end raises."""
+    """A cursor over the file's bytes. Raises when it reads past the end."""
 
     def __init__(self, data: mmap.mmap, position: int) -> None:
         self.data = data
@@ -154,7 +144,7 @@ class _Reader:
         return value
 
     def strings(self, size: int) -> list[bytes]:
-        """The hot loop: a vocabulary has hundreds of thousands of them."""
+        """The hot loop: a vocabulary has hundreds of thousands of strings."""
         unpack, data, position = struct.Struct("<Q").unpack_from, self.data, self.position
         found: list[bytes] = []
         for _ in range(size):
@@ -181,7 +171,6 @@ SCHEMES: dict[str, tuple[Scheme, str]] = {
     "gemma4": ("sentencepiece", "SentencePiece BPE"),
     "t5": ("sentencepiece", "Unigram"),
 }
-"""By ``tokenizer.ggml.model``."""
 
 RAW_MERGES = frozenset({"gemma4", "sarvam-moe"})
 """Values of ``tokenizer.ggml.pre`` for which llama.cpp runs BPE on text with ``▁`` and ``<0xNN>`` instead of GPT-2's
@@ -194,12 +183,11 @@ _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pa
 
 
 def read_table(file: GgufFile) -> TokenTable:
-    """Read the token table of a GGUF file, all but whether BOS is added, which llama.cpp decides.
+    """Read the token table of a GGUF file, except ``adds_bos``, which llama.cpp decides.
 
-    The kinds are those the file declares, as in the model's Hugging Face tokenizer. llama.cpp itself changes some by
-    the token's name (Gemma's ``</s>``, an HTML tag there, becomes a control token). Raises a `ModelUnsupported` where
-    there is no tokenizer, or one whose tokens do not spell bytes, and a `ModelCorrupt` where the table contradicts
-    itself.
+    Token kinds are as declared, matching the Hugging Face tokenizer. llama.cpp changes some by name: Gemma's ``</s>``,
+    an HTML tag, becomes a control token. Raises `ModelUnsupported` when the tokenizer is missing or its tokens do not
+    spell bytes, and `ModelCorrupt` for an inconsistent table.
     """
     scheme, family = _scheme(file)
     tokens, types = file.metadata.get("tokenizer.ggml.tokens"), file.metadata.get("tokenizer.ggml.token_type")

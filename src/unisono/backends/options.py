@@ -20,13 +20,13 @@ CACHE_TYPES: dict[str, tuple[int, float]] = {
     "q4_1": (3, 20 / 32),
     "q4_0": (2, 18 / 32),
 }
-"""Number formats of llama.cpp's key-value cache: ggml's number for each and its bytes an element."""
+"""Types of llama.cpp's key-value cache: ggml's number and the bytes per element."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ATTENTION = "sdpa or eager: others take no dense mask, which texts of unequal length need in a batch"
 
 
 class Options(BaseModel):
-    """A member's options, checked. An option that is ``None`` has its default."""
+    """A member's validated options. ``None`` means the default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -51,22 +51,19 @@ class Options(BaseModel):
 
 
 class LlamaCppOptions(Options):
-    """Options of the backend ``llamacpp``."""
-
     gpu_layers: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         default="all", description="a whole number from 0 up, or 'all'"
     )
-    """Layers on the GPU, where there is one."""
     flash_attention: bool | Literal["auto"] = Field(default="auto", description="true, false or 'auto'")
-    """``auto`` is llama.cpp's own choice: on, where the device and the cache allow it. On a CPU a slot then gives the
-    same numbers alone and among others, as far as the formats of the weights allow."""
+    """``auto`` is llama.cpp's choice: on, if the device and the cache allow it. On a CPU it makes a slot's numbers
+    independent of other slots, as far as the weight formats allow."""
     batch_tokens: int = Field(default=512, ge=1, description="a whole number from 1 up")
-    """Tokens computed in one go; longer prompts go in one after the other."""
+    """Tokens per decode. Longer prompts take several."""
     cache_dtype: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = Field(
         default="f16", description=f"one of {', '.join(CACHE_TYPES)}"
     )
     mmap: bool | None = None
-    """Whether the file is mapped into memory; ``None`` leaves it to llama.cpp."""
+    """Map the file into memory; ``None`` leaves it to llama.cpp."""
 
     @classmethod
     def read(cls, request: LoadRequest) -> Self:
@@ -80,8 +77,6 @@ class LlamaCppOptions(Options):
 
 
 class TransformersOptions(Options):
-    """Options of the backend ``transformers``."""
-
     attention: Literal["sdpa", "eager"] | None = Field(default=None, description=_ATTENTION)
     """``None``: sdpa where the model has it, else eager."""
     device_map: str | Mapping[str, Any] | None = Field(
@@ -89,7 +84,7 @@ class TransformersOptions(Options):
     )
     revision: str | None = Field(default=None, description="a branch, a tag or a commit")
     pack_weights: bool = True
-    """Where oneDNN can do the linear layers; it means nothing elsewhere."""
+    """Pack weights for oneDNN. No effect where oneDNN cannot run the linear layers."""
     trust_remote_code: bool = False
     allow_pickle: bool = False
     local_files_only: bool = False

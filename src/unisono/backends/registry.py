@@ -1,4 +1,4 @@
-"""The names of the backends, what each reads, and what to install for it. Imports none of their libraries."""
+"""The backends' names, model sources and install commands. Imports none of their libraries."""
 
 from __future__ import annotations
 
@@ -16,26 +16,22 @@ from unisono.errors import BackendMissing, SpecError, nearest
 
 @dataclass(frozen=True, slots=True)
 class BackendEntry:
-    """One backend, before its library is imported."""
+    """A backend's description, available without importing its library."""
 
     name: str
     module: str
     loader: str
-    """The name of the `Loader` class in the module."""
     libraries: tuple[str, ...]
-    """Modules that have to be importable."""
     reads: frozenset[str]
-    """Kinds of `ModelSource` it can read."""
     keys: frozenset[str]
-    """Optional keys of a member, besides the common ones, that mean something to it."""
+    """Member keys that this backend supports beyond the common ones."""
     options: frozenset[str]
-    """Keys that a member's ``options`` may hold."""
+    """Supported keys of a member's ``options``."""
     spins: int | None = None
-    """Rounds that its waiting threads spin on few cores: where fewer would make it slower on an idle machine."""
+    """OpenMP spin rounds on few cores; fewer would slow an idle machine."""
 
     @property
     def install(self) -> str:
-        """The command that installs its libraries."""
         return f"pip install 'unisono[{self.name}]'"
 
 
@@ -73,11 +69,11 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
     )
 }
-"""In order of preference for a model that several can read."""
+"""In order of preference."""
 
 
 def backend_entry(name: str) -> BackendEntry:
-    """Return the entry of a backend. Raises a `SpecError` where there is none of that name."""
+    """Return a backend's entry. Raises a `SpecError` for an unknown name."""
     if name not in BACKENDS:
         raise SpecError(
             f"unknown backend {name!r}{nearest(name, BACKENDS)}",
@@ -87,7 +83,7 @@ def backend_entry(name: str) -> BackendEntry:
 
 
 def installed(entry: BackendEntry) -> bool:
-    """Whether the backend's libraries can be imported. Imports nothing."""
+    """Whether the backend's libraries are installed. Imports nothing."""
     return not _missing(entry)
 
 
@@ -96,7 +92,7 @@ def _missing(entry: BackendEntry) -> list[str]:
 
 
 def make_loader(name: str, request: LoadRequest) -> Loader:
-    """Import a backend and give it a request. Raises a `BackendMissing` where its library is not installed."""
+    """Import a backend and create its loader. Raises `BackendMissing` when its library is not installed."""
     entry = backend_entry(name)
     if missing := _missing(entry):
         raise BackendMissing(

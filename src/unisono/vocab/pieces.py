@@ -1,4 +1,4 @@
-"""What every id of a vocabulary stands for: a piece (bytes), END, or nothing."""
+"""Classifies every id of a vocabulary: a piece (bytes), END, or excluded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 ESSENTIAL_BYTES = frozenset(range(0x20, 0x7F)) | {0x0A}
-"""Printable ASCII, space and newline: a vocabulary that cannot spell these can be no member."""
+"""Printable ASCII, space and newline: every member must be able to spell these."""
 
 END_OF_TEXT = """
     </s> <eos> [EOS] <EOS> <|eos|> <EOS_TOKEN> <|endoftext|> <|end_of_text|> <｜end▁of▁sentence｜>
@@ -23,9 +23,9 @@ END_OF_TURN = """
     [|endofturn|] <|end_of_turn|> <|END_OF_TURN_TOKEN|> <end_of_utterance> <|return|> <|call|>
 """
 END_NAMES = frozenset((END_OF_TEXT + END_OF_TURN).split())
-"""Names of control tokens that only end a text or a turn. Left out because they also stand inside a turn,
-or before one: ``<|end|>`` (ends a part of a turn in the harmony format, a whole turn elsewhere: a template shows
-which), ``<EOP_TOKEN>``, ``[SEP]``, padding, infilling and file marks."""
+"""Control tokens that only end a text or a turn. Omitted are those that also occur inside or before a turn: ``<|end|>``
+(in the harmony format it ends part of a turn, elsewhere a whole turn; the template shows which), ``<EOP_TOKEN>``,
+``[SEP]``, padding, infilling and file marks."""
 
 DECLARED = "declared by the model's files"
 EOS = "the tokenizer's eos"
@@ -33,7 +33,7 @@ TEMPLATE = "ends a turn in the chat template"
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's table: printable bytes stand for themselves, the others for U+0100 and up, in order."""
+    """GPT-2's table: printable bytes map to themselves, the others to U+0100 and up, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
@@ -47,10 +47,10 @@ _TO_LATIN_1 = dict.fromkeys(range(256), "\uffff") | {ord(c): byte for c, byte in
 
 
 def token_bytes(text: str, kind: Kind, scheme: Scheme) -> bytes | None:
-    """Return the bytes that a token's text stands for, or ``None`` when it stands for no text.
+    """Return the bytes of a token's text, or ``None`` when it stands for no text.
 
-    Bytes of a file that are not UTF-8 are lone surrogates in ``text``, as ``errors="surrogateescape"`` decodes them.
-    Raises a `VocabularyError` where the text cannot be what its kind and scheme say.
+    Invalid UTF-8 in a file appears in ``text`` as lone surrogates (``errors="surrogateescape"``). Raises a
+    `VocabularyError` when the text does not fit its kind and scheme.
     """
     if not text or kind in ("control", "unused"):
         return None
@@ -79,12 +79,12 @@ def _byte_level(text: str) -> bytes:
 
 
 def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, str]:
-    """Return the ids that are END, ascending, each with the first reason found, for people.
+    """Return the END ids, ascending, each with a readable reason.
 
-    One model comes in several wrappings, and each names some of the ends: a hub folder lists them in
-    ``generation_config.json``, a GGUF file has a single ``eos``, a base model has no chat template. The union of these
-    sources, and of the names that control tokens have by convention, is the same for every wrapping. ``turn_end_ids``
-    close an answer in the model's chat template, see `unisono.chat.template_probe`.
+    Each packaging of a model names some ends: a hub folder lists them in ``generation_config.json``, a GGUF file has a
+    single ``eos``, a base model has no chat template. The union of these sources and of conventional control-token
+    names is the same for every packaging. ``turn_end_ids`` come from the chat template, see
+    `unisono.chat.template_probe`.
     """
     rows = enumerate(zip(table.texts, table.kinds, strict=True))
     reasons = {token: f"named {text}" for token, (text, kind) in rows if kind == "control" and text in END_NAMES}
@@ -96,12 +96,12 @@ def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, st
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """One member's classes: every id is a piece (non-empty bytes), END, or excluded."""
+    """One member's ids: each is a piece (non-empty bytes), END, or excluded."""
 
     pieces: tuple[bytes | None, ...]
-    """By id; ``None`` for END and for excluded ids."""
+    """By id; ``None`` for END and excluded ids."""
     end_ids: tuple[int, ...]
-    """The ids that are END, ascending."""
+    """Ascending."""
     byte_ids: frozenset[int] = frozenset()
     """Byte-fallback tokens: used only for bytes that no other token spells."""
     family: str = ""
@@ -110,12 +110,12 @@ class Vocabulary:
 
     @property
     def rows(self) -> int:
-        """V: the number of ids, rows beyond the tokenizer included."""
+        """V, padding rows included."""
         return len(self.pieces)
 
     @cached_property
     def canonical(self) -> dict[bytes, int]:
-        """The id that each piece is taken as: the lowest that is no byte-fallback token."""
+        """The id of each piece: the lowest, byte-fallback tokens last."""
         ids: dict[bytes, int] = {}
         for plain in (True, False):
             for token, piece in enumerate(self.pieces):
@@ -125,26 +125,24 @@ class Vocabulary:
 
     @cached_property
     def excluded_ids(self) -> tuple[int, ...]:
-        """Ids that are neither a piece nor END."""
         end = set(self.end_ids)
         return tuple(i for i, piece in enumerate(self.pieces) if piece is None and i not in end)
 
     @cached_property
     def missing_bytes(self) -> frozenset[int]:
-        """The bytes that have no token of their own."""
+        """Bytes without a single-byte token."""
         return frozenset(byte for byte in range(256) if bytes([byte]) not in self.canonical)
 
     def join(self, ids: Iterable[int]) -> bytes:
-        """The bytes that a sequence of ids spells; END and excluded ids add nothing."""
+        """The bytes that ids spell; END and excluded ids add nothing."""
         return b"".join(piece for i in ids if (piece := self.pieces[i]) is not None)
 
 
 def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None = None) -> Vocabulary:
-    """Build a vocabulary from a token table; ``end_ids`` are END, see `end_ids`.
+    """Build a vocabulary from a token table and its END ids (see `end_ids`).
 
-    ``rows`` is V, by default the table's length. Rows beyond the table are excluded; tokens beyond the rows can be
-    neither read nor written and are left out. Raises a `VocabularyError` where a token's text cannot be what its kind
-    says.
+    ``rows`` is V, by default the table's length. Rows beyond the table are excluded. Tokens beyond the rows are
+    unusable and left out. Raises a `VocabularyError` when a token's text does not fit its kind.
     """
     rows = len(table.texts) if rows is None else rows
     ends = tuple(sorted({i for i in end_ids if 0 <= i < rows}))

@@ -1,4 +1,4 @@
-"""Token ids for text: of pieces that other members chose, and of plain text without control tokens."""
+"""Token ids for pieces that other members chose, and for plain text without control tokens."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Encode = Callable[[str], list[int]]
 class Speller:
     """Spells any piece in one member's vocabulary, exactly or not at all.
 
-    The canonical id of the piece comes first; then the tokenizer's own encoding of the bytes, when it gives them back
-    byte for byte; then the greedy longest match over the vocabulary's pieces.
+    It tries the piece's canonical id, then the tokenizer's own encoding if it is exact byte for byte, then the greedy
+    longest match over the vocabulary's pieces.
     """
 
     def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
-        """Bind a vocabulary to its tokenizer's plain `encode` (nothing added, no control tokens)."""
+        """``encode`` is the tokenizer's plain encoding: no additions, no control tokens."""
         self.vocabulary = vocabulary
         self._encode = encode
         self._known: dict[bytes, tuple[int, ...] | None] = {}
 
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
-        """Return the ids that spell ``piece``, or ``None`` when this vocabulary cannot spell it."""
+        """Return the ids that spell ``piece``, or ``None`` if there are none."""
         if piece not in self._known:
             canonical = self.vocabulary.canonical.get(piece)
             own = None if canonical is None else (canonical,)
@@ -42,7 +42,7 @@ class Speller:
         return tuple(ids) if self.is_exact(ids, piece) else None
 
     def is_exact(self, ids: list[int], data: bytes) -> bool:
-        """Whether every id is a piece and together they are ``data``."""
+        """Whether every id is a piece and together they spell ``data``."""
         pieces = self.vocabulary.pieces
         known = all(0 <= i < len(pieces) and pieces[i] is not None for i in ids)
         return known and self.vocabulary.join(ids) == data
@@ -67,25 +67,21 @@ class Speller:
 
 
 def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
-    """Cut a text into control tokens, with their ids, and the text between them, with ``None``.
-
-    Where several control tokens begin, the longest is meant.
-    """
+    """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id."""
     here = sorted((control for control in controls if control in text), key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
     return [(part, controls.get(part)) for part in parts if part]
 
 
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
-    """Encode text with a library that takes some control tokens out of it all the same.
+    """Encode plain text with a library that still recognises some control tokens.
 
-    A Unigram model lists them among its ordinary pieces; llama.cpp declares some user-defined by their names. Where
-    that happens, the text is cut after the first character of the token's name, and the parts are encoded one by one. A
-    token that cannot be cut is left out: the ids are then not exact, which the caller finds out by joining their
-    pieces.
+    A Unigram model lists some among its ordinary pieces; llama.cpp reclassifies some as user-defined by their
+    names. Such a text is cut after the first character of the token's name, and the parts are encoded separately. A
+    token that cannot be cut is left out. The ids are then inexact, which callers detect by joining the pieces.
 
-    ``controls`` are the control tokens' texts by id, without the unknown token. ``first`` encodes the beginning of the
-    text, and ``rest`` the middle of one.
+    ``controls`` maps ids to texts, without the unknown token. ``first`` encodes the text's beginning, ``rest`` its
+    middle.
     """
     ids = first(text)
     spelled = controls.keys() & set(ids)

@@ -1,4 +1,4 @@
-"""What the core knows of a member's tokenizer: a table of its tokens and three ways to encode."""
+"""A member's tokenizer: its token table and three ways to encode."""
 
 from __future__ import annotations
 
@@ -9,44 +9,41 @@ from typing import Literal, Protocol
 
 Scheme = Literal["byte-level", "sentencepiece", "bytes"]
 """How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte; or raw bytes (tiktoken,
-tekken), for which texts are decoded as Latin-1: one character, one byte."""
+tekken), decoded as Latin-1, one character per byte."""
 
 Kind = Literal["normal", "byte", "added", "control", "unused"]
-"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: not special, its content is
-its text. ``control``: special, never text (unknown and padding tokens are control tokens too). ``unused``: a row
-without a token."""
+"""``normal``: spelled by the scheme. ``byte``: a byte-fallback token ``<0xNN>``. ``added``: literal text, not special.
+``control``: special, never text (includes unknown and padding tokens). ``unused``: a row without a token."""
 
 
 LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
-"""Added tokens so named are control tokens, whatever a file's flag says. GGUF's converter decides so for most of them
-(``does_token_look_special``), and the same model must mean the same from either file."""
+"""Added tokens with these names are control tokens, whatever a file's flag says. GGUF's converter decides so for most
+of them (``does_token_look_special``), and a model must mean the same from either file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
-    """A tokenizer's vocabulary in a form that does not depend on the library that read it.
+    """A tokenizer's vocabulary, independent of the library that read it.
 
-    What differs between the files of one model is settled here: an added token that looks special is a control token,
-    and one named ``[PADn]`` after its own id n is a row that a converter filled up.
+    The constructor resolves differences between a model's files: an added token that looks special is a control token,
+    and ``[PADn]`` at id n is an unused row from a converter.
     """
 
     scheme: Scheme
     family: str
-    """For people: ``byte-level BPE``, ``SentencePiece BPE``, ``Unigram``, ``tekken`` …"""
+    """A display name: ``byte-level BPE``, ``SentencePiece BPE``, ``Unigram``, ``tekken`` …"""
     texts: tuple[str, ...]
-    """By id; an empty string for an unused row."""
+    """By id; empty for an unused row."""
     kinds: tuple[Kind, ...]
-    """By id, as long as ``texts``."""
     declared_end_ids: tuple[int, ...] = ()
-    """Ids that the model's files declare to end a text or a turn."""
+    """END ids from the model's files."""
     bos_id: int | None = None
     eos_id: int | None = None
     adds_bos: bool = False
-    """Whether the tokenizer itself begins a plain text with its BOS."""
+    """Whether the tokenizer adds BOS to a plain text."""
     chat_template: str | None = None
-    """The model's own Jinja template."""
     special_texts: Mapping[str, str] = field(default_factory=dict)
-    """What templates may refer to: ``bos_token``, ``eos_token``, ``pad_token`` … by name."""
+    """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
 
     def __post_init__(self) -> None:
         pairs = zip(self.texts, self.kinds, strict=True)
@@ -55,13 +52,11 @@ class TokenTable:
 
     @property
     def controls(self) -> dict[str, int]:
-        """The ids of the control tokens, by their texts."""
         pairs = zip(self.texts, self.kinds, strict=True)
         return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
 
     @property
     def opening(self) -> list[int]:
-        """What a plain text begins with: BOS, or nothing."""
         return [self.bos_id] if self.adds_bos and self.bos_id is not None else []
 
 
@@ -74,21 +69,19 @@ def _settled(token: int, text: str, kind: Kind) -> Kind:
 
 
 class Tokenizer(Protocol):
-    """A member's own tokenizer."""
-
     table: TokenTable
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as it would stand in the middle of a text: without a BOS, a leading space or control tokens.
+        """Encode the middle of a text: no BOS, leading space or control tokens.
 
-        It may lose what the vocabulary lacks; the caller checks by joining the pieces.
+        Text outside the vocabulary may be lost; callers check by joining the pieces.
         """
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Encode a plain text with the BOS and the leading space that the tokenizer adds, without control tokens."""
+        """Encode a plain text with the tokenizer's BOS and leading space, without control tokens."""
         ...
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Encode what a chat template wrote: control tokens are recognised, nothing is added."""
+        """Encode a chat template's output: control tokens are recognised, nothing is added."""
         ...

@@ -1,4 +1,4 @@
-"""The union vocabulary: one numbering for the pieces of all members, and the maps into it, cached on disk."""
+"""The union vocabulary: one numbering of all members' pieces, cached on disk."""
 
 from __future__ import annotations
 
@@ -22,29 +22,27 @@ log = logging.getLogger(__name__)
 
 ABSENT = -1
 FORMAT = 1
-"""Raised whenever the numbering or the file changes, so that old files are not read."""
+"""Increment when the numbering or the file format changes."""
 
 Indices = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnionMember:
-    """What the union needs to know of a member."""
-
     name: str
     speller: Speller
     leading_space: bool = False
-    """Whether its answers begin with a space that is folded away at their first step."""
+    """Whether its answers begin with a space, which the first step removes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberMap:
-    """How one member's ids and the union's columns belong together."""
+    """The mapping between one member's ids and the union's columns."""
 
     column_V: Indices
-    """The column of each id; `ABSENT` for excluded ids and for pieces that were left out."""
+    """The column of each id; `ABSENT` for excluded ids and left-out pieces."""
     first_column_V: Indices | None
-    """The same for the first step of an answer, when the member's leading space is folded away."""
+    """The same for an answer's first step, when the leading space is removed."""
     id_U: Indices
     """The canonical id of each column's piece; `ABSENT` where the member lacks it, and for END."""
 
@@ -53,17 +51,17 @@ class MemberMap:
 class UnionVocabulary:
     """All pieces that every member can spell, and END.
 
-    Columns are numbered in the order of members and, within a member, of ids; a piece keeps its first number. Pieces
-    that exist only without a leading space follow, END is last.
+    Columns follow the order of members, then of ids; a piece keeps its first number. Pieces that occur only without
+    their leading space follow. END is last.
     """
 
     maps: tuple[MemberMap, ...]
     data: bytes
-    """The bytes of all pieces, one after the other."""
+    """All pieces, concatenated."""
     offset_U: NDArray[np.int64]
-    """Where each piece begins in ``data``; one entry a column, that of END is ``len(data)``."""
+    """The start of each piece in ``data``, one entry per column; END's is ``len(data)``."""
     left_out: tuple[bytes, ...]
-    """Pieces that some member cannot spell, so that none may choose them."""
+    """Pieces that some member cannot spell. No member may choose them."""
 
     @property
     def size(self) -> int:
@@ -72,7 +70,6 @@ class UnionVocabulary:
 
     @property
     def end(self) -> int:
-        """The column of END."""
         return self.size - 1
 
     def piece(self, column: int) -> bytes | None:
@@ -81,13 +78,13 @@ class UnionVocabulary:
         return None if column == len(offset_U) - 1 else self.data[offset_U[column] : offset_U[column + 1]]
 
     def columns(self, pieces: Collection[bytes]) -> dict[bytes, int]:
-        """The columns of those of some pieces that there are. It looks at all: not for every step."""
+        """The columns of the given pieces that exist. Scans all columns, so it is too slow for every step."""
         found = ((self.piece(column), column) for column in range(self.end))
         return {piece: column for piece, column in found if piece is not None and piece in pieces}
 
 
 def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
-    """Number the union of the members' pieces and map every member into it. Raises a `VocabularyError`."""
+    """Number the union of the members' pieces and map every member to it. Raises a `VocabularyError`."""
     for member in members:
         check_essentials(member)
     left_out = frozenset(_unspellable(members))
@@ -123,12 +120,12 @@ def check_essentials(member: UnionMember) -> None:
 
 
 def without_space(piece: bytes) -> bytes:
-    """The piece without the one space that begins an answer; a bare space stays."""
+    """The piece without its leading space; a bare space stays."""
     return piece[1:] if len(piece) > 1 and piece.startswith(b" ") else piece
 
 
 def _unspellable(members: Sequence[UnionMember]) -> Iterator[bytes]:
-    """The pieces that some member cannot spell: only one with a byte that it has no token for can be such a piece."""
+    """The pieces that some member cannot spell. Each has a byte without a token in that member."""
     for member in members:
         missing = bytes(sorted(member.speller.vocabulary.missing_bytes))
         for other in members if missing else ():
@@ -158,11 +155,11 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> Mem
 
 
 def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
-    """Return the union of the members' vocabularies, from the cache or built and kept there.
+    """Return the members' union vocabulary, from the cache or newly built.
 
-    The order of the members is part of the numbering. ``folder`` is by default ``unions`` in the user's cache folder. A
-    damaged or foreign file is replaced; where the folder cannot be written, the log has a warning. Raises a
-    `VocabularyError` where a member cannot spell plain text.
+    The order of members is part of the numbering. ``folder`` defaults to ``unions`` in the user's cache folder. Damaged
+    or foreign files are replaced; an unwritable folder logs a warning. Raises a `VocabularyError` when a member cannot
+    spell plain text.
     """
     path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
     if found := read_union(path, members):
@@ -176,7 +173,7 @@ def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> Un
 
 
 def union_key(members: Sequence[UnionMember]) -> str:
-    """The name of a union's file: the content of the vocabularies in their order, nothing else."""
+    """A file name derived from the vocabularies' contents, in order, and nothing else."""
     parts = [f"{member.speller.vocabulary.fingerprint}:{member.leading_space}" for member in members]
     return hashlib.sha256(f"{FORMAT};{';'.join(parts)}".encode()).hexdigest()[:32]
 
@@ -196,7 +193,7 @@ def write_union(path: Path, union: UnionVocabulary) -> None:
 
 
 def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | None:
-    """Read a union's file; ``None`` when it is absent, damaged, or of other members."""
+    """Read a union's file; ``None`` when it is missing, damaged, or of other members."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             ends = np.cumsum(arrays["left_out_length"])

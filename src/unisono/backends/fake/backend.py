@@ -1,7 +1,7 @@
-"""The fake backend: scripted models without weights, for tests of code that builds on unisono.
+"""Scripted models without weights, for testing code that builds on unisono.
 
-A `FakeModel` is a tokenizer and a rule that gives the next token's distribution by the ids read so far. Register it and
-name it in a spec as ``fake:NAME``; its ``passes`` record what it was fed.
+A `FakeModel` is a tokenizer and a rule for the next token's logits. Register it and name it in a spec as ``fake:NAME``.
+Its ``passes`` record its input.
 """
 
 from __future__ import annotations
@@ -30,58 +30,52 @@ from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 NextToken = Callable[[tuple[int, ...]], Logits]
-"""From the ids read so far (never none) to ``logits_V`` of the next."""
+"""Maps the ids read so far (at least one) to the next token's ``logits_V``."""
 
 IMPOSSIBLE = -1e4
-"""The logit of a token that a script gives no mass: its softmax is exactly 0 in float32."""
+"""The logit of a token with probability 0: its softmax underflows to exactly 0 in float32."""
 
 DEFAULT_CONTEXT = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class FakePass:
-    """One call of `advance`."""
-
     member: str
     feeds: tuple[Feed, ...]
 
 
 @dataclass(eq=False)
 class FakeModel:
-    """A scripted model. One may serve several members and be loaded several times."""
+    """A scripted model. Several members may share it."""
 
     tokenizer: Tokenizer
     next_token: NextToken
     context: int = DEFAULT_CONTEXT
-    """The context that it was "trained" for."""
     rows: int | None = None
-    """V, where its output has more rows than its tokenizer has tokens."""
+    """V, when the output has padding rows."""
     neighbours: bool = False
-    """As `BackendFacts.neighbours`, of which it has no use."""
     passes: list[FakePass] = field(default_factory=list)
-    """Every pass of every backend that was loaded from it, in order."""
+    """Every pass of every backend loaded from this model, in order."""
 
     @property
     def output_rows(self) -> int:
         return len(self.tokenizer.table.texts) if self.rows is None else self.rows
 
     def tokens_read(self, member: str | None = None) -> int:
-        """How many tokens were fed, to one member or to all."""
         return sum(len(feed.ids) for step in self.passes if member in (None, step.member) for feed in step.feeds)
 
 
 FAKE_MODELS: dict[str, FakeModel] = {}
-"""By the name that follows ``fake:``."""
 
 
 def register_fake(name: str, model: FakeModel) -> FakeModel:
-    """Make a model known as ``fake:NAME``, in place of any earlier one of that name; return it."""
+    """Register a model as ``fake:NAME``, replacing any earlier one, and return it."""
     FAKE_MODELS[name] = model
     return model
 
 
 def hashed_rule(rows: int, seed: int = 0, spread: float = 3.0) -> NextToken:
-    """Independent normal logits for ``rows`` ids, fixed by ``seed`` and all ids read; ``spread`` is their deviation."""
+    """Normally distributed logits with deviation ``spread``, determined by ``seed`` and all ids read."""
 
     def next_token(read: tuple[int, ...]) -> Logits:
         digest = hashlib.blake2b(np.asarray([seed, *read], np.int64).tobytes(), digest_size=16).digest()
@@ -94,18 +88,13 @@ def hashed_rule(rows: int, seed: int = 0, spread: float = 3.0) -> NextToken:
 def scripted_rule(
     table: TokenTable, script: Mapping[str | bytes, Mapping[str | bytes, float]], rows: int | None = None
 ) -> NextToken:
-    """A rule that follows a script of what comes after what.
+    """A rule that looks up the next token's probabilities by the end of the text.
 
-    Args:
-        table: the member's vocabulary.
-        script: by the end of the text read so far, the probabilities of the next token. The longest key that the text
-            ends with is followed; ``""`` is the end of every text. A token is named by its plain text (``" the"``), a
-            control token by its name (``"</s>"``). What is not named has probability 0.
-        rows: V, default the table's length.
+    The longest key that the text ends with applies; ``""`` matches every text. Tokens are named by their plain text
+    (``" the"``), control tokens by name (``"</s>"``). Tokens without an entry have probability 0.
 
-    Raises:
-        KeyError: while it runs, when no key fits.
-        ValueError: a token is not in the table, or a probability is not in (0, 1].
+    Raises `ValueError` for a token that is not in the table or a probability outside (0, 1]. The rule raises `KeyError`
+    when no key matches.
     """
     named, pieces = _tokens_by_name(table)
     width = len(table.texts) if rows is None else rows
@@ -149,8 +138,6 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class FakeLoader:
-    """Loads a registered `FakeModel`."""
-
     def __init__(self, request: LoadRequest) -> None:
         name = request.source.location
         if name not in FAKE_MODELS:
@@ -185,10 +172,7 @@ class FakeLoader:
 
 
 class FakeBackend:
-    """The ids of each slot; a distribution is computed anew from all of them.
-
-    The next call overwrites what `advance` returned with NaN, so that late use shows.
-    """
+    """Recomputes logits from all ids. The next call overwrites `advance`'s array with NaN to expose late use."""
 
     def __init__(self, model: FakeModel, name: str = "fake", slots: int = 1, context: int | None = None) -> None:
         self.facts = BackendFacts(
@@ -238,7 +222,6 @@ class FakeBackend:
         self._read.clear()
 
     def read(self, slot: Slot) -> tuple[int, ...]:
-        """The ids that a slot holds; for tests."""
         self._begin_call()
         if slot not in self._read:
             raise ValueError(f"slot {slot} is not open")

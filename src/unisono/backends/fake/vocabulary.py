@@ -1,4 +1,4 @@
-"""Tiny vocabularies for tests, each after the manner of a real family, and a tokenizer that reads them."""
+"""Tiny vocabularies modelled on real families, and their tokenizer, for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-"""The template of every tiny vocabulary that has one."""
 
 BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -27,11 +26,9 @@ def byte_level_table(
     adds_bos: bool = False,
     chat_template: str | None = CHAT_TEMPLATE,
 ) -> TokenTable:
-    """A vocabulary like GPT-2's: control tokens, a token a byte except those ``without``, then ``words``.
+    """A vocabulary like GPT-2's: control tokens, one token per byte except those in ``without``, then ``words``.
 
-    Words are text: ``" the"``, ``"日本"``; repeated ones are kept, as in some real files. ``adds_bos`` says whether a
-    plain
-    text begins with BOS. Without a ``chat_template`` it is a base model's.
+    Words are plain text: ``" the"``, ``"日本"``. Repeated words are kept, as in some real files.
     """
     missing = frozenset(without)
     tokens: list[tuple[str, Kind]] = [(_LETTERS[byte], "normal") for byte in range(256) if byte not in missing]
@@ -48,9 +45,7 @@ def sentencepiece_table(
 ) -> TokenTable:
     """A vocabulary like Llama 2's: control tokens, ``<0xNN>`` for every byte, printable ASCII, then ``words``.
 
-    Words are text, of which a space becomes ``▁``. Without ``byte_fallback`` it spells ASCII and words only. For the
-    other
-    arguments see `byte_level_table`.
+    A space in a word becomes ``▁``. Without ``byte_fallback`` the vocabulary spells only ASCII and its words.
     """
     tokens: list[tuple[str, Kind]] = [(f"<0x{byte:02X}>", "byte") for byte in range(256 if byte_fallback else 0)]
     tokens += [(character, "normal") for character in ["\n", "\u2581", *map(chr, range(0x21, 0x7F))]]
@@ -78,10 +73,10 @@ def _table(
 
 
 class LongestMatchTokenizer:
-    """Encodes by taking the longest token that fits, from left to right: the fake members' tokenizer."""
+    """Encodes greedily: the longest matching token, left to right."""
 
     def __init__(self, table: TokenTable, *, leading_space: bool = False) -> None:
-        """Read a table; with ``leading_space`` a plain text is read with a space before it, as by Llama 2."""
+        """With ``leading_space`` a prompt gets a space in front, as in Llama 2."""
         self.table = table
         self._leading_space = leading_space
         self._ids: dict[bytes, int] = {}
@@ -95,7 +90,7 @@ class LongestMatchTokenizer:
         self._unknown = self._controls.get(table.special_texts.get("unk_token", ""))
 
     def encode(self, text: str) -> list[int]:
-        """What cannot be spelled becomes the unknown token."""
+        """Text that cannot be spelled becomes the unknown token."""
         data, at = text.encode(), 0
         ids: list[int] = []
         while at < len(data):

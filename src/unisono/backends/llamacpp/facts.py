@@ -1,4 +1,4 @@
-"""What is known before llama.cpp loads the weights: where it will compute, and what the file's header says."""
+"""What is known of a GGUF model before its weights are loaded: its device, and the file's header."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.errors import DeviceError, ModelUnsupported, SpecError, nearest
 
 _MOST_LAYERS = 512
-"""LLAMA_MAX_LAYERS; llama.cpp ends the process where a file declares more, or none."""
+"""LLAMA_MAX_LAYERS. llama.cpp aborts the process when a file declares more layers, or none."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a member computes."""
-
     name: str
     layers: int
-    """Layers on the GPU; -1 for all, as llama.cpp counts."""
+    """Layers on the GPU; -1 for all, as in llama.cpp."""
     index: int | None = None
-    """The GPU to use, where one is named."""
 
 
 def choose_device(request: LoadRequest, options: LlamaCppOptions, library: Any) -> Device:
-    """Choose where a member computes: on the GPU if llama.cpp has one, else on the CPU.
+    """Choose a member's device: by default the GPU if llama.cpp has one, else the CPU.
 
-    Raises a `SpecError` for an unknown device, or one that contradicts ``gpu_layers``, and a `DeviceError` for one that
-    the installed build does not have.
+    Raises `SpecError` for an unknown device or one that contradicts ``gpu_layers``, and `DeviceError` for one that the
+    installed build lacks.
     """
     asked, member = request.device or "auto", f"member {request.name!r}"
     kind, _, number = asked.partition(":")
@@ -66,7 +63,7 @@ def _gpu_kind(library: Any) -> str:
 
 
 def refuse_other_models(file: GgufFile) -> None:
-    """Raise a `ModelUnsupported` for a file that holds something else than the weights of a language model."""
+    """Raise `ModelUnsupported` unless the file holds the weights of a language model."""
     kind, architecture = file.text("general.type") or "model", file.architecture
     if kind != "model":
         raise unsupported(file, f"it holds no model but {kind!r}")
@@ -81,7 +78,6 @@ def refuse_other_models(file: GgufFile) -> None:
 
 
 def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:
-    """The error that says why a sound file cannot be a member."""
     return ModelUnsupported(
         f"{file.path} ({file.architecture}) cannot be a member: {reason}",
         hint="give the GGUF file of a text-generation model with attention in every layer",
@@ -89,12 +85,11 @@ def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:
 
 
 def trained_context(file: GgufFile) -> int | None:
-    """Tokens that the model was trained to see at once."""
     return file.number(f"{file.architecture}.context_length")
 
 
 def cache_bytes_a_token(file: GgufFile, options: LlamaCppOptions) -> float:
-    """Estimate what one token needs in the key-value cache: keys and values of every head and layer."""
+    """Estimate the key-value cache's bytes per token, over all heads and layers."""
     prefix = f"{file.architecture}."
     layers = file.number(prefix + "block_count") or 0
     heads = file.per_layer(prefix + "attention.head_count", layers) or [1] * layers

@@ -32,8 +32,7 @@ from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
-"""Tokens a slot holds when the spec does not say: a cache for the whole trained context can need more memory than the
-weights."""
+"""Tokens per slot by default. A cache for the full trained context can need more memory than the weights."""
 
 _CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
 
@@ -51,10 +50,7 @@ library.llama_backend_init()
 
 
 class LlamaCppLoader:
-    """Brings a GGUF file in through llama.cpp."""
-
     def __init__(self, request: LoadRequest) -> None:
-        """Check the request; the file is not touched. Raises a `SpecError` or a `DeviceError`."""
         if request.source.kind != "gguf":
             raise SpecError(
                 f"member {request.name!r}: llamacpp reads GGUF files, not a {request.source.kind}",
@@ -92,7 +88,7 @@ class LlamaCppLoader:
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
-        """Load the weights and make the cache. Ctrl-C frees what has been loaded."""
+        """Load the weights and create the cache. Ctrl-C frees everything loaded so far."""
         with self._named():
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
@@ -139,7 +135,7 @@ class LlamaCppLoader:
 
     @property
     def _threads_told(self) -> str:
-        # Without OpenMP llama.cpp's own barriers spin as long as they wait (ggml-cpu.c, ggml_barrier).
+        # Without OpenMP, llama.cpp's own barriers spin without bound (ggml-cpu.c, ggml_barrier).
         openmp = b"OPENMP = 1" in library.llama_print_system_info()
         return told(self._threads, asked=self._request.threads is not None, openmp=openmp)
 
@@ -174,9 +170,9 @@ class LlamaCppLoader:
         params.type_k = params.type_v = CACHE_TYPES[options.cache_dtype][0]
         params.offload_kqv = params.op_offload = self._device.layers != 0
         params.no_perf = True
-        # Layers with a sliding window keep all of a slot, or it could not be rewound past the window.
+        # Sliding-window layers keep every position: otherwise a slot could not be rewound past the window.
         params.swa_full = True
-        # A cache of its own for every slot: what others hold changes neither its room nor its sums.
+        # One cache per slot: the contents of other slots affect neither its room nor its sums.
         params.kv_unified = False
         _log.clear()
         handle = library.llama_init_from_model(loaded.model, params)
@@ -193,7 +189,6 @@ class LlamaCppLoader:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Put the member's name before the message of an error."""
         prefix = f"member {self._request.name!r}: "
         try:
             yield
@@ -204,11 +199,11 @@ class LlamaCppLoader:
 
 
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
-"""An empty list of GPUs: without it, a build with GPU support would move work there on its own."""
+"""An empty list of GPUs. Without it, a build with GPU support offloads work on its own."""
 
 
 def _load(path: Path, params: Any, report: Callable[[float], None] | None = None) -> int:
-    """Load a model with llama.cpp, which can be stopped by Ctrl-C and by an error of ``report``."""
+    """Load a model. Ctrl-C, or an exception in ``report``, aborts the load."""
     failures: list[BaseException] = []
 
     @library.llama_progress_callback  # type: ignore[untyped-decorator]
@@ -237,7 +232,7 @@ def _load(path: Path, params: Any, report: Callable[[float], None] | None = None
 
 @contextlib.contextmanager
 def _held_interrupts() -> Iterator[list[int]]:
-    """Note Ctrl-C instead of raising: an exception that starts inside a C callback would be lost."""
+    """Record Ctrl-C instead of raising it: an exception raised inside a C callback would be lost."""
     seen: list[int] = []
     in_main = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGINT) if in_main else None
@@ -259,7 +254,6 @@ def _held_interrupts() -> Iterator[list[int]]:
 
 
 def _load_error(path: Path) -> UnisonoError:
-    """Tell from llama.cpp's log what was wrong with a file."""
     reason = _last_errors()
     message = f"llama.cpp cannot load {path}: {reason}"
     if any(sign in reason for sign in ("corrupted", "incomplete", "failed to read", "invalid", "duplicate")):
@@ -275,7 +269,7 @@ def _last_errors() -> str:
 
 
 def _refuse_other_memories(model: int, file: GgufFile) -> None:
-    """Refuse models that cannot be rewound, or that do not write from left to right."""
+    """Reject models that cannot be rewound or do not generate left to right."""
     if library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model):
         raise unsupported(file, "its memory is a running state, which cannot be cut back to an earlier token")
     if library.llama_model_is_diffusion(model):
@@ -291,6 +285,5 @@ def _weight_format(file: GgufFile) -> str:
 
 
 def _set(params: Any, name: str, value: object) -> None:
-    """Set a parameter that not every version of llama-cpp-python has."""
     if any(field[0] == name for field in params._fields_):
         setattr(params, name, value)

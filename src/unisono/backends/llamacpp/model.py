@@ -1,4 +1,4 @@
-"""A model that llama.cpp has loaded: slots are sequences of one context, a pass is one decode."""
+"""A loaded llama.cpp model: slots are sequences of one context, a pass is one decode."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ FloatRows = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def output_rows(rows: int, slots: int, batch_tokens: int) -> int:
-    """How many distributions one decode may give: about 128 MB of them, at least one a slot."""
+    """The maximum distributions per decode: about 128 MB of them, at least one per slot."""
     return max(slots, min(batch_tokens, (128 << 20) // (4 * rows)))
 
 
 class LlamaCppBackend:
-    """One loaded model, with a key-value cache for every slot. See `unisono.backends.base.Backend`."""
-
     def __init__(
         self, library: Any, name: str, loaded: Loaded, facts: BackendFacts, last_errors: Callable[[], str]
     ) -> None:
-        """Take over a loaded model and its last context."""
         self.facts = facts
         self._name = name
         self._library = library
@@ -44,10 +41,10 @@ class LlamaCppBackend:
         self._state_holds = facts.context // 2  # tokens of a text that is copied so: more gain nothing, or lack some
 
     def open(self, copy_of: Slot | None = None) -> Slot:
-        """Take an empty slot, or a copy of another.
+        """Open an empty slot, or a copy of another.
 
-        On the host a text that fills at most half of its slot is copied at once, which takes time by its length.
-        Otherwise the next decode does the copying, of all that a slot has room for.
+        On the host, a sequence that fills at most half of its slot is copied immediately, in time proportional to its
+        length. Otherwise the next decode copies the slot's full capacity.
         """
         self._check_loaded()
         length = 0 if copy_of is None else self._length(copy_of)
@@ -61,12 +58,10 @@ class LlamaCppBackend:
         return Slot(slot)
 
     def advance(self, feeds: Sequence[Feed]) -> FloatRows:
-        """Read every feed, in one decode where they fit: the result is then llama.cpp's own buffer, without a copy.
+        """Run one decode if the feeds fit; the result is then a view of llama.cpp's buffer.
 
-        Raises:
-            ValueError: a feed breaks the waist's rules; nothing was read.
-            ModelError: llama.cpp failed; the slots hold what they held before.
-            DeviceError: the device's memory did not suffice; likewise.
+        Raises `ValueError` for invalid feeds, `ModelError` when llama.cpp fails and `DeviceError` when it runs out of
+        device memory. Slots are unchanged after any of them.
         """
         self._check_loaded()
         lengths = check_feeds(feeds, self._length, self.facts)
@@ -104,10 +99,10 @@ class LlamaCppBackend:
         self._loaded.free()
 
     def _copy_state(self, source: Slot, slot: int, length: int) -> bool:
-        """Copy what a slot holds through the host; return whether that was all of it.
+        """Copy a slot through host memory; return whether the copy is complete.
 
-        A saved state lacks what sliding windows have left behind: rewound to there, a copy would give wrong numbers.
-        And while copies wait for the next decode, what they are made of must not be touched.
+        A saved state lacks what sliding windows have dropped, so a copy rewound to there would give wrong numbers.
+        While copies wait for the next decode, their sources must not be touched.
         """
         if self._copying or self.facts.device != "cpu" or length > self._state_holds:
             return False
@@ -156,7 +151,6 @@ class LlamaCppBackend:
             raise ValueError(f"an id is fed that is not among the model's 0 … {self.facts.rows - 1}")
 
     def _decode(self, size: int, wanted: int) -> FloatRows:
-        """Decode what is staged; return a view of the distributions."""
         self._batch.struct.n_tokens = size
         status = self._library.llama_decode(self._context, self._batch.struct)
         if status != 0:
@@ -172,14 +166,13 @@ class LlamaCppBackend:
         return self._view(self._library.llama_get_logits(self._context), wanted)
 
     def _view(self, buffer: Any, wanted: int) -> FloatRows:
-        """See llama.cpp's buffer as an array; it seldom moves, and making the array takes longer than this."""
+        """View llama.cpp's buffer as an array, cached: the buffer rarely moves, and creating an array is slow."""
         place = ctypes.addressof(buffer.contents), wanted
         if self._seen is None or self._seen[0] != place:
             self._seen = place, np.ctypeslib.as_array(buffer, (wanted, self.facts.rows))
         return self._seen[1]
 
     def _decode_parts(self, staged: _Batch, total: int, wanted: int) -> FloatRows:
-        """Decode what is too much for one go, part by part, in order."""
         logits_NV = np.empty((wanted, self.facts.rows), np.float32)
         source = [each[:total].copy() for each in staged.columns]
         ends = np.cumsum(source[-1])
@@ -220,7 +213,7 @@ class _Batch:
 
 
 class Loaded:
-    """Owns a model and its contexts: they are freed by ``free()``, with this object, or at exit."""
+    """Owns a model and its contexts. `free`, garbage collection or interpreter exit releases them."""
 
     def __init__(self, library: Any, model: int) -> None:
         self.model = model

@@ -14,10 +14,10 @@ from unisono.vocab.tokenizer import TokenTable
 
 
 class LlamaCppTokenizer:
-    """Encodes with llama.cpp's own tokenizer, through a model of which only the vocabulary is loaded."""
+    """Encodes with llama.cpp, through a model loaded with its vocabulary only."""
 
     def __init__(self, library: Any, model: int, table: TokenTable) -> None:
-        """Take over ``model``, a handle of llama.cpp; it is freed with this object."""
+        """Take ownership of ``model``, a llama.cpp handle."""
         self._free = weakref.finalize(self, library.llama_model_free, model)
         self._library = library
         self._vocab = library.llama_model_get_vocab(model)
@@ -36,7 +36,7 @@ class LlamaCppTokenizer:
         return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """As llama.cpp's own chat: a vocabulary that adds a leading space adds it after control tokens too."""
+        """As llama.cpp's own chat: a vocabulary that adds a leading space also adds it after control tokens."""
         return self._call(self._representable(text), special=True)
 
     @cached_property
@@ -51,7 +51,7 @@ class LlamaCppTokenizer:
         return self._call(self._representable(text))
 
     def _middle(self, text: str) -> list[int]:
-        """Encode without the leading space: after a character that merges with nothing, whose ids are cut off."""
+        """Encode without the leading space: encode after a character that never merges, and drop its ids."""
         if not self._adds_space or self._probe is None:
             return self._whole(text)
         before = self._call(self._probe.encode())
@@ -60,7 +60,7 @@ class LlamaCppTokenizer:
 
     @cached_property
     def _probe(self) -> str | None:
-        """A character that no longer token contains, so that it is never merged with what follows."""
+        """A character that no longer token contains, so it never merges with the text that follows."""
         merging = set().union(*(text for text in self.table.texts if len(text) > 1))
         # Unigram vocabularies come with a normalizer, which keeps letters in their composed form.
         letters = [text for text in self._characters if text.isalpha() and unicodedata.is_normalized("NFKC", text)]
@@ -69,7 +69,6 @@ class LlamaCppTokenizer:
 
     @cached_property
     def _characters(self) -> dict[str, None]:
-        """Tokens of one character, in the vocabulary's order."""
         return {text: None for text in self.table.texts if len(text) == 1}
 
     @cached_property
@@ -79,7 +78,7 @@ class LlamaCppTokenizer:
 
     @cached_property
     def _missing_bytes(self) -> frozenset[int]:
-        """Bytes without a fallback token, where llama.cpp needs one for what is not a token."""
+        """Bytes without the fallback token that llama.cpp needs."""
         if self.table.scheme != "sentencepiece" or self.table.family == "Unigram":
             return frozenset()
         present = {text for text, kind in zip(self.table.texts, self.table.kinds, strict=True) if kind == "byte"}
@@ -90,13 +89,13 @@ class LlamaCppTokenizer:
         return shown in self._characters or self._missing_bytes.isdisjoint(character.encode())
 
     def _representable(self, text: str) -> bytes:
-        """The text's bytes, without characters whose byte-fallback token llama.cpp would miss: it ends the process."""
+        """The text's bytes, without characters that need a missing fallback token: llama.cpp would abort."""
         if self._missing_bytes:
             text = "".join(character for character in text if self._can_spell(character))
         return text.encode()
 
     def _call(self, text: bytes, special: bool = False) -> list[int]:
-        """Tokenize bytes; their length is passed, so that a NUL does not end them."""
+        """Tokenize bytes. The explicit length keeps a NUL from ending them."""
         room = len(text) + 8
         while True:
             ids = (ctypes.c_int32 * room)()

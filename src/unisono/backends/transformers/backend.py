@@ -1,4 +1,4 @@
-"""Slots over a row cache: the waist of the transformers backend, apart from the forward pass itself."""
+"""Slot management of the transformers backend; `torch_runtime` has the forward pass."""
 
 from __future__ import annotations
 
@@ -11,39 +11,32 @@ from unisono.backends.transformers.key_value_cache import Pass, RowPool, plan_pa
 from unisono.backends.transformers.torch_runtime import RowForward
 
 PADDING_SLACK = 16
-"""Padded tokens that cost less than a pass of their own, which reads all the weights once more."""
+"""Padded tokens that cost less than another pass, which reads all the weights again."""
 LONGEST = 16
-"""Ids of a feed that may be read in two passes; a prompt is read in one."""
+"""Feeds of up to this many ids may be split over two passes. Longer prompts never are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one pass reads of a feed."""
+    """The part of a feed that one pass reads: ids ``start`` to ``stop``."""
 
     feed: int
-    """Its place among the feeds."""
     start: int
-    """The first of its ids that is read."""
     stop: int
-    """The first that is not."""
     wanted: int
-    """How many of the last of them give their distribution."""
+    """Return logits for this many last positions."""
 
     @property
     def length(self) -> int:
-        """How many ids are read."""
         return self.stop - self.start
 
 
 class RowBackend:
-    """A loaded model, see `unisono.backends.base.Backend`."""
-
     def __init__(self, facts: BackendFacts, pool: RowPool, forward: RowForward) -> None:
         self.facts = facts
         self._pool = pool
         self._forward: RowForward | None = forward
         self._slots: list[Slot] = []
-        """By row."""
         self._opened = 0
 
     def open(self, copy_of: Slot | None = None) -> Slot:
@@ -90,7 +83,7 @@ class RowBackend:
         self._slots.clear()
 
     def _gather(self, feeds: Sequence[Feed]) -> None:
-        """Let the rows that are fed follow one another: with gaps, a pass copies what all of them hold."""
+        """Make the fed rows contiguous: a pass over rows with gaps copies their keys and values."""
         fed = {self._row(feed.slot) for feed in feeds}
         if not fed or max(fed) - min(fed) + 1 == len(fed):
             return
@@ -101,7 +94,7 @@ class RowBackend:
             self._slots[gap], self._slots[row] = self._slots[row], self._slots[gap]
 
     def _passes(self, forward: RowForward, feeds: Sequence[Feed], rows: Sequence[int]) -> list[list[Part]]:
-        """Group what is fed by pass: feeds of similar length, or of the same where the model takes no others."""
+        """Group feeds into passes by similar length, or by equal length if the model requires it."""
         lengths = [len(feed.ids) for feed in feeds]
         whole = [Part(i, 0, length, feed.wanted) for i, (feed, length) in enumerate(zip(feeds, lengths, strict=True))]
         if len(feeds) <= 1:
@@ -116,7 +109,6 @@ class RowBackend:
     def _run(
         self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
     ) -> None:
-        """Run one pass; ``parts`` are in the order of their rows."""
         step = Pass(
             rows=tuple(rows[part.feed] for part in parts),
             starts=tuple(self._pool.lengths[rows[part.feed]] + part.start for part in parts),
@@ -150,9 +142,9 @@ class RowBackend:
 
 
 def _side_by_side(passes: list[list[Part]], rows: Sequence[int]) -> list[list[Part]]:
-    """Let longer feeds read their first ids with the shortest ones, where all these rows then follow one another.
+    """Let longer feeds read their first ids with the shortest feeds, if that makes the rows contiguous.
 
-    Rows with gaps between them have their keys and values copied for a pass. As many ids are read in as many passes.
+    A pass over rows with gaps copies their keys and values. The numbers of ids and passes stay the same.
     """
     *longer, shortest = passes
     width = max(part.length for part in shortest)

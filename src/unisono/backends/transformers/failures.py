@@ -1,4 +1,4 @@
-"""What transformers, torch, safetensors and the hub raise, as errors of unisono's own."""
+"""Translates exceptions of transformers, torch, safetensors and the hub into unisono's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HUB_WORDS = ("couldn't connect", "not a valid model id", "does not appear to hav
 DAMAGE = {"SafetensorError", "UnpicklingError", "JSONDecodeError", "EOFError", "UnicodeDecodeError"}
 DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch", "invalid header", "corrupt")
 CUT_SHORT = (ValueError, IndexError, struct.error)
-"""What reading a GGUF file raises where its tensors end too early."""
+"""Raised for a GGUF file with truncated tensors."""
 
 
 LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
@@ -25,7 +25,7 @@ LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
 
 @contextlib.contextmanager
 def out_of_memory_told(who: str, device: str) -> Iterator[None]:
-    """Raise a `DeviceError` where memory runs out, on the host or on a device; other errors pass."""
+    """Turn running out of host or device memory into a `DeviceError`. Other exceptions pass."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -40,10 +40,7 @@ def out_of_memory_told(who: str, device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
-    """Raise a `ModelError`, `DeviceError` or `BackendMissing` for whatever loading raises.
-
-    ``who`` begins the message, ``where`` is the hub id, folder or file, and ``device`` where it was to be loaded.
-    """
+    """Turn any exception during loading into a `ModelError`, `DeviceError` or `BackendMissing`."""
     try:
         with out_of_memory_told(who, device):
             yield

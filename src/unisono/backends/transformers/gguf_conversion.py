@@ -1,8 +1,7 @@
-"""A GGUF file as transformers needs it: configuration, tokenizer and weights, converted once into the user's cache.
+"""Converts a GGUF file for transformers, once, into the user's cache: configuration, tokenizer and weights.
 
-llama.cpp is the reference for these files, so the tokenizer follows its rules where transformers' own conversion
-differs: it splits digits as the file's ``pre`` says, and matches user-defined tokens (Gemma's runs of spaces) whole
-before anything else.
+llama.cpp is the reference for these files. The tokenizer follows it where transformers' conversion differs: it splits
+digits by the file's ``pre``, and matches user-defined tokens (Gemma's runs of spaces) first and whole.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
 FORMAT = 1
-"""Raised whenever a conversion would come out otherwise than before."""
+"""Increment when the result of a conversion changes."""
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SPARE_BYTES = 64_000_000
 
 WriteWeights = Callable[[Any, str, Path, Progress], None]
-"""Reads the weights with a configuration and a dtype, and writes a folder that transformers loads."""
+"""Writes weights, for a configuration and a dtype, to a folder that transformers can load."""
 
 # What llama.cpp (src/llama-vocab.cpp) splits a text by before merging, by ``tokenizer.ggml.pre``.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
@@ -64,14 +63,14 @@ SPLITS = {name: splits for names, splits in _SPLITS.items() for name in names.sp
 IGNORES_MERGES = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
 )
-"""Vocabularies in which a whole word that is a token is taken as it is."""
+"""Vocabularies that keep a whole word that is a token, without merging."""
 
 
 class Conversion:
-    """One GGUF file and what has been made of it.
+    """A GGUF file and its converted parts.
 
-    Each entry of the cache is keyed by the file's SHA-256: the configuration, the tokenizer, and for each dtype the
-    weights, so that `doctor` converts none.
+    Cache entries are keyed by the file's SHA-256. The weights have one entry per dtype, separate from the configuration
+    and the tokenizer, so `doctor` converts no weights.
     """
 
     def __init__(
@@ -83,18 +82,17 @@ class Conversion:
         self._write_weights = write_weights
 
     def tokenizer(self) -> JsonTokenizer:
-        """The tokenizer, its table read from the file itself."""
+        """The tokenizer, with the table read from the GGUF file."""
         table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
         content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
         return JsonTokenizer(table, content, table.opening)
 
     def config(self) -> dict[str, Any]:
-        """The model's configuration, as a ``config.json`` holds it."""
         assert self.file  # its error names damage better than the library's
         return self._json("config", self._read_config)
 
     def weights(self, config: Any, dtype: str, progress: Progress) -> Path:
-        """The folder of the weights in a dtype. Raises a `CacheError` where there is no room for them."""
+        """The folder of the weights in a dtype. Raises a `CacheError` when the disk lacks room."""
         entry = self._entry(dtype)
 
         def build(target: Path) -> None:
@@ -110,7 +108,6 @@ class Conversion:
         return read_gguf(self.path)
 
     def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The content of an entry that is JSON."""
 
         def build(target: Path) -> None:
             target.write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
@@ -130,10 +127,7 @@ class Conversion:
 
 
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
-    """Build a `tokenizer.json` that splits and merges as llama.cpp does.
-
-    Raises a `ModelUnsupported` where none does.
-    """
+    """Build a `tokenizer.json` that splits and merges as llama.cpp does, or raise `ModelUnsupported`."""
     build = _byte_level if table.scheme == "byte-level" else _sentencepiece
     if table.family == "Unigram":
         raise ModelUnsupported(
@@ -195,9 +189,7 @@ def _sentencepiece(file: GgufFile, table: TokenTable) -> dict[str, Any]:
 
 
 def _merges(vocab: dict[str, int], scores: Sequence[float]) -> list[list[str]]:
-    """SentencePiece joins the two neighbours whose union has the best score: each token is the union of every pair of
-    tokens that spells it, best scores first.
-    """
+    """Recover SentencePiece's merges: every pair of tokens that joins to a token, best score first."""
     ranked = []
     for text, i in vocab.items():
         for left, right in ((text[:cut], text[cut:]) for cut in range(1, len(text))):
@@ -211,7 +203,7 @@ def _known(pair: list[str], vocab: dict[str, int]) -> bool:
 
 
 def adds_bos(file: GgufFile) -> bool:
-    """Whether llama.cpp begins a text with the BOS: as the file says, else as its kind of vocabulary does."""
+    """Whether llama.cpp adds the BOS: as the file says, else by the kind of vocabulary."""
     declared = file.metadata.get("tokenizer.ggml.add_bos_token")
     if isinstance(declared, bool):
         return declared

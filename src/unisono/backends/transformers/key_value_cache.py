@@ -1,8 +1,8 @@
-"""A key-value cache in rows: one row a slot, each with its own length, exact to rewind.
+"""A key-value cache with one row per slot. Rows differ in length and rewind exactly.
 
-Storage is ``[rows, heads, capacity, dim]`` a layer and grows by copying, never shrinks. Open slots fill the rows from 0
-on, so that feeding all of them reads a plain slice. What lies beyond a row's length is never read: to rewind is to
-lower a number, also for sliding-window layers, which keep everything and leave the window to the mask.
+Each layer stores ``[rows, heads, capacity, dim]``, which grows by copying and never shrinks. Open slots fill the rows
+from 0 up, so a pass over all of them reads a plain slice. Positions beyond a row's length are never read, so rewinding
+only lowers a number. Sliding-window layers keep every position and leave the window to the mask.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ MIN_CAPACITY = 128
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Where one forward pass reads and writes.
+    """The rows and positions of one forward pass.
 
-    Feeds of unequal length stand right-aligned. A padded query writes beyond its row's new end, where the next tokens
-    overwrite it, and its output is not used.
+    Feeds of unequal length are right-aligned. A padded query writes beyond its row's new end, where later tokens
+    overwrite it. Its output is ignored.
     """
 
     rows: tuple[int, ...]
-    """B: the row of each sequence in the batch, ascending."""
+    """B: the row of each sequence, ascending."""
     starts: tuple[int, ...]
-    """B: how many tokens each row holds already."""
+    """B: tokens already in each row."""
     lengths: tuple[int, ...]
-    """B: how many it reads now."""
+    """B: new tokens of each row."""
 
     @property
     def width(self) -> int:
-        """T: queries of each sequence, padding included."""
+        """T: queries per sequence, padding included."""
         return max(self.lengths)
 
     @property
     def end(self) -> int:
-        """Positions that the pass reads or writes at most."""
+        """An exclusive upper bound of the positions that the pass touches."""
         return max(self.starts) + self.width
 
     @property
     def uniform(self) -> bool:
-        """Whether all rows hold equally much and read equally much: nothing is padded or masked."""
+        """Whether all rows have equal lengths before and after, so nothing is padded or masked."""
         return len(set(self.starts)) == 1 and len(set(self.lengths)) == 1
 
     @property
     def first_row(self) -> int | None:
-        """The first row when they follow one another, so that a slice holds them."""
+        """The first row if the rows are contiguous, else ``None``."""
         first = self.rows[0]
         return first if self.rows[-1] - first + 1 == len(self.rows) else None
 
     def positions(self) -> list[list[int]]:
-        """BT: the position in its text of each query; a padded one takes its row's first new one."""
+        """BT: each query's position in its sequence. Padded queries get the row's first new position."""
         return [
             [start] * (self.width - length) + list(range(start, start + length))
             for start, length in zip(self.starts, self.lengths, strict=True)
         ]
 
     def places(self) -> list[list[int]]:
-        """BT: where in its row each query's key and value are written."""
+        """BT: the row offset where each query's key and value are written."""
         return [
             list(range(start + length, start + self.width)) + list(range(start, start + length))
             for start, length in zip(self.starts, self.lengths, strict=True)
@@ -69,7 +69,7 @@ class Pass:
 
 
 class RowLayer:
-    """One layer's keys and values. It has what transformers asks of a cache layer (`CacheLayerMixin`)."""
+    """One layer's keys and values. Implements what transformers uses of `CacheLayerMixin`."""
 
     is_compileable = False
     is_croppable = True
@@ -84,16 +84,16 @@ class RowLayer:
         self.values: Tensor = None
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values ``[B, heads, T, dim]`` and return all that the queries may see."""
+        """Write new keys and values ``[B, heads, T, dim]`` and return all that the queries may see."""
         self._make_room(keys, values)
         return self._write(self.keys, keys), self._write(self.values, values)
 
     def get_seq_length(self) -> int:
-        """Tokens that are cached already. Meaningful in uniform passes only."""
+        """Cached tokens. Meaningful only in uniform passes."""
         return self.pool.now.starts[0]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many positions `update` returns, and which is the first."""
+        """The number of positions that `update` returns, and the first of them."""
         return self.pool.now.starts[0] + query_length - self.first, self.first
 
     def get_max_length(self) -> int:
@@ -101,7 +101,7 @@ class RowLayer:
 
     @property
     def first(self) -> int:
-        """The first position that a query of this pass can see."""
+        """The first position visible to this pass."""
         return 0 if self.window is None else max(0, min(self.pool.now.starts) - self.window + 1)
 
     @property
@@ -109,7 +109,7 @@ class RowLayer:
         return len(self.pool.now.rows)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first ``length`` positions to another row; make that row when it is not there yet."""
+        """Copy a row's first ``length`` positions to another row, which is created if missing."""
         if not (self.is_initialized and length):
             return
         if target >= self.keys.shape[0]:
@@ -118,7 +118,6 @@ class RowLayer:
         self.values[target, :, :length] = self.values[source, :, :length]
 
     def swap_rows(self, first: int, second: int, lengths: tuple[int, int]) -> None:
-        """Let two rows change places; ``lengths`` are how many positions each holds."""
         if not self.is_initialized:
             return
         self._make_room(self.keys, self.values)
@@ -138,11 +137,11 @@ class RowLayer:
         return store[:, :, seen].index_select(0, rows_B1.view(-1)) if row is None else store[row : row + count, :, seen]
 
     def _make_room(self, keys: Tensor, values: Tensor) -> None:
-        """Grow to the pool's size; the arguments show the heads, the dimensions, the dtype and the device."""
+        """Grow to the pool's size. Keys and values supply heads, dimensions, dtype and device."""
         rows, capacity = self.pool.rows, self.pool.capacity
         if self.is_initialized and self.keys.shape[0] >= rows and self.keys.shape[2] >= capacity:
             return
-        # Zeros, not just any memory: a masked NaN would still spoil the sum.
+        # Zeros, not uninitialised memory: a masked NaN would still spoil the sum.
         grown = [new.new_zeros((rows, new.shape[1], capacity, new.shape[3])) for new in (keys, values)]
         if self.is_initialized:
             for store, old in zip(grown, (self.keys, self.values), strict=True):
@@ -152,8 +151,6 @@ class RowLayer:
 
 
 class RowPool:
-    """Rows for slots, and the layers that hold them."""
-
     def __init__(
         self,
         windows: Sequence[int | None],
@@ -161,33 +158,28 @@ class RowPool:
         context: int,
         integers: Callable[[Sequence[Sequence[int]], Any], Tensor],
     ) -> None:
-        """Make an empty pool of at most ``slots`` rows.
-
-        ``windows`` has the length of each layer's sliding window, ``None`` for full attention; ``integers`` makes a
-        tensor of integers on a device.
-        """
+        """``windows`` has each layer's sliding window, ``None`` for full attention."""
         self.layers = [RowLayer(self, window) for window in windows]
         self.slots = slots
         self.context = context
         self.rows = 0
         self.capacity = 0
         self.lengths: list[int] = []
-        """By row, of the rows in use."""
         self.now = Pass((0,), (0,), (1,))
         self._integers = integers
         self._index: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def begin(self, step: Pass) -> None:
-        """Say what the next forward pass reads, and plan room for it."""
+        """Start a pass and plan its storage."""
         self.now = step
         self._index.clear()
         self._plan_rows(len(self.lengths))
         if step.end > self.capacity:
-            # A padded query may write beyond the context, so the limit is not the context itself.
+            # A padded query may write beyond the context, so the context is no upper limit.
             self.capacity = max(step.end, min(2 * self.capacity, self.context), MIN_CAPACITY)
 
     def index(self, device: Any) -> tuple[Tensor, Tensor]:
-        """The current pass's rows (B1) and places (BT) on a device, made once."""
+        """The pass's rows (B1) and places (BT) on a device, cached."""
         if device not in self._index:
             numbers = [[row] for row in self.now.rows], self.now.places()
             rows_B1, places_BT = (self._integers(each, device) for each in numbers)
@@ -195,7 +187,6 @@ class RowPool:
         return self._index[device]
 
     def add(self, copy_of: int | None = None) -> None:
-        """Take the next row: an empty one, or a copy of another."""
         row, length = len(self.lengths), 0
         if copy_of is not None:
             length = self.lengths[copy_of]
@@ -205,7 +196,7 @@ class RowPool:
         self.lengths.append(length)
 
     def drop(self, row: int) -> None:
-        """Give a row back. The last row moves into its place."""
+        """Remove a row; the last row takes its place."""
         last = len(self.lengths) - 1
         if row != last:
             for layer in self.layers:
@@ -214,7 +205,6 @@ class RowPool:
         self.lengths.pop()
 
     def swap(self, first: int, second: int) -> None:
-        """Let two rows in use change places."""
         self._plan_rows(len(self.lengths))
         lengths = self.lengths[first], self.lengths[second]
         with contextlib.ExitStack() as undo:  # where one layer fails
@@ -230,10 +220,10 @@ class RowPool:
 
 
 def plan_passes(lengths: Sequence[int], slack: int) -> list[list[int]]:
-    """Group feeds of these lengths into passes, so that padding costs less than another pass would.
+    """Group feeds into passes so that padding costs less than another pass.
 
-    Returns lists of indices into ``lengths``, the longest first. Feeds of one length are in one list, and a pass has at
-    most ``slack`` padded tokens.
+    Returns lists of indices into ``lengths``, longest first. Feeds of equal length share a list. A pass has at most
+    ``slack`` padded tokens.
     """
     groups: list[list[int]] = []
     waste = 0

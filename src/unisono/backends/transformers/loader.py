@@ -1,7 +1,7 @@
-"""Models through Hugging Face transformers and torch: hub ids, folders, and GGUF files (converted once).
+"""Loads models with transformers and torch: hub ids, folders, and GGUF files (converted once).
 
-The only file that imports transformers; `torch_runtime` is the only one that imports torch, and the other modules of
-this folder do without both. Threads are process-wide in torch: the last member that names ``threads`` decides.
+This is the only file that imports transformers, and `torch_runtime` the only one that imports torch. Torch's thread
+count is process-wide: the last member with ``threads`` sets it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from unisono.errors import ModelCorrupt
 from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
-"""Untyped: its own annotations are incomplete."""
+"""Untyped, because its own annotations are incomplete."""
 CacheLayerMixin.register(RowLayer)
 SHARING = "unisono_sdpa"
 library.AttentionInterface.register(
@@ -42,10 +42,10 @@ library.AttentionMaskInterface.register(SHARING, library.AttentionMaskInterface(
 
 
 class TransformersLoader:
-    """Loads one member's model. See `unisono.backends.base.Loader`.
+    """Loads one member's model.
 
-    ``dtype`` is float32 on a CPU unless given; elsewhere, and for ``auto``, it is the model's own (for a GGUF file:
-    float32 on a CPU, else bfloat16).
+    ``dtype`` defaults to float32 on a CPU. Elsewhere, and for ``auto``, it is the model's own; for a GGUF file, float32
+    on a CPU, else bfloat16.
     """
 
     def __init__(self, request: LoadRequest) -> None:
@@ -106,12 +106,10 @@ class TransformersLoader:
 
     @property
     def context(self) -> int:
-        """Tokens that a slot will hold."""
         return model_config.context_of(self._text, self.request.context)
 
     @cached_property
     def _place(self) -> str:
-        """Where transformers finds the model."""
         if self.request.source.kind == "folder":
             model_config.check_folder(self.request)
         return self.request.source.location
@@ -191,7 +189,7 @@ class TransformersLoader:
         return model.eval()
 
     def _generation_ends(self) -> list[int]:
-        """Every id that the model's files say ends a text; the default of a configuration's class does not count."""
+        """The end ids in the model's files. Defaults of the configuration's class are ignored."""
         declared, options = None, dict(self._hub_options)
         with contextlib.suppress(OSError):  # most base models have no such file
             del options["trust_remote_code"]
@@ -208,10 +206,7 @@ class TransformersLoader:
             return config
 
     def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
-        """Let transformers read the GGUF file, and write what it read as an ordinary model.
-
-        Its own `save_pretrained` refuses a model that was read from GGUF.
-        """
+        """Convert a GGUF file's weights; transformers' `save_pretrained` refuses a model read from GGUF."""
         path = self.request.source.path
         with _quiet(progress), self._errors():
             model = library.AutoModelForCausalLM.from_pretrained(
@@ -223,7 +218,7 @@ class TransformersLoader:
 
 
 def _may_share_keys(model: Any) -> bool:
-    """Whether a model attends by sdpa, and none of its code depends on the name of its attention."""
+    """Whether a model uses sdpa and none of its code depends on the attention's name."""
     files = {inspect.getmodule(type(module)) for module in model.modules()}
     own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
     try:
@@ -236,7 +231,7 @@ def _may_share_keys(model: Any) -> bool:
 
 @contextlib.contextmanager
 def _quiet(progress: Progress | None = None) -> Iterator[None]:
-    """Keep the library's bars and notes from the user while it loads, and give its settings back."""
+    """Silence the library's progress bars and logs during loading, then restore its settings."""
     notes = library.utils.logging
     verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
     reader = library.modeling_gguf_pytorch_utils

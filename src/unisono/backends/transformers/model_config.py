@@ -1,4 +1,4 @@
-"""What a model's folder and configuration say before its weights are loaded: whether it can be a member, its shape."""
+"""Checks a model's folder and configuration before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
 MASKED = {"full_attention", "sliding_attention"}
-"""Kinds of layers that can be rewound exactly, with a mask for rows of unequal length."""
+"""Layer kinds that rewind exactly and support rows of unequal length through a mask."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
 DEFAULT_CONTEXT = 4096
-"""For models that name no limit (ALiBi and the like)."""
+"""For models without a limit (ALiBi and the like)."""
 
 
 def check_folder(request: LoadRequest) -> Path:
-    """Find a configuration and a tokenizer in the folder of a request. Raises a `ModelNotFound` or `ModelCorrupt`."""
+    """Find a folder's configuration and tokenizer. Raises `ModelNotFound` or `ModelCorrupt`."""
     folder, who = request.source.path, f"member {request.name!r}: "
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
@@ -45,7 +45,7 @@ def check_folder(request: LoadRequest) -> Path:
 
 
 def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
-    """Make sure that a folder holds weights that may be loaded: pickles can run code. Raises a `ModelError`."""
+    """Check that a folder holds weights that are safe to load: pickles can run code. Raises a `ModelError`."""
     folder, who = request.source.path, f"member {request.name!r}: "
     if any(folder.glob("*.safetensors")):
         return
@@ -60,11 +60,7 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
 
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
-    """Make sure that a model writes text token by token and can be rewound.
-
-    ``model_class`` is what transformers would make of it as a causal language model, ``None`` if nothing. Raises a
-    `ModelUnsupported` with the reason.
-    """
+    """Raise a `ModelUnsupported` unless the model generates token by token and can be rewound."""
     hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
     kind = getattr(config, "model_type", "unknown")
     if getattr(config, "is_encoder_decoder", False):
@@ -86,7 +82,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
 
 
 def layer_kinds(text: Any) -> list[str]:
-    """The kind of attention of each layer, as transformers' own cache infers it."""
+    """Each layer's kind of attention, as transformers' cache infers it."""
     kinds = getattr(text, "layer_types", None)
     if kinds is not None:
         return list(kinds)
@@ -100,15 +96,14 @@ def layer_kinds(text: Any) -> list[str]:
 
 
 def layer_windows(text: Any) -> list[int | None]:
-    """The sliding window of each layer; ``None`` for full attention."""
     return [int(text.sliding_window) if kind == "sliding_attention" else None for kind in layer_kinds(text)]
 
 
 def trained_context(text: Any) -> int | None:
-    """Tokens that a model was made for.
+    """The model's trained context.
 
-    Where the rotary embedding changes with the length of the text (dynamic, longrope), the length up to which it does
-    not: beyond it, a cache that was filled before is not what a fresh one would be.
+    Where the rotary embedding changes with the sequence length (dynamic, longrope), it is the length up to which the
+    embedding is constant. Beyond it, an older cache differs from a fresh one.
     """
     limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limit = next((int(each) for each in limits if each), None)
@@ -122,13 +117,13 @@ def trained_context(text: Any) -> int | None:
 
 
 def context_of(text: Any, asked: int | None) -> int:
-    """Tokens that a slot holds: what was asked for, within what the model was made for."""
+    """Tokens per slot: the requested context, within the trained one."""
     limit = trained_context(text)
     return min(asked or limit or DEFAULT_CONTEXT, limit or asked or DEFAULT_CONTEXT)
 
 
 def cache_numbers(text: Any) -> int:
-    """Numbers that the key-value cache holds for each token."""
+    """Numbers per token in the key-value cache."""
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * len(layer_kinds(text)) * int(heads) * int(width)

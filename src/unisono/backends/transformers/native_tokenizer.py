@@ -1,4 +1,4 @@
-"""Tokenizers that transformers keeps in another library: tekken and SentencePiece, through mistral-common or not."""
+"""Tokenizers without a `tokenizer.json`: tekken and SentencePiece, with or without mistral-common."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
 
 class NativeTokenizer:
-    """A tokenizer that knows plain text only; control tokens are cut out of rendered text here."""
+    """A tokenizer for plain text only; control tokens are cut out of rendered text first."""
 
     def __init__(
         self, table: TokenTable, middle: Callable[[str], list[int]], whole: Callable[[str], list[int]]
     ) -> None:
-        """Bind a table to what encodes plain text in the middle of a text, and at its beginning."""
+        """``middle`` encodes plain text inside a text, ``whole`` at its beginning."""
         self.table = table
         self._middle = middle
         self._whole = whole
@@ -36,7 +36,7 @@ class NativeTokenizer:
 
 
 def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer:
-    """Read a tokenizer without a `tokenizer.json`. Raises a `ModelUnsupported` for one of another kind."""
+    """Read a tokenizer without a `tokenizer.json`. Raises `ModelUnsupported` for an unknown kind."""
     inner = getattr(getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None), "tokenizer", None)
     if hasattr(inner, "id_to_byte_piece") and hasattr(inner, "num_special_tokens"):
         return _tekken(inner, facts)
@@ -50,7 +50,7 @@ def read_native(tokenizer: Any, facts: Mapping[str, Any], who: str) -> Tokenizer
 
 
 def _tekken(inner: Any, facts: Mapping[str, Any]) -> Tokenizer:
-    """Special tokens come first, then one row a byte string."""
+    """Special tokens come first, then one row per byte string."""
     special, size = int(inner.num_special_tokens), int(inner.n_words)
     texts = [inner.id_to_piece(i) for i in range(special)]
     texts += [inner.id_to_byte_piece(i).decode("latin-1") for i in range(special, size)]
@@ -90,7 +90,7 @@ def _sentencepiece(processor: Any, tokenizer: Any, mistral: bool, facts: Mapping
     newline = list(processor.encode("\n"))
 
     def middle(text: str) -> list[int]:
-        """A newline merges with nothing that follows: encoded before the text, it takes the leading space."""
+        """A newline never merges with what follows. Encoded in front of the text, it takes the leading space."""
         ids = list(processor.encode("\n" + text))
         return ids[len(newline) :] if ids[: len(newline)] == newline else list(processor.encode(text))
 

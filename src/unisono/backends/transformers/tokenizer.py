@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers: the token table from a `tokenizer.json`, and the three ways to encode."""
+"""Hugging Face tokenizers: the token table of a `tokenizer.json`, and encoding."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
 
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
-"""Normalizers that lose nothing of a text. Writing ``▁`` for a space is kept too."""
+"""Lossless normalizers. Replacing a space by ``▁`` is also allowed."""
 LOSSY_PRETOKENIZERS = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit"})
-"""Pre-tokenizers that throw characters away."""
+"""Pre-tokenizers that drop characters."""
 
 
 class JsonTokenizer:
-    """Encodes with the `tokenizers` library, from the content of a `tokenizer.json`."""
+    """Encodes with the `tokenizers` library, from a `tokenizer.json`."""
 
     def __init__(self, table: TokenTable, content: Mapping[str, Any], opening: Iterable[int] = ()) -> None:
-        """Bind a table to a parsed `tokenizer.json`, whose post-processor is not used; ``opening`` begins a text."""
+        """``content`` is the parsed `tokenizer.json`. Its post-processor is ignored: ``opening`` begins a prompt."""
         self.table = table
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)
@@ -62,15 +62,7 @@ class JsonTokenizer:
 
 
 def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenizer:
-    """Read a tokenizer that transformers has loaded.
-
-    Args:
-        tokenizer: a `PreTrainedTokenizerBase`.
-        end_ids: what the model's files say ends a text, besides the tokenizer's own EOS.
-        who: the member, for errors.
-
-    Raises a `ModelUnsupported` where its tokens do not spell bytes.
-    """
+    """Read a `PreTrainedTokenizerBase`. Raises `ModelUnsupported` when its tokens do not spell bytes."""
     eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
     names = getattr(tokenizer, "special_tokens_map", {})
     facts: dict[str, Any] = {
@@ -96,8 +88,8 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
 def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **facts: Any) -> TokenTable:
     """Read the token table of a parsed `tokenizer.json`.
 
-    ``special_ids`` are control tokens by the tokenizer's configuration; ``facts`` are the other fields of `TokenTable`.
-    Raises a `ModelUnsupported` or `ModelCorrupt` where the tokens do not spell bytes, or there are none.
+    ``special_ids`` are control tokens by the configuration; ``facts`` are further `TokenTable` fields. Raises
+    `ModelUnsupported` or `ModelCorrupt` when tokens are missing or do not spell bytes.
     """
     model = content.get("model") or {}
     scheme, family = json_scheme(content)
@@ -123,10 +115,7 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
 
 
 def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
-    """How the tokens of a `tokenizer.json` spell bytes, and its family.
-
-    Raises a `ModelUnsupported` where they do not.
-    """
+    """The scheme and family of a `tokenizer.json`. Raises a `ModelUnsupported` if its tokens do not spell bytes."""
     model = content.get("model") or {}
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
     marked = model.get("end_of_word_suffix") or model.get("continuing_subword_prefix")
@@ -150,7 +139,7 @@ def json_scheme(content: Mapping[str, Any]) -> tuple[Scheme, str]:
 
 
 def opening_of(whole: list[int], body: list[int]) -> list[int]:
-    """What a tokenizer puts before a text, given the ids of a text with and without its additions."""
+    """The ids that a tokenizer adds before a text; ``body`` is the same text without additions."""
     for start in range(len(whole) - len(body) + 1):
         if whole[start : start + len(body)] == body:
             return whole[:start]
@@ -158,14 +147,13 @@ def opening_of(whole: list[int], body: list[int]) -> list[int]:
 
 
 def default_template(template: object) -> str | None:
-    """The chat template to use of one, or of several by name."""
+    """The template itself, or the default one of several named templates."""
     if isinstance(template, Mapping):
         template = template.get("default")
     return template if isinstance(template, str) else None
 
 
 def _parts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The normalizers, pre-tokenizers and decoders, sequences taken apart."""
     found = [content.get(key) or {} for key in ("normalizer", "pre_tokenizer", "decoder")]
     for part in found:  # which grows
         for key in ("normalizers", "pretokenizers", "decoders"):
@@ -182,7 +170,7 @@ def _unknown_ids(model: Mapping[str, Any]) -> list[int]:
 
 
 def _with_settled_controls(table: TokenTable, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Call special every added token that is a control token, so that plain text never becomes one."""
+    """Mark every added control token as special, so plain text never becomes one."""
     added = [
         token | {"special": token["special"] or table.kinds[token["id"]] == "control"}
         for token in content.get("added_tokens") or ()
@@ -191,7 +179,7 @@ def _with_settled_controls(table: TokenTable, content: Mapping[str, Any]) -> dic
 
 
 def _exact(content: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without what it adds to a text or loses of it."""
+    """The same tokenizer without additions to the text or losses."""
     added = [token | {"lstrip": False, "rstrip": False} for token in content["added_tokens"]]
     return content | {
         "added_tokens": added,
@@ -215,7 +203,7 @@ def _exact_pretokenizer(part: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _kept(part: dict[str, Any] | None, key: str, exact: Callable[[dict[str, Any]], Any]) -> dict[str, Any] | None:
-    """A part, or the parts of a sequence, as far as ``exact`` keeps them."""
+    """The part, or the members of a sequence, that ``exact`` keeps."""
     if part is None or part["type"] != "Sequence":
         return part and exact(part)
     kept = [each for each in (_kept(inner, key, exact) for inner in part[key]) if each]

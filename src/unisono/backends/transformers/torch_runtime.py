@@ -1,4 +1,4 @@
-"""Devices, dtypes and the forward pass of the transformers backend: the only file that imports torch."""
+"""Devices, dtypes and the forward pass: the only file that imports torch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 PACKED_FOR = 8
-"""Rows that oneDNN is to expect; from 2 up the order it chooses is the same, and good for any number."""
+"""The row count passed to oneDNN. From 2 up it picks the same layout, which suits any number."""
 SHARING_QUERIES = 16
-"""Queries of a text up to which `attend_sharing` is quicker for every shape of heads; see benchmarks/README.md."""
+"""The most queries per sequence for which `attend_sharing` is faster at every head shape; see benchmarks/README.md."""
 
 
 def find_device(request: LoadRequest) -> torch.device:
-    """The device that a request names, or the best there is. Raises a `SpecError` or a `DeviceError`."""
+    """The requested device, or the best available. Raises `SpecError` or `DeviceError`."""
     named = request.device or "auto"
     there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
     there += ["mps"] if torch.backends.mps.is_available() else []
@@ -54,11 +54,7 @@ def find_device(request: LoadRequest) -> torch.device:
 
 
 def find_dtype(named: str | None, device: torch.device, own: object, spread: bool) -> torch.dtype:
-    """The dtype that a member computes in.
-
-    ``own`` is the model's, ``None`` for a quantised file; ``spread`` says whether a device map puts it on several
-    devices.
-    """
+    """Choose the dtype; ``own`` is None for a quantised file, ``spread`` means several devices."""
     if named not in (None, "auto"):
         return getattr(torch, str(named))  # type: ignore[no-any-return]
     on_host = device.type == "cpu" and not spread
@@ -68,39 +64,35 @@ def find_dtype(named: str | None, device: torch.device, own: object, spread: boo
 
 
 def shape_only() -> contextlib.AbstractContextManager[Any]:
-    """Models that are built within it take no memory for their weights."""
+    """Models built in this context allocate no memory for weights."""
     return torch.device("meta")
 
 
 def use_threads(asked: int | None) -> None:
-    """Set how many threads the whole process computes with."""
     if threads(asked) != torch.get_num_threads():
         torch.set_num_threads(threads(asked))
 
 
 def threads(asked: int | None) -> int:
-    """The number asked for, or else torch's own within the quota."""
+    """The requested number, else torch's default within the CPU quota."""
     return asked or within_quota(torch.get_num_threads())
 
 
 def save_weights(model: Any, file: Path) -> None:
-    """Write a model's weights as safetensors, each once however many names it is tied to."""
+    """Write weights as safetensors, each tied tensor once."""
     tensors = {each.data_ptr(): (name, each) for name, each in reversed(list(model.state_dict().items()))}
     named = {name: each.contiguous() for name, each in tensors.values()}
     safetensors.torch.save_file(named, file, metadata={"format": "pt"})
 
 
 def output_rows(model: Any) -> int:
-    """V: the rows of a model's output."""
     head = model.get_output_embeddings()
     return int(head.weight.shape[0] if head is not None else model.config.get_text_config(decoder=True).vocab_size)
 
 
 class RowForward:
-    """A model's forward pass over the rows that its pool is set to."""
-
     def __init__(self, model: Any, text: Any, pool: RowPool, cache: Any, who: str) -> None:
-        """Bind a model to a pool, and to the cache object of transformers that holds the pool's layers."""
+        """``cache`` is the transformers cache object that holds the pool's layers."""
         self.rows = output_rows(model)
         self.device = model.get_input_embeddings().weight.device
         devices = sorted({str(each.device) for each in model.parameters()})
@@ -116,7 +108,7 @@ class RowForward:
         self._who = who
 
     def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
-        """Return the logits ``[B, keep, V]`` of the last ``keep`` queries."""
+        """Return logits ``[B, keep, V]`` of the last ``keep`` queries."""
         inputs: dict[str, Any] = {"input_ids": integers(ids_BT, self.device)}
         if self.ragged:
             inputs["position_ids"] = positions_BT = integers(step.positions(), self.device)
@@ -129,7 +121,7 @@ class RowForward:
         return logits[:, -keep:]
 
     def finish(self, parts: Sequence[torch.Tensor]) -> Array:
-        """Join logits ``[n, V]`` into one float32 array: numpy's on the host, torch's elsewhere."""
+        """Join logits ``[n, V]`` into one float32 array: numpy on the host, torch elsewhere."""
         with self.inference():
             if not parts:
                 joined = torch.zeros((0, self.rows), device=self.device)
@@ -140,19 +132,18 @@ class RowForward:
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
-        """Within it, the cache's tensors may be written. Raises `DeviceError` where memory does not suffice."""
+        """A context that may write the cache's tensors. Raises `DeviceError` when memory runs out."""
         with torch.inference_mode(), out_of_memory_told(self._who, self.device_name):
             yield
 
     def unload(self) -> None:
-        """Free the model and its cache."""
         del self._model, self._cache, self.pool
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _masks(self, positions_BT: torch.Tensor) -> Any:
-        """What each query sees, for rows of unequal length: one mask, or one for each kind of layer."""
+        """The attention mask for rows of unequal length: one, or one per kind of layer."""
         masks = {kind: self._mask(positions_BT, kind == "sliding_attention") for kind in self._kinds}
         return masks if len(masks) > 1 else masks[self._kinds[0]]
 
@@ -180,22 +171,14 @@ def attend_sharing(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as by transformers' sdpa, without a copy of the keys and values for each head that shares them.
+    """Transformers' sdpa attention without copying shared keys and values per head.
 
-    Under a mask transformers repeats them as soon as a text has two queries, which is common in an ensemble. Here the
-    queries of the heads that share keys stand side by side, as if they were one head's.
+    Under a mask transformers repeats them whenever a sequence has two queries, which is common in an ensemble. Here the
+    queries of the ``g`` heads that share keys are stacked, as if they belonged to one head.
 
-    Args:
-        module: the attention layer.
-        query: ``[B, H, T, dim]``
-        key: ``[B, H / g, S, dim]``, with ``g`` heads to each.
-        value: as ``key``.
-        attention_mask: ``[B, 1, T, S]``, or ``None`` where only the order masks.
-        plain: transformers' own function, for all other cases.
-        scaling: of the products, before the softmax.
-        options: transformers' other arguments.
-
-    Returns ``[B, T, H, dim]``, and ``None`` for the weights.
+    The query is ``[B, H, T, dim]``, key and value are ``[B, H / g, S, dim]``, the mask is ``[B, 1, T, S]`` or ``None``
+    for plain causal order, and ``scaling`` applies before the softmax. ``plain``, transformers' own function, handles
+    all other cases. Returns ``[B, T, H, dim]``, and ``None`` for the weights.
     """
     shared: int = getattr(module, "num_key_value_groups", 1)
     batch, heads, width, _ = query.shape
@@ -213,12 +196,12 @@ def attend_sharing(
 
 
 def pack_linear_layers(model: Any) -> int:
-    """Let oneDNN do the linear layers of a model on an x86-64 CPU, and return how many.
+    """Replace a model's linear layers by oneDNN's on an x86-64 CPU; return their number.
 
-    It reads the weights, in an order of its own, once for up to about 16 rows, where torch's usual call (MKL) reads
-    them anew for each of a few; see docs/adr/0005. A packed matrix replaces the original. A matrix that other modules
-    hold as well (most often the embedding) stays as it is, so nothing is in memory twice. Layers of a subclass of
-    `torch.nn.Linear` are left alone, and so is the whole model where oneDNN is missing or fails.
+    oneDNN reads packed weights once for up to about 16 rows, where torch's default (MKL) rereads them every few rows;
+    see docs/adr/0005. A packed matrix replaces the original. A matrix shared with another module (usually the
+    embedding) stays, so nothing is in memory twice. Subclasses of `torch.nn.Linear` are left alone, as is the whole
+    model when oneDNN is missing or fails.
     """
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or platform.machine().lower() not in ("x86_64", "amd64"):
@@ -245,7 +228,7 @@ def pack_linear_layers(model: Any) -> int:
 
 
 class OneDnnLinear(torch.nn.Linear):
-    """A linear layer that oneDNN does; its weight is dense, or packed and opaque to all but `to_dense`."""
+    """A linear layer on oneDNN. Its weight is dense, or packed and opaque to all but `to_dense`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
         return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")  # type: ignore[no-any-return]
@@ -262,10 +245,7 @@ def _plain_linear_layers(model: Any) -> Iterator[torch.nn.Linear]:
 
 
 def _leave_the_file(model: Any) -> None:
-    """Copy what still lies in the mapped file of weights, so that the mapping, and what was packed of it, is freed.
-
-    Such memory is not torch's own, so torch cannot resize it.
-    """
+    """Copy tensors out of the mapped weights file to free it. Torch cannot resize mapped memory."""
     for each in (*model.parameters(), *model.buffers()):  # a tied one comes once
         if each.layout == torch.strided and not each.untyped_storage().resizable():
             each.data = each.data.clone()
@@ -278,6 +258,5 @@ def _unpack(layer: torch.nn.Linear) -> None:
 
 
 def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:
-    """A tensor of integers on a device."""
     tensor = torch.tensor(numbers, dtype=torch.long)
     return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
