@@ -37,7 +37,6 @@ class AsyncEnsemble:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
         self._inboxes: dict[RequestId, _Inbox] = {}
         self._open: set[_Inbox] = set()
-        """The inboxes of all requests that have not ended, in line or not yet."""
         self._ended = asyncio.Event()
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
@@ -126,7 +125,6 @@ class AsyncEnsemble:
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     async def _events(self, request: Request) -> AsyncGenerator[Event, None]:
-        """The events of a request until it has ended. Raises what it failed of."""
         if self._is_closed:
             raise RuntimeError("the ensemble is closed")
         prepared = await self._loop.run_in_executor(self._reader, self._ensemble.service.prepare, request)
@@ -150,7 +148,6 @@ class AsyncEnsemble:
             self._thread.submit(lambda service: self._cancel(service, submitted))
 
     def _submit(self, prepared: PreparedRequest, inbox: _Inbox) -> list[RequestId]:
-        """Put a request in line; the list holds its id once that is there."""
         submitted: list[RequestId] = []
 
         def submit(service: Service) -> None:

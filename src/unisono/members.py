@@ -115,7 +115,6 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
 
 
 def _find(owner: MemberSpec, folder: Path, report: Report) -> Run:
-    """Find a member's model and who reads it."""
     say = reporter(report, owner.name)
     say(0.0, "finding the model")
     source = find_model(owner, folder, say)
