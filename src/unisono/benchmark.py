@@ -1,4 +1,4 @@
-"""How fast an ensemble is, beside its members and written in other ways: interleaved, through the same models."""
+"""Measure an ensemble's speed against its members and other settings, interleaved, on the same loaded models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATIENCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A way to write that is compared with the ensemble's own."""
+    """Another setting to compare with the ensemble's own."""
 
     name: str
     method: Method

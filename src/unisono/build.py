@@ -38,7 +38,7 @@ from unisono.vocab.union import UnionMember, UnionVocabulary, load_union
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """An ensemble before its weights."""
+    """An ensemble whose weights are not loaded."""
 
     spec: EnsembleSpec
     members: list[PreparedMember]
@@ -46,12 +46,12 @@ class Prepared:
     grammars: Grammars
 
     def check_constraint(self, constraint: object) -> None:
-        """Refuse early what no text could be bound to. Raises a `SpecError`."""
+        """Raise a `SpecError` for a constraint that no text can keep."""
         if (given := Constraint.parse(constraint)) is not None:
             self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
+        """Raise a `PromptError` for a prompt that the members cannot read."""
         for member in self.members:
             check_length(member.spec.name, member.encoder.check(prompt), member.facts.context)
 
@@ -90,7 +90,7 @@ class Prepared:
         return models.engine(self, longest_block=longest_block)
 
     def weighted(self, weights: Mapping[str, float]) -> Prepared:
-        """The same members with other weights, by name; those that are not named keep theirs."""
+        """The same members with other weights, by name; members without one keep theirs."""
         named = {member.name: weights.get(member.name, member.weight) for member in self.spec.members}
         members = [member.model_copy(update={"weight": named[member.name]}) for member in self.spec.members]
         shares = scaled([named[member.spec.name] for member in self.members])

@@ -30,7 +30,7 @@ class EndToken:
 
 @dataclass(frozen=True, slots=True)
 class MemberDiagnosis:
-    """One member, its weights unseen."""
+    """One member, without its weights."""
 
     name: str
     model: str
@@ -94,7 +94,7 @@ class Diagnosis:
     union_size: int
     """Pieces of the union, END included."""
     left_out: int
-    """Pieces that some member cannot spell, so that nobody may choose them."""
+    """Pieces that some member cannot spell; they are never chosen."""
     ordinary_text_share: float
     """Of the pieces in which the members write ordinary text, the share that all members have."""
     context: int

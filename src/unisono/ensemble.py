@@ -34,7 +34,7 @@ class Ensemble:
     """
 
     def __init__(self, prepared: Prepared, engine: Engine) -> None:
-        """Join what was prepared with what was loaded; most callers want `load`."""
+        """Join a prepared ensemble and its engine; most callers want `load`."""
         self.prepared = prepared
         self._engine = engine
         self._client = Client.of(engine)
@@ -51,7 +51,7 @@ class Ensemble:
 
         Args:
             spec: the path of an ensemble file, or its content as a mapping.
-            batch: how many texts can be written at once; memory for this many is set aside.
+            batch: the most texts that are written at once; memory for them is reserved.
             report: called with (member, fraction done, words) while things load.
 
         Raises:
@@ -78,11 +78,11 @@ class Ensemble:
 
     @property
     def method(self) -> Method:
-        """How a text is written that asks for nothing else."""
+        """The default method of a text."""
         return self._engine.method
 
     def call_form(self, lead: str | None = None) -> CallForm:
-        """How texts write calls of tools, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
+        """How texts write tool calls, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
         return self.prepared.call_form(lead)
 
     @overload
@@ -159,7 +159,7 @@ class Ensemble:
         messages: Sequence[Message] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Stream:
-        """Generate one text and hand it out as it grows; the arguments are those of `generate`."""
+        """Generate one text and yield it as it grows; the arguments are those of `generate`."""
         return Stream(self._client, self.request(prompt, messages, options))
 
     def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:

@@ -35,7 +35,7 @@ def silent(member: str, fraction: float, words: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedMember:
-    """A member before its weights: everything that its vocabulary and templates tell."""
+    """A member without its weights: what its vocabulary and templates show."""
 
     spec: MemberSpec
     weight: float
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model before its weights, for all members that share them."""
+    """A model without its weights, for all members that share them."""
 
     owner: MemberSpec
     backend: str

@@ -15,14 +15,14 @@ context was full."""
 
 @dataclass(frozen=True, slots=True)
 class GateReading:
-    """What a gate saw before one piece, and what followed from it."""
+    """A gate's decision before one piece."""
 
     score: float
     """What the gate measured: a mass, a difference of masses, nats, or the position."""
     threshold: float
     asked: bool
     inside: str | None = None
-    """The member inside whose token the text stood, which kept the gate shut."""
+    """The member whose token the text is inside, which keeps the gate shut."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -30,7 +30,7 @@ class GateReading:
 
 @dataclass(frozen=True, slots=True)
 class DraftRecord:
-    """What had been drafted for one step before it was decided."""
+    """The draft of one step."""
 
     drafter: str
     """A member, or ``ngram``."""
@@ -131,9 +131,9 @@ class Usage:
     pieces: int
     """Pieces chosen, END not counted."""
     ensembled: int
-    """Those at which all members were asked."""
+    """Pieces at which all members were asked."""
     blocks: int = 0
-    """Drafts that were read in one block, of one piece or more."""
+    """Drafts; each is read in one block."""
     drafted: int = 0
     """Pieces in them."""
     accepted: int = 0
@@ -158,7 +158,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A finished text and how it came about."""
+    """A finished text, and how it was generated."""
 
     text: str
     """The text, with a completed stop string cut off; an incomplete character at the end is left out here and kept in
