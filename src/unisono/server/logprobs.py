@@ -120,6 +120,7 @@ def _bytes(piece: bytes | None) -> list[int] | None:
 
 
 def _named(piece: bytes | None) -> str:
+    """A piece as a key, distinct for distinct bytes: bytes that are not text are in hexadecimal, as OpenAI does."""
     if piece is None:
         return ""
     try:
