@@ -23,7 +23,7 @@ _Inbox = asyncio.Queue[Event | Exception]
 
 
 class AsyncEnsemble:
-    """An ensemble for asyncio. Requests of concurrent tasks are batched; those that find no slot wait in line.
+    """An ensemble for asyncio. Concurrent requests are batched; those without a free slot wait.
 
     Example::
 
@@ -32,12 +32,11 @@ class AsyncEnsemble:
     """
 
     def __init__(self, ensemble: Ensemble) -> None:
-        """Take an ensemble over, which nobody else may use from now on. Call it within a running event loop."""
+        """Take ownership of an ensemble. Call it within a running event loop."""
         self._ensemble = ensemble
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
         self._inboxes: dict[RequestId, _Inbox] = {}
         self._open: set[_Inbox] = set()
-        """The inboxes of all requests that have not ended, in line or not yet."""
         self._ended = asyncio.Event()
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
@@ -108,7 +107,7 @@ class AsyncEnsemble:
         messages: Sequence[Message] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[str, None]:
-        """Generate one text and hand it out, as whole characters, as it grows; see `generate`.
+        """Generate one text and yield it, in whole characters, as it grows; see `generate`.
 
         Closing the iterator (`contextlib.aclosing`), or cancelling its task, frees its slots.
         """
@@ -119,14 +118,13 @@ class AsyncEnsemble:
                     yield event.text
 
     async def close(self) -> None:
-        """Give all requests up, end the thread and unload all members. Idempotent."""
+        """Cancel all requests, end the thread and unload all members. Idempotent."""
         self._is_closed = True
         self._thread.stop()
         await self._ended.wait()
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     async def _events(self, request: Request) -> AsyncGenerator[Event, None]:
-        """The events of a request until it has ended. Raises what it failed of."""
         if self._is_closed:
             raise RuntimeError("the ensemble is closed")
         prepared = await self._loop.run_in_executor(self._reader, self._ensemble.service.prepare, request)
@@ -150,7 +148,6 @@ class AsyncEnsemble:
             self._thread.submit(lambda service: self._cancel(service, submitted))
 
     def _submit(self, prepared: PreparedRequest, inbox: _Inbox) -> list[RequestId]:
-        """Put a request in line; the list holds its id once that is there."""
         submitted: list[RequestId] = []
 
         def submit(service: Service) -> None:
@@ -172,7 +169,7 @@ class AsyncEnsemble:
     def _forget(self, request_id: RequestId) -> None:
         self._inboxes.pop(request_id, None)
 
-    # What the engine's thread says, in the loop.
+    # Called by the engine's thread, in the loop.
 
     def loaded(self, service: Service) -> None:
         """The service is there: it was before."""
@@ -184,12 +181,12 @@ class AsyncEnsemble:
                 self._inboxes[event.request_id].put_nowait(event)
 
     def crashed(self, error: Exception) -> None:
-        """All requests are lost; those that come next are served."""
+        """Fail all requests; later ones are served."""
         for inbox in self._open:
             inbox.put_nowait(error)
 
     def ended(self, error: BaseException | None) -> None:
-        """Nothing comes any more."""
+        """Fail what is left: no more events will come."""
         self._ended.set()
         closed = RuntimeError("the ensemble was closed before the text ended")
         closed.__cause__ = error

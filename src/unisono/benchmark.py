@@ -1,4 +1,4 @@
-"""How fast an ensemble is, beside its members and written in other ways: interleaved, through the same models."""
+"""Measure an ensemble's speed against its members and other settings, interleaved, on the same loaded models."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ PATIENCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A way to write that is compared with the ensemble's own."""
+    """Another setting to compare with the ensemble's own."""
 
     name: str
     method: Method
     trace: bool = False
-    """Whether every step is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,7 @@ class Figure:
 
     median: float
     low: float
-    """The 10th percentile."""
     high: float
-    """The 90th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +61,9 @@ class SystemFigures:
     one_member: bool
     """Whether a member is drawn for each piece."""
     ensembled: float
-    """The share of pieces at which all members were asked."""
     block: float
     """Drafted pieces in a block, on average; 0 where nothing was drafted."""
     accepted: float
-    """The share of drafted pieces that were chosen."""
     speedup: Figure
     """By round: the ensemble's time ÷ this system's."""
     to_parts: Figure
@@ -84,23 +79,17 @@ class Benchmark:
     """The result of `measure`."""
 
     systems: tuple[SystemFigures, ...]
-    """The members alone, the ensemble, and what was compared with it."""
     ratio: float
     """Median over the rounds: the ensemble's time ÷ the sum of the members' times alone."""
     ratio_low: float
-    """The smallest ratio of a round."""
     ratio_high: float
-    """The largest ratio of a round."""
     ratio_to_forward: float
     """The stricter one: the ensemble's time ÷ the sum of the members' bare forward passes alone."""
     rounds: int
     pieces: int
-    """Pieces that each system writes in a round."""
     batch: int
-    """Texts written at once."""
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return asdict(self)
 
 
@@ -114,10 +103,8 @@ class _Turn:
     """What one system did in one round."""
 
     step: float = 0.0
-    """Milliseconds a piece."""
     forward: float = 0.0
     pieces: int = 0
-    """Pieces that were timed."""
     written: int = 0
     """All of them."""
     ensembled: int = 0
@@ -140,18 +127,17 @@ def measure(
 ) -> Benchmark:
     """Time every member alone, the ensemble, and the ensemble in other settings, in turn, round by round.
 
-    The models are loaded once. A member alone is an ensemble of one over the same loaded model. Each
-    round begins with another system, so that none always comes first, and all systems go on from the
-    same prompts. Reading the prompt and choosing the first piece are not timed.
+    The models are loaded once; a member alone is an ensemble of one over the same model. Each round begins with another
+    system, and all systems continue the same prompts. Reading the prompt and choosing the first piece are not timed.
 
     Args:
         prepared: for a batch of at least ``batch``.
-        rounds: how often each system takes its turn; one more is run before and thrown away.
-        pieces: how many pieces of each text to time in a round.
-        batch: how many texts are written at once.
+        rounds: turns of each system; one warm-up round more is run first and discarded.
+        pieces: pieces of each text to time in a round.
+        batch: texts written at once.
         compare: other settings.
-        prompts: what to go on from, in turn; by default `TEXTS`, raw where all members can read that.
-        report: told about loading.
+        prompts: used in turn; by default `TEXTS`, raw where all members can read that.
+        report: called while models load.
         count: called after every turn.
     """
     prompts = prompts or [prepared.prompt(text) for text in TEXTS]
@@ -177,7 +163,6 @@ def _systems(prepared: Prepared, models: Models, compare: Sequence[Setting]) -> 
 
 
 def _run(system: _System, pieces: int, batch: int, prompts: Sequence[Prompt], first: int) -> _Turn:
-    """Let a system write ``pieces`` pieces of ``batch`` texts, other texts following those that end."""
     engine, turn = system.engine, _Turn()
     spent = forward = 0.0
     used = 0
@@ -222,7 +207,6 @@ def _forward_seconds(members: Sequence[Member]) -> float:
 def _benchmark(
     systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], ensemble: int, pieces: int, batch: int
 ) -> Benchmark:
-    """Sum up what was timed; ``ensemble`` is the place of the ensemble, behind its members."""
     whole = [turn.step for turn in turns[ensemble]]
     by_round = list(zip(*turns[:ensemble], strict=True))
     sums = [sum(turn.step for turn in members) for members in by_round]
@@ -249,7 +233,6 @@ def _benchmark(
 
 
 def _parts(system: _System, by_round: Sequence[Sequence[_Turn]], sums: Sequence[float], share: float) -> list[float]:
-    """By round: what the members take alone for what the system asks of them."""
     weights = {member.name: member.weight for member in system.engine.members}
     if system.method.draw.mixture:
         return [
@@ -287,7 +270,6 @@ def _figures(
 
 
 def _same_text(systems: Sequence[_System], turns: Sequence[Sequence[_Turn]], index: int) -> float | None:
-    """How often a system that drafts wrote what the same system wrote without drafts."""
     system = systems[index]
     if system.method.speculate is None:
         return None

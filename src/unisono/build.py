@@ -38,21 +38,20 @@ from unisono.vocab.union import UnionMember, UnionVocabulary, load_union
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """An ensemble before its weights."""
+    """An ensemble whose weights are not loaded."""
 
     spec: EnsembleSpec
     members: list[PreparedMember]
     union: UnionVocabulary
     grammars: Grammars
-    """What texts can be bound to; made when first needed."""
 
     def check_constraint(self, constraint: object) -> None:
-        """Refuse early what no text could be bound to. Raises a `SpecError`."""
+        """Raise a `SpecError` for a constraint that no text can keep."""
         if (given := Constraint.parse(constraint)) is not None:
             self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Refuse early what no loaded ensemble could read. Raises a `PromptError`."""
+        """Raise a `PromptError` for a prompt that the members cannot read."""
         for member in self.members:
             check_length(member.spec.name, member.encoder.check(prompt), member.facts.context)
 
@@ -63,24 +62,18 @@ class Prepared:
         return Prompt(messages=(Message(role="user", content=text),))
 
     def alone(self, name: str) -> Prepared:
-        """One of the members by itself, on the same model: what it writes is what it would write with no others.
-
-        Of how the ensemble writes, what concerns a single model stays: what is drawn, and drafts that are looked up.
-        """
+        """One of the members by itself, on the same model. It keeps the ensemble's sampling and n-gram drafts."""
         member = next(member for member in self.members if member.spec.name == name)
         spec = self.spec.written_by(_method_alone(self.spec.method), [member.spec])
         union = _union_of([member])
         return Prepared(spec, [replace(member, weight=1.0)], union, Grammars(union))
 
     def call_form(self, lead: str | None = None) -> CallForm:
-        """How texts write calls of tools: as the lead does, whose text the others read as text.
-
-        Args:
-            lead: a member that votes; by default the spec's.
+        """How this ensemble writes tool calls: as the lead does. The other members read them as text.
 
         Raises:
             PromptError: the lead writes no calls, or none that members share; see `PromptEncoder.call_form`.
-            SpecError: there is no such member.
+            SpecError: there is no such member that votes.
         """
         encoders = {member.spec.name: member.encoder for member in self.members}
         name = lead or self.spec.method.lead_among({member.spec.name: member.weight for member in self.members})
@@ -92,18 +85,12 @@ class Prepared:
         return encoders[name].call_form()
 
     def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
-        """Load all weights, each once, and return the engine; frees what was loaded when one fails.
-
-        Args:
-            report: told what is going on.
-            longest_block: see `Engine`; a `Service` wants one.
-            keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixCache`).
-        """
+        """Load all weights, each once, and return the engine; see `load_models` and `Engine`."""
         models = load_models([self], report, keep_prefixes=keep_prefixes)
         return models.engine(self, longest_block=longest_block)
 
     def weighted(self, weights: Mapping[str, float]) -> Prepared:
-        """The same members with other weights, by name; those that are not named keep theirs."""
+        """The same members with other weights, by name; members without one keep theirs."""
         named = {member.name: weights.get(member.name, member.weight) for member in self.spec.members}
         members = [member.model_copy(update={"weight": named[member.name]}) for member in self.spec.members]
         shares = scaled([named[member.spec.name] for member in self.members])
@@ -130,10 +117,9 @@ class Models:
         self.unload()
 
     def engine(self, prepared: Prepared, *, longest_block: int | None = None) -> Engine:
-        """An engine over models that are loaded. It is cheap; closing it unloads the models of all.
+        """An engine over the loaded models. It is cheap; closing it unloads the models of all engines.
 
-        Raises:
-            SpecError: the method does not fit the members; the models stay loaded.
+        Raises a `SpecError` where the method does not fit the members; the models stay loaded.
         """
         members = [
             Member(
@@ -153,7 +139,6 @@ class Models:
         return engine
 
     def forget_prefixes(self) -> None:
-        """Forget what was kept of ended texts."""
         for cache in self._caches.values():
             cache.limit(0)
 
@@ -169,10 +154,7 @@ class Models:
 def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False) -> Models:
     """Load the weights of ensembles, each once; all are freed when one fails.
 
-    Args:
-        ensembles: best of `prepare_several`.
-        report: told what is going on.
-        keep_prefixes: whether what ended texts have read is kept for prompts that begin alike (`PrefixCache`).
+    ``keep_prefixes`` keeps what ended texts have read for prompts that begin alike (`PrefixCache`).
     """
     backends: dict[Loader, Backend] = {}
     caches: dict[Loader, PrefixCache] = {}
@@ -196,14 +178,14 @@ def load_service(
     chunk: int = 256,
     report: Report = silent,
 ) -> Service:
-    """Load ensembles that serve the requests of many.
+    """Load ensembles that serve concurrent requests.
 
     Args:
-        ensembles: by the name under which requests ask for them, best of `prepare_several`.
-        alone: whether each of their members answers by itself too, as ``ensemble/member``.
-        queue: how many requests may wait that cannot begin yet.
-        chunk: ids of prompts that are read between two steps at most.
-        report: told what is going on.
+        ensembles: by model name, best of `prepare_several`.
+        alone: whether each member also answers by itself, as ``ensemble/member``.
+        queue: the most requests that wait for a slot.
+        chunk: the most prompt ids that are read between two steps.
+        report: called while models load.
     """
     served = dict(ensembles)
     if alone:
@@ -224,13 +206,8 @@ def _method_alone(method: Method) -> Method:
 def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Prepared:
     """Find the models, read their vocabularies and templates, and build the union. No weights are loaded.
 
-    Args:
-        spec: checked.
-        batch: texts to be written at once at most; a beam's width is counted in where the spec has one.
-        report: told what is going on.
-
-    Raises:
-        UnisonoError: of the kind that fits, naming the member.
+    ``batch`` is the most texts to write at once; a beam multiplies it by its width. Raises a `UnisonoError` that
+    names the member.
     """
     [prepared] = prepare_several([spec], batch=batch, report=report)
     return prepared

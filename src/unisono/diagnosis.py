@@ -23,8 +23,6 @@ LOW_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class EndToken:
-    """An id that is END."""
-
     id: int
     text: str
     why: str
@@ -32,7 +30,7 @@ class EndToken:
 
 @dataclass(frozen=True, slots=True)
 class MemberDiagnosis:
-    """One member, its weights unseen."""
+    """One member, without its weights."""
 
     name: str
     model: str
@@ -51,7 +49,6 @@ class MemberDiagnosis:
     """Ids whose mass is dropped: control tokens, padding, unused rows."""
     excluded_examples: tuple[str, ...]
     missing_bytes: tuple[str, ...]
-    """Bytes without a token, in hexadecimal."""
     unspellable_bytes: tuple[str, ...]
     """Bytes that no spelling reaches, in hexadecimal."""
     chat_template: str
@@ -59,11 +56,10 @@ class MemberDiagnosis:
     deaf: bool
     """Whether its chat template writes the same for different questions."""
     system: str | None
-    """Its own system message."""
     prefix: str | None
     """What it reads before the first user message, or before raw text."""
     system_heard: bool
-    """Whether its chat template writes that system message; true where there is none."""
+    """Whether its chat template writes that system message; true without one."""
     tools: bool
     """Whether its chat template writes tools, their calls and the answers to them."""
     call: str | None
@@ -76,7 +72,6 @@ class MemberDiagnosis:
 
     @property
     def owner(self) -> str:
-        """The member that names its model."""
         return self.weights_of or self.name
 
 
@@ -86,7 +81,6 @@ class PairDiagnosis:
 
     members: tuple[str, str]
     shared: int
-    """Pieces that both have."""
     share_of_first: float
     share_of_second: float
 
@@ -100,11 +94,10 @@ class Diagnosis:
     union_size: int
     """Pieces of the union, END included."""
     left_out: int
-    """Pieces that some member cannot spell, so that nobody may choose them."""
+    """Pieces that some member cannot spell; they are never chosen."""
     ordinary_text_share: float
     """Of the pieces in which the members write ordinary text, the share that all members have."""
     context: int
-    """The smallest context, in tokens."""
     memory_bytes: int
     """Weights and key-value caches of all models, each counted once."""
     host_memory_bytes: int | None
@@ -112,10 +105,9 @@ class Diagnosis:
     method: Method
     """How the ensemble writes; its lead is named."""
     warnings: tuple[str, ...]
-    """What would hurt this ensemble, in words."""
+    """Likely problems, in words."""
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return {**asdict(self), "method": self.method.to_json()}
 
 
@@ -271,7 +263,6 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
 
 
 def _same_members(prepared: Prepared) -> Iterator[str]:
-    """Say which members share weights and differ in nothing."""
     groups: dict[tuple[str | None, ...], list[str]] = {}
     for spec in (member.spec for member in prepared.members):
         groups.setdefault((spec.owner, spec.chat_template, spec.system, spec.prefix), []).append(spec.name)

@@ -34,7 +34,7 @@ class Ensemble:
     """
 
     def __init__(self, prepared: Prepared, engine: Engine) -> None:
-        """Join what was prepared with what was loaded; most callers want `load`."""
+        """Join a prepared ensemble and its engine; most callers want `load`."""
         self.prepared = prepared
         self._engine = engine
         self._client = Client.of(engine)
@@ -51,7 +51,7 @@ class Ensemble:
 
         Args:
             spec: the path of an ensemble file, or its content as a mapping.
-            batch: how many texts can be written at once; memory for this many is set aside.
+            batch: the most texts that are written at once; memory for them is reserved.
             report: called with (member, fraction done, words) while things load.
 
         Raises:
@@ -78,11 +78,11 @@ class Ensemble:
 
     @property
     def method(self) -> Method:
-        """How a text is written that asks for nothing else."""
+        """The default method of a text."""
         return self._engine.method
 
     def call_form(self, lead: str | None = None) -> CallForm:
-        """How texts write calls of tools, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
+        """How texts write tool calls, see `Prepared.call_form`; `find_calls` and `CallFinder` find them."""
         return self.prepared.call_form(lead)
 
     @overload
@@ -159,7 +159,7 @@ class Ensemble:
         messages: Sequence[Message] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Stream:
-        """Generate one text and hand it out as it grows; the arguments are those of `generate`."""
+        """Generate one text and yield it as it grows; the arguments are those of `generate`."""
         return Stream(self._client, self.request(prompt, messages, options))
 
     def continuations(self, n: int, prompt: str | None = None, **arguments: Any) -> list[Generation]:
@@ -170,9 +170,8 @@ class Ensemble:
     def generate_batch(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation | UnisonoError]]:
         """Generate the texts of many requests, as many at once as the ensemble was loaded for.
 
-        Yields each request with its result as soon as it has ended, so not always in their order; one with an ``n``
-        comes back this many times. One that cannot be served comes back with its error; the others go on. Requests are
-        taken from the iterable only when there is room for them.
+        Yields each request with its result when it ends, so not always in order; one with an ``n`` is yielded ``n``
+        times. One that fails is yielded with its error. Requests are taken from the iterable only when there is room.
         """
         return self._client.generate_batch(requests)
 
@@ -184,22 +183,21 @@ class Ensemble:
         messages: Sequence[Message] | None = None,
         **options: Unpack[MethodOptions],
     ) -> list[Score]:
-        """Compute how likely given texts are that follow a prompt, which is read once.
+        """Compute the probability of given texts after a prompt, which is read once.
 
-        A text is cut into pieces by the lead's tokenizer, each member spells them, and one pass a member, which
-        reads all of the text, gives the combined probability before every piece. So this is the probability of the
-        text written in this one way, as is usual where single models are evaluated; that of its bytes, however they
-        are cut, would be a sum over all ways.
+        The lead's tokenizer cuts a text into pieces, each member spells them, and one pass per member over the whole
+        text gives the combined probability of every piece. This is the probability of one segmentation, as is usual
+        for single models; that of the bytes would be a sum over all segmentations.
 
         Args:
-            texts: what follows the prompt, or several such, each by itself.
+            texts: one text, or several, each scored by itself.
             prompt: raw text; it may be empty. Either this or ``messages``.
             messages: a conversation that a text answers.
-            options: as in `generate`. The lead cuts, gates are read as if the text were being generated, and of the
-                sampling what is done to each member's distribution counts.
+            options: as in `generate`. Gates are read as if the text were being generated; of the sampling, what
+                reshapes each member's distribution counts.
 
         Returns:
-            One score a text, in their order.
+            One score per text, in their order.
 
         Raises:
             PromptError: a member cannot read the prompt or spell a text, or its context is too small for both.
@@ -244,7 +242,6 @@ class Ensemble:
 
 
 def _several(prompts: object, conversations: object) -> list[tuple[Any, Any]]:
-    """The prompt and the messages of each text, out of a list of prompts or of conversations."""
     if isinstance(prompts, list) and conversations is None:
         return [(each, None) for each in prompts]
     if isinstance(conversations, list) and prompts is None:
@@ -253,7 +250,6 @@ def _several(prompts: object, conversations: object) -> list[tuple[Any, Any]]:
 
 
 def _check_n(n: object, method: Method) -> None:
-    """Refuse a number of texts that is none, or that would all be the same. Raises a `SpecError`."""
     if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_TEXTS:
         raise SpecError(
             f"n is {shown(n)}: it must be a whole number from 1 to {MOST_TEXTS:,}", hint="it counts the texts to draw"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class UnisonoError(Exception):
-    """The root of the tree: a message that says what is wrong and a hint that says the way out."""
+    """The root of the tree: a message that says what is wrong, and a hint that says what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class RequestTimeout(UnisonoError):
 
 
 class OldNameWarning(FutureWarning):
-    """An old name or key still works. Python shows a `FutureWarning` to users by default."""
+    """Warns of an old name or key that still works. Python shows a `FutureWarning` to users by default."""
 
 
 def deprecated(words: str) -> None:

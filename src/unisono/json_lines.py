@@ -1,4 +1,4 @@
-"""JSON lines that survive us: each is in the file as soon as it is written, and one that was cut off is known."""
+"""JSON lines that survive a crash: each is in the file once written, and an incomplete last line is detected."""
 
 from __future__ import annotations
 

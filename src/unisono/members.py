@@ -35,7 +35,7 @@ def silent(member: str, fraction: float, words: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedMember:
-    """A member before its weights: everything that its vocabulary and templates tell."""
+    """A member without its weights: what its vocabulary and templates show."""
 
     spec: MemberSpec
     weight: float
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model before its weights, for all members that share them."""
+    """A model without its weights, for all members that share them."""
 
     owner: MemberSpec
     backend: str
@@ -115,7 +115,6 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
 
 
 def _find(owner: MemberSpec, folder: Path, report: Report) -> Run:
-    """Find a member's model and who reads it."""
     say = reporter(report, owner.name)
     say(0.0, "finding the model")
     source = find_model(owner, folder, say)

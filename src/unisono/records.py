@@ -15,35 +15,30 @@ context was full."""
 
 @dataclass(frozen=True, slots=True)
 class GateReading:
-    """What a gate saw before one piece, and what followed from it."""
+    """A gate's decision before one piece."""
 
     score: float
     """What the gate measured: a mass, a difference of masses, nats, or the position."""
     threshold: float
-    """What it was held against."""
     asked: bool
-    """Whether the other members were asked."""
     inside: str | None = None
-    """The member inside whose token the text stood, which kept the gate shut."""
+    """The member whose token the text is inside, which keeps the gate shut."""
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class DraftRecord:
-    """What had been drafted for one step before it was decided."""
+    """The draft of one step."""
 
     drafter: str
     """A member, or ``ngram``."""
     piece: bytes
-    """The drafted piece. END is never drafted: nothing could be read after it."""
+    """END is never drafted: nothing could be read after it."""
     accepted: bool
-    """Whether it was chosen."""
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return {"drafter": self.drafter, "bytes": list(self.piece), "accepted": self.accepted}
 
 
@@ -53,10 +48,8 @@ class StepSeconds:
 
     total: float
     members: Mapping[str, float]
-    """Forward passes, by member."""
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return {"total": round(self.total, 6), "members": _rounded(self.members)}
 
 
@@ -77,9 +70,7 @@ class StepRecord:
     likeliest: tuple[tuple[bytes | None, float], ...] = ()
     """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for."""
     gate: GateReading | None = None
-    """What the gate saw; ``None`` without one."""
     draft: DraftRecord | None = None
-    """What had been drafted here; ``None`` where nothing had."""
     seconds: StepSeconds | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, object]:
@@ -102,7 +93,6 @@ class PieceScore:
     """How likely one piece of a given text was."""
 
     piece: bytes | None
-    """``None`` for END."""
     logp: float
     """The natural logarithm of its combined probability, before any draw reshapes it; minus infinity for none."""
     is_likeliest: bool
@@ -118,7 +108,6 @@ class Score:
     pieces: tuple[PieceScore, ...]
     """Cut as the lead's tokenizer cuts it."""
     prompt_tokens: Mapping[str, int]
-    """Tokens of the prompt, by member."""
     seconds: float = field(default=0.0, compare=False)
     """What scoring took, together with all texts that were scored in the same passes. Reading the prompt is in it only
     where nothing else followed that prompt."""
@@ -130,7 +119,6 @@ class Score:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether greedy would have written the text."""
         return all(piece.is_likeliest for piece in self.pieces)
 
 
@@ -143,16 +131,15 @@ class Usage:
     pieces: int
     """Pieces chosen, END not counted."""
     ensembled: int
-    """Those at which all members were asked."""
+    """Pieces at which all members were asked."""
     blocks: int = 0
-    """Drafts that were read in one block, of one piece or more."""
+    """Drafts; each is read in one block."""
     drafted: int = 0
     """Pieces in them."""
     accepted: int = 0
     """Those of the pieces that were chosen."""
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return asdict(self)
 
 
@@ -171,7 +158,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A finished text and how it came about."""
+    """A finished text, and how it was generated."""
 
     text: str
     """The text, with a completed stop string cut off; an incomplete character at the end is left out here and kept in
@@ -216,7 +203,6 @@ class Limits:
     string that it then holds."""
 
     def __post_init__(self) -> None:
-        """Check the limits. Raises a `SpecError` that names the value."""
         if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:
             raise SpecError(
                 f"max_new_tokens is {shown(self.max_new_tokens)}: it must be a whole number, 1 or more",

@@ -255,7 +255,6 @@ BACKEND_CONTRACT = {check.__name__.removeprefix("check_"): check for check in _C
 
 
 def _advance(backend: Backend, *feeds: Feed) -> Rows:
-    """Advance and copy the result to the host, after checking its form."""
     logits_NV: Array = backend.advance(feeds)
     host_NV = np.array(logits_NV.detach().cpu() if hasattr(logits_NV, "detach") else logits_NV)
     expected = (sum(feed.wanted for feed in feeds), backend.facts.rows)

@@ -40,7 +40,6 @@ class CallForm:
     between: str | None
     """Between two calls; ``None`` where there is never more than one."""
     closing: str
-    """After the last call."""
     name_key: str
     arguments_key: str
     name_first: bool = True
@@ -147,12 +146,10 @@ class _Answers:
 
 
 def _common(one: str, other: str) -> int:
-    """The length of the common prefix of two texts."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _around_object(text: str, name: str) -> tuple[str, str, str]:
-    """Find the call of a name: the text before its object, the object, and the text after it."""
     for match in re.finditer(r"\{", text):
         try:
             read, behind = json.JSONDecoder().raw_decode(text, match.start())

@@ -34,7 +34,6 @@ class CallObject:
         self._reader = self._read_object()
         next(self._reader)
         self.at = 0
-        """How many characters have been read."""
         self.whole = False
 
     @property
@@ -96,7 +95,6 @@ class CallObject:
             raise Broken
 
     def _solid(self) -> Reader[str]:
-        """The next character that is not white space."""
         while True:
             char, self._pushed = self._pushed or (yield), ""
             if char not in _WHITE:
@@ -107,7 +105,6 @@ class CallObject:
             raise Broken
 
     def _string(self) -> Reader[str]:
-        """Read the rest of a string and return its value."""
         kept: list[str] = []
         yield from self._rest('"', kept)
         try:
@@ -116,7 +113,6 @@ class CallObject:
             raise Broken from error
 
     def _rest(self, first: str, kept: list[str]) -> Reader[None]:
-        """Read the rest of a string, an object or a list into ``kept``, without checking that it is JSON."""
         kept.append(first)
         depth, quoted, escaped = int(first in "{["), first == '"', False
         while depth or quoted:
@@ -131,7 +127,6 @@ class CallObject:
             kept.append(char)
 
     def _scalar(self, text: str) -> Reader[None]:
-        """Read the rest of a number or a word."""
         while (char := (yield)) not in ",}" + _WHITE:
             text += char
         self._pushed = char

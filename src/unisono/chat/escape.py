@@ -86,7 +86,6 @@ def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[s
 
 
 def _everywhere(value: Any, change: Callable[[str], str], *, keys: bool = True) -> Any:
-    """Change every text in a JSON value, nested keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

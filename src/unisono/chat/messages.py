@@ -27,24 +27,18 @@ _DEEPEST = 200
 
 
 class FunctionCall(TypedDict):
-    """The function that is called, and its arguments."""
-
     name: str
     arguments: str
     """The JSON text of an object."""
 
 
 class ToolCall(TypedDict):
-    """One call, as an assistant's message carries it."""
-
     id: str
     type: Literal["function"]
     function: FunctionCall
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates expect it."""
-
     role: str
     content: NotRequired[str | None]
     """Text. Only a message with tool calls may have none."""
@@ -57,8 +51,6 @@ class Message(TypedDict):
 
 
 class FunctionTool(TypedDict):
-    """A function that may be called."""
-
     name: str
     description: NotRequired[str]
     parameters: NotRequired[Mapping[str, Any]]
@@ -67,8 +59,6 @@ class FunctionTool(TypedDict):
 
 
 class Tool(TypedDict):
-    """A tool that an answer may call."""
-
     type: Literal["function"]
     function: FunctionTool
 
@@ -83,7 +73,6 @@ class Prompt:
     """What the answer to messages may call."""
 
     def __post_init__(self) -> None:
-        """Check the shape. Raises a `SpecError`."""
         if (self.text is None) == (self.messages is None):
             raise SpecError(
                 "give either a prompt or messages" + ("" if self.text is None else ", not both"),
@@ -193,7 +182,6 @@ def _check_call(what: str, call: object) -> None:
 
 
 def _check_answers(messages: Sequence[Message]) -> None:
-    """Check that every call is answered once, right after the message that holds it, and nothing else is answered."""
     unanswered: dict[str, str] = {}
     for number, message in enumerate((*messages, None), 1):
         if message is not None and message["role"] == "tool":
@@ -247,7 +235,6 @@ def _checked_tool(what: str, tool: object) -> Tool:
 
 
 def _function_of(record: object) -> Mapping[str, Any] | None:
-    """The function of a tool or a call; ``None`` for anything else."""
     function = record.get("function") if isinstance(record, Mapping) and record.get("type") == "function" else None
     return function if isinstance(function, Mapping) else None
 
@@ -268,7 +255,6 @@ def _is_text(value: object) -> bool:
 
 
 def _plain(what: str, value: object, depth: int = 0) -> Any:
-    """A value of JSON, of the types that every template knows."""
     if depth > _DEEPEST:
         raise SpecError(f"{what} is nested more than {_DEEPEST} levels deep", hint="give a flatter schema")
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):

@@ -34,16 +34,10 @@ class PromptEncoder:
         system: str | None = None,
         prefix: str | None = None,
     ) -> None:
-        """Bind a member's parts.
+        """Bind a member's parts; ``name`` is for errors.
 
-        Args:
-            name: the member, for errors.
-            tokenizer: its tokenizer.
-            speller: spells what the tokenizer loses.
-            template: renders conversations; ``None`` for a base model.
-            given_template: whether the template comes from the spec, and so may not write the model's BOS.
-            system: the member's own, see `own_messages`.
-            prefix: the member's own, for raw text too.
+        Without a ``template``, the member is a base model. A ``given_template`` comes from the spec and may not write
+        the model's BOS. For ``system`` and ``prefix`` see `own_messages`; the prefix precedes raw text too.
         """
         self.name = name
         self.tokenizer = tokenizer
@@ -126,10 +120,7 @@ class PromptEncoder:
         return probe_tool_use(self._template(), with_tools=with_tools)
 
     def call_form(self) -> CallForm:
-        """How this member writes calls.
-
-        Raises a `PromptError` where its template has no form that an ensemble can write.
-        """
+        """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
         if self._form is not None:
             return self._form
         texts = self.tokenizer.table.texts
@@ -152,7 +143,6 @@ class PromptEncoder:
         return self.template
 
     def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
-        """Refuse what the template would leave out; probe it only for what the messages contain."""
         if tools is not None and not self.tool_use().tools:
             raise self._unread("tools", "does not write tools")
         for message in messages:
@@ -185,7 +175,6 @@ class PromptEncoder:
             ) from failure
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
-        """Whether the bytes are the text, except for spaces and Unicode normalisation."""
         found = data.replace(b" ", b"")
         return found == text.replace(" ", "").encode() or any(
             found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in _NORMAL_FORMS
@@ -204,7 +193,6 @@ class PromptEncoder:
         return list(ids)
 
     def _encode_parts(self, parts: Sequence[tuple[str, int | None]], escaped: Escaped) -> list[int]:
-        """Encode a rendered conversation: control tokens by id, everything else as plain text."""
         ids: list[int] = []
         for part, control in parts:
             if control is not None:

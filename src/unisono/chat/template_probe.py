@@ -183,7 +183,6 @@ def exchange_of(count: int, content: str = "") -> list[Message]:
 
 
 def _written_call(template: ChatTemplate, style: CallStyle, tools: Sequence[Tool] | None, content: str = "") -> str:
-    """Render a conversation with a call; empty where the call is missing or misquoted."""
     before = _rendered(template, [QUESTION], style, tools)
     text = _rendered(template, [QUESTION, *exchange_of(1, content)], style, tools)
     called = text.count(NAMES[0]) > before.count(NAMES[0])

@@ -19,13 +19,8 @@ from unisono.errors import SpecError, nearest, shown
 def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = None, *, several: bool = False) -> str:
     """Write the grammar of an answer that is nothing but calls, spelled as the form spells them.
 
-    Args:
-        form: how calls are written.
-        tools: what may be called, and with what.
-        chosen: the only tool that may be called; any, if ``None``.
-        several: whether there may be more than one call, where the form has a way to write them.
-
-    Raises a `SpecError` where ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
+    With ``chosen``, only that tool may be called; ``several`` allows more calls where the form can write them. Raises a
+    `SpecError` where ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
     """
     names = [tool["function"]["name"] for tool in tools]
     if chosen is not None and chosen not in names:
@@ -49,7 +44,6 @@ def _literal(text: str) -> str:
 
 
 def _schema(form: CallForm, tool: Tool) -> dict[str, Any]:
-    """The schema of a tool's arguments, and how they are written."""
     schema = {"type": "object", **parameters_of(tool)}
     if form.separators is not None:
         item, key = form.separators

@@ -22,7 +22,6 @@ class CallBegun:
     """A call has begun, and its name is known."""
 
     index: int
-    """The number of the call, from 0."""
     name: str
 
 
@@ -109,7 +108,6 @@ class CallFinder:
         self._announced = False
         """Whether `CallBegun` was emitted for the object."""
         self._written = False
-        """Whether contents have come out."""
         self._after_call = False
         """Whether nothing has come out since a call."""
 
@@ -133,7 +131,6 @@ class CallFinder:
                 more = self._after(last)
 
     def _in_text(self, last: bool) -> Generator[CallEvent, None, bool]:
-        """Emit content up to the next possible call. Returns whether one begins."""
         found = self._held.find(self._opening or "{")
         if found >= 0 and (self._opening or not (self._written or self._held[:found].strip())):
             content = self._held[:found].rstrip()
@@ -146,13 +143,11 @@ class CallFinder:
         return False
 
     def _sure(self) -> int:
-        """The length of the held text that is surely content: no mark begins in it, and no white space before one."""
         sizes = range(min(len(self._opening) - 1, len(self._held)), 0, -1)
         begun = next((size for size in sizes if self._held.endswith(self._opening[:size])), 0)
         return len(self._held[: len(self._held) - begun].rstrip())
 
     def _in_object(self, last: bool) -> Generator[CallEvent, None, bool]:
-        """Read the object. Returns whether it ended, or broke off, and text after it can be read."""
         try:
             self._object.read(self._held[self._mark + self._object.at :])
             broken = False
@@ -175,7 +170,6 @@ class CallFinder:
         return self._object.whole or broken
 
     def _after(self, last: bool) -> bool:
-        """Skip the mark after an object. Returns whether enough text is there to recognise it."""
         rest = self._held.lstrip()
         self._place = "text"
         if self._closing and rest.startswith(self._closing):
@@ -198,7 +192,6 @@ class CallFinder:
         self._object = CallObject(self._form, self._names)
 
     def _content(self, size: int, *, broken_call: bool = False) -> Iterator[CallEvent]:
-        """Emit the first ``size`` characters that are held."""
         text, self._held = self._held[:size], self._held[size:]
         if text:
             self._written, self._after_call = True, False

@@ -68,12 +68,8 @@ def make_app(
 ) -> Middleware:
     """Make the ASGI app of an engine. The app starts the engine; the caller closes it.
 
-    Args:
-        engine: runs the models.
-        keys: the API keys; ``None`` lets everybody in.
-        local: whether only requests under a host name of this machine are served, see `Middleware`.
-        log_prompts: whether prompts and answers are logged.
-        gac_model: the model behind the endpoints of the GaC release; ``None`` leaves them out.
+    Without ``keys``, everybody may use it; ``local`` serves only host names of this machine, see `Middleware`. Without
+    ``gac_model``, the endpoints of the GaC release are left out.
     """
 
     @contextlib.asynccontextmanager
@@ -146,7 +142,6 @@ class _Routes:
         raise AssertionError("unreachable")
 
     def _note(self, log: RequestLog, handle: RequestHandle, answer: Answer) -> None:
-        """Log what came of a call."""
         if handle.first_piece is not None:
             log.facts["first_piece_seconds"] = round(handle.first_piece, 4)
         if ended := [generation for _, generation in sorted(handle.ended.items())]:
@@ -251,7 +246,6 @@ class EventStream(StreamingResponse):
 
 
 async def _events(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog) -> AsyncGenerator[bytes, None]:
-    """Chunks as server-sent events. An error becomes the last event."""
     try:
         yield b"data: %b\n\n" % first
         async for body in bodies:
@@ -298,7 +292,6 @@ def _state(status: str, reason: str | None) -> Response:
 
 
 async def _refuse(request: Request, error: Any) -> Response:
-    """Answer any error in OpenAI's format."""
     log, refusal = request.scope[LOG], error
     if not isinstance(error, Refusal):
         status = 499 if isinstance(error, ClientDisconnect) else getattr(error, "status_code", 500)

@@ -47,20 +47,12 @@ class AsyncEngine:
     """Owns the engine's thread. Call its methods in the event loop that `start` was called in."""
 
     def __init__(self, load: Callable[[], Service], limits: ServerLimits, metrics: Metrics) -> None:
-        """Make an engine that `start` starts.
-
-        Args:
-            load: loads the models; called in the engine's thread, which unloads them.
-            limits: the server's.
-            metrics: the server's.
-        """
+        """Make an engine that `start` starts. Its thread calls ``load`` and unloads the models."""
         self.limits = limits
         self.metrics = metrics
         self.state: State = "loading"
         self.error: BaseException | None = None
-        """What broke the engine."""
         self.over = asyncio.Event()
-        """Set when the engine's thread has ended."""
         self._thread = EngineThread(load, self)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
         self._service: Service | None = None
@@ -90,12 +82,10 @@ class AsyncEngine:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names of the models; empty until they are loaded."""
         return () if self._service is None else self._service.models
 
     @property
     def failing(self) -> list[str]:
-        """The models whose last requests failed."""
         return [model for model, failures in self._failures.items() if failures >= FAILURES]
 
     @property
@@ -114,8 +104,7 @@ class AsyncEngine:
     def call(self) -> Iterator[RequestHandle]:
         """One client's call. On exit, its unfinished requests are cancelled.
 
-        Raises:
-            Refusal: the server is not ready, or too many calls are running.
+        Raises a `Refusal` if the server is not ready or too many calls are running.
         """
         assert self.service is not None
         if len(self._calls) >= self.limits.concurrency:
@@ -148,11 +137,7 @@ class AsyncEngine:
         requests: Sequence[GenerationRequest],
         constraint_field: str = "unisono.constraint",
     ) -> None:
-        """Prepare and queue the requests of a call, one per prompt; `constraint_field` names a constraint's source.
-
-        Raises:
-            Refusal: they cannot be served, or not now.
-        """
+        """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
         handle.requests = requests
         try:
             async with asyncio.timeout(self.limits.timeout):
@@ -190,7 +175,6 @@ class AsyncEngine:
         return prepared
 
     async def _submit(self, handle: RequestHandle, prepared: Sequence[PreparedRequest]) -> None:
-        """Queue all requests of a call, or none. Raises a `QueueFull`."""
         handle.queued = self._loop.create_future()
 
         def submit(service: Service) -> None:
@@ -208,7 +192,6 @@ class AsyncEngine:
         await handle.queued
 
     def _queued(self, handle: RequestHandle, request_ids: list[RequestId]) -> None:
-        """Pass events on from now; cancel the requests if the call has ended meanwhile."""
         assert handle.queued is not None
         if handle.queued.done():
             self._cancel(request_ids)
@@ -234,10 +217,9 @@ class AsyncEngine:
         await _wait(self._idle, 1)
 
     async def close(self, patience: float = 10.0) -> bool:
-        """End the engine's thread, which unloads the models; return whether it has ended.
+        """End the engine's thread, which unloads the models; return whether it ended within ``patience`` seconds.
 
-        Args:
-            patience: seconds to wait. A running pass or load is not interrupted.
+        A running pass or load is not interrupted.
         """
         if self.state != "broken":
             self.state = "closed"
@@ -251,7 +233,6 @@ class AsyncEngine:
     # Called by the engine's thread, in the loop.
 
     def loaded(self, service: Service) -> None:
-        """Begin to serve."""
         self._service = service
         self.metrics.follow(lambda: service.served, lambda: service.waiting)
         if self.state == "loading":
@@ -260,7 +241,6 @@ class AsyncEngine:
             self.metrics.ready.set_function(lambda: float(self.reason is None))
 
     def emitted(self, events: Sequence[Event], now: float, seconds: float, served: int) -> None:
-        """Pass on the events of a step."""
         self.metrics.batch.observe(served)
         self.metrics.turn_seconds.observe(seconds)
         for event in events:
@@ -295,7 +275,6 @@ class AsyncEngine:
         self.over.set()
 
     async def _probe(self) -> None:
-        """Retry failing models, so that the server becomes ready when they work again."""
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             for model in self.failing:
@@ -314,6 +293,5 @@ class AsyncEngine:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, for some seconds at most."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)

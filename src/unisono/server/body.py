@@ -119,7 +119,6 @@ def parse(data: bytes | bytearray) -> dict[str, Any]:
 
 
 def _is_more(body: dict[str, Any], most: int) -> bool:
-    """Whether an object has more values than that, nested ones included."""
     count, inside = 0, [list(body.values())]
     while inside and count <= most:
         values = inside.pop()
@@ -152,11 +151,7 @@ def _no_json(why: str) -> Refusal:
 
 
 def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, UnsupportedField]) -> R:
-    """Validate the body of a request.
-
-    Raises:
-        Refusal: it names the first field that is wrong, unknown or not supported.
-    """
+    """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     given = dict(body)
     for name, field in refused.items():
         value = given.pop(name, None)
@@ -169,19 +164,13 @@ def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, 
 
 
 def unsupported(name: str, value: object, why: str) -> Refusal:
-    """The refusal of a field."""
     return Refusal(400, f"{name} is {shown(value)}, which is not supported: {why}", param=name, code="unsupported")
 
 
 def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
-    """The first of pydantic's errors as a refusal.
+    """Turn the first of pydantic's errors into a refusal.
 
-    Args:
-        error: of pydantic.
-        given: what was validated.
-        known: the names of all fields.
-        within: goes before the name of a field.
-        depth: how deep the record was within what was validated.
+    ``within`` precedes the field's name; ``depth`` is that of the record in ``given``.
     """
     problems = error.errors(include_url=False, include_context=False)
     problems.sort(key=lambda each: each["type"] != "literal_error")  # a wrong kind explains the other errors
@@ -202,7 +191,6 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
 
 
 def _path(loc: tuple[int | str, ...], given: Any, *, lacks: bool) -> tuple[int | str, ...]:
-    """The part of a location that is in the body, and a missing field; the rest names the types that were tried."""
     path: list[int | str] = []
     for place, step in enumerate(loc):
         inside = isinstance(given, Mapping) and step in given
@@ -249,7 +237,6 @@ def _read_message(given: Any, name: str) -> Message:
 
 
 def _read_part(given: Any, name: str) -> str:
-    """The text of a part of a message."""
     kind = given.get("type") if isinstance(given, dict) else None
     if kind != "text" and isinstance(kind, str):
         raise unsupported(f"{name}.type", kind, "messages are text")

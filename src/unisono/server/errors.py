@@ -18,14 +18,11 @@ class Refusal(Exception):
 
     status: int
     message: str
-    """For people."""
     _: KW_ONLY
     kind: str = INVALID
-    """OpenAI's ``type``."""
     param: str | None = None
     """The field that is wrong."""
     code: str | None = None
-    """For programs."""
     retry_after: int | None = None
     """Seconds after which the client may try again."""
 
@@ -46,10 +43,7 @@ class Refusal(Exception):
 def refusal_of(error: Exception, *, param: str | None = None, retry_after: int = 1) -> Refusal:
     """Turn an error into a refusal. Of a model's error, the client learns only that the model failed.
 
-    Args:
-        error: what was raised.
-        param: the field that is wrong, if the request is.
-        retry_after: seconds after which the client may try again, if the queue is full.
+    ``param`` is used if the request is wrong, ``retry_after`` (seconds) if the queue is full.
     """
     match error:
         case Refusal():
@@ -70,7 +64,6 @@ def refusal_of(error: Exception, *, param: str | None = None, retry_after: int =
 
 
 def words_of(error: UnisonoError) -> str:
-    """An error's message and hint."""
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 

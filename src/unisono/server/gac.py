@@ -117,12 +117,7 @@ def limits_of(request: GacRequest) -> Limits:
 
 
 def requests_of(body: Mapping[str, Any], model: str, limits: ServerLimits) -> list[GenerationRequest]:
-    """A generation request per conversation of a body.
-
-    Raises:
-        Invalid: a field is wrong.
-        Refusal: it asks for more than the server allows.
-    """
+    """Make a request per conversation. Raises an `Invalid` for a wrong field, a `Refusal` for one over a limit."""
     try:
         wanted = GacRequest.model_validate(body)
         prompts, written = prompts_of(wanted), limits_of(wanted)

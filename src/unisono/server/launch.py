@@ -62,18 +62,8 @@ def serve(
 ) -> None:
     """Serve until a signal; a second signal ends the process at once.
 
-    Args:
-        load: loads the models.
-        bound: a socket of `bind`; it is closed at the end.
-        limits: of the server.
-        keys: the API keys, and the further arguments of `make_app`.
-        local: see `make_app`.
-        log_prompts: see `make_app`.
-        gac_model: see `make_app`.
-
-    Raises:
-        UnisonoError: the models cannot be loaded.
-        SystemExit: with status 1, if the engine broke.
+    ``bound`` is a socket of `bind`, closed at the end; the other arguments are those of `make_app`. Raises a
+    `UnisonoError` if the models cannot be loaded, and exits with status 1 if the engine broke.
     """
     engine = AsyncEngine(load, limits, Metrics())
     app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
@@ -126,7 +116,6 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def _watch(self) -> None:
-        """End after the engine's thread."""
         await self._engine.over.wait()
         self.should_exit = True
 

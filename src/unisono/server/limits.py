@@ -36,7 +36,6 @@ class ServerLimits:
     """Seconds for running requests to finish after a signal to end."""
 
     def __post_init__(self) -> None:
-        """Check them. Raises a `SpecError` that names the limit."""
         for limit in fields(self):
             value, least = getattr(self, limit.name), 0 if limit.name == "grace" else 1e-9
             if not value >= least or value == float("inf"):

@@ -104,7 +104,6 @@ def logarithm(p: float) -> float:
 
 
 def _continues(pending: bytes, piece: bytes) -> bool:
-    """Whether a piece continues a character of which some bytes have come."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(pending + piece[:1])
     except UnicodeDecodeError:
@@ -121,7 +120,7 @@ def _bytes(piece: bytes | None) -> list[int] | None:
 
 
 def _named(piece: bytes | None) -> str:
-    """A piece as a key, distinct for distinct bytes: bytes that are not text are in hexadecimals, as OpenAI does."""
+    """A piece as a key, distinct for distinct bytes: bytes that are not text are in hexadecimal, as OpenAI does."""
     if piece is None:
         return ""
     try:

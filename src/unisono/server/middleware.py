@@ -96,7 +96,6 @@ class Middleware:
             self._conclude(scope, log, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
-        """Why a request is not let in."""
         given: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             given.setdefault(name, []).append(value)
@@ -111,7 +110,6 @@ class Middleware:
         return None if self._keys.admit(authorization[0] if len(authorization) == 1 else None) else KEYLESS
 
     def _conclude(self, scope: Scope, log: RequestLog, seconds: float) -> None:
-        """Count and log a request. A path without a route, or not for its method, is "other"."""
         path = scope["route"].name if "route" in scope and log.status != 405 else "other"
         self._metrics.requests.labels(path, log.model, str(log.status)).inc()
         if path.startswith("/v1/"):

@@ -78,7 +78,6 @@ def document(models: tuple[str, ...] = (), *, gac: bool = False) -> Json:
 
 
 def _gac_paths() -> Json:
-    """The endpoints of the GaC release, which has its own format of errors."""
     generate = _post("gac_generate", GacRequest, GacResponse, ())
     for status in (*REFUSALS, "422"):
         if status != "400":
@@ -136,7 +135,6 @@ def _get(
 
 
 def _state(name: str, words: str) -> Json:
-    """A page of the server's state, and its status alone."""
     page = _get(name, words, _json(State), ("405",))
     responses = page["get"]["responses"]
     responses["503"] = _answer("It is not.", State)

@@ -20,7 +20,6 @@ class RequestHandle:
     def __init__(self, metrics: Metrics) -> None:
         self.requests: Sequence[GenerationRequest] = ()
         self.request_ids: list[RequestId] = []
-        """Empty until the requests are queued."""
         self.queued: asyncio.Future[None] | None = None
         """Done once the requests are queued, or cannot be."""
         self.running: dict[RequestId, int] = {}
@@ -28,7 +27,6 @@ class RequestHandle:
         self.ended: dict[int, Generation] = {}
         """The finished texts, by choice."""
         self.first_piece: float | None = None
-        """Seconds until the first text."""
         self._began = time.perf_counter()
         self._metrics = metrics
         self._events: asyncio.Queue[tuple[int, Wrote | Ended] | Exception] = asyncio.Queue()
@@ -36,11 +34,7 @@ class RequestHandle:
         """When each choice last had an event."""
 
     async def events(self) -> AsyncIterator[tuple[int, Wrote | Ended]]:
-        """Events with the choice they belong to, until all texts have ended.
-
-        Raises:
-            Refusal: a request failed. No event follows.
-        """
+        """Yield events with their choice until all texts have ended. Raises a `Refusal` if a request failed."""
         while self.running or not self._events.empty():
             event = await self._events.get()
             if isinstance(event, Exception):

@@ -64,7 +64,6 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
 
 
 def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling | None) -> ApiCall:
-    """Constrain the answer to a response format or to tool calls, not both."""
     if calling is None and constraint is None:
         return call
     if calling is not None and constraint is not None:
@@ -133,7 +132,6 @@ def _call(
     service: Service,
     limits: ServerLimits,
 ) -> ApiCall:
-    """What chats and completions share; `most` pieces are asked for, by the field `most_name`."""
     if most is not None and most > limits.output:
         raise _invalid(most_name, f"{most_name} is {most}, and this server writes {limits.output} at most")
     try:
@@ -168,7 +166,6 @@ def _call(
 
 
 def _method(request: GenerationFields, engine: Engine) -> Method:
-    """The ensemble's method, changed by the keys under ``unisono`` and then by OpenAI's fields."""
     method = engine.method
     extension = request.unisono
     if extension and (keys := extension.model_dump(exclude={"trace", "constraint"}, exclude_none=True)):
@@ -189,13 +186,11 @@ def _method(request: GenerationFields, engine: Engine) -> Method:
 
 
 def _checked(method: Method, engine: Engine) -> Method:
-    """The method, checked against the members."""
     method.check({member.name: member.weight for member in engine.members})
     return method
 
 
 def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], within: str) -> Any:
-    """Make something of the given keys. A refusal names the first key that is wrong by itself."""
     try:
         return make(given)
     except SpecError as error:
@@ -208,7 +203,6 @@ def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any]
 
 
 def _columns(bias: Mapping[str, float], model: str, engine: Engine) -> dict[int, float]:
-    """A bias by column of the union. Keys are columns, or, for a member alone, its token ids."""
     column_V = engine.members[0].map.column_V if "/" in model else None
     columns: dict[int, float] = {}
     for key, more in bias.items():
@@ -233,8 +227,7 @@ def _invalid(name: str, words: str) -> Refusal:
 def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
     """Tokenise a text as the lead does. Ids are columns of the union, or, for a member alone, its own.
 
-    Raises:
-        Refusal: a member cannot spell the text.
+    Raises a `Refusal` where a member cannot spell the text.
     """
     if not is_unicode(text):
         raise Refusal(400, "the text has a lone surrogate", param="text", code="invalid_value")

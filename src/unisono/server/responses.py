@@ -50,7 +50,6 @@ class Answer:
     """The answer to one call; a subclass per endpoint makes its choices."""
 
     prefix: ClassVar[str]
-    """Of its id."""
     whole: ClassVar[type[ChatAnswer | CompletionAnswer]]
     part: ClassVar[type[ChatChunk | CompletionAnswer]]
 
@@ -63,11 +62,7 @@ class Answer:
         """By choice of a stream, what was written of it."""
 
     async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
-        """Queue the call; yield the chunks of the answer if it is streamed, else the whole answer.
-
-        Raises:
-            Refusal: the call cannot be served, or it failed.
-        """
+        """Queue the call; yield the chunks of a stream, or the whole answer. Raises a `Refusal`."""
         call = self.call
         await engine.begin(handle, call.requests, call.constraint_field)
         async for index, event in handle.events():
@@ -87,7 +82,6 @@ class Answer:
         raise NotImplementedError
 
     def choice(self, index: int, generation: Generation) -> Any:
-        """A choice of a whole answer."""
         raise NotImplementedError
 
     def record(
@@ -172,7 +166,6 @@ class ChatResponse(Answer):
         released: Sequence[StepRecord],
         report: TextReport | None,
     ) -> Iterator[bytes]:
-        """The chunks of some content and of some calls."""
         if content or report is not None or (released and self.call.logprobs is not None):
             yield self._chunk(index, chat_chunk.ChoiceDelta(content=content), released, report=report)
         for number, identity, call in calls:
@@ -195,7 +188,6 @@ class ChatResponse(Answer):
         return self.chunk(chat_chunk.Choice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs), report)
 
     def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
-        """A choice of a whole answer."""
         reader, count = CallReader(self.call.calling), self.call.logprobs
         content, calls = reader.read(generation.text, last=True)
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
@@ -252,7 +244,6 @@ class CompletionResponse(Answer):
         return self.chunk(choice, report)
 
     def choice(self, index: int, generation: Generation) -> CompletionChoice:
-        """A choice of a whole answer."""
         count = self.call.logprobs
         return CompletionChoice(
             index=index,
@@ -266,7 +257,6 @@ OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", Co
 
 
 def _reason(reader: CallReader, generation: Generation) -> Reason:
-    """``tool_calls`` if the text has any and was not cut off."""
     reason = REASONS[generation.finish_reason]
     return "tool_calls" if reader.count and reason == "stop" else reason
 

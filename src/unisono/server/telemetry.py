@@ -31,10 +31,7 @@ def say(event: str, *, level: int = logging.INFO, **facts: Any) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object."""
-
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -42,7 +42,6 @@ class CallReader:
         self._finder = None if calling is None else CallFinder(calling.form, names)
         self._begun: dict[int, tuple[str, list[str]]] = {}
         self.count = 0
-        """How many calls were found."""
 
     def read(self, text: str, *, last: bool = False) -> tuple[str, list[NumberedCall]]:
         """Take more text; return new content and newly complete calls."""
@@ -71,18 +70,7 @@ class CallReader:
 def read_calling(
     tools: Sequence[Any] | None, choice: Any, parallel: bool | None, engine: Engine, lead: str
 ) -> Calling | None:
-    """Read the tools of a request.
-
-    Args:
-        tools: the request's ``tools``.
-        choice: its ``tool_choice``.
-        parallel: its ``parallel_tool_calls``.
-        engine: generates the answer.
-        lead: the member that has the format of calls.
-
-    Raises:
-        Refusal: a field is wrong.
-    """
+    """Read a request's ``tools``, ``tool_choice`` and ``parallel_tool_calls``. Raises a `Refusal`."""
     if not tools:
         if choice not in (None, "none"):
             words = "tool_choice is given, but there are no tools"
@@ -116,7 +104,6 @@ def _without_nulls(tool: Any) -> Any:
 
 
 def _check_free(tools: Sequence[Tool], parallel: bool | None) -> None:
-    """Refuse what only a grammar could enforce, if the answer is free."""
     found = {"parallel_tool_calls": "false"} if parallel is False else {}
     strict = (number for number, tool in enumerate(tools) if tool["function"].get("strict"))
     found |= {f"tools[{number}].function.strict": "true" for number in strict}
