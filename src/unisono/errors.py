@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class UnisonoError(Exception):
-    """The root of the tree: a message that says what is wrong, and a hint that says what to do."""
+    """The base of all errors: a message that says what is wrong, and a hint that says what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from unisono.errors import SpecError, shown
@@ -25,7 +25,7 @@ class GateReading:
     """The member whose token the text is inside, which keeps the gate shut."""
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Usage:
     """Those of the pieces that were chosen."""
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        return {key.name: getattr(self, key.name) for key in fields(self)} | {"prompt_tokens": dict(self.prompt_tokens)}
 
 
 @dataclass(frozen=True, slots=True)

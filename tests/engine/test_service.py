@@ -278,8 +278,8 @@ def test_a_member_that_is_gone_fails_those_who_ask_it_and_nobody_else() -> None:
     check_all_is_free(service, engine)
 
 
-def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
-    service, engine = service_of()
+def fail_to_open_once(engine: Engine) -> None:
+    """Let the second member refuse the next slot."""
     backend = engine.members[1].backend
     backend_open = backend.open
 
@@ -288,6 +288,11 @@ def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
         raise RuntimeError("no room")
 
     backend.open = failing  # type: ignore[method-assign]
+
+
+def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
+    service, engine = service_of()
+    fail_to_open_once(engine)
     first, second = ask(service, PROMPTS[0], Limits(3)), ask(service, PROMPTS[1], Limits(3))
     events = finish(service)
     assert isinstance(events[first][0], Failed)
@@ -297,14 +302,7 @@ def test_a_slot_that_cannot_be_opened_fails_its_own_request() -> None:
 
 def test_a_request_that_begins_at_once_and_cannot_raises_why() -> None:
     service, engine = service_of()
-    backend = engine.members[1].backend
-    backend_open = backend.open
-
-    def failing(copy_of: Any = None) -> Any:
-        backend.open = backend_open  # type: ignore[method-assign]
-        raise RuntimeError("no room")
-
-    backend.open = failing  # type: ignore[method-assign]
+    fail_to_open_once(engine)
     prepared = service.prepare(GenerationRequest("", PROMPTS[0], Limits(3), model="all"))
     with pytest.raises(RuntimeError, match="no room"):
         service.start(prepared)

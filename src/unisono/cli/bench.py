@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unisono.cli.console import counting, loading_report, print_table, table_console
-from unisono.cli.flags import Batch, Json, Quiet, Spec, optional, renamed_flag
+from unisono.cli.flags import Json, Quiet, Spec, optional, renamed_flag
 from unisono.cli.method import method_words
 from unisono.config.setting import parse_setting
 from unisono.errors import SpecError
@@ -25,7 +25,7 @@ def bench(
     spec: Spec,
     rounds: Annotated[int, typer.Option(min=1, help="Give each member and the ensemble this many turns.")] = 5,
     pieces: Annotated[int, typer.Option(min=2, help="Write this many pieces in a turn.")] = 48,
-    batch: Batch = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Texts to write at once.")] = 1,
     variant: Annotated[
         list[str] | None,
         optional(

@@ -37,7 +37,6 @@ def optional(*names: str, **settings: Any) -> Any:
 
 
 Spec = Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)]
-Batch = Annotated[int, typer.Option(min=1, help="Texts to write at once.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the content of --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on stderr.")]

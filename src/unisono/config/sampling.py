@@ -37,7 +37,7 @@ LONGEST_BIAS = 256
 class Sampling:
     """How a piece is chosen from a distribution. The default is greedy.
 
-    `fusion.shape.shape` says what each option does, and in which order they are applied.
+    `unisono.fusion.logits_processors` says what each option does, and in which order they are applied.
     """
 
     temperature: Temperature = 0

@@ -87,7 +87,8 @@ class Sampler:
     ) -> list[int] | None:
         """What `combine` and `choose` would choose where nothing but the most likely piece of the mean is wanted.
 
-        No distribution over the union is made. ``None`` where one is needed: on a device, or for numbers that are none.
+        No distribution over the union is made. ``None`` where one is needed: on a device, for texts that
+        were read in different passes, or for numbers that are none.
         """
         p_K = []
         for voter in voters:

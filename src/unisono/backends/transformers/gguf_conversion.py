@@ -88,7 +88,7 @@ class Conversion:
         return JsonTokenizer(table, content, table.opening)
 
     def config(self) -> dict[str, Any]:
-        assert self.file  # its error names damage better than the library's
+        _ = self.file  # its error names damage better than the library's
         return self._json("config", self._read_config)
 
     def weights(self, config: Any, dtype: str, progress: Progress) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from unisono.backends.base import LoadRequest
@@ -19,8 +18,8 @@ DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
 
-def check_folder(request: LoadRequest) -> Path:
-    """Find a folder's configuration and tokenizer. Raises `ModelNotFound` or `ModelCorrupt`."""
+def check_folder(request: LoadRequest) -> None:
+    """Check that a folder has a configuration and a tokenizer. Raises `ModelNotFound` or `ModelCorrupt`."""
     folder, who = request.source.path, f"member {request.name!r}: "
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
@@ -41,7 +40,6 @@ def check_folder(request: LoadRequest) -> Path:
             f"{who}{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})",
             hint="copy the tokenizer's files into the folder",
         )
-    return folder
 
 
 def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
