@@ -17,6 +17,7 @@ from support.demo import demo_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("UNISONO_SELF_CHECK", "off")
 
 
 def _take_a_core() -> None:

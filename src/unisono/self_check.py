@@ -1,0 +1,264 @@
+"""A first test of a loaded model: whether it writes like a language model, and as its tokenizer reads.
+
+It finds damage that no file shows: weights that are noise or of another revision, a tokenizer or a pre-tokenizer that
+is not the model's, answers with control tokens. It takes two short passes and one short answer when a model is loaded
+for the first time; what it found is kept in the cache. ``UNISONO_SELF_CHECK=off`` leaves it out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from array_api_compat import array_namespace
+
+from unisono.backends.base import Array, Backend, Feed
+from unisono.cache import cache_root, replace_file
+from unisono.chat.messages import Message
+from unisono.errors import CacheError, PromptError, shown
+from unisono.members import PreparedMember
+from unisono.vocab.pieces import Vocabulary
+
+log = logging.getLogger(__name__)
+
+SWITCH = "UNISONO_SELF_CHECK"
+FORMAT = 1
+"""Increment when the same model could be judged otherwise."""
+
+PROSE = (
+    "The Second World War ended in 1945. Paris is the capital of France, and it's one of the most visited cities in "
+    "the world."
+)
+TEXT = (
+    PROSE
+    + """ I don't know what we've done, but they're here, aren't they? No, they aren't.
+1 + 1 = 2, 10 + 10 = 20, 100 + 100 = 200, 1000 + 1000 = 2000.
+
+def main():
+    for number in range(10):
+        print(number)
+
+int main() {
+    return 0;
+}
+
+<ul>
+  <li>One</li>
+  <li>Two</li>
+  <li>Three</li>
+</ul>
+"""
+)
+"""Begins with `PROSE`; the rest has what tokenizers split differently: digits, contractions, marks, indented lines."""
+QUESTION = "What is the capital of France?"
+
+NOISE = 1.0
+"""Nats a byte of `PROSE`. SmolLM2 135M has 0.43 and Gemma 3 270M 0.45; uniform noise over 49,152 ids has 2.9, and
+SmolLM2 with a tenth of its embeddings permuted 1.1."""
+ODD_PLACES = 3
+"""From so many places on at which a model wants a longer token than its tokenizer makes, the tokenizer is not its own.
+Both models above and Qwen2.5 Coder 0.5B want none; with the pre-tokenizer of another family, 3 to 13."""
+LONGEST_ANSWER = 16
+AT_ONCE = 32
+"""Rows of logits in one pass: they are megabytes each."""
+ALPHABET = "ĠĊ▁"
+"""How vocabularies write a space and a line's end: in a text they show that a tokenizer was misread."""
+
+
+def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
+    """What is wrong with a loaded model, in words, each naming its member; nothing for a model that is fine.
+
+    ``backend`` has a free slot. What was found for these files before is read from the cache. A model whose context is
+    too short for the text is not checked.
+    """
+    off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false")
+    if off or member.source.kind == "fake" or len(_text_ids(member)) > backend.facts.context:
+        return ()
+    found = kept(member)
+    if found is None:
+        found = tuple(findings(member, backend))
+        _keep(member, found)
+    return tuple(f"member {member.spec.name!r} {words}" for words in found)
+
+
+def kept(member: PreparedMember) -> tuple[str, ...] | None:
+    """What an earlier check of the same files found; ``None`` where there was none."""
+    path = _path(member)
+    try:
+        return None if path is None else tuple(json.loads(path.read_text("utf-8"))["findings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(member: PreparedMember, findings: Sequence[str]) -> None:
+    path = _path(member)
+    if path is None:
+        return
+    content = json.dumps({"model": member.source.location, "findings": findings}, ensure_ascii=False)
+    try:
+        replace_file(path, partial(_write, content), "the result of a self-check")
+    except CacheError as error:
+        log.warning("%s; %s", error.message, error.hint)
+
+
+def _write(content: str, path: Path) -> None:
+    path.write_text(content, "utf-8")
+
+
+def _path(member: PreparedMember) -> Path | None:
+    """The cache entry: by the model's files and by all that decides how they are read."""
+    files = _files(member)
+    if files is None:
+        return None
+    template = member.encoder.template
+    parts = [
+        str(FORMAT),
+        *files,
+        member.backend,
+        member.facts.dtype,
+        member.vocabulary.fingerprint,
+        "" if template is None else template.source,
+        repr(sorted(member.owner.options.items())),
+    ]
+    return cache_root() / "self-checks" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json"
+
+
+def _files(member: PreparedMember) -> list[str] | None:
+    """What tells the files of a model from others; ``None`` where that is not known."""
+    source = member.source
+    if source.kind == "hub":
+        return [source.location, member.facts.revision] if member.facts.revision else None
+    if source.sha256 is not None:
+        return [source.sha256]
+    paths = sorted(source.path.iterdir()) if source.kind == "folder" else sorted(source.path.parent.glob("*.gguf"))
+    stats = [(path, path.stat()) for path in paths if path.is_file()]
+    return [source.location, *(f"{path.name} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)]
+
+
+def findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
+    """What is wrong with a loaded model, in words that follow its name; nothing is read from the cache or kept."""
+    reading = _read_text(member, backend)
+    if reading.nats_a_byte is None:
+        yield "gives logits that are not numbers: its weights are damaged, or its number format is too small for them"
+        return
+    if reading.nats_a_byte > NOISE:
+        yield (
+            f"finds plain English hardly likelier than noise ({reading.nats_a_byte:.2f} nats a byte; language models "
+            "have 0.3 to 0.8): its weights may be damaged, incomplete or of another revision than its tokenizer"
+        )
+    elif len(reading.odd) >= ODD_PLACES:
+        wanted, made = reading.odd[0]
+        yield (
+            f"expects other tokens than its tokenizer makes, at {len(reading.odd)} places of a short text (first "
+            f"{shown(wanted)} where the tokenizer has {shown(made)}): the tokenizer, or how it splits texts before it "
+            "merges, is not the model's"
+        )
+    if member.encoder.template is not None:
+        yield from _answer_findings(member, backend)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    nats_a_byte: float | None
+    """Of `PROSE`; ``None`` where logits are not finite."""
+    odd: Sequence[tuple[str, str]]
+    """Where the model is surest of a token that goes on as the text does and is longer than the tokenizer's."""
+
+
+def _read_text(member: PreparedMember, backend: Backend) -> _Reading:
+    vocabulary, ids = member.vocabulary, _text_ids(member)
+    data, place, nats, read, odd = TEXT.encode(), 0, 0.0, 0, list[tuple[str, str]]()
+    for token, (likeliest, loss) in zip(ids[1:], _rows(backend, ids), strict=False):
+        if math.isnan(loss):
+            return _Reading(None, odd)
+        made, wanted = (vocabulary.pieces[each] or b"" for each in (token, likeliest))
+        if place < len(PROSE):
+            nats, read = nats + loss, place + len(made)
+        if made and len(wanted) > len(made) and data.startswith(wanted, place):
+            odd.append((wanted.decode("utf-8", "replace"), made.decode("utf-8", "replace")))
+        place += len(made)
+    return _Reading(nats / max(1, read), odd)
+
+
+def _text_ids(member: PreparedMember) -> list[int]:
+    """`TEXT` after the member's BOS or, where it has none, an END."""
+    ids = member.encoder.encode_text(TEXT)
+    opened = ids[:1] == [member.tokenizer.table.bos_id]
+    return ids if opened else [*sorted(member.vocabulary.end_ids)[:1], *ids]
+
+
+def _rows(backend: Backend, ids: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """After each id but the last, the likeliest next one, and the loss of the one that follows, in nats."""
+    slot = backend.open()
+    try:
+        for start in range(0, len(ids) - 1, AT_ONCE):
+            block = ids[start : start + AT_ONCE]
+            logits_NV = backend.advance([Feed(slot, block, len(block))])
+            for logits_V, token in zip(logits_NV, ids[start + 1 : start + 1 + AT_ONCE], strict=False):
+                yield _likeliest_and_loss(logits_V, token)
+    finally:
+        backend.close(slot)
+
+
+def _likeliest_and_loss(logits_V: Array, token: int) -> tuple[int, float]:
+    xp = array_namespace(logits_V)
+    highest = xp.max(logits_V)
+    if not math.isfinite(highest):  # any NaN makes it one
+        return 0, math.nan
+    loss = highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest)))
+    return int(xp.argmax(logits_V)), float(loss)
+
+
+def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
+    vocabulary = member.vocabulary
+    try:
+        ids = member.encoder.encode_messages([Message(role="user", content=QUESTION)])
+    except PromptError as error:
+        yield f"cannot be asked a plain question: {error.message}"
+        return
+    answer = _answer(backend, vocabulary, ids)
+    texts = member.tokenizer.table.texts
+    controls = [token for token in answer if vocabulary.pieces[token] is None]
+    if controls:
+        names = dict.fromkeys(texts[token] if token < len(texts) else f"id {token}" for token in controls)
+        yield (
+            f"answers a plain question with control tokens ({', '.join(names)}), which an ensemble does not write: "
+            "its answers here are not those of its own chat"
+        )
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(vocabulary.join(answer))
+    except UnicodeDecodeError:
+        text = "\ufffd"
+    if odd := next((character for character in text if character in f"\ufffd{ALPHABET}"), None):
+        what = (
+            "bytes that are no text"
+            if odd == "\ufffd"
+            else f"the character {odd!r}, by which vocabularies write a space"
+        )
+        yield f"answers a plain question with {what}: its tokenizer is not the model's, or misread"
+
+
+def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int]) -> list[int]:
+    """The model's own likeliest answer, of all its ids, up to its END or a limit."""
+    answer: list[int] = []
+    slot = backend.open()
+    try:
+        feed = ids
+        while len(answer) < LONGEST_ANSWER and len(ids) + len(answer) <= backend.facts.context:
+            [logits_V] = backend.advance([Feed(slot, feed)])
+            token = int(array_namespace(logits_V).argmax(logits_V))
+            if token in vocabulary.end_ids:
+                break
+            answer.append(token)
+            feed = [token]
+    finally:
+        backend.close(slot)
+    return answer

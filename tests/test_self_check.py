@@ -1,0 +1,176 @@
+"""The self-check finds models that write noise, read otherwise than they write, or answer with control tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.gguf_files import rewrite_gguf, without_layer
+from unisono import self_check
+from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
+from unisono.build import prepare
+from unisono.config.demo import demo_path
+from unisono.config.ensemble import load_spec
+from unisono.testing import LongestMatchTokenizer, byte_level_table, hashed_rule
+from unisono.vocab.pieces import token_bytes
+from unisono.vocab.tokenizer import TokenTable
+
+WORDS = ["'t", "'re", " =", " the", "():", "\n   "]
+ANSWER = "The capital of France is Paris."
+
+
+def reader(table: TokenTable, answer: str | bytes | int = ANSWER, sure: float = 14.0) -> NextToken:
+    """A model that knows the self-check's text and one answer, in its longest tokens; an id as answer is itself."""
+    pieces = [token_bytes(text, kind, table.scheme) or b"" for text, kind in zip(table.texts, table.kinds, strict=True)]
+    assistant, end = table.texts.index("<|assistant|>"), table.declared_end_ids[0]
+    text = self_check.TEXT.encode()
+    reply = answer.encode() if isinstance(answer, str) else answer
+
+    def next_token(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        logits_V = np.zeros(len(pieces), np.float32)
+        if assistant in read:
+            written = read[max(place for place, token in enumerate(read) if token == assistant) + 1 :]
+            if isinstance(reply, int):
+                best = end if written else reply
+            else:
+                done = b"".join(pieces[token] for token in written)
+                rest = reply[len(done) :]
+                best = (
+                    max(range(len(pieces)), key=lambda i: rest.startswith(pieces[i]) * len(pieces[i])) if rest else end
+                )
+        else:
+            rest = text[len(b"".join(pieces[token] for token in read)) :]
+            best = max(range(len(pieces)), key=lambda i: rest.startswith(pieces[i]) * len(pieces[i]))
+        logits_V[best] = sure
+        return logits_V
+
+    return next_token
+
+
+def found(table: TokenTable, rule: NextToken, *, reads_as: TokenTable | None = None) -> list[str]:
+    """What the check finds of a fake model; ``reads_as`` is the table that its tokenizer uses."""
+    tokenizer = LongestMatchTokenizer(reads_as or table)
+    tokenizer.table = table
+    register_fake("checked", FakeModel(tokenizer, rule))
+    try:
+        [member] = prepare(load_spec({"members": [{"name": "m", "model": "fake:checked"}]})).members
+        return list(self_check.findings(member, member.loader.load(lambda *_: None)))
+    finally:
+        del FAKE_MODELS["checked"]
+
+
+def test_a_model_that_reads_and_answers_as_it_should_has_nothing_against_it() -> None:
+    for table in (byte_level_table(WORDS), byte_level_table(WORDS, adds_bos=True), byte_level_table()):
+        assert found(table, reader(table)) == []
+    base = byte_level_table(WORDS, chat_template=None)
+    assert found(base, reader(base)) == []
+
+
+def test_noise_is_found() -> None:
+    table = byte_level_table(WORDS)
+    for rule in (hashed_rule(len(table.texts)), lambda read: np.zeros(len(table.texts), np.float32)):
+        [first, *_] = found(table, rule)
+        assert first.startswith("finds plain English hardly likelier than noise (")
+
+
+def test_logits_that_are_no_numbers_are_found() -> None:
+    table = byte_level_table(WORDS)
+    for odd in (np.nan, np.inf):
+        [only] = found(table, lambda read, odd=odd: np.full(len(table.texts), odd, np.float32))  # type: ignore[misc]
+        assert only.startswith("gives logits that are not numbers")
+
+
+def test_a_tokenizer_that_splits_otherwise_than_the_model_writes_is_found() -> None:
+    table = byte_level_table(WORDS)
+    [only] = found(table, reader(table), reads_as=byte_level_table())
+    assert only.startswith("expects other tokens than its tokenizer makes, at 18 places")
+    assert "first ' the' where the tokenizer has ' '" in only
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (4, "with control tokens (<|user|>), which"),
+        (b"Paris \xff\xfe", "with bytes that are no text"),
+        ("\u0120Paris", "with the character '\u0120'"),
+        ("\u2581Paris", "with the character '\u2581'"),
+    ],
+)
+def test_an_answer_that_its_own_chat_would_not_show_is_found(answer: str | bytes | int, words: str) -> None:
+    table = byte_level_table(WORDS)
+    [only] = found(table, reader(table, answer))
+    assert only.startswith(f"answers a plain question {words}")
+
+
+def test_an_answer_may_be_cut_inside_a_character() -> None:
+    table = byte_level_table()
+    long = "a" * (self_check.LONGEST_ANSWER - 1) + "é"
+    assert found(table, reader(table, long)) == []
+
+
+def test_a_template_that_refuses_a_question_is_found() -> None:
+    table = byte_level_table(WORDS, chat_template="{{ raise_exception('never') }}")
+    [only] = found(table, reader(table))
+    assert only.startswith("cannot be asked a plain question: ")
+    assert "never" in only
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, and the check switched on."""
+    monkeypatch.delenv(self_check.SWITCH, raising=False)
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def load(model: str, backend: str) -> None:
+    prepare(load_spec({"members": [{"name": "m", "model": model, "backend": backend, "context": 256}]})).load().close()
+
+
+def demo(name: str) -> Path:
+    return demo_path(name, lambda *_: None)
+
+
+@pytest.mark.models
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
+def test_the_demo_models_pass(backend: str, checked: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("smollm2-135m-instruct", "gemma3-270m"):
+        load(f"demo:{name}", backend)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    results = [json.loads(path.read_text()) for path in (checked / "cache" / "self-checks").iterdir()]
+    assert [result["findings"] for result in results] == [[], []]
+
+
+@pytest.mark.models
+def test_damage_of_a_real_model_is_found_once_and_told_at_every_load(
+    checked: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smol, names = demo("smollm2-135m-instruct"), "token_embd.weight"
+    order = np.random.default_rng(0).permutation(49_152)
+    cases = {
+        "permuted": lambda path: rewrite_gguf(
+            smol, path, change=lambda name, data: (name, data[order] if name == names else data)
+        ),
+        "no first layer": lambda path: without_layer(smol, path, 0),
+        "another pre": lambda path: rewrite_gguf(smol, path, metadata={"tokenizer.ggml.pre": "deepseek-llm"}),
+    }
+    words = {"permuted": "than noise", "no first layer": "than noise", "another pre": "expects other tokens"}
+    for case, write in cases.items():
+        path = write(checked / f"{case}.gguf")
+        for _ in range(2):
+            caplog.clear()
+            load(str(path), "llamacpp")
+            [told] = [record.getMessage() for record in caplog.records if "member 'm'" in record.getMessage()]
+            assert words[case] in told
+        monkeypatch.setenv(self_check.SWITCH, "off")
+        caplog.clear()
+        load(str(path), "llamacpp")
+        assert not [record for record in caplog.records if words[case] in record.getMessage()]
+        monkeypatch.delenv(self_check.SWITCH)
+        path.unlink()
