@@ -175,7 +175,7 @@ class _Reading:
 
 def _read_text(member: PreparedMember, backend: Backend) -> _Reading:
     vocabulary, ids = member.vocabulary, _text_ids(member)
-    data, place, nats, read, odd = TEXT.encode(), 0, 0.0, 0, list[tuple[str, str]]()
+    data, place, nats, read, odd = vocabulary.join(ids[1:]), 0, 0.0, 0, list[tuple[str, str]]()
     for token, (likeliest, loss) in zip(ids[1:], _rows(backend, ids), strict=False):
         if math.isnan(loss):
             return _Reading(None, odd)
