@@ -15,7 +15,7 @@ from unisono.chat.prompt_encoder import own_messages
 from unisono.chat.template import TemplateFailure
 from unisono.config.method import Method
 from unisono.errors import PromptError
-from unisono.members import PreparedMember
+from unisono.members import PreparedMember, words_beyond
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -42,6 +42,10 @@ class MemberDiagnosis:
     family: str
     rows: int
     """Ids of its output, those beyond the tokenizer included."""
+    tokens: int
+    """Ids of its tokenizer, those beyond the model included."""
+    tokens_beyond: tuple[str, ...]
+    """Tokens of the tokenizer for which the model has no row: ordinary text for this member."""
     pieces: int
     """Different pieces among them."""
     end: tuple[EndToken, ...]
@@ -161,6 +165,8 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         weight=member.weight,
         family=vocabulary.family,
         rows=vocabulary.rows,
+        tokens=len(table.texts) + len(table.beyond),
+        tokens_beyond=tuple(text for text, _ in table.beyond),
         pieces=len(vocabulary.canonical),
         end=tuple(EndToken(token, text_of(token), why) for token, why in member.endings.items()),
         excluded=len(vocabulary.excluded_ids),
@@ -251,6 +257,8 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
             f"the chat template of {name} does not write its system message, or refuses it: "
             "give the member a prefix instead"
         )
+    if member.tokens_beyond and member.owner not in {other.owner for other in earlier}:
+        yield words_beyond(name, member.tokens - len(member.tokens_beyond), member.tokens_beyond)
     if not member.end:
         yield f"{name} has no token that ends a text: it never votes to stop"
     if unspellable and member.owner not in {other.owner for other in earlier}:

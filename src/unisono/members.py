@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError
+from unisono.vocab.bounded import within_rows
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
@@ -138,7 +139,21 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     )
     loader = make_loader(run.backend, request)
     report(owner.name, 0.0, "reading the vocabulary")
-    return Model(owner, run.backend, run.source, loader, loader.tokenizer(), loader.facts())
+    tokenizer, facts = loader.tokenizer(), loader.facts()
+    tokenizer = within_rows(tokenizer, facts.usable_rows)
+    if beyond := tokenizer.table.beyond:
+        log.warning("%s", words_beyond(owner.name, facts.usable_rows, [text for text, _ in beyond]))
+    return Model(owner, run.backend, run.source, loader, tokenizer, facts)
+
+
+def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
+    """Say that a member's tokenizer has tokens for which its model has no row."""
+    examples = ", ".join(filter(None, beyond[:4])) + (" …" if len(beyond) > 4 else "")
+    tokens = f"{len(beyond):,} {'token' if len(beyond) == 1 else 'tokens'} ({examples})"
+    return (
+        f"the tokenizer of {name} is larger than its model by {tokens}: the model has {rows:,} rows, "
+        "and what lies beyond is spelled as ordinary text"
+    )
 
 
 def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
@@ -47,7 +47,7 @@ class PromptEncoder:
         self.system = system
         self.prefix = prefix
         self._checked: tuple[Prompt, list[int]] | None = None
-        self._controls = tokenizer.table.controls
+        self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
         self._form: CallForm | None = None
 
     def check(self, prompt: Prompt) -> int:
@@ -107,6 +107,7 @@ class PromptEncoder:
         escaped = escape_special_tokens(given, tools, self._controls)
         rendered = self._render(template, escaped)
         parts = cut_controls(rendered, self._controls)
+        self._check_rows(control for _, control in parts if control is not None)
         plain = "".join(part for part, control in parts if control is None)
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
         if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
@@ -157,6 +158,17 @@ class PromptEncoder:
             role = message["role"]
             if role != "tool" and "name" in message and not writes_name(self._template(), role):
                 raise self._unread("name", f"does not write the name of a message of the role {role}")
+
+    def _check_rows(self, controls: Iterable[int]) -> None:
+        table = self.tokenizer.table
+        for token in controls:
+            if token >= len(table.texts):
+                raise PromptError(
+                    f"the chat template of member {self.name!r} writes {table.beyond[token - len(table.texts)][0]!r}, "
+                    f"token {token}, and its model knows only the ids below {len(table.texts)}",
+                    hint="take a model whose vocabulary was resized with its tokenizer's, "
+                    "or give the member a chat_template without that token",
+                )
 
     def _unread(self, field: str, words: str) -> PromptError:
         return PromptError(

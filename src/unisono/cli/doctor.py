@@ -128,7 +128,7 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("architecture", lambda member: member.facts.architecture)
     yield row("parameters", lambda member: _count(member.facts.parameters))
     yield row("vocabulary", lambda member: member.family)
-    yield row("ids", lambda member: f"{member.rows:,}")
+    yield row("ids", _ids)
     yield row("pieces", lambda member: f"{member.pieces:,}")
     yield row("END", _ends)
     yield row("excluded ids", _excluded)
@@ -143,6 +143,12 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
     yield row("weights", lambda member: once(member, _size(member.facts.weight_bytes)))
     yield row("cache", lambda member: once(member, _size(member.facts.cache_bytes)))
+
+
+def _ids(member: MemberDiagnosis) -> str:
+    """The model's rows, and by how much the tokenizer is larger or smaller."""
+    more = member.tokens - member.rows
+    return f"{member.rows:,}" + (f" (tokenizer: {abs(more):,} {'more' if more > 0 else 'fewer'})" if more else "")
 
 
 def _ends(member: MemberDiagnosis) -> str:

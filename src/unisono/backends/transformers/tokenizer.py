@@ -30,6 +30,11 @@ class JsonTokenizer:
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)
 
+    def without_added(self, rows: int) -> JsonTokenizer:
+        """The tokenizer without the added tokens of the ids ``rows`` and up; see `unisono.vocab.bounded`."""
+        kept = [token for token in self._content["added_tokens"] if token["id"] < rows]
+        return JsonTokenizer(self.table, self._content | {"added_tokens": kept}, self._opening)
+
     def encode(self, text: str) -> list[int]:
         return encode_plain(text, self._controls, self._encode_middle, self._encode_middle)
 
