@@ -12,7 +12,7 @@ from unisono.backends.base import ModelFacts
 from unisono.build import Prepared
 from unisono.chat.messages import Message
 from unisono.chat.prompt_encoder import own_messages
-from unisono.chat.template import TemplateFailure
+from unisono.chat.template import DEFAULT, TemplateFailure
 from unisono.config.method import Method
 from unisono.errors import PromptError
 from unisono.members import PreparedMember, words_beyond
@@ -57,6 +57,8 @@ class MemberDiagnosis:
     """Bytes that no spelling reaches, in hexadecimal."""
     chat_template: str
     """``own``, ``given`` or ``none``."""
+    templates: tuple[str, ...]
+    """The names of the model's own, where it has several and the spec names none of them."""
     deaf: bool
     """Whether its chat template writes the same for different questions."""
     system: str | None
@@ -175,7 +177,8 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         unspellable_bytes=tuple(
             f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes) if member.speller.spell(bytes([byte])) is None
         ),
-        chat_template="given" if member.spec.chat_template is not None else own,
+        chat_template="given" if member.encoder.given_template else own,
+        templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
         deaf=_is_deaf(member),
         system=member.spec.system,
         prefix=member.spec.prefix,
@@ -249,6 +252,11 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
         yield (
             f"{name} has no chat template (a base model), so the ensemble can only continue raw text "
             "(--raw); give the member a chat_template to let it answer messages"
+        )
+    if member.templates and DEFAULT not in member.templates:
+        yield (
+            f"{name} has the chat templates {', '.join(member.templates)} and none of them is the default: "
+            "name one in the spec (chat_template: …)"
         )
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"

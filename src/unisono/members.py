@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,11 @@ from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
-from unisono.errors import SpecError
+from unisono.errors import SpecError, nearest
 from unisono.vocab.bounded import within_rows
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
-from unisono.vocab.tokenizer import Tokenizer
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
 from unisono.vocab.union import UnionMember, check_essentials
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         tokenizer,
         speller,
         template,
-        given_template=spec.chat_template is not None,
+        given_template=spec.chat_template not in (None, *tokenizer.table.named_templates),
         system=spec.system,
         prefix=spec.prefix,
     )
@@ -194,17 +195,32 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
 
 
 def _template(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
-    given = spec.chat_template
-    source = tokenizer.table.chat_template if given is None else given
-    if source is None:
-        return None
+    given, table = spec.chat_template, tokenizer.table
     try:
-        return ChatTemplate(source, tokenizer.table.special_texts)
+        if given is not None:
+            return ChatTemplate(_named(spec, table), table.special_texts)
+        if table.named_templates:
+            return ChatTemplate.of_named(table.named_templates, table.special_texts)
+        return None if table.chat_template is None else ChatTemplate(table.chat_template, table.special_texts)
     except TemplateFailure as failure:
         if given is None:
             log.warning("the chat template of member %r's own model is not valid: %s", spec.name, failure)
             return None
         raise SpecError(f"the chat_template of member {spec.name!r} is not valid Jinja: {failure}") from failure
+
+
+def _named(spec: MemberSpec, table: TokenTable) -> str:
+    """The template that a spec gives, or names among those of the model."""
+    given = str(spec.chat_template)
+    if not table.named_templates or not re.fullmatch(r"[\w.-]+", given):
+        return given
+    if given not in table.named_templates:
+        raise SpecError(
+            f"the chat_template of member {spec.name!r} is {given!r}, and its model has none of that name"
+            + nearest(given, table.named_templates),
+            hint=f"choose one of {', '.join(table.named_templates)}, or give a Jinja template",
+        )
+    return table.named_templates[given]
 
 
 def reporter(report: Report, name: str) -> Callable[[float, str], None]:

@@ -214,12 +214,21 @@ def read_table(file: GgufFile) -> TokenTable:
         bos_id=_known(file, "bos", len(texts)),
         eos_id=_known(file, "eos", len(texts)),
         chat_template=file.text("tokenizer.chat_template"),
+        named_templates=_named_templates(file),
         special_texts={
             name: texts[token]
             for name, key in _SPECIALS.items()
             if (token := _known(file, key, len(texts))) is not None
         },
     )
+
+
+def _named_templates(file: GgufFile) -> dict[str, str]:
+    """The templates of a file that has several: ``tokenizer.chat_template`` is the default one."""
+    key = "tokenizer.chat_template"
+    named = {name.removeprefix(f"{key}."): file.text(name) for name in file.metadata if name.startswith(f"{key}.")}
+    found = {name: text for name, text in ({"default": file.text(key)} | named).items() if text is not None}
+    return found if named else {}
 
 
 def _scheme(file: GgufFile) -> tuple[Scheme, str]:

@@ -92,6 +92,11 @@ class PromptEncoder:
     def encode_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`."""
         template = self._template()
+        if not template.fits(with_tools=tools is not None):
+            raise PromptError(
+                f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
+                hint=f"name one in the spec: chat_template: {template.names[0]}",
+            )
         _check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
@@ -155,8 +160,9 @@ class PromptEncoder:
                 raise self._unread("content", "does not write the content of a message with tool_calls")
             if use is not None and message["role"] == "tool" and not use.results:
                 raise self._unread("role tool", "does not write the answers to calls")
-            role = message["role"]
-            if role != "tool" and "name" in message and not writes_name(self._template(), role):
+            role, template = message["role"], self._template()
+            named = role != "tool" and "name" in message
+            if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
                 raise self._unread("name", f"does not write the name of a message of the role {role}")
 
     def _check_rows(self, controls: Iterable[int]) -> None:

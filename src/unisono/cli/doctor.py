@@ -134,7 +134,7 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("excluded ids", _excluded)
     yield row("bytes without token", lambda member: " ".join(member.missing_bytes) or "none")
     yield row("cannot spell", lambda member: " ".join(member.unspellable_bytes) or "nothing")
-    yield row("chat template", lambda member: member.chat_template)
+    yield row("chat template", _template)
     if any(words):
         yield ("words of its own", *(each or "none" for each in words))
     yield row("tools", _tools)
@@ -159,6 +159,10 @@ def _excluded(member: MemberDiagnosis) -> str:
     examples = " ".join(member.excluded_examples)
     more = " …" if member.excluded > len(member.excluded_examples) else ""
     return f"{member.excluded:,}" + (f": {examples}{more}" if examples else "")
+
+
+def _template(member: MemberDiagnosis) -> str:
+    return member.chat_template + (f": {', '.join(member.templates)}" if member.templates else "")
 
 
 def _tools(member: MemberDiagnosis) -> str:

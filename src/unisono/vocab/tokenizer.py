@@ -42,6 +42,9 @@ class TokenTable:
     adds_bos: bool = False
     """Whether the tokenizer adds BOS to a plain text."""
     chat_template: str | None = None
+    """The only one, or the one named ``default``."""
+    named_templates: Mapping[str, str] = field(default_factory=dict)
+    """Of a model with several, all by name, ``default`` and ``tool_use`` among them."""
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
     beyond: tuple[tuple[str, Kind], ...] = ()

@@ -76,13 +76,15 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
         "eos_id": eos,
         "special_texts": {name: str(text) for name, text in names.items() if not isinstance(text, list | tuple)},
     }
+    template = getattr(tokenizer, "chat_template", None)
+    facts["chat_template"] = default_template(template)
+    facts["named_templates"] = dict(template) if isinstance(template, Mapping) else {}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return read_native(tokenizer, facts, who)
     content = json.loads(backend.to_str())
     opening = opening_of(_ids(tokenizer, "a", True), _ids(tokenizer, "a", False))
     facts |= {"adds_bos": bos is not None and bos in opening}
-    facts |= {"chat_template": default_template(tokenizer.chat_template)}
     try:
         table = read_json_table(content, tokenizer.all_special_ids, **facts)
     except ModelUnsupported as error:
