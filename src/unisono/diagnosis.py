@@ -12,10 +12,10 @@ from unisono.backends.base import ModelFacts
 from unisono.build import Prepared
 from unisono.chat.messages import Message
 from unisono.chat.prompt_encoder import own_messages
-from unisono.chat.template import TemplateFailure
+from unisono.chat.template import DEFAULT, TemplateFailure
 from unisono.config.method import Method
 from unisono.errors import PromptError
-from unisono.members import PreparedMember
+from unisono.members import PreparedMember, words_beyond
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -42,6 +42,10 @@ class MemberDiagnosis:
     family: str
     rows: int
     """Ids of its output, those beyond the tokenizer included."""
+    tokens: int
+    """Ids of its tokenizer, those beyond the model included."""
+    tokens_beyond: tuple[str, ...]
+    """Tokens of the tokenizer for which the model has no row: ordinary text for this member."""
     pieces: int
     """Different pieces among them."""
     end: tuple[EndToken, ...]
@@ -53,6 +57,8 @@ class MemberDiagnosis:
     """Bytes that no spelling reaches, in hexadecimal."""
     chat_template: str
     """``own``, ``given`` or ``none``."""
+    templates: tuple[str, ...]
+    """The names of the model's own, where it has several and the spec names none of them."""
     deaf: bool
     """Whether its chat template writes the same for different questions."""
     system: str | None
@@ -161,6 +167,8 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         weight=member.weight,
         family=vocabulary.family,
         rows=vocabulary.rows,
+        tokens=len(table.texts) + len(table.beyond),
+        tokens_beyond=tuple(text for text, _ in table.beyond),
         pieces=len(vocabulary.canonical),
         end=tuple(EndToken(token, text_of(token), why) for token, why in member.endings.items()),
         excluded=len(vocabulary.excluded_ids),
@@ -169,7 +177,8 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         unspellable_bytes=tuple(
             f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes) if member.speller.spell(bytes([byte])) is None
         ),
-        chat_template="given" if member.spec.chat_template is not None else own,
+        chat_template="given" if member.encoder.given_template else own,
+        templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
         deaf=_is_deaf(member),
         system=member.spec.system,
         prefix=member.spec.prefix,
@@ -244,6 +253,11 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
             f"{name} has no chat template (a base model), so the ensemble can only continue raw text "
             "(--raw); give the member a chat_template to let it answer messages"
         )
+    if member.templates and DEFAULT not in member.templates:
+        yield (
+            f"{name} has the chat templates {', '.join(member.templates)} and none of them is the default: "
+            "name one in the spec (chat_template: …)"
+        )
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
     if not member.system_heard:
@@ -251,6 +265,8 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
             f"the chat template of {name} does not write its system message, or refuses it: "
             "give the member a prefix instead"
         )
+    if member.tokens_beyond and member.owner not in {other.owner for other in earlier}:
+        yield words_beyond(name, member.tokens - len(member.tokens_beyond), member.tokens_beyond)
     if not member.end:
         yield f"{name} has no token that ends a text: it never votes to stop"
     if unspellable and member.owner not in {other.owner for other in earlier}:

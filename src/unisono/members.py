@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
-from unisono.errors import SpecError
+from unisono.errors import SpecError, nearest
+from unisono.vocab.bounded import within_rows
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
-from unisono.vocab.tokenizer import Tokenizer
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
 from unisono.vocab.union import UnionMember, check_essentials
 
 log = logging.getLogger(__name__)
@@ -138,7 +140,21 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     )
     loader = make_loader(run.backend, request)
     report(owner.name, 0.0, "reading the vocabulary")
-    return Model(owner, run.backend, run.source, loader, loader.tokenizer(), loader.facts())
+    tokenizer, facts = loader.tokenizer(), loader.facts()
+    tokenizer = within_rows(tokenizer, facts.usable_rows)
+    if beyond := tokenizer.table.beyond:
+        log.warning("%s", words_beyond(owner.name, facts.usable_rows, [text for text, _ in beyond]))
+    return Model(owner, run.backend, run.source, loader, tokenizer, facts)
+
+
+def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
+    """Say that a member's tokenizer has tokens for which its model has no row."""
+    examples = ", ".join(filter(None, beyond[:4])) + (" …" if len(beyond) > 4 else "")
+    tokens = f"{len(beyond):,} {'token' if len(beyond) == 1 else 'tokens'} ({examples})"
+    return (
+        f"the tokenizer of {name} is larger than its model by {tokens}: the model has {rows:,} rows, "
+        "and what lies beyond is spelled as ordinary text"
+    )
 
 
 def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember:
@@ -157,7 +173,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         tokenizer,
         speller,
         template,
-        given_template=spec.chat_template is not None,
+        given_template=spec.chat_template not in (None, *tokenizer.table.named_templates),
         system=spec.system,
         prefix=spec.prefix,
     )
@@ -179,17 +195,32 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
 
 
 def _template(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
-    given = spec.chat_template
-    source = tokenizer.table.chat_template if given is None else given
-    if source is None:
-        return None
+    given, table = spec.chat_template, tokenizer.table
     try:
-        return ChatTemplate(source, tokenizer.table.special_texts)
+        if given is not None:
+            return ChatTemplate(_named(spec, table), table.special_texts)
+        if table.named_templates:
+            return ChatTemplate.of_named(table.named_templates, table.special_texts)
+        return None if table.chat_template is None else ChatTemplate(table.chat_template, table.special_texts)
     except TemplateFailure as failure:
         if given is None:
             log.warning("the chat template of member %r's own model is not valid: %s", spec.name, failure)
             return None
         raise SpecError(f"the chat_template of member {spec.name!r} is not valid Jinja: {failure}") from failure
+
+
+def _named(spec: MemberSpec, table: TokenTable) -> str:
+    """The template that a spec gives, or names among those of the model."""
+    given = str(spec.chat_template)
+    if not table.named_templates or not re.fullmatch(r"[\w.-]+", given):
+        return given
+    if given not in table.named_templates:
+        raise SpecError(
+            f"the chat_template of member {spec.name!r} is {given!r}, and its model has none of that name"
+            + nearest(given, table.named_templates),
+            hint=f"choose one of {', '.join(table.named_templates)}, or give a Jinja template",
+        )
+    return table.named_templates[given]
 
 
 def reporter(report: Report, name: str) -> Callable[[float, str], None]:

@@ -139,6 +139,7 @@ class LoadRequest:
 class ModelFacts:
     architecture: str
     rows: int
+    """V: the width of the logits, padding rows included."""
     parameters: int | None
     context: int
     trained_context: int | None
@@ -150,6 +151,13 @@ class ModelFacts:
     revision: str | None = None
     threads: str | None = None
     """How many host threads compute and how they wait."""
+    input_rows: int | None = None
+    """How many ids can be read, where that is known and not `rows`."""
+
+    @property
+    def usable_rows(self) -> int:
+        """Ids below this number can be read and chosen."""
+        return min(self.rows, self.rows if self.input_rows is None else self.input_rows)
 
 
 class Loader(Protocol):

@@ -7,11 +7,12 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class GgufFile:
     parameters: int
     data_bytes: int
     """Summed over all files of a split model."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """How many ids the embedding (``token_embd.weight``) and the output layer (``output.weight``) know."""
 
     @property
     def architecture(self) -> str:
@@ -95,11 +98,13 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
     for _ in range(pairs):
         key = reader.string().decode()
         metadata[key] = reader.value(reader.unpack("<I"))
-    parameters = sum(reader.tensor_elements() for _ in range(tensors))
+    shapes = dict(reader.tensor_shape() for _ in range(tensors))
+    parameters = sum(math.prod(shape) for shape in shapes.values())
     alignment = metadata.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     own = max(0, len(data) - -(-reader.position // step) * step)
-    return GgufFile(path, metadata, tensors, parameters, own + _other_parts(path))
+    rows = {name: shapes[name][-1] for name in ("token_embd.weight", "output.weight") if shapes.get(name)}
+    return GgufFile(path, metadata, tensors, parameters, own + _other_parts(path), rows)
 
 
 def _other_parts(path: Path) -> int:
@@ -156,13 +161,11 @@ class _Reader:
         self.position = position
         return found
 
-    def tensor_elements(self) -> int:
-        self.string()
-        elements = 1
-        for _ in range(self.unpack("<I")):
-            elements *= self.unpack("<Q")
+    def tensor_shape(self) -> tuple[str, tuple[int, ...]]:
+        name = self.string().decode()
+        shape = tuple(self.unpack("<Q") for _ in range(self.unpack("<I")))
         self.position += struct.calcsize("<IQ")
-        return elements
+        return name, shape
 
 
 SCHEMES: dict[str, tuple[Scheme, str]] = {
@@ -211,12 +214,21 @@ def read_table(file: GgufFile) -> TokenTable:
         bos_id=_known(file, "bos", len(texts)),
         eos_id=_known(file, "eos", len(texts)),
         chat_template=file.text("tokenizer.chat_template"),
+        named_templates=_named_templates(file),
         special_texts={
             name: texts[token]
             for name, key in _SPECIALS.items()
             if (token := _known(file, key, len(texts))) is not None
         },
     )
+
+
+def _named_templates(file: GgufFile) -> dict[str, str]:
+    """The templates of a file that has several: ``tokenizer.chat_template`` is the default one."""
+    key = "tokenizer.chat_template"
+    named = {name.removeprefix(f"{key}."): file.text(name) for name in file.metadata if name.startswith(f"{key}.")}
+    found = {name: text for name, text in ({"default": file.text(key)} | named).items() if text is not None}
+    return found if named else {}
 
 
 def _scheme(file: GgufFile) -> tuple[Scheme, str]:
@@ -236,4 +248,4 @@ def _scheme(file: GgufFile) -> tuple[Scheme, str]:
 
 def _known(file: GgufFile, name: str, tokens: int) -> int | None:
     token = file.number(f"tokenizer.ggml.{name}_token_id")
-    return token if token is not None and token < tokens else None
+    return token if token is not None and 0 <= token < tokens else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
@@ -47,7 +47,7 @@ class PromptEncoder:
         self.system = system
         self.prefix = prefix
         self._checked: tuple[Prompt, list[int]] | None = None
-        self._controls = tokenizer.table.controls
+        self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
         self._form: CallForm | None = None
 
     def check(self, prompt: Prompt) -> int:
@@ -92,6 +92,11 @@ class PromptEncoder:
     def encode_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`."""
         template = self._template()
+        if not template.fits(with_tools=tools is not None):
+            raise PromptError(
+                f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
+                hint=f"name one in the spec: chat_template: {template.names[0]}",
+            )
         _check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
@@ -107,6 +112,7 @@ class PromptEncoder:
         escaped = escape_special_tokens(given, tools, self._controls)
         rendered = self._render(template, escaped)
         parts = cut_controls(rendered, self._controls)
+        self._check_rows(control for _, control in parts if control is not None)
         plain = "".join(part for part, control in parts if control is None)
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
         if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
@@ -154,9 +160,21 @@ class PromptEncoder:
                 raise self._unread("content", "does not write the content of a message with tool_calls")
             if use is not None and message["role"] == "tool" and not use.results:
                 raise self._unread("role tool", "does not write the answers to calls")
-            role = message["role"]
-            if role != "tool" and "name" in message and not writes_name(self._template(), role):
+            role, template = message["role"], self._template()
+            named = role != "tool" and "name" in message
+            if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
                 raise self._unread("name", f"does not write the name of a message of the role {role}")
+
+    def _check_rows(self, controls: Iterable[int]) -> None:
+        table = self.tokenizer.table
+        for token in controls:
+            if token >= len(table.texts):
+                raise PromptError(
+                    f"the chat template of member {self.name!r} writes {table.beyond[token - len(table.texts)][0]!r}, "
+                    f"token {token}, and its model knows only the ids below {len(table.texts)}",
+                    hint="take a model whose vocabulary was resized with its tokenizer's, "
+                    "or give the member a chat_template without that token",
+                )
 
     def _unread(self, field: str, words: str) -> PromptError:
         return PromptError(

@@ -20,8 +20,12 @@ class TemplateFailure(Exception):
     """A template is not Jinja, or refuses the conversation it was given. The message says why."""
 
 
+DEFAULT, TOOL_USE = "default", "tool_use"
+"""The names of templates that mean something; see `ChatTemplate.of_named`."""
+
+
 class ChatTemplate:
-    """A compiled template."""
+    """A compiled template, or several of one model."""
 
     def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
         """Compile Jinja; ``special_texts`` are ``bos_token``, ``eos_token`` …, which templates refer to.
@@ -29,11 +33,34 @@ class ChatTemplate:
         Raises a `TemplateFailure` with the line where it is not valid.
         """
         self.source = source
+        """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
-        try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateFailure(f"line {error.lineno}: {error.message}") from error
+        self._templates = {DEFAULT: _compiled(source)}
+
+    @classmethod
+    def of_named(cls, sources: Mapping[str, str], special_texts: Mapping[str, str]) -> ChatTemplate:
+        """Compile a model's named templates, of which transformers' rule chooses.
+
+        Where tools are given, that is ``tool_use`` if there is one, and else ``default``. A model without either has
+        none that fits by itself, and renders nothing.
+        """
+        template = cls("", special_texts)
+        template.source = json.dumps(dict(sources))
+        template._templates = {name: _compiled(source, name) for name, source in sources.items()}
+        return template
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._templates)
+
+    @property
+    def for_tools(self) -> bool:
+        """Whether conversations with tools have a template of their own."""
+        return TOOL_USE in self._templates
+
+    def fits(self, *, with_tools: bool) -> bool:
+        """Whether there is a template for conversations with or without tools."""
+        return DEFAULT in self._templates or (with_tools and self.for_tools)
 
     def render(
         self,
@@ -47,8 +74,11 @@ class ChatTemplate:
         The messages are as the template expects them, see `unisono.chat.template_probe`. Raises a `TemplateFailure`
         where the template refuses them, for example their order.
         """
+        if not self.fits(with_tools=tools is not None):
+            raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
+        template = self._templates[TOOL_USE if tools is not None and self.for_tools else DEFAULT]
         try:
-            return self._template.render(
+            return template.render(
                 messages=[dict(message) for message in messages],
                 tools=None if tools is None else [dict(tool) for tool in tools],
                 documents=None,
@@ -59,6 +89,14 @@ class ChatTemplate:
             raise TemplateFailure(str(error)) from error
         except Exception as error:  # a template is a program and can fail in any way
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+
+
+def _compiled(source: str, name: str | None = None) -> jinja2.Template:
+    try:
+        return _environment().from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        which = "" if name is None else f"template {name!r}, "
+        raise TemplateFailure(f"{which}line {error.lineno}: {error.message}") from error
 
 
 class _GenerationTag(Extension):

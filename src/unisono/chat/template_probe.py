@@ -64,18 +64,23 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
     A template that refuses the conversation, or does not write replies, gives the default form.
     """
     forms = [] if template is None else [_probe(template, tokenizer, reply) for reply in _REPLIES]
+    others = (
+        []
+        if template is None or not template.for_tools
+        else [_probe(template, tokenizer, reply, PROBE_TOOLS) for reply in _REPLIES]
+    )
     return AnswerForm(
         leading_space=any(form.leading_space for form in forms),
-        turn_end_ids=tuple(sorted({token for form in forms for token in form.turn_end_ids})),
+        turn_end_ids=tuple(sorted({token for form in (*forms, *others) for token in form.turn_end_ids})),
     )
 
 
-def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str) -> AnswerForm:
+def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequence[Tool] | None = None) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
     try:
-        opening = template.render([QUESTION])
+        opening = template.render([QUESTION], tools=tools)
         answered = [QUESTION, Message(role="assistant", content=reply)]
-        whole = template.render(answered, add_generation_prompt=False)
+        whole = template.render(answered, tools=tools, add_generation_prompt=False)
     except TemplateFailure:
         return unknown
     table, ids = tokenizer.table, tokenizer.encode_rendered(whole)
@@ -142,12 +147,12 @@ def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUs
 
 
 @functools.lru_cache(64)
-def writes_name(template: ChatTemplate, role: str) -> bool:
-    """Whether a template writes the ``name`` of a message with this role."""
+def writes_name(template: ChatTemplate, role: str, *, with_tools: bool = False) -> bool:
+    """Whether a template writes the ``name`` of a message with this role; ``with_tools`` where those have another."""
     named = Message(role=role, content=REPLY, name=SPEAKER)
     asked = [QUESTION] if role in ("assistant", "system") else []
     messages = [named, *asked] if role == "system" else [*asked, named]
-    return SPEAKER in _rendered(template, messages, CallStyle(), None)
+    return SPEAKER in _rendered(template, messages, CallStyle(), PROBE_TOOLS if with_tools else None)
 
 
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:

@@ -128,13 +128,13 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("architecture", lambda member: member.facts.architecture)
     yield row("parameters", lambda member: _count(member.facts.parameters))
     yield row("vocabulary", lambda member: member.family)
-    yield row("ids", lambda member: f"{member.rows:,}")
+    yield row("ids", _ids)
     yield row("pieces", lambda member: f"{member.pieces:,}")
     yield row("END", _ends)
     yield row("excluded ids", _excluded)
     yield row("bytes without token", lambda member: " ".join(member.missing_bytes) or "none")
     yield row("cannot spell", lambda member: " ".join(member.unspellable_bytes) or "nothing")
-    yield row("chat template", lambda member: member.chat_template)
+    yield row("chat template", _template)
     if any(words):
         yield ("words of its own", *(each or "none" for each in words))
     yield row("tools", _tools)
@@ -145,6 +145,12 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("cache", lambda member: once(member, _size(member.facts.cache_bytes)))
 
 
+def _ids(member: MemberDiagnosis) -> str:
+    """The model's rows, and by how much the tokenizer is larger or smaller."""
+    more = member.tokens - member.rows
+    return f"{member.rows:,}" + (f" (tokenizer: {abs(more):,} {'more' if more > 0 else 'fewer'})" if more else "")
+
+
 def _ends(member: MemberDiagnosis) -> str:
     return "\n".join(f"{end.id} {end.text} ({end.why})" for end in member.end) or "none"
 
@@ -153,6 +159,10 @@ def _excluded(member: MemberDiagnosis) -> str:
     examples = " ".join(member.excluded_examples)
     more = " …" if member.excluded > len(member.excluded_examples) else ""
     return f"{member.excluded:,}" + (f": {examples}{more}" if examples else "")
+
+
+def _template(member: MemberDiagnosis) -> str:
+    return member.chat_template + (f": {', '.join(member.templates)}" if member.templates else "")
 
 
 def _tools(member: MemberDiagnosis) -> str:

@@ -86,7 +86,8 @@ def plan_fold(column_V: NDArray[np.int32], size: int) -> FoldPlan:
     for some, others in additions:
         for column, token in zip(some.tolist(), others.tolist(), strict=True):
             further.setdefault(column, []).append(token)
-    return FoldPlan(size, dropped, source, tuple(additions), column_V, further, 1 + max(map(len, further.values())))
+    most = 1 + max(map(len, further.values()), default=0)  # none: no piece twice, and no END
+    return FoldPlan(size, dropped, source, tuple(additions), column_V, further, most)
 
 
 def _rounds(column_V: NDArray[np.int32], ids: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

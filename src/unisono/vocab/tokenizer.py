@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 Scheme = Literal["byte-level", "sentencepiece", "bytes"]
@@ -42,8 +42,13 @@ class TokenTable:
     adds_bos: bool = False
     """Whether the tokenizer adds BOS to a plain text."""
     chat_template: str | None = None
+    """The only one, or the one named ``default``."""
+    named_templates: Mapping[str, str] = field(default_factory=dict)
+    """Of a model with several, all by name, ``default`` and ``tool_use`` among them."""
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
+    beyond: tuple[tuple[str, Kind], ...] = ()
+    """Text and kind of the tokens after ``texts``, for which the model has no row (`first`). They have no ids here."""
 
     def __post_init__(self) -> None:
         pairs = zip(self.texts, self.kinds, strict=True)
@@ -54,6 +59,26 @@ class TokenTable:
     def controls(self) -> dict[str, int]:
         pairs = zip(self.texts, self.kinds, strict=True)
         return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
+
+    @property
+    def controls_beyond(self) -> dict[str, int]:
+        """The control tokens for which the model has no row."""
+        rows = enumerate(self.beyond, len(self.texts))
+        return {text: token for token, (text, kind) in rows if kind == "control" and text}
+
+    def first(self, rows: int) -> TokenTable:
+        """The table for a model of this many rows: what lies beyond is neither BOS nor an end."""
+        bos, eos = (i if i is not None and 0 <= i < rows else None for i in (self.bos_id, self.eos_id))
+        return replace(
+            self,
+            texts=self.texts[:rows],
+            kinds=self.kinds[:rows],
+            declared_end_ids=tuple(i for i in self.declared_end_ids if i < rows),
+            bos_id=bos,
+            eos_id=eos,
+            adds_bos=self.adds_bos and bos is not None,
+            beyond=(*zip(self.texts[rows:], self.kinds[rows:], strict=True), *self.beyond),
+        )
 
     @property
     def opening(self) -> list[int]:

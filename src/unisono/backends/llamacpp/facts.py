@@ -8,7 +8,7 @@ from typing import Any
 from unisono.backends.base import LoadRequest
 from unisono.backends.gguf import GgufFile
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
-from unisono.errors import DeviceError, ModelUnsupported, SpecError, nearest
+from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, SpecError, nearest
 
 _MOST_LAYERS = 512
 """LLAMA_MAX_LAYERS. llama.cpp aborts the process when a file declares more layers, or none."""
@@ -75,6 +75,21 @@ def refuse_other_models(file: GgufFile) -> None:
         raise unsupported(file, "it makes embeddings, not text")
     if not 0 < (file.number(f"{architecture}.block_count") or 0) <= _MOST_LAYERS:
         raise unsupported(file, "it does not say how many layers it has")
+    _check_rows(file)
+
+
+def _check_rows(file: GgufFile) -> None:
+    """llama.cpp loads only weights whose rows are the tokens."""
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    count = len(tokens) if isinstance(tokens, list) else 0
+    for name, rows in file.rows.items() if count else ():
+        if rows != count:
+            larger, smaller = ("weights are", "tokenizer") if rows > count else ("tokenizer is", "weights")
+            raise ModelCorrupt(
+                f"{file.path}: the {larger} larger than the {smaller} by {abs(rows - count):,}: {name} has "
+                f"{rows:,} rows, and there are {count:,} tokens",
+                hint="convert the model again, after its vocabulary was resized with its tokenizer's",
+            )
 
 
 def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:

@@ -23,7 +23,9 @@ class LlamaCppTokenizer:
         self._vocab = library.llama_model_get_vocab(model)
         self.table = replace(table, adds_bos=bool(library.llama_vocab_get_add_bos(self._vocab)))
         bos = library.llama_vocab_bos(self._vocab)
-        self._bos = [bos] if self.table.adds_bos and bos >= 0 else []
+        # Where a file names no BOS, or one that it does not have, llama.cpp takes a fixed id, which may be any token.
+        has_bos = 0 <= bos < len(table.kinds) and (bos == table.bos_id or table.kinds[bos] == "control")
+        self._bos = [bos] if self.table.adds_bos and has_bos else []
         first = self._call(self._representable("a"))[:1]
         self._adds_space = self.table.scheme == "sentencepiece" and any(
             self.table.texts[token].startswith("\u2581") for token in first

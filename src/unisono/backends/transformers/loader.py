@@ -65,12 +65,15 @@ class TransformersLoader:
             model = library.AutoModelForCausalLM.from_config(
                 self._config, trust_remote_code=self.options.trust_remote_code
             )
+        if self.request.source.kind == "folder":
+            model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
         parameters = sum(each.numel() for each in model.parameters())
         size = self._dtype.itemsize
         context = self.context
         return ModelFacts(
             architecture=type(model).__name__,
             rows=torch_runtime.output_rows(model),
+            input_rows=torch_runtime.input_rows(model),
             parameters=parameters,
             context=context,
             trained_context=model_config.trained_context(self._text),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from unisono.backends.base import LoadRequest
@@ -14,6 +17,8 @@ PICKLES = ("*.bin", "*.pt", "*.pth")
 MASKED = {"full_attention", "sliding_attention"}
 """Layer kinds that rewind exactly and support rows of unequal length through a mask."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
+_LONGEST_HEAD = 100_000_000
+"""The limit that safetensors itself sets."""
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
@@ -55,6 +60,30 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
             f"{who}{folder} holds only pickled weights ({pickles[0]}), which can run any code when loaded",
             hint="convert them to safetensors, or set `options: {allow_pickle: true}` if you trust their author",
         )
+
+
+def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
+    """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, rows in (tensor_rows(file) if file.is_file() else {}).items():
+            if name in expected and rows != expected[name]:
+                more, less = ("the weights are", "config.json") if rows > expected[name] else ("config.json is", "they")
+                raise ModelCorrupt(
+                    f"{who}: {more} larger than {less} by {abs(rows - expected[name]):,} ids: vocab_size is "
+                    f"{expected[name]:,}, and {name} in {file.name} has {rows:,} rows",
+                    hint="write the number of rows into config.json as vocab_size, or download the model again",
+                )
+
+
+def tensor_rows(file: Path) -> dict[str, int]:
+    """The first dimension of each tensor in a safetensors file; none where its head cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            (size,) = struct.unpack("<Q", opened.read(8))
+            head = json.loads(opened.read(min(size, _LONGEST_HEAD)))
+        return {name: int(told["shape"][0]) for name, told in head.items() if told.get("shape")}
+    except (OSError, ValueError, struct.error, AttributeError, TypeError, KeyError):
+        return {}
 
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:

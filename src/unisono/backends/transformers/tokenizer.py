@@ -30,6 +30,11 @@ class JsonTokenizer:
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)
 
+    def without_added(self, rows: int) -> JsonTokenizer:
+        """The tokenizer without the added tokens of the ids ``rows`` and up; see `unisono.vocab.bounded`."""
+        kept = [token for token in self._content["added_tokens"] if token["id"] < rows]
+        return JsonTokenizer(self.table, self._content | {"added_tokens": kept}, self._opening)
+
     def encode(self, text: str) -> list[int]:
         return encode_plain(text, self._controls, self._encode_middle, self._encode_middle)
 
@@ -71,13 +76,15 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
         "eos_id": eos,
         "special_texts": {name: str(text) for name, text in names.items() if not isinstance(text, list | tuple)},
     }
+    template = getattr(tokenizer, "chat_template", None)
+    facts["chat_template"] = default_template(template)
+    facts["named_templates"] = dict(template) if isinstance(template, Mapping) else {}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return read_native(tokenizer, facts, who)
     content = json.loads(backend.to_str())
     opening = opening_of(_ids(tokenizer, "a", True), _ids(tokenizer, "a", False))
     facts |= {"adds_bos": bos is not None and bos in opening}
-    facts |= {"chat_template": default_template(tokenizer.chat_template)}
     try:
         table = read_json_table(content, tokenizer.all_special_ids, **facts)
     except ModelUnsupported as error:
