@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 
+from unisono import self_check
 from unisono.backends.base import ModelFacts
 from unisono.build import Prepared
 from unisono.chat.messages import Message
@@ -73,6 +74,10 @@ class MemberDiagnosis:
     adds_bos: bool
     leading_space: bool
     """Whether the space before its answers is folded away."""
+    opening: str
+    """What is written before its answers, with control tokens, and so is part of its prompts; mostly nothing."""
+    self_check: str
+    """What the self-check of its model found when it was loaded: ``passed``, ``failed`` or ``not done``."""
     facts: ModelFacts
     """Of the model: for members that share weights, the same, and their cache is that of all of them."""
 
@@ -135,7 +140,12 @@ def diagnose(prepared: Prepared) -> Diagnosis:
         memory_bytes=memory,
         host_memory_bytes=host,
         method=replace(method, lead=method.lead_among(weights)),
-        warnings=(*_warnings(members, share), *_same_members(prepared), *_memory_warning(members, memory, host)),
+        warnings=(
+            *_warnings(members, share),
+            *_failed_checks(prepared),
+            *_same_members(prepared),
+            *_memory_warning(members, memory, host),
+        ),
     )
 
 
@@ -187,8 +197,17 @@ def _diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         call=_call_of(member),
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
+        opening=member.encoder.opening,
+        self_check=_self_check_of(member),
         facts=member.facts,
     )
+
+
+def _self_check_of(member: PreparedMember) -> str:
+    findings = self_check.kept(member)
+    if findings is None:
+        return "not done"
+    return "failed" if findings else "passed"
 
 
 def _is_deaf(member: PreparedMember) -> bool:
@@ -267,6 +286,11 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
         )
     if member.tokens_beyond and member.owner not in {other.owner for other in earlier}:
         yield words_beyond(name, member.tokens - len(member.tokens_beyond), member.tokens_beyond)
+    if member.opening:
+        yield (
+            f"{name} answers at once: its template writes {member.opening!r} before an answer, where its model can "
+            "also begin to reason or to call a tool, which an ensemble does not write"
+        )
     if not member.end:
         yield f"{name} has no token that ends a text: it never votes to stop"
     if unspellable and member.owner not in {other.owner for other in earlier}:
@@ -276,6 +300,12 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
         )
     if member.weight > 0.9 and not alone:
         yield f"{name} has {member.weight:.0%} of the vote: the others hardly matter"
+
+
+def _failed_checks(prepared: Prepared) -> Iterator[str]:
+    for member in prepared.members:
+        if member.owner is member.spec:
+            yield from (f"{member.spec.name} {words}" for words in self_check.kept(member) or ())
 
 
 def _same_members(prepared: Prepared) -> Iterator[str]:

@@ -176,6 +176,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         given_template=spec.chat_template not in (None, *tokenizer.table.named_templates),
         system=spec.system,
         prefix=spec.prefix,
+        opening=form.opening,
     )
     return PreparedMember(
         spec,

@@ -226,3 +226,43 @@ def test_what_a_member_cannot_do_with_its_own_words_is_refused_by_name() -> None
     assert "ask with messages" in str(caught.value.hint)
     with pytest.raises(PromptError, match="'m' has a prefix, and these messages are none of a user"):
         encoder_of(byte_level_table(), prefix="P").encode(Prompt(messages=(SYSTEM,)))
+
+
+CHANNELS = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}<|assistant|>to<|system|>final\n"
+    "{{ message.content }}</s>{% else %}<|user|>{{ message.content }}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>to{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "opening"),
+    [
+        (CHANNELS, "<|system|>final\n"),
+        (CHANNELS.replace("<|system|>final\n", "final: "), ""),  # text: the model may write it, or not
+        (CHANNELS.replace("{% if add_generation_prompt %}<|assistant|>to{% endif %}", ""), ""),
+        (CHANNELS.replace("final\n{{ message.content }}", "{{ message.content.upper() }}"), ""),
+        (
+            CHANNELS.replace("final\n", "{{ messages|length }}{{ message.content[0] }}\n"),
+            "",
+        ),  # differs from answer to answer
+    ],
+)
+def test_control_tokens_that_a_template_writes_before_an_answer_are_part_of_the_prompt(
+    template: str, opening: str
+) -> None:
+    table = byte_level_table(chat_template=template)
+    compiled, tokenizer = ChatTemplate(template, table.special_texts), LongestMatchTokenizer(table)
+    form = probe_answer_form(compiled, tokenizer)
+    assert form.opening == opening
+    encoder = encoder_of(table, opening=form.opening)
+    for question in ("Why?", "<|system|>final\n", "</s>"):
+        messages = user(question)
+        asked = words(encoder, encoder.encode(Prompt(messages=messages)))
+        assert asked[-len(opening) - 1 :].count("<|system|>") == bool(opening)
+        assert asked.count("<|system|>") == bool(opening)
+        answered = compiled.render(
+            [*user("Why?"), Message(role="assistant", content="Because.")], add_generation_prompt=False
+        )
+        if question == "Why?" and opening:
+            assert answered.startswith("".join(asked).replace("Ċ", "\n"))

@@ -33,11 +33,13 @@ class PromptEncoder:
         given_template: bool = False,
         system: str | None = None,
         prefix: str | None = None,
+        opening: str = "",
     ) -> None:
         """Bind a member's parts; ``name`` is for errors.
 
         Without a ``template``, the member is a base model. A ``given_template`` comes from the spec and may not write
         the model's BOS. For ``system`` and ``prefix`` see `own_messages`; the prefix precedes raw text too.
+        ``opening`` is what the template writes between its prompt and an answer (`AnswerForm`).
         """
         self.name = name
         self.tokenizer = tokenizer
@@ -46,6 +48,7 @@ class PromptEncoder:
         self.given_template = given_template
         self.system = system
         self.prefix = prefix
+        self.opening = opening
         self._checked: tuple[Prompt, list[int]] | None = None
         self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
         self._form: CallForm | None = None
@@ -110,7 +113,7 @@ class PromptEncoder:
         for text in texts_of(given, tools):
             _check_encodable(text)
         escaped = escape_special_tokens(given, tools, self._controls)
-        rendered = self._render(template, escaped)
+        rendered = self._render(template, escaped) + self.opening
         parts = cut_controls(rendered, self._controls)
         self._check_rows(control for _, control in parts if control is not None)
         plain = "".join(part for part, control in parts if control is None)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from unisono.chat.messages import Message, Tool, ToolCall, content_of, read_arguments
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.vocab.pieces import token_bytes
+from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
 QUESTION = Message(role="user", content="Hi")
@@ -56,6 +57,9 @@ class AnswerForm:
     """Whether an answer's first piece carries a space that is no part of the answer."""
     turn_end_ids: tuple[int, ...]
     """The control token that closes an answer, if the template writes one."""
+    opening: str = ""
+    """What the template writes between the prompt's end and an answer, where that has control tokens: channels and the
+    like, which no ensemble could write. It becomes part of prompts, so that what is written is the answer."""
 
 
 def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> AnswerForm:
@@ -72,12 +76,14 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
     return AnswerForm(
         leading_space=any(form.leading_space for form in forms),
         turn_end_ids=tuple(sorted({token for form in (*forms, *others) for token in form.turn_end_ids})),
+        opening=forms[0].opening if len({form.opening for form in forms}) == 1 else "",
     )
 
 
 def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequence[Tool] | None = None) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
     try:
+        asked = template.render([QUESTION], tools=tools, add_generation_prompt=False)
         opening = template.render([QUESTION], tools=tools)
         answered = [QUESTION, Message(role="assistant", content=reply)]
         whole = template.render(answered, tools=tools, add_generation_prompt=False)
@@ -95,7 +101,9 @@ def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequ
     # The first token after the reply that is not white space ends the turn, if it is a control token.
     after = [token for token, piece in zip(ids[end:], pieces[end:], strict=True) if not (piece or b"-").isspace()]
     ends = tuple(token for token in after[:1] if table.kinds[token] == "control")
-    return AnswerForm(leading_space=spaced, turn_end_ids=ends)
+    between = whole[len(opening) : whole.rfind(reply)] if whole.startswith(opening) and opening != asked else ""
+    controls = any(control is not None for _, control in cut_controls(between, table.controls))
+    return AnswerForm(leading_space=spaced, turn_end_ids=ends, opening=between if controls else "")
 
 
 @dataclass(frozen=True, slots=True)

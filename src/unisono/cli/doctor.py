@@ -35,8 +35,8 @@ def doctor(
 
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
-        diagnosis = diagnose(prepared)
         loaded = _load_weights(prepared, report) if weights else None
+        diagnosis = diagnose(prepared)
     if as_json:
         extra = {} if loaded is None else {"weights": loaded}
         print(json.dumps({**diagnosis.to_json(), **extra}, indent=2, ensure_ascii=False))
@@ -140,6 +140,9 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("tools", _tools)
     yield row("begins with BOS", lambda member: "yes" if member.adds_bos else "no")
     yield row("space before answers", lambda member: "folded away" if member.leading_space else "none")
+    if any(member.opening for member in members):
+        yield row("written before answers", lambda member: member.opening or "nothing")
+    yield row("self-check", lambda member: once(member, member.self_check))
     yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
     yield row("weights", lambda member: once(member, _size(member.facts.weight_bytes)))
     yield row("cache", lambda member: once(member, _size(member.facts.cache_bytes)))
