@@ -12,8 +12,8 @@ from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Compile
+from unisono.engine.beam import Beam
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.group import Beam, begin_group
 from unisono.engine.member import Member
 from unisono.engine.plan import make_plan
 from unisono.engine.prefill import Prefill
@@ -21,9 +21,9 @@ from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRe
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
 from unisono.engine.scoring import Scoring, cut, scored_by
-from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence
+from unisono.engine.sequence import SequenceGroup, TextSequence, begin_sequence, close_sequence
 from unisono.engine.speculation import Speculator
-from unisono.engine.step import Committer, States, Stepper, all_states
+from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
 from unisono.errors import CapacityError, SpecError
 from unisono.records import Limits, Score
@@ -77,9 +77,8 @@ class Engine:
         self._prefill = Prefill(members, self._runner, longest_block)
         self._draft_length = draft_length
         self._speculator = Speculator(members, union, self._runner, sampler, draft_length, self._prefill)
-        committer = Committer(members, union, sampler, self._speculator)
-        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler, committer)
-        self._scoring = Scoring(members, union, self._runner, sampler, committer)
+        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler)
+        self._scoring = Scoring(members, union, self._runner, sampler)
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +141,8 @@ class Engine:
     def begin(self, prepared: PreparedRequest) -> SequenceGroup:
         """Begin what was prepared; it joins the other groups at the next step. Raises a `CapacityError`."""
         self.check_room(prepared)
-        group = begin_group(prepared, self.members, self.union)
+        first = begin_sequence(prepared, self.members, self.union)
+        group = Beam(first) if prepared.width > 1 else SequenceGroup(first, prepared.request.n)
         self._prefill.join(group)
         self.groups.append(group)
         return group

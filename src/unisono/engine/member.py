@@ -152,11 +152,8 @@ class Member:
                 highest = xp.max(logits_V)
                 yield float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
 
-    def cut(self, cursor: Cursor, position: int) -> None:
-        """Forget the drafted pieces behind a position."""
-        self._cut(cursor, cursor.ends[position])
-
-    def _cut(self, cursor: Cursor, length: int) -> None:
+    def cut(self, cursor: Cursor, length: int) -> None:
+        """Forget all ids but the first ``length``."""
         del cursor.ids[length:]
         if cursor.read > length:
             self.backend.rewind(cursor.slot, length)

@@ -19,9 +19,9 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
-from unisono.engine.gating import first_inside
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan, make_plan
+from unisono.engine.token_boundary import first_inside
 from unisono.fusion.logits_processors import shape
 from unisono.fusion.mask import confine
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform

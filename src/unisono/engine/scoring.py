@@ -20,7 +20,7 @@ from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
-from unisono.engine.step import Committer, by_voters
+from unisono.engine.step import by_voters
 from unisono.engine.step_state import StepState
 from unisono.errors import PromptError, shown
 from unisono.records import PieceScore, is_unicode
@@ -39,14 +39,12 @@ class Scoring:
         union: UnionVocabulary,
         runner: Runner,
         sampler: Sampler,
-        committer: Committer,
     ) -> None:
         """Bind it to an engine's parts."""
         self._members = members
         self._union = union
         self._runner = runner
         self._sampler = sampler
-        self._committer = committer
 
     def score(self, given: Mapping[TextSequence, Sequence[int]]) -> dict[TextSequence, list[PieceScore]]:
         """Let texts go on as given, all in the same passes, and tell how likely each piece was.
@@ -73,9 +71,9 @@ class Scoring:
                     for row, state in enumerate(group):
                         column = left[state.text][position]
                         scores[state.text].append(self._scored(distributions, row, column))
-                        state.commit(position, column)
+                        state.take(position, column)
             for state in states:
-                self._committer.commit(state)
+                state.commit()
         return scores
 
     def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:

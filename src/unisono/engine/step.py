@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from unisono.config.combine import Combine
-from unisono.engine.group import Beam, BeamCandidate, Continuation
+from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
@@ -32,7 +32,6 @@ class Stepper:
         prefill: Prefill,
         speculator: Speculator,
         sampler: Sampler,
-        committer: Committer,
     ) -> None:
         """Bind it to an engine's parts."""
         self.lost: list[SequenceGroup] = []
@@ -43,7 +42,6 @@ class Stepper:
         self._prefill = prefill
         self._speculator = speculator
         self._sampler = sampler
-        self._committer = committer
 
     def advance(self, states: States) -> None:
         """Advance groups. Those that turn out to need prefill first are taken out of the states."""
@@ -65,7 +63,7 @@ class Stepper:
         self._runner.run_voters(flat, keep=bool(beams))
         if beams:
             flat = [state for group in states if group not in beams for state in states[group]]
-        self._committer.settle(flat)
+        self._settle(flat)
         for group in beams:
             states[group] += self._expand(group, states[group])
 
@@ -73,7 +71,7 @@ class Stepper:
         """Let all members score a sequence's prompt before they read it, where weights follow from that."""
         if sequence.plan.weighs_prompt and not sequence.losses:
             sequence.losses = {
-                member.name: member.prompt_loss(sequence.prompt, sequence.cursors[member.name].slot)
+                member.name: member.prompt_loss(sequence.request.prompt, sequence.cursors[member.name].slot)
                 for member in self._members
             }
 
@@ -82,7 +80,7 @@ class Stepper:
         following = [state for state in states if state.text.cursors]  # others were let go of
         try:
             for state in following:
-                self._committer.commit(state)
+                state.commit()
         except Exception:
             self.lost.append(group)
         else:
@@ -96,6 +94,40 @@ class Stepper:
                     member.restore(sequence.cursors[member.name])
         except Exception:
             self.lost.append(group)
+
+    def _settle(self, states: Sequence[StepState]) -> None:
+        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
+        position, alive = 0, list(states)
+        while alive:
+            rest = alive
+            plain = [state for state in alive if state.is_plain]
+            if plain and self._choose_plainly(plain, position):
+                rest = [state for state in alive if not state.is_plain]
+            for voters, rule, group in by_voters(rest, position):
+                self._choose(group, position, voters, combines=rule is not None)
+            alive = [state for state in alive if state.alive]
+            position += 1
+        for state in states:
+            state.commit()
+
+    def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
+        """Choose for sequences of the same voters and rule."""
+        distributions = self._sampler.combine(group, position, voters, combines=combines)
+        columns = self._sampler.choose(group, position, distributions, combines=combines)
+        if self._speculator.in_use:
+            self._speculator.learn(group, position, columns)
+        for row, (state, column) in enumerate(zip(group, columns, strict=True)):
+            record(state, position, column, distributions, row, self._union)
+            state.take(position, column)
+
+    def _choose_plainly(self, plain: Sequence[StepState], position: int) -> bool:
+        """Choose for sequences of which all members vote and nothing but the most likely piece is wanted, if it can."""
+        columns = self._sampler.choose_plainly(plain, position, plain[0].voters(position))
+        if columns is None:
+            return False
+        for state, column in zip(plain, columns, strict=True):
+            state.take(position, column)
+        return True
 
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.
@@ -117,8 +149,8 @@ class Stepper:
         beam.candidates = [BeamCandidate(state.text, continuation.score) for state, continuation in children]
         for state, continuation in children:
             record(state, 0, continuation.column, *outputs[states[continuation.parent]], self._union)
-            state.commit(0, continuation.column)
-            self._committer.commit(state)
+            state.take(0, continuation.column)
+            state.commit()
         best = beam.advance()
         for state, _ in children:
             if state.text.finish is not None or best is not None:
@@ -153,74 +185,6 @@ class Stepper:
 def all_states(states: Mapping[SequenceGroup, Sequence[StepState]]) -> list[StepState]:
     """The states of all groups."""
     return [state for its_states in states.values() for state in its_states]
-
-
-class Committer:
-    """Settles states whose voters were run."""
-
-    def __init__(
-        self, members: Sequence[Member], union: UnionVocabulary, sampler: Sampler, speculator: Speculator
-    ) -> None:
-        """Bind it to an engine's parts."""
-        self._members = members
-        self._union = union
-        self._sampler = sampler
-        self._speculator = speculator
-
-    def settle(self, states: Sequence[StepState]) -> None:
-        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
-        position, alive = 0, list(states)
-        while alive:
-            rest = alive
-            plain = [state for state in alive if state.is_plain]
-            if plain and self._choose_plainly(plain, position):
-                rest = [state for state in alive if not state.is_plain]
-            for voters, rule, group in by_voters(rest, position):
-                self._choose(group, position, voters, combines=rule is not None)
-            alive = [state for state in alive if state.alive]
-            position += 1
-        for state in states:
-            self.commit(state)
-
-    def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
-        """Choose for sequences of the same voters and rule."""
-        distributions = self._sampler.combine(group, position, voters, combines=combines)
-        columns = self._sampler.choose(group, position, distributions, combines=combines)
-        if self._speculator.in_use:
-            self._speculator.learn(group, position, columns)
-        for row, (state, column) in enumerate(zip(group, columns, strict=True)):
-            record(state, position, column, distributions, row, self._union)
-            state.commit(position, column)
-
-    def _choose_plainly(self, plain: Sequence[StepState], position: int) -> bool:
-        """Choose for sequences of which all members vote and nothing but the most likely piece is wanted, if it can."""
-        columns = self._sampler.choose_plainly(plain, position, plain[0].voters(position))
-        if columns is None:
-            return False
-        for state, column in zip(plain, columns, strict=True):
-            state.commit(position, column)
-        return True
-
-    def commit(self, state: StepState) -> None:
-        """Let every member go on from what was chosen, each with its own ids for it."""
-        text, piece, full = state.text, state.piece, False
-        for member in self._members:
-            name = member.name
-            if name in state.committed or name not in text.cursors:
-                continue
-            cursor = text.cursors[name]
-            end = cursor.ends[state.accepted]
-            if len(cursor.ids) > end or cursor.read > end:
-                member.cut(cursor, state.accepted)
-            if state.choice is not None and piece is not None:
-                first = state.opens_answer and not state.accepted
-                cursor.ids += member.spell(state.choice, piece, first=first)
-            state.committed.add(name)
-        for member in self._members:
-            if member.name in text.cursors:
-                full = full or len(text.cursors[member.name].ids) > member.backend.facts.context
-        if full and text.finish is None:
-            text.end("context")
 
 
 def by_voters(

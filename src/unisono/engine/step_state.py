@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from unisono.engine.gating import REACH, first_inside
 from unisono.engine.member import Cursor, ForwardOutput, Member
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
+from unisono.engine.token_boundary import REACH, first_inside
 from unisono.fusion.mask import Allowed
 from unisono.fusion.sampling import Purpose, inverse_transform, uniform
 from unisono.records import GateReading, StepRecord, StepSeconds
@@ -53,10 +53,6 @@ class StepState:
         """The column chosen behind them; ``None`` where a chosen draft ended the text."""
         self.alive = True
         """Whether the position behind the accepted pieces is still to be settled."""
-        self.committed: set[str] = set()
-        """The members that have gone on from what was chosen."""
-        self.opens_answer = text.at_first_piece
-        """Whether position 0 is the first piece of an answer."""
         self.settled = 0
         """Positions at which something was chosen."""
         self.piece: bytes | None = None
@@ -64,6 +60,9 @@ class StepState:
         self._before = text.pieces
         self.opening = not text.pieces
         """Whether nothing was written before: prompts are read."""
+        self.opens_answer = self.opening and text.request.prompt.messages is not None
+        """Whether position 0 is the first piece of an answer."""
+        self._committed: set[str] = set()
         self._records: list[StepRecord] = []
         self._seconds = None if text.steps is None else dict(text.member_seconds)
         self._members = members
@@ -78,7 +77,7 @@ class StepState:
     def branch(self, text: TextSequence) -> StepState:
         """The same for a text that is a copy of this one's, before anything is settled."""
         twin = copy.copy(self)
-        twin.text, twin.committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
+        twin.text, twin._committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
         for cursor in text.cursors.values():
             cursor.ends = [len(cursor.ids)]
         return twin
@@ -237,7 +236,7 @@ class StepState:
         ]
         return (wanted[0], wanted[-1]) if wanted else None
 
-    def commit(self, position: int, column: int) -> None:
+    def take(self, position: int, column: int) -> None:
         """Take over what was chosen at a position."""
         text, piece = self.text, self._union.piece(column)
         self.settled += 1
@@ -252,6 +251,24 @@ class StepState:
         else:
             self.choice, self.piece = column, piece
             self.alive = False
+
+    def commit(self) -> None:
+        """Let every member go on from what was chosen, each with its own ids for it. Done again, it changes nothing."""
+        full = False
+        for member in self._members:
+            cursor = self.text.cursors.get(member.name)
+            if cursor is None:  # a candidate of a beam that has ended
+                continue
+            if member.name not in self._committed:
+                end = cursor.ends[self.accepted]
+                if len(cursor.ids) > end or cursor.read > end:
+                    member.cut(cursor, end)
+                if self.choice is not None and self.piece is not None:
+                    cursor.ids += member.spell(self.choice, self.piece, first=self.opens_answer and not self.accepted)
+                self._committed.add(member.name)
+            full = full or len(cursor.ids) > member.backend.facts.context
+        if full and self.text.finish is None:
+            self.text.end("context")
 
     def record(self, step: StepRecord) -> None:
         """Keep the record of a step until its time is known."""

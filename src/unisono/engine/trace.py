@@ -44,8 +44,8 @@ def record(
             p=float(distributions.q_BU[row, column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.trace else {},
-            likeliest=_likeliest(distributions.q_BU[row], text.likeliest, union) if text.likeliest else (),
+            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.request.trace else {},
+            likeliest=_likeliest(distributions.q_BU[row], top, union) if (top := text.request.top_logprobs) else (),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
         )
