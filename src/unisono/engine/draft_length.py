@@ -40,13 +40,6 @@ class Work:
     rows: int
     """Distributions that are wanted: one a text, more where drafts are verified."""
 
-    @classmethod
-    def of_all(cls, works: Sequence[Work]) -> Work:
-        """What several members read in one pass."""
-        return cls(
-            sum(work.texts for work in works), sum(work.tokens for work in works), sum(work.rows for work in works)
-        )
-
 
 class SizeTimes:
     """What passes of some sizes take: the median of the latest of each size."""
@@ -178,17 +171,14 @@ class DraftLengthController:
 
     def __init__(self) -> None:
         """Begin without experience."""
+        self.chances: defaultdict[str, Chances] = defaultdict(Chances)
+        """Of each drafter's guesses."""
         self._times: defaultdict[Hashable, PassTimes] = defaultdict(PassTimes)
-        self._chances: defaultdict[str, Chances] = defaultdict(Chances)
         self._rates: dict[int, float] = {}
 
     def learn_pass(self, model: Hashable, work: Work, seconds: float) -> None:
         """Note what a pass of a model took."""
         self._times[model].learn(work, seconds)
-
-    def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
-        """Note whether a guess was chosen."""
-        self._chances[drafter].learn(sureness, held)
 
     def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
         """Note what a step gave and took, and what one piece for every text would take without drafts."""
@@ -200,14 +190,6 @@ class DraftLengthController:
     def seconds(self, model: Hashable, work: Work) -> float:
         """The expected time of a pass of a model."""
         return self._times[model].seconds(work)
-
-    def chance(self, drafter: str, sureness: float) -> float:
-        """The chance that a guess holds."""
-        return self._chances[drafter].chance(sureness)
-
-    def share(self, drafter: str) -> float:
-        """The share of a drafter's guesses that hold, lately."""
-        return self._chances[drafter].share
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
         """Which of the outlooks draft one piece more, in a step of this many texts; none ends the drafting.

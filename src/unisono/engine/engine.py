@@ -20,7 +20,7 @@ from unisono.engine.prefill import Prefill
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, prepare
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
-from unisono.engine.scoring import Scoring, cut, scored_by
+from unisono.engine.scoring import cut, score_pieces, scored_by
 from unisono.engine.sequence import SequenceGroup, TextSequence, begin_sequence, close_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
@@ -72,13 +72,11 @@ class Engine:
         self._compile_grammar = compile_grammar
         self._is_stepping = False
         self._given_up: list[SequenceGroup] = []
-        sampler, draft_length = Sampler(union), draft_length or DraftLengthController()
-        self._runner = Runner(members, sampler, draft_length)
+        self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
+        self._runner = Runner(members, self._sampler, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
-        self._draft_length = draft_length
-        self._speculator = Speculator(members, union, self._runner, sampler, draft_length, self._prefill)
-        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler)
-        self._scoring = Scoring(members, union, self._runner, sampler)
+        self._speculator = Speculator(members, union, self._runner, self._sampler, self._draft_length, self._prefill)
+        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, self._sampler)
 
     def __enter__(self) -> Self:
         return self
@@ -256,7 +254,7 @@ class Engine:
                 for scored in given:
                     self._stepper.weigh_prompt(scored)
                 began = time.perf_counter()
-                scores = self._scoring.score(given)
+                scores = score_pieces(given, self.members, self.union, self._runner, self._sampler)
                 seconds = time.perf_counter() - began
         finally:
             for group in groups.values():

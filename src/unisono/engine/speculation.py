@@ -83,10 +83,10 @@ class Speculator:
             asked = state.opens(position)
             self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
             if position == 0 and state.found:
-                self._draft_length.learn_guess(NGRAM, _sureness(state.matched), state.found[0] == choice)
+                self._draft_length.chances[NGRAM].learn(_sureness(state.matched), state.found[0] == choice)
             if position < len(state.guesses) and not state.settles(position):
                 column, mass = state.guesses[position]
-                self._draft_length.learn_guess(str(state.drafter), mass, column == choice)
+                self._draft_length.chances[str(state.drafter)].learn(mass, column == choice)
             if state.combines(position) and state.text.pieces % SAMPLING == 0:
                 self._learn_from_voters(state, position, choice)
 
@@ -95,7 +95,7 @@ class Speculator:
         for member in state.voters(position):
             if member.name != state.drafter and state.plan.drafter in (member.name, AUTO):
                 [(column, mass)] = self._sampler.guess([state], position, member)
-                self._draft_length.learn_guess(member.name, mass, column == choice)
+                self._draft_length.chances[member.name].learn(mass, column == choice)
 
     def learn_step(self, states: Sequence[StepState], seconds: float) -> None:
         """Note what a step gave and took; one that read prompts tells nothing."""
@@ -105,7 +105,7 @@ class Speculator:
 
     def _draft_found(self, state: StepState, texts: int) -> None:
         """Draft what look-up found, as long as that pays."""
-        chance = self._draft_length.chance(NGRAM, _sureness(state.matched))
+        chance = self._draft_length.chances[NGRAM].chance(_sureness(state.matched))
         members = list(self._members.values())
         for column in state.found:
             if not state.fits(column):
@@ -150,7 +150,7 @@ class Speculator:
         """The chance that the drafter's choice at the last position holds."""
         if state.settles(state.last):
             return 1.0
-        return self._draft_length.chance(str(state.drafter), state.guesses[-1][1])
+        return self._draft_length.chances[str(state.drafter)].chance(state.guesses[-1][1])
 
     def _longer_blocks(self, members: Sequence[Member], states: Sequence[StepState], count: int) -> float:
         """What it costs the members if the blocks that they will have to read are this many pieces longer."""
@@ -216,9 +216,9 @@ class Speculator:
         lead = state.plan.lead
         others = [member for member in self._members.values() if member.name != drafter]
         if drafter == NGRAM:
-            share = self._draft_length.chance(NGRAM, _sureness(state.matched))
+            share = self._draft_length.chances[NGRAM].chance(_sureness(state.matched))
         else:
-            share = self._draft_length.share(drafter)
+            share = self._draft_length.chances[drafter].share
             if gated and drafter == lead.name:
                 share = 1 - self._asked_share * (1 - share)
         rates = []

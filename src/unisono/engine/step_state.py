@@ -63,7 +63,8 @@ class StepState:
         self.opens_answer = self.opening and text.request.prompt.messages is not None
         """Whether position 0 is the first piece of an answer."""
         self._committed: set[str] = set()
-        self._records: list[StepRecord] = []
+        self.records: list[StepRecord] = []
+        """Of what was chosen, until its time is known."""
         self._seconds = None if text.steps is None else dict(text.member_seconds)
         self._members = members
         self._union = union
@@ -77,7 +78,7 @@ class StepState:
     def branch(self, text: TextSequence) -> StepState:
         """The same for a text that is a copy of this one's, before anything is settled."""
         twin = copy.copy(self)
-        twin.text, twin._committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
+        twin.text, twin._committed, twin.records, twin._allowed = text, set(), [], dict(self._allowed)
         for cursor in text.cursors.values():
             cursor.ends = [len(cursor.ids)]
         return twin
@@ -270,10 +271,6 @@ class StepState:
         if full and self.text.finish is None:
             self.text.end("context")
 
-    def record(self, step: StepRecord) -> None:
-        """Keep the record of a step until its time is known."""
-        self._records.append(step)
-
     def conclude(self, seconds: float) -> None:
         """Count what was drafted, and write the trace, after a step that took so long."""
         text = self.text
@@ -282,14 +279,14 @@ class StepState:
             text.drafted += len(self.drafted)
             text.accepted += self.accepted
         if text.steps is not None and self._seconds is not None:
-            share = max(1, len(self._records))
+            share = max(1, len(self.records))
             members = {
                 name: (spent - self._seconds[name]) / share
                 for name, spent in text.member_seconds.items()
                 if spent > self._seconds[name]
             }
             split = StepSeconds(seconds / share, members)
-            text.steps.extend(replace(record, seconds=split) for record in self._records)
+            text.steps.extend(replace(record, seconds=split) for record in self.records)
 
     def _inside(self, likeliest: int) -> str | None:
         """The member inside whose token the text stands, if its lead goes on as it would."""

@@ -38,7 +38,7 @@ def record(
     if text.steps is None:
         return
     p_U_by_member = distributions.of(row)
-    state.record(
+    state.records.append(
         StepRecord(
             piece=union.piece(column),
             p=float(distributions.q_BU[row, column]),

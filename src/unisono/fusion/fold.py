@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,15 +55,8 @@ class FoldPlan:
         def place(indices: Array) -> Array:
             return xp.asarray(indices, device=where)
 
-        return FoldPlan(
-            self.size,
-            place(self.dropped),
-            place(self.source),
-            tuple((place(columns), place(ids)) for columns, ids in self.additions),
-            self.column_V,
-            self.further,
-            self.most,
-        )
+        additions = tuple((place(columns), place(ids)) for columns, ids in self.additions)
+        return replace(self, dropped=place(self.dropped), source=place(self.source), additions=additions)
 
 
 def plan_fold(column_V: NDArray[np.int32], size: int) -> FoldPlan:
