@@ -38,7 +38,6 @@ class Beam(SequenceGroup):
     """
 
     def __init__(self, first: TextSequence) -> None:
-        """Begin with a sequence that has its prompt alone."""
         super().__init__(first, 1)
         self.width = first.plan.draw.beam_width
         self.candidates = [BeamCandidate(first.copy(first.cursors))]
@@ -46,25 +45,19 @@ class Beam(SequenceGroup):
 
     @property
     def open(self) -> list[TextSequence]:
-        """Its candidates."""
         return [candidate.sequence for candidate in self.candidates]
 
     @property
     def slots(self) -> int:
-        """How many slots it may still take of each member."""
         return 0 if self.is_finished else self.width
 
     def conclude(self, best: TextSequence) -> None:
-        """End it: its sequence becomes the best candidate."""
         self.sequences[0].become(best)
         self.candidates, self._open = [], []
 
     def rank(self, shaped_U_by_candidate: Sequence[Array], end: int) -> Iterator[Continuation]:
-        """The best continuations: as many as are followed, and those among them that are END.
-
-        Args:
-            shaped_U_by_candidate: what each would draw from.
-            end: END's column.
+        """The best continuations, of what each candidate would draw from: as many as are followed, and those among
+        them that are END.
         """
         found = [
             Continuation(candidate.score + math.log(mass), parent, column)

@@ -27,25 +27,21 @@ class TextSequence:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
     def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor]) -> None:
-        """Begin a text; the cursors, by member, hold the ids of the prompt."""
         self.request, self.plan = prepared.request, prepared.plan
         self.cursors = cursors
         seed = prepared.plan.draw.seed
         self.seed = secrets.randbits(SEED_BITS) if seed is None else seed
         self.finish: Finish | None = None
-        """Why it ended; ``None`` while it is being written."""
         self.pieces = 0
-        self.ensembled = 0
-        """Pieces at which all members were asked."""
+        self.ensembled = 0  # pieces at which all members were asked
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
-        self.counts: Counter[int] = Counter()
-        """How many times each column was written."""
+        self.counts: Counter[int] = Counter()  # of each column
         self.losses: dict[str, float] = {}
         """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None
-        """What look-up drafts from; ``None`` where nobody does."""
+        """What look-up drafts from."""
         self.parse = None if prepared.parse is None else prepared.parse.copy()
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
         self.steps: list[StepRecord] | None = [] if self.request.trace or self.request.top_logprobs else None
@@ -78,11 +74,9 @@ class TextSequence:
 
     @property
     def room(self) -> int:
-        """How many pieces may still be written."""
         return self.request.limits.max_new_tokens - self.pieces
 
     def tail(self, size: int) -> bytes:
-        """The last bytes written, at most ``size``."""
         return self._text.tail(size)
 
     def append(self, piece: bytes, column: int) -> None:
@@ -102,7 +96,6 @@ class TextSequence:
             self.end("length")
 
     def end(self, reason: Finish) -> None:
-        """End the text."""
         self.finish = reason
         self._ended = time.perf_counter()
 
@@ -111,7 +104,6 @@ class TextSequence:
         return self._text.take(final=self.finish is not None)
 
     def generation(self) -> Generation:
-        """The finished record; of an unfinished text, what there is of it would be a lie."""
         if self.finish is None or self._ended is None:
             raise RuntimeError("the text is still being written")
         data = self._text.data
@@ -168,10 +160,7 @@ def _open_cursors(members: Sequence[Member], cursor_of: Callable[[Member], Curso
 def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_good: bool = False) -> None:
     """Free a sequence's slots, if it has any: all of them, even if a member fails at it.
 
-    Args:
-        sequence: that is not generated any more.
-        members: of its engine.
-        for_good: whether nobody will want to continue it, even if slots are kept.
+    Closed ``for_good``, it is not kept for later prompts that begin alike.
     """
     with contextlib.ExitStack() as closing:
         for member in members:
@@ -183,7 +172,6 @@ class SequenceGroup:
     """The sequences of one request: the first reads the prompt, the others are copies of it with further seeds."""
 
     def __init__(self, first: TextSequence, n: int) -> None:
-        """Begin with the first of ``n`` sequences, which has slots and its prompt alone."""
         self.n = n
         self.sequences = [first]
         """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
@@ -203,7 +191,6 @@ class SequenceGroup:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all that was asked for has ended."""
         return len(self.sequences) == self.n and all(sequence.finish is not None for sequence in self.sequences)
 
     def fork(self, members: Sequence[Member]) -> None:
@@ -228,22 +215,18 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        """Begin an empty text that ends before the first completed string of ``stop``."""
         self._stops = [text.encode() for text in stop]
         self._reach = max(map(len, self._stops), default=1) - 1
         self._data = bytearray()
         self._shown = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.stopped = False
-        """Whether a stop string has been completed."""
 
     @property
     def data(self) -> bytes:
-        """All bytes so far, up to a completed stop string."""
         return bytes(self._data)
 
     def tail(self, size: int) -> bytes:
-        """The last bytes, at most ``size``."""
         return bytes(self._data[-size:]) if size else b""
 
     def add(self, piece: bytes) -> None:
@@ -259,9 +242,7 @@ class Detokenizer:
     def take(self, *, final: bool = False) -> str:
         """Return the text that has become safe to show since the last call.
 
-        Args:
-            final: nothing will follow: the rest is shown, except an incomplete character at its end,
-                which no member finished.
+        When it is ``final``, the rest is shown, except an incomplete character at its end, which no member finished.
         """
         until = len(self._data) if final else len(self._data) - self._waiting()
         fresh = bytes(self._data[self._shown : until])

@@ -33,7 +33,6 @@ class Stepper:
         speculator: Speculator,
         sampler: Sampler,
     ) -> None:
-        """Bind it to an engine's parts."""
         self.lost: list[SequenceGroup] = []
         """Groups of which a member could not be brought back to what its log says: they cannot go on."""
         self._members = members
@@ -111,7 +110,6 @@ class Stepper:
             state.commit()
 
     def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
-        """Choose for sequences of the same voters and rule."""
         distributions = self._sampler.combine(group, position, voters, combines=combines)
         columns = self._sampler.choose(group, position, distributions, combines=combines)
         if self._speculator.in_use:
@@ -177,13 +175,11 @@ class Stepper:
         return children
 
     def _let_go(self, candidate: TextSequence) -> None:
-        """Free the slots of a candidate that is followed no longer."""
         close_sequence(candidate, self._members, for_good=True)
         candidate.cursors = {}
 
 
 def all_states(states: Mapping[SequenceGroup, Sequence[StepState]]) -> list[StepState]:
-    """The states of all groups."""
     return [state for its_states in states.values() for state in its_states]
 
 

@@ -26,45 +26,33 @@ class StepState:
     """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
 
     def __init__(self, text: TextSequence, members: tuple[Member, ...], union: UnionVocabulary) -> None:
-        """Begin with position 0 alone."""
         self.text = text
         self.plan = text.plan
         self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
         """Whether nothing but the most likely piece of the members' mean is wanted."""
         self.drafter: str | None = None
-        """Who drafts, if anybody; whether anything was drafted is another matter."""
-        self.drafted: list[int] = []
-        """Columns of the drafted pieces."""
-        self.sure = 1.0
-        """The estimated chance that all drafted pieces hold."""
+        self.drafted: list[int] = []  # columns
+        self.sure = 1.0  # the estimated chance that all drafted pieces hold
         self.guesses: list[tuple[int, float]] = []
         """By position, the drafting member's own choice and its mass."""
         self.found: list[int] = []
-        """Columns that followed the same pieces earlier in the text."""
+        """Columns that followed the same pieces earlier in the text; ``matched`` pieces were the same."""
         self.matched = 0
-        """How many pieces were the same."""
         self.gates: list[GateReading] = []
         """By position, as far as the lead has been heard and the pieces before hold."""
         self.lead_choices: list[int] = []
-        """By position, the lead's own choice."""
-        self.accepted = 0
-        """Drafted pieces that were chosen."""
+        self.accepted = 0  # drafted pieces that were chosen
         self.choice: int | None = None
-        """The column chosen behind them; ``None`` where a chosen draft ended the text."""
+        """The column chosen after them; ``None`` where a chosen draft ended the text."""
         self.alive = True
-        """Whether the position behind the accepted pieces is still to be settled."""
-        self.settled = 0
-        """Positions at which something was chosen."""
+        """Whether the position after the accepted pieces is still to be settled."""
+        self.settled = 0  # positions at which something was chosen
         self.piece: bytes | None = None
-        """The piece of the choice; ``None`` for END."""
         self._before = text.pieces
-        self.opening = not text.pieces
-        """Whether nothing was written before: prompts are read."""
+        self.opening = not text.pieces  # prompts are read
         self.opens_answer = self.opening and text.request.prompt.messages is not None
-        """Whether position 0 is the first piece of an answer."""
         self._committed: set[str] = set()
-        self.records: list[StepRecord] = []
-        """Of what was chosen, until its time is known."""
+        self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
         self._members = members
         self._union = union
@@ -85,7 +73,6 @@ class StepState:
 
     @property
     def last(self) -> int:
-        """The last position."""
         return len(self.drafted)
 
     @property
@@ -119,7 +106,6 @@ class StepState:
         return asked[-1] - asked[0] + 1 if asked else 0
 
     def cursor(self, member: Member) -> Cursor:
-        """The text as a member has it."""
         return self.text.cursors[member.name]
 
     def fits(self, column: int) -> bool:
@@ -135,19 +121,16 @@ class StepState:
         )
 
     def draft(self, column: int) -> None:
-        """Add a drafted piece: one more position."""
         for member in self._members:
             self.cursor(member).draft(self._spell(member, column))
         self.drafted.append(column)
 
     def add_output(self, member: Member, output: ForwardOutput, rows: Sequence[int], first: int) -> None:
-        """Note where a member's distributions for positions from ``first`` on are."""
         known = self.outputs.setdefault(member.name, [])
         known.extend([None] * (first - len(known)))
         known.extend((output, row) for row in rows)
 
     def knows(self, member: Member, position: int) -> bool:
-        """Whether a member was run for a position."""
         known = self.outputs.get(member.name, ())
         return position < len(known) and known[position] is not None
 
@@ -161,10 +144,7 @@ class StepState:
     def read_gate(self, score: float, likeliest: int, choice: int) -> None:
         """Settle from the lead's distribution whether the others are asked at the next position.
 
-        Args:
-            score: what the gate measured.
-            likeliest: the lead's likeliest column.
-            choice: the column that the lead would write, if it were alone.
+        ``choice`` is the column that the lead would write, if it were alone.
         """
         gate = self.plan.gate
         asked, inside = gate.opens(score), None
@@ -174,7 +154,6 @@ class StepState:
         self.lead_choices.append(choice)
 
     def opens(self, position: int) -> bool:
-        """Whether the gate is open at a position."""
         return not self.plan.is_gated or self.gates[position].asked
 
     def voters(self, position: int) -> tuple[Member, ...]:
@@ -195,11 +174,9 @@ class StepState:
         return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
 
     def uniform(self, position: int, purpose: Purpose) -> float:
-        """The text's random number for a position."""
         return uniform(self.text.seed, self._before + position, purpose)
 
     def counts(self, position: int) -> Counter[int]:
-        """How many times each column stands before a position."""
         ahead = self.drafted[self.settled : position]
         return self.text.counts + Counter(ahead) if ahead else self.text.counts
 
@@ -238,7 +215,6 @@ class StepState:
         return (wanted[0], wanted[-1]) if wanted else None
 
     def take(self, position: int, column: int) -> None:
-        """Take over what was chosen at a position."""
         text, piece = self.text, self._union.piece(column)
         self.settled += 1
         if piece is None:
