@@ -36,7 +36,6 @@ class Work:
     texts: int
     """Texts, each as often as members read it."""
     tokens: int
-    """Ids that are read."""
     rows: int
     """Distributions that are wanted: one a text, more where drafts are verified."""
 
@@ -51,7 +50,6 @@ class SizeTimes:
         self._passes = 0
 
     def learn(self, size: int, seconds: float) -> None:
-        """Note one pass."""
         self._passes += 1
         self._recent[size].append(seconds)
         self._medians[size] = statistics.median(self._recent[size])
@@ -85,7 +83,6 @@ class PassTimes:
         self._reading, self._verifying = SizeTimes(), SizeTimes()
 
     def learn(self, work: Work, seconds: float) -> None:
-        """Note one pass."""
         if work.tokens > BLOCK_LIMIT:
             return
         if work.rows <= work.texts:
@@ -127,7 +124,6 @@ class Chances:
         """The share of all guesses that held, lately."""
 
     def learn(self, sureness: float, held: bool) -> None:
-        """Note a guess and whether it was chosen."""
         place = self._bin(sureness)
         fade = 1 - 1 / MEMORY
         self._held[place] = self._held[place] * fade + held
@@ -135,7 +131,6 @@ class Chances:
         self.share += (held - self.share) / MEMORY
 
     def chance(self, sureness: float) -> float:
-        """The chance that a guess of this sureness holds."""
         place = self._bin(sureness)
         return self._held[place] / self._made[place]
 
@@ -147,10 +142,8 @@ class Chances:
 class Outlook:
     """A text that could draft one piece more."""
 
-    sure: float
-    """The chance that all drafted so far holds."""
-    chance: float
-    """The chance that the next drafted piece holds too, if they do."""
+    sure: float  # the chance that all drafted so far holds
+    chance: float  # the chance that the next drafted piece holds too, if they do
     waits: bool
     """Whether something drafted waits for the others; where nothing does, a step may as well end."""
 
@@ -160,24 +153,17 @@ Cost = Callable[[int], float]
 
 
 class DraftLengthController:
-    """Decides how far drafts go: as long as it pays.
-
-    Chances are members'. Costs are models': what a pass takes follows from how much is read in it, whichever of
-    the members that share the model read it.
-    """
+    """Decides how far drafts go: as long as it pays. Chances are of members, costs of models."""
 
     in_use = False
     """Whether anybody drafts; what nobody asks for is not learned."""
 
     def __init__(self) -> None:
-        """Begin without experience."""
         self.chances: defaultdict[str, Chances] = defaultdict(Chances)
-        """Of each drafter's guesses."""
         self._times: defaultdict[Hashable, PassTimes] = defaultdict(PassTimes)
         self._rates: dict[int, float] = {}
 
     def learn_pass(self, model: Hashable, work: Work, seconds: float) -> None:
-        """Note what a pass of a model took."""
         self._times[model].learn(work, seconds)
 
     def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
@@ -188,7 +174,6 @@ class DraftLengthController:
         self._rates[texts] = max(known + SMOOTHING * (rate - known), floor)
 
     def seconds(self, model: Hashable, work: Work) -> float:
-        """The expected time of a pass of a model."""
         return self._times[model].seconds(work)
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
@@ -212,9 +197,7 @@ class FixedDraftLength(DraftLengthController):
     """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
 
     def seconds(self, model: Hashable, work: Work) -> float:
-        """Nothing costs anything."""
         return 0.0
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        """All texts, as long as one waits for the others."""
         return list(range(len(outlooks))) if any(outlook.waits for outlook in outlooks) else []

@@ -36,7 +36,6 @@ class Runner:
     """Runs passes; the states note their output."""
 
     def __init__(self, members: Sequence[Member], sampler: Sampler, draft_length: DraftLengthController) -> None:
-        """Bind it to an engine's members."""
         self._members = members
         self._sampler = sampler
         self._draft_length = draft_length
@@ -45,7 +44,6 @@ class Runner:
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
     def close(self) -> None:
-        """End the threads. Idempotent."""
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -62,7 +60,7 @@ class Runner:
             self._run([(together[0].member, partial(self._run_pass, together)) for together in passes.values()])
 
     def read_ahead(self, portions: Iterable[Portion]) -> None:
-        """Let members read on in sequences without any output, in one pass a model too."""
+        """Let members read on without any output, in one pass a model too."""
         passes: defaultdict[int, list[Portion]] = defaultdict(list)
         for portion in portions:
             passes[portion.member.model].append(portion)
@@ -71,9 +69,7 @@ class Runner:
     def run_leads(self, states: Sequence[StepState], *, given: bool = False) -> None:
         """Run the leads that gates wait for, and let the gates decide position by position.
 
-        Args:
-            states: of the step.
-            given: whether the drafted pieces are the text, whatever the leads would choose.
+        The drafted pieces may be ``given``: they are the text then, whatever the leads would choose.
         """
         led = [state for state in states if state.awaits_lead]
         if not led:
@@ -90,9 +86,7 @@ class Runner:
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.
 
-        Args:
-            states: whose gates were read.
-            keep: whether the output has to last, as it does where a beam copies slots while it is settled.
+        The output has to last (``keep``) where a beam copies slots while states are settled.
         """
         fresh = [state for state in states if state.plan.asks_all and not state.outputs]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
@@ -135,7 +129,6 @@ class Runner:
             answer.result()
 
     def _run_pass(self, batches: Sequence[MemberBatch]) -> None:
-        """Run members that share a model."""
         work, seconds = run_pass(batches)
         member = batches[0].member
         if self._draft_length.in_use:
@@ -170,7 +163,6 @@ class MemberBatch:
     tokens: int = 0
 
     def fill(self) -> None:
-        """Make the feeds."""
         name = self.member.name
         for state, first, last in self.spans:
             cursor = state.text.cursors[name]
@@ -182,8 +174,7 @@ class MemberBatch:
 def run_pass(batches: Sequence[MemberBatch]) -> tuple[Work, float]:
     """Run members that share a model in one pass; the states note the output. The time is shared out by ids read.
 
-    Returns:
-        What was read, and how many seconds it took.
+    Returns the work and its seconds.
     """
     for batch in batches:
         batch.fill()
@@ -204,7 +195,6 @@ def run_pass(batches: Sequence[MemberBatch]) -> tuple[Work, float]:
 
 
 def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
-    """Tell every state of a batch where its rows are."""
     member, name = batch.member, batch.member.name
     output, own = ForwardOutput(member, logits_NV), list[int]()
     for state, first, last in batch.spans:
@@ -273,7 +263,6 @@ class SlowPasses:
     """Compares passes with earlier ones of their size. Long texts make passes slow too, but take no core away."""
 
     def __init__(self, preempted: Callable[[], int] = preemptions) -> None:
-        """Begin without experience."""
         self._usual: defaultdict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=3 * KNOWN))
         self._slow: dict[Hashable, list[float]] = {}
         self._since: dict[Hashable, int] = {}
@@ -281,7 +270,6 @@ class SlowPasses:
         self._said = False
 
     def note(self, name: str, model: Hashable, work: Work, seconds: float) -> None:
-        """Note what a pass of a member took."""
         if self._said or work.tokens > BLOCK_LIMIT:
             return
         usual = self._usual[model, work]

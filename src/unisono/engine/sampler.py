@@ -36,7 +36,6 @@ class Distributions:
     """The column of the largest mass of each row of ``q_BU``."""
 
     def of(self, row: int) -> dict[str, Array]:
-        """The voters' distributions of one text."""
         return {voter.name: p_BU[row] for voter, p_BU in zip(self.voters, self.p_BU_K, strict=True)}
 
 
@@ -44,22 +43,15 @@ class Sampler:
     """Chooses for texts of the same voters and the same combine rule; each is drawn for in its own way."""
 
     def __init__(self, union: UnionVocabulary) -> None:
-        """Bind it to the vocabulary of the columns."""
         self._union = union
 
     def combine(
         self, states: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool
     ) -> Distributions:
-        """Combine what voters say of a position, and reshape it.
+        """Combine what the voters, which are the same for all states, give at a position, and reshape it.
 
-        Args:
-            states: of texts whose voters and whose rule are the same there.
-            position: in them.
-            voters: who has been asked.
-            combines: whether the rule applies; a lone lead or a drawn member speaks for itself.
-
-        Raises:
-            ModelError: a member gave something else than numbers.
+        The rule applies if it ``combines``; a lone lead or a drawn member speaks for itself. Raises a `ModelError`
+        where a member gave something else than numbers.
         """
         p_BU_K = self._of_all(states, position, voters)
         q_BU = self._combined(states, p_BU_K, voters) if combines else p_BU_K[0]
@@ -70,7 +62,6 @@ class Sampler:
     def choose(
         self, states: Sequence[StepState], position: int, distributions: Distributions, *, combines: bool
     ) -> list[int]:
-        """Choose the column of each text."""
         columns = (
             list(distributions.likeliest)
             if distributions.shaped_BU is distributions.q_BU
@@ -87,8 +78,8 @@ class Sampler:
     ) -> list[int] | None:
         """What `combine` and `choose` would choose where nothing but the most likely piece of the mean is wanted.
 
-        No distribution over the union is made. ``None`` where one is needed: on a device, for texts that
-        were read in different passes, or for numbers that are none.
+        No distribution over the union is made. ``None`` where one is needed: on a device, for texts that were read in
+        different passes, or for numbers that are none.
         """
         p_K = []
         for voter in voters:
@@ -154,7 +145,6 @@ def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array
 
 
 def _of_member(states: Sequence[StepState], position: int, member: Member) -> Array:
-    """A member's distributions, reshaped where the texts' draws reshape each member's."""
     p_BU = rows_at(states, member, position)
     draws = [state.plan.member_draw for state in states]
     if not any(draws):
@@ -168,7 +158,6 @@ _NOTHING = Sampling()
 
 
 def _shaped(q_BU: Array, states: Sequence[StepState], position: int) -> Array:
-    """What pieces are drawn from, or the likeliest taken of: what a grammar allows, in the way of a draw."""
     q_BU = confine(q_BU, [state.allowed(position) for state in states])
     draws = [state.plan.draw for state in states]
     if not any(draw.shapes for draw in draws):

@@ -65,7 +65,7 @@ def score_pieces(
 
 
 def _state(text: TextSequence, columns: Sequence[int], members: Sequence[Member], union: UnionVocabulary) -> StepState:
-    """A state that stands before as many of some pieces as members can read in one block."""
+    """A state that stands before the given pieces."""
     state = StepState(text, tuple(members), union)
     for column in columns[:-1]:
         state.draft(column)

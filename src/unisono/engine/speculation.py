@@ -26,7 +26,7 @@ SHARE_MEMORY = 60.0
 """Over how many pieces the share of asked ones is taken, about."""
 
 SAMPLING = 4
-"""How many pieces pass between two looks at the members that do not draft, to know who could."""
+"""Pieces between two looks at the members that do not draft, to know who could."""
 
 
 class Speculator:
@@ -41,7 +41,6 @@ class Speculator:
         draft_length: DraftLengthController,
         prefill: Prefill,
     ) -> None:
-        """Bind it to an engine's members."""
         self._members = {member.name: member for member in members}
         self._end = union.end
         self._sampler = sampler
@@ -91,7 +90,6 @@ class Speculator:
                 self._learn_from_voters(state, position, choice)
 
     def _learn_from_voters(self, state: StepState, position: int, choice: int) -> None:
-        """Learn what members would have guessed that did not draft."""
         for member in state.voters(position):
             if member.name != state.drafter and state.plan.drafter in (member.name, AUTO):
                 [(column, mass)] = self._sampler.guess([state], position, member)
@@ -104,7 +102,6 @@ class Speculator:
             self._draft_length.learn_step(len(states), pieces, seconds, self._plain_seconds(states))
 
     def _draft_found(self, state: StepState, texts: int) -> None:
-        """Draft what look-up found, as long as that pays."""
         chance = self._draft_length.chances[NGRAM].chance(_sureness(state.matched))
         members = list(self._members.values())
         for column in state.found:
@@ -142,12 +139,10 @@ class Speculator:
             position += 1
 
     def _able(self, state: StepState) -> bool:
-        """Whether the drafter's choice at the last position can be drafted at all."""
         column = state.guesses[-1][0]
         return state.last < state.plan.max_pieces and column != self._end and state.fits(column)
 
     def _chance(self, state: StepState) -> float:
-        """The chance that the drafter's choice at the last position holds."""
         if state.settles(state.last):
             return 1.0
         return self._draft_length.chances[str(state.drafter)].chance(state.guesses[-1][1])
@@ -199,7 +194,6 @@ class Speculator:
         return drafter
 
     def _is_near(self, drafter: str, state: StepState) -> bool:
-        """Whether a member can draft now, having no more to read before than a step may read."""
         return not self._prefill.is_far(state.cursor(self._members[drafter]))
 
     def _reads_apart(self, drafter: Member, state: StepState) -> bool:
@@ -257,5 +251,4 @@ def _drawn_share(group: Sequence[Member], states: Sequence[StepState]) -> float:
 
 
 def _sureness(matched: int) -> float:
-    """How sure look-up is, from how many pieces were the same."""
     return matched / (LONGEST + 1)

@@ -24,16 +24,7 @@ TopPieces = tuple[tuple[bytes | None, float], ...]
 def record(
     state: StepState, position: int, column: int, distributions: Distributions, row: int, union: UnionVocabulary
 ) -> None:
-    """Keep the record of a choice, if the text has a trace; its time is known when the step has ended.
-
-    Args:
-        state: of the text.
-        position: where in it the choice was made.
-        column: what was chosen.
-        distributions: what it was chosen by.
-        row: of this text in it.
-        union: the vocabulary of the columns.
-    """
+    """Keep the record of a choice, if the text has a trace; its time is known when the step has ended."""
     text = state.text
     if text.steps is None:
         return
