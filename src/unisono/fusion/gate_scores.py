@@ -58,7 +58,6 @@ def position(p_BU: Array, positions: Sequence[int]) -> list[float]:
 
 
 def nothing(p_BU: Array, positions: Sequence[int]) -> list[float]:
-    """0: there is nothing to score."""
     return [0.0] * len(positions)
 
 
