@@ -1,10 +1,9 @@
 """How far to draft: what a longer block costs, how likely its pieces hold, and whether that pays.
 
-Drafting one piece more is worth its time when the pieces that it is expected to give come at a better
-rate than the ensemble writes at anyway: the rule of optimal stopping for a ratio of rewards to times
-(renewal-reward theorem; Ross, Stochastic Processes, 1996, section 3.6). Nothing of it changes what is
-written. Costs are learned from the passes that are run, and chances from every step at which a guess
-can be held against the choice, drafted or not.
+Drafting one piece more is worth its time when the pieces that it is expected to give come at a better rate than the
+ensemble writes at anyway: the rule of optimal stopping for a ratio of rewards to times (renewal-reward theorem; Ross,
+Stochastic Processes, 1996, section 3.6). Nothing of it changes what is written. Costs are learned from the passes that
+are run, and chances from every step at which a guess can be held against the choice, drafted or not.
 """
 
 from __future__ import annotations

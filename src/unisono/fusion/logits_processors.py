@@ -161,9 +161,8 @@ def top_k(q_U: Array, k: int | None) -> Array:
 def top_p(q_U: Array, p: float) -> Array:
     """Keep the likeliest columns, as few as have mass p together (Holtzman et al., arXiv 1904.09751, section 3.1).
 
-    Columns as likely as the last one kept are kept as well. transformers keeps of these as few as it can,
-    whichever its sorting puts last; here the numbering of columns, and so the order of members, has no
-    say in what can be drawn.
+    Columns as likely as the last one kept are kept as well. transformers keeps of these as few as it can, whichever its
+    sorting puts last; here the numbering of columns, and so the order of members, has no say in what can be drawn.
     """
     if p >= 1:
         return q_U

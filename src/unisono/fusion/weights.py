@@ -16,10 +16,9 @@ Weight = Array
 WeightScheme = Callable[[Sequence[float], Sequence[Array], Sequence[Sequence[float]]], list[Weight]]
 """``(base weight of each voter, its p_BU, its loss_B) -> its weight``; the weights of a row sum to 1.
 
-The base weights are those of the spec: at least 0, with sum 1. Every scheme multiplies them by what it
-measures and scales to sum 1, so that a voter of weight 0 stays at 0, and voters in whom it sees no
-difference keep the ratio of their base weights. Only `perplexity` reads the losses; for the others
-they may be empty.
+The base weights are those of the spec: at least 0, with sum 1. Every scheme multiplies them by what it measures and
+scales to sum 1, so that a voter of weight 0 stays at 0, and voters in whom it sees no difference keep the ratio of
+their base weights. Only `perplexity` reads the losses; for the others they may be empty.
 """
 
 LEAST_ENTROPY = 0.01
