@@ -21,8 +21,6 @@ class TemplateFailure(Exception):
 
 
 class ChatTemplate:
-    """A compiled template."""
-
     def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
         """Compile Jinja; ``special_texts`` are ``bos_token``, ``eos_token`` …, which templates refer to.
 

@@ -107,7 +107,6 @@ class ToolUse:
     """How a template handles tools."""
 
     tools: bool
-    """Whether it writes tools' names, descriptions and parameters."""
     style: CallStyle | None
     """How calls are passed to it; ``None`` where it does not write them."""
     results: bool
@@ -143,7 +142,6 @@ def probe_tool_use(template: ChatTemplate, *, with_tools: bool = True) -> ToolUs
 
 @functools.lru_cache(64)
 def writes_name(template: ChatTemplate, role: str) -> bool:
-    """Whether a template writes the ``name`` of a message with this role."""
     named = Message(role=role, content=REPLY, name=SPEAKER)
     asked = [QUESTION] if role in ("assistant", "system") else []
     messages = [named, *asked] if role == "system" else [*asked, named]
@@ -151,10 +149,10 @@ def writes_name(template: ChatTemplate, role: str) -> bool:
 
 
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
-    """Convert messages to the form that a template expects.
+    """Convert messages to the form that a template expects. Only calls and their results change.
 
-    Only calls and their results change. Results follow the order of the calls, because some templates write nothing
-    else that links the two, and carry the function's name.
+    Results follow the order of the calls, because some templates write nothing else that links the two, and carry the
+    function's name.
     """
     given: list[dict[str, Any]] = []
     place, calls = 0, list[ToolCall]()
@@ -171,7 +169,6 @@ def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[
 
 
 def exchange_of(count: int, content: str = "") -> list[Message]:
-    """A message with one or two calls, and their results."""
     calls = [
         ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(ARGUMENTS)})
         for identity, name in list(zip(IDS, NAMES, strict=True))[:count]
