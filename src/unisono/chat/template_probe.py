@@ -28,19 +28,10 @@ IDS = ("probe0001", "probe0002")
 """Nine letters and digits, as the strictest templates require."""
 _DESCRIPTION = "Probe described."
 
+_PROPERTIES = {"probe_key": {"type": "string", "description": "Probe key."}}
+_PARAMETERS = {"type": "object", "properties": _PROPERTIES, "required": ["probe_key"]}
 PROBE_TOOLS: tuple[Tool, ...] = tuple(
-    Tool(
-        type="function",
-        function={
-            "name": name,
-            "description": _DESCRIPTION,
-            "parameters": {
-                "type": "object",
-                "properties": {"probe_key": {"type": "string", "description": "Probe key."}},
-                "required": ["probe_key"],
-            },
-        },
-    )
+    Tool(type="function", function={"name": name, "description": _DESCRIPTION, "parameters": _PARAMETERS})
     for name in NAMES
 )
 _ARGUMENTS: tuple[Literal["mapping", "text"], ...] = ("mapping", "text")

@@ -155,7 +155,7 @@ class DraftLengthController:
     """Decides how far drafts go: as long as it pays. Chances are of members, costs of models."""
 
     in_use = False
-    """Whether anybody drafts; what nobody asks for is not learned."""
+    """Whether anybody has drafted yet; until then nothing is learned."""
 
     def __init__(self) -> None:
         self.chances: defaultdict[str, Chances] = defaultdict(Chances)

@@ -35,10 +35,6 @@ class Cursor:
     ends: list[int] = field(default_factory=list)
     """By position, how many ids stand before it."""
 
-    def draft(self, ids: Sequence[int]) -> None:
-        self.ids.extend(ids)
-        self.ends.append(len(self.ids))
-
 
 class Member:
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""

@@ -129,12 +129,28 @@ class Runner:
             answer.result()
 
     def _run_pass(self, batches: Sequence[MemberBatch]) -> None:
-        work, seconds = run_pass(batches)
+        """Run members that share a model in one pass; its time is shared out by ids read."""
+        for batch in batches:
+            batch.fill()
+        feeds = batches[0].feeds if len(batches) == 1 else [feed for batch in batches for feed in batch.feeds]
+        # By slot: llama.cpp computes slots together only where they follow one another.
+        ordered = sorted(feeds, key=_slot_of) if len(feeds) > 1 else feeds
         member = batches[0].member
+        logits_NV, spent = _advance(member, ordered)
+        row_by_slot, rows = {}, 0
+        for feed in ordered:
+            row_by_slot[feed.slot] = rows
+            rows += feed.wanted
+        tokens = sum([batch.tokens for batch in batches])
+        for batch in batches:
+            seconds = spent * batch.tokens / tokens
+            batch.member.seconds += seconds
+            _note_output(batch, logits_NV, row_by_slot, seconds)
+        work = Work(len(feeds), tokens, rows)
         if self._draft_length.in_use:
-            self._draft_length.learn_pass(member.model, work, seconds)
+            self._draft_length.learn_pass(member.model, work, spent)
         if member.backend.facts.device == "cpu":
-            self._slow.note(member.name, member.model, work, seconds)
+            self._slow.note(member.name, member.model, work, spent)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:
@@ -171,29 +187,6 @@ class MemberBatch:
             self.tokens += end - cursor.read
 
 
-def run_pass(batches: Sequence[MemberBatch]) -> tuple[Work, float]:
-    """Run members that share a model in one pass; the states note the output. The time is shared out by ids read.
-
-    Returns the work and its seconds.
-    """
-    for batch in batches:
-        batch.fill()
-    feeds = batches[0].feeds if len(batches) == 1 else [feed for batch in batches for feed in batch.feeds]
-    # By slot: llama.cpp computes slots together only where they follow one another.
-    ordered = sorted(feeds, key=_slot_of) if len(feeds) > 1 else feeds
-    logits_NV, spent = _advance(batches[0].member, ordered)
-    row_by_slot, rows = {}, 0
-    for feed in ordered:
-        row_by_slot[feed.slot] = rows
-        rows += feed.wanted
-    tokens = sum([batch.tokens for batch in batches])
-    for batch in batches:
-        seconds = spent * batch.tokens / tokens
-        batch.member.seconds += seconds
-        _note_output(batch, logits_NV, row_by_slot, seconds)
-    return Work(len(feeds), tokens, rows), spent
-
-
 def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
     member, name = batch.member, batch.member.name
     output, own = ForwardOutput(member, logits_NV), list[int]()
@@ -204,10 +197,9 @@ def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot
         if first == 0 and state.opens_answer and member.leading_space:
             output.opening.add(row)
         rows = [row] if first == last else [row + end - cursor.ends[first] for end in cursor.ends[first : last + 1]]
-        if first or name in state.outputs:
-            state.add_output(member, output, rows, first)
-        else:
-            state.outputs[name] = [(output, row) for row in rows]
+        noted = state.outputs.setdefault(name, [])
+        noted += [None] * (first - len(noted))
+        noted += [(output, row) for row in rows]
         state.text.member_seconds[name] += seconds
         own += rows
     if batch.keep:

@@ -112,7 +112,7 @@ class Stepper:
     def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
         distributions = self._sampler.combine(group, position, voters, combines=combines)
         columns = self._sampler.choose(group, position, distributions, combines=combines)
-        if self._speculator.in_use:
+        if self._speculator.draft_length.in_use:
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
             record(state, position, column, distributions, row, self._union)

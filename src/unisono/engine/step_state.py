@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -122,17 +121,10 @@ class StepState:
 
     def draft(self, column: int) -> None:
         for member in self._members:
-            self.cursor(member).draft(self._spell(member, column))
+            cursor = self.cursor(member)
+            cursor.ids += self._spell(member, column)
+            cursor.ends.append(len(cursor.ids))
         self.drafted.append(column)
-
-    def add_output(self, member: Member, output: ForwardOutput, rows: Sequence[int], first: int) -> None:
-        known = self.outputs.setdefault(member.name, [])
-        known.extend([None] * (first - len(known)))
-        known.extend((output, row) for row in rows)
-
-    def knows(self, member: Member, position: int) -> bool:
-        known = self.outputs.get(member.name, ())
-        return position < len(known) and known[position] is not None
 
     def where(self, member: Member, position: int) -> tuple[ForwardOutput, int]:
         """The output of a pass that has a member's distribution at a position, and its row there."""
@@ -207,11 +199,8 @@ class StepState:
     def span(self, member: Member) -> tuple[int, int] | None:
         """The first and the last position at which a member is still to be heard, as far as that is known."""
         known = self.last + 1 if not self.plan.is_gated else len(self.gates)
-        wanted = [
-            position
-            for position in range(known)
-            if not self.knows(member, position) and member in self.voters(position)
-        ]
+        heard = {position for position, output in enumerate(self.outputs.get(member.name, ())) if output is not None}
+        wanted = [position for position in range(known) if position not in heard and member in self.voters(position)]
         return (wanted[0], wanted[-1]) if wanted else None
 
     def take(self, position: int, column: int) -> None:
