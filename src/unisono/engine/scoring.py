@@ -20,7 +20,6 @@ from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
-from unisono.engine.step import by_voters
 from unisono.engine.step_state import StepState
 from unisono.errors import PromptError, shown
 from unisono.records import PieceScore, is_unicode
@@ -53,8 +52,7 @@ def score_pieces(
         runner.run_voters(states, keep=False)
         for position in range(max(state.last for state in states) + 1):
             reaching = [state for state in states if position <= state.last]
-            for voters, rule, group in by_voters(reaching, position):
-                distributions = sampler.combine(group, position, voters, combines=rule is not None)
+            for group, distributions in sampler.combine(reaching, position):
                 for row, state in enumerate(group):
                     column = left[state.text][position]
                     scores[state.text].append(_scored(distributions, row, column, union))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from unisono.config.combine import Combine
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
@@ -100,32 +98,24 @@ class Stepper:
         while alive:
             rest = alive
             plain = [state for state in alive if state.is_plain]
-            if plain and self._choose_plainly(plain, position):
+            if plain and (columns := self._sampler.choose_plainly(plain, position)) is not None:
                 rest = [state for state in alive if not state.is_plain]
-            for voters, rule, group in by_voters(rest, position):
-                self._choose(group, position, voters, combines=rule is not None)
+                for state, column in zip(plain, columns, strict=True):
+                    state.take(position, column)
+            for group, distributions in self._sampler.combine(rest, position):
+                self._choose(group, position, distributions)
             alive = [state for state in alive if state.alive]
             position += 1
         for state in states:
             state.commit()
 
-    def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
-        distributions = self._sampler.combine(group, position, voters, combines=combines)
-        columns = self._sampler.choose(group, position, distributions, combines=combines)
+    def _choose(self, group: Sequence[StepState], position: int, distributions: Distributions) -> None:
+        columns = self._sampler.choose(group, position, distributions)
         if self._speculator.draft_length.in_use:
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
             record(state, position, column, distributions, row, self._union)
             state.take(position, column)
-
-    def _choose_plainly(self, plain: Sequence[StepState], position: int) -> bool:
-        """Choose for sequences of which all members vote and nothing but the most likely piece is wanted, if it can."""
-        columns = self._sampler.choose_plainly(plain, position, plain[0].voters(position))
-        if columns is None:
-            return False
-        for state, column in zip(plain, columns, strict=True):
-            state.take(position, column)
-        return True
 
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.
@@ -133,8 +123,7 @@ class Stepper:
         The members' distributions have to be kept: slots are copied, and other groups were committed before.
         """
         outputs: dict[StepState, tuple[Distributions, int]] = {}
-        for voters, rule, voting in by_voters(states, 0):
-            distributions = self._sampler.combine(voting, 0, voters, combines=rule is not None)
+        for voting, distributions in self._sampler.combine(states, 0):
             outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
         shaped = [outputs[state][0].shaped_BU[outputs[state][1]] for state in states]
         ranked = list(beam.rank(shaped, self._union.end))
@@ -181,14 +170,3 @@ class Stepper:
 
 def all_states(states: Mapping[SequenceGroup, Sequence[StepState]]) -> list[StepState]:
     return [state for its_states in states.values() for state in its_states]
-
-
-def by_voters(
-    states: Sequence[StepState], position: int
-) -> list[tuple[tuple[Member, ...], Combine | None, list[StepState]]]:
-    """States that have the same voters at a position, and the same rule if it applies there."""
-    groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[StepState]] = defaultdict(list)
-    for state in states:
-        rule = state.plan.combine if state.combines(position) else None
-        groups[state.voters(position), rule].append(state)
-    return [(voters, rule, group) for (voters, rule), group in groups.items()]

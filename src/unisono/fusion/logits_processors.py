@@ -56,12 +56,10 @@ def shape(
     temperature last, where it does not change which pieces are left.) At temperature 0 the bias and the penalties act
     and nothing else.
 
-    Args: q_BU: float32, any device; not changed. Rows sum to 1. draws: of each row. counts: of each row, how many times
-    which columns were written. The prompt is not counted (with transformers and vLLM it is, for the repetition
-    penalty): members read it in ids of their own. biases: of each row, what is added to the log-masses of which
-    columns: its `Sampling.bias` looked up.
-
-    Returns: Distributions of the same shape, on the same device; of one row that nothing changes, a view of ``q_BU``.
+    ``q_BU``, float32, is not changed; the result lies on the same device, and of one row that nothing changes it is a
+    view. The other arguments are of each row. ``counts`` tells how many times which columns were written, without the
+    prompt (with transformers and vLLM it counts, for the repetition penalty): members read it in ids of their own.
+    ``biases`` are added to the log-masses of columns: its `Sampling.bias` looked up.
     """
     rows = [_shape(*row) for row in zip(q_BU, draws, counts, biases, strict=True)]
     return rows[0][None, :] if len(rows) == 1 else array_namespace(q_BU).stack(rows)

@@ -49,8 +49,8 @@ def sharpen(q_BU: Array, prefixes: Prefixes, share: float) -> Array:
     all pieces that begin with its bytes. What differs:
 
     - SAFE adds the masses and leaves them where they were as well. Here they move, to the shortest likely prefix, so
-    that the row keeps its sum; the largest mass is the same. - SAFE lets only pieces in the drafter's vocabulary take
-    mass. Here any piece of the union can, as every member can spell it.
+      that the row keeps its sum; the largest mass is the same.
+    - SAFE lets only pieces in the drafter's vocabulary take mass. Here any piece of the union can.
 
     ``q_BU`` is not changed; it is returned itself where no row is too smooth.
     """

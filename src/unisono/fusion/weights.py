@@ -105,9 +105,8 @@ def perplexity(
     a text. PackLLM scores the prompt in the tokens of one reference tokenizer; the means of members with different
     tokenizers can be compared only if all divide by the same count, such as that of the prompt's bytes.
 
-    Args: base: of each voter. p_BU_K: of each voter; not looked at. loss_KB: of each voter, the mean negative
-    log-likelihood of the prompt of each row's text, in nats per unit; finite. temperature: 1 in PackLLM's published
-    code; higher draws the weights towards the base.
+    ``loss_KB`` has of each voter the mean negative log-likelihood of the prompt of each row's text, in nats per unit;
+    finite. The temperature is 1 in PackLLM's published code; higher draws the weights towards the base.
     """
     if len(loss_KB) != len(base):
         raise ValueError(f"{len(loss_KB)} members have a loss, but {len(base)} vote")
