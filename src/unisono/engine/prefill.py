@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unisono.engine.group import Beam
+from unisono.engine.beam import Beam
 from unisono.engine.member import Cursor, Member
 from unisono.engine.runner import Portion, Runner
 from unisono.engine.sequence import SequenceGroup, TextSequence

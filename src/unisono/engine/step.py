@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from unisono.config.combine import Combine
-from unisono.engine.group import Beam, BeamCandidate, Continuation
+from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner

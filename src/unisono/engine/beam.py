@@ -1,53 +1,14 @@
-"""Beginning what a request asks for: n sequences of one prompt, or a beam, which follows several candidates."""
+"""A beam: the sequence that it generates is the best of several candidates, which are followed together."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unisono.config.method import AUTO, NGRAM
-from unisono.engine.member import Cursor, Member
-from unisono.engine.ngram import NgramIndex
-from unisono.engine.request import PreparedRequest
 from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.fusion.fold import Array
 from unisono.fusion.weights import top_columns
-from unisono.vocab.union import UnionVocabulary
-
-SEED_BITS = 53
-"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
-
-
-def begin_group(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> SequenceGroup:
-    """Begin what a request asks for, with slots for its first sequence."""
-    request, plan = prepared.request, prepared.plan
-    with contextlib.ExitStack() as opened:
-        cursors: dict[str, Cursor] = {}
-        for member in members:
-            ids, unread = list(prepared.ids[member.name]), plan.weighs_prompt  # a prompt is weighed first
-            cursors[member.name] = member.open(ids, unread=unread)
-            opened.callback(member.backend.close, cursors[member.name].slot)
-        opened.pop_all()
-    first = TextSequence(
-        request.prompt,
-        cursors,
-        request.limits,
-        plan,
-        trace=request.trace,
-        likeliest=request.top_logprobs,
-        seed=secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed,
-    )
-    first.parse = None if prepared.parse is None else prepared.parse.copy()
-    group = SequenceGroup(request.n, first)
-    if prepared.width > 1:
-        group = Beam(first, prepared.width, plan.draw.length_penalty)
-    if plan.drafter in (NGRAM, AUTO):
-        column_V = plan.lead.map.column_V
-        first.history = NgramIndex(union.end, (int(column_V[token]) for token in prepared.ids[plan.lead.name]))
-    return group
 
 
 @dataclass(slots=True)
