@@ -57,6 +57,8 @@ class Member:
         self.name = name
         self.weight = weight
         self.backend = backend
+        self.model = id(backend)
+        """Which loaded model it is: the same number for members that share one."""
         self.prefixes = prefixes
         self.encoder = encoder
         self.speller = speller
@@ -68,11 +70,6 @@ class Member:
         self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
-
-    @property
-    def model(self) -> int:
-        """Which loaded model it is: the same number for members that share one."""
-        return id(self.backend)
 
     @property
     def leading_space(self) -> bool:
