@@ -258,15 +258,15 @@ def test_a_text_that_ends_in_a_step_that_fails_is_not_written_further(monkeypatc
     engine = engine_of(("a", "b"))
     short, other = engine.add(PROMPTS[0], Limits(2)), engine.add(PROMPTS[1], Limits(20))
     engine.step()
-    settle = StepState.commit
+    take = StepState.take
 
     def fails_at_the_second(window: StepState, position: int, column: int) -> None:
         if window.text is other:
             raise RuntimeError("no more")
-        settle(window, position, column)
+        take(window, position, column)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StepState, "commit", fails_at_the_second)
+        patch.setattr(StepState, "take", fails_at_the_second)
         with pytest.raises(RuntimeError, match="no more"):
             engine.step()
     assert short.finish == "length"

@@ -75,7 +75,7 @@ def requests_at_random(service: Service) -> list[Asked]:
     for number in range(REQUESTS):
         model = chance.choice(["duo", "duo", "duo", "duo/smol", "duo/gemma"])
         keys: dict[str, Any] = chance.choice([*ANY, *(PAIR if model == "duo" else [])])
-        method = service.method(model).but(**keys)
+        method = service.engine(model).method.but(**keys)
         stop = chance.choice(["", "", ".", "the "])
         limits = Limits(chance.randint(1, 9), (stop,) if stop else ())
         n = 2 if not method.draw.is_greedy and chance.random() < 0.5 else 1
@@ -149,7 +149,7 @@ def test_a_conversation_is_not_read_again(service: Service) -> None:
     messages = [Message(role="system", content="You answer in short sentences. " * 12)]
     for question in ("What is a lighthouse?", "日本語で?"):
         messages.append(Message(role="user", content=question))
-        request = Asked("duo", Prompt(messages=tuple(messages)), Limits(4), service.method("duo"), 1, 0)
+        request = Asked("duo", Prompt(messages=tuple(messages)), Limits(4), service.engine("duo").method, 1, 0)
         stores = [member.backend for member in service.engines["duo"].members]
         before = [store.reused for store in stores]  # type: ignore[attr-defined]
         [[found]] = together(service, [request])

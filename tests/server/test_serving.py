@@ -15,11 +15,11 @@ from unisono.build import load_service, prepare_several
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.reference import plain_steps
-from unisono.engine.request import Ended, Failed, GenerationRequest
+from unisono.engine.request import Ended, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
-from unisono.errors import SpecError
+from unisono.errors import CapacityError, SpecError
 from unisono.records import Generation, Limits
 
 A, B, C = ({"name": name, "model": f"fake:{name}"} for name in "abc")
@@ -70,9 +70,9 @@ def test_a_member_alone_keeps_of_the_method_what_concerns_a_single_model() -> No
     method = {"lead": "b", "combine": "geometric", "gate": "first:3", "sampling": "0.7 top_k:3", "speculate": "auto:4"}
     service = serve({"duo": {"members": [A, B], **method}})
     expected = Method(speculate="ngram:4", sampling="0.7 top_k:3")  # type: ignore[arg-type]
-    assert service.method("duo/a") == service.method("duo/b") == expected
+    assert service.engine("duo/a").method == service.engine("duo/b").method == expected
     mixture = serve({"mix": {"members": [A, B], "sampling": "one-member member_top_k:3 seed:1"}})
-    assert mixture.method("mix/a") == Method(sampling="1 member_top_k:3 seed:1")  # type: ignore[arg-type]
+    assert mixture.engine("mix/a").method == Method(sampling="1 member_top_k:3 seed:1")  # type: ignore[arg-type]
 
 
 def test_ensembles_share_the_models_that_they_run_in_the_same_way() -> None:
@@ -104,6 +104,24 @@ def test_slots_are_counted_by_model_and_shared_by_all_who_use_it() -> None:
     with pytest.raises(SpecError, match="there is no model 'dou'; did you mean 'duo'"):
         service.prepare(GenerationRequest("", PROMPTS[0], model="dou"))
     finish(service)
+
+
+def test_what_would_wait_for_another_engine_that_shares_its_models_cannot_begin_at_once() -> None:
+    service = serve({"duo": {"members": [A, B]}}, batch=2)
+
+    def prepared(model: str, n: int = 1) -> PreparedRequest:
+        method = Method().but(draw="1 seed:1") if n > 1 else None
+        return service.prepare(GenerationRequest("", PROMPTS[0], Limits(6), method=method, n=n, model=model))
+
+    first = service.start(prepared("duo/a"))
+    with pytest.raises(CapacityError, match="1 of 2 slots are free"):
+        service.start(prepared("duo", 2))
+    wide = service.submit(prepared("duo", 2))
+    with pytest.raises(CapacityError, match="other requests came before this one"):
+        service.start(prepared("duo/a"))
+    assert (service.served, service.waiting) == (1, 1)
+    found = finish(service)
+    assert {request_id: len(texts) for request_id, texts in found.items()} == {first: 1, wide: 2}
 
 
 def test_a_service_that_cannot_be_loaded_frees_what_was() -> None:

@@ -56,7 +56,6 @@ class CallForm:
         return ("{" + named + item + arguments, "}") if self.name_first else ("{" + arguments, item + named + "}")
 
     def written(self, name: str, arguments: str) -> str:
-        """An answer that is one call."""
         before, behind = self.framed(name)
         return f"{self.opening}{before}{arguments}{behind}{self.closing}"
 
@@ -97,8 +96,6 @@ def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str]
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Answers as a template writes them."""
-
     template: ChatTemplate
     use: ToolUse
     controls: Sequence[str]

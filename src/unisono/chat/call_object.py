@@ -21,10 +21,9 @@ class Broken(Exception):
 
 
 class CallObject:
-    """An incremental parser of one call's object."""
+    """An incremental parser of one call's object, of one of the tools that ``names`` lists."""
 
     def __init__(self, form: CallForm, names: Collection[str]) -> None:
-        """Start before a call of a form, of one of the tools that ``names`` lists."""
         self._form = form
         self._names = names
         self._name: str | None = None

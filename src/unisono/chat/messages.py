@@ -28,8 +28,7 @@ _DEEPEST = 200
 
 class FunctionCall(TypedDict):
     name: str
-    arguments: str
-    """The JSON text of an object."""
+    arguments: str  # the JSON text of an object
 
 
 class ToolCall(TypedDict):
@@ -40,10 +39,8 @@ class ToolCall(TypedDict):
 
 class Message(TypedDict):
     role: str
-    content: NotRequired[str | None]
-    """Text. Only a message with tool calls may have none."""
-    tool_calls: NotRequired[Sequence[ToolCall]]
-    """Of an assistant."""
+    content: NotRequired[str | None]  # only a message with tool calls may have none
+    tool_calls: NotRequired[Sequence[ToolCall]]  # of an assistant
     tool_call_id: NotRequired[str]
     """Of the role ``tool``: the call that it answers."""
     name: NotRequired[str]
@@ -70,7 +67,6 @@ class Prompt:
     text: str | None = None
     messages: Sequence[Message] | None = None
     tools: Sequence[Tool] | None = None
-    """What the answer to messages may call."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
@@ -94,7 +90,6 @@ def new_call_id() -> str:
 
 
 def content_of(message: Message) -> str:
-    """A message's text, empty where it has none."""
     return message.get("content") or ""
 
 

@@ -21,8 +21,6 @@ _NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC
 
 
 class PromptEncoder:
-    """Encodes prompts as one member's ids."""
-
     def __init__(
         self,
         name: str,

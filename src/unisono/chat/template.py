@@ -25,8 +25,6 @@ DEFAULT, TOOL_USE = "default", "tool_use"
 
 
 class ChatTemplate:
-    """A compiled template, or several of one model."""
-
     def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
         """Compile Jinja; ``special_texts`` are ``bos_token``, ``eos_token`` …, which templates refer to.
 

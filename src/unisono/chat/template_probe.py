@@ -29,19 +29,10 @@ IDS = ("probe0001", "probe0002")
 """Nine letters and digits, as the strictest templates require."""
 _DESCRIPTION = "Probe described."
 
+_PROPERTIES = {"probe_key": {"type": "string", "description": "Probe key."}}
+_PARAMETERS = {"type": "object", "properties": _PROPERTIES, "required": ["probe_key"]}
 PROBE_TOOLS: tuple[Tool, ...] = tuple(
-    Tool(
-        type="function",
-        function={
-            "name": name,
-            "description": _DESCRIPTION,
-            "parameters": {
-                "type": "object",
-                "properties": {"probe_key": {"type": "string", "description": "Probe key."}},
-                "required": ["probe_key"],
-            },
-        },
-    )
+    Tool(type="function", function={"name": name, "description": _DESCRIPTION, "parameters": _PARAMETERS})
     for name in NAMES
 )
 _ARGUMENTS: tuple[Literal["mapping", "text"], ...] = ("mapping", "text")
@@ -120,7 +111,6 @@ class ToolUse:
     """How a template handles tools."""
 
     tools: bool
-    """Whether it writes tools' names, descriptions and parameters."""
     style: CallStyle | None
     """How calls are passed to it; ``None`` where it does not write them."""
     results: bool
@@ -164,10 +154,10 @@ def writes_name(template: ChatTemplate, role: str, *, with_tools: bool = False) 
 
 
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
-    """Convert messages to the form that a template expects.
+    """Convert messages to the form that a template expects. Only calls and their results change.
 
-    Only calls and their results change. Results follow the order of the calls, because some templates write nothing
-    else that links the two, and carry the function's name.
+    Results follow the order of the calls, because some templates write nothing else that links the two, and carry the
+    function's name.
     """
     given: list[dict[str, Any]] = []
     place, calls = 0, list[ToolCall]()
@@ -184,7 +174,6 @@ def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[
 
 
 def exchange_of(count: int, content: str = "") -> list[Message]:
-    """A message with one or two calls, and their results."""
     calls = [
         ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(ARGUMENTS)})
         for identity, name in list(zip(IDS, NAMES, strict=True))[:count]

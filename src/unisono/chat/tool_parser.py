@@ -19,8 +19,6 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class CallBegun:
-    """A call has begun, and its name is known."""
-
     index: int
     name: str
 
@@ -35,8 +33,6 @@ class CallArguments:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A call is complete."""
-
     index: int
 
 
@@ -54,8 +50,6 @@ CallEvent = Content | CallBegun | CallArguments | CallEnded | CallBroken
 
 @dataclass(frozen=True, slots=True)
 class FoundCall:
-    """A complete call."""
-
     name: str
     arguments: str
 
@@ -98,26 +92,20 @@ class CallFinder:
         repeats = form.between is not None and _solid(form.between) == _solid(form.closing + form.opening)
         self._between = None if repeats or form.between is None else form.between.strip()
         """Between the objects of one list; ``None`` where each call has its own marks."""
-        self._held = ""
-        """Text that has not come out yet."""
+        self._held = ""  # text that has not come out yet
         self._place: Literal["text", "object", "after"] = "text"
         self._object = CallObject(form, self._names)
-        self._mark = 0
-        """The length of the held text before the object."""
+        self._mark = 0  # the length of the held text before the object
         self._begun = 0
-        self._announced = False
-        """Whether `CallBegun` was emitted for the object."""
+        self._announced = False  # whether `CallBegun` was emitted for the object
         self._written = False
-        self._after_call = False
-        """Whether nothing has come out since a call."""
+        self._after_call = False  # whether nothing has come out since a call
 
     def feed(self, text: str) -> list[CallEvent]:
-        """Read more text and return the events it completes."""
         self._held += text
         return list(self._run(last=False))
 
     def finish(self) -> list[CallEvent]:
-        """End the text and return the remaining events."""
         return list(self._run(last=True))
 
     def _run(self, *, last: bool) -> Iterator[CallEvent]:

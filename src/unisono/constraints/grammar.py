@@ -26,8 +26,7 @@ from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)
 
-COMPILED = 32
-"""Compiled grammars that are kept."""
+COMPILED = 32  # compiled grammars that are kept
 SPECIAL = 0xFF
 """The byte with which llguidance marks special tokens. No text in UTF-8 has it, so no piece that does is allowed."""
 
@@ -55,10 +54,8 @@ class Grammars:
         self._compiled = functools.lru_cache(COMPILED)(self._compile)
 
     def __call__(self, constraint: Constraint) -> Parse:
-        """Return the initial state of a constraint's grammar.
-
-        Raises a `SpecError` where no grammar keeps all that the constraint says, and a `BackendMissing` without
-        llguidance.
+        """Return the initial state of a constraint's grammar. Raises a `SpecError` where no grammar keeps all that the
+        constraint says, and a `BackendMissing` without llguidance.
         """
         return self._compiled(constraint).copy()
 
@@ -116,11 +113,9 @@ class Parse:
         return allowed_U
 
     def consume(self, column: int) -> None:
-        """Advance by a chosen piece, which was allowed."""
         self._feed(self._matcher, [column])
 
     def copy(self) -> Parse:
-        """An independent copy, for a sequence that branches off."""
         return Parse(self._matcher.deep_copy(), self._union)
 
     def _feed(self, matcher: Any, columns: Sequence[int]) -> None:
@@ -156,7 +151,6 @@ def _library() -> ModuleType:
 
 
 def _grammar(constraint: Constraint, library: ModuleType) -> str:
-    """A constraint in llguidance's form of Lark."""
     if constraint.kind in (JSON_SCHEMA, JSON_OBJECT):
         schema = constraint.schema
         check_schema(schema)

@@ -105,7 +105,6 @@ def _check_values(part: dict[str, Any], where: str) -> None:
 
 
 def _scalars(values: list[Any]) -> Iterator[Any]:
-    """All that is in some values and is no array or object, the names of objects included."""
     waiting = list(values)
     while waiting:
         value = waiting.pop()

@@ -1,10 +1,9 @@
 """How far to draft: what a longer block costs, how likely its pieces hold, and whether that pays.
 
-Drafting one piece more is worth its time when the pieces that it is expected to give come at a better
-rate than the ensemble writes at anyway: the rule of optimal stopping for a ratio of rewards to times
-(renewal-reward theorem; Ross, Stochastic Processes, 1996, section 3.6). Nothing of it changes what is
-written. Costs are learned from the passes that are run, and chances from every step at which a guess
-can be held against the choice, drafted or not.
+Drafting one piece more is worth its time when the pieces that it is expected to give come at a better rate than the
+ensemble writes at anyway: the rule of optimal stopping for a ratio of rewards to times (renewal-reward theorem; Ross,
+Stochastic Processes, 1996, section 3.6). Nothing of it changes what is written. Costs are learned from the passes that
+are run, and chances from every step at which a guess can be held against the choice, drafted or not.
 """
 
 from __future__ import annotations
@@ -36,16 +35,8 @@ class Work:
     texts: int
     """Texts, each as often as members read it."""
     tokens: int
-    """Ids that are read."""
     rows: int
     """Distributions that are wanted: one a text, more where drafts are verified."""
-
-    @classmethod
-    def of_all(cls, works: Sequence[Work]) -> Work:
-        """What several members read in one pass."""
-        return cls(
-            sum(work.texts for work in works), sum(work.tokens for work in works), sum(work.rows for work in works)
-        )
 
 
 class SizeTimes:
@@ -58,7 +49,6 @@ class SizeTimes:
         self._passes = 0
 
     def learn(self, size: int, seconds: float) -> None:
-        """Note one pass."""
         self._passes += 1
         self._recent[size].append(seconds)
         self._medians[size] = statistics.median(self._recent[size])
@@ -92,7 +82,6 @@ class PassTimes:
         self._reading, self._verifying = SizeTimes(), SizeTimes()
 
     def learn(self, work: Work, seconds: float) -> None:
-        """Note one pass."""
         if work.tokens > BLOCK_LIMIT:
             return
         if work.rows <= work.texts:
@@ -134,7 +123,6 @@ class Chances:
         """The share of all guesses that held, lately."""
 
     def learn(self, sureness: float, held: bool) -> None:
-        """Note a guess and whether it was chosen."""
         place = self._bin(sureness)
         fade = 1 - 1 / MEMORY
         self._held[place] = self._held[place] * fade + held
@@ -142,7 +130,6 @@ class Chances:
         self.share += (held - self.share) / MEMORY
 
     def chance(self, sureness: float) -> float:
-        """The chance that a guess of this sureness holds."""
         place = self._bin(sureness)
         return self._held[place] / self._made[place]
 
@@ -154,10 +141,8 @@ class Chances:
 class Outlook:
     """A text that could draft one piece more."""
 
-    sure: float
-    """The chance that all drafted so far holds."""
-    chance: float
-    """The chance that the next drafted piece holds too, if they do."""
+    sure: float  # the chance that all drafted so far holds
+    chance: float  # the chance that the next drafted piece holds too, if they do
     waits: bool
     """Whether something drafted waits for the others; where nothing does, a step may as well end."""
 
@@ -167,28 +152,18 @@ Cost = Callable[[int], float]
 
 
 class DraftLengthController:
-    """Decides how far drafts go: as long as it pays.
-
-    Chances are members'. Costs are models': what a pass takes follows from how much is read in it, whichever of
-    the members that share the model read it.
-    """
+    """Decides how far drafts go: as long as it pays. Chances are of members, costs of models."""
 
     in_use = False
-    """Whether anybody drafts; what nobody asks for is not learned."""
+    """Whether anybody has drafted yet; until then nothing is learned."""
 
     def __init__(self) -> None:
-        """Begin without experience."""
+        self.chances: defaultdict[str, Chances] = defaultdict(Chances)
         self._times: defaultdict[Hashable, PassTimes] = defaultdict(PassTimes)
-        self._chances: defaultdict[str, Chances] = defaultdict(Chances)
         self._rates: dict[int, float] = {}
 
     def learn_pass(self, model: Hashable, work: Work, seconds: float) -> None:
-        """Note what a pass of a model took."""
         self._times[model].learn(work, seconds)
-
-    def learn_guess(self, drafter: str, sureness: float, held: bool) -> None:
-        """Note whether a guess was chosen."""
-        self._chances[drafter].learn(sureness, held)
 
     def learn_step(self, texts: int, pieces: int, seconds: float, plain: float) -> None:
         """Note what a step gave and took, and what one piece for every text would take without drafts."""
@@ -198,16 +173,7 @@ class DraftLengthController:
         self._rates[texts] = max(known + SMOOTHING * (rate - known), floor)
 
     def seconds(self, model: Hashable, work: Work) -> float:
-        """The expected time of a pass of a model."""
         return self._times[model].seconds(work)
-
-    def chance(self, drafter: str, sureness: float) -> float:
-        """The chance that a guess holds."""
-        return self._chances[drafter].chance(sureness)
-
-    def share(self, drafter: str) -> float:
-        """The share of a drafter's guesses that hold, lately."""
-        return self._chances[drafter].share
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
         """Which of the outlooks draft one piece more, in a step of this many texts; none ends the drafting.
@@ -230,9 +196,7 @@ class FixedDraftLength(DraftLengthController):
     """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
 
     def seconds(self, model: Hashable, work: Work) -> float:
-        """Nothing costs anything."""
         return 0.0
 
     def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        """All texts, as long as one waits for the others."""
         return list(range(len(outlooks))) if any(outlook.waits for outlook in outlooks) else []

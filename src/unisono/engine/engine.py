@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -12,20 +12,20 @@ from unisono.chat.messages import Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Compile
+from unisono.engine.beam import Beam
 from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.group import Beam, begin_group
 from unisono.engine.member import Member
 from unisono.engine.plan import make_plan
 from unisono.engine.prefill import Prefill
-from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, prepare
+from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, Preparer
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
-from unisono.engine.scoring import Scoring, cut, scored_by
-from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence
+from unisono.engine.scoring import cut, score_pieces, scored_by
+from unisono.engine.sequence import SequenceGroup, TextSequence, begin_sequence, close_sequence
 from unisono.engine.speculation import Speculator
-from unisono.engine.step import Committer, States, Stepper, all_states
+from unisono.engine.step import States, Stepper, all_states
 from unisono.engine.step_state import StepState
-from unisono.errors import CapacityError, SpecError
+from unisono.errors import CapacityError
 from unisono.records import Limits, Score
 from unisono.vocab.union import UnionVocabulary
 
@@ -67,19 +67,17 @@ class Engine:
         """The method, with its names looked up."""
         self.slots = min(sharing[0].backend.facts.slots // len(sharing) for sharing in by_model(members))
         """How many sequences can be generated at once; members that share a model share its slots."""
+        self.prepare = Preparer(members, union, self.plan, self.slots, compile_grammar).prepare
+        """Checks whether a request can be served, and what it takes; see `Preparer.prepare`."""
         self.groups: list[SequenceGroup] = []
         """What is being generated, in the order in which it was begun."""
-        self._compile_grammar = compile_grammar
         self._is_stepping = False
         self._given_up: list[SequenceGroup] = []
-        sampler, draft_length = Sampler(union), draft_length or DraftLengthController()
-        self._runner = Runner(members, sampler, draft_length)
+        self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
+        self._runner = Runner(members, self._sampler, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
-        self._draft_length = draft_length
-        self._speculator = Speculator(members, union, self._runner, sampler, draft_length, self._prefill)
-        committer = Committer(members, union, sampler, self._speculator)
-        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, sampler, committer)
-        self._scoring = Scoring(members, union, self._runner, sampler, committer)
+        self._speculator = Speculator(members, union, self._runner, self._sampler, self._draft_length, self._prefill)
+        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, self._sampler)
 
     def __enter__(self) -> Self:
         return self
@@ -117,32 +115,12 @@ class Engine:
         request = GenerationRequest("", prompt, limits or DEFAULT_LIMITS, trace, method, constraint)
         return self.begin(self.prepare(request)).sequences[0]
 
-    def prepare(self, request: GenerationRequest) -> PreparedRequest:
-        """Check whether a request can be served, and what it takes, without any slots.
-
-        Raises:
-            PromptError: a member cannot read the prompt, or it is longer than a member's context.
-            SpecError: the method does not fit the members, or the constraint cannot be kept.
-        """
-        prepared = prepare(request, self.plan, self.members, self.union, compile_grammar=self._compile_grammar)
-        if prepared.width > self.slots:
-            raise SpecError(
-                f"beam_width is {prepared.width}, but there are slots for {self.slots} texts at once",
-                hint=f"load for a batch of {prepared.width} or more, or say beam_width: {prepared.width} "
-                "in the ensemble's file",
-            )
-        return prepared
-
-    def check_room(self, prepared: PreparedRequest) -> None:
-        """Refuse a request for which too few slots are free. Raises a `CapacityError`."""
-        if max(prepared.width, prepared.request.n) > self.free:
-            room = f"{self.free} of {self.slots} slots are free" if self.free else f"all {self.slots} slots are taken"
-            raise CapacityError(room, hint="finish a text, or load with a larger batch")
-
     def begin(self, prepared: PreparedRequest) -> SequenceGroup:
         """Begin what was prepared; it joins the other groups at the next step. Raises a `CapacityError`."""
-        self.check_room(prepared)
-        group = begin_group(prepared, self.members, self.union)
+        if prepared.cost.texts > self.free:
+            raise no_room(self.free, self.slots)
+        first = begin_sequence(prepared, self.members, self.union)
+        group = Beam(first) if first.plan.draw.beam_width > 1 else SequenceGroup(first, prepared.request.n)
         self._prefill.join(group)
         self.groups.append(group)
         return group
@@ -238,7 +216,7 @@ class Engine:
         method = scored_by(method or self.method)
         requests = [GenerationRequest("", prompt, UNLIMITED) for prompt, _ in asked]
         plan = make_plan(method, self.members, self.union)
-        prepared = [prepare(each, plan, self.members, self.union, may_be_empty=True) for each in requests]
+        prepared = [self.prepare(each, plan, may_be_empty=True) for each in requests]
         prompts = [tuple(tuple(ids) for ids in each.ids.values()) for each in prepared]
         groups: dict[object, SequenceGroup] = {}
         given: dict[TextSequence, list[int]] = {}
@@ -246,7 +224,9 @@ class Engine:
             columns = [cut(each.plan.lead, *pair) for each, pair in zip(prepared, asked, strict=True)]
             for each, ids in zip(prepared, prompts, strict=True):
                 if ids not in groups:
-                    groups[ids] = self.begin(replace(each, request=replace(each.request, n=prompts.count(ids))))
+                    n = prompts.count(ids)
+                    several = replace(each, request=replace(each.request, n=n), cost=replace(each.cost, texts=n))
+                    groups[ids] = self.begin(several)
                     if groups[ids].n > 1:
                         self.prefill(groups[ids])
                         groups[ids].fork(self.members)
@@ -256,7 +236,7 @@ class Engine:
                 for scored in given:
                     self._stepper.weigh_prompt(scored)
                 began = time.perf_counter()
-                scores = self._scoring.score(given)
+                scores = score_pieces(given, self.members, self.union, self._runner, self._sampler)
                 seconds = time.perf_counter() - began
         finally:
             for group in groups.values():
@@ -273,9 +253,8 @@ class Engine:
             return
         if self._is_stepping:
             self._given_up.append(group)
-        elif group in self.groups:
-            self.groups.remove(group)
-            self._close(group.open)
+        else:
+            self._close([group])
 
     def close(self) -> None:
         """Unload all members, even if one fails at it. Idempotent."""
@@ -292,9 +271,12 @@ class Engine:
             return text
         return next((group for group in self.groups if text in group.sequences), None)
 
-    def _close(self, sequences: Sequence[TextSequence]) -> None:
+    def _close(self, groups: Collection[SequenceGroup], ended: Iterable[TextSequence] = ()) -> None:
+        """Forget groups; free their slots and those of sequences that ended: all, even if a member fails at one."""
+        over = [group for group in self.groups if group in groups]
+        self.groups = [group for group in self.groups if group not in groups]
         with contextlib.ExitStack() as closing:
-            for sequence in sequences:
+            for sequence in [*(each for group in over for each in group.open), *ended]:
                 closing.callback(close_sequence, sequence, self.members)
 
     @contextlib.contextmanager
@@ -310,9 +292,11 @@ class Engine:
             ended += [text for text in before if text.finish is not None]
             over = [group for group in self.groups if group.is_finished] + self._given_up + self._stepper.lost
             self._given_up, self._stepper.lost = [], []
-            with contextlib.ExitStack() as dropping:
-                for group in over:
-                    dropping.callback(self.drop, group)
-                for group in self.groups:
-                    if ended and (closed := group.take_ended()):
-                        dropping.callback(self._close, closed)
+            if ended or over:
+                self._close(over, [each for group in self.groups for each in group.take_ended()])
+
+
+def no_room(free: int, slots: int) -> CapacityError:
+    """What a request for more slots than are free is refused with."""
+    room = f"{free} of {slots} slots are free" if free else f"all {slots} slots are taken"
+    return CapacityError(room, hint="finish a text, or load with a larger batch")

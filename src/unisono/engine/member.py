@@ -31,14 +31,9 @@ class Cursor:
     ids: list[int] = field(default_factory=list)
     """The truth about this text; only ever appended to, or cut back to a position."""
     read: int = 0
-    """How many of them the model has read; the others wait and go in as one block."""
+    """How many of them the model has read; the others go in as one block."""
     ends: list[int] = field(default_factory=list)
     """By position, how many ids stand before it."""
-
-    def draft(self, ids: Sequence[int]) -> None:
-        """Append the ids of a drafted piece: one more position."""
-        self.ids.extend(ids)
-        self.ends.append(len(self.ids))
 
 
 class Member:
@@ -55,20 +50,15 @@ class Member:
         *,
         prefixes: PrefixStore | None = None,
     ) -> None:
-        """Join a loaded model to its map.
+        """Join a loaded model to its map; ``prefixes`` is what its closed slots have read, where that is kept.
 
-        Args:
-            name: as the spec has it.
-            weight: its share of the vote; the members' weights sum to 1.
-            backend: the model; the engine unloads it. Members that have the same one share a pass.
-            encoder: encodes prompts.
-            speller: how it writes pieces that others chose.
-            member_map: its ids and the union's columns.
-            prefixes: what the backend's closed slots have read, where that is kept.
+        Weights of members sum to 1. Members with the same backend share a pass; the engine unloads it.
         """
         self.name = name
         self.weight = weight
         self.backend = backend
+        self.model = id(backend)
+        """Which loaded model it is: the same number for members that share one."""
         self.prefixes = prefixes
         self.encoder = encoder
         self.speller = speller
@@ -76,16 +66,10 @@ class Member:
         self.seconds = 0.0
         """Forward time so far: of a pass that several members share, each one's part."""
         self.plan = plan_fold(member_map.column_V, len(member_map.id_U))
-        """How its ids fold into the union."""
         first = member_map.first_column_V
         self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
-
-    @property
-    def model(self) -> int:
-        """Which loaded model it is: the same number for members that share one."""
-        return id(self.backend)
 
     @property
     def leading_space(self) -> bool:
@@ -93,12 +77,7 @@ class Member:
         return self._first_plan is not None
 
     def open(self, ids: list[int], *, unread: bool = False) -> Cursor:
-        """A cursor over a new text, in a slot that holds a beginning of it, where one does.
-
-        Args:
-            ids: of its prompt.
-            unread: whether the slot is to hold nothing.
-        """
+        """A cursor over a new text, in a slot that holds a beginning of it, or nothing if ``unread``."""
         if unread or self.prefixes is None:
             return Cursor(self.backend.open(), ids)
         slot, read = self.prefixes.resume(ids)
@@ -118,13 +97,10 @@ class Member:
     def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
         """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
 
-        It reads the contents of the prompt alone, so that neither its template nor words of its own have a
-        say, behind its BOS or, where it has none, behind an END, as evaluations of language models do. All
-        members divide by the same count. Of a text longer than its context it reads as much as fits.
-
-        Args:
-            prompt: to be scored.
-            slot: an empty slot to read in, left empty; by default one is opened for it.
+        It reads the contents of the prompt alone, so that neither its template nor words of its own have a say, behind
+        its BOS or, where it has none, behind an END, as evaluations of language models do. All members divide by the
+        same count. Of a text longer than its context it reads as much as fits. It reads in an empty ``slot``, which is
+        left empty, or in one of its own.
         """
         contents = [content_of(message) for message in prompt.messages or ()]
         ids = self.encoder.encode_text("\n\n".join(contents) if prompt.text is None else prompt.text)
@@ -142,7 +118,7 @@ class Member:
         return nats / max(1, len(vocabulary.join(ids)))
 
     def _losses(self, slot: Slot, ids: Sequence[int]) -> Iterator[float]:
-        """The negative log-likelihoods of all ids but the first, after those before, in nats."""
+        """In nats, of all ids but the first."""
         for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
             block = ids[start : start + SCORED_AT_ONCE]
             wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
@@ -152,18 +128,15 @@ class Member:
                 highest = xp.max(logits_V)
                 yield float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
 
-    def cut(self, cursor: Cursor, position: int) -> None:
-        """Forget the drafted pieces behind a position."""
-        self._cut(cursor, cursor.ends[position])
-
-    def _cut(self, cursor: Cursor, length: int) -> None:
+    def cut(self, cursor: Cursor, length: int) -> None:
+        """Forget all ids but the first ``length``."""
         del cursor.ids[length:]
         if cursor.read > length:
             self.backend.rewind(cursor.slot, length)
             cursor.read = length
 
     def restore(self, cursor: Cursor) -> None:
-        """Forget the last id, so that its distribution can be had again, and whatever a pass that failed has left."""
+        """Forget the last id, so that its distribution can be had again, and what a failed pass has left."""
         cursor.read = min(cursor.read, len(cursor.ids) - 1)
         self.backend.rewind(cursor.slot, cursor.read)
 
@@ -174,10 +147,8 @@ class Member:
     def fold(self, logits_BV: Array, opening: Sequence[bool] = (), *, keep: bool = False) -> Array:
         """Fold rows into the union: ``p_BU``, on the member's device.
 
-        Args:
-            logits_BV: rows of an output.
-            opening: which of them are at the first piece of an answer, if any is.
-            keep: whether the result is to last until `begin_step`; else it does until the next call.
+        ``opening`` tells which are at the first piece of an answer, if any is. The result lasts until the next call, or
+        if it is to be kept, until `begin_step`.
         """
         scratch = self._kept if keep else self._scratch
         if not keep:
@@ -199,7 +170,6 @@ class Member:
         return softmax(logits_BV, self.plan, self._scratch)
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
-        """Return the ids as which this member takes a chosen piece."""
         if first and self.leading_space and piece != b" ":
             whole = self.speller.spell(b" " + piece)
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
@@ -213,7 +183,6 @@ class Member:
         return ids
 
     def _place_plans(self, logits_BV: Array) -> None:
-        """Bring the fold plans to where the logits lie, once."""
         self.plan = self.plan.to_device_of(logits_BV)
         if self._first_plan is not None:
             self._first_plan = self._first_plan.to_device_of(logits_BV)
@@ -224,7 +193,6 @@ class ForwardOutput:
     """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call."""
 
     def __init__(self, member: Member, logits_NV: Array) -> None:
-        """Hold the rows of a whole pass, of which some are the member's."""
         self.opening: set[int] = set()
         """Rows at the first piece of an answer, where the member folds a leading space away."""
         self._member = member

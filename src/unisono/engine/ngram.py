@@ -17,12 +17,10 @@ class NgramIndex:
     """
 
     def __init__(self, end: int, columns: Iterable[int] = ()) -> None:
-        """Begin a text.
+        """Begin with the columns of a prompt; ``end``, END's, is never drafted.
 
-        Args:
-            end: the column of END, which is never drafted.
-            columns: of the prompt. A negative one stands for what has no column, such as a control
-                token: it is never drafted, and no two of them count as the same.
+        A negative column stands for what has none, such as a control token: it is never drafted, and no two are the
+        same.
         """
         self._end = end
         self._columns: list[int] = []
@@ -30,32 +28,24 @@ class NgramIndex:
         self.extend(columns)
 
     def __len__(self) -> int:
-        """How many columns the text has."""
         return len(self._columns)
 
     def append(self, column: int) -> None:
-        """Add the text's next column."""
         # Only now is the end of the text followed by something: until here a look-up could not find itself.
         for run in self._last_runs():
             self._after[run] = len(self._columns)
         self._columns.append(column)
 
     def extend(self, columns: Iterable[int]) -> None:
-        """Add several columns."""
         for column in columns:
             self.append(column)
 
     def propose(self, limit: int) -> tuple[list[int], int]:
         """Draft what followed the latest earlier occurrence of the longest run that ends the text.
 
-        The draft ends before END and before a negative column. Where it reaches the end of the text it
-        goes on with its own beginning, so that a text that repeats itself is drafted as far as asked.
-
-        Args:
-            limit: how many columns to draft at most.
-
-        Returns:
-            The draft, and the length of the run that was found again; ``([], 0)`` when there is no draft.
+        The draft ends before END and before a negative column. Where it reaches the end of the text it goes on with its
+        own beginning, so that a text that repeats itself is drafted as far as asked. Returns the draft, and the length
+        of the run that was found again; ``([], 0)`` when there is no draft.
         """
         for run in self._last_runs():
             start = self._after.get(run)

@@ -25,21 +25,17 @@ class Plan:
     combine: Combine
     drafter: str | None
     """A member's name, ``ngram``, ``auto``, or ``None``."""
-    max_pieces: int
-    """Drafted pieces in a block at most."""
+    max_pieces: int  # in a drafted block
     draw: Sampling
     bias: Bias
     member_draw: Sampling | None
-    """What is done to each member's distribution before they are combined; ``None`` for nothing."""
+    """Reshapes each member's distribution before they are combined; ``None`` for nothing."""
     member_bias: Bias
     asks_all: bool
-    """Whether all members vote at every step."""
     weighs_prompt: bool
-    """Whether the weights of the vote follow from how unlikely each member finds the prompt."""
+    """Whether the voters' weights follow from how unlikely each member finds the prompt."""
     is_gated: bool
-    """Whether the lead's distribution decides who votes."""
     is_greedy: bool
-    """Whether nothing is drawn."""
     is_plain: bool
     """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
@@ -72,7 +68,6 @@ def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary)
 
 
 def lead_of(method: Method, members: Sequence[Member]) -> Member:
-    """The member that leads when texts are written by this method."""
     name = method.lead_among({member.name: member.weight for member in members})
     return next(member for member in members if member.name == name)
 
@@ -91,15 +86,9 @@ class Bias:
     def __init__(
         self, bias: Mapping[bytes, float], union: UnionVocabulary, by_column: Mapping[int, float] | None = None
     ) -> None:
-        """Look up the columns of all ends of the texts.
+        """Look up the columns of all ends of the texts; ``by_column`` is always added.
 
-        Args:
-            bias: by text.
-            union: whose pieces complete them.
-            by_column: what is always added to columns.
-
-        Raises:
-            SpecError: the union has no such column.
+        Raises a `SpecError` where the union has no such column.
         """
         self._by_column = dict(by_column or {})
         for column in self._by_column:

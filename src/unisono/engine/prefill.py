@@ -1,19 +1,18 @@
 """What is read ahead of texts, so that no step has to read much of one: long prompts, and long lags.
 
 A step reads what waits of every text that it writes, and all of them wait for it. So where blocks are bounded, a
-text of which somebody who is needed has more to read stands back from the steps, and what waits of it is read
-between them, in portions, up to the last id. It is then written as if it had been read at once.
+text of which a member that is needed has more to read stands back from the steps; what waits of it, but for the last
+id, is read between them in portions. It is then written as if it had been read at once.
 
-Who is needed is known of some beforehand: all where everybody is always asked, else the lead and whoever drafts. The
-others may not be asked for long, or ever, and are not waited for. When the gate does ask one that has too much to
-read, the text stands back again: the step forgets what the lead has said about it, which is then asked once more.
+All members are needed where all are always asked, else the lead and the drafter. When the gate asks another one that
+has too much to read, the text stands back again, and the lead is asked once more afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unisono.engine.group import Beam
+from unisono.engine.beam import Beam
 from unisono.engine.member import Cursor, Member
 from unisono.engine.runner import Portion, Runner
 from unisono.engine.sequence import SequenceGroup, TextSequence
@@ -24,13 +23,7 @@ class Prefill:
     """The texts that stand back, and the members for whom they wait."""
 
     def __init__(self, members: Sequence[Member], runner: Runner, longest_block: int | None) -> None:
-        """Bind it to an engine's members.
-
-        Args:
-            members: of the engine.
-            runner: runs their passes.
-            longest_block: ids that a member may have to read of one text in a step; ``None`` for any number.
-        """
+        """A member may have to read ``longest_block`` ids of one text in a step; ``None`` stands for any number."""
         self.longest_block = longest_block
         self._members = members
         self._runner = runner
@@ -98,6 +91,5 @@ class Prefill:
 
 
 def _is_needed(member: Member, sequence: TextSequence) -> bool:
-    """Whether a member is going to be asked soon, whatever the gate sees and whoever is drawn."""
     plan = sequence.plan
     return plan.drafter == member.name or (plan.lead is member and plan.is_gated)

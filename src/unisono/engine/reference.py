@@ -19,9 +19,9 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
-from unisono.engine.gating import first_inside
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan, make_plan
+from unisono.engine.token_boundary import first_inside
 from unisono.fusion.logits_processors import shape
 from unisono.fusion.mask import confine
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
@@ -34,19 +34,13 @@ Distribution = NDArray[np.float64]
 
 
 class PlainStep(NamedTuple):
-    """One step of the plain loop."""
-
     piece: bytes | None
-    """The chosen piece; ``None`` for END."""
     q_U: Distribution
-    """What it was chosen by: the combined distribution, or a lone voter's own."""
+    """What the piece was chosen by: the combined distribution, or a lone voter's own."""
     p: float
-    """The mass that ``q_U`` gives it."""
     voted: tuple[str, ...]
-    asked: bool
-    """Whether the gate was open."""
-    score: float
-    """What the gate measured."""
+    asked: bool  # whether the gate was open
+    score: float  # what it measured
 
 
 def plain_steps(
@@ -58,16 +52,11 @@ def plain_steps(
     *,
     parse: Parse | None = None,
 ) -> Iterator[PlainStep]:
-    """Write one text, one piece at a time.
+    """Write one text, one piece at a time, and at most ``steps`` of them.
 
-    Args:
-        members: in the order of the union's maps; each has a free slot.
-        union: their vocabulary.
-        prompt: what to continue.
-        steps: how many pieces to choose at most.
-        method: how. Drafts are left out, as they change nothing; where pieces are drawn, who drafts
-            matters all the same. A draw without a seed has seed 0 here.
-        parse: the beginning of the grammar that the text is bound to, which is written on; ``None`` for none.
+    Each member has a free slot. Drafts are left out, as they change nothing; where pieces are drawn, who drafts matters
+    all the same. A draw without a seed has seed 0. A ``parse`` is the beginning of the grammar that the text is bound
+    to; it is advanced.
     """
     plan = make_plan(method, members, union)
     text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
@@ -94,8 +83,6 @@ def plain_steps(
 
 
 class _PlainText:
-    """What has been written, and the choice that follows from it."""
-
     def __init__(self, plan: Plan, union: UnionVocabulary, ids: dict[str, list[int]]) -> None:
         self.plan = plan
         self.written = b""
@@ -117,7 +104,6 @@ class _PlainText:
         return [members[inverse_transform(weights, [self._uniform(Purpose.MEMBER)])[0]]]
 
     def of_member(self, p_U: Distribution) -> Distribution:
-        """A member's distribution as it is before it is combined."""
         draw = self.plan.member_draw
         return p_U if draw is None else self._shaped(p_U, draw, self.plan.member_bias)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack, cast
+
+import numpy as np
 
 from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
@@ -12,7 +15,7 @@ from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.grammar import Compile, Parse
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan, make_plan
-from unisono.engine.scheduler import RequestId
+from unisono.engine.scheduler import Cost, RequestId
 from unisono.errors import PromptError, SpecError, shown
 from unisono.records import Generation, Limits, StepRecord
 from unisono.vocab.union import UnionVocabulary
@@ -41,7 +44,7 @@ class GenerationRequest:
     """What somebody asks for: one text, or several, that follow a prompt.
 
     It is the same record from the wire to the sequence: the library, the command line, the server and evaluation
-    make one, and `Engine.prepare` turns it into a `PreparedRequest`.
+    make one, and `Preparer` turns it into a `PreparedRequest`.
     """
 
     id: str
@@ -106,6 +109,17 @@ class GenerationRequest:
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
 
+    def check(self) -> None:
+        """Raise a `SpecError` where the prompt, the limits or ``n`` are no such things."""
+        if not isinstance(self.prompt, Prompt):
+            words = f"the prompt of a request is {shown(self.prompt)}, not a Prompt"
+            raise SpecError(words, hint='write Prompt(text="…")')
+        if not isinstance(self.limits, Limits):
+            words = f"the limits of a request are {shown(self.limits)}, not Limits"
+            raise SpecError(words, hint="write Limits(max_new_tokens=64)")
+        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
+            raise SpecError(f"n is {shown(self.n)}: it must be a whole number, 1 or more", hint="it counts the texts")
+
 
 Request = GenerationRequest
 """Its public name."""
@@ -119,8 +133,8 @@ class PreparedRequest:
     plan: Plan
     ids: Mapping[str, Sequence[int]]
     """By member, the ids of the prompt."""
-    width: int
-    """How many slots each text needs: one, or as many as a beam follows texts."""
+    cost: Cost
+    """What it takes up, at most."""
     parse: Parse | None = None
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
 
@@ -160,60 +174,81 @@ class Failed:
 Event = Wrote | Ended | Failed
 
 
-def prepare(
-    request: GenerationRequest,
-    default: Plan,
-    members: Sequence[Member],
-    union: UnionVocabulary,
-    *,
-    compile_grammar: Compile | None = None,
-    may_be_empty: bool = False,
-) -> PreparedRequest:
-    """Let all members encode the prompt of a request, and look its method up. Takes no slots.
+class Preparer:
+    """Turns requests into what an engine can serve. Takes no slots and runs no model."""
 
-    Args:
-        request: to be prepared.
-        default: the plan of a request that brings no method and no options.
-        members: of the engine.
-        union: their vocabulary.
-        compile_grammar: makes grammars of constraints; without it no text can be bound to one.
-        may_be_empty: whether a raw prompt may be empty.
+    def __init__(
+        self,
+        members: Sequence[Member],
+        union: UnionVocabulary,
+        default: Plan,
+        slots: int,
+        compile_grammar: Compile | None,
+    ) -> None:
+        """Bind it to an engine's members, their vocabulary, its plan, how many texts it has slots for, and what makes
+        grammars of constraints.
+        """
+        self._members = members
+        self._union = union
+        self._default = default
+        self._slots = slots
+        self._compile_grammar = compile_grammar
+        self._slots_by_model = Counter(member.model for member in members)
+        # no piece is spelled with more ids than bytes, and a first one may get a space
+        self._longest_spelling = int(np.diff(union.offset_U).max(initial=0)) + 1
 
-    Raises:
-        PromptError: a member cannot read the prompt, or it is longer than the member's context.
-        SpecError: a field has the wrong type, the method does not fit the members, or the constraint cannot be kept.
-    """
-    if not isinstance(request.prompt, Prompt):
-        words = f"the prompt of a request is {shown(request.prompt)}, not a Prompt"
-        raise SpecError(words, hint='write Prompt(text="…")')
-    if not isinstance(request.limits, Limits):
-        words = f"the limits of a request are {shown(request.limits)}, not Limits"
-        raise SpecError(words, hint="write Limits(max_new_tokens=64)")
-    parse = None if request.constraint is None else begin_grammar(request.constraint, compile_grammar)
-    plan, method = default, default.method if request.method is None else request.method
-    if request.options and isinstance(method, Method):
-        check_off(request.options.get("speculate"), [member.name for member in members])
-        method = method.but(**cast(MethodOptions, request.options))
-    if method is not plan.method:
-        plan = make_plan(method, members, union)
-    ids = {member.name: member.encoder.encode(request.prompt, may_be_empty=may_be_empty) for member in members}
-    for member in members:
-        if not 0 < len(ids[member.name]) <= member.backend.facts.context:
-            check_length(member.name, len(ids[member.name]), member.backend.facts.context)
-    return PreparedRequest(request, plan, ids, plan.draw.beam_width, parse)
+    def prepare(
+        self, request: GenerationRequest, default: Plan | None = None, *, may_be_empty: bool = False
+    ) -> PreparedRequest:
+        """Look a request's method up, let all members encode its prompt, and say what it costs.
 
+        Args:
+            request: to be prepared.
+            default: the plan of a request that brings no method and no options; by default the engine's own.
+            may_be_empty: whether a raw prompt may be empty.
 
-def begin_grammar(constraint: object, compile_grammar: Compile | None) -> Parse | None:
-    """Make the grammar of what a text is to be bound to, as `Constraint.parse` reads it. Raises a `SpecError`."""
-    given = Constraint.parse(constraint)
-    if given is None:
-        return None
-    if compile_grammar is None:
-        raise SpecError(
-            f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
-            hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
-        )
-    return compile_grammar(given)
+        Raises:
+            PromptError: a member cannot read the prompt, or it is longer than the member's context.
+            SpecError: a field is wrong, the method does not fit the members, or the constraint cannot be kept.
+        """
+        request.check()
+        parse = None if request.constraint is None else self._begin_grammar(request.constraint)
+        plan = self._default if default is None else default
+        method = plan.method if request.method is None else request.method
+        if request.options and isinstance(method, Method):
+            check_off(request.options.get("speculate"), [member.name for member in self._members])
+            method = method.but(**cast(MethodOptions, request.options))
+        if method is not plan.method:
+            plan = make_plan(method, self._members, self._union)
+        encoders = {member.name: member.encoder for member in self._members}
+        ids = {name: encoder.encode(request.prompt, may_be_empty=may_be_empty) for name, encoder in encoders.items()}
+        memory = Counter[int]()
+        for member in self._members:
+            length, context = len(ids[member.name]), member.backend.facts.context
+            check_length(member.name, length, context)
+            memory[member.model] += min(context, length + request.limits.max_new_tokens * self._longest_spelling)
+        width = plan.draw.beam_width
+        if width > self._slots:
+            raise SpecError(
+                f"beam_width is {width}, but there are slots for {self._slots} texts at once",
+                hint=f"load for a batch of {width} or more, or say beam_width: {width} in the ensemble's file",
+            )
+        if request.n > 1 and width > 1:
+            raise SpecError(f"n is {request.n}, but a beam seeks one text", hint="leave n or beam_width out")
+        prompts = {name: len(its) for name, its in ids.items()}
+        cost = Cost(self._slots_by_model, max(request.n, width), prompts, memory)
+        return PreparedRequest(request, plan, ids, cost, parse)
+
+    def _begin_grammar(self, constraint: object) -> Parse | None:
+        given = Constraint.parse(constraint)
+        if given is None:
+            return None
+        if self._compile_grammar is None:
+            raise SpecError(
+                f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
+                hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
+            )
+        return self._compile_grammar(given)
 
 
 def check_length(member: str, length: int, context: int) -> None:

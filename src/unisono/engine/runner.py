@@ -36,7 +36,6 @@ class Runner:
     """Runs passes; the states note their output."""
 
     def __init__(self, members: Sequence[Member], sampler: Sampler, draft_length: DraftLengthController) -> None:
-        """Bind it to an engine's members."""
         self._members = members
         self._sampler = sampler
         self._draft_length = draft_length
@@ -45,7 +44,6 @@ class Runner:
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
     def close(self) -> None:
-        """End the threads. Idempotent."""
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -62,7 +60,7 @@ class Runner:
             self._run([(together[0].member, partial(self._run_pass, together)) for together in passes.values()])
 
     def read_ahead(self, portions: Iterable[Portion]) -> None:
-        """Let members read on in sequences without any output, in one pass a model too."""
+        """Let members read on without any output, in one pass a model too."""
         passes: defaultdict[int, list[Portion]] = defaultdict(list)
         for portion in portions:
             passes[portion.member.model].append(portion)
@@ -71,9 +69,7 @@ class Runner:
     def run_leads(self, states: Sequence[StepState], *, given: bool = False) -> None:
         """Run the leads that gates wait for, and let the gates decide position by position.
 
-        Args:
-            states: of the step.
-            given: whether the drafted pieces are the text, whatever the leads would choose.
+        The drafted pieces may be ``given``: they are the text then, whatever the leads would choose.
         """
         led = [state for state in states if state.awaits_lead]
         if not led:
@@ -90,9 +86,7 @@ class Runner:
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.
 
-        Args:
-            states: whose gates were read.
-            keep: whether the output has to last, as it does where a beam copies slots while it is settled.
+        The output has to last (``keep``) where a beam copies slots while states are settled.
         """
         fresh = [state for state in states if state.plan.asks_all and not state.outputs]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
@@ -135,13 +129,28 @@ class Runner:
             answer.result()
 
     def _run_pass(self, batches: Sequence[MemberBatch]) -> None:
-        """Run members that share a model."""
-        work, seconds = run_pass(batches)
+        """Run members that share a model in one pass; its time is shared out by ids read."""
+        for batch in batches:
+            batch.fill()
+        feeds = batches[0].feeds if len(batches) == 1 else [feed for batch in batches for feed in batch.feeds]
+        # By slot: llama.cpp computes slots together only where they follow one another.
+        ordered = sorted(feeds, key=_slot_of) if len(feeds) > 1 else feeds
         member = batches[0].member
+        logits_NV, spent = _advance(member, ordered)
+        row_by_slot, rows = {}, 0
+        for feed in ordered:
+            row_by_slot[feed.slot] = rows
+            rows += feed.wanted
+        tokens = sum([batch.tokens for batch in batches])
+        for batch in batches:
+            seconds = spent * batch.tokens / tokens
+            batch.member.seconds += seconds
+            _note_output(batch, logits_NV, row_by_slot, seconds)
+        work = Work(len(feeds), tokens, rows)
         if self._draft_length.in_use:
-            self._draft_length.learn_pass(member.model, work, seconds)
+            self._draft_length.learn_pass(member.model, work, spent)
         if member.backend.facts.device == "cpu":
-            self._slow.note(member.name, member.model, work, seconds)
+            self._slow.note(member.name, member.model, work, spent)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:
@@ -170,7 +179,6 @@ class MemberBatch:
     tokens: int = 0
 
     def fill(self) -> None:
-        """Make the feeds."""
         name = self.member.name
         for state, first, last in self.spans:
             cursor = state.text.cursors[name]
@@ -179,32 +187,7 @@ class MemberBatch:
             self.tokens += end - cursor.read
 
 
-def run_pass(batches: Sequence[MemberBatch]) -> tuple[Work, float]:
-    """Run members that share a model in one pass; the states note the output. The time is shared out by ids read.
-
-    Returns:
-        What was read, and how many seconds it took.
-    """
-    for batch in batches:
-        batch.fill()
-    feeds = batches[0].feeds if len(batches) == 1 else [feed for batch in batches for feed in batch.feeds]
-    # By slot: llama.cpp computes slots together only where they follow one another.
-    ordered = sorted(feeds, key=_slot_of) if len(feeds) > 1 else feeds
-    logits_NV, spent = _advance(batches[0].member, ordered)
-    row_by_slot, rows = {}, 0
-    for feed in ordered:
-        row_by_slot[feed.slot] = rows
-        rows += feed.wanted
-    tokens = sum([batch.tokens for batch in batches])
-    for batch in batches:
-        seconds = spent * batch.tokens / tokens
-        batch.member.seconds += seconds
-        _note_output(batch, logits_NV, row_by_slot, seconds)
-    return Work(len(feeds), tokens, rows), spent
-
-
 def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
-    """Tell every state of a batch where its rows are."""
     member, name = batch.member, batch.member.name
     output, own = ForwardOutput(member, logits_NV), list[int]()
     for state, first, last in batch.spans:
@@ -214,10 +197,9 @@ def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot
         if first == 0 and state.opens_answer and member.leading_space:
             output.opening.add(row)
         rows = [row] if first == last else [row + end - cursor.ends[first] for end in cursor.ends[first : last + 1]]
-        if first or name in state.outputs:
-            state.add_output(member, output, rows, first)
-        else:
-            state.outputs[name] = [(output, row) for row in rows]
+        noted = state.outputs.setdefault(name, [])
+        noted += [None] * (first - len(noted))
+        noted += [(output, row) for row in rows]
         state.text.member_seconds[name] += seconds
         own += rows
     if batch.keep:
@@ -273,7 +255,6 @@ class SlowPasses:
     """Compares passes with earlier ones of their size. Long texts make passes slow too, but take no core away."""
 
     def __init__(self, preempted: Callable[[], int] = preemptions) -> None:
-        """Begin without experience."""
         self._usual: defaultdict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=3 * KNOWN))
         self._slow: dict[Hashable, list[float]] = {}
         self._since: dict[Hashable, int] = {}
@@ -281,7 +262,6 @@ class SlowPasses:
         self._said = False
 
     def note(self, name: str, model: Hashable, work: Work, seconds: float) -> None:
-        """Note what a pass of a member took."""
         if self._said or work.tokens > BLOCK_LIMIT:
             return
         usual = self._usual[model, work]

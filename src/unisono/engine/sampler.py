@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
+from unisono.config.combine import Combine
 from unisono.config.sampling import Sampling
 from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
@@ -26,6 +28,8 @@ class Distributions:
     """What some texts go on from at one position. The arrays last until a voter is run again."""
 
     voters: tuple[Member, ...]
+    are_combined: bool
+    """Whether the rule applied; a lone lead or a drawn member speaks for itself."""
     p_BU_K: list[Array]
     """The voters' own, reshaped where a draw reshapes each member's."""
     q_BU: Array
@@ -36,41 +40,33 @@ class Distributions:
     """The column of the largest mass of each row of ``q_BU``."""
 
     def of(self, row: int) -> dict[str, Array]:
-        """The voters' distributions of one text."""
         return {voter.name: p_BU[row] for voter, p_BU in zip(self.voters, self.p_BU_K, strict=True)}
 
 
 class Sampler:
-    """Chooses for texts of the same voters and the same combine rule; each is drawn for in its own way."""
+    """Chooses for texts of the same voters and the same rule together; each is drawn for in its own way."""
 
     def __init__(self, union: UnionVocabulary) -> None:
-        """Bind it to the vocabulary of the columns."""
         self._union = union
 
-    def combine(
-        self, states: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool
-    ) -> Distributions:
-        """Combine what voters say of a position, and reshape it.
+    def combine(self, states: Sequence[StepState], position: int) -> Iterator[tuple[list[StepState], Distributions]]:
+        """Combine what the voters give at a position, and reshape it, for each set of voters and each rule in turn.
 
-        Args:
-            states: of texts whose voters and whose rule are the same there.
-            position: in them.
-            voters: who has been asked.
-            combines: whether the rule applies; a lone lead or a drawn member speaks for itself.
-
-        Raises:
-            ModelError: a member gave something else than numbers.
+        Raises a `ModelError` where a member gave something else than numbers.
         """
-        p_BU_K = self._of_all(states, position, voters)
-        q_BU = self._combined(states, p_BU_K, voters) if combines else p_BU_K[0]
-        distributions = Distributions(voters, p_BU_K, q_BU, _shaped(q_BU, states, position), greedy(q_BU))
-        _check_numbers(distributions)
-        return distributions
+        groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[StepState]] = defaultdict(list)
+        for state in states:
+            rule = state.plan.combine if state.combines(position) else None
+            groups[state.voters(position), rule].append(state)
+        for (voters, rule), group in groups.items():
+            p_BU_K = self._of_all(group, position, voters)
+            q_BU = p_BU_K[0] if rule is None else self._combined(group, p_BU_K, voters, rule)
+            shaped_BU = _shaped(q_BU, group, position)
+            distributions = Distributions(voters, rule is not None, p_BU_K, q_BU, shaped_BU, greedy(q_BU))
+            _check_numbers(distributions)
+            yield group, distributions
 
-    def choose(
-        self, states: Sequence[StepState], position: int, distributions: Distributions, *, combines: bool
-    ) -> list[int]:
-        """Choose the column of each text."""
+    def choose(self, states: Sequence[StepState], position: int, distributions: Distributions) -> list[int]:
         columns = (
             list(distributions.likeliest)
             if distributions.shaped_BU is distributions.q_BU
@@ -78,19 +74,17 @@ class Sampler:
         )
         for row, state in enumerate(states):
             if not state.plan.is_greedy:
-                p_U = self._drafter_distribution(state, position, distributions, row) if combines else None
+                p_U = self._drafter_distribution(state, position, distributions, row)
                 columns[row] = _draw(distributions.shaped_BU[row], p_U, state, position)
         return columns
 
-    def choose_plainly(
-        self, states: Sequence[StepState], position: int, voters: tuple[Member, ...]
-    ) -> list[int] | None:
+    def choose_plainly(self, states: Sequence[StepState], position: int) -> list[int] | None:
         """What `combine` and `choose` would choose where nothing but the most likely piece of the mean is wanted.
 
-        No distribution over the union is made. ``None`` where one is needed: on a device, for texts that
-        were read in different passes, or for numbers that are none.
+        No distribution over the union is made. ``None`` where one is needed: on a device, for texts that were read in
+        different passes, or for numbers that are none.
         """
-        p_K = []
+        p_K, voters = [], states[0].voters(position)
         for voter in voters:
             output, rows = None, []
             for state in states:
@@ -116,9 +110,9 @@ class Sampler:
     def _drafter_distribution(
         self, state: StepState, position: int, distributions: Distributions, row: int
     ) -> Array | None:
-        """What a text's drafting member would draw from, where it votes."""
+        """What a text's drafting member would draw from, where it votes with others."""
         for voter, p_BU in zip(distributions.voters, distributions.p_BU_K, strict=True):
-            if voter.name == state.plan.drafter:
+            if distributions.are_combined and voter.name == state.plan.drafter:
                 return _shaped(p_BU[row : row + 1], [state], position)[0]
         return None
 
@@ -127,11 +121,12 @@ class Sampler:
         own_BU = _of_member(states, position, lead)
         return [own_BU if voter is lead else bring(_of_member(states, position, voter), own_BU) for voter in voters]
 
-    def _combined(self, states: Sequence[StepState], p_BU_K: Sequence[Array], voters: Sequence[Member]) -> Array:
-        combine = states[0].plan.combine
+    def _combined(
+        self, states: Sequence[StepState], p_BU_K: Sequence[Array], voters: Sequence[Member], rule: Combine
+    ) -> Array:
         loss_KB = [[state.text.losses.get(voter.name, 0.0) for state in states] for voter in voters]
-        q_BU = combine(p_BU_K, [voter.weight for voter in voters], loss_KB)
-        return q_BU if combine.sharpen is None else sharpen(q_BU, self._prefixes, combine.sharpen)
+        q_BU = rule(p_BU_K, [voter.weight for voter in voters], loss_KB)
+        return q_BU if rule.sharpen is None else sharpen(q_BU, self._prefixes, rule.sharpen)
 
     @functools.cached_property
     def _prefixes(self) -> Prefixes:
@@ -154,7 +149,6 @@ def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array
 
 
 def _of_member(states: Sequence[StepState], position: int, member: Member) -> Array:
-    """A member's distributions, reshaped where the texts' draws reshape each member's."""
     p_BU = rows_at(states, member, position)
     draws = [state.plan.member_draw for state in states]
     if not any(draws):
@@ -168,7 +162,6 @@ _NOTHING = Sampling()
 
 
 def _shaped(q_BU: Array, states: Sequence[StepState], position: int) -> Array:
-    """What pieces are drawn from, or the likeliest taken of: what a grammar allows, in the way of a draw."""
     q_BU = confine(q_BU, [state.allowed(position) for state in states])
     draws = [state.plan.draw for state in states]
     if not any(draw.shapes for draw in draws):

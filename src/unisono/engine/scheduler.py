@@ -3,11 +3,11 @@
 The scheduler only counts. It knows no tensors, no engine, no threads and no clock but the time it is told, so
 that all it can come to is tried as a state machine (`tests/engine/test_scheduler.py`). A turn goes::
 
-    admission = scheduler.admit(now)      # who has waited too long, and who begins
-    scheduler.pending(request_id, ids)           # how much of each prompt is really to be read
-    turn = scheduler.plan()               # whose prompts are read on, and who is written
-    scheduler.pending(request_id, ids)           # what is left of them now
-    scheduler.end(request_id)                 # whoever is done, has failed or was cancelled; also between turns
+    admission = scheduler.admit(now)    # who has waited too long, and who begins
+    scheduler.pending(request_id, ids)  # how much of each prompt is really to be read
+    turn = scheduler.plan()             # whose prompts are read on, and who is written
+    scheduler.pending(request_id, ids)  # what is left of them now
+    scheduler.end(request_id)           # whoever is done, has failed or was cancelled; also between turns
 
 First come, first served, without exception: a request that needs more slots than are free stands at the head of
 the line and keeps those that come free until it has enough. So nobody is overtaken, and everybody waits for no
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import Literal, NewType
 
 from unisono.errors import QueueFull, SpecError
 
@@ -26,6 +26,8 @@ Model = int
 """Names a loaded model, as `Member.model` does."""
 RequestId = NewType("RequestId", int)
 """A handle that `submit` gave; of two requests the one that came later has the larger one."""
+Resource = tuple[Literal["slots", "ids"], Model]
+"""What a model has a limited number of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +66,13 @@ class Turn:
 
 @dataclass(slots=True)
 class _Request:
-    cost: Cost
     deadline: float | None
     texts: int
     """Those that it holds slots for, or waits for."""
     left: int
     """Ids that are still to be read before it is written."""
-
-    def fits(self, free: Mapping[Model, int], spare: Mapping[Model, int]) -> bool:
-        has_slots = all(self.slots(model) <= slots for model, slots in free.items())
-        return has_slots and all(self.memory(model) <= ids for model, ids in spare.items())
-
-    def slots(self, model: Model) -> int:
-        return self.texts * self.cost.slots.get(model, 0)
-
-    def memory(self, model: Model) -> int:
-        return self.texts * self.cost.memory.get(model, 0)
+    each: Mapping[Resource, int]
+    """What each of its texts takes."""
 
 
 class Scheduler:
@@ -114,10 +107,12 @@ class Scheduler:
         }.items():
             if (bound := min(bounds, default=1)) < 1:
                 raise SpecError(f"{name} is {bound}: it must be 1 or more", hint="nobody could ever be served")
-        self.slots = dict(slots)
         self._queue = queue
         self._chunk = chunk
-        self._memory = dict(memory or {})
+        self._bounds: dict[Resource, int] = {
+            **{("slots", model): bound for model, bound in slots.items()},
+            **{("ids", model): bound for model, bound in (memory or {}).items()},
+        }
         self.bounds_memory = bool(memory)
         """Whether the memory of any model is bounded."""
         self._line: dict[RequestId, _Request] = {}
@@ -137,26 +132,24 @@ class Scheduler:
     @property
     def free(self) -> dict[Model, int]:
         """By model, slots that nobody has."""
-        taken = self._served.values()
-        return {model: slots - sum(request.slots(model) for request in taken) for model, slots in self.slots.items()}
+        return {model: left for (kind, model), left in self._left().items() if kind == "slots"}
 
     @property
     def spare(self) -> dict[Model, int]:
         """By model whose memory is bounded, the ids that are set aside for nobody."""
-        taken = self._served.values()
-        return {model: bound - sum(request.memory(model) for request in taken) for model, bound in self._memory.items()}
+        return {model: left for (kind, model), left in self._left().items() if kind == "ids"}
 
     def check(self, cost: Cost) -> None:
         """Refuse what could never be served. Raises a `SpecError`."""
-        room = min(self.slots[model] // each for model, each in cost.slots.items())
+        room = min(self._bounds["slots", model] // each for model, each in cost.slots.items())
         if not 1 <= cost.texts <= room:
             raise SpecError(
                 f"the request needs slots for {cost.texts} texts, and there are slots for {room}",
                 hint="ask for fewer texts or a narrower beam, or load with a larger batch",
             )
-        for model, bound in self._memory.items():
-            ids = cost.texts * cost.memory.get(model, 0)
-            if ids > bound:
+        for model, each in cost.memory.items():
+            ids, bound = cost.texts * each, self._bounds.get(("ids", model))
+            if bound is not None and ids > bound:
                 raise SpecError(
                     f"the request may come to {ids} ids in the cache of a model that has room for {bound}",
                     hint="ask for less: a shorter prompt, fewer new tokens, fewer texts",
@@ -174,7 +167,6 @@ class Scheduler:
             QueueFull: too many wait already.
         """
         self.check(cost)
-        request = _Request(cost, deadline, cost.texts, sum(cost.prompt.values()))
         if len(self._line) - len(list(self._fitting())) >= self._queue:
             raise QueueFull(
                 f"{len(self._line)} requests are waiting, and {self.served} are being served",
@@ -182,15 +174,15 @@ class Scheduler:
             )
         self._last += 1
         request_id = RequestId(self._last)
-        self._line[request_id] = request
+        each: dict[Resource, int] = {("slots", model): count for model, count in cost.slots.items()}
+        each |= {("ids", model): ids for model, ids in cost.memory.items()}
+        self._line[request_id] = _Request(deadline, cost.texts, sum(cost.prompt.values()), each)
         return request_id
 
     def admit(self, now: float) -> Admission:
         """End what has run out of time, and give slots to those whose turn it is."""
-        requests = [*self._served.items(), *self._line.items()]
-        expired = [
-            request_id for request_id, request in requests if request.deadline is not None and request.deadline <= now
-        ]
+        requests = {**self._served, **self._line}
+        expired = [key for key, request in requests.items() if request.deadline is not None and request.deadline <= now]
         for request_id in expired:
             self.end(request_id)
         admitted = list(self._fitting())
@@ -243,11 +235,17 @@ class Scheduler:
         return (self._served.pop(request_id, None) or self._line.pop(request_id, None)) is not None
 
     def _fitting(self) -> Iterator[RequestId]:
-        """Those at the head of the line who can have their slots now. The first who cannot holds back the rest."""
-        free, spare = self.free, self.spare
+        """Those at the head of the line who can have what they need now. The first who cannot holds back the rest."""
+        left = self._left()
         for request_id, request in self._line.items():
-            if not request.fits(free, spare):
+            left = {key: count - request.texts * request.each.get(key, 0) for key, count in left.items()}
+            if min(left.values(), default=0) < 0:
                 return
             yield request_id
-            free = {model: slots - request.slots(model) for model, slots in free.items()}
-            spare = {model: ids - request.memory(model) for model, ids in spare.items()}
+
+    def _left(self) -> dict[Resource, int]:
+        taken = self._served.values()
+        return {
+            key: bound - sum(request.texts * request.each.get(key, 0) for request in taken)
+            for key, bound in self._bounds.items()
+        }

@@ -20,7 +20,6 @@ from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import TextSequence
-from unisono.engine.step import Committer, by_voters
 from unisono.engine.step_state import StepState
 from unisono.errors import PromptError, shown
 from unisono.records import PieceScore, is_unicode
@@ -30,76 +29,62 @@ AT_ONCE = 64
 """Pieces of a text that are scored in one pass: a distribution of each is held."""
 
 
-class Scoring:
-    """Scores what follows texts that have been begun."""
+def score_pieces(
+    given: Mapping[TextSequence, Sequence[int]],
+    members: Sequence[Member],
+    union: UnionVocabulary,
+    runner: Runner,
+    sampler: Sampler,
+) -> dict[TextSequence, list[PieceScore]]:
+    """Let texts go on as given, all in the same passes, and compute how likely each piece is.
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        union: UnionVocabulary,
-        runner: Runner,
-        sampler: Sampler,
-        committer: Committer,
-    ) -> None:
-        """Bind it to an engine's parts."""
-        self._members = members
-        self._union = union
-        self._runner = runner
-        self._sampler = sampler
-        self._committer = committer
+    ``given`` has by text the columns of what follows it; END may be the last one. Raises a `PromptError` where a
+    member's context cannot hold a text.
+    """
+    scores: dict[TextSequence, list[PieceScore]] = {text: [] for text in given}
+    while left := {
+        text: columns[len(scores[text]) :] for text, columns in given.items() if len(columns) > len(scores[text])
+    }:
+        for member in members:
+            member.begin_step()
+        states = [_state(text, columns[:AT_ONCE], members, union) for text, columns in left.items()]
+        runner.run_leads(states, given=True)
+        runner.run_voters(states, keep=False)
+        for position in range(max(state.last for state in states) + 1):
+            reaching = [state for state in states if position <= state.last]
+            for group, distributions in sampler.combine(reaching, position):
+                for row, state in enumerate(group):
+                    column = left[state.text][position]
+                    scores[state.text].append(_scored(distributions, row, column, union))
+                    state.take(position, column)
+        for state in states:
+            state.commit()
+    return scores
 
-    def score(self, given: Mapping[TextSequence, Sequence[int]]) -> dict[TextSequence, list[PieceScore]]:
-        """Let texts go on as given, all in the same passes, and tell how likely each piece was.
 
-        Args:
-            given: by text, the columns of what follows it; END may be the last one.
+def _state(text: TextSequence, columns: Sequence[int], members: Sequence[Member], union: UnionVocabulary) -> StepState:
+    """A state that stands before the given pieces."""
+    state = StepState(text, tuple(members), union)
+    for column in columns[:-1]:
+        state.draft(column)
+    for member in members:
+        context = member.backend.facts.context
+        if len(state.cursor(member).ids) > context:
+            raise PromptError(
+                f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
+                hint="shorten the text, or raise the member's context in the spec",
+            )
+    return state
 
-        Raises:
-            PromptError: a member's context cannot hold a text.
-        """
-        scores: dict[TextSequence, list[PieceScore]] = {text: [] for text in given}
-        while left := {
-            text: columns[len(scores[text]) :] for text, columns in given.items() if len(columns) > len(scores[text])
-        }:
-            for member in self._members:
-                member.begin_step()
-            states = [self._state(text, columns[:AT_ONCE]) for text, columns in left.items()]
-            self._runner.run_leads(states, given=True)
-            self._runner.run_voters(states, keep=False)
-            for position in range(max(state.last for state in states) + 1):
-                reaching = [state for state in states if position <= state.last]
-                for voters, rule, group in by_voters(reaching, position):
-                    distributions = self._sampler.combine(group, position, voters, combines=rule is not None)
-                    for row, state in enumerate(group):
-                        column = left[state.text][position]
-                        scores[state.text].append(self._scored(distributions, row, column))
-                        state.commit(position, column)
-            for state in states:
-                self._committer.commit(state)
-        return scores
 
-    def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:
-        """A state that stands before as many of some pieces as members can read in one block."""
-        state = StepState(text, tuple(self._members), self._union)
-        for column in columns[:-1]:
-            state.draft(column)
-        for member in self._members:
-            context = member.backend.facts.context
-            if len(state.cursor(member).ids) > context:
-                raise PromptError(
-                    f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
-                    hint="shorten the text, or raise the member's context in the spec",
-                )
-        return state
-
-    def _scored(self, distributions: Distributions, row: int, column: int) -> PieceScore:
-        p = float(distributions.q_BU[row, column])
-        return PieceScore(
-            self._union.piece(column),
-            math.log(p) if p > 0 else -math.inf,
-            distributions.likeliest[row] == column,
-            tuple(voter.name for voter in distributions.voters),
-        )
+def _scored(distributions: Distributions, row: int, column: int, union: UnionVocabulary) -> PieceScore:
+    p = float(distributions.q_BU[row, column])
+    return PieceScore(
+        union.piece(column),
+        math.log(p) if p > 0 else -math.inf,
+        distributions.likeliest[row] == column,
+        tuple(voter.name for voter in distributions.voters),
+    )
 
 
 def scored_by(method: Method) -> Method:

@@ -5,70 +5,49 @@ from __future__ import annotations
 import codecs
 import contextlib
 import copy
+import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from unisono.chat.messages import Prompt
-from unisono.constraints.grammar import Parse
+from unisono.config.method import AUTO, NGRAM
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
-from unisono.engine.plan import Plan
-from unisono.records import Finish, Generation, Limits, Seconds, StepRecord, Usage
+from unisono.engine.request import PreparedRequest
+from unisono.records import Finish, Generation, Seconds, StepRecord, Usage
+from unisono.vocab.union import UnionVocabulary
+
+SEEDS = 2**64
+"""Seeds are below it."""
+SEED_BITS = 53
+"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
 
 
 class TextSequence:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
-    def __init__(
-        self,
-        prompt: Prompt,
-        cursors: Mapping[str, Cursor],
-        limits: Limits,
-        plan: Plan,
-        *,
-        trace: bool = False,
-        likeliest: int = 0,
-        seed: int = 0,
-    ) -> None:
-        """Begin a text.
-
-        Args:
-            prompt: what is continued or answered.
-            cursors: by member; each holds the ids of the prompt.
-            limits: when to stop.
-            plan: how it is written.
-            trace: whether to keep a record of every step.
-            likeliest: how many of the likeliest pieces to keep of every step.
-            seed: what its random numbers come from, 0 to 2^64 - 1.
-        """
-        self.prompt = prompt
+    def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor]) -> None:
+        self.request, self.plan = prepared.request, prepared.plan
         self.cursors = cursors
-        self.limits = limits
-        self.plan = plan
-        self.seed = seed
+        seed = prepared.plan.draw.seed
+        self.seed = secrets.randbits(SEED_BITS) if seed is None else seed
         self.finish: Finish | None = None
-        """Why it ended; ``None`` while it is being written."""
         self.pieces = 0
-        self.ensembled = 0
-        """Pieces at which all members were asked."""
+        self.ensembled = 0  # pieces at which all members were asked
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
-        self.counts: Counter[int] = Counter()
-        """How many times each column was written."""
+        self.counts: Counter[int] = Counter()  # of each column
         self.losses: dict[str, float] = {}
         """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None
-        """What look-up drafts from; ``None`` where nobody does."""
-        self.parse: Parse | None = None
+        """What look-up drafts from."""
+        self.parse = None if prepared.parse is None else prepared.parse.copy()
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
-        self.trace = trace
-        self.likeliest = likeliest
-        self.steps: list[StepRecord] | None = [] if trace or likeliest else None
+        self.steps: list[StepRecord] | None = [] if self.request.trace or self.request.top_logprobs else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
         self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
-        self._text = Detokenizer(limits.stop)
+        self._text = Detokenizer(self.request.limits.stop)
         self._began = time.perf_counter()
         self._first_piece: float | None = None
         self._ended: float | None = None
@@ -94,17 +73,10 @@ class TextSequence:
         self._began = began
 
     @property
-    def at_first_piece(self) -> bool:
-        """Whether the next piece is the first of an answer."""
-        return self.prompt.messages is not None and self.pieces == 0
-
-    @property
     def room(self) -> int:
-        """How many pieces may still be written."""
-        return self.limits.max_new_tokens - self.pieces
+        return self.request.limits.max_new_tokens - self.pieces
 
     def tail(self, size: int) -> bytes:
-        """The last bytes written, at most ``size``."""
         return self._text.tail(size)
 
     def append(self, piece: bytes, column: int) -> None:
@@ -120,11 +92,10 @@ class TextSequence:
         self._text.add(piece)
         if self._text.stopped:
             self.end("stop")
-        elif self.pieces >= self.limits.max_new_tokens:
+        elif self.pieces >= self.request.limits.max_new_tokens:
             self.end("length")
 
     def end(self, reason: Finish) -> None:
-        """End the text."""
         self.finish = reason
         self._ended = time.perf_counter()
 
@@ -133,7 +104,6 @@ class TextSequence:
         return self._text.take(final=self.finish is not None)
 
     def generation(self) -> Generation:
-        """The finished record; of an unfinished text, what there is of it would be a lie."""
         if self.finish is None or self._ended is None:
             raise RuntimeError("the text is still being written")
         data = self._text.data
@@ -159,24 +129,38 @@ class TextSequence:
         )
 
 
+def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> TextSequence:
+    """A sequence of nothing but its prompt, with a slot of every member."""
+    plan, ids = prepared.plan, prepared.ids
+    # Where the prompt is to be weighed, the members score it in these slots before they read it.
+    cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
+    sequence = TextSequence(prepared, cursors)
+    if plan.drafter in (NGRAM, AUTO):
+        column_V = plan.lead.map.column_V
+        sequence.history = NgramIndex(union.end, (int(column_V[token]) for token in ids[plan.lead.name]))
+    return sequence
+
+
 def copy_sequence(sequence: TextSequence, members: Sequence[Member], seed: int | None = None) -> TextSequence:
     """A sequence that goes on independently from where another one is, in slots of its own."""
+    return sequence.copy(_open_cursors(members, lambda member: member.copy(sequence.cursors[member.name])), seed)
+
+
+def _open_cursors(members: Sequence[Member], cursor_of: Callable[[Member], Cursor]) -> dict[str, Cursor]:
+    """Cursors of all members, or, where one fails, of none."""
     with contextlib.ExitStack() as opened:
         cursors: dict[str, Cursor] = {}
         for member in members:
-            cursors[member.name] = member.copy(sequence.cursors[member.name])
+            cursors[member.name] = cursor_of(member)
             opened.callback(member.backend.close, cursors[member.name].slot)
         opened.pop_all()
-    return sequence.copy(cursors, seed)
+    return cursors
 
 
 def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_good: bool = False) -> None:
     """Free a sequence's slots, if it has any: all of them, even if a member fails at it.
 
-    Args:
-        sequence: that is not generated any more.
-        members: of its engine.
-        for_good: whether nobody will want to continue it, even if slots are kept.
+    Closed ``for_good``, it is not kept for later prompts that begin alike.
     """
     with contextlib.ExitStack() as closing:
         for member in members:
@@ -184,15 +168,10 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
                 closing.callback(member.close, sequence.cursors[member.name].slot, for_good=for_good)
 
 
-SEEDS = 2**64
-"""Seeds are below it."""
-
-
 class SequenceGroup:
     """The sequences of one request: the first reads the prompt, the others are copies of it with further seeds."""
 
-    def __init__(self, n: int, first: TextSequence) -> None:
-        """Begin with the first of ``n`` sequences, which has slots and its prompt alone."""
+    def __init__(self, first: TextSequence, n: int) -> None:
         self.n = n
         self.sequences = [first]
         """Those that were asked for, in the order of their seeds; more come once the prompt has been read."""
@@ -212,7 +191,6 @@ class SequenceGroup:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all that was asked for has ended."""
         return len(self.sequences) == self.n and all(sequence.finish is not None for sequence in self.sequences)
 
     def fork(self, members: Sequence[Member]) -> None:
@@ -237,22 +215,18 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        """Begin an empty text that ends before the first completed string of ``stop``."""
         self._stops = [text.encode() for text in stop]
         self._reach = max(map(len, self._stops), default=1) - 1
         self._data = bytearray()
         self._shown = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.stopped = False
-        """Whether a stop string has been completed."""
 
     @property
     def data(self) -> bytes:
-        """All bytes so far, up to a completed stop string."""
         return bytes(self._data)
 
     def tail(self, size: int) -> bytes:
-        """The last bytes, at most ``size``."""
         return bytes(self._data[-size:]) if size else b""
 
     def add(self, piece: bytes) -> None:
@@ -268,9 +242,7 @@ class Detokenizer:
     def take(self, *, final: bool = False) -> str:
         """Return the text that has become safe to show since the last call.
 
-        Args:
-            final: nothing will follow: the rest is shown, except an incomplete character at its end,
-                which no member finished.
+        When it is ``final``, the rest is shown, except an incomplete character at its end, which no member finished.
         """
         until = len(self._data) if final else len(self._data) - self._waiting()
         fresh = bytes(self._data[self._shown : until])

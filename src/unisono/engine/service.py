@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from unisono.config.method import Method
-from unisono.engine.engine import Engine
+from unisono.engine.engine import Engine, no_room
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
-from unisono.engine.scheduler import Cost, RequestId, Scheduler
+from unisono.engine.scheduler import RequestId, Scheduler
 from unisono.engine.sequence import SequenceGroup
-from unisono.errors import RequestTimeout, SpecError, nearest, shown
+from unisono.errors import CapacityError, RequestTimeout, SpecError, nearest, shown
 
 _Groups = dict[SequenceGroup, RequestId]
 
@@ -96,10 +92,6 @@ class Service:
         """Whether a request waits or is being served."""
         return request_id in self._running
 
-    def method(self, model: str) -> Method:
-        """How an engine writes what asks for nothing else. Raises a `SpecError` when there is none of that name."""
-        return self.engine(model).method
-
     def engine(self, model: str) -> Engine:
         """The engine of a name. Raises a `SpecError` that suggests the nearest name when there is none."""
         if model not in self.engines:
@@ -117,12 +109,7 @@ class Service:
             SpecError: a field is wrong, or the request needs more than there is.
         """
         prepared = self.engine(request.model).prepare(request)
-        n = request.n
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise SpecError(f"n is {shown(n)}: it must be a whole number, 1 or more", hint="it counts the texts")
-        if n > 1 and prepared.width > 1:
-            raise SpecError(f"n is {n}, but a beam seeks one text", hint="leave n or beam_width out")
-        self._scheduler.check(self._cost(prepared))
+        self._scheduler.check(prepared.cost)
         return prepared
 
     def submit(self, prepared: PreparedRequest, *, timeout: float | None = None) -> RequestId:
@@ -136,24 +123,32 @@ class Service:
             QueueFull: too many wait already.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        request_id = self._scheduler.submit(self._cost(prepared), deadline=deadline)
+        request_id = self._scheduler.submit(prepared.cost, deadline=deadline)
         self._running[request_id] = _Running(request_id, prepared, self.engine(prepared.request.model))
         return request_id
 
     def start(self, prepared: PreparedRequest) -> RequestId:
         """Submit a request that begins at once.
 
-        Raises a `CapacityError` where it would have to wait, or what a model raises.
+        Raises:
+            QueueFull: too many wait already.
+            CapacityError: it would have to wait: other requests, of this engine or of one that shares its models,
+                have its slots, or came before it.
         """
-        self.engine(prepared.request.model).check_room(prepared)
         request_id = self.submit(prepared)
         self._admit()
-        if not self.has(request_id):
-            (failed,) = (
-                event for event in self._events if isinstance(event, Failed) and event.request_id == request_id
-            )
+        running = self._running.get(request_id)
+        if running is None:
+            (failed,) = (each for each in self._events if isinstance(each, Failed) and each.request_id == request_id)
             self._events.remove(failed)
             raise failed.error
+        if running.group is None:
+            self.cancel(request_id)
+            free, cost = self._scheduler.free, prepared.cost
+            texts = min(free[model] // each for model, each in cost.slots.items())
+            if texts >= cost.texts:
+                raise CapacityError("other requests came before this one", hint="wait until one has ended")
+            raise no_room(texts, running.engine.slots)
         return request_id
 
     def prefill(self, request_id: RequestId) -> None:
@@ -172,8 +167,9 @@ class Service:
         """Do the next piece of work for all requests; return what came of it, in order."""
         self._admit()
         turn = self._scheduler.plan()
-        self._read(turn.read)
-        self._advance([request_id for request_id in turn.write if request_id in self._running])
+        read = turn.read
+        self._together(read, lambda engine, its: engine.read({group: read[each] for group, each in its.items()}))
+        self._together(turn.write, lambda engine, its: engine.step(list(its)))
         for running in list(self._running.values()):
             self._emit(running)
         self._fail_lost(RuntimeError("the text was given up before it ended"))
@@ -209,43 +205,23 @@ class Service:
                 running.group = running.engine.begin(running.prepared)
                 self._note_pending(running.request_id)
 
-    def _read(self, read: Mapping[RequestId, int]) -> None:
-        """Read on in prompts, and in what members have missed."""
-        for engine, groups in self._by_engine(read).items():
-
-            def work(groups: _Groups, engine: Engine = engine) -> None:
-                engine.read({group: read[request_id] for group, request_id in groups.items()})
-
-            self._together(work, groups)
-
-    def _advance(self, request_ids: Iterable[RequestId]) -> None:
-        """Advance the sequences of requests."""
-        for engine, groups in self._by_engine(request_ids).items():
-
-            def work(groups: _Groups, engine: Engine = engine) -> None:
-                engine.step(list(groups))
-
-            self._together(work, groups)
-
-    def _together(self, work: Callable[[_Groups], None], groups: _Groups) -> None:
-        """Work for groups of one engine at once; where that fails, for each alone, to see whose fault it is."""
-        try:
-            work(groups)
-        except Exception as error:
-            self._fail_lost(error)
-            for group, request_id in groups.items():
-                if request_id in self._running and not group.is_finished:
-                    with self._failing(request_id):
-                        work({group: request_id})
-        for request_id in groups.values():
-            self._note_pending(request_id)
-
-    def _by_engine(self, request_ids: Iterable[RequestId]) -> dict[Engine, _Groups]:
-        found: dict[Engine, _Groups] = {}
+    def _together(self, request_ids: Iterable[RequestId], work: Callable[[Engine, _Groups], object]) -> None:
+        """Work for all groups of an engine at once; where that fails, for each alone, to see whose fault it is."""
+        groups_by_engine: dict[Engine, _Groups] = {}
         for running in [self._running[request_id] for request_id in request_ids if request_id in self._running]:
             if running.group is not None:
-                found.setdefault(running.engine, {})[running.group] = running.request_id
-        return found
+                groups_by_engine.setdefault(running.engine, {})[running.group] = running.request_id
+        for engine, groups in groups_by_engine.items():
+            try:
+                work(engine, groups)
+            except Exception as error:
+                self._fail_lost(error)
+                for group, request_id in groups.items():
+                    if request_id in self._running and not group.is_finished:
+                        with self._failing(request_id):
+                            work(engine, {group: request_id})
+            for request_id in groups.values():
+                self._note_pending(request_id)
 
     def _emit(self, running: _Running) -> None:
         """Emit what is new of a request's texts, and end those that have ended."""
@@ -297,20 +273,6 @@ class Service:
         running = self._running.get(request_id)
         if running is not None and running.group is not None:
             self._scheduler.pending(request_id, running.engine.backlog(running.group))
-
-    def _cost(self, prepared: PreparedRequest) -> Cost:
-        """What a request takes up, at most."""
-        engine = self.engine(prepared.request.model)
-        prompts = {name: len(ids) for name, ids in prepared.ids.items()}
-        memory = Counter[int]()
-        if self._scheduler.bounds_memory:
-            # no piece is spelled with more ids than bytes, and a first one may get a space
-            longest = int(np.diff(engine.union.offset_U).max(initial=0)) + 1
-            pieces = prepared.request.limits.max_new_tokens * longest
-            for member in engine.members:
-                memory[member.model] += min(member.backend.facts.context, prompts[member.name] + pieces)
-        slots = Counter(member.model for member in engine.members)
-        return Cost(slots, max(prepared.request.n, prepared.width), prompts, memory)
 
     def _ask_memory_back(self) -> None:
         """Let kept slots give way to what has been promised to requests."""

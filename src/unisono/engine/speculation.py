@@ -26,7 +26,7 @@ SHARE_MEMORY = 60.0
 """Over how many pieces the share of asked ones is taken, about."""
 
 SAMPLING = 4
-"""How many pieces pass between two looks at the members that do not draft, to know who could."""
+"""Pieces between two looks at the members that do not draft, to know who could."""
 
 
 class Speculator:
@@ -41,20 +41,14 @@ class Speculator:
         draft_length: DraftLengthController,
         prefill: Prefill,
     ) -> None:
-        """Bind it to an engine's members."""
         self._members = {member.name: member for member in members}
         self._end = union.end
         self._sampler = sampler
         self._runner = runner
-        self._draft_length = draft_length
+        self.draft_length = draft_length
         self._prefill = prefill
         self._asked_share = 1.0
         """The share of pieces at which all members were asked, lately."""
-
-    @property
-    def in_use(self) -> bool:
-        """Whether anybody has drafted yet; until then nothing is learned."""
-        return self._draft_length.in_use
 
     def extend(self, states: Sequence[StepState]) -> None:
         """Draft for every text whose plan says so; never before its first piece, for which somebody waits."""
@@ -62,7 +56,7 @@ class Speculator:
         for state in states:
             if state.plan.drafter is None:
                 continue
-            self._draft_length.in_use = True
+            self.draft_length.in_use = True
             if not state.text.pieces:
                 continue
             if state.text.history is not None:
@@ -83,35 +77,33 @@ class Speculator:
             asked = state.opens(position)
             self._asked_share += (asked - self._asked_share) / SHARE_MEMORY
             if position == 0 and state.found:
-                self._draft_length.learn_guess(NGRAM, _sureness(state.matched), state.found[0] == choice)
+                self.draft_length.chances[NGRAM].learn(_sureness(state.matched), state.found[0] == choice)
             if position < len(state.guesses) and not state.settles(position):
                 column, mass = state.guesses[position]
-                self._draft_length.learn_guess(str(state.drafter), mass, column == choice)
+                self.draft_length.chances[str(state.drafter)].learn(mass, column == choice)
             if state.combines(position) and state.text.pieces % SAMPLING == 0:
                 self._learn_from_voters(state, position, choice)
 
     def _learn_from_voters(self, state: StepState, position: int, choice: int) -> None:
-        """Learn what members would have guessed that did not draft."""
         for member in state.voters(position):
             if member.name != state.drafter and state.plan.drafter in (member.name, AUTO):
                 [(column, mass)] = self._sampler.guess([state], position, member)
-                self._draft_length.learn_guess(member.name, mass, column == choice)
+                self.draft_length.chances[member.name].learn(mass, column == choice)
 
     def learn_step(self, states: Sequence[StepState], seconds: float) -> None:
         """Note what a step gave and took; one that read prompts tells nothing."""
         if not any(state.opening for state in states):
             pieces = sum(state.settled for state in states)
-            self._draft_length.learn_step(len(states), pieces, seconds, self._plain_seconds(states))
+            self.draft_length.learn_step(len(states), pieces, seconds, self._plain_seconds(states))
 
     def _draft_found(self, state: StepState, texts: int) -> None:
-        """Draft what look-up found, as long as that pays."""
-        chance = self._draft_length.chance(NGRAM, _sureness(state.matched))
+        chance = self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
         members = list(self._members.values())
         for column in state.found:
             if not state.fits(column):
                 return
             outlook = Outlook(state.sure, chance, waits=True)
-            if not self._draft_length.go_on(
+            if not self.draft_length.go_on(
                 [outlook], lambda count: self._longer_blocks(members, [state], count), texts
             ):
                 return
@@ -132,25 +124,23 @@ class Speculator:
             waiting = [state for state in states if state.waits]
 
             def cost(count: int, waiting: Sequence[StepState] = waiting) -> float:
-                drafting = self._draft_length.seconds(drafter.model, Work(count, count, count))
+                drafting = self.draft_length.seconds(drafter.model, Work(count, count, count))
                 return drafting + self._longer_blocks(others, waiting, count)
 
-            group = [able[index] for index in self._draft_length.go_on(outlooks, cost, texts)]
+            group = [able[index] for index in self.draft_length.go_on(outlooks, cost, texts)]
             for state in group:
                 state.sure *= self._chance(state)
                 state.draft(state.guesses[position][0])
             position += 1
 
     def _able(self, state: StepState) -> bool:
-        """Whether the drafter's choice at the last position can be drafted at all."""
         column = state.guesses[-1][0]
         return state.last < state.plan.max_pieces and column != self._end and state.fits(column)
 
     def _chance(self, state: StepState) -> float:
-        """The chance that the drafter's choice at the last position holds."""
         if state.settles(state.last):
             return 1.0
-        return self._draft_length.chance(str(state.drafter), state.guesses[-1][1])
+        return self.draft_length.chances[str(state.drafter)].chance(state.guesses[-1][1])
 
     def _longer_blocks(self, members: Sequence[Member], states: Sequence[StepState], count: int) -> float:
         """What it costs the members if the blocks that they will have to read are this many pieces longer."""
@@ -159,8 +149,8 @@ class Speculator:
             readers, model = len(group), group[0].model
             tokens = sum(state.unread(member) for state in states for member in group)
             longer = Work(readers * len(states), tokens + readers * count, readers * (rows + count))
-            more = self._draft_length.seconds(model, longer)
-            more -= self._draft_length.seconds(model, Work(readers * len(states), tokens, readers * rows))
+            more = self.draft_length.seconds(model, longer)
+            more -= self.draft_length.seconds(model, Work(readers * len(states), tokens, readers * rows))
             extra += more * _drawn_share(group, states)
         return extra
 
@@ -175,7 +165,7 @@ class Speculator:
             asked = _drawn_share(group, states)
             if gated:
                 asked = asked * share if leads.isdisjoint(group) else 1.0
-            total += asked * self._draft_length.seconds(group[0].model, Work(rows, round(rows / asked), rows))
+            total += asked * self.draft_length.seconds(group[0].model, Work(rows, round(rows / asked), rows))
         return total
 
     def _drafter(self, state: StepState, states: Sequence[StepState]) -> str | None:
@@ -199,7 +189,6 @@ class Speculator:
         return drafter
 
     def _is_near(self, drafter: str, state: StepState) -> bool:
-        """Whether a member can draft now, having no more to read before than a step may read."""
         return not self._prefill.is_far(state.cursor(self._members[drafter]))
 
     def _reads_apart(self, drafter: Member, state: StepState) -> bool:
@@ -216,9 +205,9 @@ class Speculator:
         lead = state.plan.lead
         others = [member for member in self._members.values() if member.name != drafter]
         if drafter == NGRAM:
-            share = self._draft_length.chance(NGRAM, _sureness(state.matched))
+            share = self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
         else:
-            share = self._draft_length.share(drafter)
+            share = self.draft_length.chances[drafter].share
             if gated and drafter == lead.name:
                 share = 1 - self._asked_share * (1 - share)
         rates = []
@@ -229,13 +218,13 @@ class Speculator:
             seconds = 0.0
             if drafter != NGRAM:
                 alone = Work(texts, texts, texts)
-                seconds += (length + 1) * self._draft_length.seconds(self._members[drafter].model, alone)
+                seconds += (length + 1) * self.draft_length.seconds(self._members[drafter].model, alone)
             share_asked = self._asked_share if gated else 1.0
             for group in _passes(others, [state] if gated else ()):
                 skipped = 1 - share_asked * _drawn_share(group, [state])
                 needed = 1.0 if gated and lead in group else 1 - skipped ** (length + 1)
                 rows = texts * (length + 1) * len(group)
-                seconds += needed * self._draft_length.seconds(group[0].model, Work(rows, rows, rows))
+                seconds += needed * self.draft_length.seconds(group[0].model, Work(rows, rows, rows))
             rates.append(pieces / seconds if seconds else math.inf)
         return max(rates[shortest:])
 
@@ -257,5 +246,4 @@ def _drawn_share(group: Sequence[Member], states: Sequence[StepState]) -> float:
 
 
 def _sureness(matched: int) -> float:
-    """How sure look-up is, from how many pieces were the same."""
     return matched / (LONGEST + 1)

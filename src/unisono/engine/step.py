@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from unisono.config.combine import Combine
-from unisono.engine.group import Beam, BeamCandidate, Continuation
+from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
@@ -32,9 +30,7 @@ class Stepper:
         prefill: Prefill,
         speculator: Speculator,
         sampler: Sampler,
-        committer: Committer,
     ) -> None:
-        """Bind it to an engine's parts."""
         self.lost: list[SequenceGroup] = []
         """Groups of which a member could not be brought back to what its log says: they cannot go on."""
         self._members = members
@@ -43,7 +39,6 @@ class Stepper:
         self._prefill = prefill
         self._speculator = speculator
         self._sampler = sampler
-        self._committer = committer
 
     def advance(self, states: States) -> None:
         """Advance groups. Those that turn out to need prefill first are taken out of the states."""
@@ -65,7 +60,7 @@ class Stepper:
         self._runner.run_voters(flat, keep=bool(beams))
         if beams:
             flat = [state for group in states if group not in beams for state in states[group]]
-        self._committer.settle(flat)
+        self._settle(flat)
         for group in beams:
             states[group] += self._expand(group, states[group])
 
@@ -73,7 +68,7 @@ class Stepper:
         """Let all members score a sequence's prompt before they read it, where weights follow from that."""
         if sequence.plan.weighs_prompt and not sequence.losses:
             sequence.losses = {
-                member.name: member.prompt_loss(sequence.prompt, sequence.cursors[member.name].slot)
+                member.name: member.prompt_loss(sequence.request.prompt, sequence.cursors[member.name].slot)
                 for member in self._members
             }
 
@@ -82,7 +77,7 @@ class Stepper:
         following = [state for state in states if state.text.cursors]  # others were let go of
         try:
             for state in following:
-                self._committer.commit(state)
+                state.commit()
         except Exception:
             self.lost.append(group)
         else:
@@ -97,14 +92,38 @@ class Stepper:
         except Exception:
             self.lost.append(group)
 
+    def _settle(self, states: Sequence[StepState]) -> None:
+        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
+        position, alive = 0, list(states)
+        while alive:
+            rest = alive
+            plain = [state for state in alive if state.is_plain]
+            if plain and (columns := self._sampler.choose_plainly(plain, position)) is not None:
+                rest = [state for state in alive if not state.is_plain]
+                for state, column in zip(plain, columns, strict=True):
+                    state.take(position, column)
+            for group, distributions in self._sampler.combine(rest, position):
+                self._choose(group, position, distributions)
+            alive = [state for state in alive if state.alive]
+            position += 1
+        for state in states:
+            state.commit()
+
+    def _choose(self, group: Sequence[StepState], position: int, distributions: Distributions) -> None:
+        columns = self._sampler.choose(group, position, distributions)
+        if self._speculator.draft_length.in_use:
+            self._speculator.learn(group, position, columns)
+        for row, (state, column) in enumerate(zip(group, columns, strict=True)):
+            record(state, position, column, distributions, row, self._union)
+            state.take(position, column)
+
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.
 
         The members' distributions have to be kept: slots are copied, and other groups were committed before.
         """
         outputs: dict[StepState, tuple[Distributions, int]] = {}
-        for voters, rule, voting in by_voters(states, 0):
-            distributions = self._sampler.combine(voting, 0, voters, combines=rule is not None)
+        for voting, distributions in self._sampler.combine(states, 0):
             outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
         shaped = [outputs[state][0].shaped_BU[outputs[state][1]] for state in states]
         ranked = list(beam.rank(shaped, self._union.end))
@@ -117,8 +136,8 @@ class Stepper:
         beam.candidates = [BeamCandidate(state.text, continuation.score) for state, continuation in children]
         for state, continuation in children:
             record(state, 0, continuation.column, *outputs[states[continuation.parent]], self._union)
-            state.commit(0, continuation.column)
-            self._committer.commit(state)
+            state.take(0, continuation.column)
+            state.commit()
         best = beam.advance()
         for state, _ in children:
             if state.text.finish is not None or best is not None:
@@ -145,90 +164,9 @@ class Stepper:
         return children
 
     def _let_go(self, candidate: TextSequence) -> None:
-        """Free the slots of a candidate that is followed no longer."""
         close_sequence(candidate, self._members, for_good=True)
         candidate.cursors = {}
 
 
 def all_states(states: Mapping[SequenceGroup, Sequence[StepState]]) -> list[StepState]:
-    """The states of all groups."""
     return [state for its_states in states.values() for state in its_states]
-
-
-class Committer:
-    """Settles states whose voters were run."""
-
-    def __init__(
-        self, members: Sequence[Member], union: UnionVocabulary, sampler: Sampler, speculator: Speculator
-    ) -> None:
-        """Bind it to an engine's parts."""
-        self._members = members
-        self._union = union
-        self._sampler = sampler
-        self._speculator = speculator
-
-    def settle(self, states: Sequence[StepState]) -> None:
-        """Choose position by position, as long as the drafts hold, and let every member go on from there."""
-        position, alive = 0, list(states)
-        while alive:
-            rest = alive
-            plain = [state for state in alive if state.is_plain]
-            if plain and self._choose_plainly(plain, position):
-                rest = [state for state in alive if not state.is_plain]
-            for voters, rule, group in by_voters(rest, position):
-                self._choose(group, position, voters, combines=rule is not None)
-            alive = [state for state in alive if state.alive]
-            position += 1
-        for state in states:
-            self.commit(state)
-
-    def _choose(self, group: Sequence[StepState], position: int, voters: tuple[Member, ...], *, combines: bool) -> None:
-        """Choose for sequences of the same voters and rule."""
-        distributions = self._sampler.combine(group, position, voters, combines=combines)
-        columns = self._sampler.choose(group, position, distributions, combines=combines)
-        if self._speculator.in_use:
-            self._speculator.learn(group, position, columns)
-        for row, (state, column) in enumerate(zip(group, columns, strict=True)):
-            record(state, position, column, distributions, row, self._union)
-            state.commit(position, column)
-
-    def _choose_plainly(self, plain: Sequence[StepState], position: int) -> bool:
-        """Choose for sequences of which all members vote and nothing but the most likely piece is wanted, if it can."""
-        columns = self._sampler.choose_plainly(plain, position, plain[0].voters(position))
-        if columns is None:
-            return False
-        for state, column in zip(plain, columns, strict=True):
-            state.commit(position, column)
-        return True
-
-    def commit(self, state: StepState) -> None:
-        """Let every member go on from what was chosen, each with its own ids for it."""
-        text, piece, full = state.text, state.piece, False
-        for member in self._members:
-            name = member.name
-            if name in state.committed or name not in text.cursors:
-                continue
-            cursor = text.cursors[name]
-            end = cursor.ends[state.accepted]
-            if len(cursor.ids) > end or cursor.read > end:
-                member.cut(cursor, state.accepted)
-            if state.choice is not None and piece is not None:
-                first = state.opens_answer and not state.accepted
-                cursor.ids += member.spell(state.choice, piece, first=first)
-            state.committed.add(name)
-        for member in self._members:
-            if member.name in text.cursors:
-                full = full or len(text.cursors[member.name].ids) > member.backend.facts.context
-        if full and text.finish is None:
-            text.end("context")
-
-
-def by_voters(
-    states: Sequence[StepState], position: int
-) -> list[tuple[tuple[Member, ...], Combine | None, list[StepState]]]:
-    """States that have the same voters at a position, and the same rule if it applies there."""
-    groups: defaultdict[tuple[tuple[Member, ...], Combine | None], list[StepState]] = defaultdict(list)
-    for state in states:
-        rule = state.plan.combine if state.combines(position) else None
-        groups[state.voters(position), rule].append(state)
-    return [(voters, rule, group) for (voters, rule), group in groups.items()]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from unisono.engine.gating import REACH, first_inside
 from unisono.engine.member import Cursor, ForwardOutput, Member
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
+from unisono.engine.token_boundary import REACH, first_inside
 from unisono.fusion.mask import Allowed
 from unisono.fusion.sampling import Purpose, inverse_transform, uniform
 from unisono.records import GateReading, StepRecord, StepSeconds
@@ -26,45 +25,33 @@ class StepState:
     """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
 
     def __init__(self, text: TextSequence, members: tuple[Member, ...], union: UnionVocabulary) -> None:
-        """Begin with position 0 alone."""
         self.text = text
         self.plan = text.plan
         self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
         """Whether nothing but the most likely piece of the members' mean is wanted."""
         self.drafter: str | None = None
-        """Who drafts, if anybody; whether anything was drafted is another matter."""
-        self.drafted: list[int] = []
-        """Columns of the drafted pieces."""
-        self.sure = 1.0
-        """The estimated chance that all drafted pieces hold."""
+        self.drafted: list[int] = []  # columns
+        self.sure = 1.0  # the estimated chance that all drafted pieces hold
         self.guesses: list[tuple[int, float]] = []
         """By position, the drafting member's own choice and its mass."""
         self.found: list[int] = []
-        """Columns that followed the same pieces earlier in the text."""
+        """Columns that followed the same pieces earlier in the text; ``matched`` pieces were the same."""
         self.matched = 0
-        """How many pieces were the same."""
         self.gates: list[GateReading] = []
         """By position, as far as the lead has been heard and the pieces before hold."""
         self.lead_choices: list[int] = []
-        """By position, the lead's own choice."""
-        self.accepted = 0
-        """Drafted pieces that were chosen."""
+        self.accepted = 0  # drafted pieces that were chosen
         self.choice: int | None = None
-        """The column chosen behind them; ``None`` where a chosen draft ended the text."""
+        """The column chosen after them; ``None`` where a chosen draft ended the text."""
         self.alive = True
-        """Whether the position behind the accepted pieces is still to be settled."""
-        self.committed: set[str] = set()
-        """The members that have gone on from what was chosen."""
-        self.opens_answer = text.at_first_piece
-        """Whether position 0 is the first piece of an answer."""
-        self.settled = 0
-        """Positions at which something was chosen."""
+        """Whether the position after the accepted pieces is still to be settled."""
+        self.settled = 0  # positions at which something was chosen
         self.piece: bytes | None = None
-        """The piece of the choice; ``None`` for END."""
         self._before = text.pieces
-        self.opening = not text.pieces
-        """Whether nothing was written before: prompts are read."""
-        self._records: list[StepRecord] = []
+        self.opening = not text.pieces  # prompts are read
+        self.opens_answer = self.opening and text.request.prompt.messages is not None
+        self._committed: set[str] = set()
+        self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
         self._members = members
         self._union = union
@@ -78,14 +65,13 @@ class StepState:
     def branch(self, text: TextSequence) -> StepState:
         """The same for a text that is a copy of this one's, before anything is settled."""
         twin = copy.copy(self)
-        twin.text, twin.committed, twin._records, twin._allowed = text, set(), [], dict(self._allowed)
+        twin.text, twin._committed, twin.records, twin._allowed = text, set(), [], dict(self._allowed)
         for cursor in text.cursors.values():
             cursor.ends = [len(cursor.ids)]
         return twin
 
     @property
     def last(self) -> int:
-        """The last position."""
         return len(self.drafted)
 
     @property
@@ -119,7 +105,6 @@ class StepState:
         return asked[-1] - asked[0] + 1 if asked else 0
 
     def cursor(self, member: Member) -> Cursor:
-        """The text as a member has it."""
         return self.text.cursors[member.name]
 
     def fits(self, column: int) -> bool:
@@ -135,21 +120,11 @@ class StepState:
         )
 
     def draft(self, column: int) -> None:
-        """Add a drafted piece: one more position."""
         for member in self._members:
-            self.cursor(member).draft(self._spell(member, column))
+            cursor = self.cursor(member)
+            cursor.ids += self._spell(member, column)
+            cursor.ends.append(len(cursor.ids))
         self.drafted.append(column)
-
-    def add_output(self, member: Member, output: ForwardOutput, rows: Sequence[int], first: int) -> None:
-        """Note where a member's distributions for positions from ``first`` on are."""
-        known = self.outputs.setdefault(member.name, [])
-        known.extend([None] * (first - len(known)))
-        known.extend((output, row) for row in rows)
-
-    def knows(self, member: Member, position: int) -> bool:
-        """Whether a member was run for a position."""
-        known = self.outputs.get(member.name, ())
-        return position < len(known) and known[position] is not None
 
     def where(self, member: Member, position: int) -> tuple[ForwardOutput, int]:
         """The output of a pass that has a member's distribution at a position, and its row there."""
@@ -161,10 +136,7 @@ class StepState:
     def read_gate(self, score: float, likeliest: int, choice: int) -> None:
         """Settle from the lead's distribution whether the others are asked at the next position.
 
-        Args:
-            score: what the gate measured.
-            likeliest: the lead's likeliest column.
-            choice: the column that the lead would write, if it were alone.
+        ``choice`` is the column that the lead would write, if it were alone.
         """
         gate = self.plan.gate
         asked, inside = gate.opens(score), None
@@ -174,7 +146,6 @@ class StepState:
         self.lead_choices.append(choice)
 
     def opens(self, position: int) -> bool:
-        """Whether the gate is open at a position."""
         return not self.plan.is_gated or self.gates[position].asked
 
     def voters(self, position: int) -> tuple[Member, ...]:
@@ -195,11 +166,9 @@ class StepState:
         return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
 
     def uniform(self, position: int, purpose: Purpose) -> float:
-        """The text's random number for a position."""
         return uniform(self.text.seed, self._before + position, purpose)
 
     def counts(self, position: int) -> Counter[int]:
-        """How many times each column stands before a position."""
         ahead = self.drafted[self.settled : position]
         return self.text.counts + Counter(ahead) if ahead else self.text.counts
 
@@ -230,15 +199,11 @@ class StepState:
     def span(self, member: Member) -> tuple[int, int] | None:
         """The first and the last position at which a member is still to be heard, as far as that is known."""
         known = self.last + 1 if not self.plan.is_gated else len(self.gates)
-        wanted = [
-            position
-            for position in range(known)
-            if not self.knows(member, position) and member in self.voters(position)
-        ]
+        heard = {position for position, output in enumerate(self.outputs.get(member.name, ())) if output is not None}
+        wanted = [position for position in range(known) if position not in heard and member in self.voters(position)]
         return (wanted[0], wanted[-1]) if wanted else None
 
-    def commit(self, position: int, column: int) -> None:
-        """Take over what was chosen at a position."""
+    def take(self, position: int, column: int) -> None:
         text, piece = self.text, self._union.piece(column)
         self.settled += 1
         if piece is None:
@@ -253,9 +218,23 @@ class StepState:
             self.choice, self.piece = column, piece
             self.alive = False
 
-    def record(self, step: StepRecord) -> None:
-        """Keep the record of a step until its time is known."""
-        self._records.append(step)
+    def commit(self) -> None:
+        """Let every member go on from what was chosen, each with its own ids for it. Done again, it changes nothing."""
+        full = False
+        for member in self._members:
+            cursor = self.text.cursors.get(member.name)
+            if cursor is None:  # a candidate of a beam that has ended
+                continue
+            if member.name not in self._committed:
+                end = cursor.ends[self.accepted]
+                if len(cursor.ids) > end or cursor.read > end:
+                    member.cut(cursor, end)
+                if self.choice is not None and self.piece is not None:
+                    cursor.ids += member.spell(self.choice, self.piece, first=self.opens_answer and not self.accepted)
+                self._committed.add(member.name)
+            full = full or len(cursor.ids) > member.backend.facts.context
+        if full and self.text.finish is None:
+            self.text.end("context")
 
     def conclude(self, seconds: float) -> None:
         """Count what was drafted, and write the trace, after a step that took so long."""
@@ -265,14 +244,14 @@ class StepState:
             text.drafted += len(self.drafted)
             text.accepted += self.accepted
         if text.steps is not None and self._seconds is not None:
-            share = max(1, len(self._records))
+            share = max(1, len(self.records))
             members = {
                 name: (spent - self._seconds[name]) / share
                 for name, spent in text.member_seconds.items()
                 if spent > self._seconds[name]
             }
             split = StepSeconds(seconds / share, members)
-            text.steps.extend(replace(record, seconds=split) for record in self._records)
+            text.steps.extend(replace(record, seconds=split) for record in self.records)
 
     def _inside(self, likeliest: int) -> str | None:
         """The member inside whose token the text stands, if its lead goes on as it would."""

@@ -24,28 +24,19 @@ TopPieces = tuple[tuple[bytes | None, float], ...]
 def record(
     state: StepState, position: int, column: int, distributions: Distributions, row: int, union: UnionVocabulary
 ) -> None:
-    """Keep the record of a choice, if the text has a trace; its time is known when the step has ended.
-
-    Args:
-        state: of the text.
-        position: where in it the choice was made.
-        column: what was chosen.
-        distributions: what it was chosen by.
-        row: of this text in it.
-        union: the vocabulary of the columns.
-    """
+    """Keep the record of a choice, if the text has a trace; its time is known when the step has ended."""
     text = state.text
     if text.steps is None:
         return
     p_U_by_member = distributions.of(row)
-    state.record(
+    state.records.append(
         StepRecord(
             piece=union.piece(column),
             p=float(distributions.q_BU[row, column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
-            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.trace else {},
-            likeliest=_likeliest(distributions.q_BU[row], text.likeliest, union) if text.likeliest else (),
+            top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.request.trace else {},
+            likeliest=_likeliest(distributions.q_BU[row], top, union) if (top := text.request.top_logprobs) else (),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
         )

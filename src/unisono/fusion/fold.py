@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,20 +24,18 @@ LONG_ROW = 16_384
 class FoldPlan:
     """A member's map, laid out so that folding is one gather and a few additions.
 
-    Nearly every column takes its mass from one id. The others, columns of pieces that have several
-    ids and END, take the mass of one id in the gather and that of the rest by ``additions``, each of
-    which holds a column at most once: no scatter with collisions, so the result does not depend on
-    the order in which a device adds.
+    Nearly every column takes its mass from one id. The others, columns of pieces that have several ids and END, take
+    the mass of one id in the gather and that of the rest by ``additions``, each of which holds a column at most once:
+    no scatter with collisions, so the result does not depend on the order in which a device adds.
     """
 
-    size: int
-    """U, the number of columns."""
+    size: int  # U, the number of columns
     dropped: Array
     """Ids whose mass is dropped, and V, the slot behind the last id, whose mass is 0."""
     source: Array
-    """The id that each of the first columns takes its mass from; V where none does. Columns beyond
-    take none: those of members that come later, which a first member with few ids would gather for
-    nothing."""
+    """The id that each of the first columns takes its mass from; V where none does. Columns beyond take none: those of
+    members that come later, which a first member with few ids would gather for nothing.
+    """
     additions: tuple[tuple[Array, Array], ...]
     """Pairs of (columns, ids): further ids of columns, one per column and pair."""
     column_V: Array
@@ -55,23 +53,14 @@ class FoldPlan:
         def place(indices: Array) -> Array:
             return xp.asarray(indices, device=where)
 
-        return FoldPlan(
-            self.size,
-            place(self.dropped),
-            place(self.source),
-            tuple((place(columns), place(ids)) for columns, ids in self.additions),
-            self.column_V,
-            self.further,
-            self.most,
-        )
+        additions = tuple((place(columns), place(ids)) for columns, ids in self.additions)
+        return replace(self, dropped=place(self.dropped), source=place(self.source), additions=additions)
 
 
 def plan_fold(column_V: NDArray[np.int32], size: int) -> FoldPlan:
     """Lay out a map from ids to columns (-1 where an id's mass is dropped) for `fold`.
 
-    Args:
-        column_V: the column of each id.
-        size: U, the number of columns; the last one is END's.
+    ``size`` is U, the number of columns; the last one is END's.
     """
     rows, end = len(column_V), size - 1
     pieces = np.flatnonzero((column_V >= 0) & (column_V != end))
@@ -107,13 +96,11 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        """Begin without arrays; the first fold makes them."""
         self._p_BV: Array = None
         self._p_BU: Array = None
         self._used = 0
 
     def reset(self) -> None:
-        """Let all results be overwritten."""
         self._used = 0
 
     def take(self, logits_BV: Array, size: int) -> tuple[Array, Array]:
@@ -135,18 +122,10 @@ class Scratch:
 
 
 def fold(logits_BV: Array, plan: FoldPlan, scratch: Scratch | None = None) -> Array:
-    """Softmax over a member's own ids, folded into the union.
+    """Softmax over a member's own ids, folded into the union: ``p_BU``, float32, on the same device.
 
-    The mass of dropped ids is renormalised away, the masses of all ids of a piece are summed, and so
-    are those of END. Each row of the result sums to 1.
-
-    Args:
-        logits_BV: float32, any device; not changed.
-        plan: of the same member, on the same device.
-        scratch: where to work; the result is then valid until it is reset.
-
-    Returns:
-        ``p_BU``, float32, on the same device.
+    The mass of dropped ids is renormalised away, the masses of all ids of a piece are summed, and so are those of END.
+    Each row of the result sums to 1; it is valid until the scratch is reset. ``logits_BV``, float32, is not changed.
     """
     p_BV, p_BU = (scratch or Scratch()).take(logits_BV, plan.size)
     reach = plan.source.shape[0]
@@ -211,18 +190,13 @@ def bring(array: Array, like: Array) -> Array:
 
 
 def argmax_of_mean(p_K: Sequence[Softmax], weight_K: Sequence[float]) -> list[int] | None:
-    """The columns that greedy takes of the members' `mean`, without folding any member.
+    """The columns that greedy takes of the members' `mean`, the same rows of each voter, without folding any member.
 
     Some column of a row has ``L``, the largest weighted probability of a single id, at least. A column with as much
     has, from one of the K members, ``L / K`` at least, and so one of its ids ``L / K / most``: only the few ids above
     that are looked at, with the arithmetic of `fold` and `mean`. Of equal columns it is the lowest, as everywhere.
 
-    Args:
-        p_K: of each voter, the same rows.
-        weight_K: their weights, positive.
-
-    Returns:
-        The column of each row; ``None`` where that is no shorter way: distributions are flat, or are no numbers.
+    ``None`` where that is no shorter way: distributions are flat, or are no numbers. Weights are positive.
     """
     peak_KB = np.asarray([p.p_BV.max(axis=1) * weight for p, weight in zip(p_K, weight_K, strict=True)])
     least_B = np.max(peak_KB, axis=0) * (_SLACK / len(p_K))
@@ -240,7 +214,6 @@ def argmax_of_mean(p_K: Sequence[Softmax], weight_K: Sequence[float]) -> list[in
 
 
 def _best(p_K: Sequence[Softmax], weight_K: Sequence[float], row: int, columns: Sequence[int]) -> int:
-    """The first of some columns whose mean is the largest."""
     best, largest_q = 0, np.float32(-1)
     for column in columns:
         q = p_K[0].at(row, column) * weight_K[0]

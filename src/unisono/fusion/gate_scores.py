@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,37 +58,21 @@ def position(p_BU: Array, positions: Sequence[int]) -> list[float]:
 
 
 def nothing(p_BU: Array, positions: Sequence[int]) -> list[float]:
-    """0: there is nothing to score."""
     return [0.0] * len(positions)
 
 
 GATE_KINDS: dict[str, GateKind] = {
     "always": GateKind(nothing, lambda score, _: True, "", 0, 0, "at every step"),
     "confidence": GateKind(
-        confidence,
-        lambda score, threshold: score <= threshold,
-        "threshold",
-        0,
-        1,
-        "where the lead's largest mass is at most the threshold",
+        confidence, operator.le, "threshold", 0, 1, "where the lead's largest mass is at most the threshold"
     ),
     "margin": GateKind(
-        margin,
-        lambda score, threshold: score <= threshold,
-        "threshold",
-        0,
-        1,
-        "where the lead's two largest masses differ by the threshold at most",
+        margin, operator.le, "threshold", 0, 1, "where the lead's two largest masses differ by the threshold at most"
     ),
     "entropy": GateKind(
-        entropy,
-        lambda score, threshold: score >= threshold,
-        "threshold",
-        0,
-        20,
-        "where the lead's entropy is at least the threshold, in nats",
+        entropy, operator.ge, "threshold", 0, 20, "where the lead's entropy is at least the threshold, in nats"
     ),
     "every": GateKind(position, lambda place, n: place % n == 0, "n", 1, 2**31, "at the first of every n pieces"),
-    "first": GateKind(position, lambda place, n: place < n, "n", 0, 2**31, "at the first n pieces"),
+    "first": GateKind(position, operator.lt, "n", 0, 2**31, "at the first n pieces"),
 }
 """By the name that a spec's ``gate`` uses."""

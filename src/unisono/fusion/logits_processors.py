@@ -39,8 +39,7 @@ class Shaping(Protocol):
     def frequency_penalty(self) -> float: ...
 
 
-_SORTED = 4096
-"""Masses that are sorted at once."""
+_SORTED = 4096  # masses that are sorted at once
 
 
 def shape(
@@ -51,20 +50,16 @@ def shape(
 ) -> Array:
     """The distributions that pieces are drawn from, or that greedy takes the largest mass of.
 
-    Each option makes a distribution of a distribution, in this order: bias, repetition penalty, presence
-    and frequency penalty, temperature, top-k, top-p, min-p, typical. That is the order of transformers,
-    with the penalties of the OpenAI API where vLLM has them. (vLLM has min-p before top-k. llama.cpp has
-    typical before top-p, and the temperature last, where it does not change which pieces are left.)
+    Each option makes a distribution of a distribution, in this order: bias, repetition penalty, presence and frequency
+    penalty, temperature, top-k, top-p, min-p, typical. That is the order of transformers, with the penalties of the
+    OpenAI API where vLLM has them. (vLLM has min-p before top-k. llama.cpp has typical before top-p, and the
+    temperature last, where it does not change which pieces are left.) At temperature 0 the bias and the penalties act
+    and nothing else.
 
-    Args:
-        q_BU: float32, any device; not changed. Rows sum to 1.
-        draws: of each row. At temperature 0 the bias and the penalties act and nothing else.
-        counts: of each row, how many times which columns were written. The prompt is not counted (with
-            transformers and vLLM it is, for the repetition penalty): members read it in ids of their own.
-        biases: of each row, what is added to the log-masses of which columns: its `Sampling.bias` looked up.
-
-    Returns:
-        Distributions of the same shape, on the same device; of one row that nothing changes, a view of ``q_BU``.
+    ``q_BU``, float32, is not changed; the result lies on the same device, and of one row that nothing changes it is a
+    view. The other arguments are of each row. ``counts`` tells how many times which columns were written, without the
+    prompt (with transformers and vLLM it counts, for the repetition penalty): members read it in ids of their own.
+    ``biases`` are added to the log-masses of columns: its `Sampling.bias` looked up.
     """
     rows = [_shape(*row) for row in zip(q_BU, draws, counts, biases, strict=True)]
     return rows[0][None, :] if len(rows) == 1 else array_namespace(q_BU).stack(rows)
@@ -84,13 +79,9 @@ def _shape(q_U: Array, draw: Shaping, counts: Mapping[int, int], bias: Mapping[i
 
 
 def add_bias(q_U: Array, bias: Mapping[int, float]) -> Array:
-    """Add to the log-masses of some columns (``logit_bias`` of the OpenAI API).
+    """Add to the log-masses of some columns (``logit_bias`` of the OpenAI API), whose bias is finite.
 
     The masses become ``q_U * exp(bias)``, renormalised. A column without mass gets none.
-
-    Args:
-        q_U: one distribution.
-        bias: by column, any finite numbers.
     """
     if not bias:
         return q_U
@@ -117,18 +108,12 @@ def add_bias(q_U: Array, bias: Mapping[int, float]) -> Array:
 def penalise_repetition(q_U: Array, counts: Mapping[int, int], penalty: float) -> Array:
     """Multiply the log-masses of columns that were written by a penalty (CTRL, arXiv 1909.05858, section 4.1).
 
-    The masses become ``q_U ** penalty``, renormalised. transformers divides logits above 0 and multiplies
-    those below, so there the result depends on what a model happens to add to all its logits, which no
-    distribution shows; a mean of distributions has no logits at all. Log-masses are never above 0, so here
-    they are multiplied, as transformers does with scores that are log-probabilities (in beam search, or
-    behind a normalisation). The same number therefore does less here to likely pieces: 1.2 makes 0.9 into
-    0.88 before renormalising, and a piece that has all the mass keeps it. To push away likely pieces, use
-    the presence or frequency penalty.
-
-    Args:
-        q_U: one distribution.
-        counts: by column, how many times it was written.
-        penalty: 1 changes nothing, more makes repetition less likely.
+    The masses become ``q_U ** penalty``, renormalised. transformers divides logits above 0 and multiplies those below,
+    so there the result depends on what a model happens to add to all its logits, which no distribution shows; a mean of
+    distributions has no logits at all. Log-masses are never above 0, so here they are multiplied, as transformers does
+    with scores that are log-probabilities (in beam search, or after a normalisation). The same number therefore does
+    less here to likely pieces: 1.2 makes 0.9 into 0.88 before renormalising, and a piece that has all the mass keeps
+    it. To push away likely pieces, use the presence or frequency penalty.
     """
     written = [column for column, count in counts.items() if count]
     if penalty == 1 or not written:
@@ -142,14 +127,8 @@ def penalise_repetition(q_U: Array, counts: Mapping[int, int], penalty: float) -
 def penalise_counts(q_U: Array, counts: Mapping[int, int], presence: float, frequency: float) -> Array:
     """Take from the log-mass of a column that was written ``presence``, and ``frequency`` for each time.
 
-    The definition of the OpenAI API, where the two are taken from logits; what is additive means the same
-    for log-masses.
-
-    Args:
-        q_U: one distribution.
-        counts: by column, how many times it was written.
-        presence: taken once.
-        frequency: taken as often as the column was written.
+    The definition of the OpenAI API, where the two are taken from logits; what is additive means the same for
+    log-masses.
     """
     if not presence and not frequency:
         return q_U
@@ -180,9 +159,8 @@ def top_k(q_U: Array, k: int | None) -> Array:
 def top_p(q_U: Array, p: float) -> Array:
     """Keep the likeliest columns, as few as have mass p together (Holtzman et al., arXiv 1904.09751, section 3.1).
 
-    Columns as likely as the last one kept are kept as well. transformers keeps of these as few as it can,
-    whichever its sorting puts last; here the numbering of columns, and so the order of members, has no
-    say in what can be drawn.
+    Columns as likely as the last one kept are kept as well. transformers keeps of these as few as it can, whichever its
+    sorting puts last; here the numbering of columns, and so the order of members, has no say in what can be drawn.
     """
     if p >= 1:
         return q_U

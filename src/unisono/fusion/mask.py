@@ -19,14 +19,10 @@ def confine(q_BU: Array, allowed_B: Sequence[Allowed | None]) -> Array:
     """Take the mass of columns that are not allowed away, and renormalise what is left.
 
     Where all that is allowed has no mass together (a rule that truncates leaves most columns none), every allowed
-    column gets the same: greedy then takes the lowest of them.
+    column gets the same: greedy then takes the lowest of them. ``allowed_B`` has of each row the columns, one at least,
+    or ``None`` for all.
 
-    Args:
-        q_BU: any device; not changed.
-        allowed_B: of each row, the columns, one at least; ``None`` for all.
-
-    Returns:
-        Distributions of the same shape, on the same device; ``q_BU`` itself where everything is allowed.
+    Returns distributions of the same shape, on the same device; ``q_BU`` itself where everything is allowed.
     """
     if all(allowed_U is None or allowed_U.all() for allowed_U in allowed_B):
         return q_BU

@@ -31,12 +31,11 @@ def mean(p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:
 def geometric(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float = FLOOR) -> Array:
     """The weighted geometric mean, ``q ∝ Π max(p_i, floor)^w_i``.
 
-    A product of experts (Hinton, Neural Computation 14, 2002), or logarithmic opinion pool (Genest and
-    Zidek, Statistical Science 1, 1986); SAFE (arXiv 2510.15346, section 3.3) has it as its second way
-    of sharpening. A piece stays likely only if all find it likely. One that a member lacks, or gives next
-    to no mass, takes the floor from that member: the smaller the floor, the less chance have pieces that
-    not all members have. A piece whose product is no more than the floor is one that nobody gives mass;
-    its q is 0, unless that holds of all pieces.
+    A product of experts (Hinton, Neural Computation 14, 2002), or logarithmic opinion pool (Genest and Zidek,
+    Statistical Science 1, 1986); SAFE (arXiv 2510.15346, section 3.3) has it as its second way of sharpening. A piece
+    stays likely only if all find it likely. One that a member lacks, or gives next to no mass, takes the floor from
+    that member: the smaller the floor, the less chance have pieces that not all members have. A piece whose product is
+    no more than the floor is one that nobody gives mass; its q is 0, unless that holds of all pieces.
     """
     xp = array_namespace(p_BU_K[0])
     q_BU = _floored_log(p_BU_K[0], floor)
@@ -67,15 +66,15 @@ def largest(p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:
 def contrastive(p_BU_K: Sequence[Array], weights: Sequence[float], alpha: float = ALPHA, floor: float = FLOOR) -> Array:
     """What experts find likelier than amateurs do: ``q ∝ exp(Σ w_i log max(p_i, floor))`` over plausible pieces.
 
-    Members with a negative weight are amateurs. A piece is plausible where the experts' mean mass is at
-    least ``alpha`` times its maximum; elsewhere q is 0. Weights are numbers; those of the experts sum to 1,
-    and an amateur's is relative to that (`scaled` makes them so). An expert of 1 and an amateur of -1 give
-    ``p_e / p_a`` (Li et al., arXiv 2210.15097). 1.5 and -0.5, scaled to 1 and -1/3, choose as
-    ``p_e (p_e / p_a)^0.5`` does (O'Brien and Lewis, arXiv 2309.09117, β = 0.5): q is its power 2/3. Of an
-    amateur that is the expert, q is a flatter expert without what is implausible.
+    Members with a negative weight are amateurs. A piece is plausible where the experts' mean mass is at least ``alpha``
+    times its maximum; elsewhere q is 0. Weights are numbers; those of the experts sum to 1, and an amateur's is
+    relative to that (`scaled` makes them so). An expert of 1 and an amateur of -1 give ``p_e / p_a`` (Li et al., arXiv
+    2210.15097). 1.5 and -0.5, scaled to 1 and -1/3, choose as ``p_e (p_e / p_a)^0.5`` does (O'Brien and Lewis, arXiv
+    2309.09117, β = 0.5): q is its power 2/3. Of an amateur that is the expert, q is a flatter expert without what is
+    implausible.
 
-    The papers' members share a vocabulary. Here an amateur can lack a piece, and no mass is then no
-    opinion: it counts as one that agrees with the experts, else all pieces that it lacks would win.
+    The papers' members share a vocabulary. Here an amateur can lack a piece, and no mass is then no opinion: it counts
+    as one that agrees with the experts, else all pieces that it lacks would win.
     """
     xp = array_namespace(p_BU_K[0])
     voters = [(p_BU, float(weight)) for p_BU, weight in zip(p_BU_K, weights, strict=True)]
@@ -96,16 +95,12 @@ def contrastive(p_BU_K: Sequence[Array], weights: Sequence[float], alpha: float 
 
 
 def truncate(p_BU_K: Sequence[Array], k: int) -> list[Array]:
-    """Keep only the pieces that are among the k likeliest of some member, and renormalise each member.
+    """Keep only the pieces that are among the k likeliest of some member, and renormalise each member (new arrays).
 
-    The union of UniTE (arXiv 2410.03777): for a piece that another member brought in, a
-    member's own mass counts. UniTE gives a piece that a member lacks the mass of its first token there;
-    here it has none, as everywhere. Of equal masses the lowest column is kept; a mass of 0 never is.
-
-    So even a member alone loses what is not among its k likeliest.
-
-    Returns:
-        ``p_BU`` of each member, new arrays.
+    The union of UniTE (arXiv 2410.03777): for a piece that another member brought in, a member's own mass counts. UniTE
+    gives a piece that a member lacks the mass of its first token there; here it has none, as everywhere. Of equal
+    masses the lowest column is kept; a mass of 0 never is. So even a member alone loses what is not among its k
+    likeliest.
     """
     xp = array_namespace(p_BU_K[0])
     cut_BU_K = [xp.zeros_like(p_BU) for p_BU in p_BU_K]

@@ -21,13 +21,9 @@ def greedy(q_BU: Array) -> list[int]:
 
 
 def inverse_transform(q_BU: Array, uniforms: Sequence[float]) -> list[int]:
-    """Draw a column for each row: the first at which the masses so far exceed the row's uniform number.
+    """Draw a column for each row: the first at which the masses so far exceed the row's uniform number, in [0, 1).
 
-    The masses are added up on the host, in float64. A column without mass is never drawn.
-
-    Args:
-        q_BU: any device; masses need not sum to 1.
-        uniforms: of each row, from 0 up to but not including 1.
+    The masses, which need not sum to 1, are added up on the host, in float64. A column without mass is never drawn.
     """
     host = np.empty(0)
     return [_inverse(bring(q_U, host), uniform) for q_U, uniform in zip(q_BU, uniforms, strict=True)]
@@ -55,26 +51,19 @@ class Purpose(IntEnum):
     """
 
     PIECE = 0
-    """Drawing the next piece, drafted or not."""
     ACCEPTANCE = 2
-    """Accepting a drafted piece."""
     RESIDUAL = 3
     """Drawing another piece where a drafted one was not accepted."""
     MEMBER = 4
-    """Drawing the one member that is run."""
 
 
 def uniform(seed: int, position: int, purpose: Purpose) -> float:
-    """The uniform number of one place in one text, a multiple of 2^-53 from 0 up to but not including 1.
+    """The uniform number of one place in one text, a multiple of 2^-53 in [0, 1).
 
-    It is the output of a counter-based generator (Philox4x64-10: Salmon et al., SC 2011), so it depends on
-    nothing but its arguments: not on the batch, nor on what was drawn before. The raw stream is taken
-    because NumPy keeps it the same from version to version, which it does not promise of `random` (NEP 19).
-
-    Args:
-        seed: 0 to 2^64 - 1, the generator's key.
-        position: the pieces that the text has before, below 2^64.
-        purpose: what the number is for.
+    It is the output of a counter-based generator (Philox4x64-10: Salmon et al., SC 2011), so it depends on nothing but
+    its arguments: not on the batch, nor on what was drawn before. The raw stream is taken because NumPy keeps it the
+    same from version to version, which it does not promise of `random` (NEP 19). The seed, the generator's key, and the
+    position, the number of pieces before, are below 2^64.
     """
     raw = np.random.Philox(key=seed, counter=position + (purpose << 64)).random_raw()
     return float((int(raw) >> 11) * 2.0**-53)
@@ -83,14 +72,9 @@ def uniform(seed: int, position: int, purpose: Purpose) -> float:
 def accepts(p_U: Array, q_U: Array, column: int, uniform: float) -> bool:
     """Whether a drafted piece is accepted, which it is with probability ``min(1, q / p)``.
 
-    The rule of speculative sampling (arXiv 2211.17192, section 2.3; arXiv 2302.01318, algorithm 2).
-
-    Args:
-        p_U: what the piece was drawn from, the drafter's distribution. A drafter that draws nothing
-            drafts from the distribution that has all its mass there.
-        q_U: what it should have been drawn from.
-        column: the drafted piece's.
-        uniform: from 0 up to but not including 1.
+    The rule of speculative sampling (arXiv 2211.17192, section 2.3; arXiv 2302.01318, algorithm 2). ``p_U`` is what the
+    piece was drawn from (a drafter that draws nothing has all its mass there), ``q_U`` what it should have been drawn
+    from, and ``uniform`` is in [0, 1).
     """
     return uniform * float(p_U[column]) < float(q_U[column])
 

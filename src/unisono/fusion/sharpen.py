@@ -20,7 +20,7 @@ class Prefixes:
     """Which pieces begin with which: sorted by their bytes, those that begin with one piece follow it."""
 
     order: NDArray[np.int64]
-    """Columns sorted by the bytes of their pieces; END is not among them."""
+    """Columns sorted by the bytes of their pieces, without END."""
     place_U: NDArray[np.int64]
     """Where each column stands in ``order``; for END its length."""
     stop_U: NDArray[np.int64]
@@ -28,11 +28,7 @@ class Prefixes:
 
 
 def plan_prefixes(pieces: Sequence[bytes]) -> Prefixes:
-    """Sort the pieces of a union for `sharpen`.
-
-    Args:
-        pieces: of each column but the last one, END's.
-    """
+    """Sort the pieces of a union, of each column but the last one, END's, for `sharpen`."""
     order = sorted(range(len(pieces)), key=pieces.__getitem__)
     place_U = np.full(len(pieces) + 1, len(pieces))
     place_U[order] = np.arange(len(pieces))
@@ -48,22 +44,15 @@ def plan_prefixes(pieces: Sequence[bytes]) -> Prefixes:
 def sharpen(q_BU: Array, prefixes: Prefixes, share: float) -> Array:
     """Where a row is too smooth, move the mass of pieces that begin with a likely piece to that piece.
 
-    SAFE's heuristic (arXiv 2510.15346, section 3.3): tokenizers split a word differently and so scatter
-    its mass. Where the largest mass is below `SMOOTH`, a piece whose mass is above ``share`` (SAFE's λ,
-    0.1 there) takes the mass of all pieces that begin with its bytes. What differs:
+    SAFE's heuristic (arXiv 2510.15346, section 3.3): tokenizers split a word differently and so scatter its mass. Where
+    the largest mass is below `SMOOTH`, a piece whose mass is above ``share`` (SAFE's λ, 0.1 there) takes the mass of
+    all pieces that begin with its bytes. What differs:
 
-    - SAFE adds the masses and leaves them where they were as well. Here they move, to the shortest
-      likely prefix, so that the row keeps its sum; the largest mass is the same.
-    - SAFE lets only pieces in the drafter's vocabulary take mass. Here any piece of the union can, as every
-      member can spell it.
+    - SAFE adds the masses and leaves them where they were as well. Here they move, to the shortest likely prefix, so
+      that the row keeps its sum; the largest mass is the same.
+    - SAFE lets only pieces in the drafter's vocabulary take mass. Here any piece of the union can.
 
-    Args:
-        q_BU: combined; not changed.
-        prefixes: of the union's pieces.
-        share: between 0 and `SMOOTH`.
-
-    Returns:
-        ``q_BU``, the same object where no row is too smooth.
+    ``q_BU`` is not changed; it is returned itself where no row is too smooth.
     """
     xp = array_namespace(q_BU)
     smooth = [row for row, mass in enumerate(xp.max(q_BU, axis=1)) if float(mass) < SMOOTH]

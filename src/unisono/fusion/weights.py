@@ -16,20 +16,18 @@ Weight = Array
 WeightScheme = Callable[[Sequence[float], Sequence[Array], Sequence[Sequence[float]]], list[Weight]]
 """``(base weight of each voter, its p_BU, its loss_B) -> its weight``; the weights of a row sum to 1.
 
-The base weights are those of the spec: at least 0, with sum 1. Every scheme multiplies them by what it
-measures and scales to sum 1, so that a voter of weight 0 stays at 0, and voters in whom it sees no
-difference keep the ratio of their base weights. Only `perplexity` reads the losses; for the others
-they may be empty.
+The base weights are those of the spec: at least 0, with sum 1. Every scheme multiplies them by what it measures and
+scales to sum 1, so that a voter of weight 0 stays at 0, and voters in whom it sees no difference keep the ratio of
+their base weights. Only `perplexity` reads the losses; for the others they may be empty.
 """
 
 LEAST_ENTROPY = 0.01
 """In nats. Members surer than this are equally sure: the inverse of an entropy has no upper bound."""
 KEPT = 10
-"""How many pieces of each member `consistency` looks at."""
+"""Pieces of each member that `consistency` looks at."""
 STEEPNESS = 2.0
 """How fast consistency falls with the disparity."""
-TEMPERATURE = 1.0
-"""Of `perplexity`."""
+TEMPERATURE = 1.0  # of `perplexity`
 _BLOCK = 512
 _SORTED = 4096
 """Masses that are sorted as they are; of more, the largest are picked first."""
@@ -103,17 +101,12 @@ def perplexity(
 ) -> list[Weight]:
     """A member that finds the prompt likelier counts more, ``w_i ∝ base_i exp(-loss_i / temperature)``.
 
-    PackLLM-sim (arXiv 2404.11531): the softmax of the negative logarithm of each member's perplexity. It
-    is told once for a text. PackLLM scores the prompt in the tokens of one reference tokenizer; the means
-    of members with different tokenizers can be compared only if all divide by the same count, such as
-    that of the prompt's bytes.
+    PackLLM-sim (arXiv 2404.11531): the softmax of the negative logarithm of each member's perplexity, computed once for
+    a text. PackLLM scores the prompt in the tokens of one reference tokenizer; the means of members with different
+    tokenizers can be compared only if all divide by the same count, such as that of the prompt's bytes.
 
-    Args:
-        base: of each voter.
-        p_BU_K: of each voter; not looked at.
-        loss_KB: of each voter, the mean negative log-likelihood of the prompt of each row's text, in nats
-            per unit; finite.
-        temperature: 1 in PackLLM's published code; higher draws the weights towards the base.
+    ``loss_KB`` has of each voter the mean negative log-likelihood of the prompt of each row's text, in nats per unit;
+    finite. The temperature is 1 in PackLLM's published code; higher draws the weights towards the base.
     """
     if len(loss_KB) != len(base):
         raise ValueError(f"{len(loss_KB)} members have a loss, but {len(base)} vote")

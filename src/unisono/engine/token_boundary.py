@@ -15,34 +15,22 @@ _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 def first_inside(text: bytes, following: bytes, spellers: Mapping[str, Speller]) -> str | None:
-    """The first member inside whose token ``text`` ends, or ``None``.
-
-    Args:
-        text: what has been generated so far.
-        following: the piece that the lead would write next; nothing for END.
-        spellers: by member, without the lead.
-    """
+    """The first member (of those other than the lead) inside whose token ``text`` ends, or ``None``."""
     return next((name for name, speller in spellers.items() if ends_inside_token(text, following, speller)), None)
 
 
 def ends_inside_token(text: bytes, following: bytes, speller: Speller) -> bool:
     """Whether the member, reading the end of the text and what follows as one, has a token across the border.
 
-    Asked there, a member would go on from a token that it would not have written itself: an "OOV-like"
-    token of SAFE (arXiv 2510.15346), which looks for them in what the lead drafted. Here what the lead
-    would write next is the look-ahead. For a member that sees ``Sofia`` as one token the text ``" So"`` ends
-    inside it when ``fia`` follows, and does not when a space follows.
+    Asked there, a member would go on from a token that it would not have written itself: an "OOV-like" token of SAFE
+    (arXiv 2510.15346), which looks for them in what the lead drafted. Here the piece that the lead would write next
+    (nothing for END) is the look-ahead. For a member that sees ``Sofia`` as one token the text ``" So"`` ends inside it
+    when ``fia`` follows, and does not when a space follows.
 
-    The end of the text is its last word with all whitespace before it, as tokens carry leading spaces;
-    of a long one, the last 48 bytes, from a whole character on. Of what follows only whole characters
-    are read, and where there is none, the end of a text included, no token is known to go across.
-
-    Args:
-        text: what has been generated so far; it may end inside a character, which is inside a token.
-            An empty one is not.
-        following: the piece that the lead would write next; nothing for END.
-        speller: of the member. Where its tokenizer does not give the bytes back, no token is known to
-            go across.
+    The end of the text is its last word with all whitespace before it, as tokens carry leading spaces; of a long one,
+    the last `REACH` bytes, from a whole character on. Of what follows only whole characters are read; where there is
+    none, or where the tokenizer does not give the bytes back, no token is known to go across. A text that ends inside a
+    character is inside a token; an empty one is not.
     """
     if _opening(text):
         return True
@@ -70,7 +58,6 @@ def _tail(text: bytes) -> bytes:
 
 
 def _has_border(speller: Speller, ids: tuple[int, ...], place: int) -> bool:
-    """Whether one of the ids begins at a place, in bytes."""
     length = 0
     for token in ids:
         if length >= place:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import unisono
 from support.real_tokenizers import real
-from unisono.engine.gating import REACH, ends_inside_token, first_inside
+from unisono.engine.token_boundary import REACH, ends_inside_token, first_inside
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
 from unisono.vocab.pieces import end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller

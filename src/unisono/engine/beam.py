@@ -1,53 +1,14 @@
-"""Beginning what a request asks for: n sequences of one prompt, or a beam, which follows several candidates."""
+"""Beam search: the candidates of one text that are followed, and their continuations."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unisono.config.method import AUTO, NGRAM
-from unisono.engine.member import Cursor, Member
-from unisono.engine.ngram import NgramIndex
-from unisono.engine.request import PreparedRequest
 from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.fusion.fold import Array
 from unisono.fusion.weights import top_columns
-from unisono.vocab.union import UnionVocabulary
-
-SEED_BITS = 53
-"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
-
-
-def begin_group(prepared: PreparedRequest, members: Sequence[Member], union: UnionVocabulary) -> SequenceGroup:
-    """Begin what a request asks for, with slots for its first sequence."""
-    request, plan = prepared.request, prepared.plan
-    with contextlib.ExitStack() as opened:
-        cursors: dict[str, Cursor] = {}
-        for member in members:
-            ids, unread = list(prepared.ids[member.name]), plan.weighs_prompt  # a prompt is weighed first
-            cursors[member.name] = member.open(ids, unread=unread)
-            opened.callback(member.backend.close, cursors[member.name].slot)
-        opened.pop_all()
-    first = TextSequence(
-        request.prompt,
-        cursors,
-        request.limits,
-        plan,
-        trace=request.trace,
-        likeliest=request.top_logprobs,
-        seed=secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed,
-    )
-    first.parse = None if prepared.parse is None else prepared.parse.copy()
-    group = SequenceGroup(request.n, first)
-    if prepared.width > 1:
-        group = Beam(first, prepared.width, plan.draw.length_penalty)
-    if plan.drafter in (NGRAM, AUTO):
-        column_V = plan.lead.map.column_V
-        first.history = NgramIndex(union.end, (int(column_V[token]) for token in prepared.ids[plan.lead.name]))
-    return group
 
 
 @dataclass(slots=True)
@@ -76,41 +37,27 @@ class Beam(SequenceGroup):
     take a place among them by its present score, which is how transformers ends one by default.
     """
 
-    def __init__(self, first: TextSequence, width: int, length_penalty: float) -> None:
-        """Begin with a sequence that has its prompt alone.
-
-        Args:
-            first: of nothing but a prompt.
-            width: how many candidates are followed at most.
-            length_penalty: scores are divided by lengths to this power before sequences that ended are ranked.
-        """
-        super().__init__(1, first)
-        self.width = width
+    def __init__(self, first: TextSequence) -> None:
+        super().__init__(first, 1)
+        self.width = first.plan.draw.beam_width
         self.candidates = [BeamCandidate(first.copy(first.cursors))]
-        self._length_penalty = length_penalty
         self._ended: list[tuple[float, TextSequence]] = []
 
     @property
     def open(self) -> list[TextSequence]:
-        """Its candidates."""
         return [candidate.sequence for candidate in self.candidates]
 
     @property
     def slots(self) -> int:
-        """How many slots it may still take of each member."""
         return 0 if self.is_finished else self.width
 
     def conclude(self, best: TextSequence) -> None:
-        """End it: its sequence becomes the best candidate."""
         self.sequences[0].become(best)
         self.candidates, self._open = [], []
 
     def rank(self, shaped_U_by_candidate: Sequence[Array], end: int) -> Iterator[Continuation]:
-        """The best continuations: as many as are followed, and those among them that are END.
-
-        Args:
-            shaped_U_by_candidate: what each would draw from.
-            end: END's column.
+        """The best continuations, of what each candidate would draw from: as many as are followed, and those among
+        them that are END.
         """
         found = [
             Continuation(candidate.score + math.log(mass), parent, column)
@@ -144,7 +91,7 @@ class Beam(SequenceGroup):
 
     def _ranked(self, candidate: BeamCandidate) -> float:
         length = candidate.sequence.pieces + (candidate.sequence.finish == "end")
-        return float(candidate.score / length**self._length_penalty)
+        return float(candidate.score / length ** self.sequences[0].plan.draw.length_penalty)
 
 
 def _top(shaped_U: Array, count: int) -> list[tuple[int, float]]:
