@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from tqdm import tqdm
 
-from unisono.errors import SpecError, nearest, shown
+from unisono.errors import BackendMissing, SpecError, nearest, shown
 from unisono.evals.requests import Conversation
 from unisono.evals.respondent import Arguments, Respondent
 
@@ -175,8 +175,11 @@ def build(
 
     Raises:
         SpecError: the definition cannot use the rows.
+        BackendMissing: the definition needs a library that is not installed.
     """
-    config = {key: value for key, value in load_yaml(definition).items() if key not in STRUCTURE} | dict(overrides)
+    with _making(definition.stem, "see the definition's file"):
+        loaded = load_yaml(definition)  # which imports the code that it names
+    config = {key: value for key, value in loaded.items() if key not in STRUCTURE} | dict(overrides)
     splits = {config.get("test_split") or config["validation_split"]: rows}
     if split := config.get("fewshot_split") or config.get("training_split"):
         splits[split] = examples
@@ -198,6 +201,7 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
 
     Raises:
         SpecError: the task is unknown or is not defined in a file, or its data cannot be loaded.
+        BackendMissing: the task needs a library that is not installed.
     """
     manager = _manager(folder)
     if name not in manager.all_tasks:
@@ -235,6 +239,11 @@ def _making(name: str, hint: str) -> Iterator[None]:
         yield
     except Exception as error:  # whatever the code of a definition, the datasets library or the network raises
         words = " ".join(str(error).split())
+        if isinstance(error, ImportError) or "pip install" in words:  # MATH's definitions assert antlr's version
+            raise BackendMissing(
+                f"the task {name!r} needs a library that is not installed: {words}",
+                hint="install it; for mathematics: pip install 'unisono[evals]'",
+            ) from error
         raise SpecError(f"the task {name!r} cannot be made: {type(error).__name__}: {words}", hint=hint) from error
 
 

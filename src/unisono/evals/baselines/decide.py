@@ -13,14 +13,20 @@ def decide_all(results: Results) -> Results:
     """Add the answers of the baselines to results.
 
     A baseline's pieces and seconds are those of the members that had to answer, plus those of its evidence.
+
+    Raises:
+        BackendMissing: a library that a baseline needs is not installed.
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
     members = [each["name"] for each in systems if each["kind"] == "member"]
     answers = {each.key: each for each in results.answers}
     times = {each.key: each for each in results.times}
-    for name in [each["name"] for each in systems if each["kind"] == "baseline"]:
+    baselines = [make_baseline(each["name"]) for each in systems if each["kind"] == "baseline"]
+    for baseline in baselines:
+        baseline.check_libraries()
+    for baseline in baselines:
         for task in dict.fromkeys(answer.task for answer in results.answers):
-            _decide(make_baseline(name), task, members, answers, times)
+            _decide(baseline, task, members, answers, times)
     return replace(results, answers=list(answers.values()), times=list(times.values()))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unisono.evals import check_installed
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import answer_words, judges, log_chances, question_words, shares
 from unisono.evals.baselines.options import likeliest, most_favoured, options, rounded
@@ -61,6 +60,7 @@ class SkillAggregation(Baseline):
     kind: ClassVar[str] = "skill-aggregation"
     source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
     first: ClassVar[str] = ""
+    libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         return {"yes": verify(question, candidates, pool, pool.members)}
@@ -68,7 +68,6 @@ class SkillAggregation(Baseline):
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         if not cases:
             return []
-        check_installed(self.kind, "scipy")
         from unisono.evals.baselines.skills import learn, tabulate
 
         said_NK, context_ND, _ = tabulate(cases)
