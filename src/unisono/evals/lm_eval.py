@@ -72,19 +72,15 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Write texts until their stop strings; see `Respondent.write`."""
-        asked = [(*request.args, _name(request)) for request in requests]
-        return self._all("generate_until", requests, self._respondent.write(asked), disable_tqdm)
+        return self._all("generate_until", self._respondent.write, requests, disable_tqdm)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score texts after their contexts; see `Respondent.score`."""
-        asked = [(*request.args, _name(request)) for request in requests]
-        found = ((place, tuple(likelihood)) for place, likelihood in self._respondent.score(asked))
-        return self._all("loglikelihood", requests, found, disable_tqdm)
+        return self._all("loglikelihood", self._respondent.score, requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts of any length; see `Respondent.score_whole`."""
-        asked = [(*request.args, _name(request)) for request in requests]
-        return self._all("loglikelihood_rolling", requests, self._respondent.score_whole(asked), disable_tqdm)
+        return self._all("loglikelihood_rolling", self._respondent.score_whole, requests, disable_tqdm)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Keep the messages: each member applies its own template."""
@@ -109,12 +105,13 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         self._respondent.close()
 
     def _all(
-        self, kind: str, requests: Sequence[Any], answers: Iterable[tuple[int, Any]], disable_tqdm: bool
+        self, kind: str, answer_all: Callable[..., Iterable[tuple[int, Any]]], requests: Sequence[Any], quiet: bool
     ) -> list[Any]:
         """Results in the order asked; each is cached as soon as it is known."""
         results: dict[int, Any] = {}
-        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as progress:
-            for place, answer in answers:
+        asked = [(*request.args, _name(request)) for request in requests]
+        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=quiet) as progress:
+            for place, answer in answer_all(asked):
                 results[place] = answer
                 self.cache_hook.add_partial(kind, requests[place].args, answer)
                 progress.update()
@@ -249,14 +246,13 @@ def _making(name: str, hint: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_progress() -> Iterator[None]:
-    restore: Callable[[], None] = (
-        datasets.disable_progress_bars if datasets.are_progress_bars_disabled() else datasets.enable_progress_bars
-    )
+    were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        restore()
+        if not were_disabled:
+            datasets.enable_progress_bars()
 
 
 def _name(request: Any) -> str:

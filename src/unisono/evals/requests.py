@@ -52,6 +52,8 @@ def prompt_of(context: str) -> Prompt:
 
 def split_pair(context: str, continuation: str) -> tuple[str, str]:
     """Move trailing spaces of a context to the continuation, as lm-evaluation-harness's models do."""
+    if isinstance(context, Conversation):
+        return context, continuation
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation
 

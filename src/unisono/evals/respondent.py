@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
@@ -19,7 +19,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.requests import MAX_PIECES, Conversation, prompt_of, read_generation, split_pair
+from unisono.evals.requests import MAX_PIECES, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score
@@ -31,13 +31,6 @@ _OLD = ("draw", "spelling")
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")
 Item = TypeVar("Item")
 _KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
-
-
-class Likelihood(NamedTuple):
-    """The likelihood of a text in lm-evaluation-harness's form."""
-
-    logp: float
-    is_greedy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +135,10 @@ class Respondent:
                     raise result
             yield int(request.id), result.text
 
-    def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, Likelihood]]:
+    def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, tuple[float, bool]]]:
         """Score texts after their contexts, those of one context together.
+
+        A score is the natural log probability, and whether greedy decoding would have written the text.
 
         Args:
             asked: contexts, which may be empty, continuations, and the request's name in errors.
@@ -151,13 +146,13 @@ class Respondent:
         Raises:
             UnisonoError: one cannot be scored.
         """
-        split = [(*self._split(context, text), name) for context, text, name in asked]
+        split = [(*split_pair(context, text), name) for context, text, name in asked]
         order = sorted(range(len(asked)), key=lambda place: split[place][0])
         for places in _packed(order, lambda place: split[place][0], self._engine.slots):
             wanted = [(prompt_of(split[place][0]), split[place][1]) for place in places]
             scores = self._score(wanted, [asked[place][2] for place in places])
             for place, score in zip(places, scores, strict=True):
-                yield place, Likelihood(score.logp, score.is_greedy)
+                yield place, (score.logp, score.is_greedy)
 
     def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
         """Score texts of any length without a context; see `rolling_windows`.
@@ -180,9 +175,6 @@ class Respondent:
     def close(self) -> None:
         """Unload the members. Idempotent."""
         self._engine.close()
-
-    def _split(self, context: str, text: str) -> tuple[str, str]:
-        return (context, text) if isinstance(context, Conversation) else split_pair(context, text)
 
     def _score(self, wanted: Sequence[tuple[Prompt, str]], names: Sequence[str]) -> list[Score]:
         """Score a group; if that fails, one by one, to name the failing one."""

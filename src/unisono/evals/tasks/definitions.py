@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.records import Grade, Question, Reply
 from unisono.evals.requests import Conversation, prompt_of, read_generation, split_pair
@@ -112,19 +111,17 @@ class Definition:
             gen_prefix=self._task.doc_to_prefix(document),
         )
         instances = self._instances(document, context)
-        choices: tuple[str, ...] = ()
-        prompt, limits = prompt_of(context), Limits()
+        asked, choices, limits = context, (), Limits()
         if instances[0].request_type == "generate_until":
             limits = read_generation(instances[0].args[1]).limits
         else:
-            pairs = [split_pair(*instance.args) for instance in instances]
-            choices = tuple(continuation for _, continuation in pairs)
-            prompt = prompt if self._chat else Prompt(text=pairs[0][0])
+            contexts, choices = zip(*(split_pair(*instance.args) for instance in instances), strict=True)
+            asked = contexts[0]
         return Question(
             task=task,
             part=self.name,
             id=row.id,
-            prompt=prompt,
+            prompt=prompt_of(asked),
             choices=choices,
             limits=limits,
             target=self._target(document) if row.answer is None else row.answer,
