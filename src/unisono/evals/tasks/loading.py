@@ -139,7 +139,7 @@ def _check_data(names: Sequence[str], data: Path) -> None:
 def _from_files(lm_eval: Any, name: str, data: Path, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES[name]
     index = lm_eval.definitions(recipe.folder)
-    known = [each for each in index if _is_of(each, recipe)]
+    known = [each for each in index if recipe.holds(each)]
     wanted = recipe.shots if shots is None else shots
     by_part, source = _rows_of(data / f"{name}.jsonl", recipe, known)
     chosen = cut.of(name, source, _ordered(by_part))
@@ -156,13 +156,6 @@ def _from_files(lm_eval: Any, name: str, data: Path, cut: Slice, shots: int | No
         definitions[part] = Definition(task, wanted, chat=chat)
     interpret = lm_eval.minerva_answer if name == "math500" else None
     return _task(name, definitions, by_part, chosen, (source, examples_from), interpret)
-
-
-def _is_of(definition: str, recipe: Recipe) -> bool:
-    before, several, after = recipe.definition.partition("{part}")
-    if not several:
-        return definition == before
-    return definition.startswith(before) and definition.endswith(after)
 
 
 def _rows_of(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
