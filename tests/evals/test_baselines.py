@@ -562,7 +562,8 @@ def test_what_a_judge_cannot_read_is_an_error_of_the_question(words: str) -> Non
 def panel() -> Iterator[ModelPool]:
     make_fakes()
     spec = {"members": [{"name": name, "model": f"fake:{name}"} for name in MEMBERS]}
-    with ModelPool.load(EnsembleSpec.model_validate(spec), batch=2) as panel:
+    with ModelPool(EnsembleSpec.model_validate(spec), batch=2) as panel:
+        panel.load_weights()
         yield panel
     FAKE_MODELS.clear()
 

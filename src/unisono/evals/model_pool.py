@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -34,24 +34,12 @@ class ModelPool:
     reading of prompts.
     """
 
-    def __init__(self, prepared: Prepared, batch: int) -> None:
-        """Hold an ensemble that is not loaded yet; most callers want `load` or `prepare`."""
-        self.prepared = prepared
+    def __init__(self, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> None:
+        """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
+        self.prepared = prepare(spec, batch=max(batch, MOST_CHOICES), report=report)
         self.batch = batch
         self._models: Models | None = None
         self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
-
-    @classmethod
-    def load(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Load the members of an ensemble. Raises what `prepare` and `load_weights` raise."""
-        pool = cls.prepare(spec, batch=batch, report=report)
-        pool.load_weights(report)
-        return pool
-
-    @classmethod
-    def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
-        return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
         self._models = load_models([self.prepared], report, keep_prefixes=True)
@@ -75,11 +63,9 @@ class ModelPool:
         """One member as it would write alone."""
         return System(name, (name,), self.prepared.alone(name).spec.method)
 
-    def check(self, systems: Iterable[System]) -> None:
-        """Raise a `SpecError` for systems that these members cannot form."""
-        for system in systems:
-            members = self._prepared(system).members
-            system.method.check({member.spec.name: member.weight for member in members})
+    def check(self, system: System) -> None:
+        """Raise a `SpecError` for a system that these members cannot form."""
+        system.method.check({member.spec.name: member.weight for member in self._prepared(system).members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
         """Write one text per prompt, several at once, with their steps.

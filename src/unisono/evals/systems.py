@@ -50,9 +50,7 @@ def variant(pool: ModelPool, setting: str) -> System:
     keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")), [WEIGHTS])
     weights = parse_weights(given[0], pool.members) if given else None
     base = pool.prepared.spec.method
-    system = _seeded(System(" ".join(words), pool.members, base.but(**keys), weights))
-    pool.check([system])
-    return system
+    return _fitting(pool, System(" ".join(words), pool.members, base.but(**keys), weights))
 
 
 def is_file(setting: str) -> bool:
@@ -70,9 +68,7 @@ def _of_file(pool: ModelPool, path: Path) -> System:
     base = pool.prepared.spec
     for name in dict.fromkeys(each for member, _ in spec.voters() for each in (member.name, member.owner)):
         _check_same_member(base, spec, name, path)
-    system = _seeded(System(path.name, pool.members, spec.method, weights))
-    pool.check([system])
-    return system
+    return _fitting(pool, System(path.name, pool.members, spec.method, weights))
 
 
 def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: Path) -> None:
@@ -145,6 +141,12 @@ def to_json(system: System) -> Mapping[str, object]:
         "method": system.method.to_json(),
         "weights": None if system.weights is None else dict(system.weights),
     }
+
+
+def _fitting(pool: ModelPool, system: System) -> System:
+    seeded = _seeded(system)
+    pool.check(seeded)
+    return seeded
 
 
 def _seeded(system: System) -> System:

@@ -41,7 +41,7 @@ class Baseline(ABC):
     """The first word of its name."""
     source: ClassVar[str]
     """The paper: authors, title, number."""
-    first: ClassVar[str]
+    first: ClassVar[str] = ""
     """The parameter written right after the baseline's name; ``""`` for none."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Optional libraries without which it cannot decide."""

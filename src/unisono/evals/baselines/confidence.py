@@ -12,7 +12,7 @@ import numpy as np
 from unisono.errors import SpecError
 from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
 from unisono.evals.baselines.judging import LEAST
-from unisono.evals.baselines.options import likeliest, options
+from unisono.evals.baselines.options import choose, options
 from unisono.evals.records import Answer
 
 
@@ -69,15 +69,12 @@ class Majority(Baseline):
         "Plain voting; over answers of one model it is Wang et al., Self-Consistency Improves Chain of Thought "
         "Reasoning in Language Models, arXiv 2203.11171"
     )
-    first: ClassVar[str] = ""
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        choices = []
-        for case in cases:
-            votes = {option: len(members) for option, members in options(case.candidates).items()}
-            taken = likeliest(case.candidates, votes)
-            choices.append(Choice(taken, votes[taken] / len(case.candidates), tuple(case.candidates)))
-        return choices
+        return [
+            choose(case, {name: len(alike) / len(case.candidates) for name, alike in options(case.candidates).items()})
+            for case in cases
+        ]
 
 
 @dataclass(frozen=True)

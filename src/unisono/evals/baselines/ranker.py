@@ -29,7 +29,6 @@ class Ranker(Baseline):
         "Agrawal et al., Uncertainty-Aware Answer Selection for Improved Reasoning in Multi-LLM Systems, "
         "arXiv 2510.02377"
     )
-    first: ClassVar[str] = ""
 
     standardised: bool = False
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import answer_words, judges, log_chances, question_words, shares
-from unisono.evals.baselines.options import likeliest, most_favoured, options, rounded
+from unisono.evals.baselines.options import choose, most_favoured, options, rounded
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -59,7 +59,6 @@ class SkillAggregation(Baseline):
 
     kind: ClassVar[str] = "skill-aggregation"
     source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
-    first: ClassVar[str] = ""
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
@@ -71,16 +70,8 @@ class SkillAggregation(Baseline):
         from unisono.evals.baselines.skills import learn, tabulate
 
         said_NK, context_ND, _ = tabulate(cases)
-        right_N = learn(said_NK, context_ND).posterior(said_NK, context_ND)
-        beginning, choices = 0, []
-        for case in cases:
-            names = list(options(case.candidates))
-            chances = right_N[beginning : beginning + len(names)]
-            beginning += len(names)
-            scores = dict(zip(names, map(float, chances), strict=True))
-            taken = likeliest(case.candidates, scores)
-            choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
-        return choices
+        right = iter(learn(said_NK, context_ND).posterior(said_NK, context_ND).tolist())
+        return [choose(case, {option: next(right) for option in options(case.candidates)}) for case in cases]
 
 
 def verify(

@@ -22,7 +22,6 @@ from unisono.evals.report.plots import (
     Label,
     Picture,
     Pictures,
-    check_plots,
     style,
 )
 from unisono.evals.report.records import (
@@ -69,11 +68,7 @@ def draw(report: Report) -> Pictures:
     ``gate:KIND``.
 
     Empty plots are left out.
-
-    Raises:
-        BackendMissing: matplotlib is not installed.
     """
-    check_plots()
     pictures: dict[tuple[str, str | None], Picture | None] = {}
     with style():
         pictures["differences", None] = _differences(report)
@@ -121,7 +116,15 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     height = max(2.7, LINE * (len(places) + 1))
     drawing = Drawing(BOTTOM + TOP + height)
     axes = drawing.panel(LEFT, BOTTOM, WIDTH - LEFT - LABELS, height)
-    _outline(axes, [places[system] for system in task.front])
+    axes.plot(
+        [places[system][0] for system in task.front],
+        [places[system][1] for system in task.front],
+        color=INK,
+        linewidth=1.2,
+        alpha=0.55,
+        linestyle="--",
+        drawstyle="steps-post",
+    )
     for system, (ms, accuracy) in places.items():
         look = looks[system]
         axes.plot(
@@ -145,19 +148,6 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     front = f"On the dashed line, which no other system beats: {', '.join(task.front)}"
     title = f"{task.facts.name}: {_metric(task)} against ms a piece; no system beats those on the dashed line"
     return Picture(f"{prefix}-accuracy-and-time", title, f"{'; '.join(said)}. {front}", drawing.svg())
-
-
-def _outline(axes: Axes, front: list[tuple[float, float]]) -> None:
-    """Draw the Pareto line: the best accuracy up to a time."""
-    axes.plot(
-        [ms for ms, _ in front],
-        [accuracy for _, accuracy in front],
-        color=INK,
-        linewidth=1.2,
-        alpha=0.55,
-        linestyle="--",
-        drawstyle="steps-post",
-    )
 
 
 def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture | None:

@@ -12,8 +12,8 @@ import re
 import string
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from unisono.errors import SpecError, UnisonoError, shown
@@ -31,16 +31,6 @@ FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
 """The answer cue at the end of a question."""
 _UNTIMED = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """A sampler with fixed examples."""
-
-    examples: Sequence[Any]
-
-    def sample(self, n: int, eval_doc: Any = None) -> Sequence[Any]:
-        return self.examples
 
 
 class Definition:
@@ -97,7 +87,8 @@ class Definition:
             document = self.documents[place]
             if self._sampler is not None:
                 excluded = document if self._removes else None
-                self._task.sampler = _Drawn(self._sampler.sample(n=self.shots, eval_doc=excluded))
+                examples = self._sampler.sample(n=self.shots, eval_doc=excluded)
+                self._task.sampler = SimpleNamespace(sample=lambda examples=examples, **_: examples)
             if place in asked:
                 yield self._question(document, task, asked[place], interpret)
 
