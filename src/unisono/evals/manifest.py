@@ -43,7 +43,7 @@ def make_manifest(
     chat: bool,
     tuned_on: Sequence[TunedOn] = (),
 ) -> dict[str, Any]:
-    """Everything needed to run it again; see `Results.about`.
+    """Everything needed to run it again: spec, tasks, systems, versions, seeds, machine, hashes of data and models.
 
     `spec` is the text of the ensemble's file. Questions in `tuned_on` are left out where they can be recognised.
     """
@@ -75,7 +75,6 @@ def make_manifest(
 
 
 def _processor() -> str:
-    """The processor's name where the system reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -60,7 +60,6 @@ class ModelPool:
         return max(QUESTIONS, self.batch)
 
     def member(self, name: str) -> System:
-        """One member as it would write alone."""
         return System(name, (name,), self.prepared.alone(name).spec.method)
 
     def check(self, system: System) -> None:
@@ -68,12 +67,9 @@ class ModelPool:
         system.method.check({member.spec.name: member.weight for member in self._prepared(system).members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
-        """Write one text per prompt, several at once, with their steps.
+        """Write one text per prompt, several at once, with their steps; errors stand in place of failed texts.
 
         ``seconds.total`` of a text is its share, by pieces, of the time since its batch's prompts were read.
-
-        Returns:
-            Results in the order asked; an error in place of a text that cannot be written.
         """
         client = Client.of(self._engine(system))
         results: dict[int, Generation | UnisonoError] = {}
@@ -98,12 +94,9 @@ class ModelPool:
         return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
-        """Score texts that follow prompts; a shared prompt is read once.
+        """Score texts that follow prompts; a shared prompt is read once. Errors stand in place of failed scores.
 
         ``seconds`` of a score is its share of the time of its passes.
-
-        Returns:
-            Results in the order asked; an error in place of a text that cannot be scored.
         """
         engine = self._engine(system)
         results: list[Score | UnisonoError] = []
@@ -119,7 +112,6 @@ class ModelPool:
             self._models.forget_prefixes()
 
     def close(self) -> None:
-        """Unload all models. Idempotent."""
         if self._models is not None:
             self._models.unload()
 

@@ -22,7 +22,6 @@ class Reply:
     """A system's reply to a question: a text, or the likelihood of each choice."""
 
     text: str | None = None
-    """Generated text; ``None`` when choices were scored."""
     choices: tuple[tuple[float, bool], ...] = ()
     """By choice: natural log probability, and whether greedy decoding would have written it."""
 
@@ -39,10 +38,7 @@ class Grade:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """One question, the same for every system."""
-
     task: str
-    """The task it counts for, such as ``mmlu``."""
     part: str
     """The part of the task, such as ``mmlu_anatomy``; the task itself when it has no parts."""
     id: str
@@ -76,13 +72,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A way to answer questions with the loaded models."""
-
     name: str
     """As in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
     members: tuple[str, ...]
     method: Method
-    """How it writes, and how its choices are scored."""
     weights: Mapping[str, float] | None = None
     """By member; ``None`` for the spec's weights."""
 
@@ -121,7 +114,6 @@ class Answer:
     p: tuple[float, ...] = ()
     """Combined probability of each written piece, END included; empty when choices were scored."""
     disputes: tuple[Disagreement, ...] = ()
-    """Steps of a generated text at which voters preferred different pieces."""
     finish: Literal["end", "stop", "length", "context"] | None = None
     evidence: Mapping[str, Any] | None = None
     sure: float | None = None
@@ -198,8 +190,6 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run as its folder holds it."""
-
     about: Mapping[str, Any]
     """The manifest: spec, tasks, systems, versions, seeds, machine, hashes of data and models."""
     answers: Sequence[Answer]

@@ -37,7 +37,6 @@ _KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
 class Arguments:
     spec: str
     member: str | None = None
-    """The member that answers alone; ``None`` for the ensemble."""
     batch: int = BATCH
     max_pieces: int = MAX_PIECES
     """Maximum of pieces when a request sets none."""
@@ -74,13 +73,9 @@ class Arguments:
 
 
 class Respondent:
-    """Loaded members that answer requests; errors name the request. Not thread-safe.
-
-    A prompt's shared prefix is not read again.
-    """
+    """Loaded members that answer requests; errors name the request. Not thread-safe."""
 
     def __init__(self, engine: Engine, method: Method, max_pieces: int = MAX_PIECES) -> None:
-        """Bind an engine; most callers want `load`."""
         self._engine = engine
         self.method = method
         self._max_pieces = max_pieces
@@ -115,11 +110,8 @@ class Respondent:
     def write(self, asked: Sequence[tuple[str, Mapping[str, Any], str]]) -> Iterator[tuple[int, str]]:
         """Write texts, several at once; yield each with its index as soon as it ends.
 
-        Args:
-            asked: contexts, ``generation_kwargs``, and the request's name in errors.
-
-        Raises:
-            UnisonoError: one cannot be written. All are checked before the first begins.
+        A request is a context, ``generation_kwargs``, and its name in errors. All are checked before the first begins.
+        Raises a `UnisonoError`.
         """
         requests = []
         for place, (context, kwargs, name) in enumerate(asked):
@@ -138,13 +130,8 @@ class Respondent:
     def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, tuple[float, bool]]]:
         """Score texts after their contexts, those of one context together.
 
-        A score is the natural log probability, and whether greedy decoding would have written the text.
-
-        Args:
-            asked: contexts, which may be empty, continuations, and the request's name in errors.
-
-        Raises:
-            UnisonoError: one cannot be scored.
+        A request is a context, which may be empty, a continuation, and its name in errors. A score is the natural log
+        probability, and whether greedy decoding would have written the text. Raises a `UnisonoError`.
         """
         split = [(*split_pair(context, text), name) for context, text, name in asked]
         order = sorted(range(len(asked)), key=lambda place: split[place][0])
@@ -155,13 +142,9 @@ class Respondent:
                 yield place, (score.logp, score.is_greedy)
 
     def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """Score texts of any length without a context; see `rolling_windows`.
+        """Score texts of any length, given with their names in errors, without a context; see `rolling_windows`.
 
-        Args:
-            asked: texts, and the request's name in errors.
-
-        Raises:
-            UnisonoError: one cannot be scored.
+        Raises a `UnisonoError`.
         """
         lead = lead_of(self.method, self._engine.members)
         for place, (text, words) in enumerate(asked):
@@ -173,7 +156,6 @@ class Respondent:
             yield place, logp
 
     def close(self) -> None:
-        """Unload the members. Idempotent."""
         self._engine.close()
 
     def _score(self, wanted: Sequence[tuple[Prompt, str]], names: Sequence[str]) -> list[Score]:

@@ -33,7 +33,6 @@ LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
 """What a continued run must share with the folder, besides its models, tasks and systems."""
 INVOCATION = ("command", "date", "versions", "machine")
-"""What may differ each time a run continues."""
 
 
 class RunFolder:
@@ -73,12 +72,10 @@ class RunFolder:
         self.close()
 
     def lacks(self, tasks: Iterable[Task], systems: Iterable[str]) -> bool:
-        """Whether some system has not answered some question yet."""
         asked = itertools.product([(task.name, each.id) for task in tasks for each in task.questions], systems)
         return any((*question, system) not in self.known for question, system in asked)
 
     def write_questions(self, questions: Iterable[Question]) -> None:
-        """Add questions in words to those in the folder."""
         records = {(each["task"], each["question"]): each for each in _questions(self.folder)}
         records |= {
             (each.task, each.id): {
@@ -95,7 +92,6 @@ class RunFolder:
             _replace(self.folder / QUESTIONS, _lines(records.values()))
 
     def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
-        """Add the answers of a wave. Raises a `SpecError` when they cannot be written."""
         self._wave += 1
         times = [replace(each, wave=self._wave) for each in times]
         write_lines(self._times, [each.to_json() for each in times])
@@ -104,7 +100,6 @@ class RunFolder:
         self.times |= {each.key: each for each in times}
 
     def close(self) -> None:
-        """Release the folder to other processes. Idempotent."""
         self._opened.close()
 
     def _read(self) -> None:
@@ -147,7 +142,6 @@ def _questions(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The manifest of a run. Raises a `SpecError` when it cannot be read."""
     try:
         about = json.loads((folder / ABOUT).read_bytes())
     except (OSError, ValueError) as error:
@@ -201,7 +195,6 @@ def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether the folder holds a run. Raises a `SpecError` when it holds something else."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / ABOUT).exists():
         return True

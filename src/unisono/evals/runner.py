@@ -16,7 +16,6 @@ from unisono.records import Generation, Score, StepRecord
 DECIMALS = 6
 Answered = tuple[Answer, Times]
 Count = Callable[[int], None]
-"""Called with the number of added answers."""
 
 
 def evaluate(
@@ -31,12 +30,8 @@ def evaluate(
     """Ask what is not answered yet. Answers are in the folder as soon as their batch is complete.
 
     Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
-    Baselines need each member alone among the systems. `count` is first called with the number of answers already in
-    the folder.
-
-    Raises:
-        PromptError: a member can read no question of a task.
-        SpecError: the folder cannot be written.
+    Baselines need each member alone among the systems. `count` is called with numbers of answers, first of those that
+    are there already. Raises as `check_readable` and `RunFolder.write`.
     """
     for task in tasks:
         check_readable(pool, task)
@@ -124,7 +119,6 @@ class _Batch:
 
 
 def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[Answered]:
-    """Let a system answer questions of one task, several at once."""
     if not questions:
         return []
     began = time.perf_counter()

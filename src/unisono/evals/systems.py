@@ -23,7 +23,6 @@ SEED = 0
 
 
 def ensemble(pool: ModelPool) -> System:
-    """The ensemble as its file describes it."""
     method = pool.prepared.spec.method
     return _seeded(System(ENSEMBLE, pool.members, method))
 
@@ -87,17 +86,12 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
 
 
 def _model(spec: EnsembleSpec, member: MemberSpec) -> str | None:
-    """A member's model; a local path is made absolute."""
     path = spec.folder / (member.model or "")
     return str(path.resolve()) if member.model and path.exists() else member.model
 
 
 def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
-    """Read ``smol:2,gemma:1``: positive weights for some members.
-
-    Raises:
-        SpecError: a word is no ``MEMBER:NUMBER``, or a name is unknown or repeated.
-    """
+    """Read ``smol:2,gemma:1``: positive weights for some members. Raises a `SpecError`."""
     names, weights = tuple(names), dict[str, float]()
     for word in text.split(","):
         name, colon, number = word.partition(":")
@@ -129,7 +123,6 @@ def check_names(systems: Iterable[System], baselines: Iterable[str] = ()) -> Non
 
 
 def kind(system: System) -> str:
-    """``member``, ``ensemble`` or ``variant``, for tables."""
     return "member" if system.is_member else "ensemble" if system.name == ENSEMBLE else "variant"
 
 

@@ -40,7 +40,6 @@ class Trial:
     setting: str
     """As `systems.variant` reads it; empty for the ensemble as its file describes it."""
     accuracy: float
-    """Mean accuracy over the tasks."""
     error: float
     ensembled: float
     """Share of pieces at which all members ran."""
@@ -51,8 +50,6 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The result of a search, and its cost."""
-
     setting: str
     trials: tuple[Trial, ...]
     tuned_on: tuple[TunedOn, ...]
@@ -85,9 +82,7 @@ def tune(
 ) -> Tuned:
     """Search the best setting. Answers already in the folder are reused.
 
-    Raises:
-        PromptError: a member cannot read a task's questions.
-        SpecError: a member has a negative weight, or the folder cannot be written.
+    Raises a `SpecError` for a negative weight, and as `evaluate`.
     """
     if any(member.weight < 0 for member in pool.prepared.members):
         raise SpecError("a member has a negative weight: weights cannot be tuned", hint="tune without an amateur")

@@ -23,8 +23,7 @@ def write_report(results: Results, folder: Path) -> Report:
 
     Raises:
         BackendMissing: matplotlib is not installed.
-        SpecError: a system answers a question twice, or the folder cannot be written. `check_report` finds most of this
-            beforehand.
+        SpecError: a system answers a question twice, or the folder cannot be written.
     """
     check_plots()
     report = figures(results)

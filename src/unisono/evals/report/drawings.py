@@ -64,11 +64,7 @@ _SWEPT = [
 
 
 def draw(report: Report) -> Pictures:
-    """All plots of a report: ``differences`` over all tasks, and per task ``pareto``, ``reliability`` and
-    ``gate:KIND``.
-
-    Empty plots are left out.
-    """
+    """All plots that are not empty: ``differences``; per task ``pareto``, ``reliability`` and ``gate:KIND``."""
     pictures: dict[tuple[str, str | None], Picture | None] = {}
     with style():
         pictures["differences", None] = _differences(report)

@@ -35,11 +35,7 @@ MOST = 5
 
 
 def figures(results: Results) -> Report:
-    """All figures of a run, independent of the order of its answers.
-
-    Raises:
-        SpecError: a system answers a question twice.
-    """
+    """All figures of a run, independent of the order of its answers. Raises as `read_table`."""
     systems = _systems(results)
     tables = [read_table(results, task) for task in _tasks(results)]
     words = results.about.get(EXAMPLES) or {}

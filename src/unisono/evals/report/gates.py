@@ -56,9 +56,9 @@ def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
 
 
 def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], task: TaskFigures) -> GateClaim | None:
-    """The gate with the smallest ensembled share among those at least as good as `always` on one task.
+    """The gate with the smallest ensembled share among those at least as good as `always`, which has none, on a task.
 
-    `always` is the system without a gate. Returns ``None`` when no gate can be compared with it.
+    ``None`` when no gate can be compared with it.
     """
     if (reference := task.cell(always)) is None:
         return None

@@ -22,7 +22,6 @@ _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spe
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
-    """Render a report as `HTML` or `MARKDOWN`."""
     ensembles = [system.name for system in report.of_kind(ENSEMBLE_KIND)]
     return render_content(
         form,

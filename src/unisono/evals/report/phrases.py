@@ -32,7 +32,6 @@ SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", 
 
 
 def percent(share: float | None) -> str:
-    """A share in percent, without the sign."""
     return NONE if share is None else f"{100 * share:.1f}"
 
 
@@ -66,7 +65,6 @@ def measure(cell: Cell, metric: str) -> str:
 
 
 def as_measured(cell: Cell, mean: float) -> str:
-    """Another mean of the metric of a cell."""
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
 
 
@@ -84,8 +82,6 @@ def mark(comparison: Comparison) -> str:
 
 
 class Column(NamedTuple):
-    """A column of a table."""
-
     title: str
     kind: Literal["words", "number"]
     """Numbers are aligned right."""
@@ -129,7 +125,6 @@ def measures(cell: Cell, metrics: Sequence[str]) -> list[str]:
 
 
 def beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
-    """How a system compares with the best member."""
     compared = cell.comparison
     if compared is None:
         return ("best" if cell.system == task.best_member else NONE, *[NONE] * 4)
@@ -152,7 +147,6 @@ def outcome(example: Example, answer: Answer) -> str:
 
 
 def choice_titles(choices: Sequence[str], count: int) -> list[str]:
-    """Letters of choices, with their words where the run kept them."""
     names = [ascii_uppercase[place] if place < len(ascii_uppercase) else str(place + 1) for place in range(count)]
     said = [f": {cut(choice.strip(), 60, 0)}" for choice in choices]
     return [name + text for name, text in itertools.zip_longest(names, said[:count], fillvalue="")]
@@ -237,7 +231,6 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
 
 
 def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
-    """How a system compares with the best member of each task."""
     said = []
     for task in tasks:
         cell = task.cell(system)
@@ -247,7 +240,6 @@ def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
 
 
 def task_facts(task: TaskFigures) -> str:
-    """The questions of a task, where they come from, and how they were asked."""
     facts, asked = task.facts, max((cell.questions for cell in task.cells), default=0)
     said = [f"{asked:,} of {len(facts.questions):,} questions answered"]
     if facts.shots is not None:
@@ -269,7 +261,6 @@ def task_facts(task: TaskFigures) -> str:
 
 
 def claim(found: GateClaim) -> str:
-    """A claim about gates as a sentence."""
     where = "Over all tasks" if found.task is None else f"On {found.task}"
     if found.system is None:
         tried = "the one gate" if found.gates == 1 else f"each of the {found.gates} gates"

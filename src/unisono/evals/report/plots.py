@@ -70,8 +70,6 @@ Pictures = Mapping[tuple[str, str | None], Picture]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name at the right edge, with a line to its point."""
-
     x: float
     y: float
     text: str
@@ -80,7 +78,6 @@ class Label:
 
 
 def check_plots() -> None:
-    """Raise `BackendMissing`, which says what to install, without matplotlib."""
     check_installed("a report with plots", "matplotlib")
 
 

@@ -29,7 +29,6 @@ NOTHING = ("[invalid]", "[invalidanswer]")
 """What filters leave when they find no answer."""
 FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
-"""The answer cue at the end of a question."""
 _UNTIMED = threading.Lock()
 
 
@@ -37,13 +36,10 @@ class Definition:
     """One task of lm-evaluation-harness, its documents and its examples."""
 
     def __init__(self, task: Any, shots: int | None, *, chat: bool = False) -> None:
-        """Bind a ``ConfigurableTask``.
+        """Bind a ``ConfigurableTask``; `shots` is the number of examples in each prompt, if not the definition's.
 
-        Args:
-            task: lm-evaluation-harness's.
-            shots: examples in each prompt; ``None`` for as many as the definition says.
-            chat: whether prompts are messages, the examples within the user's, as
-                ``--apply_chat_template --fewshot_as_multiturn false`` has them.
+        With `chat` prompts are messages, the examples within the user's, as lm-evaluation-harness's flags
+        ``--apply_chat_template --fewshot_as_multiturn false`` have them.
 
         Raises:
             SpecError: a `Question` cannot hold what it asks, or it has too few examples.
@@ -69,19 +65,13 @@ class Definition:
 
     @property
     def asks_choices(self) -> bool:
-        """Whether it scores choices instead of generating a text."""
         return bool(self._task.OUTPUT_TYPE == "multiple_choice")
 
     def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
-        """Some of the documents as questions, in their order.
+        """Some of the documents, by their place, as questions of a task, in their order.
 
         One generator draws the examples of one document after the other, as in lm-evaluation-harness, so that a
         question has the same examples whichever others are asked.
-
-        Args:
-            asked: by the document's place, the row of the question.
-            task: the task that they count for.
-            interpret: finds the answer in what the main filter leaves of a text.
         """
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
@@ -181,7 +171,6 @@ class Definition:
         return tuple(_metric(metric, pipeline.name) for pipeline in self._task._filters for metric in means)
 
     def _check(self) -> None:
-        """Raise a `SpecError` for a task that a `Question` cannot hold."""
         task = self._task
         kind = getattr(task, "OUTPUT_TYPE", None)
         gen_prefix = getattr(task.config, "gen_prefix", None)

@@ -31,14 +31,12 @@ class Line:
         return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=hint)
 
     def text(self, key: str) -> str:
-        """A non-empty text. Raises a `SpecError`."""
         value = self._value(key)
         if not isinstance(value, str) or not value:
             raise self.fault(f"{key} is {shown(value)}, not a text")
         return value
 
     def texts(self, key: str, *, fewest: int = 1, most: int | None = None) -> list[str]:
-        """A list of non-empty texts. Raises a `SpecError`."""
         value = self._value(key)
         if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
             raise self.fault(f"{key} is {shown(value)}, not a list of texts")
@@ -88,7 +86,6 @@ class Recipe:
     """Replaced keys of the definition for rows that come from lines."""
 
     def part_of(self, line: Line) -> str:
-        """The definition that a line belongs to."""
         return self.definition.format(part=line.text(self.part_key)) if self.part_key else self.definition
 
     def holds(self, definition: str) -> bool:
@@ -169,13 +166,10 @@ RECIPES: dict[str, Recipe] = {
     "piqa": Recipe("piqa", "piqa", _piqa, shots_file="piqa.shots.jsonl"),
     "math500": Recipe("minerva_math500", "minerva_math", _math500),
 }
-"""By our name of the task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question as a file holds it."""
-
     id: str
     part: str
     values: Mapping[str, Any]
@@ -184,10 +178,9 @@ class Row:
 
 
 def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[list[Row], str]:
-    """Read a file of questions or examples: its rows in order, and the sha256 of its content.
+    """A file's rows in order, and the sha256 of its content.
 
-    Raises:
-        SpecError: the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
+    Raises a `SpecError` when the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
     """
     try:
         data = path.read_bytes()
