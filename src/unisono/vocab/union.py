@@ -155,11 +155,10 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> Mem
 
 
 def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
-    """Return the members' union vocabulary, from the cache or newly built.
+    """Return the members' union vocabulary, from the cache or newly built. Raises a `VocabularyError`.
 
     The order of members is part of the numbering. ``folder`` defaults to ``unions`` in the user's cache folder. Damaged
-    or foreign files are replaced; an unwritable folder logs a warning. Raises a `VocabularyError` when a member cannot
-    spell plain text.
+    or foreign files are replaced; an unwritable folder logs a warning.
     """
     path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
     if found := read_union(path, members):

@@ -62,11 +62,9 @@ class Baseline(ABC):
         return " ".join([head, *rest])
 
     def check(self, members: Sequence[str]) -> None:
-        """Check before anything is asked that a parameter names an answering member, and that it can decide.
+        """Check before anything is asked that parameters name answering members and no library is missing.
 
-        Raises:
-            SpecError: a parameter names another.
-            BackendMissing: a library is not installed.
+        Raises a `SpecError` or `BackendMissing`.
         """
         self.check_libraries()
         for name in (getattr(self, key.name) for key in fields(self) if key.name in NAMES):
@@ -81,13 +79,9 @@ class Baseline(ABC):
         check_installed(f"the baseline {self.kind}", *self.libraries)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Run models on the members' answers to one question.
+        """Run models on the members' answers to one question, for evidence in plain JSON; empty when none is needed.
 
-        Returns:
-            Plain JSON; empty when the answers are enough.
-
-        Raises:
-            UnisonoError: a model cannot read its prompt.
+        Raises a `UnisonoError` when a model cannot read its prompt.
         """
         return {}
 

@@ -29,7 +29,6 @@ class BestMember(Baseline):
     first: ClassVar[str] = "member"
 
     member: str | None = None
-    """``None`` for the one that seems best."""
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         ranked = _by_merit(cases)

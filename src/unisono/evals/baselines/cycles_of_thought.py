@@ -49,7 +49,6 @@ class CyclesOfThought(Baseline):
     pieces: int = 48
     """Maximum length of an explanation."""
     judge: str | None = None
-    """The member that explains and judges; ``None`` for all."""
 
     def __post_init__(self) -> None:
         check_number(self.kind, "explanations", self.explanations, 1, 100, whole=True)

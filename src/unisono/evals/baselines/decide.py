@@ -10,12 +10,9 @@ from unisono.evals.records import Answer, Key, Results, Times
 
 
 def decide_all(results: Results) -> Results:
-    """Add the answers of the baselines to results.
+    """Add the answers of the baselines to results. Raises `BackendMissing` when one needs a library.
 
     A baseline's pieces and seconds are those of the members that had to answer, plus those of its evidence.
-
-    Raises:
-        BackendMissing: a library that a baseline needs is not installed.
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
     members = [each["name"] for each in systems if each["kind"] == "member"]

@@ -59,8 +59,7 @@ def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked:
 def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = None) -> list[Choice]:
     """Take in each case the option with the largest mean verdict, which is the confidence of the choice.
 
-    `evidence` is the key of the verdicts. `unasked` is the verdict where no judge was asked; ``None`` means equal
-    shares.
+    `evidence` is the key of the verdicts; `unasked` is that where no judge was asked, by default equal shares.
     """
     choices = []
     for case in cases:

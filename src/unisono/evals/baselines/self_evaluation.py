@@ -35,7 +35,6 @@ class SelfEvaluation(Baseline):
     first: ClassVar[str] = "judge"
 
     judge: str | None = None
-    """The member that judges; ``None`` for all."""
     nota: bool = False
     """Whether to add the choice "none of the above"."""
 

@@ -31,7 +31,6 @@ class GenRM(Baseline):
     first: ClassVar[str] = "judge"
 
     judge: str | None = None
-    """The member that judges; ``None`` for all."""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         return {"yes": verify(question, candidates, pool, judges(pool, self.judge))}
