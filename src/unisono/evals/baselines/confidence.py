@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -24,9 +23,9 @@ class BestMember(Baseline):
     answers.
     """
 
-    kind: ClassVar[str] = "best-member"
-    source: ClassVar[str] = "Plain definition: the member that agrees most often with the others"
-    first: ClassVar[str] = "member"
+    kind = "best-member"
+    source = "Plain definition: the member that agrees most often with the others"
+    first = "member"
 
     member: str | None = None
 
@@ -63,8 +62,8 @@ class Majority(Baseline):
     A member without an answer has no vote, unless no member has one. The confidence is the share of the candidates.
     """
 
-    kind: ClassVar[str] = "majority"
-    source: ClassVar[str] = (
+    kind = "majority"
+    source = (
         "Plain voting; over answers of one model it is Wang et al., Self-Consistency Improves Chain of Thought "
         "Reasoning in Language Models, arXiv 2203.11171"
     )
@@ -88,11 +87,9 @@ class Cascade(Baseline):
     out: a baseline does not know what is right.
     """
 
-    kind: ClassVar[str] = "cascade"
-    source: ClassVar[str] = (
-        "Gupta et al., Language Model Cascades: Token-level Uncertainty and Beyond, arXiv 2404.10136"
-    )
-    first: ClassVar[str] = "quantile"
+    kind = "cascade"
+    source = "Gupta et al., Language Model Cascades: Token-level Uncertainty and Beyond, arXiv 2404.10136"
+    first = "quantile"
 
     quantile: float = 0.8
     """0 is a text's surest piece, 1 its least sure one."""

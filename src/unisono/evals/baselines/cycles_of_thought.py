@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from unisono.chat.messages import Prompt
 from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
@@ -39,11 +39,11 @@ class CyclesOfThought(Baseline):
     The order of the answers rotates from one explanation to the next. Explanations are sampled with seeds 1, 2 …
     """
 
-    kind: ClassVar[str] = "cycles-of-thought"
-    source: ClassVar[str] = (
+    kind = "cycles-of-thought"
+    source = (
         "Becker and Soatto, Cycles of Thought: Measuring LLM Confidence through Stable Explanations, arXiv 2406.03441"
     )
-    first: ClassVar[str] = "explanations"
+    first = "explanations"
 
     explanations: int = 3
     pieces: int = 48

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
@@ -24,8 +24,8 @@ class Ranker(Baseline):
     The confidence is the likelihood of a byte, ``exp`` of the mean.
     """
 
-    kind: ClassVar[str] = "ranker"
-    source: ClassVar[str] = (
+    kind = "ranker"
+    source = (
         "Agrawal et al., Uncertainty-Aware Answer Selection for Improved Reasoning in Multi-LLM Systems, "
         "arXiv 2510.02377"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import answer_words, judges, log_chances, question_words, shares
@@ -24,11 +24,9 @@ class GenRM(Baseline):
     probable an untrained model finds other words says nothing about the answer.
     """
 
-    kind: ClassVar[str] = "genrm"
-    source: ClassVar[str] = (
-        "Zhang et al., Generative Verifiers: Reward Modeling as Next-Token Prediction, arXiv 2408.15240"
-    )
-    first: ClassVar[str] = "judge"
+    kind = "genrm"
+    source = "Zhang et al., Generative Verifiers: Reward Modeling as Next-Token Prediction, arXiv 2408.15240"
+    first = "judge"
 
     judge: str | None = None
 
@@ -56,9 +54,9 @@ class SkillAggregation(Baseline):
     chance on average: otherwise right and wrong could be exchanged.
     """
 
-    kind: ClassVar[str] = "skill-aggregation"
-    source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
-    libraries: ClassVar[tuple[str, ...]] = ("scipy",)
+    kind = "skill-aggregation"
+    source = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
+    libraries = ("scipy",)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         return {"yes": verify(question, candidates, pool, pool.members)}
