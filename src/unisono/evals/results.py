@@ -153,28 +153,26 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Check that a run can continue in a folder. Raises a `SpecError` that says what differs."""
-    hint = "choose another --out, or ask for what was asked for before"
+    for words, before, now in _pairs(there, wanted):
+        if before != now:
+            raise SpecError(
+                f"{str(folder)!r} holds a run {words}: {shown(before)}, not {shown(now)}",
+                hint="choose another --out, or ask for what was asked for before",
+            )
+
+
+def _pairs(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    """All that has to be the same: what it would mean if not, and both values."""
     for key in FIXED:
-        if there.get(key) != wanted.get(key):
-            differ = f"{shown(there.get(key))}, not {shown(wanted.get(key))}"
-            raise SpecError(f"{str(folder)!r} holds a run with another {key}: {differ}", hint=hint)
+        yield f"with another {key}", there.get(key), wanted.get(key)
     for name, model in wanted.get("models", {}).items():
-        before = there.get("models", {}).get(name, model)
-        if before != model:
-            differ = f"{shown(before)}, not {shown(model)}"
-            raise SpecError(f"{str(folder)!r} holds a run in which {name!r} was another model: {differ}", hint=hint)
+        yield f"in which {name!r} was another model", there.get("models", {}).get(name, model), model
     for what in ("tasks", "systems"):
         old = {each["name"]: each for each in there.get(what, ())}
         for new in wanted.get(what, ()):
-            before = old.get(new["name"], new)
-            differing = [key for key in new if key != "kind" and key in before and before[key] != new[key]]
-            if differing:
-                key = differing[0]
-                raise SpecError(
-                    f"{str(folder)!r} holds a run in which {what.removesuffix('s')} {new['name']!r} had another {key}: "
-                    f"{shown(before.get(key))}, not {shown(new[key])}",
-                    hint=hint,
-                )
+            subject, before = f"{what.removesuffix('s')} {new['name']!r}", old.get(new["name"], new)
+            for key in (key for key in new if key != "kind"):
+                yield f"in which {subject} had another {key}", before.get(key, new[key]), new[key]
 
 
 def _read_times(folder: Path) -> list[Times]:

@@ -58,20 +58,16 @@ def environment(form: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     found.globals |= {"phrases": phrases, "words": phrases.words, "numbers": phrases.numbers}
+    found.filters |= {name: getattr(phrases, name) for name in ("in_line", "measure", "percent", "plain", "span")}
     found.filters |= {
         "anchor": lambda text: "-".join(re.findall(r"[a-z0-9]+", text.lower())),
         "count": "{:,}".format,
         "cut": cut,
         "fence": lambda text: Markup("`" * max(3, 1 + max(map(len, re.findall("`+", visible(text))), default=0))),
-        "in_line": phrases.in_line,
         "inline": _inline,
         "list_of": lambda names: ", ".join(names) or "none",
         "literal": lambda text: escape(visible(text)) if is_html else Markup(visible(text)),
-        "measure": phrases.measure,
         "ms": phrases.milliseconds,
-        "percent": phrases.percent,
-        "plain": phrases.plain,
-        "span": phrases.span,
         "title": phrases.task_title,
         "zip": functools.partial(zip, strict=True),
     }
