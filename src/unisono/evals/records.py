@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, Self
 
 from unisono.chat.messages import Prompt
@@ -13,6 +14,17 @@ from unisono.records import Limits
 
 ENSEMBLE = "ensemble"
 """The system that is the ensemble as its spec describes it."""
+
+
+class Kind(StrEnum):
+    """What a system is, in manifests and reports."""
+
+    MEMBER = "member"
+    ENSEMBLE = "ensemble"
+    VARIANT = "variant"
+    BASELINE = "baseline"
+
+
 Key = tuple[str, str, str]
 """Key of an answer: task, question, system."""
 
@@ -82,6 +94,10 @@ class System:
     @property
     def is_member(self) -> bool:
         return len(self.members) == 1
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.MEMBER if self.is_member else Kind.ENSEMBLE if self.name == ENSEMBLE else Kind.VARIANT
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,14 +122,10 @@ def check_names(systems: Iterable[System], baselines: Iterable[str] = ()) -> Non
         seen[name] = is_member
 
 
-def kind(system: System) -> str:
-    return "member" if system.is_member else "ensemble" if system.name == ENSEMBLE else "variant"
-
-
 def to_json(system: System) -> Mapping[str, object]:
     return {
         "name": system.name,
-        "kind": kind(system),
+        "kind": system.kind,
         "members": list(system.members),
         "method": system.method.to_json(),
         "weights": None if system.weights is None else dict(system.weights),

@@ -9,14 +9,7 @@ from typing import Any
 
 from unisono.chat.messages import Prompt
 from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
-from unisono.evals.baselines.judging import (
-    answer_words,
-    granted,
-    judges,
-    listed,
-    log_chances,
-    shares,
-)
+from unisono.evals.baselines.judging import answer_words, granted, judges, listed, log_chances, shares
 from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.model_pool import ModelPool

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unisono.evals.baselines import Baseline, Case, make_baseline
-from unisono.evals.records import Answer, Key, Results, Times
+from unisono.evals.records import Answer, Key, Kind, Results, Times
 
 
 def decide_all(results: Results) -> Results:
@@ -15,10 +15,10 @@ def decide_all(results: Results) -> Results:
     A baseline's pieces and seconds are those of the members that had to answer, plus those of its evidence.
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
-    members = [each["name"] for each in systems if each["kind"] == "member"]
+    members = [each["name"] for each in systems if each["kind"] == Kind.MEMBER]
     answers = {each.key: each for each in results.answers}
     times = {each.key: each for each in results.times}
-    baselines = [make_baseline(each["name"]) for each in systems if each["kind"] == "baseline"]
+    baselines = [make_baseline(each["name"]) for each in systems if each["kind"] == Kind.BASELINE]
     for baseline in baselines:
         baseline.check_libraries()
     for baseline in baselines:

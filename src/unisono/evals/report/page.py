@@ -10,10 +10,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from unisono.evals.records import Kind
 from unisono.evals.report import phrases
 from unisono.evals.report.escaping import cut, markdown, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
-from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, Report
+from unisono.evals.report.records import Report
 
 TITLE = "Does the ensemble beat its best member?"
 CONTENT = "content.jinja"
@@ -22,7 +23,7 @@ _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spe
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
-    ensembles = [system.name for system in report.of_kind(ENSEMBLE_KIND)]
+    ensembles = [system.name for system in report.of_kind(Kind.ENSEMBLE)]
     return render_content(
         form,
         CONTENT,
@@ -32,7 +33,7 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
         plots=pictures,
         by_task=[line for name in ensembles for line in phrases.by_task(name, report.tasks)],
         claims=[phrases.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
-        sources=[f"{each.name}: {each.source}" for each in report.of_kind(BASELINE) if each.source],
+        sources=[f"{each.name}: {each.source}" for each in report.of_kind(Kind.BASELINE) if each.source],
         failures=[(task.facts.name, *failure) for task in report.tasks for failure in task.failures.items()],
         further={key: value for key, value in report.about.items() if key not in _IN_SECTION},
     )

@@ -11,20 +11,9 @@ from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
 from unisono.evals.analysis.statistics import Interval
-from unisono.evals.records import Answer, Disagreement
+from unisono.evals.records import Answer, Disagreement, Kind
 from unisono.evals.report.escaping import cut
-from unisono.evals.report.records import (
-    ENSEMBLE_KIND,
-    MEMBER,
-    RIGHT,
-    Cell,
-    Comparison,
-    Example,
-    GateClaim,
-    SystemFacts,
-    TaskFigures,
-    as_plain,
-)
+from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, GateClaim, SystemFacts, TaskFigures, as_plain
 
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line
@@ -205,10 +194,10 @@ def plain(value: Any, indent: int | None = None) -> str:
 
 def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
     """Whether the ensemble beats its best member, in one or two sentences."""
-    ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
+    ensemble = next((system.name for system in systems if system.kind == Kind.ENSEMBLE), None)
     if ensemble is None:
         return "No ensemble was asked in this run."
-    if not any(system.kind == MEMBER for system in systems):
+    if not any(system.kind == Kind.MEMBER for system in systems):
         return "No member was asked alone in this run, so there is nothing to hold the ensemble against."
     cells = [task.cell(ensemble) for task in tasks]
     compared = [cell.comparison for cell in cells if cell is not None and cell.comparison is not None]

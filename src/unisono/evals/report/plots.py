@@ -1,8 +1,7 @@
 """Drawing with matplotlib: the one file that knows the library.
 
 Drawings are SVG, the same bytes for the same figures and version of matplotlib. Text stays text. `INK` becomes
-``currentColor``; the other colours follow Okabe and Ito (2008), which colour-blind people can tell apart, and are
-legible on light and dark ground. No meaning depends on colour alone.
+``currentColor``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
 
 INK = "#010203"
-BLUE, ORANGE, GREEN, PURPLE, OCHRE = "#3f7fc1", "#d55e00", "#009e73", "#b8669b", "#a87f00"
 WIDTH = 7.2
 """Width of drawings; this and all measures are in inches."""
 LABELS = 2.35

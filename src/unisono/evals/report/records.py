@@ -8,10 +8,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from unisono.evals.analysis.statistics import LEVEL, Calibration, Interval
-from unisono.evals.records import Answer
+from unisono.evals.records import Answer, Kind
 
-MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE = "member", "ensemble", "variant", "baseline"
-KINDS = (MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE)
 RIGHT = 0.5
 """An answer is right when its main metric exceeds this."""
 
@@ -21,7 +19,7 @@ class SystemFacts:
     """A system, as the run describes it."""
 
     name: str
-    kind: str
+    kind: Kind
     members: tuple[str, ...] = ()
     method: Mapping[str, Any] | None = None
     """As `Method.to_json` writes it; a baseline has none."""
@@ -35,7 +33,7 @@ class SystemFacts:
     @property
     def votes(self) -> bool:
         """Whether it writes with several voting members."""
-        return self.kind not in (MEMBER, BASELINE)
+        return self.kind not in (Kind.MEMBER, Kind.BASELINE)
 
     @property
     def gate(self) -> Mapping[str, Any]:
@@ -48,7 +46,7 @@ class SystemFacts:
 
     @property
     def is_gated(self) -> bool:
-        return self.kind in (ENSEMBLE_KIND, VARIANT) and self.gate.get("kind", "always") != "always"
+        return self.votes and self.gate.get("kind", "always") != "always"
 
 
 @dataclass(frozen=True, slots=True)
