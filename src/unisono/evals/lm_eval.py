@@ -112,7 +112,6 @@ def register() -> None:
 
 
 def run_command_line(arguments: Sequence[str]) -> None:
-    """Run lm-evaluation-harness's own command line."""
     from lm_eval.__main__ import cli_evaluate
 
     register()
@@ -150,10 +149,7 @@ def build(
     """Make a definition's task on rows, in its dataset's format, in place of that dataset.
 
     `examples` are rows for the split of examples, if the definition has one; `overrides` replace keys of its file.
-
-    Raises:
-        SpecError: the definition cannot use the rows.
-        BackendMissing: the definition needs a library that is not installed.
+    Raises a `SpecError` when it cannot use the rows, and `BackendMissing` when it needs a library.
     """
     with _making(definition.stem, "see the definition's file"):
         loaded = load_yaml(definition)  # which imports the code that it names
@@ -173,10 +169,8 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
     """Make a task of lm-evaluation-harness, or those of a group or tag, on the datasets of the hub.
 
     `folder` is its folder among the tasks, if known; `choices` are names to suggest in the error about an unknown one.
-
-    Raises:
-        SpecError: the task is unknown or is not defined in a file, or its data cannot be loaded.
-        BackendMissing: the task needs a library that is not installed.
+    Raises a `SpecError` when the task is unknown, is not defined in a file or its data cannot be loaded, and
+    `BackendMissing` when it needs a library.
     """
     manager = _manager(folder)
     if name not in manager.all_tasks:

@@ -44,11 +44,7 @@ class Arguments:
 
     @classmethod
     def read(cls, given: Mapping[str, Any], *, batch_size: object = None) -> Arguments:
-        """Read arguments by name; ``None`` counts as absent, and ``batch`` takes precedence over `batch_size`.
-
-        Raises:
-            SpecError: a name is unknown, or a value is wrong.
-        """
+        """Read arguments by name; ``None`` counts as absent. Raises a `SpecError` for a wrong name or value."""
         given = {key: value for key, value in given.items() if value is not None}
         for key in given:
             if key not in (*_KNOWN, *_OLD):
@@ -142,10 +138,7 @@ class Respondent:
                 yield place, (score.logp, score.is_greedy)
 
     def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """Score texts of any length, given with their names in errors, without a context; see `rolling_windows`.
-
-        Raises a `UnisonoError`.
-        """
+        """Score texts of any length, given with their names in errors, without a context; see `rolling_windows`."""
         lead = lead_of(self.method, self._engine.members)
         for place, (text, words) in enumerate(asked):
             with _named(words):

@@ -39,11 +39,7 @@ class RunFolder:
     """A run's folder while one process writes it."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Create the folder, or continue in it. `about` may add tasks and systems, and raise the limit.
-
-        Raises:
-            SpecError: the folder cannot be written, holds something else or another run, or another process writes it.
-        """
+        """Create the folder, or continue in it: `about` may add tasks, systems and questions. Raises a `SpecError`."""
         self.folder = folder
         self.known: dict[Key, Answer] = {}
         self.times: dict[Key, Times] = {}

@@ -79,8 +79,7 @@ class _Batch:
     def ask(self, systems: Sequence[System], count: Count) -> None:
         """Run the systems on unanswered questions, as many at once as the pool writes.
 
-        All systems answer these before the next ones, so the models read each question once; a different system begins
-        each time.
+        All answer these before the next ones, so the models read each once; a different system begins each time.
         """
         batch = 1 if self.questions[0].is_choice else self.pool.batch
         for start in range(0, len(self.questions), batch):

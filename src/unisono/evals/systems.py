@@ -33,10 +33,7 @@ def members(pool: ModelPool) -> list[System]:
 
 def variant(pool: ModelPool, setting: str) -> System:
     """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``, or as
-    another ensemble file of the same members describes it, ``duo-tuned.yaml``.
-
-    Raises:
-        SpecError: the setting cannot be read, or does not fit the members.
+    another ensemble file of the same members describes it, ``duo-tuned.yaml``. Raises a `SpecError`.
     """
     words = setting.split()
     if is_file(setting):

@@ -80,10 +80,7 @@ def tune(
     gates: Sequence[str] = GATES,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Tuned:
-    """Search the best setting. Answers already in the folder are reused.
-
-    Raises a `SpecError` for a negative weight, and as `evaluate`.
-    """
+    """Search the best setting, reusing answers in the folder. Raises a `SpecError` for a negative weight."""
     if any(member.weight < 0 for member in pool.prepared.members):
         raise SpecError("a member has a negative weight: weights cannot be tuned", hint="tune without an amateur")
     search = _Search(pool, tasks, folder, count)

@@ -62,10 +62,7 @@ class Baseline(ABC):
         return " ".join([head, *rest])
 
     def check(self, members: Sequence[str]) -> None:
-        """Check before anything is asked that parameters name answering members and no library is missing.
-
-        Raises a `SpecError` or `BackendMissing`.
-        """
+        """Raise a `SpecError` when a parameter names no answering member, or `BackendMissing`, before anything is asked."""
         self.check_libraries()
         for name in (getattr(self, key.name) for key in fields(self) if key.name in NAMES):
             if name is not None and name not in members:
@@ -79,10 +76,7 @@ class Baseline(ABC):
         check_installed(f"the baseline {self.kind}", *self.libraries)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Run models on the members' answers to one question, for evidence in plain JSON; empty when none is needed.
-
-        Raises a `UnisonoError` when a model cannot read its prompt.
-        """
+        """Run models on the members' answers to one question. Returns plain JSON, empty when no more is needed."""
         return {}
 
     @abstractmethod

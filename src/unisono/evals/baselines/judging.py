@@ -56,10 +56,7 @@ def judges(pool: ModelPool, judge: str | None) -> tuple[str, ...]:
 
 
 def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-    """For each text the natural log probabilities of its continuations under one member, none below `LEAST`.
-
-    Raises a `UnisonoError` when the member cannot read one.
-    """
+    """For each text the natural log probabilities of its continuations under one member, none below `LEAST`."""
     flat = [(Prompt(text=text), ending) for text, endings in asked for ending in endings]
     logps = iter([max(score.logp, LEAST) for score in granted(pool.score(pool.member(judge), flat))])
     return [[next(logps) for _ in endings] for _, endings in asked]

@@ -33,7 +33,6 @@ class Ranker(Baseline):
     standardised: bool = False
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every member score every distinct answer; scores of choices are already known."""
         told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, pool)
         return {"logp": rounded(told)}
 

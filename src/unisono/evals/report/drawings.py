@@ -158,7 +158,6 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
 
 
 def _reference(report: Report, task: TaskFigures, axes: Axes) -> list[str]:
-    """Draw the ensemble's accuracy as a line; return its description."""
     ensemble = next((task.cell(system.name) for system in report.of_kind(Kind.ENSEMBLE)), None)
     if ensemble is None or ensemble.accuracy is None:
         return []

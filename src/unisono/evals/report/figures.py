@@ -52,7 +52,6 @@ def _system(name: str, said: Mapping[str, Any], members: set[str]) -> SystemFact
 
 
 def _tasks(results: Results) -> tuple[TaskFacts, ...]:
-    """The tasks in the run's order; those known only from answers come last."""
     said = {str(each["name"]): each for each in results.about.get("tasks") or ()}
     answers: dict[str, list[Answer]] = {}
     for answer in results.answers:
@@ -111,10 +110,7 @@ def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping
 def _examples(
     systems: Sequence[SystemFacts], table: TaskTable, best: str, values: Mapping[str, Values], words: Mapping[str, Any]
 ) -> list[tuple[bool, Example]]:
-    """The questions that only one of ensemble and best member gets right, and whether it is the ensemble.
-
-    They are in the order of the task. Questions at which either failed are left out.
-    """
+    """Of each example, whether the ensemble is right. Questions at which it or the best member failed are left out."""
     ensemble = next(system.name for system in systems if system.kind == Kind.ENSEMBLE)
     found = []
     for question in table.facts.questions:

@@ -59,10 +59,7 @@ def _always(systems: Sequence[SystemFacts]) -> SystemFacts | None:
 
 
 def _claim(always: str, gated: Sequence[str], table: TaskTable, task: TaskFigures) -> GateClaim | None:
-    """The gate with the smallest ensembled share among those at least as good as `always`, which has none, on a task.
-
-    ``None`` when no gate can be compared with it.
-    """
+    """About the gate of the smallest ensembled share among those as good on a task as `always`, which has none."""
     if (reference := task.cell(always)) is None:
         return None
     cells = [cell for cell in map(task.cell, gated) if cell is not None and cell.share is not None]

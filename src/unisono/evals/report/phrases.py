@@ -122,7 +122,6 @@ def beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
 
 
 def ensemble_beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
-    """How the ensemble compares with a baseline, on the questions of both."""
     compared = dict(task.against_baselines).get(cell.system)
     if compared is None:
         return (NONE,) * 4
@@ -142,7 +141,6 @@ def choice_titles(choices: Sequence[str], count: int) -> list[str]:
 
 
 def probabilities(logps: Sequence[float], count: int) -> list[str]:
-    """The probability of each choice among them."""
     top = max(logps)
     if not math.isfinite(top):
         return [NONE] * count
@@ -151,7 +149,6 @@ def probabilities(logps: Sequence[float], count: int) -> list[str]:
 
 
 def voters(steps: Sequence[Disagreement]) -> list[str]:
-    """Who voted at some steps, in the order of their first votes."""
     return list(dict.fromkeys(name for step in steps for name in step.members))
 
 

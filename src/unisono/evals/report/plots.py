@@ -93,8 +93,6 @@ def style() -> Iterator[None]:
 
 
 class Drawing:
-    """An empty drawing of `WIDTH` for panels."""
-
     def __init__(self, height: float) -> None:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -146,10 +144,7 @@ class Drawing:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move sorted places apart as little as possible until neighbours have a ``gap``.
-
-    Neighbours that would touch form a block around the mean of their places.
-    """
+    """Move sorted places apart as little as possible until neighbours have a ``gap``: in blocks around their mean."""
     blocks: list[tuple[float, int]] = []
     """The middle and size of each block."""
     for place in places:

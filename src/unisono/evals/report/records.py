@@ -71,7 +71,6 @@ class Comparison:
     other: str
     questions: int
     mean: float
-    """Mean main metric on these questions."""
     difference: float
     """The mean minus the other's."""
     interval: Interval
@@ -140,7 +139,6 @@ class GateClaim:
     task: str | None
     """``None`` for the mean of all tasks."""
     always: str
-    """The system without a gate."""
     gates: int
     system: str | None = None
     """The best gate; ``None`` when each is worse than always ensembling."""

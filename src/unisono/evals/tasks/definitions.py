@@ -39,10 +39,7 @@ class Definition:
         """Bind a ``ConfigurableTask``; `shots` is the number of examples in each prompt, if not the definition's.
 
         With `chat` prompts are messages, the examples within the user's, as lm-evaluation-harness's flags
-        ``--apply_chat_template --fewshot_as_multiturn false`` have them.
-
-        Raises:
-            SpecError: a `Question` cannot hold what it asks, or it has too few examples.
+        ``--apply_chat_template --fewshot_as_multiturn false`` have them. Raises a `SpecError` for an unfit task.
         """
         self._task = task
         self._chat = chat
@@ -219,7 +216,6 @@ def letter_of(logps: Sequence[float]) -> str:
 
 
 def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
-    """A text as the metric ``exact_match`` compares it."""
     for pattern in kwargs.get("regexes_to_ignore") or ():
         text = re.sub(pattern, "", text)
     if kwargs.get("ignore_case"):

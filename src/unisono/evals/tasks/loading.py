@@ -185,10 +185,7 @@ def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: b
 
 
 def _ordered(rows_of: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Parts and ids in an order of their names alone: parts alternate, ids of a part are ordered by sha256.
-
-    Any first few cover all parts.
-    """
+    """In an order of names alone: parts alternate, so that any first few cover all; within a part, ids go by sha256."""
     order: list[tuple[int, bytes, str, str]] = []
     for part, rows in rows_of.items():
         ranked = sorted((row.id for row in rows), key=_digest)
