@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import math
@@ -20,16 +21,17 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import Method
-from unisono.errors import PromptError, SpecError, UnisonoError
+from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError
 from unisono.evals.baselines import BASELINES, Case, Choice, make_baseline
 from unisono.evals.baselines.confidence import Cascade, uncertainty
+from unisono.evals.baselines.decide import decide_all
 from unisono.evals.baselines.judging import LEAST, question_words, shares
 from unisono.evals.baselines.options import options
 from unisono.evals.baselines.self_evaluation import NOTA
 from unisono.evals.baselines.skills import cross_entropy, learn, tabulate
 from unisono.evals.baselines.verifiers import GenRM
 from unisono.evals.model_pool import ModelPool
-from unisono.evals.records import Answer, Grade, Question, System
+from unisono.evals.records import Answer, Grade, Question, Results, System
 from unisono.records import Generation, Limits, PieceScore, Score, Seconds, Usage
 
 MEMBERS = ("a", "b", "c")
@@ -560,7 +562,8 @@ def test_what_a_judge_cannot_read_is_an_error_of_the_question(words: str) -> Non
 def panel() -> Iterator[ModelPool]:
     make_fakes()
     spec = {"members": [{"name": name, "model": f"fake:{name}"} for name in MEMBERS]}
-    with ModelPool.load(EnsembleSpec.model_validate(spec), batch=2) as panel:
+    with ModelPool(EnsembleSpec.model_validate(spec), batch=2) as panel:
+        panel.load_weights()
         yield panel
     FAKE_MODELS.clear()
 
@@ -583,6 +586,18 @@ def test_members_judge_each_other_the_same_way_every_time(
     assert case_of(words, given, panel, asked).evidence == first.evidence
     (choice,) = make_baseline(words).decide([first])
     assert choice.member in given
+
+
+def test_a_library_that_is_missing_is_found_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendMissing, match="the baseline skill-aggregation needs scipy") as refused:
+        make_baseline("skill-aggregation").check(MEMBERS)
+    assert "unisono[evals]" in str(refused.value.hint)
+    make_baseline("majority").check(MEMBERS)
+    kinds = [{"name": name, "kind": "member"} for name in MEMBERS]
+    systems = [*kinds, *({"name": name, "kind": "baseline"} for name in ("majority", "skill-aggregation"))]
+    with pytest.raises(BackendMissing, match="needs scipy"):
+        decide_all(Results({"systems": systems}, []))
 
 
 def test_the_page_on_baselines_names_all_of_them_and_their_parameters() -> None:

@@ -96,7 +96,8 @@ def fakes() -> Iterator[None]:
 
 @pytest.fixture
 def panel() -> Iterator[ModelPool]:
-    with ModelPool.load(EnsembleSpec.model_validate(SPEC), batch=2) as panel:
+    with ModelPool(EnsembleSpec.model_validate(SPEC), batch=2) as panel:
+        panel.load_weights()
         yield panel
 
 
@@ -139,7 +140,8 @@ def test_a_model_reads_a_question_once_for_all_systems(
         for index, question in enumerate(questions("long", 8, choices=choices))
     ]
     spec = EnsembleSpec.model_validate(SPEC)
-    with ModelPool.load(spec, batch=batch) as panel, RunFolder(tmp_path / "run", ABOUT) as opened:
+    with ModelPool(spec, batch=batch) as panel, RunFolder(tmp_path / "run", ABOUT) as opened:
+        panel.load_weights()
         evaluate(panel, [Task("long", ("acc",), 0, "1", "here", asked)], systems_of(panel), opened)
     for name in panel.members:
         long = [feed for each in FAKE_MODELS[name].passes for feed in each.feeds if len(feed.ids) > 20]
@@ -293,7 +295,8 @@ def test_a_model_that_fails_at_one_text_loses_no_other(tmp_path: Path, choices: 
     found: list[list[Answer]] = []
     for name, next_token in (("sound", rule), ("broken", failing)):
         model.next_token = next_token
-        with ModelPool.load(spec, batch=4) as panel, RunFolder(tmp_path / name, ABOUT) as opened:
+        with ModelPool(spec, batch=4) as panel, RunFolder(tmp_path / name, ABOUT) as opened:
+            panel.load_weights()
             evaluate(panel, [Task("some", ("acc",), 0, "1", "here", asked)], [make.ensemble(panel)], opened)
         found.append(list(read_results(tmp_path / name).answers))
     assert len(found[1]) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.lm_eval_files import choice, harness_tasks, sum_of, write_data, write_lines
-from unisono.errors import SpecError, UnisonoError
+from unisono.errors import BackendMissing, SpecError, UnisonoError
 from unisono.evals.records import Question, Reply, Task
 from unisono.evals.tasks import load_tasks
 from unisono.evals.tasks.definitions import Definition
@@ -155,6 +156,17 @@ def test_mathematics_is_graded_the_same_in_any_thread(data: Path) -> None:
     thread.start()
     thread.join()
     assert there == here
+
+
+@pytest.mark.parametrize("missing", ["sympy", "antlr4"])
+def test_mathematics_without_its_libraries_is_refused_at_once(
+    data: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "lm_eval.tasks.minerva_math.utils", raising=False)
+    with pytest.raises(BackendMissing, match=r"the task 'minerva_math500' needs a library .*sympy") as refused:
+        load(data, "math500")
+    assert "unisono[evals]" in str(refused.value.hint)
 
 
 def test_a_reply_that_cannot_be_graded_is_an_error_of_its_own(data: Path) -> None:

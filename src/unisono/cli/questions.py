@@ -45,11 +45,11 @@ class QuestionFlags:
             say(words)
 
     def prepare(self, spec: EnsembleSpec, batch: int = 1) -> ModelPool:
-        """Read all but the weights of the members. Raises as `ModelPool.prepare`."""
+        """Read all but the weights of the members. Raises as `ModelPool`."""
         from unisono.evals.model_pool import ModelPool
 
         with loading_report(quiet=self.quiet) as loading:
-            return ModelPool.prepare(spec, batch=batch, report=loading)
+            return ModelPool(spec, batch=batch, report=loading)
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from tqdm import tqdm
 
-from unisono.errors import SpecError, nearest, shown
+from unisono.errors import BackendMissing, SpecError, nearest, shown
 from unisono.evals.requests import Conversation
 from unisono.evals.respondent import Arguments, Respondent
 
@@ -33,14 +33,12 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
     ``--model unisono --model_args spec=duo.yaml[,member=smol][,batch=8][,max_gen_toks=256]``, plus settings that
     override the file: ``gate=confidence:0.5``, ``combine=geometric``, ``lead=…``, ``draw=…``.
 
-    `loglikelihood` cuts a text into pieces of the lead's tokenizer, together with its context as far as the context's
-    ids stay the same. Each member spells these pieces, and one teacher-forced pass per member gives the combined
-    distribution before each. The score is the sum of their logarithms: the probability that the ensemble writes the
-    text in this one way. The probability of the bytes, a sum over all ways to cut them, cannot be computed; single
-    models are also scored by one way, and for one member both agree.
+    `loglikelihood` cuts a text, together with its context where the context's ids stay the same, into pieces of the
+    lead's tokenizer. Each member spells these, and one teacher-forced pass per member gives the combined distribution
+    before each. The score is the sum of their logarithms: the probability that the ensemble writes the text in this one
+    way, as single models are scored. The sum over all ways to cut the bytes cannot be computed.
 
-    `loglikelihood_rolling` scores a text without a context: members begin with their BOS or an END. A text longer than
-    a context is cut into windows; see `rolling_windows`.
+    `loglikelihood_rolling` scores texts of any length without a context; see `rolling_windows`.
     """
 
     def __init__(
@@ -52,17 +50,10 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         respondent: Respondent | None = None,
         **arguments: Any,
     ) -> None:
-        """Load what the arguments name; see `Arguments`.
+        """Load what the arguments name, see `Arguments`, unless a loaded `respondent` is given.
 
-        Args:
-            spec: the path of an ensemble file.
-            batch_size: lm-evaluation-harness's flag; ``batch`` takes precedence.
-            device: its flag, always set by its command line. Ignored: the spec says where each member runs.
-            respondent: a loaded one, in place of all arguments.
-            arguments: the others of ``--model_args``.
-
-        Raises:
-            UnisonoError: an argument is wrong, or a member cannot be loaded.
+        ``batch`` takes precedence over lm-evaluation-harness's flag `batch_size`. Its flag `device` is always set, and
+        ignored: the spec says where each member runs. Raises a `UnisonoError`.
         """
         super().__init__()
         if respondent is None:
@@ -71,20 +62,13 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         self._respondent = respondent
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Write texts until their stop strings; see `Respondent.write`."""
-        asked = [(*request.args, _name(request)) for request in requests]
-        return self._all("generate_until", requests, self._respondent.write(asked), disable_tqdm)
+        return self._all("generate_until", self._respondent.write, requests, disable_tqdm)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score texts after their contexts; see `Respondent.score`."""
-        asked = [(*request.args, _name(request)) for request in requests]
-        found = ((place, tuple(likelihood)) for place, likelihood in self._respondent.score(asked))
-        return self._all("loglikelihood", requests, found, disable_tqdm)
+        return self._all("loglikelihood", self._respondent.score, requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts of any length; see `Respondent.score_whole`."""
-        asked = [(*request.args, _name(request)) for request in requests]
-        return self._all("loglikelihood_rolling", requests, self._respondent.score_whole(asked), disable_tqdm)
+        return self._all("loglikelihood_rolling", self._respondent.score_whole, requests, disable_tqdm)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Keep the messages: each member applies its own template."""
@@ -105,16 +89,16 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         return self._respondent.templates if chat_template else None
 
     def close(self) -> None:
-        """Unload the members. Idempotent."""
         self._respondent.close()
 
     def _all(
-        self, kind: str, requests: Sequence[Any], answers: Iterable[tuple[int, Any]], disable_tqdm: bool
+        self, kind: str, answer_all: Callable[..., Iterable[tuple[int, Any]]], requests: Sequence[Any], quiet: bool
     ) -> list[Any]:
         """Results in the order asked; each is cached as soon as it is known."""
         results: dict[int, Any] = {}
-        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=disable_tqdm) as progress:
-            for place, answer in answers:
+        asked = [(*request.args, _name(request)) for request in requests]
+        with tqdm(total=len(requests), desc=f"Running {kind} requests", disable=quiet) as progress:
+            for place, answer in answer_all(asked):
                 results[place] = answer
                 self.cache_hook.add_partial(kind, requests[place].args, answer)
                 progress.update()
@@ -128,7 +112,6 @@ def register() -> None:
 
 
 def run_command_line(arguments: Sequence[str]) -> None:
-    """Run lm-evaluation-harness's own command line."""
     from lm_eval.__main__ import cli_evaluate
 
     register()
@@ -149,13 +132,11 @@ def _manager(folder: str | None) -> TaskManager:
 
 
 def definitions(folder: str) -> dict[str, Path]:
-    """The definition files in a folder of lm-evaluation-harness's tasks, by name."""
     manager = _manager(folder)
     return {name: manager.task_index[name].yaml_path for name in manager.all_subtasks}
 
 
 def default_shots(definition: Path) -> int:
-    """Number of examples in a definition's prompt."""
     return load_yaml(definition, resolve_func=False).get("num_fewshot") or 0
 
 
@@ -165,18 +146,14 @@ def build(
     examples: Sequence[Mapping[str, Any]],
     overrides: Mapping[str, Any],
 ) -> Any:
-    """Make a definition's task on rows in place of its dataset.
+    """Make a definition's task on rows, in its dataset's format, in place of that dataset.
 
-    Args:
-        definition: its file.
-        rows: in the original dataset's format, for its split of questions.
-        examples: the same for the split of examples, if the definition has one.
-        overrides: keys to replace.
-
-    Raises:
-        SpecError: the definition cannot use the rows.
+    `examples` are rows for the split of examples, if the definition has one; `overrides` replace keys of its file.
+    Raises a `SpecError` when it cannot use the rows, and `BackendMissing` when it needs a library.
     """
-    config = {key: value for key, value in load_yaml(definition).items() if key not in STRUCTURE} | dict(overrides)
+    with _making(definition.stem, "see the definition's file"):
+        loaded = load_yaml(definition)  # which imports the code that it names
+    config = {key: value for key, value in loaded.items() if key not in STRUCTURE} | dict(overrides)
     splits = {config.get("test_split") or config["validation_split"]: rows}
     if split := config.get("fewshot_split") or config.get("training_split"):
         splits[split] = examples
@@ -191,13 +168,9 @@ def build(
 def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]:
     """Make a task of lm-evaluation-harness, or those of a group or tag, on the datasets of the hub.
 
-    Args:
-        name: lm-evaluation-harness's.
-        folder: its folder among the tasks; ``None`` if unknown.
-        choices: names to suggest in the error about an unknown one.
-
-    Raises:
-        SpecError: the task is unknown or is not defined in a file, or its data cannot be loaded.
+    `folder` is its folder among the tasks, if known; `choices` are names to suggest in the error about an unknown one.
+    Raises a `SpecError` when the task is unknown, is not defined in a file or its data cannot be loaded, and
+    `BackendMissing` when it needs a library.
     """
     manager = _manager(folder)
     if name not in manager.all_tasks:
@@ -217,7 +190,6 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
 
 
 def dataset_name(task: Any) -> str:
-    """The hub dataset that a task reads."""
     return f"{task.DATASET_PATH}" + (f" ({task.DATASET_NAME})" if task.DATASET_NAME else "")
 
 
@@ -235,19 +207,23 @@ def _making(name: str, hint: str) -> Iterator[None]:
         yield
     except Exception as error:  # whatever the code of a definition, the datasets library or the network raises
         words = " ".join(str(error).split())
+        if isinstance(error, ImportError) or "pip install" in words:  # MATH's definitions assert antlr's version
+            raise BackendMissing(
+                f"the task {name!r} needs a library that is not installed: {words}",
+                hint="install it; for mathematics: pip install 'unisono[evals]'",
+            ) from error
         raise SpecError(f"the task {name!r} cannot be made: {type(error).__name__}: {words}", hint=hint) from error
 
 
 @contextlib.contextmanager
 def _no_progress() -> Iterator[None]:
-    restore: Callable[[], None] = (
-        datasets.disable_progress_bars if datasets.are_progress_bars_disabled() else datasets.enable_progress_bars
-    )
+    were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        restore()
+        if not were_disabled:
+            datasets.enable_progress_bars()
 
 
 def _name(request: Any) -> str:

@@ -19,7 +19,7 @@ from unisono.config.ensemble import TunedOn
 from unisono.evals.analysis import statistics
 from unisono.evals.baselines.base import Baseline
 from unisono.evals.model_pool import ModelPool
-from unisono.evals.records import System, Task
+from unisono.evals.records import Kind, System, Task
 from unisono.evals.systems import SEED as DRAWS_SEED
 from unisono.evals.systems import to_json
 from unisono.evals.tasks import definitions, may_hold
@@ -43,7 +43,7 @@ def make_manifest(
     chat: bool,
     tuned_on: Sequence[TunedOn] = (),
 ) -> dict[str, Any]:
-    """Everything needed to run it again; see `Results.about`.
+    """Everything needed to run it again: spec, tasks, systems, versions, seeds, machine, hashes of data and models.
 
     `spec` is the text of the ensemble's file. Questions in `tuned_on` are left out where they can be recognised.
     """
@@ -65,7 +65,7 @@ def make_manifest(
         "wave": pool.question_batch,
         "systems": [
             *map(to_json, systems),
-            *({"name": each.name, "kind": "baseline", "source": each.source} for each in baselines),
+            *({"name": each.name, "kind": Kind.BASELINE, "source": each.source} for each in baselines),
         ],
         "tasks": [{key: getattr(task, key) for key in TASK} for task in tasks],
         "tuned_on": [
@@ -75,7 +75,6 @@ def make_manifest(
 
 
 def _processor() -> str:
-    """The processor's name where the system reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -34,24 +34,12 @@ class ModelPool:
     reading of prompts.
     """
 
-    def __init__(self, prepared: Prepared, batch: int) -> None:
-        """Hold an ensemble that is not loaded yet; most callers want `load` or `prepare`."""
-        self.prepared = prepared
+    def __init__(self, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> None:
+        """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
+        self.prepared = prepare(spec, batch=max(batch, MOST_CHOICES), report=report)
         self.batch = batch
         self._models: Models | None = None
         self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}
-
-    @classmethod
-    def load(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Load the members of an ensemble. Raises what `prepare` and `load_weights` raise."""
-        pool = cls.prepare(spec, batch=batch, report=report)
-        pool.load_weights(report)
-        return pool
-
-    @classmethod
-    def prepare(cls, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> Self:
-        """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
-        return cls(prepare(spec, batch=max(batch, MOST_CHOICES), report=report), batch)
 
     def load_weights(self, report: Report = silent) -> None:
         self._models = load_models([self.prepared], report, keep_prefixes=True)
@@ -72,22 +60,16 @@ class ModelPool:
         return max(QUESTIONS, self.batch)
 
     def member(self, name: str) -> System:
-        """One member as it would write alone."""
         return System(name, (name,), self.prepared.alone(name).spec.method)
 
-    def check(self, systems: Iterable[System]) -> None:
-        """Raise a `SpecError` for systems that these members cannot form."""
-        for system in systems:
-            members = self._prepared(system).members
-            system.method.check({member.spec.name: member.weight for member in members})
+    def check(self, system: System) -> None:
+        """Raise a `SpecError` for a system that these members cannot form."""
+        system.method.check({member.spec.name: member.weight for member in self._prepared(system).members})
 
     def generate(self, system: System, asked: Sequence[tuple[Prompt, Limits]]) -> list[Generation | UnisonoError]:
-        """Write one text per prompt, several at once, with their steps.
+        """Write one text per prompt, several at once, with their steps; errors stand in place of failed texts.
 
         ``seconds.total`` of a text is its share, by pieces, of the time since its batch's prompts were read.
-
-        Returns:
-            Results in the order asked; an error in place of a text that cannot be written.
         """
         client = Client.of(self._engine(system))
         results: dict[int, Generation | UnisonoError] = {}
@@ -112,12 +94,9 @@ class ModelPool:
         return [results[index] for index in range(len(asked))]
 
     def score(self, system: System, asked: Sequence[tuple[Prompt, str]]) -> list[Score | UnisonoError]:
-        """Score texts that follow prompts; a shared prompt is read once.
+        """Score texts that follow prompts; a shared prompt is read once. Errors stand in place of failed scores.
 
         ``seconds`` of a score is its share of the time of its passes.
-
-        Returns:
-            Results in the order asked; an error in place of a text that cannot be scored.
         """
         engine = self._engine(system)
         results: list[Score | UnisonoError] = []
@@ -133,7 +112,6 @@ class ModelPool:
             self._models.forget_prefixes()
 
     def close(self) -> None:
-        """Unload all models. Idempotent."""
         if self._models is not None:
             self._models.unload()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, Self
 
 from unisono.chat.messages import Prompt
@@ -13,6 +14,17 @@ from unisono.records import Limits
 
 ENSEMBLE = "ensemble"
 """The system that is the ensemble as its spec describes it."""
+
+
+class Kind(StrEnum):
+    """What a system is, in manifests and reports."""
+
+    MEMBER = "member"
+    ENSEMBLE = "ensemble"
+    VARIANT = "variant"
+    BASELINE = "baseline"
+
+
 Key = tuple[str, str, str]
 """Key of an answer: task, question, system."""
 
@@ -22,7 +34,6 @@ class Reply:
     """A system's reply to a question: a text, or the likelihood of each choice."""
 
     text: str | None = None
-    """Generated text; ``None`` when choices were scored."""
     choices: tuple[tuple[float, bool], ...] = ()
     """By choice: natural log probability, and whether greedy decoding would have written it."""
 
@@ -39,10 +50,7 @@ class Grade:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """One question, the same for every system."""
-
     task: str
-    """The task it counts for, such as ``mmlu``."""
     part: str
     """The part of the task, such as ``mmlu_anatomy``; the task itself when it has no parts."""
     id: str
@@ -76,19 +84,20 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A way to answer questions with the loaded models."""
-
     name: str
     """As in tables: ``ensemble``, a member, or a setting such as ``gate=confidence:0.5``."""
     members: tuple[str, ...]
     method: Method
-    """How it writes, and how its choices are scored."""
     weights: Mapping[str, float] | None = None
     """By member; ``None`` for the spec's weights."""
 
     @property
     def is_member(self) -> bool:
         return len(self.members) == 1
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.MEMBER if self.is_member else Kind.ENSEMBLE if self.name == ENSEMBLE else Kind.VARIANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,6 @@ class Answer:
     p: tuple[float, ...] = ()
     """Combined probability of each written piece, END included; empty when choices were scored."""
     disputes: tuple[Disagreement, ...] = ()
-    """Steps of a generated text at which voters preferred different pieces."""
     finish: Literal["end", "stop", "length", "context"] | None = None
     evidence: Mapping[str, Any] | None = None
     sure: float | None = None
@@ -198,8 +206,6 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run as its folder holds it."""
-
     about: Mapping[str, Any]
     """The manifest: spec, tasks, systems, versions, seeds, machine, hashes of data and models."""
     answers: Sequence[Answer]

@@ -30,11 +30,7 @@ class Conversation(str):
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
-        """Replaces a model's ``apply_chat_template``: each member applies its own template.
-
-        Raises:
-            SpecError: the answer is already begun.
-        """
+        """Replaces a model's ``apply_chat_template``. Raises a `SpecError` when the answer is already begun."""
         if not add_generation_prompt:
             raise SpecError(
                 f"the answer is begun already, with {shown(messages[-1]['content'])}: members cannot continue it",
@@ -46,12 +42,13 @@ class Conversation(str):
 
 
 def prompt_of(context: str) -> Prompt:
-    """The prompt that a context of lm-evaluation-harness represents."""
     return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
 
 
 def split_pair(context: str, continuation: str) -> tuple[str, str]:
     """Move trailing spaces of a context to the continuation, as lm-evaluation-harness's models do."""
+    if isinstance(context, Conversation):
+        return context, continuation
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation
 
@@ -64,14 +61,10 @@ class Wanted:
 
     @property
     def changes_draw(self) -> bool:
-        """Whether it differs from the system's own sampling."""
         return self.samples or PENALTY in self.shapes
 
     def draw(self, own: Sampling) -> Sampling:
-        """The sampling of a system that writes this text.
-
-        A sampled text uses the system's seed. Any other is greedy, or uses the system's own beam.
-        """
+        """The sampling of a system that writes this text: sampled with its seed, else greedy or its own beam."""
         if self.samples:
             return Sampling(**self.shapes, seed=own.seed)
         greedy = own if own.is_greedy else replace(own, **_GREEDY)
@@ -82,11 +75,8 @@ class Wanted:
 def read_generation(kwargs: Mapping[str, Any], *, max_pieces: int = MAX_PIECES) -> Wanted:
     """Read ``generation_kwargs`` as lm-evaluation-harness's ``hf`` model does.
 
-    Without ``do_sample``, a temperature above 0 samples; with ``do_sample: false`` nothing does. `max_pieces` is the
-    default limit.
-
-    Raises:
-        SpecError: a key is unknown, or its value is wrong.
+    Without ``do_sample``, a temperature above 0 samples; with ``do_sample: false`` nothing does. Raises a `SpecError`
+    for an unknown key or a wrong value.
     """
     given = copy.deepcopy(dict(kwargs))
     for key in given:

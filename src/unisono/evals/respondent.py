@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
@@ -19,7 +19,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
 from unisono.errors import SpecError, UnisonoError, nearest, shown
-from unisono.evals.requests import MAX_PIECES, Conversation, prompt_of, read_generation, split_pair
+from unisono.evals.requests import MAX_PIECES, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
 from unisono.records import Generation, Score
@@ -33,18 +33,10 @@ Item = TypeVar("Item")
 _KNOWN = ("spec", "member", "batch", "max_gen_toks", *METHOD)
 
 
-class Likelihood(NamedTuple):
-    """The likelihood of a text in lm-evaluation-harness's form."""
-
-    logp: float
-    is_greedy: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Arguments:
     spec: str
     member: str | None = None
-    """The member that answers alone; ``None`` for the ensemble."""
     batch: int = BATCH
     max_pieces: int = MAX_PIECES
     """Maximum of pieces when a request sets none."""
@@ -52,11 +44,7 @@ class Arguments:
 
     @classmethod
     def read(cls, given: Mapping[str, Any], *, batch_size: object = None) -> Arguments:
-        """Read arguments by name; ``None`` counts as absent, and ``batch`` takes precedence over `batch_size`.
-
-        Raises:
-            SpecError: a name is unknown, or a value is wrong.
-        """
+        """Read arguments by name; ``None`` counts as absent. Raises a `SpecError` for a wrong name or value."""
         given = {key: value for key, value in given.items() if value is not None}
         for key in given:
             if key not in (*_KNOWN, *_OLD):
@@ -81,13 +69,9 @@ class Arguments:
 
 
 class Respondent:
-    """Loaded members that answer requests; errors name the request. Not thread-safe.
-
-    A prompt's shared prefix is not read again.
-    """
+    """Loaded members that answer requests; errors name the request. Not thread-safe."""
 
     def __init__(self, engine: Engine, method: Method, max_pieces: int = MAX_PIECES) -> None:
-        """Bind an engine; most callers want `load`."""
         self._engine = engine
         self.method = method
         self._max_pieces = max_pieces
@@ -122,11 +106,8 @@ class Respondent:
     def write(self, asked: Sequence[tuple[str, Mapping[str, Any], str]]) -> Iterator[tuple[int, str]]:
         """Write texts, several at once; yield each with its index as soon as it ends.
 
-        Args:
-            asked: contexts, ``generation_kwargs``, and the request's name in errors.
-
-        Raises:
-            UnisonoError: one cannot be written. All are checked before the first begins.
+        A request is a context, ``generation_kwargs``, and its name in errors. All are checked before the first begins.
+        Raises a `UnisonoError`.
         """
         requests = []
         for place, (context, kwargs, name) in enumerate(asked):
@@ -142,32 +123,22 @@ class Respondent:
                     raise result
             yield int(request.id), result.text
 
-    def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, Likelihood]]:
+    def score(self, asked: Sequence[tuple[str, str, str]]) -> Iterator[tuple[int, tuple[float, bool]]]:
         """Score texts after their contexts, those of one context together.
 
-        Args:
-            asked: contexts, which may be empty, continuations, and the request's name in errors.
-
-        Raises:
-            UnisonoError: one cannot be scored.
+        A request is a context, which may be empty, a continuation, and its name in errors. A score is the natural log
+        probability, and whether greedy decoding would have written the text. Raises a `UnisonoError`.
         """
-        split = [(*self._split(context, text), name) for context, text, name in asked]
+        split = [(*split_pair(context, text), name) for context, text, name in asked]
         order = sorted(range(len(asked)), key=lambda place: split[place][0])
         for places in _packed(order, lambda place: split[place][0], self._engine.slots):
             wanted = [(prompt_of(split[place][0]), split[place][1]) for place in places]
             scores = self._score(wanted, [asked[place][2] for place in places])
             for place, score in zip(places, scores, strict=True):
-                yield place, Likelihood(score.logp, score.is_greedy)
+                yield place, (score.logp, score.is_greedy)
 
     def score_whole(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """Score texts of any length without a context; see `rolling_windows`.
-
-        Args:
-            asked: texts, and the request's name in errors.
-
-        Raises:
-            UnisonoError: one cannot be scored.
-        """
+        """Score texts of any length, given with their names in errors, without a context; see `rolling_windows`."""
         lead = lead_of(self.method, self._engine.members)
         for place, (text, words) in enumerate(asked):
             with _named(words):
@@ -178,11 +149,7 @@ class Respondent:
             yield place, logp
 
     def close(self) -> None:
-        """Unload the members. Idempotent."""
         self._engine.close()
-
-    def _split(self, context: str, text: str) -> tuple[str, str]:
-        return (context, text) if isinstance(context, Conversation) else split_pair(context, text)
 
     def _score(self, wanted: Sequence[tuple[Prompt, str]], names: Sequence[str]) -> list[Score]:
         """Score a group; if that fails, one by one, to name the failing one."""

@@ -33,18 +33,13 @@ LOCK = ".lock"
 FIXED = ("spec", "chat", "wave", "batch")
 """What a continued run must share with the folder, besides its models, tasks and systems."""
 INVOCATION = ("command", "date", "versions", "machine")
-"""What may differ each time a run continues."""
 
 
 class RunFolder:
     """A run's folder while one process writes it."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Create the folder, or continue in it. `about` may add tasks and systems, and raise the limit.
-
-        Raises:
-            SpecError: the folder cannot be written, holds something else or another run, or another process writes it.
-        """
+        """Create the folder, or continue in it: `about` may add tasks, systems and questions. Raises a `SpecError`."""
         self.folder = folder
         self.known: dict[Key, Answer] = {}
         self.times: dict[Key, Times] = {}
@@ -73,12 +68,10 @@ class RunFolder:
         self.close()
 
     def lacks(self, tasks: Iterable[Task], systems: Iterable[str]) -> bool:
-        """Whether some system has not answered some question yet."""
         asked = itertools.product([(task.name, each.id) for task in tasks for each in task.questions], systems)
         return any((*question, system) not in self.known for question, system in asked)
 
     def write_questions(self, questions: Iterable[Question]) -> None:
-        """Add questions in words to those in the folder."""
         records = {(each["task"], each["question"]): each for each in _questions(self.folder)}
         records |= {
             (each.task, each.id): {
@@ -95,7 +88,6 @@ class RunFolder:
             _replace(self.folder / QUESTIONS, _lines(records.values()))
 
     def write(self, answers: Sequence[Answer], times: Sequence[Times]) -> None:
-        """Add the answers of a wave. Raises a `SpecError` when they cannot be written."""
         self._wave += 1
         times = [replace(each, wave=self._wave) for each in times]
         write_lines(self._times, [each.to_json() for each in times])
@@ -104,7 +96,6 @@ class RunFolder:
         self.times |= {each.key: each for each in times}
 
     def close(self) -> None:
-        """Release the folder to other processes. Idempotent."""
         self._opened.close()
 
     def _read(self) -> None:
@@ -147,7 +138,6 @@ def _questions(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The manifest of a run. Raises a `SpecError` when it cannot be read."""
     try:
         about = json.loads((folder / ABOUT).read_bytes())
     except (OSError, ValueError) as error:
@@ -159,28 +149,26 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Check that a run can continue in a folder. Raises a `SpecError` that says what differs."""
-    hint = "choose another --out, or ask for what was asked for before"
+    for words, before, now in _pairs(there, wanted):
+        if before != now:
+            raise SpecError(
+                f"{str(folder)!r} holds a run {words}: {shown(before)}, not {shown(now)}",
+                hint="choose another --out, or ask for what was asked for before",
+            )
+
+
+def _pairs(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    """All that has to be the same: what it would mean if not, and both values."""
     for key in FIXED:
-        if there.get(key) != wanted.get(key):
-            differ = f"{shown(there.get(key))}, not {shown(wanted.get(key))}"
-            raise SpecError(f"{str(folder)!r} holds a run with another {key}: {differ}", hint=hint)
+        yield f"with another {key}", there.get(key), wanted.get(key)
     for name, model in wanted.get("models", {}).items():
-        before = there.get("models", {}).get(name, model)
-        if before != model:
-            differ = f"{shown(before)}, not {shown(model)}"
-            raise SpecError(f"{str(folder)!r} holds a run in which {name!r} was another model: {differ}", hint=hint)
+        yield f"in which {name!r} was another model", there.get("models", {}).get(name, model), model
     for what in ("tasks", "systems"):
         old = {each["name"]: each for each in there.get(what, ())}
         for new in wanted.get(what, ()):
-            before = old.get(new["name"], new)
-            differing = [key for key in new if key != "kind" and key in before and before[key] != new[key]]
-            if differing:
-                key = differing[0]
-                raise SpecError(
-                    f"{str(folder)!r} holds a run in which {what.removesuffix('s')} {new['name']!r} had another {key}: "
-                    f"{shown(before.get(key))}, not {shown(new[key])}",
-                    hint=hint,
-                )
+            subject, before = f"{what.removesuffix('s')} {new['name']!r}", old.get(new["name"], new)
+            for key in (key for key in new if key != "kind"):
+                yield f"in which {subject} had another {key}", before.get(key, new[key]), new[key]
 
 
 def _read_times(folder: Path) -> list[Times]:
@@ -201,7 +189,6 @@ def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether the folder holds a run. Raises a `SpecError` when it holds something else."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / ABOUT).exists():
         return True

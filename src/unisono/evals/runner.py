@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from unisono.errors import PromptError, UnisonoError
 from unisono.evals.baselines.base import Baseline
@@ -14,8 +14,8 @@ from unisono.evals.results import RunFolder
 from unisono.records import Generation, Score, StepRecord
 
 DECIMALS = 6
+Answered = tuple[Answer, Times]
 Count = Callable[[int], None]
-"""Called with the number of added answers."""
 
 
 def evaluate(
@@ -30,12 +30,8 @@ def evaluate(
     """Ask what is not answered yet. Answers are in the folder as soon as their batch is complete.
 
     Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
-    Baselines need each member alone among the systems. `count` is first called with the number of answers already in
-    the folder.
-
-    Raises:
-        PromptError: a member can read no question of a task.
-        SpecError: the folder cannot be written.
+    Baselines need each member alone among the systems. `count` is called with numbers of answers, first of those that
+    are there already. Raises as `check_readable` and `RunFolder.write`.
     """
     for task in tasks:
         check_readable(pool, task)
@@ -43,6 +39,7 @@ def evaluate(
     for task in tasks:
         questions = sorted(task.questions, key=lambda question: question.part)  # those of a part may begin alike
         for start in range(0, len(questions), pool.question_batch):
+            pool.forget()
             asked = _Batch(pool, questions[start : start + pool.question_batch], [*systems, *baselines], start, folder)
             count(asked.answered)
             asked.ask(systems, count)
@@ -64,78 +61,63 @@ def check_readable(pool: ModelPool, task: Task) -> None:
         raise PromptError(f"task {task.name}: {errors[0].message}", hint=errors[0].hint) from errors[0]
 
 
+@dataclass
 class _Batch:
-    def __init__(
-        self,
-        pool: ModelPool,
-        questions: Sequence[Question],
-        systems: Sequence[System | Baseline],
-        start: int,
-        folder: RunFolder,
-    ) -> None:
-        self._pool = pool
-        self._questions = questions
-        self._systems = systems
-        self._start = start
-        """Index of the first question in its task."""
-        self._folder = folder
-        self._answers: dict[tuple[str, str], Answer] = {}
-        self._times: dict[tuple[str, str], Times] = {}
-        pool.forget()
+    pool: ModelPool
+    questions: Sequence[Question]
+    systems: Sequence[System | Baseline]
+    start: int
+    """Index of the first question in its task."""
+    folder: RunFolder
+    new: dict[tuple[str, str], Answered] = field(default_factory=dict)
+    """By question and system, what the folder does not hold yet."""
 
     @property
     def answered(self) -> int:
-        return sum(len(self._questions) - len(self._lacking(system.name)) for system in self._systems)
+        return sum(len(self.questions) - len(self._lacking(system.name)) for system in self.systems)
 
     def ask(self, systems: Sequence[System], count: Count) -> None:
         """Run the systems on unanswered questions, as many at once as the pool writes.
 
-        All systems answer these before the next ones, so the models read each question once; a different system begins
-        each time.
+        All answer these before the next ones, so the models read each once; a different system begins each time.
         """
-        batch = 1 if self._questions[0].is_choice else self._pool.batch
-        for start in range(0, len(self._questions), batch):
-            some = self._questions[start : start + batch]
-            turn = (self._start + start) // batch % len(systems) if systems else 0
+        batch = 1 if self.questions[0].is_choice else self.pool.batch
+        for start in range(0, len(self.questions), batch):
+            some = self.questions[start : start + batch]
+            turn = (self.start + start) // batch % len(systems) if systems else 0
             for system in [*systems[turn:], *systems[:turn]]:
                 asked = [question for question in some if self._known(question, system.name) is None]
-                for question, (answer, times) in zip(asked, answer_all(self._pool, system, asked), strict=True):
-                    self._answers[question.id, system.name] = answer
-                    self._times[question.id, system.name] = times
+                for question, answered in zip(asked, answer_all(self.pool, system, asked), strict=True):
+                    self.new[question.id, system.name] = answered
                 count(len(asked))
 
     def gather(self, baselines: Sequence[Baseline], count: Count) -> None:
         for baseline in baselines:
             lacking = self._lacking(baseline.name)
             for question in lacking:
-                answer, times = _evidence(self._pool, baseline, question, self._candidates(question))
-                self._answers[question.id, baseline.name] = answer
-                self._times[question.id, baseline.name] = times
+                self.new[question.id, baseline.name] = _evidence(
+                    self.pool, baseline, question, self._candidates(question)
+                )
             count(len(lacking))
 
     def write(self) -> None:
-        keys = [(question.id, system.name) for question in self._questions for system in self._systems]
-        new = [key for key in keys if key in self._answers]
-        if new:
-            self._folder.write([self._answers[key] for key in new], [self._times[key] for key in new])
+        keys = [(question.id, system.name) for question in self.questions for system in self.systems]
+        if self.new:
+            self.folder.write(*zip(*(self.new[key] for key in keys if key in self.new), strict=True))
 
     def _candidates(self, question: Question) -> dict[str, Answer]:
-        found = {}
-        for name in self._pool.members:
-            answer = self._answers.get((question.id, name)) or self._known(question, name)
-            if answer is not None and answer.error is None:
-                found[name] = answer
-        return found
+        new = {name: self.new[question.id, name][0] for name in self.pool.members if (question.id, name) in self.new}
+        answers = {name: new.get(name) or self._known(question, name) for name in self.pool.members}
+        return {name: answer for name, answer in answers.items() if answer is not None and answer.error is None}
 
     def _lacking(self, system: str) -> list[Question]:
-        return [question for question in self._questions if self._known(question, system) is None]
+        return [question for question in self.questions if self._known(question, system) is None]
 
     def _known(self, question: Question, system: str) -> Answer | None:
-        return self._folder.known.get((question.task, question.id, system))
+        return self.folder.known.get((question.task, question.id, system))
 
 
-def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[tuple[Answer, Times]]:
-    """Let a system answer questions of one task, several at once."""
+def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -> list[Answered]:
     if not questions:
         return []
     began = time.perf_counter()
@@ -153,7 +135,7 @@ def answer_all(pool: ModelPool, system: System, questions: Sequence[Question]) -
     return [(answer, replace(times, seconds=seconds, at_once=at_once)) for answer, times in answered]
 
 
-def _scored(question: Question, system: System, found: Sequence[Score | UnisonoError]) -> tuple[Answer, Times]:
+def _scored(question: Question, system: System, found: Sequence[Score | UnisonoError]) -> Answered:
     scores = []
     for score in found:
         if isinstance(score, UnisonoError):
@@ -170,7 +152,7 @@ def _scored(question: Question, system: System, found: Sequence[Score | UnisonoE
     return _graded(question, answer, reply, sum(score.seconds for score in scores), len(pieces))
 
 
-def _written(question: Question, system: System, result: Generation | UnisonoError) -> tuple[Answer, Times]:
+def _written(question: Question, system: System, result: Generation | UnisonoError) -> Answered:
     if isinstance(result, UnisonoError):
         return _failed(question, system.name, result)
     steps = result.steps or ()
@@ -186,7 +168,7 @@ def _written(question: Question, system: System, result: Generation | UnisonoErr
     return _graded(question, answer, Reply(text=result.text), result.seconds.total, len(steps))
 
 
-def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pieces: int) -> tuple[Answer, Times]:
+def _graded(question: Question, answer: Answer, reply: Reply, writing: float, pieces: int) -> Answered:
     times = Times(question.task, question.id, answer.system, 0.0, writing, pieces)
     try:
         grade: Grade = question.grade(reply)
@@ -209,25 +191,22 @@ def _shown(piece: bytes | None) -> str:
     return "" if piece is None else piece.decode(errors="backslashreplace")
 
 
-def _evidence(
-    pool: ModelPool, baseline: Baseline, question: Question, candidates: Mapping[str, Answer]
-) -> tuple[Answer, Times]:
+def _evidence(pool: ModelPool, baseline: Baseline, question: Question, candidates: Mapping[str, Answer]) -> Answered:
     began = time.perf_counter()
-    answer = Answer(question.task, question.id, baseline.name, {})
-    if not candidates:
-        answer = replace(answer, error="no member has an answer")
-    else:
+    evidence, error = None, None if candidates else "no member has an answer"
+    if candidates:
         try:
-            answer = replace(answer, evidence=baseline.gather(question, candidates, pool))
-        except UnisonoError as error:
-            answer = replace(answer, error=_words(error))
-    seconds = time.perf_counter() - began
-    return answer, Times(question.task, question.id, baseline.name, seconds, 0.0, 0)
+            evidence = baseline.gather(question, candidates, pool)
+        except UnisonoError as failure:
+            error = _words(failure)
+    key = question.task, question.id, baseline.name
+    answer = Answer(*key, {}, evidence=evidence, error=error)
+    return answer, Times(*key, time.perf_counter() - began, 0.0, 0)
 
 
-def _failed(question: Question, system: str, error: UnisonoError) -> tuple[Answer, Times]:
-    answer = Answer(question.task, question.id, system, {}, error=_words(error))
-    return answer, Times(question.task, question.id, system, 0.0, 0.0, 0)
+def _failed(question: Question, system: str, error: UnisonoError) -> Answered:
+    key = question.task, question.id, system
+    return Answer(*key, {}, error=_words(error)), Times(*key, 0.0, 0.0, 0)
 
 
 def _words(error: UnisonoError) -> str:

@@ -23,7 +23,6 @@ SEED = 0
 
 
 def ensemble(pool: ModelPool) -> System:
-    """The ensemble as its file describes it."""
     method = pool.prepared.spec.method
     return _seeded(System(ENSEMBLE, pool.members, method))
 
@@ -34,10 +33,7 @@ def members(pool: ModelPool) -> list[System]:
 
 def variant(pool: ModelPool, setting: str) -> System:
     """The ensemble in another setting, such as ``gate=confidence:0.5 lead=smol`` or ``weights=smol:2,gemma:1``, or as
-    another ensemble file of the same members describes it, ``duo-tuned.yaml``.
-
-    Raises:
-        SpecError: the setting cannot be read, or does not fit the members.
+    another ensemble file of the same members describes it, ``duo-tuned.yaml``. Raises a `SpecError`.
     """
     words = setting.split()
     if is_file(setting):
@@ -50,9 +46,7 @@ def variant(pool: ModelPool, setting: str) -> System:
     keys = parse_setting(" ".join(word for word in words if not word.startswith(f"{WEIGHTS}=")), [WEIGHTS])
     weights = parse_weights(given[0], pool.members) if given else None
     base = pool.prepared.spec.method
-    system = _seeded(System(" ".join(words), pool.members, base.but(**keys), weights))
-    pool.check([system])
-    return system
+    return _fitting(pool, System(" ".join(words), pool.members, base.but(**keys), weights))
 
 
 def is_file(setting: str) -> bool:
@@ -70,9 +64,7 @@ def _of_file(pool: ModelPool, path: Path) -> System:
     base = pool.prepared.spec
     for name in dict.fromkeys(each for member, _ in spec.voters() for each in (member.name, member.owner)):
         _check_same_member(base, spec, name, path)
-    system = _seeded(System(path.name, pool.members, spec.method, weights))
-    pool.check([system])
-    return system
+    return _fitting(pool, System(path.name, pool.members, spec.method, weights))
 
 
 def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: Path) -> None:
@@ -91,17 +83,12 @@ def _check_same_member(base: EnsembleSpec, spec: EnsembleSpec, name: str, path: 
 
 
 def _model(spec: EnsembleSpec, member: MemberSpec) -> str | None:
-    """A member's model; a local path is made absolute."""
     path = spec.folder / (member.model or "")
     return str(path.resolve()) if member.model and path.exists() else member.model
 
 
 def parse_weights(text: str, names: Iterable[str]) -> dict[str, float]:
-    """Read ``smol:2,gemma:1``: positive weights for some members.
-
-    Raises:
-        SpecError: a word is no ``MEMBER:NUMBER``, or a name is unknown or repeated.
-    """
+    """Read ``smol:2,gemma:1``: positive weights for some members. Raises a `SpecError`."""
     names, weights = tuple(names), dict[str, float]()
     for word in text.split(","):
         name, colon, number = word.partition(":")
@@ -132,19 +119,20 @@ def check_names(systems: Iterable[System], baselines: Iterable[str] = ()) -> Non
         seen[name] = is_member
 
 
-def kind(system: System) -> str:
-    """``member``, ``ensemble`` or ``variant``, for tables."""
-    return "member" if system.is_member else "ensemble" if system.name == ENSEMBLE else "variant"
-
-
 def to_json(system: System) -> Mapping[str, object]:
     return {
         "name": system.name,
-        "kind": kind(system),
+        "kind": system.kind,
         "members": list(system.members),
         "method": system.method.to_json(),
         "weights": None if system.weights is None else dict(system.weights),
     }
+
+
+def _fitting(pool: ModelPool, system: System) -> System:
+    seeded = _seeded(system)
+    pool.check(seeded)
+    return seeded
 
 
 def _seeded(system: System) -> System:

@@ -22,9 +22,7 @@ def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, 
     As lm-evaluation-harness cuts for one tokenizer: scored parts do not overlap; the first window's context is only a
     member's BOS or END; each later one has one preceding piece, and the last as much as fits. Windows end where both a
     piece of the lead's tokenizer and a character end, and are as long as every member's context allows.
-
-    Raises:
-        PromptError: the lead cannot cut the text, or a context is too small for anything.
+    Raises a `PromptError` when a context is too small for anything.
     """
     if not text:
         return []

@@ -26,7 +26,6 @@ class Speller:
         self._known: dict[bytes, tuple[int, ...] | None] = {}
 
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
-        """Return the ids that spell ``piece``, or ``None`` if there are none."""
         if piece not in self._known:
             canonical = self.vocabulary.canonical.get(piece)
             own = None if canonical is None else (canonical,)
@@ -42,7 +41,6 @@ class Speller:
         return tuple(ids) if self.is_exact(ids, piece) else None
 
     def is_exact(self, ids: list[int], data: bytes) -> bool:
-        """Whether every id is a piece and together they spell ``data``."""
         pieces = self.vocabulary.pieces
         known = all(0 <= i < len(pieces) and pieces[i] is not None for i in ids)
         return known and self.vocabulary.join(ids) == data
@@ -76,12 +74,11 @@ def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int 
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
     """Encode plain text with a library that still recognises some control tokens.
 
-    A Unigram model lists some among its ordinary pieces; llama.cpp reclassifies some as user-defined by their
-    names. Such a text is cut after the first character of the token's name, and the parts are encoded separately. A
-    token that cannot be cut is left out. The ids are then inexact, which callers detect by joining the pieces.
+    A Unigram model lists some among its ordinary pieces; llama.cpp reclassifies some as user-defined by their names.
+    Such a text is cut after the first character of the token's name, and the parts are encoded separately. A token that
+    cannot be cut is left out; callers detect inexact ids by joining the pieces.
 
-    ``controls`` maps ids to texts, without the unknown token. ``first`` encodes the text's beginning, ``rest`` its
-    middle.
+    ``controls`` maps ids to texts, without the unknown token. ``first`` encodes the beginning, ``rest`` the middle.
     """
     ids = first(text)
     spelled = controls.keys() & set(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
@@ -89,15 +90,13 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
         check_essentials(member)
     left_out = frozenset(_unspellable(members))
     columns: dict[bytes, int] = {}
+    for piece in itertools.chain.from_iterable(member.speller.vocabulary.pieces for member in members):
+        if piece is not None and piece not in left_out:
+            columns.setdefault(piece, len(columns))
     for member in members:
-        for piece in member.speller.vocabulary.pieces:
-            if piece is not None and piece not in left_out:
-                columns.setdefault(piece, len(columns))
-    for member in members:
-        if member.leading_space:
-            for piece in member.speller.vocabulary.pieces:
-                if piece is not None and piece in columns and (bare := without_space(piece)) != piece:
-                    columns.setdefault(bare, len(columns))
+        for piece in member.speller.vocabulary.pieces if member.leading_space else ():
+            if piece is not None and piece in columns:
+                columns.setdefault(without_space(piece), len(columns))
     end = len(columns)
     lengths = np.fromiter(map(len, columns), dtype=np.int64, count=end)
     return UnionVocabulary(
@@ -155,11 +154,10 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> Mem
 
 
 def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
-    """Return the members' union vocabulary, from the cache or newly built.
+    """Return the members' union vocabulary, from the cache or newly built. Raises a `VocabularyError`.
 
     The order of members is part of the numbering. ``folder`` defaults to ``unions`` in the user's cache folder. Damaged
-    or foreign files are replaced; an unwritable folder logs a warning. Raises a `VocabularyError` when a member cannot
-    spell plain text.
+    or foreign files are replaced; an unwritable folder logs a warning.
     """
     path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
     if found := read_union(path, members):

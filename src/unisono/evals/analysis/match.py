@@ -56,7 +56,6 @@ class Pair:
 
     @property
     def fits_unite(self) -> bool:
-        """Whether UniTE's criteria accept the pair."""
         return self.gap <= LARGEST_GAP and (self.length_ratio is None or self.length_ratio <= LONGEST_RATIO)
 
     def to_json(self) -> dict[str, Any]:

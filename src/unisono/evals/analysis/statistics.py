@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
-"""Confidence level of intervals."""
 RESAMPLES = 10_000
 BINS = 15
 SEED = 0
@@ -23,14 +22,11 @@ _AT_ONCE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A closed interval."""
-
     low: float
     high: float
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference with this interval is significant at the interval's level."""
         return self.low > 0 or self.high < 0
 
 

@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unisono.config.ensemble import TunedOn
@@ -40,7 +40,6 @@ class Trial:
     setting: str
     """As `systems.variant` reads it; empty for the ensemble as its file describes it."""
     accuracy: float
-    """Mean accuracy over the tasks."""
     error: float
     ensembled: float
     """Share of pieces at which all members ran."""
@@ -51,8 +50,6 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The result of a search, and its cost."""
-
     setting: str
     trials: tuple[Trial, ...]
     tuned_on: tuple[TunedOn, ...]
@@ -83,12 +80,7 @@ def tune(
     gates: Sequence[str] = GATES,
     count: Callable[[int], None] = lambda answers: None,
 ) -> Tuned:
-    """Search the best setting. Answers already in the folder are reused.
-
-    Raises:
-        PromptError: a member cannot read a task's questions.
-        SpecError: a member has a negative weight, or the folder cannot be written.
-    """
+    """Search the best setting, reusing answers in the folder. Raises a `SpecError` for a negative weight."""
     if any(member.weight < 0 for member in pool.prepared.members):
         raise SpecError("a member has a negative weight: weights cannot be tuned", hint="tune without an amateur")
     search = _Search(pool, tasks, folder, count)
@@ -102,7 +94,7 @@ def tune(
 
 def tuned_spec(spec: Mapping[str, Any], pool: ModelPool, tuned: Tuned) -> dict[str, Any]:
     """The content of an ensemble file with the best setting filled in."""
-    system = make.variant(pool, tuned.setting) if tuned.setting else make.ensemble(pool)
+    system = _system(pool, tuned.setting)
     weights = {member.spec.name: member.weight for member in pool.prepared.members}
     members = []
     for member in spec["members"]:
@@ -131,55 +123,52 @@ def _all_of(*searches: Sequence[TunedOn]) -> list[TunedOn]:
     return list(most.values())
 
 
+@dataclass
 class _Search:
-    """Trials, one per distinct method."""
-
-    def __init__(self, pool: ModelPool, tasks: Sequence[Task], folder: RunFolder, count: Callable[[int], None]) -> None:
-        self.trials: dict[str, Trial] = {}
-        self._pool = pool
-        self._tasks = tasks
-        self._folder = folder
-        self._count = count
+    pool: ModelPool
+    tasks: Sequence[Task]
+    folder: RunFolder
+    count: Callable[[int], None]
+    trials: dict[str, Trial] = field(default_factory=dict)
+    """One per distinct method."""
 
     def run(self, stage: str, settings: Sequence[str]) -> list[Trial]:
         """Try settings on the same questions; equivalent settings run once."""
-        ways = {setting: _way(self._system(setting)) for setting in settings}
-        first = {way: setting for setting, way in reversed(ways.items()) if way not in self.trials}
-        new = {way: self._system(first[way]) for way in dict.fromkeys(ways.values()) if way in first}
+        systems: dict[str, tuple[str, System]] = {}
+        for setting in settings:
+            system = _system(self.pool, setting)
+            systems.setdefault(json.dumps([system.method.to_json(), system.weights]), (setting, system))
+        new = {way: found for way, found in systems.items() if way not in self.trials}
         if new:
-            evaluate(self._pool, self._tasks, list(new.values()), self._folder, count=self._count)
-        for way, system in new.items():
-            self.trials[way] = self._trial(stage, first[way], system)
-        return [self.trials[way] for way in dict.fromkeys(ways.values())]
-
-    def _system(self, setting: str) -> System:
-        return make.variant(self._pool, setting) if setting else make.ensemble(self._pool)
+            evaluate(self.pool, self.tasks, [system for _, system in new.values()], self.folder, count=self.count)
+        for way, (setting, system) in new.items():
+            self.trials[way] = self._trial(stage, setting, system)
+        return [self.trials[way] for way in systems]
 
     def _trial(self, stage: str, setting: str, system: System) -> Trial:
+        keys = [(task.name, question.id, system.name) for task in self.tasks for question in task.questions]
+        answers = [self.folder.known[key] for key in keys]
+        main = {task.name: task.metrics[0] for task in self.tasks}
         right: dict[str, list[float]] = {}
-        pieces = ensembled = 0
-        for task in self._tasks:
-            for question in task.questions:
-                answer = self._folder.known[task.name, question.id, system.name]
-                right.setdefault(task.name, []).append(answer.metrics.get(task.metrics[0], 0.0))
-                pieces, ensembled = pieces + answer.pieces, ensembled + answer.ensembled
+        for answer in answers:
+            right.setdefault(answer.task, []).append(answer.metrics.get(main[answer.task], 0.0))
+        pieces = sum(answer.pieces for answer in answers)
         by_task = {name: sum(values) / len(values) for name, values in right.items()}
         variances = [by_task[name] * (1 - by_task[name]) / len(values) for name, values in right.items()]
-        keys = {(task.name, question.id, system.name) for task in self._tasks for question in task.questions}
         return Trial(
             stage,
             setting,
             sum(by_task.values()) / len(by_task),
             math.sqrt(sum(variances)) / len(variances),
-            ensembled / pieces if pieces else 0.0,
+            sum(answer.ensembled for answer in answers) / pieces if pieces else 0.0,
             by_task,
             len(keys),
-            sum(times.seconds for key, times in self._folder.times.items() if key in keys),
+            sum(self.folder.times[key].seconds for key in keys if key in self.folder.times),
         )
 
 
-def _way(system: System) -> str:
-    return json.dumps([system.method.to_json(), system.weights])
+def _system(pool: ModelPool, setting: str) -> System:
+    return make.variant(pool, setting) if setting else make.ensemble(pool)
 
 
 def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> list[str]:

@@ -29,11 +29,7 @@ BASELINES: Mapping[str, type[Baseline]] = {kind.kind: kind for kind in _KINDS}
 
 
 def make_baseline(words: str) -> Baseline:
-    """Make a baseline from its name and parameters: ``majority``, ``cascade:0.8``, ``cascade:0.8 share:0.5`` …
-
-    Raises:
-        SpecError: the name is unknown, or a parameter is wrong.
-    """
+    """Make ``majority``, ``cascade:0.8``, ``cascade:0.8 share:0.5`` … Raises a `SpecError` for wrong words."""
     head, *rest = words.split() or [""]
     name, colon, value = head.partition(":")
     if name not in BASELINES:

@@ -8,6 +8,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar
 
 from unisono.errors import SpecError, nearest, shown
+from unisono.evals import check_installed
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -40,8 +41,10 @@ class Baseline(ABC):
     """The first word of its name."""
     source: ClassVar[str]
     """The paper: authors, title, number."""
-    first: ClassVar[str]
+    first: ClassVar[str] = ""
     """The parameter written right after the baseline's name; ``""`` for none."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Optional libraries without which it cannot decide."""
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
@@ -59,7 +62,8 @@ class Baseline(ABC):
         return " ".join([head, *rest])
 
     def check(self, members: Sequence[str]) -> None:
-        """Raise a `SpecError` with a suggestion when a parameter names no answering member."""
+        """Raise a `SpecError` when a parameter names no answering member, or `BackendMissing`, before anything is asked."""
+        self.check_libraries()
         for name in (getattr(self, key.name) for key in fields(self) if key.name in NAMES):
             if name is not None and name not in members:
                 raise SpecError(
@@ -67,15 +71,12 @@ class Baseline(ABC):
                     hint=f"members that vote: {', '.join(members)}",
                 )
 
+    def check_libraries(self) -> None:
+        """Raise `BackendMissing`, which says what to install, without a library that it needs to decide."""
+        check_installed(f"the baseline {self.kind}", *self.libraries)
+
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Run models on the members' answers to one question.
-
-        Returns:
-            Plain JSON; empty when the answers are enough.
-
-        Raises:
-            UnisonoError: a model cannot read its prompt.
-        """
+        """Run models on the members' answers to one question. Returns plain JSON, empty when no more is needed."""
         return {}
 
     @abstractmethod

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from unisono.errors import SpecError
 from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
 from unisono.evals.baselines.judging import LEAST
-from unisono.evals.baselines.options import likeliest, options
+from unisono.evals.baselines.options import choose, options
 from unisono.evals.records import Answer
 
 
@@ -24,12 +23,11 @@ class BestMember(Baseline):
     answers.
     """
 
-    kind: ClassVar[str] = "best-member"
-    source: ClassVar[str] = "Plain definition: the member that agrees most often with the others"
-    first: ClassVar[str] = "member"
+    kind = "best-member"
+    source = "Plain definition: the member that agrees most often with the others"
+    first = "member"
 
     member: str | None = None
-    """``None`` for the one that seems best."""
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         ranked = _by_merit(cases)
@@ -64,20 +62,17 @@ class Majority(Baseline):
     A member without an answer has no vote, unless no member has one. The confidence is the share of the candidates.
     """
 
-    kind: ClassVar[str] = "majority"
-    source: ClassVar[str] = (
+    kind = "majority"
+    source = (
         "Plain voting; over answers of one model it is Wang et al., Self-Consistency Improves Chain of Thought "
         "Reasoning in Language Models, arXiv 2203.11171"
     )
-    first: ClassVar[str] = ""
 
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
-        choices = []
-        for case in cases:
-            votes = {option: len(members) for option, members in options(case.candidates).items()}
-            taken = likeliest(case.candidates, votes)
-            choices.append(Choice(taken, votes[taken] / len(case.candidates), tuple(case.candidates)))
-        return choices
+        return [
+            choose(case, {name: len(alike) / len(case.candidates) for name, alike in options(case.candidates).items()})
+            for case in cases
+        ]
 
 
 @dataclass(frozen=True)
@@ -92,11 +87,9 @@ class Cascade(Baseline):
     out: a baseline does not know what is right.
     """
 
-    kind: ClassVar[str] = "cascade"
-    source: ClassVar[str] = (
-        "Gupta et al., Language Model Cascades: Token-level Uncertainty and Beyond, arXiv 2404.10136"
-    )
-    first: ClassVar[str] = "quantile"
+    kind = "cascade"
+    source = "Gupta et al., Language Model Cascades: Token-level Uncertainty and Beyond, arXiv 2404.10136"
+    first = "quantile"
 
     quantile: float = 0.8
     """0 is a text's surest piece, 1 its least sure one."""

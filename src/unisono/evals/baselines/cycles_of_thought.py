@@ -5,18 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from unisono.chat.messages import Prompt
 from unisono.evals.baselines.base import Baseline, Case, Choice, check_number
-from unisono.evals.baselines.judging import (
-    answer_words,
-    granted,
-    judges,
-    listed,
-    log_chances,
-    shares,
-)
+from unisono.evals.baselines.judging import answer_words, granted, judges, listed, log_chances, shares
 from unisono.evals.baselines.options import DECIMALS, by_answer, most_favoured, rounded
 from unisono.evals.baselines.self_evaluation import rotated
 from unisono.evals.model_pool import ModelPool
@@ -39,17 +32,16 @@ class CyclesOfThought(Baseline):
     The order of the answers rotates from one explanation to the next. Explanations are sampled with seeds 1, 2 …
     """
 
-    kind: ClassVar[str] = "cycles-of-thought"
-    source: ClassVar[str] = (
+    kind = "cycles-of-thought"
+    source = (
         "Becker and Soatto, Cycles of Thought: Measuring LLM Confidence through Stable Explanations, arXiv 2406.03441"
     )
-    first: ClassVar[str] = "explanations"
+    first = "explanations"
 
     explanations: int = 3
     pieces: int = 48
     """Maximum length of an explanation."""
     judge: str | None = None
-    """The member that explains and judges; ``None`` for all."""
 
     def __post_init__(self) -> None:
         check_number(self.kind, "explanations", self.explanations, 1, 100, whole=True)

@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unisono.evals.baselines import Baseline, Case, make_baseline
-from unisono.evals.records import Answer, Key, Results, Times
+from unisono.evals.records import Answer, Key, Kind, Results, Times
 
 
 def decide_all(results: Results) -> Results:
-    """Add the answers of the baselines to results.
+    """Add the answers of the baselines to results. Raises `BackendMissing` when one needs a library.
 
     A baseline's pieces and seconds are those of the members that had to answer, plus those of its evidence.
     """
     systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
-    members = [each["name"] for each in systems if each["kind"] == "member"]
+    members = [each["name"] for each in systems if each["kind"] == Kind.MEMBER]
     answers = {each.key: each for each in results.answers}
     times = {each.key: each for each in results.times}
-    for name in [each["name"] for each in systems if each["kind"] == "baseline"]:
+    baselines = [make_baseline(each["name"]) for each in systems if each["kind"] == Kind.BASELINE]
+    for baseline in baselines:
+        baseline.check_libraries()
+    for baseline in baselines:
         for task in dict.fromkeys(answer.task for answer in results.answers):
-            _decide(make_baseline(name), task, members, answers, times)
+            _decide(baseline, task, members, answers, times)
     return replace(results, answers=list(answers.values()), times=list(times.values()))
 
 

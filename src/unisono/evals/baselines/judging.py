@@ -26,12 +26,10 @@ def question_words(question: Question) -> str:
 
 
 def chosen(answer: Answer) -> int:
-    """The index of the chosen choice."""
     return answer.choices.index(max(answer.choices))
 
 
 def answer_words(question: Question, answer: Answer) -> str:
-    """The answer as judges read it: the chosen choice, or the whole text."""
     return (question.choices[chosen(answer)] if question.is_choice else answer.text or "").strip()
 
 
@@ -39,9 +37,7 @@ def listed(question: Question, texts: Sequence[str]) -> tuple[str, list[str]]:
     """The text of a question with labelled possible answers, and the label of each as it continues a text.
 
     Labels are letters, or digits when an answer is itself a letter: it then names one of the question's own choices.
-
-    Raises:
-        SpecError: there are more answers than labels.
+    Raises a `SpecError` when there are more answers than labels.
     """
     is_letter = any(len(text.strip("()")) == 1 and text.strip("()").isalpha() for text in texts)
     labels = string.digits[1:] if is_letter else string.ascii_uppercase
@@ -60,11 +56,7 @@ def judges(pool: ModelPool, judge: str | None) -> tuple[str, ...]:
 
 
 def log_chances(pool: ModelPool, judge: str, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-    """For each text the natural log probabilities of its continuations under one member, none below `LEAST`.
-
-    Raises:
-        UnisonoError: the member cannot read one.
-    """
+    """For each text the natural log probabilities of its continuations under one member, none below `LEAST`."""
     flat = [(Prompt(text=text), ending) for text, endings in asked for ending in endings]
     logps = iter([max(score.logp, LEAST) for score in granted(pool.score(pool.member(judge), flat))])
     return [[next(logps) for _ in endings] for _, endings in asked]

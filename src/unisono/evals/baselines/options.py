@@ -44,6 +44,12 @@ def likeliest(candidates: Mapping[str, Answer], scores: Mapping[str, float]) -> 
     return max(groups, key=merit)
 
 
+def choose(case: Case, scores: Mapping[str, float]) -> Choice:
+    """Take the likeliest option; its score, at most 1, is the confidence."""
+    taken = likeliest(case.candidates, scores)
+    return Choice(taken, min(scores[taken], 1.0), tuple(case.candidates))
+
+
 def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked: float) -> dict[str, float]:
     """Mean verdict on each option; ``unasked`` where no judge was asked."""
     said = {option: [told[option] for told in verdicts.values() if option in told] for option in options(candidates)}
@@ -53,15 +59,12 @@ def mean_verdicts(candidates: Mapping[str, Answer], verdicts: Verdicts, unasked:
 def most_favoured(cases: Sequence[Case], evidence: str, unasked: float | None = None) -> list[Choice]:
     """Take in each case the option with the largest mean verdict, which is the confidence of the choice.
 
-    `evidence` is the key of the verdicts. `unasked` is the verdict where no judge was asked; ``None`` means equal
-    shares.
+    `evidence` is the key of the verdicts; `unasked` is that where no judge was asked, by default equal shares.
     """
     choices = []
     for case in cases:
         usual = 1 / len(options(case.candidates)) if unasked is None else unasked
-        scores = mean_verdicts(case.candidates, case.evidence.get(evidence, {}), usual)
-        taken = likeliest(case.candidates, scores)
-        choices.append(Choice(taken, min(scores[taken], 1.0), tuple(case.candidates)))
+        choices.append(choose(case, mean_verdicts(case.candidates, case.evidence.get(evidence, {}), usual)))
     return choices
 
 

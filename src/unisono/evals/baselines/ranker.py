@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import LEAST, chosen, granted
@@ -24,17 +24,15 @@ class Ranker(Baseline):
     The confidence is the likelihood of a byte, ``exp`` of the mean.
     """
 
-    kind: ClassVar[str] = "ranker"
-    source: ClassVar[str] = (
+    kind = "ranker"
+    source = (
         "Agrawal et al., Uncertainty-Aware Answer Selection for Improved Reasoning in Multi-LLM Systems, "
         "arXiv 2510.02377"
     )
-    first: ClassVar[str] = ""
 
     standardised: bool = False
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
-        """Let every member score every distinct answer; scores of choices are already known."""
         told = _of_choices(question, candidates) if question.is_choice else _of_texts(question, candidates, pool)
         return {"logp": rounded(told)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import answer_words, judges, listed, log_chances, shares
@@ -28,14 +28,11 @@ class SelfEvaluation(Baseline):
     single answer.
     """
 
-    kind: ClassVar[str] = "self-evaluation"
-    source: ClassVar[str] = (
-        "Ren et al., Self-Evaluation Improves Selective Generation in Large Language Models, arXiv 2312.09300"
-    )
-    first: ClassVar[str] = "judge"
+    kind = "self-evaluation"
+    source = "Ren et al., Self-Evaluation Improves Selective Generation in Large Language Models, arXiv 2312.09300"
+    first = "judge"
 
     judge: str | None = None
-    """The member that judges; ``None`` for all."""
     nota: bool = False
     """Whether to add the choice "none of the above"."""
 

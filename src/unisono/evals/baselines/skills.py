@@ -79,10 +79,7 @@ def cross_entropy(values: Floats, said_NK: Floats, context_ND: Floats) -> tuple[
 
 
 def tabulate(cases: Sequence[Case]) -> tuple[Floats, Floats, list[str]]:
-    """The judgements as ranks from 0 to 1, the items' context, and the judges' names.
-
-    Items are in case order, then in the order of `options`.
-    """
+    """Judgements as ranks from 0 to 1, the items' context, and the judges' names; items are in `options`' order."""
     judges = list(dict.fromkeys(judge for case in cases for judge in case.evidence.get("yes", {})))
     said, context = [], []
     for case in cases:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from unisono.evals import check_installed
 from unisono.evals.baselines.base import Baseline, Case, Choice
 from unisono.evals.baselines.judging import answer_words, judges, log_chances, question_words, shares
-from unisono.evals.baselines.options import likeliest, most_favoured, options, rounded
+from unisono.evals.baselines.options import choose, most_favoured, options, rounded
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Question
 
@@ -25,14 +24,11 @@ class GenRM(Baseline):
     probable an untrained model finds other words says nothing about the answer.
     """
 
-    kind: ClassVar[str] = "genrm"
-    source: ClassVar[str] = (
-        "Zhang et al., Generative Verifiers: Reward Modeling as Next-Token Prediction, arXiv 2408.15240"
-    )
-    first: ClassVar[str] = "judge"
+    kind = "genrm"
+    source = "Zhang et al., Generative Verifiers: Reward Modeling as Next-Token Prediction, arXiv 2408.15240"
+    first = "judge"
 
     judge: str | None = None
-    """The member that judges; ``None`` for all."""
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         return {"yes": verify(question, candidates, pool, judges(pool, self.judge))}
@@ -58,9 +54,9 @@ class SkillAggregation(Baseline):
     chance on average: otherwise right and wrong could be exchanged.
     """
 
-    kind: ClassVar[str] = "skill-aggregation"
-    source: ClassVar[str] = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
-    first: ClassVar[str] = ""
+    kind = "skill-aggregation"
+    source = "Sun et al., SkillAggregation: Reference-free LLM-Dependent Aggregation, arXiv 2410.10215"
+    libraries = ("scipy",)
 
     def gather(self, question: Question, candidates: Mapping[str, Answer], pool: ModelPool) -> dict[str, Any]:
         return {"yes": verify(question, candidates, pool, pool.members)}
@@ -68,20 +64,11 @@ class SkillAggregation(Baseline):
     def decide(self, cases: Sequence[Case]) -> list[Choice]:
         if not cases:
             return []
-        check_installed(self.kind, "scipy")
         from unisono.evals.baselines.skills import learn, tabulate
 
         said_NK, context_ND, _ = tabulate(cases)
-        right_N = learn(said_NK, context_ND).posterior(said_NK, context_ND)
-        beginning, choices = 0, []
-        for case in cases:
-            names = list(options(case.candidates))
-            chances = right_N[beginning : beginning + len(names)]
-            beginning += len(names)
-            scores = dict(zip(names, map(float, chances), strict=True))
-            taken = likeliest(case.candidates, scores)
-            choices.append(Choice(taken, scores[taken], tuple(case.candidates)))
-        return choices
+        right = iter(learn(said_NK, context_ND).posterior(said_NK, context_ND).tolist())
+        return [choose(case, {option: next(right) for option in options(case.candidates)}) for case in cases]
 
 
 def verify(

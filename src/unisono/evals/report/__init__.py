@@ -19,12 +19,8 @@ FIGURES, PLOTS = "report.json", "plots"
 def write_report(results: Results, folder: Path) -> Report:
     """Write ``index.html``, ``report.md`` with its ``plots/``, and ``report.json``; return the figures.
 
-    The same results give the same bytes, in whatever order the answers came. No model is needed.
-
-    Raises:
-        BackendMissing: matplotlib is not installed.
-        SpecError: a system answers a question twice, or the folder cannot be written. `check_report` finds most of this
-            beforehand.
+    The same results give the same bytes, in whatever order the answers came. Raises `BackendMissing` without
+    matplotlib, and a `SpecError` when a system answers a question twice or the folder cannot be written.
     """
     check_plots()
     report = figures(results)
@@ -45,11 +41,9 @@ def write_report(results: Results, folder: Path) -> Report:
 
 
 def check_report(folder: Path, *, option: str = "--report") -> None:
-    """Check beforehand that a report can be written; `option` is the command's flag for the folder.
+    """Check beforehand that a report can be written into a folder; `option` is the command's flag for it.
 
-    Raises:
-        BackendMissing: matplotlib is not installed.
-        SpecError: the folder is a file, or holds something else.
+    Raises `BackendMissing` without matplotlib, and a `SpecError` when the folder is a file or holds something else.
     """
     check_plots()
     hint = f"choose another {option}"

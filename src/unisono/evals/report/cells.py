@@ -28,9 +28,7 @@ class TaskTable:
     """By system, the number of times from other waves."""
 
     def values(self, system: str, metric: str | None = None) -> dict[str, float]:
-        """The value of each answer by a metric, by default the main one: 0 on failure, absent where the metric was not
-        taken.
-        """
+        """The value of each answer by a metric, usually the main one: 0 on failure, absent where it was not taken."""
         metric = self.facts.main if metric is None else metric
         return {
             question: 0.0 if answer.error is not None else answer.metrics[metric]
@@ -40,13 +38,10 @@ class TaskTable:
 
 
 def read_table(results: Results, task: TaskFacts) -> TaskTable:
-    """Collect the answers to a task.
+    """Collect the answers to a task. Raises a `SpecError` when a system answers a question twice.
 
     Of several times for one answer the last counts: a run killed between the two writes records both again. Times from
     another wave than the question's first are left out: the machine may have been a different one.
-
-    Raises:
-        SpecError: a system answers a question twice.
     """
     places = {question: place for place, question in enumerate(task.questions)}
 
@@ -137,7 +132,6 @@ def best_of(members: Mapping[str, Values]) -> tuple[str | None, int]:
 
 
 def corrected(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Cells of one task with Holm's correction over their comparisons."""
     tested = [cell.comparison.p for cell in cells if cell.comparison and cell.comparison.p is not None]
     p_values = iter(holm(tested))
     return tuple(

@@ -6,39 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unisono.evals.records import Kind
 from unisono.evals.report.escaping import short
 from unisono.evals.report.phrases import milliseconds, percent, points
-from unisono.evals.report.plots import (
-    BLUE,
-    GREEN,
-    INK,
-    LABELS,
-    LINE,
-    OCHRE,
-    ORANGE,
-    PURPLE,
-    WIDTH,
-    Drawing,
-    Label,
-    Picture,
-    Pictures,
-    check_plots,
-    style,
-)
-from unisono.evals.report.records import (
-    BASELINE,
-    ENSEMBLE_KIND,
-    MEMBER,
-    VARIANT,
-    Cell,
-    Report,
-    Sweep,
-    TaskFigures,
-)
+from unisono.evals.report.plots import INK, LABELS, LINE, WIDTH, Drawing, Label, Picture, Pictures, style
+from unisono.evals.report.records import Cell, Report, Sweep, TaskFigures
 
 if TYPE_CHECKING:
     from unisono.evals.report.plots import Axes
 
+BLUE, ORANGE, GREEN, PURPLE, OCHRE = "#3f7fc1", "#d55e00", "#009e73", "#b8669b", "#a87f00"
+"""After Okabe and Ito (2008): colour-blind people can tell them apart, on any ground. No meaning is in colour alone."""
 LEFT, BOTTOM, TOP = 0.6, 0.5, 0.3
 """Inches around a panel."""
 
@@ -51,10 +29,10 @@ class _Look:
 
 
 LOOKS = {
-    MEMBER: _Look(BLUE, "o", 7),
-    ENSEMBLE_KIND: _Look(ORANGE, "*", 13),
-    VARIANT: _Look(GREEN, "s", 6),
-    BASELINE: _Look(PURPLE, "^", 7),
+    Kind.MEMBER: _Look(BLUE, "o", 7),
+    Kind.ENSEMBLE: _Look(ORANGE, "*", 13),
+    Kind.VARIANT: _Look(GREEN, "s", 6),
+    Kind.BASELINE: _Look(PURPLE, "^", 7),
 }
 _SWEPT = [
     (_Look(colour, marker, 5), dash)
@@ -65,15 +43,7 @@ _SWEPT = [
 
 
 def draw(report: Report) -> Pictures:
-    """All plots of a report: ``differences`` over all tasks, and per task ``pareto``, ``reliability`` and
-    ``gate:KIND``.
-
-    Empty plots are left out.
-
-    Raises:
-        BackendMissing: matplotlib is not installed.
-    """
-    check_plots()
+    """All plots that are not empty: ``differences``; per task ``pareto``, ``reliability`` and ``gate:KIND``."""
     pictures: dict[tuple[str, str | None], Picture | None] = {}
     with style():
         pictures["differences", None] = _differences(report)
@@ -88,12 +58,12 @@ def draw(report: Report) -> Pictures:
 
 
 def _differences(report: Report) -> Picture | None:
-    ensemble = next(iter(report.of_kind(ENSEMBLE_KIND)), None)
+    ensemble = next(iter(report.of_kind(Kind.ENSEMBLE)), None)
     cells = [task.cell(ensemble.name) for task in report.tasks] if ensemble else []
     compared = [(cell.task, cell.comparison) for cell in cells if cell is not None and cell.comparison is not None]
     if ensemble is None or not compared:
         return None
-    colour, rows = LOOKS[ENSEMBLE_KIND].colour, range(len(compared))
+    colour, rows = LOOKS[Kind.ENSEMBLE].colour, range(len(compared))
     drawing = Drawing(BOTTOM + TOP + 0.3 * len(compared))
     axes = drawing.panel(1.6, BOTTOM, WIDTH - 1.8, 0.3 * len(compared))
     axes.axvline(0, color=INK, linewidth=1)
@@ -121,7 +91,15 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     height = max(2.7, LINE * (len(places) + 1))
     drawing = Drawing(BOTTOM + TOP + height)
     axes = drawing.panel(LEFT, BOTTOM, WIDTH - LEFT - LABELS, height)
-    _outline(axes, [places[system] for system in task.front])
+    axes.plot(
+        [places[system][0] for system in task.front],
+        [places[system][1] for system in task.front],
+        color=INK,
+        linewidth=1.2,
+        alpha=0.55,
+        linestyle="--",
+        drawstyle="steps-post",
+    )
     for system, (ms, accuracy) in places.items():
         look = looks[system]
         axes.plot(
@@ -133,7 +111,7 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     axes.margins(0.09, 0.08)
     axes.set_xlabel("ms a piece")
     axes.set_ylabel(_metric(task))
-    strong = LOOKS[ENSEMBLE_KIND]
+    strong = LOOKS[Kind.ENSEMBLE]
     drawing.label(
         axes,
         [
@@ -145,19 +123,6 @@ def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
     front = f"On the dashed line, which no other system beats: {', '.join(task.front)}"
     title = f"{task.facts.name}: {_metric(task)} against ms a piece; no system beats those on the dashed line"
     return Picture(f"{prefix}-accuracy-and-time", title, f"{'; '.join(said)}. {front}", drawing.svg())
-
-
-def _outline(axes: Axes, front: list[tuple[float, float]]) -> None:
-    """Draw the Pareto line: the best accuracy up to a time."""
-    axes.plot(
-        [ms for ms, _ in front],
-        [accuracy for _, accuracy in front],
-        color=INK,
-        linewidth=1.2,
-        alpha=0.55,
-        linestyle="--",
-        drawstyle="steps-post",
-    )
 
 
 def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture | None:
@@ -193,8 +158,7 @@ def _gates(report: Report, task: TaskFigures, kind: str, prefix: str) -> Picture
 
 
 def _reference(report: Report, task: TaskFigures, axes: Axes) -> list[str]:
-    """Draw the ensemble's accuracy as a line; return its description."""
-    ensemble = next((task.cell(system.name) for system in report.of_kind(ENSEMBLE_KIND)), None)
+    ensemble = next((task.cell(system.name) for system in report.of_kind(Kind.ENSEMBLE)), None)
     if ensemble is None or ensemble.accuracy is None:
         return []
     axes.axhline(100 * ensemble.accuracy, color=INK, alpha=0.6, linewidth=1, linestyle=(0, (1, 2)))
@@ -211,7 +175,7 @@ def _swept(sweep: Sweep, task: TaskFigures) -> list[tuple[float, Cell]]:
 
 
 def _reliability(report: Report, task: TaskFigures, prefix: str) -> Picture | None:
-    kinds = {system.name: system.kind for system in report.systems if system.kind in (MEMBER, ENSEMBLE_KIND)}
+    kinds = {system.name: system.kind for system in report.systems if system.kind in (Kind.MEMBER, Kind.ENSEMBLE)}
     shown = [(cell.system, cell.calibration) for cell in task.cells if cell.system in kinds and cell.calibration]
     if not shown:
         return None

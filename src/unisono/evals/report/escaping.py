@@ -16,7 +16,6 @@ JOINERS = "\u200c\u200d"
 MOST_MARKS = 4
 """Combining marks on one character; more would run over the lines above and below."""
 LONGEST = 36
-"""Characters of a label."""
 _SPECIAL = re.compile(r"[\\`*_\[\]|~$#!@{}]")
 _FIRST = re.compile(r"^(\d+)([.)])|^([-+=])")
 _ADDRESS = re.compile(r"://|\bwww\.", re.IGNORECASE)
@@ -39,7 +38,6 @@ def one_line(text: str) -> str:
 
 
 def cut(text: str, head: int, tail: int) -> str:
-    """The beginning and end of a text, and the length left out between them."""
     left_out = len(text) - head - tail
     if left_out <= 0:
         return text

@@ -8,26 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from unisono.evals.analysis.statistics import pareto
-from unisono.evals.records import ENSEMBLE, Answer, Results
+from unisono.evals.records import ENSEMBLE, Answer, Kind, Results
 from unisono.evals.report.cells import TaskTable, Values, best_of, cell_of, compare, corrected, read_table
-from unisono.evals.report.gates import always_of, claim_of, overall_claim, sweeps_of
+from unisono.evals.report.gates import claims_of, sweeps_of
 from unisono.evals.report.phrases import headline
-from unisono.evals.report.records import (
-    BASELINE,
-    ENSEMBLE_KIND,
-    KINDS,
-    MEMBER,
-    RIGHT,
-    VARIANT,
-    Cell,
-    Comparison,
-    Example,
-    GateClaim,
-    Report,
-    SystemFacts,
-    TaskFacts,
-    TaskFigures,
-)
+from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, Report, SystemFacts, TaskFacts, TaskFigures
 
 EXAMPLES = "examples"
 """The key of `Results.about` for the questions' words; reports keep only those that they show."""
@@ -35,11 +20,7 @@ MOST = 5
 
 
 def figures(results: Results) -> Report:
-    """All figures of a run, independent of the order of its answers.
-
-    Raises:
-        SpecError: a system answers a question twice.
-    """
+    """All figures of a run, independent of the order of its answers. Raises as `read_table`."""
     systems = _systems(results)
     tables = [read_table(results, task) for task in _tasks(results)]
     words = results.about.get(EXAMPLES) or {}
@@ -50,7 +31,7 @@ def figures(results: Results) -> Report:
         systems,
         tasks,
         sweeps_of(systems),
-        tuple(_gate_claims(systems, tables, tasks)),
+        tuple(claims_of(systems, tables, tasks)),
     )
 
 
@@ -65,13 +46,12 @@ def _systems(results: Results) -> tuple[SystemFacts, ...]:
 def _system(name: str, said: Mapping[str, Any], members: set[str]) -> SystemFacts:
     voters, kind = tuple(said.get("members") or ()), said.get("kind")
     alone = name in members or len(voters) == 1
-    guessed = ENSEMBLE_KIND if name == ENSEMBLE else MEMBER if alone else VARIANT
-    kind = kind if kind in KINDS else guessed
+    guessed = Kind.ENSEMBLE if name == ENSEMBLE else Kind.MEMBER if alone else Kind.VARIANT
+    kind = Kind(kind) if kind in list(Kind) else guessed
     return SystemFacts(name, kind, voters, said.get("method"), said.get("weights"), said.get("source"))
 
 
 def _tasks(results: Results) -> tuple[TaskFacts, ...]:
-    """The tasks in the run's order; those known only from answers come last."""
     said = {str(each["name"]): each for each in results.about.get("tasks") or ()}
     answers: dict[str, list[Answer]] = {}
     for answer in results.answers:
@@ -99,7 +79,8 @@ def _in_order(said: Iterable[str], met: Iterable[str]) -> list[str]:
 def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping[str, Any]) -> TaskFigures:
     values = {system.name: table.values(system.name) for system in systems}
     members, ensembles, baselines = (
-        [system.name for system in systems if system.kind == kind] for kind in (MEMBER, ENSEMBLE_KIND, BASELINE)
+        [system.name for system in systems if system.kind == kind]
+        for kind in (Kind.MEMBER, Kind.ENSEMBLE, Kind.BASELINE)
     )
     best, shared = best_of({name: values[name] for name in members})
     cells = [
@@ -126,33 +107,11 @@ def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping
     )
 
 
-def _gate_claims(
-    systems: Sequence[SystemFacts], tables: Sequence[TaskTable], tasks: Sequence[TaskFigures]
-) -> list[GateClaim]:
-    always = always_of(systems)
-    gated = [system.name for system in systems if system.is_gated]
-    if always is None or not gated:
-        return []
-    names = [always.name, *gated]
-    claims = [
-        claim_of(always.name, gated, {name: table.values(name) for name in names}, task)
-        for table, task in zip(tables, tasks, strict=True)
-    ]
-    return [claim for claim in (*claims, overall_claim(always.name, gated, tasks)) if claim is not None]
-
-
 def _examples(
-    systems: Sequence[SystemFacts],
-    table: TaskTable,
-    best: str,
-    values: Mapping[str, Values],
-    words: Mapping[str, Any],
+    systems: Sequence[SystemFacts], table: TaskTable, best: str, values: Mapping[str, Values], words: Mapping[str, Any]
 ) -> list[tuple[bool, Example]]:
-    """The questions that only one of ensemble and best member gets right, and whether it is the ensemble.
-
-    They are in the order of the task. Questions at which either failed are left out.
-    """
-    ensemble = next(system.name for system in systems if system.kind == ENSEMBLE_KIND)
+    """Of each example, whether the ensemble is right. Questions at which it or the best member failed are left out."""
+    ensemble = next(system.name for system in systems if system.kind == Kind.ENSEMBLE)
     found = []
     for question in table.facts.questions:
         answers = {name: own[question] for name in values if question in (own := table.answers.get(name, {}))}
@@ -170,7 +129,7 @@ def _examples(
             kept.get("target"),
             tuple(kept.get("choices") or ()),
             best,
-            tuple(system.name for system in systems if system.kind == MEMBER and right.get(system.name)),
+            tuple(system.name for system in systems if system.kind == Kind.MEMBER and right.get(system.name)),
             tuple(answers.values()),
             worth,
         )

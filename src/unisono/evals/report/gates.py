@@ -7,18 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from unisono.evals.report.cells import Values, compare
-from unisono.evals.report.records import (
-    BASELINE,
-    ENSEMBLE_KIND,
-    MEMBER,
-    GateClaim,
-    GatePoint,
-    Sweep,
-    SystemFacts,
-    TaskFigures,
-    as_plain,
-)
+from unisono.evals.records import Kind
+from unisono.evals.report.cells import TaskTable, compare
+from unisono.evals.report.records import GateClaim, GatePoint, Sweep, SystemFacts, TaskFigures, as_plain
 
 PARAMETERS = ("threshold", "n")
 
@@ -42,28 +33,37 @@ def sweeps_of(systems: Sequence[SystemFacts]) -> tuple[Sweep, ...]:
     )
 
 
-def always_of(systems: Sequence[SystemFacts]) -> SystemFacts | None:
+def claims_of(
+    systems: Sequence[SystemFacts], tables: Sequence[TaskTable], tasks: Sequence[TaskFigures]
+) -> list[GateClaim]:
+    """A claim about each task, and about all when there are several, where gates can be compared."""
+    always = _always(systems)
+    gated = [system.name for system in systems if system.is_gated]
+    if always is None or not gated:
+        return []
+    claims = [_claim(always.name, gated, table, task) for table, task in zip(tables, tasks, strict=True)]
+    return [claim for claim in (*claims, _overall_claim(always.name, gated, tasks)) if claim is not None]
+
+
+def _always(systems: Sequence[SystemFacts]) -> SystemFacts | None:
     """The system that gates are compared with: the ensemble, or its ungated variant; ``None`` when there is none."""
-    ensemble = next((system for system in systems if system.kind == ENSEMBLE_KIND), None)
+    ensemble = next((system for system in systems if system.kind == Kind.ENSEMBLE), None)
     if ensemble is None or not ensemble.is_gated:
         return ensemble
     alike = [
         system
         for system in systems
-        if system.kind not in (MEMBER, BASELINE) and not system.is_gated and _but_gate(system) == _but_gate(ensemble)
+        if system.votes and not system.is_gated and _but_gate(system) == _but_gate(ensemble)
     ]
     return next(iter(alike), None)
 
 
-def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], task: TaskFigures) -> GateClaim | None:
-    """The gate with the smallest ensembled share among those at least as good as `always` on one task.
-
-    `always` is the system without a gate. Returns ``None`` when no gate can be compared with it.
-    """
+def _claim(always: str, gated: Sequence[str], table: TaskTable, task: TaskFigures) -> GateClaim | None:
+    """About the gate of the smallest ensembled share among those as good on a task as `always`, which has none."""
     if (reference := task.cell(always)) is None:
         return None
     cells = [cell for cell in map(task.cell, gated) if cell is not None and cell.share is not None]
-    pairs = [(cell, compare(always, values[cell.system], values[always])) for cell in cells]
+    pairs = [(cell, compare(always, table.values(cell.system), table.values(always))) for cell in cells]
     compared = [(cell, comparison) for cell, comparison in pairs if comparison is not None]
     good = [(cell, comparison) for cell, comparison in compared if comparison.difference >= 0]
     claim = GateClaim(task.facts.name, always, len(compared))
@@ -81,7 +81,7 @@ def claim_of(always: str, gated: Sequence[str], values: Mapping[str, Values], ta
     )
 
 
-def overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:
+def _overall_claim(always: str, gated: Sequence[str], tasks: Sequence[TaskFigures]) -> GateClaim | None:
     """The same for unweighted means over all tasks, without gates that were asked less of some task."""
     asked = [task for task in tasks if task.cell(always) is not None]
     reference = _mean_of(always, asked)

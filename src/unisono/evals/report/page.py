@@ -10,10 +10,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from unisono.evals.records import Kind
 from unisono.evals.report import phrases
 from unisono.evals.report.escaping import cut, markdown, one_line, visible
 from unisono.evals.report.plots import Picture, Pictures
-from unisono.evals.report.records import BASELINE, ENSEMBLE_KIND, Report
+from unisono.evals.report.records import Report
 
 TITLE = "Does the ensemble beat its best member?"
 CONTENT = "content.jinja"
@@ -22,8 +23,7 @@ _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spe
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
-    """Render a report as `HTML` or `MARKDOWN`."""
-    ensembles = [system.name for system in report.of_kind(ENSEMBLE_KIND)]
+    ensembles = [system.name for system in report.of_kind(Kind.ENSEMBLE)]
     return render_content(
         form,
         CONTENT,
@@ -33,7 +33,7 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
         plots=pictures,
         by_task=[line for name in ensembles for line in phrases.by_task(name, report.tasks)],
         claims=[phrases.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
-        sources=[f"{each.name}: {each.source}" for each in report.of_kind(BASELINE) if each.source],
+        sources=[f"{each.name}: {each.source}" for each in report.of_kind(Kind.BASELINE) if each.source],
         failures=[(task.facts.name, *failure) for task in report.tasks for failure in task.failures.items()],
         further={key: value for key, value in report.about.items() if key not in _IN_SECTION},
     )
@@ -59,20 +59,16 @@ def environment(form: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     found.globals |= {"phrases": phrases, "words": phrases.words, "numbers": phrases.numbers}
+    found.filters |= {name: getattr(phrases, name) for name in ("in_line", "measure", "percent", "plain", "span")}
     found.filters |= {
         "anchor": lambda text: "-".join(re.findall(r"[a-z0-9]+", text.lower())),
         "count": "{:,}".format,
         "cut": cut,
         "fence": lambda text: Markup("`" * max(3, 1 + max(map(len, re.findall("`+", visible(text))), default=0))),
-        "in_line": phrases.in_line,
         "inline": _inline,
         "list_of": lambda names: ", ".join(names) or "none",
         "literal": lambda text: escape(visible(text)) if is_html else Markup(visible(text)),
-        "measure": phrases.measure,
         "ms": phrases.milliseconds,
-        "percent": phrases.percent,
-        "plain": phrases.plain,
-        "span": phrases.span,
         "title": phrases.task_title,
         "zip": functools.partial(zip, strict=True),
     }

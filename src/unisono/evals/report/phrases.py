@@ -11,20 +11,9 @@ from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
 from unisono.evals.analysis.statistics import Interval
-from unisono.evals.records import Answer, Disagreement
+from unisono.evals.records import Answer, Disagreement, Kind
 from unisono.evals.report.escaping import cut
-from unisono.evals.report.records import (
-    ENSEMBLE_KIND,
-    MEMBER,
-    RIGHT,
-    Cell,
-    Comparison,
-    Example,
-    GateClaim,
-    SystemFacts,
-    TaskFigures,
-    as_plain,
-)
+from unisono.evals.report.records import RIGHT, Cell, Comparison, Example, GateClaim, SystemFacts, TaskFigures, as_plain
 
 NONE = "–"
 MINUS = "−"  # the sign, which does not break at the end of a line
@@ -32,7 +21,6 @@ SURELY_BETTER, SURELY_WORSE, BETTER, WORSE, EQUAL = "▲", "▼", "△", "▽", 
 
 
 def percent(share: float | None) -> str:
-    """A share in percent, without the sign."""
     return NONE if share is None else f"{100 * share:.1f}"
 
 
@@ -66,7 +54,6 @@ def measure(cell: Cell, metric: str) -> str:
 
 
 def as_measured(cell: Cell, mean: float) -> str:
-    """Another mean of the metric of a cell."""
     return percent(mean) if cell.interval is not None and 0 <= mean <= 1 else f"{mean:.4g}"
 
 
@@ -84,8 +71,6 @@ def mark(comparison: Comparison) -> str:
 
 
 class Column(NamedTuple):
-    """A column of a table."""
-
     title: str
     kind: Literal["words", "number"]
     """Numbers are aligned right."""
@@ -129,7 +114,6 @@ def measures(cell: Cell, metrics: Sequence[str]) -> list[str]:
 
 
 def beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
-    """How a system compares with the best member."""
     compared = cell.comparison
     if compared is None:
         return ("best" if cell.system == task.best_member else NONE, *[NONE] * 4)
@@ -138,7 +122,6 @@ def beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
 
 
 def ensemble_beside(task: TaskFigures, cell: Cell) -> tuple[str, ...]:
-    """How the ensemble compares with a baseline, on the questions of both."""
     compared = dict(task.against_baselines).get(cell.system)
     if compared is None:
         return (NONE,) * 4
@@ -152,14 +135,12 @@ def outcome(example: Example, answer: Answer) -> str:
 
 
 def choice_titles(choices: Sequence[str], count: int) -> list[str]:
-    """Letters of choices, with their words where the run kept them."""
     names = [ascii_uppercase[place] if place < len(ascii_uppercase) else str(place + 1) for place in range(count)]
     said = [f": {cut(choice.strip(), 60, 0)}" for choice in choices]
     return [name + text for name, text in itertools.zip_longest(names, said[:count], fillvalue="")]
 
 
 def probabilities(logps: Sequence[float], count: int) -> list[str]:
-    """The probability of each choice among them."""
     top = max(logps)
     if not math.isfinite(top):
         return [NONE] * count
@@ -168,7 +149,6 @@ def probabilities(logps: Sequence[float], count: int) -> list[str]:
 
 
 def voters(steps: Sequence[Disagreement]) -> list[str]:
-    """Who voted at some steps, in the order of their first votes."""
     return list(dict.fromkeys(name for step in steps for name in step.members))
 
 
@@ -211,10 +191,10 @@ def plain(value: Any, indent: int | None = None) -> str:
 
 def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
     """Whether the ensemble beats its best member, in one or two sentences."""
-    ensemble = next((system.name for system in systems if system.kind == ENSEMBLE_KIND), None)
+    ensemble = next((system.name for system in systems if system.kind == Kind.ENSEMBLE), None)
     if ensemble is None:
         return "No ensemble was asked in this run."
-    if not any(system.kind == MEMBER for system in systems):
+    if not any(system.kind == Kind.MEMBER for system in systems):
         return "No member was asked alone in this run, so there is nothing to hold the ensemble against."
     cells = [task.cell(ensemble) for task in tasks]
     compared = [cell.comparison for cell in cells if cell is not None and cell.comparison is not None]
@@ -237,7 +217,6 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
 
 
 def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
-    """How a system compares with the best member of each task."""
     said = []
     for task in tasks:
         cell = task.cell(system)
@@ -247,7 +226,6 @@ def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
 
 
 def task_facts(task: TaskFigures) -> str:
-    """The questions of a task, where they come from, and how they were asked."""
     facts, asked = task.facts, max((cell.questions for cell in task.cells), default=0)
     said = [f"{asked:,} of {len(facts.questions):,} questions answered"]
     if facts.shots is not None:
@@ -269,7 +247,6 @@ def task_facts(task: TaskFigures) -> str:
 
 
 def claim(found: GateClaim) -> str:
-    """A claim about gates as a sentence."""
     where = "Over all tasks" if found.task is None else f"On {found.task}"
     if found.system is None:
         tried = "the one gate" if found.gates == 1 else f"each of the {found.gates} gates"

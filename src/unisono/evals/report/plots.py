@@ -1,8 +1,7 @@
 """Drawing with matplotlib: the one file that knows the library.
 
 Drawings are SVG, the same bytes for the same figures and version of matplotlib. Text stays text. `INK` becomes
-``currentColor``; the other colours follow Okabe and Ito (2008), which colour-blind people can tell apart, and are
-legible on light and dark ground. No meaning depends on colour alone.
+``currentColor``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
 
 INK = "#010203"
-BLUE, ORANGE, GREEN, PURPLE, OCHRE = "#3f7fc1", "#d55e00", "#009e73", "#b8669b", "#a87f00"
 WIDTH = 7.2
 """Width of drawings; this and all measures are in inches."""
 LABELS = 2.35
@@ -70,8 +68,6 @@ Pictures = Mapping[tuple[str, str | None], Picture]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name at the right edge, with a line to its point."""
-
     x: float
     y: float
     text: str
@@ -80,7 +76,6 @@ class Label:
 
 
 def check_plots() -> None:
-    """Raise `BackendMissing`, which says what to install, without matplotlib."""
     check_installed("a report with plots", "matplotlib")
 
 
@@ -98,8 +93,6 @@ def style() -> Iterator[None]:
 
 
 class Drawing:
-    """An empty drawing of `WIDTH` for panels."""
-
     def __init__(self, height: float) -> None:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -151,10 +144,7 @@ class Drawing:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move sorted places apart as little as possible until neighbours have a ``gap``.
-
-    Neighbours that would touch form a block around the mean of their places.
-    """
+    """Move sorted places apart as little as possible until neighbours have a ``gap``: in blocks around their mean."""
     blocks: list[tuple[float, int]] = []
     """The middle and size of each block."""
     for place in places:

@@ -8,10 +8,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from unisono.evals.analysis.statistics import LEVEL, Calibration, Interval
-from unisono.evals.records import Answer
+from unisono.evals.records import Answer, Kind
 
-MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE = "member", "ensemble", "variant", "baseline"
-KINDS = (MEMBER, ENSEMBLE_KIND, VARIANT, BASELINE)
 RIGHT = 0.5
 """An answer is right when its main metric exceeds this."""
 
@@ -21,7 +19,7 @@ class SystemFacts:
     """A system, as the run describes it."""
 
     name: str
-    kind: str
+    kind: Kind
     members: tuple[str, ...] = ()
     method: Mapping[str, Any] | None = None
     """As `Method.to_json` writes it; a baseline has none."""
@@ -30,17 +28,15 @@ class SystemFacts:
 
     @property
     def is_described(self) -> bool:
-        """Whether the run says more of it than its name."""
         return bool(self.method or self.members or self.source)
 
     @property
     def votes(self) -> bool:
         """Whether it writes with several voting members."""
-        return self.kind not in (MEMBER, BASELINE)
+        return self.kind not in (Kind.MEMBER, Kind.BASELINE)
 
     @property
     def gate(self) -> Mapping[str, Any]:
-        """Its gate; without a kind when the run records none."""
         return (self.method or {}).get("gate") or {}
 
     @property
@@ -50,8 +46,7 @@ class SystemFacts:
 
     @property
     def is_gated(self) -> bool:
-        """Whether it runs the other members only at some steps."""
-        return self.kind in (ENSEMBLE_KIND, VARIANT) and self.gate.get("kind", "always") != "always"
+        return self.votes and self.gate.get("kind", "always") != "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,6 @@ class TaskFacts:
 
     @property
     def main(self) -> str:
-        """The main metric; ``""`` when there is none."""
         return self.metrics[0] if self.metrics else ""
 
 
@@ -77,7 +71,6 @@ class Comparison:
     other: str
     questions: int
     mean: float
-    """Mean main metric on these questions."""
     difference: float
     """The mean minus the other's."""
     interval: Interval
@@ -92,7 +85,7 @@ class Comparison:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the interval excludes 0 and McNemar's test, where it applies, rejects equality at its level.
+        """Whether interval and, where it applies, McNemar's test exclude equality.
 
         When two systems differ on about four questions or fewer, the bootstrap alone is sure too early.
         """
@@ -109,7 +102,6 @@ class Cell:
     """Without an answer; each counts as wrong."""
     metrics: Mapping[str, float]
     accuracy: float | None
-    """Mean of the main metric; ``None`` when no answer has it."""
     interval: Interval | None
     """Wilson's interval of the accuracy, 95 %; ``None`` when the metric is no share."""
     pieces: int
@@ -121,9 +113,7 @@ class Cell:
     """The median over questions."""
     ms_a_question: float | None
     at_once: int | None
-    """Maximum number of concurrent questions."""
     confidence: float | None
-    """Mean confidence; ``None`` when answers carry none."""
     calibration: Calibration | None
     comparison: Comparison | None = None
     """With the best member; ``None`` for that member itself, and when there is none."""
@@ -131,8 +121,6 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class GatePoint:
-    """A system of a sweep on a task."""
-
     system: str
     threshold: float
 
@@ -151,18 +139,15 @@ class GateClaim:
     task: str | None
     """``None`` for the mean of all tasks."""
     always: str
-    """The system without a gate."""
     gates: int
     system: str | None = None
     """The best gate; ``None`` when each is worse than always ensembling."""
     difference: float | None = None
     """Its accuracy minus that of `always`, on the same questions."""
     interval: Interval | None = None
-    """Of the difference."""
     share: float | None = None
     ms_a_piece: float | None = None
     ms_always: float | None = None
-    """Ms per piece of `always`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +157,8 @@ class Example:
     task: str
     question: str
     prompt: str | None
-    """``None`` when the run did not keep it."""
     target: str | None
     choices: tuple[str, ...]
-    """Empty when the run did not keep them."""
     best_member: str
     members_right: tuple[str, ...]
     answers: tuple[Answer, ...]
@@ -184,8 +167,6 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class TaskFigures:
-    """A task: its facts, best member, cells and examples."""
-
     facts: TaskFacts
     best_member: str | None
     shared: int
@@ -195,7 +176,6 @@ class TaskFigures:
     front: tuple[str, ...]
     """Systems on the Pareto line of accuracy against ms per piece, quickest first."""
     against_baselines: tuple[tuple[str, Comparison], ...]
-    """The ensemble compared with each baseline."""
     repaired: tuple[Example, ...]
     spoiled: tuple[Example, ...]
     repaired_in_all: int
@@ -208,7 +188,6 @@ class TaskFigures:
         return next((cell for cell in self.cells if cell.system == system), None)
 
     def is_partial(self, cell: Cell) -> bool:
-        """Whether the system was asked fewer questions than others."""
         return cell.questions < max(each.questions for each in self.cells)
 
 
@@ -230,7 +209,6 @@ class Report:
         return next(system.kind for system in self.systems if system.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """The record with plain types only; numbers that JSON lacks become texts."""
         plain: dict[str, Any] = as_plain(self)
         return plain
 

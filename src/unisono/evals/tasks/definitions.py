@@ -12,11 +12,10 @@ import re
 import string
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
-from unisono.chat.messages import Prompt
 from unisono.errors import SpecError, UnisonoError, shown
 from unisono.evals.records import Grade, Question, Reply
 from unisono.evals.requests import Conversation, prompt_of, read_generation, split_pair
@@ -30,34 +29,17 @@ NOTHING = ("[invalid]", "[invalidanswer]")
 """What filters leave when they find no answer."""
 FORGOES_FILTERS = "none"
 LEADS_TO_ANSWER = re.compile(r"\n(Answer|A|Solution):[^\n]*\s*\Z")
-"""The answer cue at the end of a question."""
 _UNTIMED = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """A sampler with fixed examples."""
-
-    examples: Sequence[Any]
-
-    def sample(self, n: int, eval_doc: Any = None) -> Sequence[Any]:
-        return self.examples
 
 
 class Definition:
     """One task of lm-evaluation-harness, its documents and its examples."""
 
     def __init__(self, task: Any, shots: int | None, *, chat: bool = False) -> None:
-        """Bind a ``ConfigurableTask``.
+        """Bind a ``ConfigurableTask``; `shots` is the number of examples in each prompt, if not the definition's.
 
-        Args:
-            task: lm-evaluation-harness's.
-            shots: examples in each prompt; ``None`` for as many as the definition says.
-            chat: whether prompts are messages, the examples within the user's, as
-                ``--apply_chat_template --fewshot_as_multiturn false`` has them.
-
-        Raises:
-            SpecError: a `Question` cannot hold what it asks, or it has too few examples.
+        With `chat` prompts are messages, the examples within the user's, as lm-evaluation-harness's flags
+        ``--apply_chat_template --fewshot_as_multiturn false`` have them. Raises a `SpecError` for an unfit task.
         """
         self._task = task
         self._chat = chat
@@ -80,25 +62,20 @@ class Definition:
 
     @property
     def asks_choices(self) -> bool:
-        """Whether it scores choices instead of generating a text."""
         return bool(self._task.OUTPUT_TYPE == "multiple_choice")
 
     def questions(self, asked: Mapping[int, Row], task: str, interpret: Interpret | None = None) -> Iterator[Question]:
-        """Some of the documents as questions, in their order.
+        """Some of the documents, by their place, as questions of a task, in their order.
 
         One generator draws the examples of one document after the other, as in lm-evaluation-harness, so that a
         question has the same examples whichever others are asked.
-
-        Args:
-            asked: by the document's place, the row of the question.
-            task: the task that they count for.
-            interpret: finds the answer in what the main filter leaves of a text.
         """
         for place in range(max(asked, default=-1) + 1):
             document = self.documents[place]
             if self._sampler is not None:
                 excluded = document if self._removes else None
-                self._task.sampler = _Drawn(self._sampler.sample(n=self.shots, eval_doc=excluded))
+                examples = self._sampler.sample(n=self.shots, eval_doc=excluded)
+                self._task.sampler = SimpleNamespace(sample=lambda examples=examples, **_: examples)
             if place in asked:
                 yield self._question(document, task, asked[place], interpret)
 
@@ -112,19 +89,17 @@ class Definition:
             gen_prefix=self._task.doc_to_prefix(document),
         )
         instances = self._instances(document, context)
-        choices: tuple[str, ...] = ()
-        prompt, limits = prompt_of(context), Limits()
+        asked, choices, limits = context, (), Limits()
         if instances[0].request_type == "generate_until":
             limits = read_generation(instances[0].args[1]).limits
         else:
-            pairs = [split_pair(*instance.args) for instance in instances]
-            choices = tuple(continuation for _, continuation in pairs)
-            prompt = prompt if self._chat else Prompt(text=pairs[0][0])
+            contexts, choices = zip(*(split_pair(*instance.args) for instance in instances), strict=True)
+            asked = contexts[0]
         return Question(
             task=task,
             part=self.name,
             id=row.id,
-            prompt=prompt,
+            prompt=prompt_of(asked),
             choices=choices,
             limits=limits,
             target=self._target(document) if row.answer is None else row.answer,
@@ -193,7 +168,6 @@ class Definition:
         return tuple(_metric(metric, pipeline.name) for pipeline in self._task._filters for metric in means)
 
     def _check(self) -> None:
-        """Raise a `SpecError` for a task that a `Question` cannot hold."""
         task = self._task
         kind = getattr(task, "OUTPUT_TYPE", None)
         gen_prefix = getattr(task.config, "gen_prefix", None)
@@ -242,7 +216,6 @@ def letter_of(logps: Sequence[float]) -> str:
 
 
 def normalised(text: str, kwargs: Mapping[str, Any]) -> str:
-    """A text as the metric ``exact_match`` compares it."""
     for pattern in kwargs.get("regexes_to_ignore") or ():
         text = re.sub(pattern, "", text)
     if kwargs.get("ignore_case"):

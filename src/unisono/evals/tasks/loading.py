@@ -37,10 +37,8 @@ def load_tasks(
     Prompts and metrics are those of lm-evaluation-harness's definitions, also where the questions come from files.
 
     Args:
-        names: those of `RECIPES`; without ``data``, any of lm-evaluation-harness that generates a text or chooses
-            among choices.
-        data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; the hub is not used then.
-            ``None`` for the datasets of the hub.
+        names: those of `RECIPES`; without ``data``, any of lm-evaluation-harness that generates a text or chooses.
+        data: a folder with ``NAME.jsonl`` of each task, and examples in its folder ``shots``; by default the hub's.
         limit: questions of each task, in its order; by default all.
         fewer: whether a task may have fewer questions than ``limit``.
         last: whether they are the last ones, and half of the task at most: for tuning.
@@ -50,7 +48,7 @@ def load_tasks(
 
     Raises:
         SpecError: there is no such task, a file is missing or broken, or there are too few questions or examples.
-        BackendMissing: lm-evaluation-harness is not installed.
+        BackendMissing: lm-evaluation-harness, or a library that a task needs, is not installed.
     """
     wanted = list(dict.fromkeys(names))
     for what, value, least in (("limit", limit, 1), ("shots", shots, 0)):
@@ -69,8 +67,6 @@ def load_tasks(
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Which of a task's questions are asked."""
-
     limit: int | None
     fewer: bool
     last: bool
@@ -139,7 +135,7 @@ def _check_data(names: Sequence[str], data: Path) -> None:
 def _from_files(lm_eval: Any, name: str, data: Path, cut: Slice, shots: int | None, *, chat: bool) -> Task:
     recipe = RECIPES[name]
     index = lm_eval.definitions(recipe.folder)
-    known = [each for each in index if _is_of(each, recipe)]
+    known = [each for each in index if recipe.holds(each)]
     wanted = recipe.shots if shots is None else shots
     by_part, source = _rows_of(data / f"{name}.jsonl", recipe, known)
     chosen = cut.of(name, source, _ordered(by_part))
@@ -156,13 +152,6 @@ def _from_files(lm_eval: Any, name: str, data: Path, cut: Slice, shots: int | No
         definitions[part] = Definition(task, wanted, chat=chat)
     interpret = lm_eval.minerva_answer if name == "math500" else None
     return _task(name, definitions, by_part, chosen, (source, examples_from), interpret)
-
-
-def _is_of(definition: str, recipe: Recipe) -> bool:
-    before, several, after = recipe.definition.partition("{part}")
-    if not several:
-        return definition == before
-    return definition.startswith(before) and definition.endswith(after)
 
 
 def _rows_of(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str, list[Row]], str]:
@@ -196,9 +185,7 @@ def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: b
 
 
 def _ordered(rows_of: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Parts and ids in an order that depends only on their names: parts alternate, so that any first few cover all
-    parts; within a part, ids are ordered by their sha256.
-    """
+    """In an order of names alone: parts alternate, so that any first few cover all; within a part, ids go by sha256."""
     order: list[tuple[int, bytes, str, str]] = []
     for part, rows in rows_of.items():
         ranked = sorted((row.id for row in rows), key=_digest)

@@ -27,18 +27,16 @@ class Line:
     number: int
     values: Mapping[str, Any]
 
-    def fault(self, words: str) -> SpecError:
-        return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=FORM)
+    def fault(self, words: str, hint: str = FORM) -> SpecError:
+        return SpecError(f"{str(self.path)!r}, line {self.number}: {words}", hint=hint)
 
     def text(self, key: str) -> str:
-        """A non-empty text. Raises a `SpecError`."""
         value = self._value(key)
         if not isinstance(value, str) or not value:
             raise self.fault(f"{key} is {shown(value)}, not a text")
         return value
 
     def texts(self, key: str, *, fewest: int = 1, most: int | None = None) -> list[str]:
-        """A list of non-empty texts. Raises a `SpecError`."""
         value = self._value(key)
         if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
             raise self.fault(f"{key} is {shown(value)}, not a list of texts")
@@ -79,7 +77,7 @@ class Recipe:
     """Its folder among lm-evaluation-harness's tasks."""
     row: Callable[[Line], dict[str, Any]]
     """Converts a line to a row of the original dataset."""
-    part_key: str | None = None
+    part_key: str = ""
     shots: int | None = None
     """Examples per prompt; ``None`` for the definition's number."""
     shots_file: str | None = None
@@ -88,8 +86,14 @@ class Recipe:
     """Replaced keys of the definition for rows that come from lines."""
 
     def part_of(self, line: Line) -> str:
-        """The definition that a line belongs to."""
         return self.definition.format(part=line.text(self.part_key)) if self.part_key else self.definition
+
+    def holds(self, definition: str) -> bool:
+        """Whether a definition is this task or one of its parts."""
+        before, several, after = self.definition.partition("{part}")
+        if not several:
+            return definition == before
+        return definition.startswith(before) and definition.endswith(after)
 
 
 def _arc(line: Line) -> dict[str, Any]:
@@ -162,13 +166,10 @@ RECIPES: dict[str, Recipe] = {
     "piqa": Recipe("piqa", "piqa", _piqa, shots_file="piqa.shots.jsonl"),
     "math500": Recipe("minerva_math500", "minerva_math", _math500),
 }
-"""By our name of the task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question as a file holds it."""
-
     id: str
     part: str
     values: Mapping[str, Any]
@@ -177,20 +178,26 @@ class Row:
 
 
 def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[list[Row], str]:
-    """Read a file of questions or examples: its rows in order, and the sha256 of its content.
+    """A file's rows in order, and the sha256 of its content.
 
-    Raises:
-        SpecError: the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
+    Raises a `SpecError` when the file cannot be read or is empty, or a line is broken, names no part, or repeats an id.
     """
-    data = _read(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SpecError(
+            f"cannot read {str(path)!r}: {error.strerror}",
+            hint="--data names a folder with NAME.jsonl of each task, and examples in its folder shots",
+        ) from error
     rows: list[Row] = []
     numbers: dict[str, int] = {}
     for number, words in enumerate(data.split(b"\n"), 1):
         if not words.strip():
             continue
-        row = _row(_line(path, number, words), recipe, definitions)
+        line = _line(path, number, words)
+        row = _row(line, recipe, definitions)
         if row.id in numbers:
-            raise _at(path, number, f"its id {shown(row.id)} is that of line {numbers[row.id]}", "an id names one line")
+            raise line.fault(f"its id {shown(row.id)} is that of line {numbers[row.id]}", "an id names one line")
         numbers[row.id] = number
         rows.append(row)
     if not rows:
@@ -198,37 +205,24 @@ def read_rows(path: Path, recipe: Recipe, definitions: Sequence[str]) -> tuple[l
     return rows, hashlib.sha256(data).hexdigest()
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SpecError(
-            f"cannot read {str(path)!r}: {error.strerror}",
-            hint="--data names a folder with NAME.jsonl of each task, and examples in its folder shots",
-        ) from error
-
-
 def _line(path: Path, number: int, words: bytes) -> Line:
     try:
         values = json.loads(words)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        raise _at(path, number, f"it is no JSON: {error}", FORM) from error
+        raise Line(path, number, {}).fault(f"it is no JSON: {error}") from error
+    line = Line(path, number, values)
     if not isinstance(values, dict):
-        raise _at(path, number, f"it is {shown(values)}, not an object", FORM)
-    return Line(path, number, values)
+        raise line.fault(f"it is {shown(values)}, not an object")
+    return line
 
 
 def _row(line: Line, recipe: Recipe, definitions: Sequence[str]) -> Row:
     part = recipe.part_of(line)
     if part not in definitions:
-        key = recipe.part_key or ""
+        key = recipe.part_key
         known = [name.removeprefix(recipe.definition.partition("{")[0]) for name in definitions]
         value = line.text(key) if key else part
         raise line.fault(f"{key} is {shown(value)}, which lm-evaluation-harness does not know{nearest(value, known)}")
     answer = line.values.get("answer")
     words = None if "choices" in line.values or not isinstance(answer, str) else answer
     return Row(line.text("id"), part, recipe.row(line), words)
-
-
-def _at(path: Path, number: int, words: str, hint: str) -> SpecError:
-    return SpecError(f"{str(path)!r}, line {number}: {words}", hint=hint)
