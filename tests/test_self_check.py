@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.gguf_files import rewrite_gguf, without_layer
+from support.real_tokenizers import EOS_IDS, real
 from unisono import self_check
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.build import prepare
@@ -174,3 +175,58 @@ def test_damage_of_a_real_model_is_found_once_and_told_at_every_load(
         assert not [record for record in caplog.records if words[case] in record.getMessage()]
         monkeypatch.delenv(self_check.SWITCH)
         path.unlink()
+
+
+_GGUF = (
+    "aquila baichuan command-r deepseek-coder deepseek-llm falcon gemma-4 gpt-2 gpt-neox llama-bpe llama-spm mpt phi-3 "
+    "qwen2 qwen35 refact starcoder"
+)
+REAL = [
+    *(("transformers", name) for name in EOS_IDS),
+    *(
+        ("llamacpp", name)
+        for name in [
+            "aquila",
+            "baichuan",
+            "command-r",
+            "deepseek-coder",
+            "deepseek-llm",
+            "falcon",
+            "gemma-4",
+            "gpt-2",
+            "gpt-neox",
+            "llama-bpe",
+            "llama-spm",
+            "mpt",
+            "phi-3",
+            "qwen2",
+            "qwen35",
+            "refact",
+            "starcoder",
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("backend", "name"), REAL)
+def test_a_model_that_likes_what_its_real_tokenizer_makes_passes(backend: str, name: str) -> None:
+    tokenizer = real(backend, name).tokenizer
+    rows, likely = len(tokenizer.table.texts), dict[tuple[int, ...], int]()
+
+    def next_token(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        logits_V = np.zeros(rows, np.float32)
+        logits_V[likely.get(read, 0)] = 14.0
+        return logits_V
+
+    register_fake("checked", FakeModel(tokenizer, next_token))
+    try:
+        [member] = prepare(load_spec({"members": [{"name": "m", "model": "fake:checked"}]})).members
+        texts = [self_check.text_ids(member)]
+        if member.encoder.template is not None:
+            asked = member.encoder.encode_messages([{"role": "user", "content": self_check.QUESTION}])
+            texts.append([*asked, *tokenizer.encode(ANSWER), *member.vocabulary.end_ids[:1]])
+        for ids in texts:
+            likely |= {tuple(ids[:place]): token for place, token in enumerate(ids) if place}
+        assert list(self_check.findings(member, member.loader.load(lambda *_: None))) == []
+    finally:
+        del FAKE_MODELS["checked"]

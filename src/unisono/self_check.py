@@ -80,7 +80,7 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
     too short for the text is not checked.
     """
     off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false")
-    if off or member.source.kind == "fake" or len(_text_ids(member)) > backend.facts.context:
+    if off or member.source.kind == "fake" or len(text_ids(member)) > backend.facts.context:
         return ()
     found = kept(member)
     if found is None:
@@ -174,7 +174,7 @@ class _Reading:
 
 
 def _read_text(member: PreparedMember, backend: Backend) -> _Reading:
-    vocabulary, ids = member.vocabulary, _text_ids(member)
+    vocabulary, ids = member.vocabulary, text_ids(member)
     data, place, nats, read, odd = vocabulary.join(ids[1:]), 0, 0.0, 0, list[tuple[str, str]]()
     for token, (likeliest, loss) in zip(ids[1:], _rows(backend, ids), strict=False):
         if math.isnan(loss):
@@ -188,7 +188,7 @@ def _read_text(member: PreparedMember, backend: Backend) -> _Reading:
     return _Reading(nats / max(1, read), odd)
 
 
-def _text_ids(member: PreparedMember) -> list[int]:
+def text_ids(member: PreparedMember) -> list[int]:
     """`TEXT` after the member's BOS or, where it has none, an END."""
     ids = member.encoder.encode_text(TEXT)
     opened = ids[:1] == [member.tokenizer.table.bos_id]
