@@ -16,8 +16,7 @@ class BeamCandidate:
     """A sequence that may become the result of a beam."""
 
     sequence: TextSequence
-    score: float = 0.0
-    """The sum of the log-probabilities of its pieces, END's too, in nats."""
+    score: float = 0.0  # the sum of its pieces' log-probabilities, END's too, in nats
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ class Prefill:
             self.await_all(group, self._members)
         elif self.longest_block is not None:
             [sequence] = group.open
-            needed = [each for each in self._members if sequence.plan.asks_all or _is_needed(each, sequence)]
+            plan = sequence.plan
+            always = {plan.drafter, plan.lead.name if plan.is_gated else None}
+            needed = [member for member in self._members if plan.asks_all or member.name in always]
             if far := [member for member in needed if self.is_far(sequence.cursors[member.name])]:
                 self.await_all(group, far)
 
@@ -80,16 +82,10 @@ class Prefill:
                 yield Portion(sequence, member, sequence.cursors[member.name], count)
             ids, total = ids - count, total - pending
 
-    def _pending(self, group: SequenceGroup, names: Iterable[str]) -> Iterator[tuple[TextSequence, Member, int]]:
+    def _pending(self, group: SequenceGroup, names: set[str]) -> Iterator[tuple[TextSequence, Member, int]]:
         """How many ids wait but for the last one, by sequence and member."""
-        awaited = set(names)
         for sequence in group.open:
             for member in self._members:
                 cursor = sequence.cursors[member.name]
-                if member.name in awaited and cursor.read < len(cursor.ids) - 1:
+                if member.name in names and cursor.read < len(cursor.ids) - 1:
                     yield sequence, member, len(cursor.ids) - 1 - cursor.read
-
-
-def _is_needed(member: Member, sequence: TextSequence) -> bool:
-    plan = sequence.plan
-    return plan.drafter == member.name or (plan.lead is member and plan.is_gated)

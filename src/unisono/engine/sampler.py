@@ -16,8 +16,7 @@ from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
 from unisono.fusion.fold import Array, argmax_of_mean, bring
-from unisono.fusion.logits_processors import shape
-from unisono.fusion.mask import confine
+from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, greedy, inverse_transform, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary

@@ -22,8 +22,7 @@ from unisono.engine.sampler import Sampler
 from unisono.engine.step_state import StepState
 from unisono.vocab.union import UnionVocabulary
 
-SHARE_MEMORY = 60.0
-"""Over how many pieces the share of asked ones is taken, about."""
+SHARE_MEMORY = 60.0  # pieces over which the share of asked ones is taken, about
 
 SAMPLING = 4
 """Pieces between two looks at the members that do not draft, to know who could."""
@@ -47,8 +46,7 @@ class Speculator:
         self._runner = runner
         self.draft_length = draft_length
         self._prefill = prefill
-        self._asked_share = 1.0
-        """The share of pieces at which all members were asked, lately."""
+        self._asked_share = 1.0  # of pieces at which all members were asked, lately
 
     def extend(self, states: Sequence[StepState]) -> None:
         """Draft for every text whose plan says so; never before its first piece, for which somebody waits."""
