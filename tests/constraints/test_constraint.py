@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from support.fakes import PROMPTS, check
+from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.tool_grammar import call_grammar
@@ -26,7 +27,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Grammars
 from unisono.constraints.json_schema import check_schema
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep, plain_steps
 from unisono.engine.request import Ended, Request

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from support.demo import written
+from support.methods import FixedDraftLength
 from support.prompts import CHATS, RAW
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.engine import sampler
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.plan import Plan
 from unisono.ensemble import Ensemble

@@ -186,13 +186,3 @@ class DraftLengthController:
             gain += outlooks[index].sure * outlooks[index].chance
             best = max(best, (gain - rate * cost(count), count))
         return sorted(order[: best[1]])
-
-
-class FixedDraftLength(DraftLengthController):
-    """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
-
-    def seconds(self, model: Hashable, work: Work) -> float:
-        return 0.0
-
-    def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        return list(range(len(outlooks))) if any(outlook.waits for outlook in outlooks) else []

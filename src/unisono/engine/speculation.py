@@ -97,13 +97,13 @@ class Speculator:
     def _draft_found(self, state: StepState, texts: int) -> None:
         chance = self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
         members = list(self._members.values())
+
+        def cost(count: int) -> float:
+            return self._longer_blocks(members, [state], count)
+
         for column in state.found:
-            if not state.fits(column):
-                return
             outlook = Outlook(state.sure, chance, waits=True)
-            if not self.draft_length.go_on(
-                [outlook], lambda count: self._longer_blocks(members, [state], count), texts
-            ):
+            if not state.fits(column) or not self.draft_length.go_on([outlook], cost, texts):
                 return
             state.sure *= chance
             state.draft(column)
