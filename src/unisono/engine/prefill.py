@@ -59,9 +59,8 @@ class Prefill:
         """The members that a step is about to ask about a text though they have too much to read."""
         if state.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
             return []
-        return [
-            member for member in self._members if self.is_far(state.cursor(member)) and state.span(member) is not None
-        ]
+        far = [member for member in self._members if self.is_far(state.cursor(member))]
+        return [member for member in far if state.span(member) is not None]
 
     def read(self, portions: Mapping[SequenceGroup, int]) -> None:
         """Read on in groups that stand back, each by this many ids at most, in one pass a model.

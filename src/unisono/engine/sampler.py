@@ -66,15 +66,12 @@ class Sampler:
             yield group, distributions
 
     def choose(self, states: Sequence[StepState], position: int, distributions: Distributions) -> list[int]:
-        columns = (
-            list(distributions.likeliest)
-            if distributions.shaped_BU is distributions.q_BU
-            else greedy(distributions.shaped_BU)
-        )
+        shaped_BU = distributions.shaped_BU
+        columns = list(distributions.likeliest) if shaped_BU is distributions.q_BU else greedy(shaped_BU)
         for row, state in enumerate(states):
             if not state.plan.is_greedy:
                 p_U = self._drafter_distribution(state, position, distributions, row)
-                columns[row] = _draw(distributions.shaped_BU[row], p_U, state, position)
+                columns[row] = _draw(shaped_BU[row], p_U, state, position)
         return columns
 
     def choose_plainly(self, states: Sequence[StepState], position: int) -> list[int] | None:
