@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from support.fakes import PROMPTS, check
+from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.tool_grammar import call_grammar
@@ -26,7 +27,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Grammars
 from unisono.constraints.json_schema import check_schema
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep, plain_steps
 from unisono.engine.request import Ended, Request
@@ -82,12 +83,15 @@ def load(names: Sequence[str] = NAMES, batch: int = 8, **keys: Any) -> Ensemble:
 
 
 def engine_of(
-    names: Sequence[str] = NAMES, batch: int = 8, draft_length: DraftLengthController | None = None
+    names: Sequence[str] = NAMES,
+    batch: int = 8,
+    draft_length: DraftLengthController | None = None,
+    grammar: ListParse | None = None,
 ) -> Engine:
+    """An engine; with a ``grammar``, every constraint is that one."""
     loaded = load(names, batch)._engine
-    return Engine(
-        loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=loaded._compile_grammar
-    )
+    compiling: Any = Grammars(loaded.union) if grammar is None else lambda _: grammar.copy()
+    return Engine(loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=compiling)
 
 
 def grammars() -> Grammars:
@@ -237,8 +241,7 @@ def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, lan
             for prompt in PROMPTS[:4]
         ]
         for size, draft_length in ((1, FixedDraftLength()), (4, DraftLengthController())):
-            engine = engine_of(batch=size, draft_length=draft_length)
-            engine._compile_grammar = lambda _: start.copy()
+            engine = engine_of(batch=size, draft_length=draft_length, grammar=start)
             check(write(engine, size, method, "json_object", 10), expected, NAMES)
 
 
@@ -257,8 +260,8 @@ def write(engine: Engine, size: int, method: Method, constraint: object, pieces:
 def test_a_grammar_that_allows_everything_changes_nothing(drafter: str) -> None:
     for gate, draw in itertools.product(GATES[1:3], DRAWS):
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
-        engine = engine_of(draft_length=FixedDraftLength())
-        engine._compile_grammar = lambda _, union=engine.union: ListParse(union, None)  # type: ignore[misc]
+        free_of_any = ListParse(load().prepared.union, None)
+        engine = engine_of(draft_length=FixedDraftLength(), grammar=free_of_any)
         free = write(engine_of(draft_length=FixedDraftLength()), 4, method, None, 10)
         bound = write(engine, 4, method, "json_object", 10)
         for one, other in zip(free, bound, strict=True):
@@ -636,7 +639,7 @@ def test_pieces_with_the_mark_of_special_tokens_are_never_allowed() -> None:
 
 def test_the_mask_holds_on_another_librarys_arrays() -> None:
     torch = pytest.importorskip("torch")
-    from unisono.fusion.mask import confine
+    from unisono.fusion.logits_processors import confine
 
     q_BU = np.asarray([[0.5, 0.25, 0.25, 0.0], [0.5, 0.0, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4]], np.float32)
     allowed = [np.asarray([False, True, True, True]), np.asarray([False, True, False, True]), None]

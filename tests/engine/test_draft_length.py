@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
+from support.methods import FixedDraftLength
 from unisono.engine.draft_length import (
     STALE,
     Chances,
     DraftLengthController,
-    FixedDraftLength,
     Outlook,
     PassTimes,
     SizeTimes,

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from support.demo import written
 from support.fakes import GATES, LONG, PROMPTS, check, make_fakes, oracle
 from support.fakes import chunked_engine_of as engine_of
+from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
 from unisono.engine.client import Client, Stream
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
 from unisono.engine.sequence import TextSequence

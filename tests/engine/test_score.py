@@ -18,7 +18,7 @@ from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.messages import Message, Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
-from unisono.engine.plan import make_plan
+from unisono.engine.plan import Plan
 from unisono.engine.reference import _PlainText
 from unisono.engine.scoring import AT_ONCE, cut
 from unisono.ensemble import Ensemble
@@ -55,7 +55,7 @@ def fakes() -> Iterator[None]:
 def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method: Method) -> list[tuple[float, bool]]:
     """The plain loop, made to choose what is given: mass of each piece, and whether it was the likeliest."""
     members, union = engine.members, engine.union
-    plan = make_plan(method, members, union)
+    plan = Plan(method, members, union)
     text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     found = []

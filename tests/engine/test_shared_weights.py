@@ -14,6 +14,7 @@ import pytest
 from support.command_line import Run
 from support.demo import written
 from support.fakes import GATES, PROMPTS, check, make_fakes, oracle
+from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS, FakeLoader
 from unisono.benchmark import measure
 from unisono.build import prepare
@@ -21,7 +22,7 @@ from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.diagnosis import diagnose
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength, Work
+from unisono.engine.draft_length import DraftLengthController, Work
 from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep
 from unisono.ensemble import Ensemble

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from support import by_hand
 from support.by_hand import END, Fake, Fakes, Path
 from support.enumeration import Enumeration
+from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine import engine as engine_module
 from unisono.engine import runner as runner_module
 from unisono.engine import sampler
-from unisono.engine.draft_length import Cost, DraftLengthController, FixedDraftLength, Outlook
+from unisono.engine.draft_length import Cost, DraftLengthController, Outlook
 from unisono.engine.engine import Engine
 from unisono.engine.reference import plain_steps
 from unisono.engine.sequence import TextSequence

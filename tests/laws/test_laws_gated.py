@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from support.demo import written
 from support.fakes import GATES, PIECES, PROMPTS, check, engine_of, make_fakes, oracle
+from support.methods import FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.step_state import StepState
 from unisono.ensemble import Ensemble

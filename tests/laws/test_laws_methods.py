@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from support.demo import written
 from support.fakes import PROMPTS, check, make_fakes, oracle
-from support.methods import RULES
+from support.methods import RULES, FixedDraftLength
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.ensemble import Ensemble
 from unisono.records import Limits

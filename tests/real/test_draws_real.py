@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from support.demo import written
+from support.methods import FixedDraftLength
 from support.prompts import CHATS, RAW
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.engine import sampler
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
-from unisono.engine.plan import make_plan
+from unisono.engine.plan import Plan
 from unisono.ensemble import Ensemble
 from unisono.records import Limits
 
@@ -72,7 +73,7 @@ def drawn_from(engine: Engine, prompt: Prompt) -> tuple[list[int], dict[str, lis
     """Write one text, drawn at temperature 1, and tell what each draw would draw its pieces from."""
     columns: list[int] = []
     found: dict[str, list[Any]] = {draw: [] for draw in OPTIONS}
-    plans = {draw: make_plan(Method().but(draw=draw), engine.members, engine.union) for draw in OPTIONS}
+    plans = {draw: Plan(Method().but(draw=draw), engine.members, engine.union) for draw in OPTIONS}
     real = sampler._draw
 
     def recorded(q_U: Any, p_U: Any, window: Any, position: int) -> int:

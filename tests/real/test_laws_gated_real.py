@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from support.demo import written
+from support.methods import FixedDraftLength
 from support.prompts import ALL
 from unisono.config.method import Method
 from unisono.engine import reference
-from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
+from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep, plain_steps
 from unisono.ensemble import Ensemble

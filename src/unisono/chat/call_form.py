@@ -35,10 +35,8 @@ class FormUnknown(Exception):
 class CallForm:
     """How an answer writes calls: as JSON objects with a name and arguments, between marks."""
 
-    opening: str
-    """Before the first call; empty where a call is nothing but its object."""
-    between: str | None
-    """Between two calls; ``None`` where there is never more than one."""
+    opening: str  # before the first call; empty where a call is nothing but its object
+    between: str | None  # between two calls; ``None`` where there is never more than one
     closing: str
     name_key: str
     arguments_key: str

@@ -21,7 +21,7 @@ import numpy as np
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
-from unisono.fusion.mask import Allowed
+from unisono.fusion.logits_processors import Allowed
 from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,7 @@ class BeamCandidate:
     """A sequence that may become the result of a beam."""
 
     sequence: TextSequence
-    score: float = 0.0
-    """The sum of the log-probabilities of its pieces, END's too, in nats."""
+    score: float = 0.0  # the sum of its pieces' log-probabilities, END's too, in nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +80,14 @@ class Beam(SequenceGroup):
                 self._ended.append((self._ranked(candidate), candidate.sequence))
         self.candidates = [candidate for candidate in self.candidates if candidate.sequence.finish is None]
         self._ended = sorted(self._ended, key=lambda ended: -ended[0])[: self.width]
-        if self.candidates and (len(self._ended) < self.width or self._hopeful()):
+        best = max(map(self._ranked, self.candidates), default=-math.inf)
+        if self.candidates and (len(self._ended) < self.width or best > self._ended[-1][0]):
             return None
         return self._ended[0][1]
 
-    def _hopeful(self) -> bool:
-        best = max(self._ranked(candidate) for candidate in self.candidates)
-        return best > self._ended[-1][0]
-
     def _ranked(self, candidate: BeamCandidate) -> float:
         length = candidate.sequence.pieces + (candidate.sequence.finish == "end")
-        return float(candidate.score / length ** self.sequences[0].plan.draw.length_penalty)
+        return float(candidate.score / length**candidate.sequence.plan.draw.length_penalty)
 
 
 def _top(shaped_U: Array, count: int) -> list[tuple[int, float]]:

@@ -18,14 +18,11 @@ BLOCK_LIMIT = 128
 """Passes over more ids than this are prompts; they tell nothing of the cost of short blocks."""
 SLOPE = 0.05
 """How much of the largest pass so far one id more is thought to cost: little, so that it is tried."""
-RECENT = 5
-"""Passes of one size that its cost is the median of."""
+RECENT = 5  # passes of one size that its cost is the median of
 STALE = 300
 """After this many passes of a model, the cost of a size that did not come up is forgotten and tried anew."""
-MEMORY = 60.0
-"""How many guesses a chance is the share of, about; older ones fade."""
-SMOOTHING = 0.1
-"""The weight of the newest step in the rate."""
+MEMORY = 60.0  # guesses that a chance is the share of, about; older ones fade
+SMOOTHING = 0.1  # the weight of the newest step in the rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +116,7 @@ class Chances:
             self.PRIOR * (low + high) / 2 for low, high in zip((0, *self.EDGES), (*self.EDGES, 1), strict=True)
         ]
         self._made = [self.PRIOR] * len(self._held)
-        self.share = 0.6
-        """The share of all guesses that held, lately."""
+        self.share = 0.6  # of all guesses that held, lately
 
     def learn(self, sureness: float, held: bool) -> None:
         place = self._bin(sureness)
@@ -190,13 +186,3 @@ class DraftLengthController:
             gain += outlooks[index].sure * outlooks[index].chance
             best = max(best, (gain - rate * cost(count), count))
         return sorted(order[: best[1]])
-
-
-class FixedDraftLength(DraftLengthController):
-    """Drafts as far as allowed, whatever it costs: for tests and comparisons."""
-
-    def seconds(self, model: Hashable, work: Work) -> float:
-        return 0.0
-
-    def go_on(self, outlooks: Sequence[Outlook], cost: Cost, texts: int) -> list[int]:
-        return list(range(len(outlooks))) if any(outlook.waits for outlook in outlooks) else []

@@ -15,7 +15,7 @@ from unisono.constraints.grammar import Compile
 from unisono.engine.beam import Beam
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.member import Member
-from unisono.engine.plan import make_plan
+from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, Preparer
 from unisono.engine.runner import Runner, by_model
@@ -63,7 +63,7 @@ class Engine:
         self.members = members
         self.union = union
         self.method = method
-        self.plan = make_plan(method, members, union)
+        self.plan = Plan(method, members, union)
         """The method, with its names looked up."""
         self.slots = min(sharing[0].backend.facts.slots // len(sharing) for sharing in by_model(members))
         """How many sequences can be generated at once; members that share a model share its slots."""
@@ -215,7 +215,7 @@ class Engine:
         """
         method = scored_by(method or self.method)
         requests = [GenerationRequest("", prompt, UNLIMITED) for prompt, _ in asked]
-        plan = make_plan(method, self.members, self.union)
+        plan = Plan(method, self.members, self.union)
         prepared = [self.prepare(each, plan, may_be_empty=True) for each in requests]
         prompts = [tuple(tuple(ids) for ids in each.ids.values()) for each in prepared]
         groups: dict[object, SequenceGroup] = {}

@@ -15,8 +15,7 @@ from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
 
-SCORED_AT_ONCE = 32
-"""Tokens of a prompt whose distributions are asked for in one pass: they are megabytes each."""
+SCORED_AT_ONCE = 32  # tokens of a prompt scored in one pass: their distributions are megabytes each
 
 
 @dataclass(slots=True)
@@ -32,8 +31,7 @@ class Cursor:
     """The truth about this text; only ever appended to, or cut back to a position."""
     read: int = 0
     """How many of them the model has read; the others go in as one block."""
-    ends: list[int] = field(default_factory=list)
-    """By position, how many ids stand before it."""
+    ends: list[int] = field(default_factory=list)  # by position, how many ids stand before it
 
 
 class Member:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from unisono.config.combine import Combine
 from unisono.config.gate import Gate
@@ -15,56 +14,33 @@ from unisono.errors import SpecError, shown
 from unisono.vocab.union import UnionVocabulary
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """How one text is written."""
+    """How one text is written. Texts of one method share it, and nobody changes it."""
 
-    method: Method
-    lead: Member
-    gate: Gate
-    combine: Combine
-    drafter: str | None
-    """A member's name, ``ngram``, ``auto``, or ``None``."""
-    max_pieces: int  # in a drafted block
-    draw: Sampling
-    bias: Bias
-    member_draw: Sampling | None
-    """Reshapes each member's distribution before they are combined; ``None`` for nothing."""
-    member_bias: Bias
-    asks_all: bool
-    weighs_prompt: bool
-    """Whether the voters' weights follow from how unlikely each member finds the prompt."""
-    is_gated: bool
-    is_greedy: bool
-    is_plain: bool
-    """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
-
-
-def make_plan(method: Method, members: Sequence[Member], union: UnionVocabulary) -> Plan:
-    """Look the names of a method up. Raises a `SpecError` when they do not fit the members."""
-    if not isinstance(method, Method):
-        raise SpecError(
-            f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
-        )
-    method.check({member.name: member.weight for member in members})
-    speculation, draw = method.speculate, method.draw
-    return Plan(
-        method,
-        lead_of(method, members),
-        method.gate,
-        method.combine,
-        None if speculation is None else speculation.drafter,
-        0 if speculation is None else speculation.max_pieces,
-        draw,
-        Bias(draw.bias, union, draw.logit_bias),
-        draw.of_members(),
-        Bias(draw.member_bias, union),
-        method.gate.always_open and not draw.mixture,
-        method.combine.reads_losses,
-        not method.gate.always_open,
-        draw.is_greedy,
-        (method.combine, method.gate, method.speculate, draw) == _PLAIN,
-    )
+    def __init__(self, method: Method, members: Sequence[Member], union: UnionVocabulary) -> None:
+        """Look the names of a method up. Raises a `SpecError` when they do not fit the members."""
+        if not isinstance(method, Method):
+            raise SpecError(
+                f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
+            )
+        method.check({member.name: member.weight for member in members})
+        speculation = method.speculate
+        self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
+        self.lead = lead_of(method, members)
+        self.drafter = None if speculation is None else speculation.drafter
+        """A member's name, ``ngram``, ``auto``, or ``None``."""
+        self.max_pieces = 0 if speculation is None else speculation.max_pieces  # in a drafted block
+        self.bias = Bias(self.draw.bias, union, self.draw.logit_bias)
+        self.member_draw = self.draw.of_members()
+        """Reshapes each member's distribution before they are combined; ``None`` for nothing."""
+        self.member_bias = Bias(self.draw.member_bias, union)
+        self.is_gated = not self.gate.always_open
+        self.asks_all = not self.is_gated and not self.draw.mixture
+        self.weighs_prompt = self.combine.reads_losses
+        """Whether the voters' weights follow from how unlikely each member finds the prompt."""
+        self.is_greedy = self.draw.is_greedy
+        self.is_plain = (self.combine, self.gate, speculation, self.draw) == _PLAIN
+        """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
 
 def lead_of(method: Method, members: Sequence[Member]) -> Member:
@@ -106,7 +82,7 @@ class Bias:
             if text[start:] in columns
         ]
         self.reach = max((len(beginning) for beginning, _, _ in self._cases), default=0)
-        """How many bytes before a piece matter, at most."""
+        """Bytes before a piece that matter, at most."""
 
     def at(self, written: bytes) -> dict[int, float]:
         """What is added to which columns after ``written``, of which the last `reach` bytes are enough."""

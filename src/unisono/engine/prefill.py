@@ -34,7 +34,9 @@ class Prefill:
             self.await_all(group, self._members)
         elif self.longest_block is not None:
             [sequence] = group.open
-            needed = [each for each in self._members if sequence.plan.asks_all or _is_needed(each, sequence)]
+            plan = sequence.plan
+            always = {plan.drafter, plan.lead.name if plan.is_gated else None}
+            needed = [member for member in self._members if plan.asks_all or member.name in always]
             if far := [member for member in needed if self.is_far(sequence.cursors[member.name])]:
                 self.await_all(group, far)
 
@@ -57,9 +59,8 @@ class Prefill:
         """The members that a step is about to ask about a text though they have too much to read."""
         if state.plan.asks_all:  # nobody misses anything, and `join` has seen to the prompt
             return []
-        return [
-            member for member in self._members if self.is_far(state.cursor(member)) and state.span(member) is not None
-        ]
+        far = [member for member in self._members if self.is_far(state.cursor(member))]
+        return [member for member in far if state.span(member) is not None]
 
     def read(self, portions: Mapping[SequenceGroup, int]) -> None:
         """Read on in groups that stand back, each by this many ids at most, in one pass a model.
@@ -80,16 +81,10 @@ class Prefill:
                 yield Portion(sequence, member, sequence.cursors[member.name], count)
             ids, total = ids - count, total - pending
 
-    def _pending(self, group: SequenceGroup, names: Iterable[str]) -> Iterator[tuple[TextSequence, Member, int]]:
+    def _pending(self, group: SequenceGroup, names: set[str]) -> Iterator[tuple[TextSequence, Member, int]]:
         """How many ids wait but for the last one, by sequence and member."""
-        awaited = set(names)
         for sequence in group.open:
             for member in self._members:
                 cursor = sequence.cursors[member.name]
-                if member.name in awaited and cursor.read < len(cursor.ids) - 1:
+                if member.name in names and cursor.read < len(cursor.ids) - 1:
                     yield sequence, member, len(cursor.ids) - 1 - cursor.read
-
-
-def _is_needed(member: Member, sequence: TextSequence) -> bool:
-    plan = sequence.plan
-    return plan.drafter == member.name or (plan.lead is member and plan.is_gated)

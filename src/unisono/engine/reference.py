@@ -20,10 +20,9 @@ from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
 from unisono.engine.member import Member
-from unisono.engine.plan import Bias, Plan, make_plan
+from unisono.engine.plan import Bias, Plan
 from unisono.engine.token_boundary import first_inside
-from unisono.fusion.logits_processors import shape
-from unisono.fusion.mask import confine
+from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.vocab.union import MemberMap, UnionVocabulary
@@ -58,7 +57,7 @@ def plain_steps(
     all the same. A draw without a seed has seed 0. A ``parse`` is the beginning of the grammar that the text is bound
     to; it is advanced.
     """
-    plan = make_plan(method, members, union)
+    plan = Plan(method, members, union)
     text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
     text.parse = parse
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}

@@ -14,7 +14,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.grammar import Compile, Parse
 from unisono.engine.member import Member
-from unisono.engine.plan import Plan, make_plan
+from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
 from unisono.errors import PromptError, SpecError, shown
 from unisono.records import Generation, Limits, StepRecord
@@ -219,7 +219,7 @@ class Preparer:
             check_off(request.options.get("speculate"), [member.name for member in self._members])
             method = method.but(**cast(MethodOptions, request.options))
         if method is not plan.method:
-            plan = make_plan(method, self._members, self._union)
+            plan = Plan(method, self._members, self._union)
         encoders = {member.name: member.encoder for member in self._members}
         ids = {name: encoder.encode(request.prompt, may_be_empty=may_be_empty) for name, encoder in encoders.items()}
         memory = Counter[int]()

@@ -26,8 +26,7 @@ from unisono.fusion.sampling import greedy
 log = logging.getLogger(__name__)
 
 MULTIPLE = 2.0
-KNOWN = 8
-"""Passes of one size after which it is known what they take."""
+KNOWN = 8  # passes of one size after which it is known what they take
 ENOUGH = 8
 """How many more passes are slow than are not before something is said: about half a second, and no accident."""
 
@@ -215,8 +214,7 @@ class Portion(NamedTuple):
     text: TextSequence
     member: Member
     cursor: Cursor
-    ids: int
-    """How many of those that wait, the last not among them."""
+    ids: int  # of those that wait, without the last
 
 
 def read_ahead(portions: Sequence[Portion]) -> None:

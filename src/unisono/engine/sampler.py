@@ -16,8 +16,7 @@ from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
 from unisono.fusion.fold import Array, argmax_of_mean, bring
-from unisono.fusion.logits_processors import shape
-from unisono.fusion.mask import confine
+from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, greedy, inverse_transform, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
@@ -67,15 +66,12 @@ class Sampler:
             yield group, distributions
 
     def choose(self, states: Sequence[StepState], position: int, distributions: Distributions) -> list[int]:
-        columns = (
-            list(distributions.likeliest)
-            if distributions.shaped_BU is distributions.q_BU
-            else greedy(distributions.shaped_BU)
-        )
+        shaped_BU = distributions.shaped_BU
+        columns = list(distributions.likeliest) if shaped_BU is distributions.q_BU else greedy(shaped_BU)
         for row, state in enumerate(states):
             if not state.plan.is_greedy:
                 p_U = self._drafter_distribution(state, position, distributions, row)
-                columns[row] = _draw(distributions.shaped_BU[row], p_U, state, position)
+                columns[row] = _draw(shaped_BU[row], p_U, state, position)
         return columns
 
     def choose_plainly(self, states: Sequence[StepState], position: int) -> list[int] | None:

@@ -25,8 +25,7 @@ from unisono.errors import PromptError, shown
 from unisono.records import PieceScore, is_unicode
 from unisono.vocab.union import ABSENT, UnionVocabulary
 
-AT_ONCE = 64
-"""Pieces of a text that are scored in one pass: a distribution of each is held."""
+AT_ONCE = 64  # pieces of a text that are scored in one pass: a distribution of each is held
 
 
 def score_pieces(

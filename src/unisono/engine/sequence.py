@@ -17,10 +17,8 @@ from unisono.engine.request import PreparedRequest
 from unisono.records import Finish, Generation, Seconds, StepRecord, Usage
 from unisono.vocab.union import UnionVocabulary
 
-SEEDS = 2**64
-"""Seeds are below it."""
-SEED_BITS = 53
-"""Of seeds that are chosen here: whoever reads JSON's numbers as doubles can write them again."""
+SEEDS = 2**64  # seeds are below it
+SEED_BITS = 53  # of seeds that are chosen here: they survive where numbers of JSON are read as doubles
 
 
 class TextSequence:
@@ -40,8 +38,7 @@ class TextSequence:
         self.counts: Counter[int] = Counter()  # of each column
         self.losses: dict[str, float] = {}
         """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
-        self.history: NgramIndex | None = None
-        """What look-up drafts from."""
+        self.history: NgramIndex | None = None  # what look-up drafts from
         self.parse = None if prepared.parse is None else prepared.parse.copy()
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
         self.steps: list[StepRecord] | None = [] if self.request.trace or self.request.top_logprobs else None

@@ -22,8 +22,7 @@ from unisono.engine.sampler import Sampler
 from unisono.engine.step_state import StepState
 from unisono.vocab.union import UnionVocabulary
 
-SHARE_MEMORY = 60.0
-"""Over how many pieces the share of asked ones is taken, about."""
+SHARE_MEMORY = 60.0  # pieces over which the share of asked ones is taken, about
 
 SAMPLING = 4
 """Pieces between two looks at the members that do not draft, to know who could."""
@@ -47,8 +46,7 @@ class Speculator:
         self._runner = runner
         self.draft_length = draft_length
         self._prefill = prefill
-        self._asked_share = 1.0
-        """The share of pieces at which all members were asked, lately."""
+        self._asked_share = 1.0  # of pieces at which all members were asked, lately
 
     def extend(self, states: Sequence[StepState]) -> None:
         """Draft for every text whose plan says so; never before its first piece, for which somebody waits."""
@@ -99,13 +97,13 @@ class Speculator:
     def _draft_found(self, state: StepState, texts: int) -> None:
         chance = self.draft_length.chances[NGRAM].chance(_sureness(state.matched))
         members = list(self._members.values())
+
+        def cost(count: int) -> float:
+            return self._longer_blocks(members, [state], count)
+
         for column in state.found:
-            if not state.fits(column):
-                return
             outlook = Outlook(state.sure, chance, waits=True)
-            if not self.draft_length.go_on(
-                [outlook], lambda count: self._longer_blocks(members, [state], count), texts
-            ):
+            if not state.fits(column) or not self.draft_length.go_on([outlook], cost, texts):
                 return
             state.sure *= chance
             state.draft(column)

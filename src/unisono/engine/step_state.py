@@ -12,13 +12,12 @@ from unisono.engine.member import Cursor, ForwardOutput, Member
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, first_inside
-from unisono.fusion.mask import Allowed
+from unisono.fusion.logits_processors import Allowed
 from unisono.fusion.sampling import Purpose, inverse_transform, uniform
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
-LONGEST_CHARACTER = 4
-"""Bytes of a character in UTF-8, at most."""
+LONGEST_CHARACTER = 4  # bytes in UTF-8, at most
 
 
 class StepState:
@@ -28,12 +27,10 @@ class StepState:
         self.text = text
         self.plan = text.plan
         self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
-        """Whether nothing but the most likely piece of the members' mean is wanted."""
         self.drafter: str | None = None
         self.drafted: list[int] = []  # columns
         self.sure = 1.0  # the estimated chance that all drafted pieces hold
-        self.guesses: list[tuple[int, float]] = []
-        """By position, the drafting member's own choice and its mass."""
+        self.guesses: list[tuple[int, float]] = []  # by position, the drafter's own choice and its mass
         self.found: list[int] = []
         """Columns that followed the same pieces earlier in the text; ``matched`` pieces were the same."""
         self.matched = 0
@@ -92,7 +89,6 @@ class StepState:
         return not self.reads_gate or any(gate.asked for gate in self.gates)
 
     def unread(self, member: Member) -> int:
-        """How many ids a member would read to catch up with the draft."""
         cursor = self.cursor(member)
         return len(cursor.ids) - cursor.read
 
@@ -181,7 +177,6 @@ class StepState:
         return self._allowed[position]
 
     def bias(self, bias: Bias, position: int) -> dict[int, float]:
-        """What a bias adds to which columns at a position."""
         return bias.at(self.written(position, bias.reach)) if bias else {}
 
     def written(self, position: int, size: int) -> bytes:
@@ -254,7 +249,6 @@ class StepState:
             text.steps.extend(replace(record, seconds=split) for record in self.records)
 
     def _inside(self, likeliest: int) -> str | None:
-        """The member inside whose token the text stands, if its lead goes on as it would."""
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
         return first_inside(text, self._union.piece(likeliest) or b"", others)

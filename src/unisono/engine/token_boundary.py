@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 from unisono.vocab.spelling import Speller
 
-REACH = 48
-"""How many bytes before the end of a text are read at most."""
+REACH = 48  # bytes before the end of a text that are read, at most
 _LAST_WORD = re.compile(rb"\s*\S*\Z")
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 

@@ -11,10 +11,8 @@ from unisono.fusion.fold import Array, bring
 from unisono.records import DraftRecord, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
-TOP_PIECES = 5
-"""Likeliest pieces of each voter that a trace keeps, at most."""
-TOP_MASS = 1e-3
-"""Pieces of less mass are left out, but for the likeliest."""
+TOP_PIECES = 5  # of each voter, at most
+TOP_MASS = 1e-3  # pieces of less mass are left out, but for the likeliest
 
 _HOST = np.empty(0, np.float32)
 

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 Array = Any
 """A numpy array, or a torch tensor on an accelerator; `array_api_compat` gives the operations."""
-_SLACK = 0.999
-"""More than rounding can add to a sum of a few masses."""
-_FEW = 64
-"""Ids of a row that are looked at one by one, at most."""
-LONG_ROW = 16_384
-"""Ids from which on rows are worked on one by one."""
+_SLACK = 0.999  # more than rounding can add to a sum of a few masses
+_FEW = 64  # ids of a row that are looked at one by one, at most
+LONG_ROW = 16_384  # ids from which on rows are worked on one by one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +37,9 @@ class FoldPlan:
     """Pairs of (columns, ids): further ids of columns, one per column and pair."""
     column_V: Array
     """The column of each id, -1 where its mass is dropped; on the host."""
-    further: Mapping[int, Sequence[int]]
-    """The ids of ``additions`` by column, in their order."""
+    further: Mapping[int, Sequence[int]]  # the ids of ``additions`` by column, in their order
 
-    most: int
-    """The most ids that one column has."""
+    most: int  # ids of one column
 
     def to_device_of(self, array: Array) -> FoldPlan:
         """The plan with its indices where ``array`` lies."""

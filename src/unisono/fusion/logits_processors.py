@@ -1,4 +1,4 @@
-"""Reshaping the distributions that pieces are drawn from: bias, penalties, temperature, and cuts.
+"""Reshaping the distributions that pieces are drawn from: a grammar's mask, bias, penalties, temperature, and cuts.
 
 Rows are worked on one by one: each text has a `Sampling` and a history of its own, and what is drawn for one
 cannot depend, by so much as a rounding, on which others share its batch.
@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from array_api_compat import array_namespace, device
+from numpy.typing import NDArray
 
 from unisono.fusion.fold import Array
 
@@ -39,7 +40,38 @@ class Shaping(Protocol):
     def frequency_penalty(self) -> float: ...
 
 
+Allowed = NDArray[np.bool_]
+"""By column, whether it is allowed; on the host."""
+
 _SORTED = 4096  # masses that are sorted at once
+
+
+def confine(q_BU: Array, allowed_B: Sequence[Allowed | None]) -> Array:
+    """Take the mass of columns that are not allowed away, and renormalise what is left.
+
+    Where all that is allowed has no mass together (a rule that truncates leaves most columns none), every allowed
+    column gets the same: greedy then takes the lowest of them. ``allowed_B`` has of each row the columns, one at least,
+    or ``None`` for all.
+
+    Returns distributions of the same shape, on the same device; ``q_BU`` itself where everything is allowed.
+    """
+    if all(allowed_U is None or allowed_U.all() for allowed_U in allowed_B):
+        return q_BU
+    return _stacked([_confine(q_U, allowed_U) for q_U, allowed_U in zip(q_BU, allowed_B, strict=True)])
+
+
+def _confine(q_U: Array, allowed_U: Allowed | None) -> Array:
+    if allowed_U is None or allowed_U.all():
+        return q_U
+    xp = array_namespace(q_U)
+    there_U = xp.asarray(allowed_U, device=device(q_U))
+    kept_U = q_U * there_U
+    total = float(xp.sum(kept_U))
+    if total == 0:
+        kept_U = xp.astype(there_U, q_U.dtype)
+        total = float(xp.sum(kept_U))
+    kept_U /= total
+    return kept_U
 
 
 def shape(
@@ -61,8 +93,7 @@ def shape(
     prompt (with transformers and vLLM it counts, for the repetition penalty): members read it in ids of their own.
     ``biases`` are added to the log-masses of columns: its `Sampling.bias` looked up.
     """
-    rows = [_shape(*row) for row in zip(q_BU, draws, counts, biases, strict=True)]
-    return rows[0][None, :] if len(rows) == 1 else array_namespace(q_BU).stack(rows)
+    return _stacked([_shape(*row) for row in zip(q_BU, draws, counts, biases, strict=True)])
 
 
 def _shape(q_U: Array, draw: Shaping, counts: Mapping[int, int], bias: Mapping[int, float]) -> Array:
@@ -76,6 +107,10 @@ def _shape(q_U: Array, draw: Shaping, counts: Mapping[int, int], bias: Mapping[i
     q_U = top_p(q_U, draw.top_p)
     q_U = min_p(q_U, draw.min_p)
     return typical_p(q_U, draw.typical_p)
+
+
+def _stacked(rows: list[Array]) -> Array:
+    return rows[0][None, :] if len(rows) == 1 else array_namespace(rows[0]).stack(rows)
 
 
 def add_bias(q_U: Array, bias: Mapping[int, float]) -> Array:

@@ -12,12 +12,10 @@ from unisono.fusion.weights import Weight, per_row, top_columns
 CombineRule = Callable[[Sequence[Array], Sequence[Weight]], Array]
 """``(p_BU of each voter, its weight) -> q_BU``; in each row the weights sum to 1, and so does ``q_BU``."""
 
-FLOOR = 1e-10
-"""What a mass counts at least where masses are multiplied."""
+FLOOR = 1e-10  # what a mass counts at least where masses are multiplied
 ALPHA = 0.1
 """The share of the largest mass at which a piece is plausible (both papers of `contrastive`)."""
-_BARELY = 1.001
-"""Above what rounding makes of a product of floors."""
+_BARELY = 1.001  # above what rounding makes of a product of floors
 
 
 def mean(p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:

@@ -23,10 +23,8 @@ their base weights. Only `perplexity` reads the losses; for the others they may 
 
 LEAST_ENTROPY = 0.01
 """In nats. Members surer than this are equally sure: the inverse of an entropy has no upper bound."""
-KEPT = 10
-"""Pieces of each member that `consistency` looks at."""
-STEEPNESS = 2.0
-"""How fast consistency falls with the disparity."""
+KEPT = 10  # pieces of each member that `consistency` looks at
+STEEPNESS = 2.0  # how fast consistency falls with the disparity
 TEMPERATURE = 1.0  # of `perplexity`
 _BLOCK = 512
 _SORTED = 4096
