@@ -17,13 +17,12 @@ from starlette.requests import ClientDisconnect
 
 from unisono.engine.service import Service
 from unisono.server import gac
-from unisono.server.async_engine import AsyncEngine
+from unisono.server.async_engine import AsyncEngine, RequestHandle
 from unisono.server.body import JSON, REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, UnsupportedField, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of, refusal_of_status
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
 from unisono.server.openapi import document
-from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (
@@ -161,7 +160,7 @@ class _Routes:
             request.scope[LOG].model = wanted.model
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
-            found = await engine.read(lambda: pieces_of(wanted.text, wanted.model, its_engine))
+            found = await engine.thread.read(pieces_of, wanted.text, wanted.model, its_engine)
             return _json(found.model_dump_json())
 
     async def models(self, request: Request) -> Response:

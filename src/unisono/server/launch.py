@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def _watch(self) -> None:
-        await self._engine.over.wait()
+        await self._engine.thread.over.wait()
         self.should_exit = True
 
     @contextlib.contextmanager
