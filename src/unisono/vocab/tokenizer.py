@@ -44,20 +44,20 @@ class TokenTable:
     chat_template: str | None = None
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
+    opening: list[int] = field(init=False)
+    """What the tokenizer adds before a plain text: BOS, or nothing."""
 
     def __post_init__(self) -> None:
         pairs = zip(self.texts, self.kinds, strict=True)
         kinds = tuple(_settled(token, text, kind) for token, (text, kind) in enumerate(pairs))
         object.__setattr__(self, "kinds", kinds)
+        opening = [self.bos_id] if self.adds_bos and self.bos_id is not None else []
+        object.__setattr__(self, "opening", opening)
 
     @property
     def controls(self) -> dict[str, int]:
         pairs = zip(self.texts, self.kinds, strict=True)
         return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
-
-    @property
-    def opening(self) -> list[int]:
-        return [self.bos_id] if self.adds_bos and self.bos_id is not None else []
 
 
 def _settled(token: int, text: str, kind: Kind) -> Kind:
