@@ -109,7 +109,6 @@ class Server(uvicorn.Server):
         return await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, with signals handled from now on."""
         for bound in sockets or ():
             host, port = bound.getsockname()[:2]
             say("listening", host=host, port=port)
