@@ -24,7 +24,7 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.tool_grammar import call_grammar
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
-from unisono.constraints.grammar import Grammars
+from unisono.constraints.grammar import Compile, Grammars
 from unisono.constraints.json_schema import check_schema
 from unisono.engine.draft_length import DraftLengthController, FixedDraftLength
 from unisono.engine.engine import Engine
@@ -82,11 +82,15 @@ def load(names: Sequence[str] = NAMES, batch: int = 8, **keys: Any) -> Ensemble:
 
 
 def engine_of(
-    names: Sequence[str] = NAMES, batch: int = 8, draft_length: DraftLengthController | None = None
+    names: Sequence[str] = NAMES,
+    batch: int = 8,
+    draft_length: DraftLengthController | None = None,
+    compile_grammar: Compile | None = None,
 ) -> Engine:
-    loaded = load(names, batch)._engine
+    ensemble = load(names, batch)
+    loaded, compile_grammar = ensemble._engine, compile_grammar or ensemble.prepared.grammars
     return Engine(
-        loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=loaded._compile_grammar
+        loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=compile_grammar
     )
 
 
@@ -237,8 +241,7 @@ def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, lan
             for prompt in PROMPTS[:4]
         ]
         for size, draft_length in ((1, FixedDraftLength()), (4, DraftLengthController())):
-            engine = engine_of(batch=size, draft_length=draft_length)
-            engine._compile_grammar = lambda _: start.copy()
+            engine = engine_of(batch=size, draft_length=draft_length, compile_grammar=lambda _: start.copy())
             check(write(engine, size, method, "json_object", 10), expected, NAMES)
 
 
@@ -257,8 +260,8 @@ def write(engine: Engine, size: int, method: Method, constraint: object, pieces:
 def test_a_grammar_that_allows_everything_changes_nothing(drafter: str) -> None:
     for gate, draw in itertools.product(GATES[1:3], DRAWS):
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
-        engine = engine_of(draft_length=FixedDraftLength())
-        engine._compile_grammar = lambda _, union=engine.union: ListParse(union, None)  # type: ignore[misc]
+        union = load().prepared.union
+        engine = engine_of(draft_length=FixedDraftLength(), compile_grammar=lambda _, its=union: ListParse(its, None))
         free = write(engine_of(draft_length=FixedDraftLength()), 4, method, None, 10)
         bound = write(engine, 4, method, "json_object", 10)
         for one, other in zip(free, bound, strict=True):
