@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self, Unpack, overload
@@ -12,7 +11,7 @@ from typing import Any, Self, Unpack, overload
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec
 from unisono.engine.engine_thread import EngineThread
-from unisono.engine.request import Ended, Event, Failed, GenerationOptions, PreparedRequest, Request, Wrote
+from unisono.engine.request import Ended, Event, Failed, GenerationOptions, Request, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
@@ -34,14 +33,10 @@ class AsyncEnsemble:
     def __init__(self, ensemble: Ensemble) -> None:
         """Take ownership of an ensemble. Call it within a running event loop."""
         self._ensemble = ensemble
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
         self._inboxes: dict[RequestId, _Inbox] = {}
-        self._open: set[_Inbox] = set()
-        self._ended = asyncio.Event()
         self._is_closed = False
-        self._loop = asyncio.get_running_loop()
         self._thread = EngineThread(lambda: ensemble.service, self)
-        self._thread.start(self._loop)
+        self._thread.start()
 
     @classmethod
     async def load(
@@ -120,20 +115,15 @@ class AsyncEnsemble:
     async def close(self) -> None:
         """Cancel all requests, end the thread and unload all members. Idempotent."""
         self._is_closed = True
-        self._thread.stop()
-        await self._ended.wait()
-        self._reader.shutdown(wait=False, cancel_futures=True)
+        await self._thread.close()
 
     async def _events(self, request: Request) -> AsyncGenerator[Event, None]:
         if self._is_closed:
             raise RuntimeError("the ensemble is closed")
-        prepared = await self._loop.run_in_executor(self._reader, self._ensemble.service.prepare, request)
-        if self._ended.is_set():
-            raise RuntimeError("the ensemble is closed")
+        prepared = await self._thread.read(self._ensemble.service.prepare, request)
         inbox: _Inbox = asyncio.Queue()
-        self._open.add(inbox)
-        submitted = self._submit(prepared, inbox)
         try:
+            await self._thread.submit([prepared], lambda request_ids: self._inboxes.update({request_ids[0]: inbox}))
             left = request.n
             while left:
                 event = await inbox.get()
@@ -144,30 +134,9 @@ class AsyncEnsemble:
                 left -= isinstance(event, Ended)
                 yield event
         finally:
-            self._open.discard(inbox)
-            self._thread.submit(lambda service: self._cancel(service, submitted))
-
-    def _submit(self, prepared: PreparedRequest, inbox: _Inbox) -> list[RequestId]:
-        submitted: list[RequestId] = []
-
-        def submit(service: Service) -> None:
-            try:
-                submitted.append(service.submit(prepared))
-            except Exception as error:
-                self._thread.post(inbox.put_nowait, error)
-            else:
-                self._thread.post(self._inboxes.__setitem__, submitted[0], inbox)
-
-        self._thread.submit(submit)
-        return submitted
-
-    def _cancel(self, service: Service, submitted: Sequence[RequestId]) -> None:
-        for request_id in submitted:
-            service.cancel(request_id)
-            self._thread.post(self._forget, request_id)
-
-    def _forget(self, request_id: RequestId) -> None:
-        self._inboxes.pop(request_id, None)
+            for request_id in [each for each, its_inbox in self._inboxes.items() if its_inbox is inbox]:
+                del self._inboxes[request_id]
+                self._thread.cancel(request_id)
 
     # Called by the engine's thread, in the loop.
 
@@ -182,13 +151,13 @@ class AsyncEnsemble:
 
     def crashed(self, error: Exception) -> None:
         """Fail all requests; later ones are served."""
-        for inbox in self._open:
+        for inbox in self._inboxes.values():
             inbox.put_nowait(error)
 
-    def ended(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None) -> Exception:
         """Fail what is left: no more events will come."""
-        self._ended.set()
         closed = RuntimeError("the ensemble was closed before the text ended")
         closed.__cause__ = error
-        for inbox in self._open:
+        for inbox in self._inboxes.values():
             inbox.put_nowait(closed)
+        return closed

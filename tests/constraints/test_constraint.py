@@ -25,7 +25,7 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.tool_grammar import call_grammar
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
-from unisono.constraints.grammar import Grammars
+from unisono.constraints.grammar import Compile, Grammars
 from unisono.constraints.json_schema import check_schema
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
@@ -86,12 +86,13 @@ def engine_of(
     names: Sequence[str] = NAMES,
     batch: int = 8,
     draft_length: DraftLengthController | None = None,
-    grammar: ListParse | None = None,
+    compile_grammar: Compile | None = None,
 ) -> Engine:
-    """An engine; with a ``grammar``, every constraint is that one."""
-    loaded = load(names, batch)._engine
-    compiling: Any = Grammars(loaded.union) if grammar is None else lambda _: grammar.copy()
-    return Engine(loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=compiling)
+    ensemble = load(names, batch)
+    loaded, compile_grammar = ensemble._engine, compile_grammar or ensemble.prepared.grammars
+    return Engine(
+        loaded.members, loaded.union, loaded.method, draft_length=draft_length, compile_grammar=compile_grammar
+    )
 
 
 def grammars() -> Grammars:
@@ -241,7 +242,7 @@ def test_the_constrained_engine_equals_the_constrained_plain_loop(gate: str, lan
             for prompt in PROMPTS[:4]
         ]
         for size, draft_length in ((1, FixedDraftLength()), (4, DraftLengthController())):
-            engine = engine_of(batch=size, draft_length=draft_length, grammar=start)
+            engine = engine_of(batch=size, draft_length=draft_length, compile_grammar=lambda _: start.copy())
             check(write(engine, size, method, "json_object", 10), expected, NAMES)
 
 
@@ -260,8 +261,8 @@ def write(engine: Engine, size: int, method: Method, constraint: object, pieces:
 def test_a_grammar_that_allows_everything_changes_nothing(drafter: str) -> None:
     for gate, draw in itertools.product(GATES[1:3], DRAWS):
         method = Method(lead="b").but(gate=gate, draw=draw, speculate=drafter)
-        free_of_any = ListParse(load().prepared.union, None)
-        engine = engine_of(draft_length=FixedDraftLength(), grammar=free_of_any)
+        union = load().prepared.union
+        engine = engine_of(draft_length=FixedDraftLength(), compile_grammar=lambda _, its=union: ListParse(its, None))
         free = write(engine_of(draft_length=FixedDraftLength()), 4, method, None, 10)
         bound = write(engine, 4, method, "json_object", 10)
         for one, other in zip(free, bound, strict=True):

@@ -17,7 +17,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.ensemble import Ensemble
 from unisono.records import Limits
-from unisono.server.gac import GacRequest, limits_of, prompts_of
+from unisono.server.gac import GacRequest, requests_of
 from unisono.server.limits import ServerLimits
 
 URL = "/api/generate/"
@@ -132,12 +132,13 @@ def test_without_the_flag_there_are_no_such_endpoints() -> None:
 
 
 def test_what_a_request_means_is_told_without_a_server() -> None:
-    request = GacRequest.model_validate({"messages_list": [[USER], [USER]], "max_new_tokens": "64", "until": None})
-    assert prompts_of(request) == [Prompt(text=USER["content"])] * 2
-    assert limits_of(request) == Limits(64)
+    body: dict[str, Any] = {"messages_list": [[USER], [USER]], "max_new_tokens": "64", "until": None}
+    requests = requests_of(body, "duo", ServerLimits())
+    assert [each.prompt for each in requests] == [Prompt(text=USER["content"])] * 2
+    assert [each.limits for each in requests] == [Limits(64)] * 2
     turns = [{"role": "system", "content": "Be short."}, USER]
-    request = GacRequest.model_validate({"messages_list": [turns], "apply_chat_template": True})
-    assert prompts_of(request) == [Prompt(messages=turns)]  # type: ignore[arg-type]
+    [request] = requests_of({"messages_list": [turns], "apply_chat_template": True}, "duo", ServerLimits())
+    assert request.prompt == Prompt(messages=turns)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         GacRequest.model_validate({"messages_list": [[{"role": "user", "content": ["parts"]}]]})
 

@@ -23,6 +23,7 @@ from support.real_server import DUO, SAY, Served, load_fakes, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.engine.engine_thread import CRASHES
+from unisono.engine.request import GenerationRequest, PreparedRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
@@ -348,6 +349,33 @@ def test_an_engine_that_breaks_for_good_ends_the_server_and_every_caller_hears_o
         assert statuses == [500] * CRASHES
         served.wait(lambda: served.bridge.state == "broken" and served.server.should_exit)
         assert isinstance(served.bridge.error, AssertionError)
+
+
+def test_a_request_that_is_being_prepared_when_the_engine_ends_is_refused_at_once() -> None:
+    preparing, go = threading.Event(), threading.Event()
+
+    def broken(_: Service) -> None:
+        raise AssertionError("a fault of ours")
+
+    with serving() as served:
+        prepare = served.service.prepare
+
+        def slowly(request: GenerationRequest) -> PreparedRequest:
+            preparing.set()
+            assert go.wait(20)
+            return prepare(request)
+
+        served.service.prepare = slowly  # type: ignore[method-assign]
+        results: list[httpx2.Response] = []
+        asking = threading.Thread(target=lambda: results.append(served.post("/v1/chat/completions", CHAT)))
+        asking.start()
+        assert preparing.wait(20)
+        for _ in range(CRASHES):
+            served.bridge.thread._commands.put(broken)
+        served.wait(lambda: served.bridge.state == "broken")
+        go.set()
+        asking.join(4)  # before the server, which ends too, closes its connections
+        assert [(response.status_code, error_of(response)["code"]) for response in results] == [(503, "not_ready")]
 
 
 def test_health_is_told_and_work_refused_while_the_models_load() -> None:

@@ -13,43 +13,46 @@ import typer
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
 from unisono.errors import SpecError, shown
+from unisono.server.limits import ServerLimits
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
-    from unisono.server.limits import ServerLimits
     from unisono.server.middleware import Keys
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 limit_flag = partial(typer.Option, rich_help_panel="Limits")
+LIMITS = ServerLimits()
 
 
 @dataclass(kw_only=True)
 class LimitFlags:
     """The limits of the server that have flags, by their names in `ServerLimits`."""
 
-    body: Annotated[int, limit_flag("--max-body", min=1, help="Accept requests of at most this many bytes.")] = 2**20
+    body: Annotated[int, limit_flag("--max-body", min=1, help="Accept requests of at most this many bytes.")] = (
+        LIMITS.body
+    )
     values: Annotated[
         int, limit_flag("--max-values", min=1, help="Accept at most this many values in the JSON of a request.")
-    ] = 10_000
+    ] = LIMITS.values
     prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of this many tokens at most.")] = (
-        32_768
+        LIMITS.prompt
     )
-    n: Annotated[int, limit_flag("--max-n", min=1, help="Write at most this many texts for a request.")] = 16
+    n: Annotated[int, limit_flag("--max-n", min=1, help="Write at most this many texts for a request.")] = LIMITS.n
     output: Annotated[
         int, limit_flag("--max-output", min=1, help="Write at most this many pieces of a text; also the default.")
-    ] = 4096
+    ] = LIMITS.output
     concurrency: Annotated[
         int, limit_flag("--max-concurrency", min=1, help="Accept at most this many requests at once.")
-    ] = 512
-    timeout: Annotated[float, limit_flag(help="Give a request this many seconds.")] = 600.0
-    grace: Annotated[float, limit_flag(help="Give running requests this many seconds after a signal to end.")] = 30.0
+    ] = LIMITS.concurrency
+    timeout: Annotated[float, limit_flag(help="Give a request this many seconds.")] = LIMITS.timeout
+    grace: Annotated[float, limit_flag(help="Give running requests this many seconds after a signal to end.")] = (
+        LIMITS.grace
+    )
 
     def limits(self) -> ServerLimits:
         """The limits. Raises a `SpecError`."""
-        from unisono.server.limits import ServerLimits
-
         return ServerLimits(**{field.name: getattr(self, field.name) for field in fields(LimitFlags)})
 
 

@@ -214,7 +214,6 @@ class Stream:
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
-        """The trace so far; empty when none was asked for."""
         return tuple(self._steps)
 
     def close(self) -> None:

@@ -90,22 +90,10 @@ class GenerationRequest:
             SpecError: ``max_new_tokens`` or ``stop`` is wrong.
         """
         if max_new_tokens is not None or stop is not None:
-            limits = Limits(
-                limits.max_new_tokens if max_new_tokens is None else max_new_tokens,
-                limits.stop if stop is None else stop,
-            )
-        values = (
-            id,
-            prompt,
-            limits,
-            trace,
-            method,
-            constraint,
-            n,
-            top_logprobs,
-            model,
-            {**(options or {}), **keywords},
-        )
+            most = limits.max_new_tokens if max_new_tokens is None else max_new_tokens
+            limits = Limits(most, limits.stop if stop is None else stop)
+        given = {**(options or {}), **keywords}
+        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given)
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
 
@@ -178,21 +166,14 @@ class Preparer:
     """Turns requests into what an engine can serve. Takes no slots and runs no model."""
 
     def __init__(
-        self,
-        members: Sequence[Member],
-        union: UnionVocabulary,
-        default: Plan,
-        slots: int,
-        compile_grammar: Compile | None,
+        self, members: Sequence[Member], union: UnionVocabulary, default: Plan, slots: int, grammars: Compile | None
     ) -> None:
-        """Bind it to an engine's members, their vocabulary, its plan, how many texts it has slots for, and what makes
-        grammars of constraints.
-        """
+        """Bind it to an engine's members, vocabulary and plan; ``slots`` is how many texts it generates at once."""
         self._members = members
         self._union = union
         self._default = default
         self._slots = slots
-        self._compile_grammar = compile_grammar
+        self._grammars = grammars
         self._slots_by_model = Counter(member.model for member in members)
         # no piece is spelled with more ids than bytes, and a first one may get a space
         self._longest_spelling = int(np.diff(union.offset_U).max(initial=0)) + 1
@@ -243,12 +224,12 @@ class Preparer:
         given = Constraint.parse(constraint)
         if given is None:
             return None
-        if self._compile_grammar is None:
+        if self._grammars is None:
             raise SpecError(
                 f"the text is bound to {given.kind}, but this engine was given nothing that makes grammars",
                 hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
             )
-        return self._compile_grammar(given)
+        return self._grammars(given)
 
 
 def check_length(member: str, length: int, context: int) -> None:

@@ -23,8 +23,6 @@ _Groups = dict[SequenceGroup, RequestId]
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A request that has not ended."""
-
     request_id: RequestId
     prepared: PreparedRequest
     engine: Engine
@@ -70,12 +68,10 @@ class Service:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names under which requests ask for its engines."""
         return tuple(self.engines)
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to do."""
         return bool(self._running)
 
     @property
@@ -95,10 +91,8 @@ class Service:
     def engine(self, model: str) -> Engine:
         """The engine of a name. Raises a `SpecError` that suggests the nearest name when there is none."""
         if model not in self.engines:
-            raise SpecError(
-                f"there is no model {shown(model)}{nearest(model, self.engines)}",
-                hint=f"known: {', '.join(self.engines)}",
-            )
+            words = f"there is no model {shown(model)}{nearest(model, self.engines)}"
+            raise SpecError(words, hint=f"known: {', '.join(self.engines)}")
         return self.engines[model]
 
     def prepare(self, request: GenerationRequest) -> PreparedRequest:

@@ -17,13 +17,12 @@ from starlette.requests import ClientDisconnect
 
 from unisono.engine.service import Service
 from unisono.server import gac
-from unisono.server.async_engine import AsyncEngine
+from unisono.server.async_engine import AsyncEngine, RequestHandle
 from unisono.server.body import JSON, REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, UnsupportedField, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of, refusal_of_status
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
 from unisono.server.openapi import document
-from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (
@@ -89,8 +88,6 @@ def make_app(
 
 
 class _Routes:
-    """The routes of one server."""
-
     def __init__(self, engine: AsyncEngine, log_prompts: bool, gac_model: str | None) -> None:
         self._engine = engine
         self._log_prompts = log_prompts
@@ -98,7 +95,6 @@ class _Routes:
         self._created = int(time.time())
 
     def table(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
-        """Method, path and function of each route."""
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
             *(("POST", path, self.generate) for path in ENDPOINTS),
             ("POST", "/v1/pieces", self.pieces),
@@ -120,7 +116,6 @@ class _Routes:
         return table
 
     async def generate(self, request: Request) -> Response:
-        """Read a request, queue it, and answer it whole or as a stream."""
         engine, log, endpoint = self._engine, request.scope[LOG], ENDPOINTS[request.scope["route"].path]
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
@@ -152,7 +147,6 @@ class _Routes:
                 log.facts["text"] = [generation.text for generation in ended]
 
     async def pieces(self, request: Request) -> Response:
-        """Tokenise a text."""
         engine = self._engine
         with engine.call():
             body = await read_body(request.headers, request.stream(), engine.limits)
@@ -161,18 +155,16 @@ class _Routes:
             request.scope[LOG].model = wanted.model
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
-            found = await engine.read(lambda: pieces_of(wanted.text, wanted.model, its_engine))
+            found = await engine.thread.read(pieces_of, wanted.text, wanted.model, its_engine)
             return _json(found.model_dump_json())
 
     async def models(self, request: Request) -> Response:
-        """List the models."""
         found = [self._model(name) for name in self._engine.service.models]
         return _json(ModelList(data=found).model_dump_json(exclude_unset=False))
 
     async def model(self, request: Request) -> Response:
-        """Describe one model."""
         name = request.path_params["model"]
-        engine_of(self._engine.service, name)
+        engine_of(self._engine.service, name)  # which refuses an unknown one
         return _json(self._model(name).model_dump_json(exclude_none=True))
 
     def _model(self, name: str) -> Model:
@@ -184,20 +176,16 @@ class _Routes:
         return _state("broken" if broken else "ok", self._engine.reason if broken else None)
 
     async def ready(self, request: Request) -> Response:
-        """Whether requests can be served now."""
         reason = self._engine.reason
         return _state("ready" if reason is None else "not ready", reason)
 
     async def metrics(self, request: Request) -> Response:
-        """The metrics, for Prometheus."""
         return Response(self._engine.metrics.page(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        """The OpenAPI document."""
         return _json(json.dumps(document(self._engine.models, gac=self._gac_model is not None)))
 
     async def gac_status(self, request: Request) -> Response:
-        """Whether requests are answered, for clients of GaC."""
         ready = self._engine.reason is None
         return _json(json.dumps({"status": "ready" if ready else "loading"}), 200 if ready else 503)
 
@@ -234,7 +222,6 @@ class EventStream(StreamingResponse):
         self._timeout = timeout
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the events."""
         with self._left:
             try:
                 async with asyncio.timeout(self._timeout):

@@ -1,6 +1,6 @@
-"""The engine for asyncio: one thread runs the service's steps, another prepares requests.
+"""The engine for asyncio: clients' calls, the requests that they make, and what comes of these.
 
-Requests are prepared in their own thread, so that tokenising a long prompt delays neither a step nor the event loop.
+Requests are prepared in a thread of their own: tokenising a long prompt delays neither a step nor the event loop.
 """
 
 from __future__ import annotations
@@ -8,22 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 from unisono.chat.messages import Prompt, content_of
 from unisono.engine.engine_thread import EngineThread
-from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.errors import BackendMissing, SpecError, UnisonoError
-from unisono.records import Limits
+from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError
+from unisono.records import Generation, Limits
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
-from unisono.server.request_handle import RequestHandle, blamed
 from unisono.server.telemetry import Metrics, say, where
 
 State = Literal["loading", "serving", "draining", "broken", "closed"]
@@ -40,7 +38,65 @@ PROBE = "a"
 FAILURES = 3
 """Consecutive failed requests of a model after which the server is not ready."""
 
-T = TypeVar("T")
+
+class RequestHandle:
+    """A running call, made by `AsyncEngine.call`. A list of prompts becomes several requests of ``n`` texts each."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.requests: Sequence[GenerationRequest] = ()
+        self.request_ids: list[RequestId] = []
+        self.running: dict[RequestId, int] = {}
+        """The requests that have not ended, with the number of their unfinished texts."""
+        self.ended: dict[int, Generation] = {}
+        """The finished texts, by choice."""
+        self.first_piece: float | None = None
+        self._began = time.perf_counter()
+        self._metrics = metrics
+        self._events: asyncio.Queue[tuple[int, Wrote | Ended] | Exception] = asyncio.Queue()
+        self._last_event: dict[int, float] = {}
+        """When each choice last had an event."""
+
+    async def events(self) -> AsyncIterator[tuple[int, Wrote | Ended]]:
+        """Yield events with their choice until all texts have ended. Raises a `Refusal` if a request failed."""
+        while self.running or not self._events.empty():
+            event = await self._events.get()
+            if isinstance(event, Exception):
+                raise refusal_of(event) from event
+            yield event
+
+    async def finish(self) -> None:
+        """Wait until all texts have ended. Raises what `events` raises."""
+        async for _ in self.events():
+            pass
+
+    def put(self, event: Event, now: float) -> str:
+        """Take an event that happened at ``now`` (`time.perf_counter`); return the model it concerns."""
+        place = self.request_ids.index(event.request_id)
+        request = self.requests[place]
+        if isinstance(event, Failed):
+            self.fail(event.error)
+            return request.model
+        choice = place * request.n + event.index
+        if isinstance(event, Ended):
+            self.ended[choice] = event.generation
+            self._metrics.ended(request.model, event.index, event.generation)
+            self.running[event.request_id] -= 1
+            if not self.running[event.request_id]:
+                del self.running[event.request_id]
+        else:
+            if self.first_piece is None:
+                self.first_piece = now - self._began
+                self._metrics.first_piece.labels(request.model).observe(self.first_piece)
+            if choice in self._last_event:
+                self._metrics.between_pieces.labels(request.model).observe(now - self._last_event[choice])
+            self._last_event[choice] = now
+        self._events.put_nowait((choice, event))
+        return request.model
+
+    def fail(self, error: Exception) -> None:
+        """End the call with an error, after its earlier events. A call that is complete stays so."""
+        if self.running or not self.request_ids:
+            self._events.put_nowait(error)
 
 
 class AsyncEngine:
@@ -52,9 +108,7 @@ class AsyncEngine:
         self.metrics = metrics
         self.state: State = "loading"
         self.error: BaseException | None = None
-        self.over = asyncio.Event()
-        self._thread = EngineThread(load, self)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="unisono-reader")
+        self.thread = EngineThread(load, self)
         self._service: Service | None = None
         self._calls: set[RequestHandle] = set()
         self._by_request: dict[RequestId, RequestHandle] = {}
@@ -67,9 +121,8 @@ class AsyncEngine:
 
     def start(self) -> None:
         """Begin to load, in the background."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start(self._loop)
-        self._probing = self._loop.create_task(self._probe())
+        self.thread.start()
+        self._probing = asyncio.create_task(self._probe())
 
     @property
     def service(self) -> Service:
@@ -108,13 +161,8 @@ class AsyncEngine:
         """
         _ = self.service  # which refuses while the server is not ready
         if len(self._calls) >= self.limits.concurrency:
-            raise Refusal(
-                429,
-                f"{len(self._calls)} requests are running, the most this server takes; try again later",
-                kind=OVERLOADED,
-                code="too_many_requests",
-                retry_after=self.retry_after,
-            )
+            words = f"{len(self._calls)} requests are running, the most this server takes; try again later"
+            raise Refusal(429, words, kind=OVERLOADED, code="too_many_requests", retry_after=self.retry_after)
         handle, began = RequestHandle(self.metrics), time.monotonic()
         self._calls.add(handle)
         self._idle.clear()
@@ -126,7 +174,8 @@ class AsyncEngine:
                 self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
             for request_id in handle.request_ids:
                 del self._by_request[request_id]
-            self._cancel(handle.running)
+            for request_id in handle.running:
+                self.thread.cancel(request_id)
             handle.running = {}
             if not self._calls:
                 self._idle.set()
@@ -149,24 +198,20 @@ class AsyncEngine:
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
                         raise self.limits.too_long("prompt", characters)
                 prepared = [await self._prepare(request, constraint_field) for request in requests]
-                await self._submit(handle, prepared)
+                await self.thread.submit(prepared, partial(self._queued, handle), self.limits.timeout)
         except TimeoutError:
             raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
         except Exception as error:
             raise refusal_of(error, param=blamed(error, requests[0]), retry_after=self.retry_after) from error
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """Do something slow that runs no model, in the thread that reads prompts."""
-        return await self._loop.run_in_executor(self._reader, work)
-
     async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
         try:
-            prepared = await self._loop.run_in_executor(self._reader, self.service.prepare, request)
+            prepared = await self.thread.read(self.service.prepare, request)
         except (SpecError, BackendMissing) as error:
             if request.constraint is None:
                 raise
             # If the request is fine without its constraint, the constraint is to blame.
-            await self.read(partial(self.service.prepare, replace(request, constraint=None)))
+            await self.thread.read(self.service.prepare, replace(request, constraint=None))
             raise refusal_of(error, param=constraint_field) from error
         for name, ids in prepared.ids.items():
             if len(ids) > (most := self.limits.prompt):
@@ -174,36 +219,10 @@ class AsyncEngine:
                 raise Refusal(400, words, code="context_length_exceeded")
         return prepared
 
-    async def _submit(self, handle: RequestHandle, prepared: Sequence[PreparedRequest]) -> None:
-        handle.queued = self._loop.create_future()
-
-        def submit(service: Service) -> None:
-            request_ids: list[RequestId] = []
-            try:
-                request_ids.extend(service.submit(one, timeout=self.limits.timeout) for one in prepared)
-            except Exception as error:
-                for request_id in request_ids:
-                    service.cancel(request_id)
-                self._thread.post(handle.fail, error)
-            else:
-                self._thread.post(self._queued, handle, request_ids)
-
-        self._thread.submit(submit)
-        await handle.queued
-
     def _queued(self, handle: RequestHandle, request_ids: list[RequestId]) -> None:
-        assert handle.queued is not None
-        if handle.queued.done():
-            self._cancel(request_ids)
-            return
         handle.request_ids = request_ids
         handle.running = {name: request.n for name, request in zip(request_ids, handle.requests, strict=True)}
         self._by_request |= dict.fromkeys(request_ids, handle)
-        handle.queued.set_result(None)
-
-    def _cancel(self, request_ids: Iterable[RequestId]) -> None:
-        for request_id in request_ids:
-            self._thread.submit(partial(Service.cancel, request_id=request_id))
 
     async def drain(self, grace: float) -> None:
         """Take no new calls, give running ones some seconds to finish, then fail the rest."""
@@ -214,21 +233,16 @@ class AsyncEngine:
         self.state = "draining" if self.state == "loading" else self.state
         for call in self._calls:
             call.fail(shutting_down())
+        self.thread.refuse(shutting_down())
         await _wait(self._idle, 1)
 
     async def close(self, patience: float = 10.0) -> bool:
-        """End the engine's thread, which unloads the models; return whether it ended within ``patience`` seconds.
-
-        A running pass or load is not interrupted.
-        """
+        """End the engine's thread, and return whether it ended within some seconds; see `EngineThread.close`."""
         if self.state != "broken":
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
-        self._thread.stop()
-        await _wait(self.over, patience)
-        self._reader.shutdown(wait=False, cancel_futures=True)
-        return self.over.is_set()
+        return await self.thread.close(patience)
 
     # Called by the engine's thread, in the loop.
 
@@ -244,8 +258,7 @@ class AsyncEngine:
         self.metrics.batch.observe(served)
         self.metrics.turn_seconds.observe(seconds)
         for event in events:
-            handle = self._by_request.get(event.request_id)
-            if handle is None:
+            if (handle := self._by_request.get(event.request_id)) is None:
                 continue
             model = handle.put(event, now)
             if isinstance(event, Ended):
@@ -263,7 +276,7 @@ class AsyncEngine:
             if call.request_ids:
                 call.fail(error)
 
-    def ended(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None) -> Exception:
         """Fail all calls: no more events will come."""
         self.error = error
         if error is not None:
@@ -272,7 +285,7 @@ class AsyncEngine:
         refusal = shutting_down() if error is None else not_ready("the engine has failed")
         for call in self._calls:
             call.fail(refusal)
-        self.over.set()
+        return refusal
 
     async def _probe(self) -> None:
         while True:
@@ -287,11 +300,19 @@ class AsyncEngine:
         for prompt in (Prompt(text=PROBE), Prompt(messages=messages)):  # type: ignore[arg-type]
             with contextlib.suppress(Refusal), self.call() as call:  # a member with a system message reads no raw text
                 await self.begin(call, [GenerationRequest("", prompt, Limits(1), model=model)])
-                async for _ in call.events():
-                    pass
+                await call.finish()
                 return
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
+
+
+def blamed(error: Exception, request: GenerationRequest) -> str | None:
+    """The field of a well-formed request because of which it cannot be served."""
+    if isinstance(error, PromptError):
+        return "prompt" if request.prompt.messages is None else "messages"
+    if request.n > 1:
+        return "n"
+    return "unisono.draw" if request.method is not None and request.method.draw.beam_width > 1 else None

@@ -36,7 +36,6 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The answer's own headers."""
         return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
 
 
@@ -68,12 +67,10 @@ def words_of(error: UnisonoError) -> str:
 
 
 def not_ready(reason: str) -> Refusal:
-    """While models load, or fail."""
     return Refusal(503, f"the server is not ready: {reason}", kind=FAULT, code="not_ready", retry_after=5)
 
 
 def shutting_down() -> Refusal:
-    """While the server ends."""
     return Refusal(503, "the server is shutting down", kind=FAULT, code="shutting_down", retry_after=5)
 
 

@@ -101,26 +101,17 @@ class Invalid(Exception):
         self.detail = detail
 
 
-def prompts_of(request: GacRequest) -> list[Prompt]:
-    """The prompts of a request, one per conversation."""
-    if not request.apply_chat_template:
-        return [Prompt(text=conversation[0].content) for conversation in request.messages_list]
-    return [
-        Prompt(messages=[Message(role=message.role, content=message.content) for message in conversation])
-        for conversation in request.messages_list
-    ]
-
-
-def limits_of(request: GacRequest) -> Limits:
-    """The limits of each text."""
-    return Limits(request.max_new_tokens, request.until or ())
-
-
 def requests_of(body: Mapping[str, Any], model: str, limits: ServerLimits) -> list[GenerationRequest]:
     """Make a request per conversation. Raises an `Invalid` for a wrong field, a `Refusal` for one over a limit."""
     try:
         wanted = GacRequest.model_validate(body)
-        prompts, written = prompts_of(wanted), limits_of(wanted)
+        written = Limits(wanted.max_new_tokens, wanted.until or ())
+        prompts = [
+            Prompt(messages=[Message(role=message.role, content=message.content) for message in conversation])
+            if wanted.apply_chat_template
+            else Prompt(text=conversation[0].content)
+            for conversation in wanted.messages_list
+        ]
     except ValidationError as invalid:
         mistakes = invalid.errors(include_url=False, include_context=False, include_input=False)
         raise Invalid([{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]) from None

@@ -109,14 +109,13 @@ class Server(uvicorn.Server):
         return await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, with signals handled from now on."""
         for bound in sockets or ():
             host, port = bound.getsockname()[:2]
             say("listening", host=host, port=port)
         await super().startup(sockets)
 
     async def _watch(self) -> None:
-        await self._engine.over.wait()
+        await self._engine.thread.over.wait()
         self.should_exit = True
 
     @contextlib.contextmanager

@@ -59,14 +59,10 @@ class Middleware:
     """Checks host and API key, adds a request id, counts and logs."""
 
     def __init__(self, app: App, metrics: Metrics, keys: Keys | None, *, local: bool = False) -> None:
-        """Wrap an app.
+        """Serve an app to those who have one of the API keys, or, without ``keys``, to everybody.
 
-        Args:
-            app: serves the requests.
-            metrics: counts them.
-            keys: the API keys; ``None`` lets everybody in.
-            local: whether only requests under a host name of this machine are served. It keeps out web pages whose
-                own name was made to point at this machine.
+        ``local`` serves only requests under a host name of this machine. It keeps out web pages whose own name was made
+        to point at this machine.
         """
         self._app = app
         self._metrics = metrics
@@ -74,7 +70,6 @@ class Middleware:
         self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -149,8 +144,6 @@ def is_loopback(host: str) -> bool:
 
 
 class Keys:
-    """The API keys of a server."""
-
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 

@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Literal
 from unisono.chat.tool_parser import FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
-from unisono.server.async_engine import AsyncEngine
+from unisono.server.async_engine import AsyncEngine, RequestHandle
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
-from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.schemas import (
     ChatAnswer,

@@ -120,7 +120,6 @@ class Metrics:
             self._member_seconds.labels(model, member).inc(seconds)
 
     def page(self) -> bytes:
-        """All metrics, in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:

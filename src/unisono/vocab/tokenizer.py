@@ -49,11 +49,15 @@ class TokenTable:
     """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
     beyond: tuple[tuple[str, Kind], ...] = ()
     """Text and kind of the tokens after ``texts``, for which the model has no row (`first`). They have no ids here."""
+    opening: list[int] = field(init=False)
+    """What the tokenizer adds before a plain text: BOS, or nothing."""
 
     def __post_init__(self) -> None:
         pairs = zip(self.texts, self.kinds, strict=True)
         kinds = tuple(_settled(token, text, kind) for token, (text, kind) in enumerate(pairs))
         object.__setattr__(self, "kinds", kinds)
+        opening = [self.bos_id] if self.adds_bos and self.bos_id is not None else []
+        object.__setattr__(self, "opening", opening)
 
     @property
     def controls(self) -> dict[str, int]:
@@ -79,10 +83,6 @@ class TokenTable:
             adds_bos=self.adds_bos and bos is not None,
             beyond=(*zip(self.texts[rows:], self.kinds[rows:], strict=True), *self.beyond),
         )
-
-    @property
-    def opening(self) -> list[int]:
-        return [self.bos_id] if self.adds_bos and self.bos_id is not None else []
 
 
 def _settled(token: int, text: str, kind: Kind) -> Kind:
