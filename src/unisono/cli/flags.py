@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from unisono.config.compact import renamed
 from unisono.errors import SpecError, deprecated
 
 T = TypeVar("T")
@@ -55,9 +56,8 @@ def renamed_flag(value: T | None, old_value: T | None, new: str, old: str) -> T 
     Raises:
         SpecError: both are given.
     """
-    if old_value is None:
-        return value
-    if value is not None:
-        raise SpecError(f"{new} and {old}, its old name, are both given", hint=f"leave {old} out")
-    deprecated(f"{old} is now {new}")
-    return old_value
+    given = {name: each for name, each in ((new, value), (old, old_value)) if each is not None}
+    found = renamed(given, new, old).get(new)
+    if old in given:
+        deprecated(f"{old} is now {new}")
+    return found

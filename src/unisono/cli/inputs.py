@@ -60,7 +60,7 @@ class RunFlags(MethodFlags):
         optional(help='Answer a file of prompts, JSON lines {"id", "prompt"} or {"id", "messages"}.'),
     ] = None
     out: Annotated[Path | None, optional(help="Write the answers to --prompts to this file. Default: stdout.")] = None
-    batch: Annotated[int, typer.Option(help="Write this many answers to --prompts at once.")] = 1
+    batch: Annotated[int, typer.Option(min=1, help="Write this many answers to --prompts at once.")] = 1
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --out.")] = False
     overwrite: Overwrite = False
     quiet: Quiet = False

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from unisono.errors import SpecError, nearest, shown
 
+T = TypeVar("T")
 DECIMAL = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 100
 """Characters of a number; what is longer is no number that anybody means."""
@@ -135,6 +136,14 @@ def known_keys(what: str, given: Mapping[Any, Any], known: Sequence[str], *, hin
                 f"unknown key {shown(name)} in {what}{nearest(name, known)}; known: {', '.join(known)}", hint=hint
             )
     return dict(given)
+
+
+def renamed(given: Mapping[str, T], new: str, old: str, shown_as: str = "{}") -> dict[str, T]:
+    """The mapping with what stands under an old name under the new one. Raises a `SpecError` where both stand."""
+    if old in given and new in given:
+        names = f"{shown_as.format(new)} and {old}, its old name, are both given"
+        raise SpecError(names, hint=f"leave {old} out")
+    return {new if key == old else key: value for key, value in given.items()}
 
 
 def read_number(text: str) -> int | float | str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
 
 from unisono.config.combine import Combine
-from unisono.config.compact import Number, numbers_of, read_form, read_named
+from unisono.config.compact import Number, numbers_of, read_form, read_named, renamed
 from unisono.config.gate import Gate
 from unisono.config.sampling import MIXTURE, OLD_MIXTURE, Sampling
 from unisono.config.sampling_options import SamplingOptions
@@ -144,7 +144,7 @@ class Method:
         sampling, combine = self.sampling, self.combine
         if sampling.mixture and combine != Combine():
             raise SpecError(
-                f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
+                f"{sampling.written} draws from the weighted mean of all members, but combine is {str(combine)!r}",
                 hint="leave combine out, or draw from all members: any temperature does",
             )
         if sampling.beam_width > 1 and self.speculate is not None:
@@ -176,9 +176,8 @@ class Method:
                     "max_pieces is given, but nobody drafts", hint=f"name a drafter: a member, {NGRAM} or {AUTO}"
                 )
             speculation = replace(speculation, max_pieces=given["max_pieces"])
-        if "sampling" in given and "draw" in given:
-            raise SpecError("sampling and draw are given, which is its old name", hint="leave draw out")
-        sampling = Sampling.parse(given.get("sampling", given.get("draw", self.sampling)))
+        key = "draw" if "draw" in given else "sampling"
+        sampling = Sampling.parse(renamed(given, "sampling", "draw").get("sampling", self.sampling), key)
         return Method(
             given.get("lead", self.lead),
             Combine.parse(given.get("combine", self.combine)),

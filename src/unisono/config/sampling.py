@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, split_words
+from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, renamed, split_words
 from unisono.config.sampling_options import (
     FrequencyPenalty,
     MinP,
@@ -33,8 +33,18 @@ LONGEST_BIAS = 256
 """Bytes of a biased text."""
 
 
+class _Remembering:
+    __slots__ = ("_written",)
+    _written: str
+
+    @property
+    def written(self) -> str:
+        """The word by which ``mixture`` was asked for, which errors say too."""
+        return getattr(self, "_written", MIXTURE)
+
+
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(_Remembering):
     """How a piece is chosen from a distribution. The default is greedy.
 
     `unisono.fusion.logits_processors` says what each option does, and in which order they are applied.
@@ -102,7 +112,7 @@ class Sampling:
             if getattr(self, name) is not None or _DEFAULTS[name] is not None:
                 self._check_option(name, option)
         if not isinstance(self.mixture, bool):
-            raise SpecError(f"one_member is {shown(self.mixture)}", hint="it is true or false")
+            raise SpecError(f"{self.written} is {shown(self.mixture)}", hint="it is true or false")
         object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
         object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
@@ -110,7 +120,7 @@ class Sampling:
             self._check_mixture()
         if self.beam_width > 1 and self.mixture:
             raise SpecError(
-                "one-member draws, and a beam searches for the likeliest text", hint="leave one of them out"
+                f"{self.written} draws, and a beam searches for the likeliest text", hint="leave one of them out"
             )
         if self.beam_width > 1 and not self.is_greedy:
             raise SpecError(
@@ -136,7 +146,7 @@ class Sampling:
     def _check_mixture(self) -> None:
         if self.is_greedy:
             raise SpecError(
-                "one-member draws a member and a piece, but at temperature 0 nothing is drawn",
+                f"{self.written} draws a member and a piece, but at temperature 0 nothing is drawn",
                 hint="leave the temperature out; member_temperature makes each member surer",
             )
         acting = next((name for name in SHAPING if name != "temperature" and self.changes(name)), None)
@@ -144,8 +154,8 @@ class Sampling:
         if acting is not None:
             own = "" if acting == "logit_bias" else f"write {MEMBER}{acting}, which acts on the drawn member's, or "
             raise SpecError(
-                f"one-member runs a single member, but {acting} acts on the distribution of all of them",
-                hint=own + "leave one-member out",
+                f"{self.written} runs a single member, but {acting} acts on the distribution of all of them",
+                hint=own + f"leave {self.written} out",
             )
 
     def changes(self, name: str) -> bool:
@@ -178,10 +188,10 @@ class Sampling:
         """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
         if options and options.get("temperature", self.temperature) == 0:
             options = {**options, **{name: _DEFAULTS[name] for name in _DRAWING}}
-        return replace(self, **options)
+        return replace(self, **{**options, "written": self.written})
 
     @classmethod
-    def parse(cls, value: object) -> Self:
+    def parse(cls, value: object, key: str = "sampling") -> Self:
         """Read what a spec, a flag or an argument gives.
 
         Args:
@@ -189,6 +199,7 @@ class Sampling:
                 ``"temperature:0.7 top_p:0.9 seed:1"``, with blanks or commas between them, where the
                 temperature may be the number alone, and a bias is ``bias:TEXT=NUMBER`` with the text
                 percent-encoded; a mapping of the fields of a draw. One member is drawn at temperature 1.
+            key: how errors call what is read.
 
         Raises:
             SpecError: it is none of these.
@@ -197,9 +208,11 @@ class Sampling:
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls(temperature=value)
-        if isinstance(value, Mapping) and OLD_MIXTURE in value:
-            value = {MIXTURE if key == OLD_MIXTURE else key: more for key, more in value.items()}
-        given = read_form(cls, "sampling", value, _read_words, hint=_WAYS)
+        if is_old := isinstance(value, Mapping) and OLD_MIXTURE in value:
+            value = renamed(value, MIXTURE, OLD_MIXTURE)
+        given = read_form(cls, key, value, partial(_read_words, within=key), hint=_WAYS)
+        if is_old:
+            given["written"] = OLD_MIXTURE
         return cls(**({"temperature": 1, **given} if given.get(MIXTURE) is True else given))
 
     def __str__(self) -> str:
@@ -212,12 +225,15 @@ class Sampling:
 
 
 def _taking_old_name(init: Callable[..., None]) -> Callable[..., None]:
-    """Let the constructor, and so `replace`, take the old name of `mixture` too."""
+    """Let the constructor, and so `replace`, take the old name of `mixture` too, and how it was written."""
 
     @wraps(init)
-    def take(self: Sampling, *args: Any, **options: Any) -> None:
+    def take(self: Sampling, *args: Any, written: str = MIXTURE, **options: Any) -> None:
         if OLD_MIXTURE in options:
-            options[MIXTURE] = options.pop(OLD_MIXTURE)
+            if len(options) > len(_DEFAULTS):  # `replace` gives all fields, and so the new name too
+                del options[MIXTURE]
+            options, written = renamed(options, MIXTURE, OLD_MIXTURE), OLD_MIXTURE
+        object.__setattr__(self, "_written", written)
         init(self, *args, **options)
 
     return take
@@ -267,20 +283,22 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
     return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
 
-def _read_words(text: str) -> dict[str, Any]:
+def _read_words(text: str, within: str) -> dict[str, Any]:
     """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
     given: dict[str, Any] = {}
     for word in split_words(text):
-        name, biased, value = _read_word(word)
+        name, biased, value = _read_word(word, within)
         options: dict[Any, Any] = given if biased is None else given.setdefault(name, {})
         key, what = (name, name) if biased is None else (biased, f"the {name} of {biased!r}")
         if key in options:
-            raise SpecError(f"sampling gives {what} twice: {shown(text)}", hint="leave one of them out")
+            raise SpecError(f"{within} gives {what} twice: {shown(text)}", hint="leave one of them out")
         options[key] = value
+        if key == MIXTURE:
+            given["written"] = word
     return given
 
 
-def _read_word(word: str) -> tuple[str, object, object]:
+def _read_word(word: str, within: str) -> tuple[str, object, object]:
     """The field, for a bias the text or column that is biased, and the value."""
     if word == GREEDY:
         return "temperature", None, 0
@@ -299,4 +317,4 @@ def _read_word(word: str) -> tuple[str, object, object]:
     if not isinstance(temperature := read_number(word), str):
         return "temperature", None, temperature
     known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
-    raise SpecError(f"unknown {shown(word)} in sampling{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)
+    raise SpecError(f"unknown {shown(word)} in {within}{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

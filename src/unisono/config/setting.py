@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
-from unisono.config.compact import read_number
+from unisono.config.compact import read_number, renamed
 from unisono.config.method import MethodOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
@@ -23,7 +24,7 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
     Raises:
         SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
     """
-    keys: MethodOptions = {}
+    keys: dict[str, Any] = {}
     known = (*KEYS, *others)
     for word in text.split():
         key, equals, value = word.partition("=")
@@ -34,13 +35,12 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
             )
         if key == "draw":
             deprecated("the setting draw is now called sampling")
-            key = "sampling"
-        if key not in KEYS:
+        elif key not in KEYS:
             raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
         if key in keys:
             raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
-        keys[key] = _read(key, value)  # type: ignore[literal-required]  # these keys are the record's
-    return keys
+        keys[key] = _read(key, value)
+    return cast(MethodOptions, renamed(keys, "sampling", "draw"))
 
 
 def _read(key: str, value: str) -> str | bool | int:

@@ -136,6 +136,7 @@ class AsyncEngine:
         handle: RequestHandle,
         requests: Sequence[GenerationRequest],
         constraint_field: str = "unisono.constraint",
+        sampling_field: str = "unisono.sampling",
     ) -> None:
         """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
         handle.requests = requests
@@ -153,7 +154,8 @@ class AsyncEngine:
         except TimeoutError:
             raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
         except Exception as error:
-            raise refusal_of(error, param=blamed(error, requests[0]), retry_after=self.retry_after) from error
+            param = blamed(error, requests[0], sampling_field)
+            raise refusal_of(error, param=param, retry_after=self.retry_after) from error
 
     async def read(self, work: Callable[[], T]) -> T:
         """Do something slow that runs no model, in the thread that reads prompts."""

@@ -78,10 +78,10 @@ class RequestHandle:
             self._events.put_nowait(error)
 
 
-def blamed(error: Exception, request: GenerationRequest) -> str | None:
+def blamed(error: Exception, request: GenerationRequest, sampling_field: str) -> str | None:
     """The field of a well-formed request because of which it cannot be served."""
     if isinstance(error, PromptError):
         return "prompt" if request.prompt.messages is None else "messages"
     if request.n > 1:
         return "n"
-    return "unisono.draw" if request.method is not None and request.method.draw.beam_width > 1 else None
+    return sampling_field if request.method is not None and request.method.sampling.beam_width > 1 else None
