@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -25,7 +25,6 @@ from unisono.fusion.weights import scaled
 from unisono.members import (
     PreparedMember,
     Report,
-    Run,
     Wanted,
     find_models,
     join_member,
@@ -221,14 +220,16 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
     if not isinstance(batch, int) or batch < 1:
         raise SpecError(f"the batch is {batch!r}: it must be a whole number, 1 or more")
     found = [find_models(spec, batch, report) for spec in specs]
-    wanted: dict[Run, Wanted] = {}
+    wanted: dict[Hashable, Wanted] = {}
     for each in itertools.chain.from_iterable(models.values() for models in found):
-        first = wanted.get(each.run, each)
-        wanted[each.run] = replace(first, slots=max(first.slots, each.slots))
-    models = {run: read_model(each, report) for run, each in wanted.items()}
+        first = wanted.get(each.key, each)
+        wanted[each.key] = replace(first, slots=max(first.slots, each.slots))
+    models = {key: read_model(each, report) for key, each in wanted.items()}
     prepared = []
-    for spec, runs in zip(specs, found, strict=True):
-        members = [join_member(member, weight, models[runs[member.owner].run]) for member, weight in spec.voters()]
+    for spec, its_models in zip(specs, found, strict=True):
+        members = [
+            join_member(member, weight, models[its_models[member.owner].key]) for member, weight in spec.voters()
+        ]
         report("the union", 0.0, "mapping the vocabularies")
         union = _union_of(members)
         report("the union", 1.0, f"{union.size:,} pieces")
