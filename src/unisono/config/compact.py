@@ -24,7 +24,7 @@ class Number:
     low: float
     high: float
     meaning: str
-    """What the number does, for the hint of an error."""
+    """What it does, for the hint of an error."""
     whole: bool = False
     above: bool = False
     """Whether ``low`` itself is refused."""
@@ -48,7 +48,6 @@ class Number:
 
     @property
     def limits(self) -> str:
-        """The bounds in words."""
         if self.words:
             return self.words
         if self.whole:
@@ -60,13 +59,8 @@ class Number:
     def checked(self, subject: str, value: Any, write: str = "") -> int | float:
         """The value as a number of Python's own.
 
-        Args:
-            subject: what the message calls the option.
-            value: what is given for it.
-            write: how the hint writes a number that was given as text, where the number alone does not serve.
-
-        Raises:
-            SpecError: it is no number, or out of bounds.
+        Errors call the option ``subject``; ``write`` is how a hint writes a number that came as text, where the number
+        alone does not serve. Raises a `SpecError` where it is no number, or out of bounds.
         """
         if self.allows(value):
             return int(value) if isinstance(value, Integral) else float(value)
@@ -89,15 +83,10 @@ def _metadata(hint: object) -> list[object]:
 def read_form(
     record: type, what: str, value: object, read_text: Callable[[str], dict[str, Any]], *, hint: str, slip: str = ""
 ) -> dict[str, Any]:
-    """The keyword arguments of a record that is given as text or as a mapping of its fields.
+    """The keyword arguments of a record that is given as text, for ``read_text``, or as a mapping of its fields.
 
-    Args:
-        record: the dataclass.
-        what: how the key is called that the value is given for.
-        value: what is given.
-        read_text: reads the one-line form.
-        hint: how it is written.
-        slip: the hint for an unknown key, where it is another one.
+    Errors call it ``what`` and tell by ``hint`` how it is written; ``slip`` is the hint for an unknown key, where it is
+    another.
 
     Raises:
         SpecError: the value is neither text nor a mapping, or has a key that is no field.

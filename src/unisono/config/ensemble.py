@@ -43,15 +43,10 @@ class EnsembleSpec(BaseModel):
     lead: str | None = None
     """The member whose distribution the gate looks at; ``None`` for the first that votes."""
     combine: Combine = Combine()
-    """How the members' distributions become one: all that `Combine.parse` reads."""
     gate: Gate = Gate()
-    """When the other members are asked: all that `Gate.parse` reads."""
     speculate: Speculation | None = None
-    """Who drafts: all that `Speculation.parse` reads."""
     sampling: Sampling = Sampling()
-    """How a piece is chosen: all that `Sampling.parse` reads."""
     spelling: None = Field(default=None, exclude=True)
-    """Had another value once; see `check_spelling`."""
     tuned_on: list[TunedOn] = Field(default_factory=list)
     """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
     folder: Path = Field(default=Path(), exclude=True)
@@ -120,15 +115,10 @@ class EnsembleSpec(BaseModel):
 
     @property
     def method(self) -> Method:
-        """How the ensemble writes."""
         return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling)
 
     def but(self, **keys: Any) -> EnsembleSpec:
-        """This spec with some keys of its method replaced, as `Method.but` takes them.
-
-        Raises:
-            SpecError: a value is wrong, or does not fit the members.
-        """
+        """This spec with keys of its method replaced, as `Method.but` takes them. Raises a `SpecError`."""
         check_off(keys.get("speculate"), [member.name for member in self.members])
         method = self.method.but(**keys)
         _check_method(method, self.members)
@@ -154,14 +144,10 @@ def _check_method(method: Method, members: list[MemberSpec]) -> None:
 
 
 def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> EnsembleSpec:
-    """Read and check a spec.
-
-    Args:
-        source: the path of a YAML file, the same as a mapping, or a spec that is ready.
+    """Read and check a spec: the path of a YAML file, the same as a mapping, or a spec that is ready.
 
     Raises:
-        SpecError: the file is missing or not YAML, or something in it is wrong; the message has the
-            file, line and column, the key, its value and what would be right.
+        SpecError: the message has the file, line and column, the key, its value and what would be right.
     """
     if isinstance(source, EnsembleSpec):
         return source
@@ -202,11 +188,7 @@ Where = tuple[Hashable, ...]
 
 
 def _renamed(data: dict[str, Any], places: Places) -> tuple[dict[str, Any], dict[Where, Where]]:
-    """The data with new names in place of old ones, and which old names stood where; a warning for each.
-
-    Raises:
-        SpecError: both names stand.
-    """
+    """New names in place of old ones, and which old names stood where. Raises a `SpecError` where both stand."""
     old_names: dict[Where, Where] = {}
 
     def rename(record: Mapping[str, Any], where: Where, new: str, old: str) -> dict[str, Any]:
@@ -272,7 +254,6 @@ def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) 
 
 
 def _way_out(problem: dict[str, Any]) -> str:
-    """The hint of an error of ours that a validator raised."""
     hint = getattr(problem.get("ctx", {}).get("error"), "hint", None)
     return f"; {hint}" if hint else ""
 

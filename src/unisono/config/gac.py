@@ -21,7 +21,6 @@ from unisono.config.yaml_source import path_of
 from unisono.errors import shown
 
 WIDTH = 110
-"""Characters of a comment's line."""
 LONGEST_NAME = 64
 WHOLE_GPU = 10_000
 """Parts in which Ray counts a GPU."""
@@ -61,27 +60,22 @@ class Note:
     keys: tuple[str, ...]
     """As in ``CONFIG_API_SERVER[0].max_memory``."""
     lines: tuple[int, ...]
-    """Where they stand in the configuration."""
     why: str
 
     def __str__(self) -> str:
-        """One sentence."""
         lines = ", ".join(map(str, self.lines))
         return f"{', '.join(self.keys)} (line{'s' * (len(self.lines) > 1)} {lines}): {self.why}"
 
     def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
         return {"keys": list(self.keys), "lines": list(self.lines), "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An ensemble that means what a configuration of GaC means."""
+    """An ensemble that means what a configuration of GaC means, and what of that is not in it or in another form."""
 
     spec: Mapping[str, Any]
-    """The content of an ensemble file."""
     notes: tuple[Note, ...]
-    """What is not in it, or is in it in another form."""
 
     def to_yaml(self, source: str) -> str:
         """The ensemble file, its notes above it as comments. ``source`` is the name of the configuration."""
@@ -96,15 +90,10 @@ class Imported:
 
 
 def import_gac(text: str, path: Path) -> Imported:
-    """Turn a configuration of the GaC release into an ensemble of ours.
-
-    Args:
-        text: of the YAML file.
-        path: its name, for messages.
+    """Turn a configuration of the GaC release into an ensemble of ours; ``path`` is its name in messages.
 
     Raises:
-        SpecError: it is no such configuration, or one that GaC could not run either; the message has the line, the
-            column and the key.
+        SpecError: it is no configuration that GaC could run; the message has the line, the column and the key.
     """
     config = read_config(text, path)
     said: dict[str, list[Where]] = {}
@@ -175,13 +164,10 @@ def _method(config: GacConfig, names: Sequence[str], said: dict[str, list[Where]
 
 
 def placed(demands: Sequence[float | None]) -> list[tuple[int, ...]]:
-    """Which GPUs models get, one after the other, as Ray gives them.
+    """Which GPUs models get, one after the other, as Ray gives them to ``demands``: a part of one, or a whole number.
 
     Whole GPUs are the first that are free; a part of one is of the GPU where it leaves the least
     (``NodeResourceInstanceSet::TryAllocate`` in Ray's ``resource_instance_set.cc``).
-
-    Args:
-        demands: GPUs that each asks for: a part of one or a whole number; ``None`` where nothing is said.
     """
     free: list[int] = []
     given = []
@@ -203,7 +189,6 @@ def placed(demands: Sequence[float | None]) -> list[tuple[int, ...]]:
 
 
 def _name(name: str, index: int, taken: Sequence[str]) -> str:
-    """A name that a member can have, and nobody has yet."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
     plain = plain.lstrip("._-")[:LONGEST_NAME] or f"model-{index + 1}"
     free, number = plain, 1

@@ -31,8 +31,6 @@ MOST_GPUS = 1024
 
 @dataclass(frozen=True, slots=True)
 class GacModel:
-    """One model of a configuration."""
-
     weight: str
     """A path or a hub id."""
     name: str
@@ -43,13 +41,10 @@ class GacModel:
     """A part of a GPU, or how many."""
     quantization: str
     has_memory: bool
-    """Whether there is a limit for each GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class GacConfig:
-    """A configuration that GaC could run."""
-
     models: tuple[GacModel, ...]
     by_score: bool
     """Whether votes count by score; else all count the same."""
@@ -68,14 +63,11 @@ class GacConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A YAML document with what messages about it need."""
-
     data: Any
     places: Places
     path: Path
 
     def wrong(self, where: Where, message: str, hint: str | None = None) -> SpecError:
-        """What is wrong with a key, as an error."""
         named = path_of(where, "the configuration")
         return SpecError(f"{self.path}{place_of(where, self.places)}: {named} {message}", hint=hint)
 
@@ -97,20 +89,17 @@ class _Document:
         return value
 
     def choice(self, value: object, where: Where, choices: Sequence[str]) -> str:
-        """One of some words."""
         if not isinstance(value, str) or value not in choices:
             near = nearest(value, choices) if isinstance(value, str) else ""
             raise self.wrong(where, f"is {shown(value)}{near}", f"choose one of: {', '.join(choices)}")
         return value
 
     def text(self, value: object, where: Where) -> str:
-        """A text that is not empty."""
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(where, f"is {shown(value)}, not a text", "write it in quotes")
         return value
 
     def number(self, value: object, where: Where, low: float, high: float) -> float:
-        """A number within limits."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             plain = plain_number(value)
             limits = f"a number from {low:,} to {high:,}" if math.isfinite(low) else "a number"
@@ -119,15 +108,7 @@ class _Document:
 
 
 def read_config(text: str, path: Path) -> GacConfig:
-    """Read a configuration.
-
-    Args:
-        text: of the YAML file.
-        path: its name, for messages.
-
-    Raises:
-        SpecError: it is no YAML, or no configuration that GaC could run.
-    """
+    """Read a configuration; errors call the file ``path``. Raises a `SpecError` where GaC could not run it."""
     document = _Document(*read_yaml(text, path), path)
     data = document.mapping(document.data, (), KEYS, KEYS)
     by_score = document.choice(data[NORM], (NORM,), NORMS) == "score"

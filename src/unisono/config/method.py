@@ -19,7 +19,6 @@ NGRAM = "ngram"
 AUTO = "auto"
 """The drafter that is whichever promises most by what was measured so far."""
 OFF = "off"
-"""Nobody drafts."""
 MOST_PIECES = 64
 PIECEWISE = "piecewise"
 """All that `spelling` may still be: members read each piece as it was chosen."""
@@ -37,7 +36,6 @@ class Speculation:
     """Drafted pieces in a block at most; how many it is follows what has been accepted and what passes cost."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value."""
         if _is_off(self.drafter):
             raise SpecError(
                 "the drafter is off",
@@ -50,14 +48,8 @@ class Speculation:
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
-        """Read what a spec, a flag or an argument gives.
-
-        Args:
-            value: a `Speculation`; a drafter's name, with ``:N`` for its ``max_pieces``; a mapping of
-                the two; ``"off"``, ``False`` or ``None`` for no speculation.
-
-        Raises:
-            SpecError: it is none of these.
+        """Read a `Speculation`, a drafter's name, with ``:N`` for ``max_pieces`` or not, or a mapping of the two;
+        ``"off"``, ``False`` or ``None`` is no speculation. Raises a `SpecError`.
         """
         if value is None or _is_off(value):
             return None
@@ -69,7 +61,6 @@ class Speculation:
         return cls(**given)
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
         return f"{self.drafter}:{self.max_pieces}"
 
 
@@ -87,7 +78,6 @@ class MethodOptions(SamplingOptions, total=False):
     """
 
     lead: str | None
-    """The member whose distribution the gate looks at."""
     combine: Combine | str | Mapping[str, Any] | None
     """How distributions become one, as `Combine.parse` reads it: ``"geometric"`` …"""
     gate: Gate | str | Mapping[str, Any] | None
@@ -97,7 +87,6 @@ class MethodOptions(SamplingOptions, total=False):
     speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None
     """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody."""
     max_pieces: int | None
-    """Drafted pieces in a block at most."""
     sampling: Sampling | str | float | Mapping[str, Any] | None
     """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …; ``temperature``
     and the like then replace options of it."""
@@ -119,18 +108,13 @@ class Method:
     """
 
     lead: str | None = None
-    """The member whose distribution the gate looks at; ``None`` for the first of positive weight."""
+    """``None`` for the first of positive weight."""
     combine: Combine = field(default_factory=Combine)
-    """How the members' distributions become one."""
     gate: Gate = field(default_factory=Gate)
-    """When the others are asked."""
     speculate: Speculation | None = None
-    """Who drafts; ``None`` for nobody."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How a piece is chosen from a distribution."""
 
     def __post_init__(self) -> None:
-        """Read and check what needs no members to be known. Raises a `SpecError` that names the value."""
         if self.lead is not None and not isinstance(self.lead, str):
             raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
         object.__setattr__(self, "combine", Combine.parse(self.combine))
@@ -140,7 +124,6 @@ class Method:
         self._check_keys()
 
     def _check_keys(self) -> None:
-        """Refuse keys that contradict one another."""
         sampling, combine = self.sampling, self.combine
         if sampling.mixture and combine != Combine():
             raise SpecError(
@@ -214,14 +197,11 @@ class Method:
         }
 
     def check(self, weights: Mapping[str, float]) -> None:
-        """Hold the method against the members that vote.
-
-        Args:
-            weights: by member; negative ones are an amateur's.
+        """Hold the method against the members that vote, given by their weights; negative ones are an amateur's.
 
         Raises:
-            SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or
-                the rule does not fit the weights.
+            SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or the rule
+                does not fit.
         """
         members, known = list(weights), ", ".join(weights)
         self.combine.check(weights)
@@ -261,11 +241,7 @@ class Method:
 
 
 def check_spelling(spelling: object) -> None:
-    """Accept the one value that the key `spelling` still has, with a warning; ``None`` where it is not given.
-
-    Raises:
-        SpecError: it is another one. Canonical spelling was removed (docs/adr/0008).
-    """
+    """Accept the one value that the key `spelling` still has (docs/adr/0008), with a warning. Raises a `SpecError`."""
     if spelling is None:
         return
     if spelling != PIECEWISE:

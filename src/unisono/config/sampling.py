@@ -30,7 +30,6 @@ OLD_MIXTURE = "one_member"
 MEMBER = "member_"
 """What the options begin with that act on every member's distribution before these are combined."""
 LONGEST_BIAS = 256
-"""Bytes of a biased text."""
 
 
 class _Remembering:
@@ -107,7 +106,6 @@ class Sampling(_Remembering):
     1609.08144, section 7, without its constant: as transformers does)."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value and the choices."""
         for name, option in OPTIONS.items():
             if getattr(self, name) is not None or _DEFAULTS[name] is not None:
                 self._check_option(name, option)
@@ -159,7 +157,6 @@ class Sampling(_Remembering):
             )
 
     def changes(self, name: str) -> bool:
-        """Whether an option is other than its default."""
         default = {} if name.endswith("bias") else _DEFAULTS[name]
         return bool(getattr(self, name) != default)
 
@@ -181,7 +178,6 @@ class Sampling(_Remembering):
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest piece is taken."""
         return self.temperature == 0
 
     def but(self, options: Mapping[str, Any]) -> Self:
@@ -192,17 +188,11 @@ class Sampling(_Remembering):
 
     @classmethod
     def parse(cls, value: object, key: str = "sampling") -> Self:
-        """Read what a spec, a flag or an argument gives.
+        """Read what a spec, a flag or an argument gives, which errors call ``key``.
 
-        Args:
-            value: a `Sampling`; a number, the temperature; ``"greedy"``; ``"one-member"``; words such as
-                ``"temperature:0.7 top_p:0.9 seed:1"``, with blanks or commas between them, where the
-                temperature may be the number alone, and a bias is ``bias:TEXT=NUMBER`` with the text
-                percent-encoded; a mapping of the fields of a draw. One member is drawn at temperature 1.
-            key: how errors call what is read.
-
-        Raises:
-            SpecError: it is none of these.
+        It is a `Sampling`; a number, the temperature; a mapping of the fields; or words with blanks or commas between,
+        as ``"0.7 top_p:0.9 seed:1"``, where a bias is ``bias:TEXT=NUMBER`` with the text percent-encoded. ``"greedy"``
+        is temperature 0; ``"mixture"``, or ``"one-member"``, draws at temperature 1. Raises a `SpecError`.
         """
         if isinstance(value, cls):
             return value
@@ -216,7 +206,7 @@ class Sampling(_Remembering):
         return cls(**({"temperature": 1, **given} if given.get(MIXTURE) is True else given))
 
     def __str__(self) -> str:
-        """In one line, as `parse` reads it: what differs from the default."""
+        """As `parse` reads it: what differs from the default."""
         words = [*[GREEDY] * self.is_greedy, *changed(self, list(OPTIONS))]
         for name in ("bias", MEMBER + "bias"):
             words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
@@ -241,7 +231,6 @@ def _taking_old_name(init: Callable[..., None]) -> Callable[..., None]:
 
 Sampling.__init__ = _taking_old_name(Sampling.__init__)  # type: ignore[method-assign]
 OPTIONS = numbers_of(Sampling)
-"""The options that are numbers, by name."""
 SHAPING = (*(name for name in OPTIONS if MEMBER + name in OPTIONS), "bias", "logit_bias")
 """What reshapes a distribution: the combined one, and with `MEMBER` before it each member's."""
 _DRAWING = [name for name, option in OPTIONS.items() if option.drawing and not name.startswith(MEMBER)]
@@ -284,7 +273,6 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
 
 
 def _read_words(text: str, within: str) -> dict[str, Any]:
-    """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
     given: dict[str, Any] = {}
     for word in split_words(text):
         name, biased, value = _read_word(word, within)

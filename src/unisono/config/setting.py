@@ -15,14 +15,9 @@ KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampl
 def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
     """Read ``"gate=confidence:0.5 sampling=0.7,top_p:0.9"``; an empty string changes nothing.
 
-    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
-
-    Args:
-        text: words with spaces between.
-        others: keys that the caller has read itself, for the words of an error.
-
-    Raises:
-        SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
+    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`. ``others`` are
+    keys that the caller has read itself. Raises a `SpecError` for a word that is no ``KEY=VALUE``, an unknown key, one
+    given twice, or a value of the wrong form.
     """
     keys: dict[str, Any] = {}
     known = (*KEYS, *others)

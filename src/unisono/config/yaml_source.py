@@ -18,11 +18,7 @@ Places = dict[tuple[Hashable, ...], Place]
 
 
 def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
-    """Return the document, and where each of its values stands.
-
-    Args:
-        text: of the file.
-        path: its name, for messages.
+    """Return the document, and where each of its values stands; ``path`` is its name in messages.
 
     Raises:
         SpecError: it is no YAML, a key is given twice or is no plain text, or it is nested too deeply.
