@@ -45,12 +45,10 @@ class Prepared:
     grammars: Grammars
 
     def check_constraint(self, constraint: object) -> None:
-        """Raise a `SpecError` for a constraint that no text can keep."""
         if (given := Constraint.parse(constraint)) is not None:
             self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Raise a `PromptError` for a prompt that the members cannot read."""
         for member in self.members:
             check_length(member.spec.name, member.encoder.check(prompt), member.facts.context)
 
@@ -104,7 +102,6 @@ class Models:
     """Loaded models, and the engines that share them."""
 
     def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
-        """Own what was loaded; most callers want `load_models`."""
         self._backends = {**backends, **caches}
         self._caches = caches
         self._engines: list[Engine] = []
@@ -177,14 +174,10 @@ def load_service(
     chunk: int = 256,
     report: Report = silent,
 ) -> Service:
-    """Load ensembles that serve concurrent requests.
+    """Load ensembles, best of `prepare_several`, that serve concurrent requests under their names.
 
-    Args:
-        ensembles: by model name, best of `prepare_several`.
-        alone: whether each member also answers by itself, as ``ensemble/member``.
-        queue: the most requests that wait for a slot.
-        chunk: the most prompt ids that are read between two steps.
-        report: called while models load.
+    ``alone`` lets each member answer by itself too, as ``ensemble/member``; ``queue`` requests may wait for a slot, and
+    ``chunk`` prompt ids at most are read between two steps.
     """
     served = dict(ensembles)
     if alone:
@@ -213,10 +206,7 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
 
 
 def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Report = silent) -> list[Prepared]:
-    """Prepare ensembles that are loaded together: models that several of them run in the same way are loaded once.
-
-    The arguments and errors are those of `prepare`.
-    """
+    """Prepare ensembles as `prepare` does; models that several of them run in the same way are loaded once."""
     if not isinstance(batch, int) or batch < 1:
         raise SpecError(f"the batch is {batch!r}: it must be a whole number, 1 or more")
     found = [find_models(spec, batch, report) for spec in specs]

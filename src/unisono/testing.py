@@ -69,8 +69,6 @@ def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: 
 
 @dataclass(frozen=True)
 class ContractCase:
-    """What the contract is checked with."""
-
     texts: tuple[tuple[int, ...], ...]
     """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with sliding-window
     layers one has to be longer than its window."""

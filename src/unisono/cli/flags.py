@@ -44,18 +44,13 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on 
 
 
 def refuse_flags(why: str, hint: str, given: Mapping[str, object]) -> None:
-    """Refuse flags that are given though they mean nothing here. Raises a `SpecError`."""
     for flag, value in given.items():
         if value:
             raise SpecError(f"{flag} {why}", hint=hint)
 
 
 def renamed_flag(value: T | None, old_value: T | None, new: str, old: str) -> T | None:
-    """The value of a flag that had another name, with a warning where the old name is used.
-
-    Raises:
-        SpecError: both are given.
-    """
+    """The value of a flag that had another name, with a warning where that is used. Raises a `SpecError` for both."""
     given = {name: each for name, each in ((new, value), (old, old_value)) if each is not None}
     found = renamed(given, new, old).get(new)
     if old in given:

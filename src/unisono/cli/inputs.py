@@ -25,8 +25,6 @@ INLINE = ""
 
 @dataclass(kw_only=True)
 class RunFlags(MethodFlags):
-    """The flags of ``unisono run``."""
-
     spec: Spec
     text: Annotated[
         str | None, typer.Argument(help="The text to answer. Default: read it from stdin.", show_default=False)
@@ -66,7 +64,6 @@ class RunFlags(MethodFlags):
     quiet: Quiet = False
 
     def __post_init__(self) -> None:
-        """Read the values that have bounds or a grammar of their own. Raises a `SpecError`."""
         from unisono.records import Limits
 
         self.limits = Limits(self.max_new_tokens, self.stop or ())
@@ -74,7 +71,6 @@ class RunFlags(MethodFlags):
         self.constraint = _read_constraint(self.json_schema, self.constraint_words)
 
     def prompt_of(self, text: str) -> Prompt:
-        """The prompt that a text stands for. Raises a `SpecError`."""
         from unisono.chat.messages import Message, Prompt
 
         if not self.raw:
@@ -84,7 +80,6 @@ class RunFlags(MethodFlags):
         return Prompt(text)
 
     def opening(self) -> list[Message]:
-        """The messages before those of the user."""
         from unisono.chat.messages import Message
 
         return [] if self.system is None else [Message(role="system", content=self.system)]
@@ -104,7 +99,6 @@ class RunFlags(MethodFlags):
 
 
 def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:
-    """The constraint that ``--json-schema`` or ``--constraint`` gives. Raises a `SpecError`."""
     if json_schema is None:
         return Constraint.parse(constraint)
     if constraint is not None:

@@ -93,7 +93,6 @@ class MethodFlags:
     spelling: Annotated[str | None, typer.Option(hidden=True)] = None
 
     def changes(self) -> dict[str, Any]:
-        """The options by which `Method.but` changes a method. Raises a `SpecError`."""
         renamed_flag(self.sampling, self.draw, "--sampling", "--draw")
         return {field.name: getattr(self, field.name) for field in fields(MethodFlags)}
 

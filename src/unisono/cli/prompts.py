@@ -32,8 +32,6 @@ class _Turn(BaseModel):
 
 
 class _Line(BaseModel):
-    """One line of the file of prompts."""
-
     model_config = ConfigDict(extra="forbid", strict=True)
     id: Id
     prompt: str | None = None
@@ -57,18 +55,13 @@ class _Task:
 
     @property
     def key(self) -> str:
-        """What tells this line from the others in the output of an earlier run."""
         return _key(self.id, self.number)
 
 
 def run_prompts(prompts: Path, job: RunFlags) -> None:
     """Answer every line of the file; each answer is written and flushed as soon as it has ended.
 
-    Nothing is written, and nothing that was there is touched, before the models are loaded.
-
-    Raises:
-        SpecError: a file cannot be read or written, or ``--out`` holds answers and nothing says what
-            should become of them.
+    Nothing is written, and nothing that was there is touched, before the models are loaded. Raises a `SpecError`.
     """
     _check_out(prompts, job)
     tasks = _read_tasks(prompts, job)
@@ -93,7 +86,6 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
 
 
 def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:
-    """Write an answer for every sound line; return how many became errors."""
     failed = 0
     requests = (task.request for task in sound.values() if task.request is not None)
     with counting(len(sound), quiet=quiet) as count:
@@ -168,7 +160,6 @@ def _prompt(row: _Line, job: RunFlags) -> Prompt:
 
 
 def _check_out(prompts: Path, job: RunFlags) -> None:
-    """Refuse an ``--out`` that would cost the user something."""
     if job.out is None:
         if job.resume:
             raise SpecError("--resume needs --out: nothing else knows what is done already")

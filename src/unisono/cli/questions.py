@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def folder_flag(words: str) -> Any:
-    """A flag that takes a folder."""
     return optional(metavar="DIR", help=words)
 
 
@@ -40,12 +39,10 @@ class QuestionFlags:
     quiet: Quiet = False
 
     def say(self, words: str) -> None:
-        """Say something on stderr, except with ``--quiet``."""
         if not self.quiet:
             say(words)
 
     def prepare(self, spec: EnsembleSpec, batch: int = 1) -> ModelPool:
-        """Read all but the weights of the members. Raises as `ModelPool.prepare`."""
         from unisono.evals.model_pool import ModelPool
 
         with loading_report(quiet=self.quiet) as loading:
@@ -65,7 +62,6 @@ class EnsembleFlags(QuestionFlags):
 
 
 def split_names(words: str) -> list[str]:
-    """The names in a flag, with commas between."""
     return [name.strip() for name in words.split(",") if name.strip()]
 
 

@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from unisono.records import Generation
 
 AT_ONCE = 8
-"""Texts of one prompt that are written at once, at most."""
 
 
 class RunCommand(TyperCommand):
     """Lets ``--trace`` stand without a value, which means: into each line of ``--out``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare ``--trace`` an empty value."""
         given: list[str] = []
         options = args.index("--") if "--" in args else len(args)
         for index, word in enumerate(args):
@@ -109,7 +107,6 @@ def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
 
 
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
-    """Print several texts: as JSON lines, or with a line of dashes between them."""
     limits = job.limits
     generations = ensemble.generate(
         prompt,

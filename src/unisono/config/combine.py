@@ -105,8 +105,7 @@ class Combine:
     ) -> Array:
         """Truncate, weigh and combine to ``q_BU``; sharpening is left to who knows the pieces.
 
-        ``base`` has the weight of each voter, `scaled`, and ``loss_KB`` what `perplexity` reads. ``p_BU_K`` stays as it
-        is.
+        ``base`` has the weight of each voter, `scaled`; ``loss_KB`` is what `perplexity` reads.
         """
         kept_BU_K = p_BU_K if self.truncate is None else cut_to_top(p_BU_K, self.truncate)
         return self.combine(kept_BU_K, self.weigh(base, kept_BU_K, loss_KB))

@@ -60,8 +60,7 @@ class Constraint:
     @classmethod
     def parse(cls, value: object) -> Self | None:
         """Read a `Constraint`, ``"json_object"``, ``"regex:…"``, ``"lark:…"``, ``"json_schema:…"``, or a mapping of one
-        of the last three to its source, where a schema may be a mapping itself; ``None`` for none. Raises a
-        `SpecError`.
+        of the last three to its source; ``None`` for none. A schema may be a mapping itself. Raises a `SpecError`.
         """
         if value is None or isinstance(value, cls):
             return value
