@@ -119,8 +119,8 @@ def measure(
     The models are loaded once; a member alone is an ensemble of one over the same model. Each round begins with another
     system, and all systems continue the same prompts. Reading the prompt and choosing the first piece are not timed.
 
-    A first round warms up and is discarded. ``prepared`` is for a batch of at least ``batch`` texts, of which each round
-    times ``pieces``; ``prompts`` are used in turn, `TEXTS` by default; ``count`` is called after every turn.
+    A first round warms up and is discarded. ``prepared`` is for ``batch`` texts or more; a round times ``pieces`` of
+    each. ``prompts`` are used in turn, `TEXTS` by default; ``count`` is called after every turn.
     """
     prompts = prompts or [prepared.prompt(text) for text in TEXTS]
     with load_models([prepared], report) as models:

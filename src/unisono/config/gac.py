@@ -66,9 +66,6 @@ class Note:
         lines = ", ".join(map(str, self.lines))
         return f"{', '.join(self.keys)} (line{'s' * (len(self.lines) > 1)} {lines}): {self.why}"
 
-    def to_json(self) -> dict[str, object]:
-        return {"keys": list(self.keys), "lines": list(self.lines), "why": self.why}
-
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -100,39 +97,42 @@ def import_gac(text: str, path: Path) -> Imported:
     members = _members(config, said)
     spec = {"members": members, **_method(config, [str(member["name"]) for member in members], said)}
     load_spec(spec)
-    return Imported(spec, tuple(_note(config, why, keys) for why, keys in said.items()))
+    notes = (Note(tuple(map(path_of, keys)), tuple(map(config.line_of, keys)), why) for why, keys in said.items())
+    return Imported(spec, tuple(notes))
 
 
 def _members(config: GacConfig, said: dict[str, list[Where]]) -> list[dict[str, Any]]:
     members: list[dict[str, Any]] = []
-    for index, (model, gpus) in enumerate(zip(config.models, placed([m.gpus for m in config.models]), strict=True)):
+    for index, (model, gpus) in enumerate(
+        zip(config.models, placed([m.get("num_gpus") for m in config.models]), strict=True)
+    ):
         at = (MODELS, index)
-        name = _name(model.name, index, [member["name"] for member in members])
-        if name != model.name:
+        name = _name(model["name"], index, [member["name"] for member in members])
+        if name != model["name"]:
             _say(
                 said,
                 f"written {name}: a name has letters, digits, '.', '_' and '-', and no two are alike",
                 at,
                 "name",
             )
-        if _is_relative(model.weight):
+        if _is_relative(model["weight"]):
             _say(said, RELATIVE, at, "weight")
-        member: dict[str, Any] = {"name": name, "model": model.weight}
+        member: dict[str, Any] = {"name": name, "model": model["weight"]}
         if config.by_score:
-            member["weight"] = model.score
-            if not model.score:
+            member["weight"] = model["score"]
+            if not model["score"]:
                 _say(said, NO_VOTE, at, "score")
-        elif model.has_score:
+        elif "score" in model:
             _say(said, NO_SCORE_NEEDED, at, "score")
         member["dtype"] = "float16"
-        if model.quantization != "none":
+        if model.get("quantization", "none") != "none":
             _say(said, QUANTIZED, at, "quantization")
         if len(gpus) > 1:
             member["options"] = {"device_map": "auto"}
             _say(said, SPREAD, at, "num_gpus")
-        elif model.gpus is not None:
+        elif "num_gpus" in model:
             member["device"] = f"cuda:{gpus[0]}" if gpus else "cpu"
-        if model.has_memory:
+        if "max_memory" in model:
             _say(said, LIMIT_OF_MEMORY, at, "max_memory")
         members.append(member)
     return members
@@ -144,11 +144,11 @@ def _method(config: GacConfig, names: Sequence[str], said: dict[str, list[Where]
     if primary is None or threshold is None:
         _say(said, IGNORED_THRESHOLD, (), THRESHOLD)
         return {}
-    if config.by_score and not config.models[primary].score:
+    if config.by_score and not config.models[primary]["score"]:
         _say(said, SILENT_PRIMARY, (MODELS, primary), "priority")
         _say(said, SILENT_PRIMARY, (), THRESHOLD)
         return {}
-    if sum(not config.by_score or bool(model.score) for model in config.models) == 1:
+    if sum(not config.by_score or bool(model["score"]) for model in config.models) == 1:
         _say(said, ALONE, (MODELS, primary), "priority")
         _say(said, ALONE, (), THRESHOLD)
         return {}
@@ -205,11 +205,6 @@ def _is_relative(weight: str) -> bool:
 
 def _say(said: dict[str, list[Where]], why: str, at: Where, key: str) -> None:
     said.setdefault(why, []).append((*at, key))
-
-
-def _note(config: GacConfig, why: str, keys: Sequence[Where]) -> Note:
-    lines = [config.line_of(where) for where in keys]
-    return Note(tuple(path_of(where) for where in keys), tuple(lines), why)
 
 
 def _comment(text: str, first: str, other: str) -> list[str]:

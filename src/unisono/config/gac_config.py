@@ -30,22 +30,9 @@ MOST_GPUS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class GacModel:
-    weight: str
-    """A path or a hub id."""
-    name: str
-    score: float | None
-    """Its share of the vote; ``None`` with the norm ``average``, where GaC does not look at it."""
-    has_score: bool
-    gpus: float | None
-    """A part of a GPU, or how many."""
-    quantization: str
-    has_memory: bool
-
-
-@dataclass(frozen=True, slots=True)
 class GacConfig:
-    models: tuple[GacModel, ...]
+    models: Sequence[Mapping[str, Any]]
+    """As they stand in the file, checked."""
     by_score: bool
     """Whether votes count by score; else all count the same."""
     primary: int | None
@@ -117,41 +104,35 @@ def read_config(text: str, path: Path) -> GacConfig:
         raise document.wrong((MODELS,), f"is {shown(models)}, not a list of models", "each begins with '- weight:'")
     needed = (*NEEDED, "score") if by_score else NEEDED
     checked = [document.mapping(model, (MODELS, i), MODEL_KEYS, needed) for i, model in enumerate(models)]
-    read = tuple(_model(document, model, (MODELS, i), by_score) for i, model in enumerate(checked))
-    if by_score and not any(model.score for model in read):
+    for i, model in enumerate(checked):
+        _check_model(document, model, (MODELS, i), by_score)
+    if by_score and not any(model["score"] for model in checked):
         raise document.wrong((MODELS,), "has no score above 0, so nobody would vote", "give a model a positive score")
     primary = _primary(document, checked)
     threshold = None
     if primary is not None:
         threshold = document.number(data[THRESHOLD], (THRESHOLD,), -math.inf, math.inf)
-    return GacConfig(read, by_score, primary, threshold, document.places)
+    return GacConfig(checked, by_score, primary, threshold, document.places)
 
 
-def _model(document: _Document, model: Mapping[str, Any], at: Where, by_score: bool) -> GacModel:
+def _check_model(document: _Document, model: Mapping[str, Any], at: Where, by_score: bool) -> None:
     weight = document.text(model["weight"], (*at, "weight"))
     if weight.lower().startswith(PLACEHOLDER):
         raise document.wrong(
             (*at, "weight"), "is still the placeholder of GaC's example", "write the model's folder or hub id"
         )
-    score = document.number(model["score"], (*at, "score"), 0, HIGHEST_SCORE) if by_score else None
-    quantization = document.choice(model.get("quantization", "none"), (*at, "quantization"), QUANTIZATIONS)
+    if by_score:
+        document.number(model["score"], (*at, "score"), 0, HIGHEST_SCORE)
+    document.choice(model.get("quantization", "none"), (*at, "quantization"), QUANTIZATIONS)
     if "max_memory" in model and not isinstance(model["max_memory"], Mapping):
         raise document.wrong(
             (*at, "max_memory"), f"is {shown(model['max_memory'])}, not a mapping", "as in {0: '24GiB'}"
         )
-    name = document.text(model["name"], (*at, "name"))
-    gpus = _gpus(document, model, at)
-    return GacModel(weight, name, score, "score" in model, gpus, quantization, "max_memory" in model)
-
-
-def _gpus(document: _Document, model: Mapping[str, Any], at: Where) -> float | None:
-    if "num_gpus" not in model:
-        return None
-    where = (*at, "num_gpus")
-    gpus = document.number(model["num_gpus"], where, 0, MOST_GPUS)
-    if gpus > 1 and gpus != int(gpus):
-        raise document.wrong(where, f"is {shown(gpus)}", "Ray gives a part of one GPU, or whole ones")
-    return gpus
+    document.text(model["name"], (*at, "name"))
+    if "num_gpus" in model:
+        gpus = document.number(model["num_gpus"], (*at, "num_gpus"), 0, MOST_GPUS)
+        if gpus > 1 and gpus != int(gpus):
+            raise document.wrong((*at, "num_gpus"), f"is {shown(gpus)}", "Ray gives a part of one GPU, or whole ones")
 
 
 def _primary(document: _Document, models: Sequence[Mapping[str, Any]]) -> int | None:
