@@ -17,6 +17,7 @@ from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.chat.messages import Message, Prompt
+    from unisono.engine.request import GenerationOptions
     from unisono.ensemble import Ensemble
 
 INLINE = ""
@@ -69,6 +70,15 @@ class RunFlags(MethodFlags):
         self.limits = Limits(self.max_new_tokens, self.stop or ())
         self.method = self.changes()
         self.constraint = _read_constraint(self.json_schema, self.constraint_words)
+
+    def options(self) -> GenerationOptions:
+        """What `Ensemble.generate` takes beside the prompt, but for the method."""
+        return {
+            "max_new_tokens": self.limits.max_new_tokens,
+            "stop": self.limits.stop,
+            "trace": self.trace is not None,
+            "constraint": self.constraint,
+        }
 
     def prompt_of(self, text: str) -> Prompt:
         from unisono.chat.messages import Message, Prompt

@@ -27,8 +27,6 @@ def folder_flag(words: str) -> Any:
 
 @dataclass(kw_only=True)
 class QuestionFlags:
-    """The flags of every verb that asks questions."""
-
     data: Annotated[
         Path | None, folder_flag("Read the questions from JSON lines in this folder. Default: the hub.")
     ] = None
@@ -51,8 +49,6 @@ class QuestionFlags:
 
 @dataclass(kw_only=True)
 class EnsembleFlags(QuestionFlags):
-    """The flags of verbs that ask the ensemble of a file."""
-
     spec: Spec
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
     batch: Annotated[

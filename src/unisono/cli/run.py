@@ -73,13 +73,7 @@ def _run_one(text: str, job: RunFlags) -> None:
         if job.n > 1:
             _show_several(ensemble, prompt, job)
             return
-        stream = ensemble.stream(
-            prompt,
-            max_new_tokens=job.limits.max_new_tokens,
-            stop=job.limits.stop,
-            trace=trace is not None,
-            constraint=job.constraint,
-        )
+        stream = ensemble.stream(prompt, **job.options())
         _show(stack.enter_context(stream), job, trace)
         if not job.as_json and not job.quiet and sys.stderr.isatty():
             say(_closing(stream.generation, ensemble.method))
@@ -107,15 +101,7 @@ def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
 
 
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
-    limits = job.limits
-    generations = ensemble.generate(
-        prompt,
-        n=job.n,
-        max_new_tokens=limits.max_new_tokens,
-        stop=limits.stop,
-        constraint=job.constraint,
-    )
-    for number, generation in enumerate(generations):
+    for number, generation in enumerate(ensemble.generate(prompt, n=job.n, **job.options())):
         if job.as_json:
             print(json.dumps(generation.to_json(), ensure_ascii=False))
         else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unisono.cache import build_once, cache_root, replace_file, require_space
-from unisono.errors import ModelCorrupt, ModelNotFound, nearest
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, nearest
 
 PREFIX = "demo:"
 
@@ -27,7 +27,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """One demo model: a GGUF file, whole in one package or cut into the parts of several."""
+    """A GGUF file, whole in one package or cut into the parts of several."""
 
     name: str
     packages: tuple[str, ...]
@@ -128,11 +128,10 @@ def installed(model: DemoModel) -> bool:
     """Whether all of the model is on this machine. Reads no weights and checks no sum."""
     if len(model.parts) > 1 and _joined_path(model).is_file():
         return True
-    folders = (_module_folder(module) for module, _ in model.parts)
-    return all(
-        folder is not None and (folder / inside).is_file()
-        for folder, (_, inside) in zip(folders, model.parts, strict=True)
-    )
+    try:
+        return bool(_part_paths(model))
+    except ModelError:
+        return False
 
 
 def install_command(model: DemoModel, *, again: bool = False) -> str:
@@ -200,7 +199,6 @@ def _part_paths(model: DemoModel) -> list[Path]:
 
 
 def _module_folder(module: str) -> Path | None:
-    """The folder of an installed top-level package, found without importing it."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         return None

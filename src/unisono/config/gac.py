@@ -199,7 +199,7 @@ def _name(name: str, index: int, taken: Sequence[str]) -> str:
 
 
 def _is_relative(weight: str) -> bool:
-    """Whether a path can only be one that is relative: a hub id has one slash at most, and begins with no point."""
+    """Whether a path is relative: a hub id has one slash at most, and begins with no point."""
     return weight.startswith(".") or (weight.count("/") > 1 and not weight.startswith(("/", "~")))
 
 

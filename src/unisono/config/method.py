@@ -93,7 +93,6 @@ class MethodOptions(SamplingOptions, total=False):
     draw: Sampling | str | float | Mapping[str, Any] | None
     """The old name of ``sampling``."""
     spelling: str | None
-    """Accepted with a word of warning where it changes nothing."""
 
 
 OPTION_NAMES = (*MethodOptions.__annotations__,)
@@ -117,10 +116,9 @@ class Method:
     def __post_init__(self) -> None:
         if self.lead is not None and not isinstance(self.lead, str):
             raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
-        object.__setattr__(self, "combine", Combine.parse(self.combine))
-        object.__setattr__(self, "gate", Gate.parse(self.gate))
-        object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
-        object.__setattr__(self, "sampling", Sampling.parse(self.sampling))
+        readers = {"combine": Combine, "gate": Gate, "speculate": Speculation, "sampling": Sampling}
+        for key, reader in readers.items():
+            object.__setattr__(self, key, reader.parse(getattr(self, key)))  # type: ignore[attr-defined]
         self._check_keys()
 
     def _check_keys(self) -> None:

@@ -52,19 +52,13 @@ class Sampling(_Remembering):
     temperature: Temperature = 0
     """Masses are raised to the power 1/temperature; at 0 the likeliest piece is taken."""
     top_k: TopK | None = None
-    """Draw among this many likeliest pieces; ``None`` for all."""
     top_p: TopP = 1
-    """Draw among the likeliest pieces that have this much mass together."""
     min_p: MinP = 0
-    """Draw among the pieces that have at least this share of the likeliest one's mass."""
     typical_p: TypicalP = 1
-    """Draw among the most typical pieces that have this much mass together."""
     repetition_penalty: RepetitionPenalty = 1
     """The masses of pieces that were written are raised to this power."""
     presence_penalty: PresencePenalty = 0
-    """Taken once from the log-mass of every piece that was written."""
     frequency_penalty: FrequencyPenalty = 0
-    """Taken from the log-mass of a piece for each time that it was written."""
     bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
     """Added to the log-mass of the piece that completes a text, -100 to 100 as in the OpenAI API; see `Bias`."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
@@ -96,7 +90,6 @@ class Sampling(_Remembering):
     beam_width: Annotated[
         int, Number(1, 64, "it counts the texts that are followed at once; 1 is greedy", whole=True)
     ] = 1
-    """Follow this many texts at once and keep the likeliest (beam search)."""
     # transformers and vLLM: any number.
     length_penalty: Annotated[
         float,

@@ -65,7 +65,6 @@ def path_of(where: tuple[Hashable, ...], whole: str = "the spec") -> str:
 
 
 def _without_the_space(line: str) -> str | None:
-    """What is meant by ``gate: confidence: 0.5``, which YAML refuses."""
     slip = re.match(r"\s*(gate|speculate)\s*:\s*([\w.-]+)\s*:\s+([\w.-]+)", line)
     return slip and f"write {slip[1]}: {slip[2]}:{slip[3]}"
 
