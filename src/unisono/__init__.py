@@ -19,57 +19,39 @@ import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unisono.async_ensemble import AsyncEnsemble
-    from unisono.benchmark import measure
-    from unisono.chat.messages import Prompt
-    from unisono.config.ensemble import EnsembleSpec, load_spec
-    from unisono.config.method import Method
-    from unisono.config.sampling import Sampling
-    from unisono.diagnosis import diagnose
-    from unisono.engine.client import Stream
-    from unisono.engine.request import Request
-    from unisono.ensemble import Ensemble
-    from unisono.errors import UnisonoError
-    from unisono.records import Generation, Limits, Score, StepRecord
-
-__all__ = [
-    "AsyncEnsemble",
-    "Ensemble",
-    "EnsembleSpec",
-    "Generation",
-    "Limits",
-    "Method",
-    "Prompt",
-    "Request",
-    "Sampling",
-    "Score",
-    "StepRecord",
-    "Stream",
-    "UnisonoError",
-    "diagnose",
-    "load_spec",
-    "measure",
-]
+    from unisono.async_ensemble import AsyncEnsemble as AsyncEnsemble
+    from unisono.benchmark import measure as measure
+    from unisono.chat.messages import Prompt as Prompt
+    from unisono.config.ensemble import EnsembleSpec as EnsembleSpec
+    from unisono.config.ensemble import load_spec as load_spec
+    from unisono.config.method import Method as Method
+    from unisono.config.sampling import Sampling as Sampling
+    from unisono.diagnosis import diagnose as diagnose
+    from unisono.engine.client import Stream as Stream
+    from unisono.engine.request import Request as Request
+    from unisono.ensemble import Ensemble as Ensemble
+    from unisono.errors import UnisonoError as UnisonoError
+    from unisono.records import Generation as Generation
+    from unisono.records import Limits as Limits
+    from unisono.records import Score as Score
+    from unisono.records import StepRecord as StepRecord
 
 _HOMES = {
-    "AsyncEnsemble": "async_ensemble",
-    "Ensemble": "ensemble",
-    "EnsembleSpec": "config.ensemble",
-    "Generation": "records",
-    "Limits": "records",
-    "Method": "config.method",
-    "Prompt": "chat.messages",
-    "Request": "engine.request",
-    "Sampling": "config.sampling",
-    "Score": "records",
-    "StepRecord": "records",
-    "Stream": "engine.client",
-    "UnisonoError": "errors",
-    "diagnose": "diagnosis",
-    "load_spec": "config.ensemble",
-    "measure": "benchmark",
+    "async_ensemble": "AsyncEnsemble",
+    "ensemble": "Ensemble",
+    "config.ensemble": "EnsembleSpec load_spec",
+    "records": "Generation Limits Score StepRecord",
+    "config.method": "Method",
+    "chat.messages": "Prompt",
+    "engine.request": "Request",
+    "config.sampling": "Sampling",
+    "engine.client": "Stream",
+    "errors": "UnisonoError",
+    "diagnosis": "diagnose",
+    "benchmark": "measure",
 }
-"""Where the public names live. They are imported when first used: the command line's help needs none."""
+"""The public names, by module. They are imported when first used: the command line's help needs none."""
+__all__ = sorted(name for names in _HOMES.values() for name in names.split())
 
 _MOVED = {
     "types": (
@@ -91,15 +73,18 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("unisono")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"unisono.{_HOMES[name]}"), name)
-    moved = next((home for home, names in _MOVED.items() if name in names.split()), "")
-    home, new = _RENAMED.get(name, (moved, name))
+    if home := _home(name, _HOMES):
+        return getattr(importlib.import_module(f"unisono.{home}"), name)
+    home, new = _RENAMED.get(name, (_home(name, _MOVED), name))
     if not home:
         raise AttributeError(f"module 'unisono' has no attribute {name!r}")
     public = "unisono" if new in __all__ else f"unisono.{home}"
     warnings.warn(f"unisono.{name} is now {public}.{new}", DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(f"unisono.{home}"), new)
+
+
+def _home(name: str, homes: dict[str, str]) -> str:
+    return next((home for home, names in homes.items() if name in names.split()), "")
 
 
 def __dir__() -> list[str]:

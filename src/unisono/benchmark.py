@@ -22,7 +22,7 @@ TEXTS = (
     "She opened the letter, read it twice, and",
     "In most cities the price of a flat depends on",
 )
-"""Raw texts to continue: base models can, and none of them ends soon."""
+"""Raw texts to continue; none of them ends soon."""
 
 ENSEMBLE = "ensemble"
 PATIENCE = 8
@@ -31,8 +31,6 @@ PATIENCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Another setting to compare with the ensemble's own."""
-
     name: str
     method: Method
     trace: bool = False
@@ -40,8 +38,6 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of several rounds."""
-
     median: float
     low: float
     high: float
@@ -53,11 +49,9 @@ class SystemFigures:
 
     name: str
     step: Figure
-    """All of it: members' forward passes, mapping, combining, choosing, text."""
     forward: Figure
     """The members' forward passes in it."""
     rest: Figure
-    """Everything else."""
     one_member: bool
     """Whether a member is drawn for each piece."""
     ensembled: float
@@ -76,8 +70,6 @@ class SystemFigures:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """The result of `measure`."""
-
     systems: tuple[SystemFigures, ...]
     ratio: float
     """Median over the rounds: the ensemble's time ÷ the sum of the members' times alone."""
@@ -100,13 +92,10 @@ class _System(Setting):
 
 @dataclass(slots=True)
 class _Turn:
-    """What one system did in one round."""
-
     step: float = 0.0
     forward: float = 0.0
     pieces: int = 0
     written: int = 0
-    """All of them."""
     ensembled: int = 0
     blocks: int = 0
     drafted: int = 0
@@ -130,15 +119,8 @@ def measure(
     The models are loaded once; a member alone is an ensemble of one over the same model. Each round begins with another
     system, and all systems continue the same prompts. Reading the prompt and choosing the first piece are not timed.
 
-    Args:
-        prepared: for a batch of at least ``batch``.
-        rounds: turns of each system; one warm-up round more is run first and discarded.
-        pieces: pieces of each text to time in a round.
-        batch: texts written at once.
-        compare: other settings.
-        prompts: used in turn; by default `TEXTS`, raw where all members can read that.
-        report: called while models load.
-        count: called after every turn.
+    A first round warms up and is discarded. ``prepared`` is for ``batch`` texts or more; a round times ``pieces`` of
+    each. ``prompts`` are used in turn, `TEXTS` by default; ``count`` is called after every turn.
     """
     prompts = prompts or [prepared.prompt(text) for text in TEXTS]
     with load_models([prepared], report) as models:

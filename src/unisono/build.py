@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -26,7 +26,6 @@ from unisono.fusion.weights import scaled
 from unisono.members import (
     PreparedMember,
     Report,
-    Run,
     Wanted,
     find_models,
     join_member,
@@ -50,12 +49,10 @@ class Prepared:
     grammars: Grammars
 
     def check_constraint(self, constraint: object) -> None:
-        """Raise a `SpecError` for a constraint that no text can keep."""
         if (given := Constraint.parse(constraint)) is not None:
             self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Raise a `PromptError` for a prompt that the members cannot read."""
         for member in self.members:
             check_length(member.spec.name, member.encoder.check(prompt), member.facts.context)
 
@@ -109,7 +106,6 @@ class Models:
     """Loaded models, and the engines that share them."""
 
     def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
-        """Own what was loaded; most callers want `load_models`."""
         self._backends = {**backends, **caches}
         self._caches = caches
         self._engines: list[Engine] = []
@@ -184,14 +180,10 @@ def load_service(
     chunk: int = 256,
     report: Report = silent,
 ) -> Service:
-    """Load ensembles that serve concurrent requests.
+    """Load ensembles, best of `prepare_several`, that serve concurrent requests under their names.
 
-    Args:
-        ensembles: by model name, best of `prepare_several`.
-        alone: whether each member also answers by itself, as ``ensemble/member``.
-        queue: the most requests that wait for a slot.
-        chunk: the most prompt ids that are read between two steps.
-        report: called while models load.
+    ``alone`` lets each member answer by itself too, as ``ensemble/member``; ``queue`` requests may wait for a slot, and
+    ``chunk`` prompt ids at most are read between two steps.
     """
     served = dict(ensembles)
     if alone:
@@ -220,21 +212,20 @@ def prepare(spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> P
 
 
 def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Report = silent) -> list[Prepared]:
-    """Prepare ensembles that are loaded together: models that several of them run in the same way are loaded once.
-
-    The arguments and errors are those of `prepare`.
-    """
+    """Prepare ensembles as `prepare` does; models that several of them run in the same way are loaded once."""
     if not isinstance(batch, int) or batch < 1:
         raise SpecError(f"the batch is {batch!r}: it must be a whole number, 1 or more")
     found = [find_models(spec, batch, report) for spec in specs]
-    wanted: dict[Run, Wanted] = {}
+    wanted: dict[Hashable, Wanted] = {}
     for each in itertools.chain.from_iterable(models.values() for models in found):
-        first = wanted.get(each.run, each)
-        wanted[each.run] = replace(first, slots=max(first.slots, each.slots))
-    models = {run: read_model(each, report) for run, each in wanted.items()}
+        first = wanted.get(each.key, each)
+        wanted[each.key] = replace(first, slots=max(first.slots, each.slots))
+    models = {key: read_model(each, report) for key, each in wanted.items()}
     prepared = []
-    for spec, runs in zip(specs, found, strict=True):
-        members = [join_member(member, weight, models[runs[member.owner].run]) for member, weight in spec.voters()]
+    for spec, its_models in zip(specs, found, strict=True):
+        members = [
+            join_member(member, weight, models[its_models[member.owner].key]) for member, weight in spec.voters()
+        ]
         report("the union", 0.0, "mapping the vocabularies")
         union = _union_of(members)
         report("the union", 1.0, f"{union.size:,} pieces")

@@ -21,7 +21,6 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
 MOST_TEXTS = 10_000
-"""Texts of one prompt."""
 
 
 class Ensemble:
@@ -34,7 +33,6 @@ class Ensemble:
     """
 
     def __init__(self, prepared: Prepared, engine: Engine) -> None:
-        """Join a prepared ensemble and its engine; most callers want `load`."""
         self.prepared = prepared
         self._engine = engine
         self._client = Client.of(engine)
@@ -47,15 +45,10 @@ class Ensemble:
         batch: int = 1,
         report: Report = silent,
     ) -> Ensemble:
-        """Load an ensemble.
+        """Load an ensemble, by the path of its file or the content as a mapping, for ``batch`` texts at once.
 
-        Args:
-            spec: the path of an ensemble file, or its content as a mapping.
-            batch: the most texts that are written at once; memory for them is reserved.
-            report: called with (member, fraction done, words) while things load.
-
-        Raises:
-            UnisonoError: of the kind that fits, saying which member, what is wrong and the way out.
+        ``report`` is called with (member, fraction done, words) while things load. Raises a `UnisonoError` that says
+        which member, what is wrong and the way out.
         """
         prepared = prepare(load_spec(spec), batch=batch, report=report)
         return cls(prepared, prepared.load(report))
@@ -78,7 +71,6 @@ class Ensemble:
 
     @property
     def method(self) -> Method:
-        """The default method of a text."""
         return self._engine.method
 
     def call_form(self, lead: str | None = None) -> CallForm:
@@ -216,7 +208,6 @@ class Ensemble:
 
     @property
     def service(self) -> Service:
-        """What serves its requests."""
         return self._client.service
 
     def request(
@@ -226,7 +217,6 @@ class Ensemble:
         options: GenerationOptions,
         n: int | None = None,
     ) -> Request:
-        """A request out of the arguments of `generate`. Raises a `PromptError` or a `SpecError`."""
         rest: dict[str, Any] = dict(options)
         limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
         tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class UnisonoError(Exception):
-    """The base of all errors: a message that says what is wrong, and a hint that says what to do."""
+    """The base of all errors."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -77,7 +77,6 @@ class OldNameWarning(FutureWarning):
 
 
 def deprecated(words: str) -> None:
-    """Warn of an old name or key that still works."""
     warnings.warn(words, OldNameWarning, stacklevel=3)
 
 

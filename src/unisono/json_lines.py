@@ -12,7 +12,6 @@ from unisono.errors import SpecError
 
 
 def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
-    """Write one JSON line, see `write_lines`."""
     write_lines(file, [record])
 
 

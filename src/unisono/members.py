@@ -6,9 +6,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import make_loader
@@ -35,49 +34,31 @@ def silent(member: str, fraction: float, words: str) -> None:
     """A `Report` that says nothing."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedMember:
-    """A member without its weights: what its vocabulary and templates show."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an ensemble wants of a model."""
 
-    spec: MemberSpec
-    weight: float
-    """Its share; the prepared members' weights sum to 1."""
     owner: MemberSpec
-    """The member that names its model: itself, or the one whose weights it shares, which may have no vote."""
     backend: str
     source: ModelSource
-    loader: Loader
-    """One object for all members that share weights, as are the tokenizer and the facts."""
-    tokenizer: Tokenizer
-    vocabulary: Vocabulary
-    speller: Speller
-    encoder: PromptEncoder
-    endings: dict[int, str]
-    """The ids that are END, and why."""
-    leading_space: bool
-    facts: ModelFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A model and how it is run: the same for members of several ensembles that can share it."""
-
-    backend: str
-    source: ModelSource
-    dtype: str | None
-    device: str | None
-    context: int | None
-    threads: int | None
-    options: str
-    copy: int
+    slots: int
+    copy: int = 0
     """How many members before in the same ensemble name the model and yet want weights of their own."""
 
+    @property
+    def key(self) -> Hashable:
+        """The model and how it is run: equal for members of several ensembles that can share it."""
+        owner, options = self.owner, json.dumps(self.owner.options, sort_keys=True, default=repr)
+        how = (owner.dtype, owner.device, owner.context, owner.threads, options)
+        return self.backend, self.source, how, self.copy
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Model:
     """A model without its weights, for all members that share them."""
 
     owner: MemberSpec
+    """The member that names it, which may have no vote."""
     backend: str
     source: ModelSource
     loader: Loader
@@ -87,13 +68,22 @@ class Model:
     """By the ids that are END. Members differ in them only where their templates close answers differently."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What an ensemble wants of a model."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedMember(Model):
+    """A member without its weights: its model, and what its vocabulary and templates show."""
 
-    run: Run
-    owner: MemberSpec
-    slots: int
+    spec: MemberSpec
+    weight: float
+    """Its share; the prepared members' weights sum to 1."""
+    speller: Speller
+    encoder: PromptEncoder
+    endings: dict[int, str]
+    """The ids that are END, and why."""
+    leading_space: bool
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.speller.vocabulary
 
 
 def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wanted]:
@@ -109,42 +99,38 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
             )
     found: dict[str, Wanted] = {}
     for name, members in sharing.items():
-        run = _find(spec.member(name), spec.folder, report)
-        while any(run == other.run for other in found.values()):
-            run = replace(run, copy=run.copy + 1)
-        found[name] = Wanted(run, spec.member(name), batch * spec.sampling.beam_width * members)
+        owner, say = spec.member(name), reporter(report, name)
+        say(0.0, "finding the model")
+        source = find_model(owner, spec.folder, say)
+        backend = choose_backend(owner, source).name
+        slots = batch * spec.sampling.beam_width * members
+        wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots)
+        while any(wanted.key == other.key for other in found.values()):
+            wanted = replace(wanted, copy=wanted.copy + 1)
+        found[name] = wanted
     return found
-
-
-def _find(owner: MemberSpec, folder: Path, report: Report) -> Run:
-    say = reporter(report, owner.name)
-    say(0.0, "finding the model")
-    source = find_model(owner, folder, say)
-    backend = choose_backend(owner, source).name
-    options = json.dumps(owner.options, sort_keys=True, default=repr)
-    return Run(backend, source, owner.dtype, owner.device, owner.context, owner.threads, options, 0)
 
 
 def read_model(wanted: Wanted, report: Report) -> Model:
     """Read a model's vocabulary."""
-    owner, run = wanted.owner, wanted.run
+    owner, source, backend = wanted.owner, wanted.source, wanted.backend
     request = LoadRequest(
         name=owner.name,
-        source=run.source,
-        dtype=run.dtype,
-        device=run.device,
-        context=run.context,
-        threads=run.threads,
+        source=source,
+        dtype=owner.dtype,
+        device=owner.device,
+        context=owner.context,
+        threads=owner.threads,
         slots=wanted.slots,
         options=owner.options,
     )
-    loader = make_loader(run.backend, request)
+    loader = make_loader(backend, request)
     report(owner.name, 0.0, "reading the vocabulary")
     tokenizer, facts = loader.tokenizer(), loader.facts()
     tokenizer = within_rows(tokenizer, facts.usable_rows)
     if beyond := tokenizer.table.beyond:
         log.warning("%s", words_beyond(owner.name, facts.usable_rows, [text for text, _ in beyond]))
-    return Model(owner, run.backend, run.source, loader, tokenizer, facts)
+    return Model(owner=owner, backend=backend, source=source, loader=loader, tokenizer=tokenizer, facts=facts)
 
 
 def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
@@ -178,20 +164,15 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         prefix=spec.prefix,
         opening=form.opening,
     )
+    shared = {key.name: getattr(model, key.name) for key in fields(Model)}
     return PreparedMember(
-        spec,
-        weight,
-        model.owner,
-        model.backend,
-        model.source,
-        model.loader,
-        tokenizer,
-        speller.vocabulary,
-        speller,
-        encoder,
-        endings,
-        form.leading_space,
-        model.facts,
+        **shared,
+        spec=spec,
+        weight=weight,
+        speller=speller,
+        encoder=encoder,
+        endings=endings,
+        leading_space=form.leading_space,
     )
 
 

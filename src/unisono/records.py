@@ -15,8 +15,6 @@ context was full."""
 
 @dataclass(frozen=True, slots=True)
 class GateReading:
-    """A gate's decision before one piece."""
-
     score: float
     """What the gate measured: a mass, a difference of masses, nats, or the position."""
     threshold: float
@@ -30,10 +28,7 @@ class GateReading:
 
 @dataclass(frozen=True, slots=True)
 class DraftRecord:
-    """The draft of one step."""
-
     drafter: str
-    """A member, or ``ngram``."""
     piece: bytes
     """END is never drafted: nothing could be read after it."""
     accepted: bool
@@ -58,7 +53,7 @@ class StepRecord:
     """One step of generation, as it is written to a trace."""
 
     piece: bytes | None
-    """The chosen piece; ``None`` for END."""
+    """``None`` for END."""
     p: float
     """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
@@ -90,21 +85,16 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class PieceScore:
-    """How likely one piece of a given text was."""
-
     piece: bytes | None
     logp: float
     """The natural logarithm of its combined probability, before any draw reshapes it; minus infinity for none."""
     is_likeliest: bool
     """Whether greedy would have chosen it."""
     voted: tuple[str, ...]
-    """The members that were asked; the lead alone where the gate was shut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How likely a given text was."""
-
     pieces: tuple[PieceScore, ...]
     """Cut as the lead's tokenizer cuts it."""
     prompt_tokens: Mapping[str, int]
@@ -124,20 +114,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a generation read and wrote."""
-
     prompt_tokens: Mapping[str, int]
-    """Tokens of the prompt, by member: each counts in its own tokenizer."""
+    """By member: each counts in its own tokenizer."""
     pieces: int
-    """Pieces chosen, END not counted."""
+    """END not counted."""
     ensembled: int
     """Pieces at which all members were asked."""
     blocks: int = 0
     """Drafts; each is read in one block."""
     drafted: int = 0
-    """Pieces in them."""
+    """Pieces in drafts."""
     accepted: int = 0
-    """Those of the pieces that were chosen."""
 
     def to_json(self) -> dict[str, object]:
         return {key.name: getattr(self, key.name) for key in fields(self)} | {"prompt_tokens": dict(self.prompt_tokens)}
@@ -171,10 +158,8 @@ class Generation:
     seed: int | None = None
     """The seed that draws this text again; ``None`` where nothing was drawn."""
     steps: tuple[StepRecord, ...] | None = None
-    """The trace, when one was asked for."""
 
     def to_json(self) -> dict[str, object]:
-        """The record as ``unisono run`` writes it."""
         out: dict[str, object] = {
             "text": self.text,
             "finish_reason": self.finish_reason,
@@ -194,8 +179,6 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop one text."""
-
     max_new_tokens: int = 256
     """Pieces to choose at most."""
     stop: Sequence[str] = ()
@@ -220,7 +203,6 @@ class Limits:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

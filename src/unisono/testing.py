@@ -17,39 +17,16 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import Array, Backend, Feed, Slot
-from unisono.backends.fake.backend import (
-    FakeBackend,
-    FakeModel,
-    FakePass,
-    hashed_rule,
-    register_fake,
-    scripted_rule,
-)
-from unisono.backends.fake.vocabulary import (
-    CHAT_TEMPLATE,
-    LongestMatchTokenizer,
-    byte_level_table,
-    sentencepiece_table,
-)
-
-__all__ = [
-    "BACKEND_CONTRACT",
-    "CHAT_TEMPLATE",
-    "ContractCase",
-    "FakeBackend",
-    "FakeModel",
-    "FakePass",
-    "LongestMatchTokenizer",
-    "byte_level_table",
-    "check_backend_contract",
-    "check_unload",
-    "fake_member",
-    "hashed_rule",
-    "register_fake",
-    "scripted_rule",
-    "sentencepiece_table",
-    "total_variation",
-]
+from unisono.backends.fake.backend import FakeBackend as FakeBackend
+from unisono.backends.fake.backend import FakeModel as FakeModel
+from unisono.backends.fake.backend import FakePass as FakePass
+from unisono.backends.fake.backend import hashed_rule as hashed_rule
+from unisono.backends.fake.backend import register_fake as register_fake
+from unisono.backends.fake.backend import scripted_rule as scripted_rule
+from unisono.backends.fake.vocabulary import CHAT_TEMPLATE as CHAT_TEMPLATE
+from unisono.backends.fake.vocabulary import LongestMatchTokenizer as LongestMatchTokenizer
+from unisono.backends.fake.vocabulary import byte_level_table as byte_level_table
+from unisono.backends.fake.vocabulary import sentencepiece_table as sentencepiece_table
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -69,8 +46,6 @@ def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: 
 
 @dataclass(frozen=True)
 class ContractCase:
-    """What the contract is checked with."""
-
     texts: tuple[tuple[int, ...], ...]
     """Three texts or more, as ids, of different lengths, each of 6 tokens at least. For a model with sliding-window
     layers one has to be longer than its window."""

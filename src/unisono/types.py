@@ -1,55 +1,32 @@
-"""The records that unisono takes and gives, for annotations and for those who compose a method by hand."""
+"""The records that unisono takes and gives, for annotations and for those who compose a method by hand.
 
-from unisono.benchmark import Benchmark
-from unisono.chat.messages import FunctionCall, FunctionTool, Message, Prompt, Tool, ToolCall
-from unisono.config.combine import Combine
-from unisono.config.constraint import Constraint
-from unisono.config.ensemble import EnsembleSpec
-from unisono.config.gate import Gate
-from unisono.config.member import MemberSpec
-from unisono.config.method import Method, Speculation
-from unisono.config.sampling import Sampling
-from unisono.diagnosis import Diagnosis
-from unisono.records import (
-    DraftRecord,
-    Finish,
-    GateReading,
-    Generation,
-    Limits,
-    PieceScore,
-    Score,
-    Seconds,
-    StepRecord,
-    StepSeconds,
-    Usage,
-)
+What is imported as its own name is exported.
+"""
 
-__all__ = [
-    "Benchmark",
-    "Combine",
-    "Constraint",
-    "Diagnosis",
-    "DraftRecord",
-    "EnsembleSpec",
-    "Finish",
-    "FunctionCall",
-    "FunctionTool",
-    "Gate",
-    "GateReading",
-    "Generation",
-    "Limits",
-    "MemberSpec",
-    "Message",
-    "Method",
-    "PieceScore",
-    "Prompt",
-    "Sampling",
-    "Score",
-    "Seconds",
-    "Speculation",
-    "StepRecord",
-    "StepSeconds",
-    "Tool",
-    "ToolCall",
-    "Usage",
-]
+from unisono.benchmark import Benchmark as Benchmark
+from unisono.chat.messages import FunctionCall as FunctionCall
+from unisono.chat.messages import FunctionTool as FunctionTool
+from unisono.chat.messages import Message as Message
+from unisono.chat.messages import Prompt as Prompt
+from unisono.chat.messages import Tool as Tool
+from unisono.chat.messages import ToolCall as ToolCall
+from unisono.config.combine import Combine as Combine
+from unisono.config.constraint import Constraint as Constraint
+from unisono.config.ensemble import EnsembleSpec as EnsembleSpec
+from unisono.config.gate import Gate as Gate
+from unisono.config.member import MemberSpec as MemberSpec
+from unisono.config.method import Method as Method
+from unisono.config.method import Speculation as Speculation
+from unisono.config.sampling import Sampling as Sampling
+from unisono.diagnosis import Diagnosis as Diagnosis
+from unisono.records import DraftRecord as DraftRecord
+from unisono.records import Finish as Finish
+from unisono.records import GateReading as GateReading
+from unisono.records import Generation as Generation
+from unisono.records import Limits as Limits
+from unisono.records import PieceScore as PieceScore
+from unisono.records import Score as Score
+from unisono.records import Seconds as Seconds
+from unisono.records import StepRecord as StepRecord
+from unisono.records import StepSeconds as StepSeconds
+from unisono.records import Usage as Usage

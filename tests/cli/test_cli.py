@@ -148,6 +148,7 @@ def test_answers_are_not_overwritten_unless_asked(run: Run, duo: Path, tmp_path:
         (("run", "{duo}", "x", "--stop", ""), "a stop string is empty"),
         (("run", "{duo}", ""), "the prompt is empty"),
         (("run", "{duo}", "x", "--batch", "3"), "--batch goes with --prompts"),
+        (("run", "{duo}", "--prompts", "nowhere.jsonl", "--batch", "0"), "Invalid value for '--batch'"),
         (("run", "{duo}", "x", "--out", "f"), "--out goes with --prompts"),
         (("run", "{duo}", "x", "--raw", "--system", "s"), "--system does not go with --raw"),
         (("run", "{duo}", "x", "--trace"), "--trace needs a file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,69 @@ def test_the_record_takes_the_old_name_of_mixture_and_answers_to_it() -> None:
     assert replace(Sampling(temperature=1), one_member=True) == Sampling(**old)  # type: ignore[call-arg]
     assert not replace(Sampling(**old), mixture=False).mixture
     assert "one_member" in Method(sampling=Sampling(**old)).to_json()["draw"]  # type: ignore[operator]
+
+
+BOTH = "its old name, are both given"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Sampling(temperature=1, mixture=True, one_member=False), "mixture and one_member"),  # type: ignore[call-arg]
+        (lambda: Sampling.parse({"one_member": False, "mixture": True}), "mixture and one_member"),
+        (lambda: Sampling.parse({"mixture": True, "one_member": True}), "mixture and one_member"),
+        (lambda: Method().but(sampling={"mixture": False, "one_member": True}), "mixture and one_member"),
+        (lambda: Method().but(sampling=1, draw=1), "sampling and draw"),
+        (lambda: parse_setting("draw=1 sampling=1"), "sampling and draw"),
+        (
+            lambda: load_spec({"members": [{**TWINS[1], "weights_of": "a"}]}),
+            r"members\[0\].share_weights_with and weights",
+        ),
+        (
+            lambda: load_spec({"members": TWINS, "draw": {"mixture": True, "one_member": True}}),
+            "mixture and one_member",
+        ),
+    ],
+)
+def test_both_names_of_one_thing_are_refused(make: Callable[[], object], words: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldNameWarning)
+        with pytest.raises(SpecError, match=f"{words}.*{BOTH}"):
+            make()
+
+
+@pytest.mark.parametrize("name", ["mixture", "one-member", "one_member"])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("greedy", "draws a member and a piece"),
+        ("top_p:0.9", "runs a single member, but top_p acts"),
+        ("beam_width:2", "draws, and a beam searches"),
+    ],
+)
+def test_errors_say_the_name_that_was_written(name: str, more: str, words: str) -> None:
+    with pytest.raises(SpecError, match=f"^{name} {words}"):
+        Sampling.parse(f"{more} {name}")
+
+
+@pytest.mark.parametrize("name", ["mixture", "one_member"])
+def test_errors_say_the_key_that_was_written(name: str) -> None:
+    with pytest.raises(SpecError, match=f"^{name} is 3$"):
+        Sampling.parse({name: 3})
+    with pytest.raises(SpecError, match=f"^{name} is 3$"):
+        Sampling(**{name: 3})  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=f"^{name} draws a member"):
+        Sampling.parse({name: True}).but({"temperature": 0})
+    with pytest.raises(SpecError, match=f"^{name} draws from the weighted mean"):
+        Method(combine="max", sampling={name: True})  # type: ignore[arg-type]
+
+
+def test_a_file_is_told_the_key_that_it_has() -> None:
+    with pytest.warns(OldNameWarning), pytest.raises(SpecError, match=r"members\[1\].weights_of is 'c': there is no"):
+        load_spec({"members": [TWINS[0], {"name": "b", "weights_of": "c"}]})
+    with pytest.warns(OldNameWarning), pytest.raises(SpecError, match="in draw; did you mean"):
+        load_spec({"members": TWINS, "draw": "top_q:1"})
+    with pytest.raises(SpecError, match="in draw; did you mean"):
+        Method().but(draw="top_q:1")
+    with pytest.raises(SpecError, match="in sampling; did you mean"):
+        Method().but(sampling="top_q:1")

@@ -200,6 +200,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "duo/a", "unisono": {"gate": "confidence:0.5"}}, "unisono.gate", "votes alone"),
     ({"n": 2, "unisono": {"draw": "beam_width:2"}}, "n", "beam"),
     ({"unisono": {"draw": "beam_width:9"}}, "unisono.draw", "beam_width is 9"),
+    ({"unisono": {"sampling": "beam_width:9"}}, "unisono.sampling", "beam_width is 9"),
+    ({"unisono": {"sampling": "mixture", "combine": "max"}}, "unisono", "mixture draws"),
+    ({"unisono": {"sampling": 1, "draw": 1}}, "unisono", "sampling and draw, its old name, are both given"),
 ]
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ms a piece", "forward", "everything else")
 COMPARED = ("speed", "ensembled", "a draft", "accepted", "same text")
-"""The further columns where something is compared."""
 
 
 def bench(

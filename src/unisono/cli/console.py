@@ -17,25 +17,20 @@ if TYPE_CHECKING:
 
 
 def say(words: str) -> None:
-    """Print a line of talk."""
     print(words, file=sys.stderr, flush=True)
 
 
 def say_error(error: UnisonoError) -> None:
-    """Print what is wrong and the way out."""
     say(f"unisono: {error.message}")
     if error.hint:
         say(f"  hint: {error.hint}")
 
 
 WIDE = 160
-"""Columns for a table that goes into a file or a pipe."""
 SECONDS_A_LINE = 60
-"""Between two lines of a progress that no terminal shows."""
 
 
 def table_console() -> Console:
-    """A console for tables on stdout."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
@@ -101,7 +96,6 @@ def _bars() -> Iterator[Report]:
 
 
 def each_once(tell: Callable[[str, str], None]) -> Report:
-    """A `Report` that tells the member and the words whenever a member begins something else."""
     last: dict[str, str] = {}
 
     def report(member: str, fraction: float, words: str) -> None:
@@ -133,7 +127,6 @@ def counting(total: int | None, *, quiet: bool = False) -> Iterator[Callable[...
 
 
 def _counting_lines(total: int | None) -> Callable[..., None]:
-    """Count in lines, not too many, that say how far something is."""
     of = "" if total is None else f" of {total:,}"
     done, told = 0, time.monotonic()
 

@@ -28,8 +28,6 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opt
 
 @dataclass(kw_only=True)
 class EvalFlags(EnsembleFlags):
-    """The flags of ``unisono eval``."""
-
     tasks: Annotated[
         str,
         optional(
@@ -125,7 +123,6 @@ def _baselines(given: Iterable[str]) -> list[Baseline]:
 
 
 def _tuned_on(spec: EnsembleSpec, variants: Iterable[str]) -> list[TunedOn]:
-    """What the ensemble, or the file of a variant, was tuned on."""
     from unisono.config.ensemble import load_spec
     from unisono.evals.systems import is_file
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from unisono.config.compact import renamed
 from unisono.errors import SpecError, deprecated
 
 T = TypeVar("T")
@@ -43,21 +44,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on 
 
 
 def refuse_flags(why: str, hint: str, given: Mapping[str, object]) -> None:
-    """Refuse flags that are given though they mean nothing here. Raises a `SpecError`."""
     for flag, value in given.items():
         if value:
             raise SpecError(f"{flag} {why}", hint=hint)
 
 
 def renamed_flag(value: T | None, old_value: T | None, new: str, old: str) -> T | None:
-    """The value of a flag that had another name, with a warning where the old name is used.
-
-    Raises:
-        SpecError: both are given.
-    """
-    if old_value is None:
-        return value
-    if value is not None:
-        raise SpecError(f"{new} and {old}, its old name, are both given", hint=f"leave {old} out")
-    deprecated(f"{old} is now {new}")
-    return old_value
+    """The value of a flag that had another name, with a warning where that is used. Raises a `SpecError` for both."""
+    given = {name: each for name, each in ((new, value), (old, old_value)) if each is not None}
+    found = renamed(given, new, old).get(new)
+    if old in given:
+        deprecated(f"{old} is now {new}")
+    return found

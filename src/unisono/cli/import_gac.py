@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def import_gac(
     if out is not None:
         _write(out, text, overwrite=overwrite)
     if as_json:
-        notes = [note.to_json() for note in imported.notes]
+        notes = [asdict(note) for note in imported.notes]
         print(json.dumps({"spec": dict(imported.spec), "notes": notes}, ensure_ascii=False))
     elif out is None:
         sys.stdout.write(text)

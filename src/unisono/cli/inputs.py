@@ -17,6 +17,7 @@ from unisono.errors import SpecError
 
 if TYPE_CHECKING:
     from unisono.chat.messages import Message, Prompt
+    from unisono.engine.request import GenerationOptions
     from unisono.ensemble import Ensemble
 
 INLINE = ""
@@ -25,8 +26,6 @@ INLINE = ""
 
 @dataclass(kw_only=True)
 class RunFlags(MethodFlags):
-    """The flags of ``unisono run``."""
-
     spec: Spec
     text: Annotated[
         str | None, typer.Argument(help="The text to answer. Default: read it from stdin.", show_default=False)
@@ -60,21 +59,28 @@ class RunFlags(MethodFlags):
         optional(help='Answer a file of prompts, JSON lines {"id", "prompt"} or {"id", "messages"}.'),
     ] = None
     out: Annotated[Path | None, optional(help="Write the answers to --prompts to this file. Default: stdout.")] = None
-    batch: Annotated[int, typer.Option(help="Write this many answers to --prompts at once.")] = 1
+    batch: Annotated[int, typer.Option(min=1, help="Write this many answers to --prompts at once.")] = 1
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --out.")] = False
     overwrite: Overwrite = False
     quiet: Quiet = False
 
     def __post_init__(self) -> None:
-        """Read the values that have bounds or a grammar of their own. Raises a `SpecError`."""
         from unisono.records import Limits
 
         self.limits = Limits(self.max_new_tokens, self.stop or ())
         self.method = self.changes()
         self.constraint = _read_constraint(self.json_schema, self.constraint_words)
 
+    def options(self) -> GenerationOptions:
+        """What `Ensemble.generate` takes beside the prompt, but for the method."""
+        return {
+            "max_new_tokens": self.limits.max_new_tokens,
+            "stop": self.limits.stop,
+            "trace": self.trace is not None,
+            "constraint": self.constraint,
+        }
+
     def prompt_of(self, text: str) -> Prompt:
-        """The prompt that a text stands for. Raises a `SpecError`."""
         from unisono.chat.messages import Message, Prompt
 
         if not self.raw:
@@ -84,7 +90,6 @@ class RunFlags(MethodFlags):
         return Prompt(text)
 
     def opening(self) -> list[Message]:
-        """The messages before those of the user."""
         from unisono.chat.messages import Message
 
         return [] if self.system is None else [Message(role="system", content=self.system)]
@@ -104,7 +109,6 @@ class RunFlags(MethodFlags):
 
 
 def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constraint | None:
-    """The constraint that ``--json-schema`` or ``--constraint`` gives. Raises a `SpecError`."""
     if json_schema is None:
         return Constraint.parse(constraint)
     if constraint is not None:

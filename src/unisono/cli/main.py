@@ -33,7 +33,6 @@ class Verbs(TyperGroup):
     """Says that it was interrupted, where Typer would leave without a word."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -100,7 +99,6 @@ def main() -> None:
 
 
 def _tell(error: Exception) -> int:
-    """Say what is wrong; return the exit status."""
     if isinstance(error, UnisonoError):
         say_error(error)
         return 2

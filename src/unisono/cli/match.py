@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from unisono.evals.analysis.match import Matching, Pair
 
 USUAL = 50
-"""Questions of each task by default."""
 PAIRS = (
     *("pair", "gap", "both wrong", "one right", "error kappa", "same mistake", "length ratio", "shared pieces"),
     "UniTE's advice",
@@ -29,8 +28,6 @@ PAIRS = (
 
 @dataclass(kw_only=True)
 class MatchFlags(QuestionFlags):
-    """The flags of ``unisono match``."""
-
     models: Annotated[
         list[str],
         typer.Argument(

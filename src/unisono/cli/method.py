@@ -93,9 +93,8 @@ class MethodFlags:
     spelling: Annotated[str | None, typer.Option(hidden=True)] = None
 
     def changes(self) -> dict[str, Any]:
-        """The options by which `Method.but` changes a method. Raises a `SpecError`."""
-        given = {field.name: getattr(self, field.name) for field in fields(MethodFlags) if field.name != "draw"}
-        return {**given, "sampling": renamed_flag(self.sampling, self.draw, "--sampling", "--draw")}
+        renamed_flag(self.sampling, self.draw, "--sampling", "--draw")
+        return {field.name: getattr(self, field.name) for field in fields(MethodFlags)}
 
 
 def method_words(method: Method, members: Sequence[str]) -> str:

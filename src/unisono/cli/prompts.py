@@ -32,8 +32,6 @@ class _Turn(BaseModel):
 
 
 class _Line(BaseModel):
-    """One line of the file of prompts."""
-
     model_config = ConfigDict(extra="forbid", strict=True)
     id: Id
     prompt: str | None = None
@@ -57,27 +55,23 @@ class _Task:
 
     @property
     def key(self) -> str:
-        """What tells this line from the others in the output of an earlier run."""
         return _key(self.id, self.number)
 
 
 def run_prompts(prompts: Path, job: RunFlags) -> None:
     """Answer every line of the file; each answer is written and flushed as soon as it has ended.
 
-    Nothing is written, and nothing that was there is touched, before the models are loaded.
-
-    Raises:
-        SpecError: a file cannot be read or written, or ``--out`` holds answers and nothing says what
-            should become of them.
+    Nothing is written, and nothing that was there is touched, before the models are loaded. Raises a `SpecError`.
     """
     _check_out(prompts, job)
     tasks = _read_tasks(prompts, job)
-    done = {_key(record.get("id"), record.get("line", 0)) for record in _records(job)}
+    records, kept = _earlier(job)
+    done = {_key(record.get("id"), record.get("line", 0)) for record in records}
     waiting = [task for task in tasks if task.key not in done]
     sound = {task.key: task for task in waiting if task.request is not None}
     with ExitStack() as stack:
         ensemble = stack.enter_context(job.load(min(job.batch, len(sound)))) if sound else None
-        file = stack.enter_context(_open_out(job))
+        file = stack.enter_context(_open_out(job, kept))
         faulty = [task for task in waiting if task.error is not None]
         for task in faulty:
             write_line(file, _error_record(task, task.error))
@@ -93,7 +87,6 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
 
 
 def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:
-    """Write an answer for every sound line; return how many became errors."""
     failed = 0
     requests = (task.request for task in sound.values() if task.request is not None)
     with counting(len(sound), quiet=quiet) as count:
@@ -168,7 +161,6 @@ def _prompt(row: _Line, job: RunFlags) -> Prompt:
 
 
 def _check_out(prompts: Path, job: RunFlags) -> None:
-    """Refuse an ``--out`` that would cost the user something."""
     if job.out is None:
         if job.resume:
             raise SpecError("--resume needs --out: nothing else knows what is done already")
@@ -184,25 +176,20 @@ def _check_out(prompts: Path, job: RunFlags) -> None:
         raise SpecError(f"{name} holds answers already", hint="--resume goes on with it, --overwrite replaces it")
 
 
-def _records(job: RunFlags) -> list[dict[str, Any]]:
-    """What an earlier run has written, when this one goes on with it."""
+def _earlier(job: RunFlags) -> tuple[list[dict[str, Any]], int | None]:
+    """What an earlier run has written, when this one goes on with it, and how many bytes of it are whole lines."""
     if not job.resume or job.out is None or not job.out.is_file():
-        return []
-    return _complete_lines(job.out)[0]
+        return [], None
+    return complete_lines(job.out, "id", what="the output of a run", line_is="an answer")
 
 
-def _complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    return complete_lines(path, "id", what="the output of a run", line_is="an answer")
-
-
-def _open_out(job: RunFlags) -> contextlib.AbstractContextManager[FileIO]:
+def _open_out(job: RunFlags, kept: int | None) -> contextlib.AbstractContextManager[FileIO]:
     if job.out is None:
         sys.stdout.flush()
         return contextlib.nullcontext(FileIO(sys.stdout.fileno(), "wb", closefd=False))
     try:
         if not job.resume:
             return FileIO(job.out, "wb")
-        kept = _complete_lines(job.out)[1] if job.out.is_file() else None
         file = FileIO(job.out, "ab")
         if kept is not None:
             file.truncate(kept)

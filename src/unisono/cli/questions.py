@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 
 
 def folder_flag(words: str) -> Any:
-    """A flag that takes a folder."""
     return optional(metavar="DIR", help=words)
 
 
 @dataclass(kw_only=True)
 class QuestionFlags:
-    """The flags of every verb that asks questions."""
-
     data: Annotated[
         Path | None, folder_flag("Read the questions from JSON lines in this folder. Default: the hub.")
     ] = None
@@ -40,12 +37,10 @@ class QuestionFlags:
     quiet: Quiet = False
 
     def say(self, words: str) -> None:
-        """Say something on stderr, except with ``--quiet``."""
         if not self.quiet:
             say(words)
 
     def prepare(self, spec: EnsembleSpec, batch: int = 1) -> ModelPool:
-        """Read all but the weights of the members. Raises as `ModelPool`."""
         from unisono.evals.model_pool import ModelPool
 
         with loading_report(quiet=self.quiet) as loading:
@@ -54,8 +49,6 @@ class QuestionFlags:
 
 @dataclass(kw_only=True)
 class EnsembleFlags(QuestionFlags):
-    """The flags of verbs that ask the ensemble of a file."""
-
     spec: Spec
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the members' chat templates.")] = False
     batch: Annotated[
@@ -65,7 +58,6 @@ class EnsembleFlags(QuestionFlags):
 
 
 def split_names(words: str) -> list[str]:
-    """The names in a flag, with commas between."""
     return [name.strip() for name in words.split(",") if name.strip()]
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TITLES = ("right", "to the best member", "95 %", "McNemar p", "ensembled", "ms a piece", "failed")
 REPORT = folder_flag("Write a report into this folder: HTML, Markdown and JSON.")
-"""The flag for a report."""
 
 
 def report(
@@ -38,7 +37,6 @@ def report(
 
 
 def show_results(results: Results, out: Path | None, *, as_json: bool, quiet: bool) -> None:
-    """Print the figures of a run, and write a report of it into a folder."""
     from unisono.evals.report import figures, write_report
 
     found = figures(results)

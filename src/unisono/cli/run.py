@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from unisono.records import Generation
 
 AT_ONCE = 8
-"""Texts of one prompt that are written at once, at most."""
 
 
 class RunCommand(TyperCommand):
     """Lets ``--trace`` stand without a value, which means: into each line of ``--out``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare ``--trace`` an empty value."""
         given: list[str] = []
         options = args.index("--") if "--" in args else len(args)
         for index, word in enumerate(args):
@@ -75,13 +73,7 @@ def _run_one(text: str, job: RunFlags) -> None:
         if job.n > 1:
             _show_several(ensemble, prompt, job)
             return
-        stream = ensemble.stream(
-            prompt,
-            max_new_tokens=job.limits.max_new_tokens,
-            stop=job.limits.stop,
-            trace=trace is not None,
-            constraint=job.constraint,
-        )
+        stream = ensemble.stream(prompt, **job.options())
         _show(stack.enter_context(stream), job, trace)
         if not job.as_json and not job.quiet and sys.stderr.isatty():
             say(_closing(stream.generation, ensemble.method))
@@ -109,16 +101,7 @@ def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
 
 
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
-    """Print several texts: as JSON lines, or with a line of dashes between them."""
-    limits = job.limits
-    generations = ensemble.generate(
-        prompt,
-        n=job.n,
-        max_new_tokens=limits.max_new_tokens,
-        stop=limits.stop,
-        constraint=job.constraint,
-    )
-    for number, generation in enumerate(generations):
+    for number, generation in enumerate(ensemble.generate(prompt, n=job.n, **job.options())):
         if job.as_json:
             print(json.dumps(generation.to_json(), ensure_ascii=False))
         else:

@@ -22,11 +22,7 @@ class TraceFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Make sure that it can be written: what it holds stays until `begin`, which creates it too.
-
-        Raises:
-            SpecError: it cannot be written.
-        """
+        """Make sure that it can be written; what it holds stays until `begin`. Raises a `SpecError`."""
         self._path = path
         self._file = self._open() if _exists(path) else None
         self._written = 0
@@ -55,7 +51,7 @@ class TraceFile:
             self._failure = failure
 
     def close(self) -> None:
-        """Close the file. Raises the `SpecError` that ended the trace too early."""
+        """Raises the `SpecError` that ended the trace too early."""
         if self._file is not None:
             self._file.close()
         if self._failure is not None:

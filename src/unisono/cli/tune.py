@@ -28,8 +28,6 @@ SEARCH = "search.json"
 
 @dataclass(kw_only=True)
 class TuneFlags(EnsembleFlags):
-    """The flags of ``unisono tune``."""
-
     task: Annotated[
         str, optional("--task", "--tasks", metavar="NAMES", help="The tasks to tune for, with commas between.")
     ]
@@ -100,7 +98,6 @@ def _search(
     gates: Sequence[str],
     flags: TuneFlags,
 ) -> Tuned:
-    """Search in the folder, from where an earlier search has come."""
     from unisono.evals.analysis.tune import tune as search
     from unisono.evals.manifest import make_manifest
     from unisono.evals.results import RunFolder
@@ -114,7 +111,6 @@ def _search(
 
 
 def _comparing_command(tuned: Path, flags: TuneFlags) -> str:
-    """The command that compares the tuned ensemble with the old one."""
     given = {
         "--tasks": flags.task,
         "--data": flags.data,
@@ -127,7 +123,6 @@ def _comparing_command(tuned: Path, flags: TuneFlags) -> str:
 
 
 def _stages(words: str) -> list[str]:
-    """The stages that ``--stages`` names. Raises a `SpecError`."""
     from unisono.evals.analysis.tune import STAGES
 
     wanted = split_names(words)

@@ -23,9 +23,7 @@ class Combine:
     """How the members' distributions become one. The default is their weighted mean."""
 
     rule: str = MEAN
-    """One of `COMBINE_RULES`."""
     weights: str = "fixed"
-    """One of `WEIGHT_SCHEMES`."""
     truncate: Annotated[int | None, Number(1, 2**31, "it counts each member's likeliest pieces", whole=True)] = None
     """Keep only the union of the members' likeliest pieces, this many of each; ``None`` for all."""
     sharpen: Annotated[float | None, Number(0.01, SMOOTH, "a piece of more mass takes that of its continuations")] = (
@@ -51,7 +49,6 @@ class Combine:
     """For the weights ``perplexity``; ``None`` for their `TEMPERATURE`."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value and the choices."""
         _check_name("rule", self.rule, COMBINE_RULES, _FORMS)
         _check_name("weights", self.weights, WEIGHT_SCHEMES, "fixed weights are those of the members")
         if self.rule == "contrastive" and self.weights != "fixed":
@@ -80,11 +77,7 @@ class Combine:
         return self.weights == "perplexity"
 
     def check(self, weights: Mapping[str, float]) -> None:
-        """Hold the rule against the members' weights, by their names.
-
-        Raises:
-            SpecError: an amateur or an expert is lacking, or there is an amateur where no rule has a use for it.
-        """
+        """Hold the rule against the members' weights, by their names. Raises a `SpecError` where they do not fit."""
         given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         experts = [name for name, weight in weights.items() if weight > 0]
         amateurs = [name for name, weight in weights.items() if weight < 0]
@@ -110,15 +103,9 @@ class Combine:
     def __call__(
         self, p_BU_K: Sequence[Array], base: Sequence[float], loss_KB: Sequence[Sequence[float]] = ()
     ) -> Array:
-        """Truncate, weigh and combine; sharpening is left to who knows the pieces.
+        """Truncate, weigh and combine to ``q_BU``; sharpening is left to who knows the pieces.
 
-        Args:
-            p_BU_K: of each voter; not changed.
-            base: the weight of each voter, `scaled`.
-            loss_KB: of each voter, what `perplexity` reads.
-
-        Returns:
-            ``q_BU``.
+        ``base`` has the weight of each voter, `scaled`; ``loss_KB`` is what `perplexity` reads.
         """
         kept_BU_K = p_BU_K if self.truncate is None else cut_to_top(p_BU_K, self.truncate)
         return self.combine(kept_BU_K, self.weigh(base, kept_BU_K, loss_KB))
@@ -140,11 +127,8 @@ class Combine:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read what a spec, a flag or an argument gives.
-
-        Args:
-            value: a `Combine`; a rule's name, with ``key:value`` for further fields behind it or not, as in
-                ``"geometric truncate:10"``, with blanks or commas between them; a mapping of the fields.
+        """Read a `Combine`, ``"geometric truncate:10"`` (keys with blanks or commas between), or a mapping of the
+        fields.
 
         Raises:
             SpecError: it is none of these.
@@ -154,12 +138,10 @@ class Combine:
         return cls(**read_form(cls, "combine", value, _read_words, hint=_FORMS))
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
         return " ".join([self.rule, *changed(self, ["weights", *NUMBERS])])
 
 
 NUMBERS = numbers_of(Combine)
-"""The options that are numbers, by name."""
 
 
 def _read_words(text: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from unisono.errors import SpecError, nearest, shown
 
+T = TypeVar("T")
 DECIMAL = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 100
 """Characters of a number; what is longer is no number that anybody means."""
@@ -23,7 +24,7 @@ class Number:
     low: float
     high: float
     meaning: str
-    """What the number does, for the hint of an error."""
+    """What it does, for the hint of an error."""
     whole: bool = False
     above: bool = False
     """Whether ``low`` itself is refused."""
@@ -47,7 +48,6 @@ class Number:
 
     @property
     def limits(self) -> str:
-        """The bounds in words."""
         if self.words:
             return self.words
         if self.whole:
@@ -59,13 +59,8 @@ class Number:
     def checked(self, subject: str, value: Any, write: str = "") -> int | float:
         """The value as a number of Python's own.
 
-        Args:
-            subject: what the message calls the option.
-            value: what is given for it.
-            write: how the hint writes a number that was given as text, where the number alone does not serve.
-
-        Raises:
-            SpecError: it is no number, or out of bounds.
+        Errors call the option ``subject``; ``write`` is how a hint writes a number that came as text, where the number
+        alone does not serve. Raises a `SpecError` where it is no number, or out of bounds.
         """
         if self.allows(value):
             return int(value) if isinstance(value, Integral) else float(value)
@@ -88,15 +83,10 @@ def _metadata(hint: object) -> list[object]:
 def read_form(
     record: type, what: str, value: object, read_text: Callable[[str], dict[str, Any]], *, hint: str, slip: str = ""
 ) -> dict[str, Any]:
-    """The keyword arguments of a record that is given as text or as a mapping of its fields.
+    """The keyword arguments of a record that is given as text, for ``read_text``, or as a mapping of its fields.
 
-    Args:
-        record: the dataclass.
-        what: how the key is called that the value is given for.
-        value: what is given.
-        read_text: reads the one-line form.
-        hint: how it is written.
-        slip: the hint for an unknown key, where it is another one.
+    Errors call it ``what`` and tell by ``hint`` how it is written; ``slip`` is the hint for an unknown key, where it is
+    another.
 
     Raises:
         SpecError: the value is neither text nor a mapping, or has a key that is no field.
@@ -135,6 +125,14 @@ def known_keys(what: str, given: Mapping[Any, Any], known: Sequence[str], *, hin
                 f"unknown key {shown(name)} in {what}{nearest(name, known)}; known: {', '.join(known)}", hint=hint
             )
     return dict(given)
+
+
+def renamed(given: Mapping[str, T], new: str, old: str, shown_as: str = "{}") -> dict[str, T]:
+    """The mapping with what stands under an old name under the new one. Raises a `SpecError` where both stand."""
+    if old in given and new in given:
+        names = f"{shown_as.format(new)} and {old}, its old name, are both given"
+        raise SpecError(names, hint=f"leave {old} out")
+    return {new if key == old else key: value for key, value in given.items()}
 
 
 def read_number(text: str) -> int | float | str:

@@ -25,7 +25,6 @@ class Constraint:
     """What every text that is written has to be, from its first byte to END."""
 
     kind: str
-    """One of `KINDS`."""
     source: str = ""
     """The schema as JSON, the regular expression, which the whole text has to match, or the Lark grammar."""
 
@@ -60,15 +59,8 @@ class Constraint:
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
-        """Read what a flag or an argument gives.
-
-        Args:
-            value: a `Constraint`; ``"json_object"``; ``"regex:…"``, ``"lark:…"`` or ``"json_schema:…"`` with the
-                source behind the colon; a mapping of one of these three to its source, where a schema may be a
-                mapping itself; ``None`` for none.
-
-        Raises:
-            SpecError: it is none of these.
+        """Read a `Constraint`, ``"json_object"``, ``"regex:…"``, ``"lark:…"``, ``"json_schema:…"``, or a mapping of one
+        of the last three to its source; ``None`` for none. A schema may be a mapping itself. Raises a `SpecError`.
         """
         if value is None or isinstance(value, cls):
             return value

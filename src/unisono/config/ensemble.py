@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from unisono.config.combine import Combine
+from unisono.config.compact import renamed
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
 from unisono.config.method import Method, Speculation, check_off, check_spelling
@@ -42,15 +43,10 @@ class EnsembleSpec(BaseModel):
     lead: str | None = None
     """The member whose distribution the gate looks at; ``None`` for the first that votes."""
     combine: Combine = Combine()
-    """How the members' distributions become one: all that `Combine.parse` reads."""
     gate: Gate = Gate()
-    """When the other members are asked: all that `Gate.parse` reads."""
     speculate: Speculation | None = None
-    """Who drafts: all that `Speculation.parse` reads."""
     sampling: Sampling = Sampling()
-    """How a piece is chosen: all that `Sampling.parse` reads."""
     spelling: None = Field(default=None, exclude=True)
-    """Had another value once; see `check_spelling`."""
     tuned_on: list[TunedOn] = Field(default_factory=list)
     """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
     folder: Path = Field(default=Path(), exclude=True)
@@ -69,7 +65,10 @@ class EnsembleSpec(BaseModel):
     def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
         readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "sampling": Sampling}
         reader = readers[info.field_name]
-        return reader() if value is None else reader.parse(value)
+        if value is None:
+            return reader()
+        old = (info.context or {}).get(("sampling",)) if reader is Sampling else None
+        return reader.parse(value, *old) if old else reader.parse(value)
 
     @field_validator("spelling", mode="before")
     @classmethod
@@ -116,15 +115,10 @@ class EnsembleSpec(BaseModel):
 
     @property
     def method(self) -> Method:
-        """How the ensemble writes."""
         return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling)
 
     def but(self, **keys: Any) -> EnsembleSpec:
-        """This spec with some keys of its method replaced, as `Method.but` takes them.
-
-        Raises:
-            SpecError: a value is wrong, or does not fit the members.
-        """
+        """This spec with keys of its method replaced, as `Method.but` takes them. Raises a `SpecError`."""
         check_off(keys.get("speculate"), [member.name for member in self.members])
         method = self.method.but(**keys)
         _check_method(method, self.members)
@@ -150,14 +144,10 @@ def _check_method(method: Method, members: list[MemberSpec]) -> None:
 
 
 def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> EnsembleSpec:
-    """Read and check a spec.
-
-    Args:
-        source: the path of a YAML file, the same as a mapping, or a spec that is ready.
+    """Read and check a spec: the path of a YAML file, the same as a mapping, or a spec that is ready.
 
     Raises:
-        SpecError: the file is missing or not YAML, or something in it is wrong; the message has the
-            file, line and column, the key, its value and what would be right.
+        SpecError: the message has the file, line and column, the key, its value and what would be right.
     """
     if isinstance(source, EnsembleSpec):
         return source
@@ -184,40 +174,40 @@ def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleS
             f"{source}: a spec is a mapping with the key 'members', not {shown(data)}",
             hint="begin the file with 'members:' and a list of members, each with a name and a model",
         )
-    data = _renamed(data, places)
+    data, old_names = _renamed(data, places)
     if "folder" in data:
         raise SpecError(_unknown_key(source, ("folder",), places, EnsembleSpec))
     try:
-        return EnsembleSpec.model_validate({**data, "folder": folder})
+        return EnsembleSpec.model_validate({**data, "folder": folder}, context=old_names)
     except ValidationError as error:
-        problems = [_explain(dict(problem), source, places) for problem in error.errors(include_url=False)]
+        problems = [_explain(dict(problem), source, places, old_names) for problem in error.errors(include_url=False)]
         raise SpecError("\n".join(problems), hint="docs/spec.md explains every key") from error
 
 
-def _renamed(data: dict[str, Any], places: Places) -> dict[str, Any]:
-    """The data with new names in place of old ones, and a warning for each. Raises a `SpecError` where both stand."""
-    data = dict(data)
-    records: list[tuple[tuple[Hashable, ...], dict[str, Any], str, str]] = [((), data, "draw", "sampling")]
+Where = tuple[Hashable, ...]
+
+
+def _renamed(data: dict[str, Any], places: Places) -> tuple[dict[str, Any], dict[Where, Where]]:
+    """New names in place of old ones, and which old names stood where. Raises a `SpecError` where both stand."""
+    old_names: dict[Where, Where] = {}
+
+    def rename(record: Mapping[str, Any], where: Where, new: str, old: str) -> dict[str, Any]:
+        if old in record and new not in record:
+            deprecated(f"{path_of((*where, old))} is now called {new}")
+            old_names[*where, new] = (*where, old)
+            for place in [place for place in places if place[: len(where) + 1] == (*where, old)]:
+                places[*where, new, *place[len(where) + 1 :]] = places[place]
+        return renamed(record, new, old, f"{path_of(where, '')}.{{}}".lstrip("."))
+
+    data = rename(data, (), "sampling", "draw")
     if isinstance(members := data.get("members"), list):
-        data["members"] = members = [dict(member) if isinstance(member, Mapping) else member for member in members]
-        records += [
-            (("members", index), member, "weights_of", "share_weights_with")
+        data["members"] = [
+            rename(member, ("members", index), "share_weights_with", "weights_of")
+            if isinstance(member, Mapping)
+            else member
             for index, member in enumerate(members)
-            if isinstance(member, dict)
         ]
-    for where, record, old, new in records:
-        if old not in record:
-            continue
-        if new in record:
-            raise SpecError(
-                f"{path_of((*where, new))} and {old}, its old name, are both given", hint=f"leave {old} out"
-            )
-        deprecated(f"{path_of((*where, old))} is now called {new}")
-        record[new] = record.pop(old)
-        for place, at in list(places.items()):
-            if place[: len(where) + 1] == (*where, old):
-                places[*where, new, *place[len(where) + 1 :]] = at
-    return data
+    return data, old_names
 
 
 WORDS = {
@@ -227,14 +217,17 @@ WORDS = {
 """What pydantic says with fewer words, or without the way out."""
 
 
-def _explain(problem: dict[str, Any], source: str, places: Places) -> str:
-    where: tuple[Hashable, ...] = tuple(problem["loc"])
+def _explain(problem: dict[str, Any], source: str, places: Places, old_names: Mapping[Where, Where]) -> str:
+    where: Where = tuple(problem["loc"])
     kind, value = problem["type"], problem["input"]
     prefix = f"{source}{place_of(where, places)}: "
+    where = old_names.get(where, where)
     error = problem.get("ctx", {}).get("error")
     if isinstance(error, Misplaced):
         where = (*where, *error.where)
-        return f"{source}{place_of(where, places)}: {path_of(where)} {error.message}; {error.hint}"
+        return (
+            f"{source}{place_of(where, places)}: {path_of(old_names.get(where, where))} {error.message}; {error.hint}"
+        )
     if kind == "extra_forbidden":
         return _unknown_key(source, where, places, MemberSpec if where[0] == "members" else EnsembleSpec)
     if kind == "missing":
@@ -261,7 +254,6 @@ def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) 
 
 
 def _way_out(problem: dict[str, Any]) -> str:
-    """The hint of an error of ours that a validator raised."""
     hint = getattr(problem.get("ctx", {}).get("error"), "hint", None)
     return f"; {hint}" if hint else ""
 

@@ -21,7 +21,6 @@ from unisono.config.yaml_source import path_of
 from unisono.errors import shown
 
 WIDTH = 110
-"""Characters of a comment's line."""
 LONGEST_NAME = 64
 WHOLE_GPU = 10_000
 """Parts in which Ray counts a GPU."""
@@ -61,27 +60,19 @@ class Note:
     keys: tuple[str, ...]
     """As in ``CONFIG_API_SERVER[0].max_memory``."""
     lines: tuple[int, ...]
-    """Where they stand in the configuration."""
     why: str
 
     def __str__(self) -> str:
-        """One sentence."""
         lines = ", ".join(map(str, self.lines))
         return f"{', '.join(self.keys)} (line{'s' * (len(self.lines) > 1)} {lines}): {self.why}"
-
-    def to_json(self) -> dict[str, object]:
-        """The record with plain types only."""
-        return {"keys": list(self.keys), "lines": list(self.lines), "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An ensemble that means what a configuration of GaC means."""
+    """An ensemble that means what a configuration of GaC means, and what of that is not in it or in another form."""
 
     spec: Mapping[str, Any]
-    """The content of an ensemble file."""
     notes: tuple[Note, ...]
-    """What is not in it, or is in it in another form."""
 
     def to_yaml(self, source: str) -> str:
         """The ensemble file, its notes above it as comments. ``source`` is the name of the configuration."""
@@ -96,54 +87,52 @@ class Imported:
 
 
 def import_gac(text: str, path: Path) -> Imported:
-    """Turn a configuration of the GaC release into an ensemble of ours.
-
-    Args:
-        text: of the YAML file.
-        path: its name, for messages.
+    """Turn a configuration of the GaC release into an ensemble of ours; ``path`` is its name in messages.
 
     Raises:
-        SpecError: it is no such configuration, or one that GaC could not run either; the message has the line, the
-            column and the key.
+        SpecError: it is no configuration that GaC could run; the message has the line, the column and the key.
     """
     config = read_config(text, path)
     said: dict[str, list[Where]] = {}
     members = _members(config, said)
     spec = {"members": members, **_method(config, [str(member["name"]) for member in members], said)}
     load_spec(spec)
-    return Imported(spec, tuple(_note(config, why, keys) for why, keys in said.items()))
+    notes = (Note(tuple(map(path_of, keys)), tuple(map(config.line_of, keys)), why) for why, keys in said.items())
+    return Imported(spec, tuple(notes))
 
 
 def _members(config: GacConfig, said: dict[str, list[Where]]) -> list[dict[str, Any]]:
     members: list[dict[str, Any]] = []
-    for index, (model, gpus) in enumerate(zip(config.models, placed([m.gpus for m in config.models]), strict=True)):
+    for index, (model, gpus) in enumerate(
+        zip(config.models, placed([m.get("num_gpus") for m in config.models]), strict=True)
+    ):
         at = (MODELS, index)
-        name = _name(model.name, index, [member["name"] for member in members])
-        if name != model.name:
+        name = _name(model["name"], index, [member["name"] for member in members])
+        if name != model["name"]:
             _say(
                 said,
                 f"written {name}: a name has letters, digits, '.', '_' and '-', and no two are alike",
                 at,
                 "name",
             )
-        if _is_relative(model.weight):
+        if _is_relative(model["weight"]):
             _say(said, RELATIVE, at, "weight")
-        member: dict[str, Any] = {"name": name, "model": model.weight}
+        member: dict[str, Any] = {"name": name, "model": model["weight"]}
         if config.by_score:
-            member["weight"] = model.score
-            if not model.score:
+            member["weight"] = model["score"]
+            if not model["score"]:
                 _say(said, NO_VOTE, at, "score")
-        elif model.has_score:
+        elif "score" in model:
             _say(said, NO_SCORE_NEEDED, at, "score")
         member["dtype"] = "float16"
-        if model.quantization != "none":
+        if model.get("quantization", "none") != "none":
             _say(said, QUANTIZED, at, "quantization")
         if len(gpus) > 1:
             member["options"] = {"device_map": "auto"}
             _say(said, SPREAD, at, "num_gpus")
-        elif model.gpus is not None:
+        elif "num_gpus" in model:
             member["device"] = f"cuda:{gpus[0]}" if gpus else "cpu"
-        if model.has_memory:
+        if "max_memory" in model:
             _say(said, LIMIT_OF_MEMORY, at, "max_memory")
         members.append(member)
     return members
@@ -155,11 +144,11 @@ def _method(config: GacConfig, names: Sequence[str], said: dict[str, list[Where]
     if primary is None or threshold is None:
         _say(said, IGNORED_THRESHOLD, (), THRESHOLD)
         return {}
-    if config.by_score and not config.models[primary].score:
+    if config.by_score and not config.models[primary]["score"]:
         _say(said, SILENT_PRIMARY, (MODELS, primary), "priority")
         _say(said, SILENT_PRIMARY, (), THRESHOLD)
         return {}
-    if sum(not config.by_score or bool(model.score) for model in config.models) == 1:
+    if sum(not config.by_score or bool(model["score"]) for model in config.models) == 1:
         _say(said, ALONE, (MODELS, primary), "priority")
         _say(said, ALONE, (), THRESHOLD)
         return {}
@@ -175,13 +164,10 @@ def _method(config: GacConfig, names: Sequence[str], said: dict[str, list[Where]
 
 
 def placed(demands: Sequence[float | None]) -> list[tuple[int, ...]]:
-    """Which GPUs models get, one after the other, as Ray gives them.
+    """Which GPUs models get, one after the other, as Ray gives them to ``demands``: a part of one, or a whole number.
 
     Whole GPUs are the first that are free; a part of one is of the GPU where it leaves the least
     (``NodeResourceInstanceSet::TryAllocate`` in Ray's ``resource_instance_set.cc``).
-
-    Args:
-        demands: GPUs that each asks for: a part of one or a whole number; ``None`` where nothing is said.
     """
     free: list[int] = []
     given = []
@@ -203,7 +189,6 @@ def placed(demands: Sequence[float | None]) -> list[tuple[int, ...]]:
 
 
 def _name(name: str, index: int, taken: Sequence[str]) -> str:
-    """A name that a member can have, and nobody has yet."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
     plain = plain.lstrip("._-")[:LONGEST_NAME] or f"model-{index + 1}"
     free, number = plain, 1
@@ -214,17 +199,12 @@ def _name(name: str, index: int, taken: Sequence[str]) -> str:
 
 
 def _is_relative(weight: str) -> bool:
-    """Whether a path can only be one that is relative: a hub id has one slash at most, and begins with no point."""
+    """Whether a path is relative: a hub id has one slash at most, and begins with no point."""
     return weight.startswith(".") or (weight.count("/") > 1 and not weight.startswith(("/", "~")))
 
 
 def _say(said: dict[str, list[Where]], why: str, at: Where, key: str) -> None:
     said.setdefault(why, []).append((*at, key))
-
-
-def _note(config: GacConfig, why: str, keys: Sequence[Where]) -> Note:
-    lines = [config.line_of(where) for where in keys]
-    return Note(tuple(path_of(where) for where in keys), tuple(lines), why)
 
 
 def _comment(text: str, first: str, other: str) -> list[str]:

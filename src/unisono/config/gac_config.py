@@ -30,27 +30,9 @@ MOST_GPUS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class GacModel:
-    """One model of a configuration."""
-
-    weight: str
-    """A path or a hub id."""
-    name: str
-    score: float | None
-    """Its share of the vote; ``None`` with the norm ``average``, where GaC does not look at it."""
-    has_score: bool
-    gpus: float | None
-    """A part of a GPU, or how many."""
-    quantization: str
-    has_memory: bool
-    """Whether there is a limit for each GPU."""
-
-
-@dataclass(frozen=True, slots=True)
 class GacConfig:
-    """A configuration that GaC could run."""
-
-    models: tuple[GacModel, ...]
+    models: Sequence[Mapping[str, Any]]
+    """As they stand in the file, checked."""
     by_score: bool
     """Whether votes count by score; else all count the same."""
     primary: int | None
@@ -68,14 +50,11 @@ class GacConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A YAML document with what messages about it need."""
-
     data: Any
     places: Places
     path: Path
 
     def wrong(self, where: Where, message: str, hint: str | None = None) -> SpecError:
-        """What is wrong with a key, as an error."""
         named = path_of(where, "the configuration")
         return SpecError(f"{self.path}{place_of(where, self.places)}: {named} {message}", hint=hint)
 
@@ -97,20 +76,17 @@ class _Document:
         return value
 
     def choice(self, value: object, where: Where, choices: Sequence[str]) -> str:
-        """One of some words."""
         if not isinstance(value, str) or value not in choices:
             near = nearest(value, choices) if isinstance(value, str) else ""
             raise self.wrong(where, f"is {shown(value)}{near}", f"choose one of: {', '.join(choices)}")
         return value
 
     def text(self, value: object, where: Where) -> str:
-        """A text that is not empty."""
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(where, f"is {shown(value)}, not a text", "write it in quotes")
         return value
 
     def number(self, value: object, where: Where, low: float, high: float) -> float:
-        """A number within limits."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             plain = plain_number(value)
             limits = f"a number from {low:,} to {high:,}" if math.isfinite(low) else "a number"
@@ -119,15 +95,7 @@ class _Document:
 
 
 def read_config(text: str, path: Path) -> GacConfig:
-    """Read a configuration.
-
-    Args:
-        text: of the YAML file.
-        path: its name, for messages.
-
-    Raises:
-        SpecError: it is no YAML, or no configuration that GaC could run.
-    """
+    """Read a configuration; errors call the file ``path``. Raises a `SpecError` where GaC could not run it."""
     document = _Document(*read_yaml(text, path), path)
     data = document.mapping(document.data, (), KEYS, KEYS)
     by_score = document.choice(data[NORM], (NORM,), NORMS) == "score"
@@ -136,41 +104,35 @@ def read_config(text: str, path: Path) -> GacConfig:
         raise document.wrong((MODELS,), f"is {shown(models)}, not a list of models", "each begins with '- weight:'")
     needed = (*NEEDED, "score") if by_score else NEEDED
     checked = [document.mapping(model, (MODELS, i), MODEL_KEYS, needed) for i, model in enumerate(models)]
-    read = tuple(_model(document, model, (MODELS, i), by_score) for i, model in enumerate(checked))
-    if by_score and not any(model.score for model in read):
+    for i, model in enumerate(checked):
+        _check_model(document, model, (MODELS, i), by_score)
+    if by_score and not any(model["score"] for model in checked):
         raise document.wrong((MODELS,), "has no score above 0, so nobody would vote", "give a model a positive score")
     primary = _primary(document, checked)
     threshold = None
     if primary is not None:
         threshold = document.number(data[THRESHOLD], (THRESHOLD,), -math.inf, math.inf)
-    return GacConfig(read, by_score, primary, threshold, document.places)
+    return GacConfig(checked, by_score, primary, threshold, document.places)
 
 
-def _model(document: _Document, model: Mapping[str, Any], at: Where, by_score: bool) -> GacModel:
+def _check_model(document: _Document, model: Mapping[str, Any], at: Where, by_score: bool) -> None:
     weight = document.text(model["weight"], (*at, "weight"))
     if weight.lower().startswith(PLACEHOLDER):
         raise document.wrong(
             (*at, "weight"), "is still the placeholder of GaC's example", "write the model's folder or hub id"
         )
-    score = document.number(model["score"], (*at, "score"), 0, HIGHEST_SCORE) if by_score else None
-    quantization = document.choice(model.get("quantization", "none"), (*at, "quantization"), QUANTIZATIONS)
+    if by_score:
+        document.number(model["score"], (*at, "score"), 0, HIGHEST_SCORE)
+    document.choice(model.get("quantization", "none"), (*at, "quantization"), QUANTIZATIONS)
     if "max_memory" in model and not isinstance(model["max_memory"], Mapping):
         raise document.wrong(
             (*at, "max_memory"), f"is {shown(model['max_memory'])}, not a mapping", "as in {0: '24GiB'}"
         )
-    name = document.text(model["name"], (*at, "name"))
-    gpus = _gpus(document, model, at)
-    return GacModel(weight, name, score, "score" in model, gpus, quantization, "max_memory" in model)
-
-
-def _gpus(document: _Document, model: Mapping[str, Any], at: Where) -> float | None:
-    if "num_gpus" not in model:
-        return None
-    where = (*at, "num_gpus")
-    gpus = document.number(model["num_gpus"], where, 0, MOST_GPUS)
-    if gpus > 1 and gpus != int(gpus):
-        raise document.wrong(where, f"is {shown(gpus)}", "Ray gives a part of one GPU, or whole ones")
-    return gpus
+    document.text(model["name"], (*at, "name"))
+    if "num_gpus" in model:
+        gpus = document.number(model["num_gpus"], (*at, "num_gpus"), 0, MOST_GPUS)
+        if gpus > 1 and gpus != int(gpus):
+            raise document.wrong((*at, "num_gpus"), f"is {shown(gpus)}", "Ray gives a part of one GPU, or whole ones")
 
 
 def _primary(document: _Document, models: Sequence[Mapping[str, Any]]) -> int | None:

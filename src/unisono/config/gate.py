@@ -22,7 +22,6 @@ class Gate:
     """When the other members are asked. The default asks at every step."""
 
     kind: str = "always"
-    """One of `GATE_KINDS`."""
     threshold: float | None = None
     """For ``confidence``, ``margin`` and ``entropy``."""
     n: int | None = None
@@ -31,7 +30,6 @@ class Gate:
     """Do not ask right after a piece that ends inside another member's token (SAFE, arXiv 2510.15346)."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value and the choices."""
         if self.kind is False:  # type: ignore[comparison-overlap]  # what YAML makes of off and no
             raise SpecError("the gate is off", hint=_ENDS)
         if not isinstance(self.kind, str) or self.kind not in GATE_KINDS:
@@ -68,7 +66,6 @@ class Gate:
 
     @property
     def parameter(self) -> float | None:
-        """The threshold or n."""
         return self.threshold if self.n is None else self.n
 
     @property
@@ -86,11 +83,8 @@ class Gate:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read what a spec, a flag or an argument gives.
-
-        Args:
-            value: a `Gate`; ``"always"``; ``"confidence:0.5"``, with ``" boundary"`` after it or not; a
-                mapping of the fields of a gate; ``None`` for the default.
+        """Read a `Gate`, ``"confidence:0.5"``, with ``" boundary"`` after it or not, or a mapping of the fields;
+        ``None`` is the default.
 
         Raises:
             SpecError: it is none of these.
@@ -104,13 +98,11 @@ class Gate:
         return cls(**read_form(cls, "gate", value, _read_words, hint=_FORMS, slip=slip))
 
     def __str__(self) -> str:
-        """In one line, as `parse` reads it."""
         number = "" if self.parameter is None else f":{self.parameter}"
         return f"{self.kind}{number}{_BOUNDARY if self.boundary else ''}"
 
 
 def _read_words(text: str) -> dict[str, Any]:
-    """Read ``"confidence:0.5 boundary"``."""
     words = text.removesuffix(_BOUNDARY)
     kind = GATE_KINDS.get(words.partition(":")[0])
     return {**read_named(words, "kind", kind.parameter if kind else ""), "boundary": words != text}

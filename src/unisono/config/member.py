@@ -20,11 +20,10 @@ class MemberSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-    """How the member is called in traces, figures and errors."""
     model: Annotated[str, Field(min_length=1)] | None = None
     """A hub id, a folder, a GGUF file, or ``demo:NAME``."""
     share_weights_with: Annotated[str, Field(min_length=1)] | None = None
-    """The member whose model it is too: the weights are loaded once, for both."""
+    """The member whose model it is too: the weights are loaded once."""
     backend: str | None = None
     """``llamacpp`` or ``transformers``; default: the first that reads this model and is installed."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
@@ -37,7 +36,6 @@ class MemberSpec(BaseModel):
     context: Annotated[int, Field(gt=0)] | None = None
     """Tokens that one text may hold."""
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
-    """Processor threads for computing."""
     chat_template: str | None = None
     """A Jinja template to use in place of the model's own."""
     system: Annotated[str, Field(min_length=1)] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
 
 from unisono.config.combine import Combine
-from unisono.config.compact import Number, numbers_of, read_form, read_named
+from unisono.config.compact import Number, numbers_of, read_form, read_named, renamed
 from unisono.config.gate import Gate
 from unisono.config.sampling import MIXTURE, OLD_MIXTURE, Sampling
 from unisono.config.sampling_options import SamplingOptions
@@ -19,7 +19,6 @@ NGRAM = "ngram"
 AUTO = "auto"
 """The drafter that is whichever promises most by what was measured so far."""
 OFF = "off"
-"""Nobody drafts."""
 MOST_PIECES = 64
 PIECEWISE = "piecewise"
 """All that `spelling` may still be: members read each piece as it was chosen."""
@@ -37,7 +36,6 @@ class Speculation:
     """Drafted pieces in a block at most; how many it is follows what has been accepted and what passes cost."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value."""
         if _is_off(self.drafter):
             raise SpecError(
                 "the drafter is off",
@@ -50,14 +48,8 @@ class Speculation:
 
     @classmethod
     def parse(cls, value: object) -> Self | None:
-        """Read what a spec, a flag or an argument gives.
-
-        Args:
-            value: a `Speculation`; a drafter's name, with ``:N`` for its ``max_pieces``; a mapping of
-                the two; ``"off"``, ``False`` or ``None`` for no speculation.
-
-        Raises:
-            SpecError: it is none of these.
+        """Read a `Speculation`, a drafter's name, with ``:N`` for ``max_pieces`` or not, or a mapping of the two;
+        ``"off"``, ``False`` or ``None`` is no speculation. Raises a `SpecError`.
         """
         if value is None or _is_off(value):
             return None
@@ -69,7 +61,6 @@ class Speculation:
         return cls(**given)
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
         return f"{self.drafter}:{self.max_pieces}"
 
 
@@ -87,7 +78,6 @@ class MethodOptions(SamplingOptions, total=False):
     """
 
     lead: str | None
-    """The member whose distribution the gate looks at."""
     combine: Combine | str | Mapping[str, Any] | None
     """How distributions become one, as `Combine.parse` reads it: ``"geometric"`` …"""
     gate: Gate | str | Mapping[str, Any] | None
@@ -97,14 +87,12 @@ class MethodOptions(SamplingOptions, total=False):
     speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None
     """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody."""
     max_pieces: int | None
-    """Drafted pieces in a block at most."""
     sampling: Sampling | str | float | Mapping[str, Any] | None
     """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …; ``temperature``
     and the like then replace options of it."""
     draw: Sampling | str | float | Mapping[str, Any] | None
     """The old name of ``sampling``."""
     spelling: str | None
-    """Accepted with a word of warning where it changes nothing."""
 
 
 OPTION_NAMES = (*MethodOptions.__annotations__,)
@@ -119,32 +107,25 @@ class Method:
     """
 
     lead: str | None = None
-    """The member whose distribution the gate looks at; ``None`` for the first of positive weight."""
+    """``None`` for the first of positive weight."""
     combine: Combine = field(default_factory=Combine)
-    """How the members' distributions become one."""
     gate: Gate = field(default_factory=Gate)
-    """When the others are asked."""
     speculate: Speculation | None = None
-    """Who drafts; ``None`` for nobody."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How a piece is chosen from a distribution."""
 
     def __post_init__(self) -> None:
-        """Read and check what needs no members to be known. Raises a `SpecError` that names the value."""
         if self.lead is not None and not isinstance(self.lead, str):
             raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
-        object.__setattr__(self, "combine", Combine.parse(self.combine))
-        object.__setattr__(self, "gate", Gate.parse(self.gate))
-        object.__setattr__(self, "speculate", Speculation.parse(self.speculate))
-        object.__setattr__(self, "sampling", Sampling.parse(self.sampling))
+        readers = {"combine": Combine, "gate": Gate, "speculate": Speculation, "sampling": Sampling}
+        for key, reader in readers.items():
+            object.__setattr__(self, key, reader.parse(getattr(self, key)))  # type: ignore[attr-defined]
         self._check_keys()
 
     def _check_keys(self) -> None:
-        """Refuse keys that contradict one another."""
         sampling, combine = self.sampling, self.combine
         if sampling.mixture and combine != Combine():
             raise SpecError(
-                f"one-member draws from the weighted mean of all members, but combine is {str(combine)!r}",
+                f"{sampling.written} draws from the weighted mean of all members, but combine is {str(combine)!r}",
                 hint="leave combine out, or draw from all members: any temperature does",
             )
         if sampling.beam_width > 1 and self.speculate is not None:
@@ -176,9 +157,8 @@ class Method:
                     "max_pieces is given, but nobody drafts", hint=f"name a drafter: a member, {NGRAM} or {AUTO}"
                 )
             speculation = replace(speculation, max_pieces=given["max_pieces"])
-        if "sampling" in given and "draw" in given:
-            raise SpecError("sampling and draw are given, which is its old name", hint="leave draw out")
-        sampling = Sampling.parse(given.get("sampling", given.get("draw", self.sampling)))
+        key = "draw" if "draw" in given else "sampling"
+        sampling = Sampling.parse(renamed(given, "sampling", "draw").get("sampling", self.sampling), key)
         return Method(
             given.get("lead", self.lead),
             Combine.parse(given.get("combine", self.combine)),
@@ -215,14 +195,11 @@ class Method:
         }
 
     def check(self, weights: Mapping[str, float]) -> None:
-        """Hold the method against the members that vote.
-
-        Args:
-            weights: by member; negative ones are an amateur's.
+        """Hold the method against the members that vote, given by their weights; negative ones are an amateur's.
 
         Raises:
-            SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or
-                the rule does not fit the weights.
+            SpecError: the lead or the drafter is none of them, a gate or drafter has nobody to spare, or the rule
+                does not fit.
         """
         members, known = list(weights), ", ".join(weights)
         self.combine.check(weights)
@@ -262,11 +239,7 @@ class Method:
 
 
 def check_spelling(spelling: object) -> None:
-    """Accept the one value that the key `spelling` still has, with a warning; ``None`` where it is not given.
-
-    Raises:
-        SpecError: it is another one. Canonical spelling was removed (docs/adr/0008).
-    """
+    """Accept the one value that the key `spelling` still has (docs/adr/0008), with a warning. Raises a `SpecError`."""
     if spelling is None:
         return
     if spelling != PIECEWISE:

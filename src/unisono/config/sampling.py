@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, split_words
+from unisono.config.compact import Number, changed, numbers_of, read_form, read_number, renamed, split_words
 from unisono.config.sampling_options import (
     FrequencyPenalty,
     MinP,
@@ -30,11 +30,20 @@ OLD_MIXTURE = "one_member"
 MEMBER = "member_"
 """What the options begin with that act on every member's distribution before these are combined."""
 LONGEST_BIAS = 256
-"""Bytes of a biased text."""
+
+
+class _Remembering:
+    __slots__ = ("_written",)
+    _written: str
+
+    @property
+    def written(self) -> str:
+        """The word by which ``mixture`` was asked for, which errors say too."""
+        return getattr(self, "_written", MIXTURE)
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(_Remembering):
     """How a piece is chosen from a distribution. The default is greedy.
 
     `unisono.fusion.logits_processors` says what each option does, and in which order they are applied.
@@ -43,19 +52,13 @@ class Sampling:
     temperature: Temperature = 0
     """Masses are raised to the power 1/temperature; at 0 the likeliest piece is taken."""
     top_k: TopK | None = None
-    """Draw among this many likeliest pieces; ``None`` for all."""
     top_p: TopP = 1
-    """Draw among the likeliest pieces that have this much mass together."""
     min_p: MinP = 0
-    """Draw among the pieces that have at least this share of the likeliest one's mass."""
     typical_p: TypicalP = 1
-    """Draw among the most typical pieces that have this much mass together."""
     repetition_penalty: RepetitionPenalty = 1
     """The masses of pieces that were written are raised to this power."""
     presence_penalty: PresencePenalty = 0
-    """Taken once from the log-mass of every piece that was written."""
     frequency_penalty: FrequencyPenalty = 0
-    """Taken from the log-mass of a piece for each time that it was written."""
     bias: Mapping[bytes, float] = field(default_factory=dict, hash=False)
     """Added to the log-mass of the piece that completes a text, -100 to 100 as in the OpenAI API; see `Bias`."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
@@ -87,7 +90,6 @@ class Sampling:
     beam_width: Annotated[
         int, Number(1, 64, "it counts the texts that are followed at once; 1 is greedy", whole=True)
     ] = 1
-    """Follow this many texts at once and keep the likeliest (beam search)."""
     # transformers and vLLM: any number.
     length_penalty: Annotated[
         float,
@@ -97,12 +99,11 @@ class Sampling:
     1609.08144, section 7, without its constant: as transformers does)."""
 
     def __post_init__(self) -> None:
-        """Check it. Raises a `SpecError` that names the value and the choices."""
         for name, option in OPTIONS.items():
             if getattr(self, name) is not None or _DEFAULTS[name] is not None:
                 self._check_option(name, option)
         if not isinstance(self.mixture, bool):
-            raise SpecError(f"one_member is {shown(self.mixture)}", hint="it is true or false")
+            raise SpecError(f"{self.written} is {shown(self.mixture)}", hint="it is true or false")
         object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
         object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
@@ -110,7 +111,7 @@ class Sampling:
             self._check_mixture()
         if self.beam_width > 1 and self.mixture:
             raise SpecError(
-                "one-member draws, and a beam searches for the likeliest text", hint="leave one of them out"
+                f"{self.written} draws, and a beam searches for the likeliest text", hint="leave one of them out"
             )
         if self.beam_width > 1 and not self.is_greedy:
             raise SpecError(
@@ -136,7 +137,7 @@ class Sampling:
     def _check_mixture(self) -> None:
         if self.is_greedy:
             raise SpecError(
-                "one-member draws a member and a piece, but at temperature 0 nothing is drawn",
+                f"{self.written} draws a member and a piece, but at temperature 0 nothing is drawn",
                 hint="leave the temperature out; member_temperature makes each member surer",
             )
         acting = next((name for name in SHAPING if name != "temperature" and self.changes(name)), None)
@@ -144,12 +145,11 @@ class Sampling:
         if acting is not None:
             own = "" if acting == "logit_bias" else f"write {MEMBER}{acting}, which acts on the drawn member's, or "
             raise SpecError(
-                f"one-member runs a single member, but {acting} acts on the distribution of all of them",
-                hint=own + "leave one-member out",
+                f"{self.written} runs a single member, but {acting} acts on the distribution of all of them",
+                hint=own + f"leave {self.written} out",
             )
 
     def changes(self, name: str) -> bool:
-        """Whether an option is other than its default."""
         default = {} if name.endswith("bias") else _DEFAULTS[name]
         return bool(getattr(self, name) != default)
 
@@ -171,39 +171,35 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest piece is taken."""
         return self.temperature == 0
 
     def but(self, options: Mapping[str, Any]) -> Self:
         """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
         if options and options.get("temperature", self.temperature) == 0:
             options = {**options, **{name: _DEFAULTS[name] for name in _DRAWING}}
-        return replace(self, **options)
+        return replace(self, **{**options, "written": self.written})
 
     @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read what a spec, a flag or an argument gives.
+    def parse(cls, value: object, key: str = "sampling") -> Self:
+        """Read what a spec, a flag or an argument gives, which errors call ``key``.
 
-        Args:
-            value: a `Sampling`; a number, the temperature; ``"greedy"``; ``"one-member"``; words such as
-                ``"temperature:0.7 top_p:0.9 seed:1"``, with blanks or commas between them, where the
-                temperature may be the number alone, and a bias is ``bias:TEXT=NUMBER`` with the text
-                percent-encoded; a mapping of the fields of a draw. One member is drawn at temperature 1.
-
-        Raises:
-            SpecError: it is none of these.
+        It is a `Sampling`; a number, the temperature; a mapping of the fields; or words with blanks or commas between,
+        as ``"0.7 top_p:0.9 seed:1"``, where a bias is ``bias:TEXT=NUMBER`` with the text percent-encoded. ``"greedy"``
+        is temperature 0; ``"mixture"``, or ``"one-member"``, draws at temperature 1. Raises a `SpecError`.
         """
         if isinstance(value, cls):
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls(temperature=value)
-        if isinstance(value, Mapping) and OLD_MIXTURE in value:
-            value = {MIXTURE if key == OLD_MIXTURE else key: more for key, more in value.items()}
-        given = read_form(cls, "sampling", value, _read_words, hint=_WAYS)
+        if is_old := isinstance(value, Mapping) and OLD_MIXTURE in value:
+            value = renamed(value, MIXTURE, OLD_MIXTURE)
+        given = read_form(cls, key, value, partial(_read_words, within=key), hint=_WAYS)
+        if is_old:
+            given["written"] = OLD_MIXTURE
         return cls(**({"temperature": 1, **given} if given.get(MIXTURE) is True else given))
 
     def __str__(self) -> str:
-        """In one line, as `parse` reads it: what differs from the default."""
+        """As `parse` reads it: what differs from the default."""
         words = [*[GREEDY] * self.is_greedy, *changed(self, list(OPTIONS))]
         for name in ("bias", MEMBER + "bias"):
             words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
@@ -212,12 +208,15 @@ class Sampling:
 
 
 def _taking_old_name(init: Callable[..., None]) -> Callable[..., None]:
-    """Let the constructor, and so `replace`, take the old name of `mixture` too."""
+    """Let the constructor, and so `replace`, take the old name of `mixture` too, and how it was written."""
 
     @wraps(init)
-    def take(self: Sampling, *args: Any, **options: Any) -> None:
+    def take(self: Sampling, *args: Any, written: str = MIXTURE, **options: Any) -> None:
         if OLD_MIXTURE in options:
-            options[MIXTURE] = options.pop(OLD_MIXTURE)
+            if len(options) > len(_DEFAULTS):  # `replace` gives all fields, and so the new name too
+                del options[MIXTURE]
+            options, written = renamed(options, MIXTURE, OLD_MIXTURE), OLD_MIXTURE
+        object.__setattr__(self, "_written", written)
         init(self, *args, **options)
 
     return take
@@ -225,7 +224,6 @@ def _taking_old_name(init: Callable[..., None]) -> Callable[..., None]:
 
 Sampling.__init__ = _taking_old_name(Sampling.__init__)  # type: ignore[method-assign]
 OPTIONS = numbers_of(Sampling)
-"""The options that are numbers, by name."""
 SHAPING = (*(name for name in OPTIONS if MEMBER + name in OPTIONS), "bias", "logit_bias")
 """What reshapes a distribution: the combined one, and with `MEMBER` before it each member's."""
 _DRAWING = [name for name, option in OPTIONS.items() if option.drawing and not name.startswith(MEMBER)]
@@ -267,20 +265,21 @@ def _checked_logit_bias(bias: object) -> dict[int, float]:
     return {column: _BIAS.checked(f"the logit_bias of {column!r}", number) for column, number in bias.items()}
 
 
-def _read_words(text: str) -> dict[str, Any]:
-    """Read ``"temperature:0.7 bias:%20the=-1 one-member"``; the values are checked by `Sampling`."""
+def _read_words(text: str, within: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for word in split_words(text):
-        name, biased, value = _read_word(word)
+        name, biased, value = _read_word(word, within)
         options: dict[Any, Any] = given if biased is None else given.setdefault(name, {})
         key, what = (name, name) if biased is None else (biased, f"the {name} of {biased!r}")
         if key in options:
-            raise SpecError(f"sampling gives {what} twice: {shown(text)}", hint="leave one of them out")
+            raise SpecError(f"{within} gives {what} twice: {shown(text)}", hint="leave one of them out")
         options[key] = value
+        if key == MIXTURE:
+            given["written"] = word
     return given
 
 
-def _read_word(word: str) -> tuple[str, object, object]:
+def _read_word(word: str, within: str) -> tuple[str, object, object]:
     """The field, for a bias the text or column that is biased, and the value."""
     if word == GREEDY:
         return "temperature", None, 0
@@ -299,4 +298,4 @@ def _read_word(word: str) -> tuple[str, object, object]:
     if not isinstance(temperature := read_number(word), str):
         return "temperature", None, temperature
     known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
-    raise SpecError(f"unknown {shown(word)} in sampling{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)
+    raise SpecError(f"unknown {shown(word)} in {within}{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

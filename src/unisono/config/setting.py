@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
-from unisono.config.compact import read_number
+from unisono.config.compact import read_number, renamed
 from unisono.config.method import MethodOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
@@ -14,16 +15,11 @@ KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampl
 def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
     """Read ``"gate=confidence:0.5 sampling=0.7,top_p:0.9"``; an empty string changes nothing.
 
-    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`.
-
-    Args:
-        text: words with spaces between.
-        others: keys that the caller has read itself, for the words of an error.
-
-    Raises:
-        SpecError: a word is no ``KEY=VALUE``, a key is unknown or given twice, or a value has the wrong form.
+    Whether the values make sense together, and for the members, is for `Method.but` and `Method.check`. ``others`` are
+    keys that the caller has read itself. Raises a `SpecError` for a word that is no ``KEY=VALUE``, an unknown key, one
+    given twice, or a value of the wrong form.
     """
-    keys: MethodOptions = {}
+    keys: dict[str, Any] = {}
     known = (*KEYS, *others)
     for word in text.split():
         key, equals, value = word.partition("=")
@@ -34,13 +30,12 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
             )
         if key == "draw":
             deprecated("the setting draw is now called sampling")
-            key = "sampling"
-        if key not in KEYS:
+        elif key not in KEYS:
             raise SpecError(f"unknown setting {shown(key)}{nearest(key, known)}; known: {', '.join(known)}")
         if key in keys:
             raise SpecError(f"the setting {key!r} is given twice in {shown(text)}", hint="give it once")
-        keys[key] = _read(key, value)  # type: ignore[literal-required]  # these keys are the record's
-    return keys
+        keys[key] = _read(key, value)
+    return cast(MethodOptions, renamed(keys, "sampling", "draw"))
 
 
 def _read(key: str, value: str) -> str | bool | int:

@@ -18,11 +18,7 @@ Places = dict[tuple[Hashable, ...], Place]
 
 
 def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
-    """Return the document, and where each of its values stands.
-
-    Args:
-        text: of the file.
-        path: its name, for messages.
+    """Return the document, and where each of its values stands; ``path`` is its name in messages.
 
     Raises:
         SpecError: it is no YAML, a key is given twice or is no plain text, or it is nested too deeply.
@@ -69,7 +65,6 @@ def path_of(where: tuple[Hashable, ...], whole: str = "the spec") -> str:
 
 
 def _without_the_space(line: str) -> str | None:
-    """What is meant by ``gate: confidence: 0.5``, which YAML refuses."""
     slip = re.match(r"\s*(gate|speculate)\s*:\s*([\w.-]+)\s*:\s+([\w.-]+)", line)
     return slip and f"write {slip[1]}: {slip[2]}:{slip[3]}"
 

@@ -185,6 +185,7 @@ class AsyncEngine:
         handle: RequestHandle,
         requests: Sequence[GenerationRequest],
         constraint_field: str = "unisono.constraint",
+        sampling_field: str = "unisono.sampling",
     ) -> None:
         """Prepare and queue the requests of a call, one per prompt. Raises a `Refusal`."""
         handle.requests = requests
@@ -202,7 +203,8 @@ class AsyncEngine:
         except TimeoutError:
             raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
         except Exception as error:
-            raise refusal_of(error, param=blamed(error, requests[0]), retry_after=self.retry_after) from error
+            param = blamed(error, requests[0], sampling_field)
+            raise refusal_of(error, param=param, retry_after=self.retry_after) from error
 
     async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
         try:
@@ -309,10 +311,10 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
-def blamed(error: Exception, request: GenerationRequest) -> str | None:
+def blamed(error: Exception, request: GenerationRequest, sampling_field: str) -> str | None:
     """The field of a well-formed request because of which it cannot be served."""
     if isinstance(error, PromptError):
         return "prompt" if request.prompt.messages is None else "messages"
     if request.n > 1:
         return "n"
-    return "unisono.draw" if request.method is not None and request.method.draw.beam_width > 1 else None
+    return sampling_field if request.method is not None and request.method.sampling.beam_width > 1 else None

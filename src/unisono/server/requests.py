@@ -39,6 +39,8 @@ class ApiCall:
     """The tools that the answer may call; ``None`` if there are none."""
     constraint_field: str = "unisono.constraint"
     """The field that the constraint comes from."""
+    sampling_field: str = "unisono.sampling"
+    """The field that says how pieces are chosen, by its old name where that is used."""
 
 
 def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
@@ -162,6 +164,7 @@ def _call(
         bool(request.stream),
         bool(options and options.include_usage),
         logprobs,
+        sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
     )
 
 

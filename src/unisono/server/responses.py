@@ -63,7 +63,7 @@ class Answer:
     async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
         """Queue the call; yield the chunks of a stream, or the whole answer. Raises a `Refusal`."""
         call = self.call
-        await engine.begin(handle, call.requests, call.constraint_field)
+        await engine.begin(handle, call.requests, call.constraint_field, call.sampling_field)
         async for index, event in handle.events():
             if call.stream:
                 for chunk in self.chunks(index, event):
