@@ -52,9 +52,7 @@ def _decide(
             sure=choice.confidence,
         )
         asked = [times[task, case.question, name] for name in choice.asked if (task, case.question, name) in times]
-        gathered = times.get(key)
-        seconds = sum(each.seconds for each in asked) + (gathered.seconds if gathered else 0.0)
-        writing = sum(each.writing for each in asked) + (gathered.seconds if gathered else 0.0)
-        times[key] = Times(
-            *key, seconds, writing, sum(each.pieces for each in asked), wave=gathered.wave if gathered else 0
-        )
+        gathered = times.get(key, Times(*key, 0.0, 0.0, 0))
+        seconds = sum(each.seconds for each in asked) + gathered.seconds
+        writing = sum(each.writing for each in asked) + gathered.seconds
+        times[key] = Times(*key, seconds, writing, sum(each.pieces for each in asked), wave=gathered.wave)
