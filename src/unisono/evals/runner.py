@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from unisono.errors import PromptError, UnisonoError
 from unisono.evals.baselines.base import Baseline
+from unisono.evals.baselines.decide import baselines_of
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Disagreement, Grade, Question, Reply, System, Task, Times
 from unisono.evals.results import RunFolder
@@ -31,8 +32,9 @@ def evaluate(
 
     Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
     Baselines need each member alone among the systems. `count` is called with numbers of answers, first of those that
-    are there already. Raises as `check_readable` and `RunFolder.write`.
+    are there already. Raises as `check_readable`, `baselines_of` and `RunFolder.write`.
     """
+    baselines_of(folder.about)  # those of earlier, too, will decide anew when the answers are counted
     for task in tasks:
         check_readable(pool, task)
     folder.write_questions(question for task in tasks for question in task.questions)
