@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import EnsembleSpec
 from unisono.ensemble import Ensemble
-from unisono.errors import ModelError, PromptError, SpecError
+from unisono.errors import BackendMissing, ModelError, PromptError, SpecError
 from unisono.evals import systems as make
 from unisono.evals.baselines import Case, Choice
 from unisono.evals.model_pool import ModelPool
@@ -360,6 +361,17 @@ def test_a_task_that_nobody_can_read_is_refused_before_anything_is_asked(panel: 
     ):
         evaluate(panel, [replace(task, questions=[chat])], systems_of(panel), folder)
     assert not read_results(tmp_path).answers
+
+
+def test_a_folder_whose_baselines_cannot_decide_any_more_is_not_gone_on_with(
+    panel: ModelPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    earlier = {**ABOUT, "systems": [{"name": "skill-aggregation", "kind": "baseline"}]}
+    with RunFolder(tmp_path, earlier) as opened:
+        with pytest.raises(BackendMissing, match="the baseline skill-aggregation needs scipy"):
+            evaluate(panel, tasks(), [make.ensemble(panel)], opened)
+        assert not opened.known
 
 
 def test_a_folder_is_written_by_one_run_alone(panel: ModelPool, tmp_path: Path) -> None:

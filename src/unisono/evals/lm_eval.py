@@ -189,10 +189,6 @@ def from_hub(name: str, folder: str | None, choices: Sequence[str]) -> list[Any]
     return tasks
 
 
-def dataset_name(task: Any) -> str:
-    return f"{task.DATASET_PATH}" + (f" ({task.DATASET_NAME})" if task.DATASET_NAME else "")
-
-
 def minerva_answer(text: str) -> str:
     """The answer that lm-evaluation-harness's MATH definitions find in a text."""
     from lm_eval.tasks.minerva_math import utils

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,18 +77,17 @@ def read_generation(kwargs: Mapping[str, Any], *, max_pieces: int = MAX_PIECES) 
     Without ``do_sample``, a temperature above 0 samples; with ``do_sample: false`` nothing does. Raises a `SpecError`
     for an unknown key or a wrong value.
     """
-    given = copy.deepcopy(dict(kwargs))
-    for key in given:
+    for key in kwargs:
         if key not in _KNOWN:
             raise SpecError(
                 f"unknown generation_kwargs {shown(key)}{nearest(str(key), _KNOWN)}; known: {', '.join(_KNOWN)}",
                 hint="leave it out, or say in the ensemble's file how pieces are drawn (draw: …)",
             )
-    length = next((given[key] for key in LENGTHS if given.get(key) is not None), max_pieces)
-    until = given.get("until") or []
+    length = next((kwargs[key] for key in LENGTHS if kwargs.get(key) is not None), max_pieces)
+    until = kwargs.get("until") or []
     limits = Limits(length, tuple([until] if isinstance(until, str) else until))
-    shapes = {key: given[key] for key in _SHAPES if given.get(key) is not None}
-    samples = given.get("do_sample")
+    shapes = {key: kwargs[key] for key in _SHAPES if kwargs.get(key) is not None}
+    samples = kwargs.get("do_sample")
     if samples not in (None, True, False):
         raise SpecError(f"do_sample is {shown(samples)}", hint="true or false")
     temperature = shapes.get("temperature", 0)

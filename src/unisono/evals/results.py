@@ -58,6 +58,7 @@ class RunFolder:
             self._answers = opened.enter_context(FileIO(folder / ANSWERS, "ab"))
             self._read()
             self._times = opened.enter_context(FileIO(folder / TIMES, "ab"))
+            self.about = about
             _replace(folder / ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
             self._opened = opened.pop_all()
 

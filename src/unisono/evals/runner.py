@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from unisono.errors import PromptError, UnisonoError
+from unisono.errors import PromptError, SpecError, UnisonoError
 from unisono.evals.baselines.base import Baseline
+from unisono.evals.baselines.decide import baselines_of
 from unisono.evals.model_pool import ModelPool
 from unisono.evals.records import Answer, Disagreement, Grade, Question, Reply, System, Task, Times
 from unisono.evals.results import RunFolder
@@ -31,8 +33,10 @@ def evaluate(
 
     Each batch starts with an empty prefix cache, so that answers do not depend on where a run was interrupted.
     Baselines need each member alone among the systems. `count` is called with numbers of answers, first of those that
-    are there already. Raises as `check_readable` and `RunFolder.write`.
+    are there already. Raises as `check_readable`, `baselines_of` and `RunFolder.write`.
     """
+    with contextlib.suppress(SpecError):  # a baseline of the caller's own has a name that we do not know
+        baselines_of(folder.about)  # those of earlier decide anew, too, when the answers are counted
     for task in tasks:
         check_readable(pool, task)
     folder.write_questions(question for task in tasks for question in task.questions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
@@ -41,7 +42,7 @@ def rolling_windows(engine: Engine, lead: Member, text: str) -> list[tuple[str, 
         start = ends[-1]
         before = max(0, start - 1)
         most = min(last, start + engine.context)
-        end = _furthest(start, most, lambda end, before=before, start=start: fits(before, start, end))  # type: ignore[misc]
+        end = _furthest(start, most, partial(fits, before, start))
         if end == start:
             raise PromptError(
                 f"the smallest context, of {engine.context} tokens, holds nothing of a text",

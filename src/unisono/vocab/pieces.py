@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from unisono.errors import VocabularyError
@@ -105,7 +105,7 @@ class Vocabulary:
     byte_ids: frozenset[int] = frozenset()
     """Byte-fallback tokens: used only for bytes that no other token spells."""
     family: str = ""
-    fingerprint: str = field(default="")
+    fingerprint: str = ""
     """SHA-256 of pieces, END and byte-fallback ids: equal vocabularies have equal maps."""
 
     @property

@@ -135,10 +135,8 @@ def _unspellable(members: Sequence[UnionMember]) -> Iterator[bytes]:
 
 def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> MemberMap:
     vocabulary = member.speller.vocabulary
-    column_V = np.full(vocabulary.rows, ABSENT, np.int32)
-    for token, piece in enumerate(vocabulary.pieces):
-        if piece is not None:
-            column_V[token] = columns.get(piece, ABSENT)
+    found = (ABSENT if piece is None else columns.get(piece, ABSENT) for piece in vocabulary.pieces)
+    column_V = np.fromiter(found, np.int32, vocabulary.rows)
     column_V[list(vocabulary.end_ids)] = end
     first_column_V = None
     if member.leading_space:

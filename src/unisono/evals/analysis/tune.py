@@ -176,16 +176,12 @@ def _settings(stage: str, best: str, pool: ModelPool, gates: Sequence[str]) -> l
         return [_but(best, combine=rule) for rule in RULES]
     if stage == "weights":
         shares = {member.spec.name: member.weight for member in pool.prepared.members}
-        return [_but(best, weights=_with_share(shares, name, share)) for name in _few(shares) for share in SHARES]
+        varied = list(shares)[:1] if len(shares) == 2 else list(shares)  # of two members, one is enough
+        return [_but(best, weights=_with_share(shares, name, share)) for name in varied for share in SHARES]
     method: Method = pool.prepared.spec.method
     if method.draw.mixture:
         return []
     return [_but(best, gate=gate, lead=lead) for lead in pool.members for gate in gates]
-
-
-def _few(shares: Mapping[str, float]) -> list[str]:
-    """The members whose shares are varied: with two members, one is enough."""
-    return list(shares)[:1] if len(shares) == 2 else list(shares)
 
 
 def _with_share(shares: Mapping[str, float], name: str, share: float) -> str:

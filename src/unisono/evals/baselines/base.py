@@ -62,7 +62,7 @@ class Baseline(ABC):
         return " ".join([head, *rest])
 
     def check(self, members: Sequence[str]) -> None:
-        """Raise a `SpecError` when a parameter names no member that answers, `BackendMissing` for a library."""
+        """Check parameters and libraries before anything is asked. Raises a `SpecError` or `BackendMissing`."""
         self.check_libraries()
         for name in (getattr(self, key.name) for key in fields(self) if key.name in NAMES):
             if name is not None and name not in members:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -41,18 +43,14 @@ class BestMember(Baseline):
 
 
 def _by_merit(cases: Sequence[Case]) -> list[str]:
-    agreements: dict[str, list[int]] = {}
-    confidences: dict[str, list[float]] = {}
+    agreements: dict[str, int] = defaultdict(int)
+    confidences: dict[str, list[float]] = defaultdict(list)
     for case in cases:
-        given = [answer.answer for answer in case.candidates.values()]
+        given = Counter(answer.answer for answer in case.candidates.values())
         for name, answer in case.candidates.items():
-            agreements.setdefault(name, []).append(given.count(answer.answer) - 1 if answer.answer else 0)
-            confidences.setdefault(name, []).append(answer.confidence)
-    return sorted(
-        agreements,
-        key=lambda name: (sum(agreements[name]), math.fsum(confidences[name]) / len(confidences[name])),
-        reverse=True,
-    )
+            agreements[name] += given[answer.answer] - 1 if answer.answer else 0
+            confidences[name].append(answer.confidence)
+    return sorted(agreements, key=lambda name: (agreements[name], fmean(confidences[name])), reverse=True)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from unisono.evals.baselines import Baseline, Case, make_baseline
 from unisono.evals.records import Answer, Key, Kind, Results, Times
@@ -14,17 +15,21 @@ def decide_all(results: Results) -> Results:
 
     A baseline's pieces and seconds are those of the members that had to answer, plus those of its evidence.
     """
-    systems: Sequence[Mapping[str, str]] = results.about.get("systems", ())
-    members = [each["name"] for each in systems if each["kind"] == Kind.MEMBER]
+    members = [each["name"] for each in results.about.get("systems", ()) if each["kind"] == Kind.MEMBER]
     answers = {each.key: each for each in results.answers}
     times = {each.key: each for each in results.times}
-    baselines = [make_baseline(each["name"]) for each in systems if each["kind"] == Kind.BASELINE]
-    for baseline in baselines:
-        baseline.check_libraries()
-    for baseline in baselines:
+    for baseline in baselines_of(results.about):
         for task in dict.fromkeys(answer.task for answer in results.answers):
             _decide(baseline, task, members, answers, times)
     return replace(results, answers=list(answers.values()), times=list(times.values()))
+
+
+def baselines_of(about: Mapping[str, Any]) -> list[Baseline]:
+    """The baselines of a run. Raises `BackendMissing` when one needs a library that is not installed."""
+    found = [make_baseline(each["name"]) for each in about.get("systems", ()) if each["kind"] == Kind.BASELINE]
+    for baseline in found:
+        baseline.check_libraries()
+    return found
 
 
 def _decide(
@@ -52,9 +57,7 @@ def _decide(
             sure=choice.confidence,
         )
         asked = [times[task, case.question, name] for name in choice.asked if (task, case.question, name) in times]
-        gathered = times.get(key)
-        seconds = sum(each.seconds for each in asked) + (gathered.seconds if gathered else 0.0)
-        writing = sum(each.writing for each in asked) + (gathered.seconds if gathered else 0.0)
-        times[key] = Times(
-            *key, seconds, writing, sum(each.pieces for each in asked), wave=gathered.wave if gathered else 0
-        )
+        gathered = times.get(key, Times(*key, 0.0, 0.0, 0))
+        seconds = sum(each.seconds for each in asked) + gathered.seconds
+        writing = sum(each.writing for each in asked) + gathered.seconds
+        times[key] = Times(*key, seconds, writing, sum(each.pieces for each in asked), wave=gathered.wave)

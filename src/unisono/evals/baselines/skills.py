@@ -91,11 +91,7 @@ def tabulate(cases: Sequence[Case]) -> tuple[Floats, Floats, list[str]]:
     said_NK = np.asarray(said, dtype=np.float64).reshape(len(said), len(judges))
     heard_K = np.maximum(1, (~np.isnan(said_NK)).sum(axis=0))
     ranked_NK = (rankdata(said_NK, axis=0, nan_policy="omit") - 0.5) / heard_K if judges else said_NK
-    known_ND = _standardised(np.asarray(context, dtype=np.float64))
+    context_ND = np.asarray(context, dtype=np.float64)
+    spread_D = context_ND.std(axis=0)
+    known_ND = (context_ND - context_ND.mean(axis=0)) / np.where(spread_D > 1e-9, spread_D, np.inf)
     return ranked_NK, np.concatenate([np.ones((len(said), 1)), known_ND], axis=1), judges
-
-
-def _standardised(numbers_ND: Floats) -> Floats:
-    spread_D = numbers_ND.std(axis=0)
-    standardised: Floats = (numbers_ND - numbers_ND.mean(axis=0)) / np.where(spread_D > 1e-9, spread_D, np.inf)
-    return standardised

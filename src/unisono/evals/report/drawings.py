@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unisono.evals.records import Kind
 from unisono.evals.report.escaping import short
-from unisono.evals.report.phrases import milliseconds, percent, points
+from unisono.evals.report.phrases import comparisons, milliseconds, percent, points
 from unisono.evals.report.plots import INK, LABELS, LINE, WIDTH, Drawing, Label, Picture, Pictures, style
 from unisono.evals.report.records import Cell, Report, Sweep, TaskFigures
 
@@ -58,10 +58,9 @@ def draw(report: Report) -> Pictures:
 
 
 def _differences(report: Report) -> Picture | None:
-    ensemble = next(iter(report.of_kind(Kind.ENSEMBLE)), None)
-    cells = [task.cell(ensemble.name) for task in report.tasks] if ensemble else []
-    compared = [(cell.task, cell.comparison) for cell in cells if cell is not None and cell.comparison is not None]
-    if ensemble is None or not compared:
+    ensemble = next((system.name for system in report.of_kind(Kind.ENSEMBLE)), "")
+    compared = comparisons(ensemble, report.tasks)
+    if not compared:
         return None
     colour, rows = LOOKS[Kind.ENSEMBLE].colour, range(len(compared))
     drawing = Drawing(BOTTOM + TOP + 0.3 * len(compared))
@@ -76,7 +75,7 @@ def _differences(report: Report) -> Picture | None:
     axes.set_ylim(len(compared) - 0.5, -0.5)
     axes.set_xlabel("points; 95 % interval; the dot is filled where the difference is sure")
     alt = "; ".join(f"{task}: {points(each.difference)}" for task, each in compared)
-    return Picture("differences", f"{ensemble.name} less the best member of each task", alt, drawing.svg())
+    return Picture("differences", f"{ensemble} less the best member of each task", alt, drawing.svg())
 
 
 def _pareto(report: Report, task: TaskFigures, prefix: str) -> Picture | None:

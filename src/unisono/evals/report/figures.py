@@ -78,19 +78,17 @@ def _in_order(said: Iterable[str], met: Iterable[str]) -> list[str]:
 
 def _figures_of(systems: Sequence[SystemFacts], table: TaskTable, words: Mapping[str, Any]) -> TaskFigures:
     values = {system.name: table.values(system.name) for system in systems}
-    members, ensembles, baselines = (
-        [system.name for system in systems if system.kind == kind]
-        for kind in (Kind.MEMBER, Kind.ENSEMBLE, Kind.BASELINE)
-    )
-    best, shared = best_of({name: values[name] for name in members})
+    names = {kind: [system.name for system in systems if system.kind == kind] for kind in Kind}
+    best, shared = best_of({name: values[name] for name in names[Kind.MEMBER]})
+    ensemble = next(iter(names[Kind.ENSEMBLE]), None)
     cells = [
         replace(cell, comparison=_against(cell.system, best, values))
         for system in systems
         if (cell := cell_of(table, system)) is not None
     ]
-    examples = _examples(systems, table, best, values, words) if ensembles and best is not None else []
+    examples = _examples(systems, table, best, values, words) if ensemble is not None and best is not None else []
     repaired, spoiled = ([each for is_right, each in examples if is_right is wanted] for wanted in (True, False))
-    beside = [(name, _against(ensembles[0], name, values)) for name in (baselines if ensembles else ())]
+    beside = [(name, _against(ensemble, name, values)) for name in names[Kind.BASELINE] if ensemble is not None]
     return TaskFigures(
         table.facts,
         best,
@@ -144,7 +142,7 @@ def _failures(systems: Sequence[SystemFacts], table: TaskTable) -> dict[str, int
         for answer in table.answers.get(system.name, {}).values()
         if answer.error is not None
     ]
-    return dict(sorted(Counter(errors).items(), key=lambda each: (-each[1], each[0])))
+    return dict(Counter(sorted(errors)).most_common())
 
 
 def _against(system: str, other: str | None, values: Mapping[str, Values]) -> Comparison | None:

@@ -19,7 +19,8 @@ def sweeps_of(systems: Sequence[SystemFacts]) -> tuple[Sweep, ...]:
     groups: dict[str, dict[float, SystemFacts]] = {}
     for system in systems:
         if system.is_gated and (threshold := _threshold(system)) is not None:
-            groups.setdefault(_but_threshold(system), {}).setdefault(threshold, system)
+            gate = {key: value for key, value in system.gate.items() if key not in PARAMETERS}
+            groups.setdefault(_but(system, gate, system.lead), {}).setdefault(threshold, system)
     swept = [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
     first = [next(iter(group.values())) for group in swept]
     named = [(str(system.gate["kind"]), system.lead or "?") for system in first]
@@ -53,7 +54,7 @@ def _always(systems: Sequence[SystemFacts]) -> SystemFacts | None:
     alike = [
         system
         for system in systems
-        if system.votes and not system.is_gated and _but_gate(system) == _but_gate(ensemble)
+        if system.votes and not system.is_gated and _but(system, {}, None) == _but(ensemble, {}, None)
     ]
     return next(iter(alike), None)
 
@@ -125,15 +126,7 @@ def _threshold(system: SystemFacts) -> float | None:
     return next((float(system.gate[key]) for key in PARAMETERS if system.gate.get(key) is not None), None)
 
 
-def _but_threshold(system: SystemFacts) -> str:
-    gate = {key: value for key, value in system.gate.items() if key not in PARAMETERS}
-    return _written(system, {"gate": gate, "lead": system.lead})
-
-
-def _but_gate(system: SystemFacts) -> str:
-    return _written(system, {"gate": None, "lead": None})
-
-
-def _written(system: SystemFacts, changed: Mapping[str, object]) -> str:
-    method = {**(system.method or {}), **changed}
+def _but(system: SystemFacts, gate: Mapping[str, object], lead: str | None) -> str:
+    """A system with another gate and lead, in words."""
+    method = {**(system.method or {}), "gate": gate, "lead": lead}
     return json.dumps(as_plain([system.members, system.weights, method]), sort_keys=True)

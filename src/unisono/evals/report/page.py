@@ -23,7 +23,6 @@ _IN_SECTION = ("command", "date", "machine", "seeds", "versions", "models", "spe
 
 
 def render(form: str, report: Report, pictures: Pictures) -> str:
-    ensembles = [system.name for system in report.of_kind(Kind.ENSEMBLE)]
     return render_content(
         form,
         CONTENT,
@@ -31,7 +30,7 @@ def render(form: str, report: Report, pictures: Pictures) -> str:
         report.headline,
         report=report,
         plots=pictures,
-        by_task=[line for name in ensembles for line in phrases.by_task(name, report.tasks)],
+        by_task=[line for each in report.of_kind(Kind.ENSEMBLE) for line in phrases.by_task(each.name, report.tasks)],
         claims=[phrases.claim(each) for each in sorted(report.gate_claims, key=lambda each: each.task is not None)],
         sources=[f"{each.name}: {each.source}" for each in report.of_kind(Kind.BASELINE) if each.source],
         failures=[(task.facts.name, *failure) for task in report.tasks for failure in task.failures.items()],

@@ -189,6 +189,12 @@ def plain(value: Any, indent: int | None = None) -> str:
     return value if isinstance(value, str) else json.dumps(as_plain(value), ensure_ascii=False, indent=indent)
 
 
+def comparisons(system: str, tasks: Sequence[TaskFigures]) -> list[tuple[str, Comparison]]:
+    """A system's comparisons with the best member, by task."""
+    cells = [task.cell(system) for task in tasks]
+    return [(cell.task, cell.comparison) for cell in cells if cell is not None and cell.comparison is not None]
+
+
 def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> str:
     """Whether the ensemble beats its best member, in one or two sentences."""
     ensemble = next((system.name for system in systems if system.kind == Kind.ENSEMBLE), None)
@@ -196,8 +202,7 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
         return "No ensemble was asked in this run."
     if not any(system.kind == Kind.MEMBER for system in systems):
         return "No member was asked alone in this run, so there is nothing to hold the ensemble against."
-    cells = [task.cell(ensemble) for task in tasks]
-    compared = [cell.comparison for cell in cells if cell is not None and cell.comparison is not None]
+    compared = [comparison for _, comparison in comparisons(ensemble, tasks)]
     if not compared:
         return "The ensemble and its members have no question in common in this run."
     better = [each for each in compared if each.difference > 0]
@@ -217,12 +222,7 @@ def headline(systems: Sequence[SystemFacts], tasks: Sequence[TaskFigures]) -> st
 
 
 def by_task(system: str, tasks: Sequence[TaskFigures]) -> list[str]:
-    said = []
-    for task in tasks:
-        cell = task.cell(system)
-        if cell is not None and cell.comparison is not None:
-            said.append(f"{task.facts.name}: {system} {_outcome(cell.comparison, cell.comparison.other)}.")
-    return said
+    return [f"{task}: {system} {_outcome(each, each.other)}." for task, each in comparisons(system, tasks)]
 
 
 def task_facts(task: TaskFigures) -> str:

@@ -159,11 +159,7 @@ def _rows_of(path: Path, recipe: Recipe, known: Sequence[str]) -> tuple[dict[str
     by_part: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_part[row.part].append(row)
-    return by_part, _source(path.name, digest)
-
-
-def _source(name: str, digest: str) -> str:
-    return f"{name} sha256:{digest}"
+    return by_part, f"{path.name} sha256:{digest}"
 
 
 def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: bool) -> Task:
@@ -177,8 +173,8 @@ def _from_hub(lm_eval: Any, name: str, cut: Slice, shots: int | None, *, chat: b
     }
     documents = [[dict(document) for document in definition.documents] for definition in definitions.values()]
     content = json.dumps(documents, sort_keys=True, default=repr).encode()
-    datasets = "; ".join(sorted({lm_eval.dataset_name(task) for task in tasks}))
-    source = _source(datasets, hashlib.sha256(content).hexdigest())
+    names = {task.DATASET_PATH + (f" ({task.DATASET_NAME})" if task.DATASET_NAME else "") for task in tasks}
+    source = f"{'; '.join(sorted(names))} sha256:{hashlib.sha256(content).hexdigest()}"
     chosen = cut.of(name, source, _ordered(rows_of))
     interpret = lm_eval.minerva_answer if name == "math500" else None
     return _task(name, definitions, rows_of, chosen, (source, ""), interpret)
