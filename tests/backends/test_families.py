@@ -85,7 +85,7 @@ class Loaded:
         self.model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype="float32")
         other = {"name": "second", "model": str(second), "chat_template": PLAIN}
         members = [{"name": "it", "model": str(folder)}, other]
-        plain = {"backend": "transformers", "device": "cpu", "options": {"pack_weights": False}}
+        plain = {"backend": "transformers", "device": "cpu", "threads": 1, "options": {"pack_weights": False}}
         self.both = prepare(load_spec({"members": [member | plain for member in members]}))
         self.alone = self.both.alone("it")
         self.models = load_models([self.both])
@@ -129,10 +129,13 @@ class Loaded:
 
 @pytest.fixture(scope="module")
 def frozen() -> Iterator[None]:
-    """What the libraries have made is left out of the collections that end each model, which then take no time."""
+    """One thread; and the collection of garbage that ends each model leaves out what the libraries have made."""
     gc.collect()
     gc.freeze()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these models are too small for two
     yield
+    torch.set_num_threads(threads)
     gc.unfreeze()
 
 
