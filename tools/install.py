@@ -34,12 +34,14 @@ PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
 DEMO_MODELS = ROOT / "src" / "unisono" / "config" / "demo.py"
 TOKENIZERS = ROOT / "tests" / "tokenizer_packages.txt"
+NPM = ROOT / "tests" / "npm_tokenizers.txt"
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of a .venv that is active now
 STATE = VENV / ".unisono"
 UNFINISHED = STATE / "unfinished"
 LLAMA_LOG = STATE / "llama-build.log"
 WHEELS = STATE / "wheels"
-VOCABULARIES = VENV / "share" / "vocabularies"
+SHARE = VENV / "share"
+VOCABULARIES = SHARE / "vocabularies"
 
 
 def main() -> None:
@@ -60,6 +62,10 @@ def main() -> None:
             with _step("tokenizers", TOKENIZERS.read_text(), "Installing tokenizers for the tests") as needed:
                 if needed:
                     _pip("install", "--no-deps", "-r", str(TOKENIZERS))
+            requirement, files = _pinned("llama-cpp-python"), str(ROOT / "tools" / "test_files.py")
+            with _step("families", requirement + NPM.read_text(), "Fetching chat templates and tokenizers") as needed:
+                if needed:
+                    _must([BASE_PYTHON, files, str(PYTHON), str(SHARE), requirement, str(CONSTRAINTS), str(NPM)])
 
 
 def _environment() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import struct
 from collections.abc import Mapping
@@ -98,6 +99,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
     known = (*LANGUAGE_HEADS, getattr(model_class, "__name__", ""))
     if names and not any(part in name for name in names for part in known if part):
         raise ModelUnsupported(f"{who} is a {names[0]}, which has no head that predicts the next token", hint=hint)
+    check_cache(model_class, who)
     text = config.get_text_config(decoder=True)
     kinds = set(layer_kinds(text))
     if getattr(model_class, "_is_stateful", False) or not kinds <= MASKED:
@@ -105,6 +107,16 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
         raise ModelUnsupported(
             f"{who} has layers ({odd}) whose memory of a text cannot be rewound to an earlier length",
             hint="use a model all of whose layers have full or sliding-window attention",
+        )
+
+
+def check_cache(model_class: Any, who: str) -> None:
+    """Raise a `ModelUnsupported` for a model that takes no cache from us: such a model would forget what it has read."""
+    stateful = getattr(model_class, "_is_stateful", False)  # refused for its state, which says more
+    if not stateful and "past_key_values" not in inspect.signature(model_class.forward).parameters:
+        raise ModelUnsupported(
+            f"{who} is a {model_class.__name__}, which keeps no keys and values of the tokens that it has read",
+            hint="use a decoder-only language model whose forward takes past_key_values",
         )
 
 

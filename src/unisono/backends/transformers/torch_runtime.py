@@ -116,8 +116,10 @@ class RowForward:
         self._model = model
         self._cache = cache
         self._kinds = sorted(set(model_config.layer_kinds(text)))
+        model_config.check_cache(type(model), who)
         parameters = inspect.signature(model.forward).parameters
-        self.ragged = "position_ids" in parameters  # whether rows of unequal length can share a pass
+        # Whether rows of unequal length can share a pass.
+        self.ragged = "position_ids" in parameters and not _has_fixed_masks(model)
         self._keeps = "logits_to_keep" in parameters
         self._additive = model.config._attn_implementation == "eager"
         self._who = who
@@ -270,6 +272,11 @@ def _unpack(layer: torch.nn.Linear) -> None:
     if layer.weight.is_mkldnn:
         layer.weight = torch.nn.Parameter(layer.weight.to_dense(), requires_grad=False)
     layer.__class__ = torch.nn.Linear
+
+
+def _has_fixed_masks(model: Any) -> bool:
+    """Whether layers keep a mask of their own (GPT-Neo's local attention), which takes all rows for equally long."""
+    return any(each.dtype == torch.bool and each.dim() == 4 and each.shape[-1] > 1 for each in model.buffers())
 
 
 def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:

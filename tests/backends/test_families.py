@@ -1,0 +1,213 @@
+"""Every family that packages carry answers through the whole product as transformers does by itself.
+
+A family is a tokenizer and a chat template; its model is tiny and random. The prompt is transformers' own
+`apply_chat_template`, the answer its `generate`, id for id.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from support.families import Family, of_template, save_family, templates  # noqa: E402
+from unisono.build import load_models, prepare  # noqa: E402
+from unisono.chat.messages import Prompt  # noqa: E402
+from unisono.chat.template_probe import as_given  # noqa: E402
+from unisono.config.ensemble import load_spec  # noqa: E402
+from unisono.engine.engine import Engine  # noqa: E402
+from unisono.ensemble import Ensemble  # noqa: E402
+from unisono.errors import PromptError  # noqa: E402
+from unisono.records import Limits  # noqa: E402
+from unisono.tools import call_grammar, find_calls  # noqa: E402
+
+pytestmark = pytest.mark.tokenizers
+
+PIECES = 8
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"type": "string", "description": "Which.", "enum": ["red", "blué"]}},
+    "required": ["colour"],
+    "additionalProperties": False,
+}
+TOOL: Any = {"type": "function", "function": {"name": "paint", "description": "Paint <b>it</b>.", "parameters": SCHEMA}}
+QUESTION: Any = [{"role": "user", "content": "Why is the sea <b>blue</b>, é 日本?"}]
+HISTORY: Any = [*QUESTION, {"role": "assistant", "content": "It is so."}, {"role": "user", "content": "And  now?"}]
+BRIEF: Any = [{"role": "system", "content": "Be brief."}, *QUESTION]
+CALLED: Any = [
+    *QUESTION,
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abcdefgh1",
+                "type": "function",
+                "function": {"name": "paint", "arguments": '{"colour": "blué"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "abcdefgh1", "content": "painted 42"},
+]
+PLAIN = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+SMALL = ("npm:claude", "npm:gpt35turbo", "npm:llama2", "package:gpt-2", "package:claude-2", "package:mistral-v1")
+LARGE = (
+    *(f"npm:{name}" for name in ("deepseek_v3", "gemini", "gemma3", "gpt4o", "llama3", "llama3_1", "qwen3")),
+    *(f"package:{name}" for name in ("llama-bpe", "qwen2", "deepseek-v4", "mon", "mistral-v3")),
+)
+REAL = [
+    *(pytest.param(Family(name), id=name) for name in SMALL),
+    *(pytest.param(Family(name), id=name, marks=pytest.mark.slow) for name in LARGE),
+    pytest.param(Family("npm:gptoss", "openai-gpt-oss-120b"), id="npm:gptoss", marks=pytest.mark.slow),
+]
+TINY = [pytest.param(of_template(name), id=name) for name in templates()]
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("second")
+    save_family(folder, Family("bytes"))
+    return folder
+
+
+class Loaded:
+    """A family alone, and with a second member, on weights that are loaded once."""
+
+    def __init__(self, folder: Path, second: Path, theirs: Any) -> None:
+        self.theirs = theirs
+        self.model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype="float32")
+        other = {"name": "second", "model": str(second), "chat_template": PLAIN}
+        members = [{"name": "it", "model": str(folder)}, other]
+        plain = {"backend": "transformers", "device": "cpu", "threads": 1, "options": {"pack_weights": False}}
+        self.both = prepare(load_spec({"members": [member | plain for member in members]}))
+        self.alone = self.both.alone("it")
+        self.models = load_models([self.both])
+        self.member = self.alone.members[0]
+
+    def rendered(self, messages: Any, tools: Any) -> list[int] | Exception:
+        """What transformers makes of a conversation, given in the form that our probe found."""
+        calls = any("tool_calls" in message for message in messages)
+        style = self.member.encoder.tool_use(with_tools=tools is not None).style if calls else None
+        given = as_given(messages, style) if calls else messages
+        try:
+            encoded = self.theirs.apply_chat_template(given, tools=tools, add_generation_prompt=True)
+        except Exception as error:  # a template can refuse in any way
+            return error
+        return list(encoded["input_ids"])
+
+    def generated(self, ids: list[int]) -> list[int]:
+        ends = self.member.vocabulary.end_ids
+        ids_BT = torch.tensor([ids])
+        whole = self.model.generate(
+            ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            max_new_tokens=PIECES,
+            do_sample=False,
+            eos_token_id=list(ends) or None,
+            logits_processor=[self._folded],
+        )[0, len(ids) :].tolist()
+        return next((whole[:n] for n, token in enumerate(whole) if token in ends), whole)
+
+    def _folded(self, _: Any, logits_BV: Any) -> Any:
+        """Give what ids of one text have together to the first of them, and nothing to what is no text."""
+        vocabulary = self.member.vocabulary
+        first_V = [vocabulary.canonical.get(piece or b"", -1) for piece in vocabulary.pieces]
+        for token in vocabulary.end_ids:
+            first_V[token] = vocabulary.end_ids[0]
+        kept = [token for token, first in enumerate(first_V) if first >= 0]
+        p_BV = torch.zeros_like(logits_BV)
+        p_BV.index_add_(1, torch.tensor([first_V[token] for token in kept]), logits_BV.softmax(-1)[:, kept])
+        return p_BV.log()
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[None]:
+    """One thread; and the collection of garbage that ends each model leaves out what the libraries have made."""
+    gc.collect()
+    gc.freeze()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these models are too small for two
+    yield
+    torch.set_num_threads(threads)
+    gc.unfreeze()
+
+
+@pytest.fixture
+def loaded(request: pytest.FixtureRequest, tmp_path: Path, second: Path, frozen: None) -> Iterator[Loaded]:
+    found = Loaded(tmp_path, second, save_family(tmp_path, request.param))
+    yield found
+    found.models.unload()
+
+
+def own_ids(engine: Engine, prompt: Prompt) -> list[int]:
+    member = engine.members[0]
+    text = engine.add(prompt, Limits(max_new_tokens=PIECES))
+    while text.finish is None:
+        engine.step()
+    ids = list(text.cursors[member.name].ids[len(member.encoder.encode(prompt)) :])
+    engine.drop(text)
+    return ids
+
+
+def check_prompt(loaded: Loaded, messages: Any, tools: Any = None) -> list[int] | None:
+    """Both read a conversation as the same ids, or both refuse it; or ours because something would not be written."""
+    expected, prompt = loaded.rendered(messages, tools), Prompt(messages=messages, tools=tools)
+    if isinstance(expected, Exception) or (tools and drops(loaded, messages, tools)):
+        with pytest.raises(PromptError):
+            loaded.member.encoder.encode(prompt)
+        return None
+    ids = loaded.member.encoder.encode(prompt)
+    assert ids == expected
+    return ids
+
+
+def drops(loaded: Loaded, messages: Any, tools: Any) -> bool:
+    """Whether a template writes the same for another description, other arguments or another result."""
+    words = [json.dumps(each, ensure_ascii=False) for each in (messages, tools)]
+    others = [(words[0], words[1].replace("Paint", "Draw"))]
+    if messages is CALLED:
+        others += [(words[0].replace(*change), words[1]) for change in (("blué", "red"), ("painted 42", "done"))]
+    written = loaded.rendered(messages, tools)
+    return any(loaded.rendered(*map(json.loads, other)) == written for other in others)
+
+
+def check_call(loaded: Loaded) -> None:
+    """An answer of both members that has to be a call is one, where the template's form can be written."""
+    try:
+        form = loaded.both.call_form("it")
+    except PromptError:
+        return
+    answer = Ensemble(loaded.both, loaded.models.engine(loaded.both)).generate(
+        messages=QUESTION,
+        tools=[TOOL],
+        constraint={"lark": call_grammar(form, [TOOL])},
+        sampling={"bias": dict.fromkeys((" ", "\n", "\t", "\r"), -60.0)},  # a random model would write no end of them
+        max_new_tokens=160,
+    )
+    content, calls = find_calls(form, ["paint"], answer.text)
+    assert [call.name for call in calls] == ["paint"], answer.text
+    assert json.loads(calls[0].arguments)["colour"] in ("red", "blué")
+    assert not content.strip()
+
+
+@pytest.mark.parametrize("loaded", [*TINY, *REAL], indirect=True)
+def test_a_family_answers_and_calls_as_transformers_does(loaded: Loaded) -> None:
+    ids = check_prompt(loaded, QUESTION)
+    engine = loaded.models.engine(loaded.alone)
+    if ids is not None:
+        assert own_ids(engine, Prompt(messages=QUESTION)) == loaded.generated(ids)
+    for messages in (BRIEF, HISTORY):
+        check_prompt(loaded, messages)
+    for messages in (QUESTION, CALLED):
+        check_prompt(loaded, messages, [TOOL])
+    raw = " The sea,\n\tis 12345 é 日本"
+    assert loaded.member.encoder.encode(Prompt(text=raw)) == list(loaded.theirs(raw)["input_ids"])
+    assert own_ids(loaded.models.engine(loaded.both), Prompt(text=raw))
+    check_call(loaded)
