@@ -111,7 +111,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
 
 
 def check_cache(model_class: Any, who: str) -> None:
-    """Raise a `ModelUnsupported` for a model that takes no cache from us: such a model would forget what it has read."""
+    """Raise a `ModelUnsupported` for a model that takes no cache from us: it would forget what it has read."""
     stateful = getattr(model_class, "_is_stateful", False)  # refused for its state, which says more
     if not stateful and "past_key_values" not in inspect.signature(model_class.forward).parameters:
         raise ModelUnsupported(
