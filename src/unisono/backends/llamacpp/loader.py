@@ -10,14 +10,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
-from unisono.backends.gguf import GgufFile, read_gguf, read_table
+from unisono.backends.gguf import GgufFile, read_table
+from unisono.backends.gguf_parts import check_layers, read_gguf, unlike_others
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,
@@ -29,6 +29,7 @@ from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.threads import free_threads, told
+from unisono.backends.weight_files import named
 from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
@@ -72,6 +73,7 @@ class LlamaCppLoader:
         with self._named():
             file, context = self._file, self._slot_context
             refuse_other_models(file)
+            check_layers(file)
             tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
             return ModelFacts(
@@ -92,6 +94,7 @@ class LlamaCppLoader:
         with self._named():
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
+            check_layers(self._file)
             loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
             progress(0.95, "making the cache")
             backend = self._make_backend(loaded)
@@ -109,7 +112,7 @@ class LlamaCppLoader:
             table = read_table(file)  # first: some vocabularies that it refuses end the process in llama.cpp
             params = library.llama_model_default_params()
             params.vocab_only = True
-            model = _load(file.path, params)
+            model = _load(file, params)
             try:
                 _refuse_other_memories(model, file)
             except ModelError:
@@ -155,7 +158,7 @@ class LlamaCppLoader:
         # that lies in AMX's own "extra" buffer type, so without extra buffer types none ever runs.
         if b"AMX" in library.llama_print_system_info():
             params.use_extra_bufts = False
-        return _load(self._file.path, params, report)
+        return _load(self._file, params, report)
 
     def _make_backend(self, loaded: Loaded) -> LlamaCppBackend:
         request, options, context = self._request, self._options, self._slot_context
@@ -202,7 +205,7 @@ _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 """An empty list of GPUs. Without it, a build with GPU support offloads work on its own."""
 
 
-def _load(path: Path, params: Any, report: Callable[[float], None] | None = None) -> int:
+def _load(file: GgufFile, params: Any, report: Callable[[float], None] | None = None) -> int:
     """Load a model. Ctrl-C, or an exception in ``report``, aborts the load."""
     failures: list[BaseException] = []
 
@@ -218,7 +221,7 @@ def _load(path: Path, params: Any, report: Callable[[float], None] | None = None
     params.progress_callback = on_progress
     _log.clear()
     with _held_interrupts() as interrupts:
-        model: int | None = library.llama_model_load_from_file(os.fsencode(path), params)
+        model: int | None = library.llama_model_load_from_file(os.fsencode(file.path), params)
     if model and (failures or interrupts):
         library.llama_model_free(model)
     if failures:
@@ -226,7 +229,7 @@ def _load(path: Path, params: Any, report: Callable[[float], None] | None = None
     if interrupts:
         raise KeyboardInterrupt
     if not model:
-        raise _load_error(path)
+        raise _load_error(file)
     return model
 
 
@@ -253,9 +256,15 @@ def _held_interrupts() -> Iterator[list[int]]:
             previous(signal.SIGINT, None)
 
 
-def _load_error(path: Path) -> UnisonoError:
+def _load_error(file: GgufFile) -> UnisonoError:
     reason = _last_errors()
-    message = f"llama.cpp cannot load {path}: {reason}"
+    message = f"llama.cpp cannot load {file.path}: {reason}"
+    if "missing tensor" in reason or "has wrong shape" in reason or "wrong number of tensors" in reason:
+        lacking = unlike_others(file)
+        return ModelCorrupt(
+            f"{message}; it lacks {named(lacking)}" if lacking else message,
+            hint="download or convert the model again; upgrade llama-cpp-python where the model is newer than it",
+        )
     if any(sign in reason for sign in ("corrupted", "incomplete", "failed to read", "invalid", "duplicate")):
         return ModelCorrupt(message, hint="download or copy the file again")
     if any(sign in reason for sign in ("allocate", "out of memory")):

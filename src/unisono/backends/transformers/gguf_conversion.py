@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import ModelSource, Progress
-from unisono.backends.gguf import GgufFile, read_gguf, read_table
+from unisono.backends.gguf import GgufFile, read_table
+from unisono.backends.gguf_parts import read_gguf
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.cache import build_once, cache_root, require_space
