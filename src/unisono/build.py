@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -34,6 +35,8 @@ from unisono.members import (
     silent,
 )
 from unisono.vocab.union import UnionMember, UnionVocabulary, load_union
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,6 +167,8 @@ def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_
                 backend = member.loader.load(reporter(report, member.owner.name))
                 loaded.callback(backend.unload)
                 backends[member.loader] = backend
+                for warning in (*member.facts.warnings, *backend.facts.warnings):
+                    log.warning("member %r: %s", member.owner.name, warning)
                 if keep_prefixes:
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()

@@ -244,6 +244,8 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
             f"{name} has no chat template (a base model), so the ensemble can only continue raw text "
             "(--raw); give the member a chat_template to let it answer messages"
         )
+    if member.owner not in {other.owner for other in earlier}:
+        yield from (f"{name}: {warning}" for warning in member.facts.warnings)
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
     if not member.system_heard:

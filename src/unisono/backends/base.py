@@ -48,6 +48,8 @@ class BackendFacts:
     slots: int
     neighbours: bool = False
     """Whether contiguous slots are faster. Slots are then numbered from 0, and `open` takes the lowest free one."""
+    warnings: tuple[str, ...] = ()
+    """What the library warned of while it loaded the weights, and what the files' weights are not read for."""
 
 
 @runtime_checkable
@@ -150,6 +152,8 @@ class ModelFacts:
     revision: str | None = None
     threads: str | None = None
     """How many host threads compute and how they wait."""
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with the model's files, and what the library warned of while it read the vocabulary."""
 
 
 class Loader(Protocol):
