@@ -91,7 +91,7 @@ def test_an_expert_that_is_missing_is_refused(tmp_path: Path) -> None:
     load(folder)
     names = safetensors_torch.load_file(folder / "model.safetensors")
     one = next(name for name in names if "experts.2." in name)
-    with pytest.raises(ModelCorrupt):
+    with pytest.raises(ModelCorrupt, match=r"1 of the weights: model\.layers\.0\.mlp\.experts\."):
         load(rewritten(folder, without(one)))
 
 
@@ -105,26 +105,15 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
     load(folder)
     index = folder / "model.safetensors.index.json"
     content = json.loads(index.read_text())
-    name = next(iter(content["weight_map"]))
     parts[1].unlink()
     with pytest.raises(ModelNotFound, match=f"part 2 of {len(parts)} of the weights is missing: .*{parts[1].name}"):
         load(folder)
     assert any("part 2 of" in warning for warning in loader(folder).facts().warnings)
     model.save_pretrained(folder, max_shard_size="40KB")
-    del content["weight_map"][name]
+    del content["weight_map"]["lm_head.weight"]  # it has a part to itself
     index.write_text(json.dumps(content))
-    with pytest.raises(ModelCorrupt, match="lacks 1 of the weights") if name not in _held(parts) else _no_error():
+    with pytest.raises(ModelCorrupt, match=r"lacks 1 of the weights: lm_head\.weight"):
         load(folder)
-
-
-def _held(parts: list[Path]) -> set[str]:
-    return {name for part in parts for name in safetensors_torch.load_file(part)}
-
-
-def _no_error() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
 
 
 @pytest.mark.parametrize("extra", ["model.layers.3.mlp.up_proj.weight", "vision.patch.weight", "mtp.fc.weight"])

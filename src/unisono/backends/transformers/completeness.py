@@ -32,6 +32,8 @@ def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], 
         )
     parameters = dict(model.named_parameters())
     missing = {*(report.get("missing_keys") or ()), *(name for name in ignored if name in parameters)}
+    others = {name for name, _ in model.named_parameters(remove_duplicate=False)}.difference(parameters)
+    missing = missing.difference(others) or missing  # a tied weight has one name
     if missing:
         raise ModelCorrupt(
             f"{who} lacks {named(missing)}; they would be random",
@@ -40,6 +42,20 @@ def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], 
     if errors := report.get("error_msgs"):
         raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
     return unread(report.get("unexpected_keys") or ())
+
+
+def check_made(failed: Mapping[str, str], who: str) -> None:
+    """Raise `ModelCorrupt` where weights could not be made of those in the files, as where one expert is missing."""
+    if failed:
+        why = failed[min(failed)]
+        raise ModelCorrupt(
+            f"{who} lacks, or has with other shapes, what {named(failed)} are made of ({last_line(why)})",
+            hint="download or convert the model again, all its files",
+        )
+
+
+def last_line(words: str) -> str:
+    return next((line.strip() for line in reversed(words.splitlines()) if line.strip()), words)[:200]
 
 
 def unread(names: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from unisono.backends.base import Progress
@@ -60,22 +61,33 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
             notes.enable_progress_bar()
 
 
+@dataclass(frozen=True)
+class Unreported:
+    """What transformers knows of a loaded model and leaves out of its report."""
+
+    ignored: set[str] = field(default_factory=set)
+    """Missing names that match a pattern of the model's class."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Weights that could not be made of those in the files, and why."""
+
+
 @contextlib.contextmanager
-def ignored_keys(library: Any) -> Iterator[set[str]]:
-    """Collect the missing names that transformers does not report, by patterns of the models' classes."""
+def unreported(library: Any) -> Iterator[Unreported]:
+    """Collect what is left out of the reports on models that are loaded in this context."""
     kind, name = library.PreTrainedModel, "_adjust_missing_and_unexpected_keys"
-    adjust, ignored = getattr(kind, name, None), set[str]()
+    adjust, found = getattr(kind, name, None), Unreported()
 
     def adjusted(model: Any, info: Any, *more: Any) -> Any:
         before = set(getattr(info, "missing_keys", ()))
+        found.failed.update(getattr(info, "conversion_errors", None) or {})
         result = adjust(model, info, *more)
-        ignored.update(before.difference(getattr(info, "missing_keys", before)))
+        found.ignored.update(before.difference(getattr(info, "missing_keys", before)))
         return result
 
     if adjust is not None:
         setattr(kind, name, adjusted)
     try:
-        yield ignored
+        yield found
     finally:
         if adjust is not None:
             setattr(kind, name, adjust)

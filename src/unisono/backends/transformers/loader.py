@@ -24,11 +24,11 @@ from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
-from unisono.backends.transformers.completeness import check_loaded, unread
+from unisono.backends.transformers.completeness import check_loaded, check_made, unread
 from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
-from unisono.backends.transformers.listening import heard, ignored_keys, mapped_tensors
+from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
 from unisono.backends.transformers.tokenizer import read_tokenizer
 from unisono.errors import ModelError
 from unisono.vocab.tokenizer import Tokenizer
@@ -215,11 +215,15 @@ class TransformersLoader:
 
     def _load_whole(self, place: Any, **wanted: Any) -> tuple[Any, list[str]]:
         """Load a model all of whose weights come from its files, and what of the files it does not read."""
-        with ignored_keys(library) as ignored:
-            model, report = library.AutoModelForCausalLM.from_pretrained(
-                place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted
-            )
-        return model, check_loaded(model, report, ignored, self.who)
+        with unreported(library) as left_out:
+            try:
+                model, report = library.AutoModelForCausalLM.from_pretrained(
+                    place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted
+                )
+            except RuntimeError:
+                check_made(left_out.failed, self.who)
+                raise
+        return model, check_loaded(model, report, left_out.ignored, self.who)
 
     def _generation_ends(self) -> list[int]:
         """The end ids in the model's files. Defaults of the configuration's class are ignored."""
