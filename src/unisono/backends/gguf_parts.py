@@ -75,9 +75,7 @@ def _joined(parts: list[GgufFile]) -> GgufFile:
 def check_layers(file: GgufFile) -> None:
     """Raise `ModelCorrupt` where a file lacks its embeddings, a whole layer, or a bias or norm that others have."""
     layers = _layers(file)
-    count = file.number(f"{file.architecture}.block_count") or 0
-    needed = count - (file.number(f"{file.architecture}.nextn_predict_layers") or 0)
-    gone = [layer for layer in range(needed) if layer not in layers]
+    gone = [layer for layer in range(_needed(file)) if layer not in layers]
     lacking = [name for name in unlike_others(file) if len(_shape_elsewhere(file, name)) == 1]
     lacking += [] if "token_embd.weight" in file.shapes else ["token_embd.weight"]
     if gone:
@@ -99,12 +97,18 @@ def unlike_others(file: GgufFile) -> list[str]:
 
 
 def _layers(file: GgufFile) -> dict[int, set[str]]:
-    """The names of each layer's weights, without those of positions, of which one may stand for all."""
+    """The names of the weights of each layer that a model needs; those of positions may stand in one for all."""
     layers: dict[int, set[str]] = defaultdict(set)
     for name in file.shapes:
         if (match := _OF_LAYER.fullmatch(name)) and not match["rest"].startswith("rope_"):
             layers[int(match["layer"])].add(match["rest"])
-    return layers
+    return {layer: rests for layer, rests in layers.items() if layer < _needed(file)}
+
+
+def _needed(file: GgufFile) -> int:
+    """How many layers a model has, without those that only draft further tokens and may be left out."""
+    count = file.number(f"{file.architecture}.block_count") or 0
+    return count - (file.number(f"{file.architecture}.nextn_predict_layers") or 0)
 
 
 def _usual(layers: dict[int, set[str]]) -> list[str]:

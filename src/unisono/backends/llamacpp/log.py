@@ -14,6 +14,7 @@ from unisono.backends.weight_files import named
 from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, UnisonoError
 
 WARNING, ERROR = 3, 4
+_INCOMPLETE = re.compile(r"missing tensor|tensor '[^']*' not found|wrong shape|wrong number of tensors")
 _lines: deque[tuple[int, str]] = deque(maxlen=400)
 _listening: list[Notices] = []
 
@@ -43,8 +44,8 @@ def heard(notices: Notices) -> Iterator[None]:
 def load_error(file: GgufFile) -> UnisonoError:
     reason = last_errors()
     message = f"llama.cpp cannot load {file.path}: {reason}"
-    if "missing tensor" in reason or "has wrong shape" in reason or "wrong number of tensors" in reason:
-        lacking = unlike_others(file)
+    if _INCOMPLETE.search(reason):
+        lacking = unlike_others(file) or re.findall(r"tensor '([^']+)' not found", reason)
         return ModelCorrupt(
             f"{message}; it lacks {named(lacking)}" if lacking else message,
             hint="download or convert the model again; upgrade llama-cpp-python where the model is newer than it",
