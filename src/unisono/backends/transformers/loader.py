@@ -29,7 +29,8 @@ from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
-from unisono.backends.transformers.tokenizer import read_tokenizer
+from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
+from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.errors import ModelError
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -148,7 +149,23 @@ class TransformersLoader:
             return self.gguf.tokenizer()
         with self._heard(), self._errors():
             tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
+            self._check_as_filed(tokenizer)
             return read_tokenizer(tokenizer, self._generation_ends(), self.who)
+
+    def _check_as_filed(self, tokenizer: Any) -> None:
+        file = library.utils.cached_file(
+            self._place,
+            "tokenizer.json",
+            revision=self.options.revision,
+            local_files_only=self.options.local_files_only,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        made = getattr(tokenizer, "backend_tokenizer", None)
+        if file is not None and made is not None:
+            version, content = f"transformers {library.__version__}", json.loads(made.to_str())
+            if warning := check_as_filed(Path(file), content, encode_exactly, version, self.who):
+                self._notices.hear(warning)
 
     @cached_property
     def _config(self) -> Any:
