@@ -75,7 +75,8 @@ class Unreported:
 def unreported(library: Any) -> Iterator[Unreported]:
     """Collect what is left out of the reports on models that are loaded in this context."""
     kind, name = library.PreTrainedModel, "_adjust_missing_and_unexpected_keys"
-    adjust, found = getattr(kind, name, None), Unreported()
+    found = Unreported()
+    adjust: Any = getattr(kind, name, None)
 
     def adjusted(model: Any, info: Any, *more: Any) -> Any:
         before = set(getattr(info, "missing_keys", ()))
@@ -97,7 +98,8 @@ def unreported(library: Any) -> Iterator[Unreported]:
 def mapped_tensors(library: Any) -> Iterator[set[str]]:
     """Collect the names of GGUF tensors that transformers' older reader knows. It skips others without a word."""
     reader, name = library.modeling_gguf_pytorch_utils, "get_gguf_hf_weights_map"
-    mapping, mapped = getattr(reader, name, None), set[str]()
+    mapped = set[str]()
+    mapping: Any = getattr(reader, name, None)
 
     def noted(*given: Any, **more: Any) -> Any:
         found = mapping(*given, **more)
