@@ -166,6 +166,8 @@ def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_
                 backends[member.loader] = backend
                 for warning in self_check(member, backend):
                     log.warning("%s", warning)
+                for warning in (*member.facts.warnings, *backend.facts.warnings):
+                    log.warning("member %r: %s", member.owner.name, warning)
                 if keep_prefixes:
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()

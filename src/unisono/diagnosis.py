@@ -277,6 +277,8 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
             f"{name} has the chat templates {', '.join(member.templates)} and none of them is the default: "
             "name one in the spec (chat_template: …)"
         )
+    if member.owner not in {other.owner for other in earlier}:
+        yield from (f"{name}: {warning}" for warning in member.facts.warnings)
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
     if not member.system_heard:

@@ -300,7 +300,6 @@ def test_a_control_token_that_llama_cpp_finds_in_plain_text_is_spelled(tmp_path:
         ("t5", "t5", {"t5__block_count": 1}, "it has an encoder"),
         ("llama", "llama", {"llama__block_count": 0}, "how many layers"),
         ("zebra", "llama", {"zebra__block_count": 1}, "unknown model architecture"),
-        ("llama", "llama", {"llama__block_count": 1}, "cannot load"),
     ],
 )
 def test_files_that_hold_no_member_are_refused(
@@ -311,6 +310,15 @@ def test_files_that_hold_no_member_are_refused(
     with pytest.raises(ModelUnsupported, match=words) as raised:
         loader(path).load(silent)
     assert raised.value.message.startswith("member 'm': ")
+
+
+@pytest.mark.parametrize("layers", [1, 2, 7])
+def test_a_file_without_its_layers_lacks_them(tmp_path: Path, layers: int) -> None:
+    tokens = [("<unk>", 2), ("<s>", 3), ("</s>", 3), *BYTE_TOKENS, ("a", 1)]
+    path = write_gguf(tmp_path / "odd.gguf", "llama", "llama", tokens, llama__block_count=layers)
+    for use in (lambda made: made.facts(), lambda made: made.load(silent)):
+        with pytest.raises(ModelCorrupt, match=rf"member 'm': .*odd\.gguf lacks {layers} of the weights: blk\.0\."):
+            use(loader(path))
 
 
 @pytest.mark.models

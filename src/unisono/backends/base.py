@@ -48,6 +48,8 @@ class BackendFacts:
     slots: int
     neighbours: bool = False
     """Whether contiguous slots are faster. Slots are then numbered from 0, and `open` takes the lowest free one."""
+    warnings: tuple[str, ...] = ()
+    """What the library warned of while it loaded the weights, and what the files' weights are not read for."""
 
 
 @runtime_checkable
@@ -153,6 +155,8 @@ class ModelFacts:
     """How many host threads compute and how they wait."""
     input_rows: int | None = None
     """How many ids can be read, where that is known and not `rows`."""
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with the model's files, and what the library warned of while it read the vocabulary."""
 
     @property
     def usable_rows(self) -> int:

@@ -1,4 +1,4 @@
-"""Reads the head of a GGUF file: metadata, tensor shapes and token table.
+"""Reads the head of a GGUF file: metadata, tensor shapes and token table; `gguf_parts` joins the parts of a model.
 
 ``gguf.GGUFReader`` takes 15 seconds for 262,144 token texts, this 0.07. The format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+from unisono.backends.weight_files import refuse_other_kinds
+from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
@@ -27,20 +27,44 @@ Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
 VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_SPLIT_NAME = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
+_BLOCK_BYTES: dict[int, dict[int, int]] = {
+    1: {0: 4, 1: 2, 24: 1, 25: 2, 26: 4, 27: 8, 28: 8, 30: 2},
+    32: {2: 18, 3: 20, 6: 22, 7: 24, 8: 34, 20: 18, 39: 17},
+    256: dict(
+        zip(
+            (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23, 29, 34, 35),
+            (84, 110, 144, 176, 210, 292, 66, 74, 98, 50, 110, 82, 136, 56, 54, 66),
+            strict=True,
+        )
+    ),
+}
+_BLOCKS = {kind: (elements, size) for elements, kinds in _BLOCK_BYTES.items() for kind, size in kinds.items()}
+"""By ggml's number of a tensor's type: elements per block, and its bytes. The sizes of other types are not checked."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GgufFile:
     path: Path
     metadata: Mapping[str, Value]
-    tensors: int
-    """The number of tensors; 0 in a vocabulary-only file."""
-    parameters: int
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the tensors, by name, the fastest dimension first; empty in a vocabulary-only file."""
     data_bytes: int
-    """Summed over all files of a split model."""
-    rows: Mapping[str, int] = field(default_factory=dict)
-    """How many ids the embedding (``token_embd.weight``) and the output layer (``output.weight``) know."""
+    parts: tuple[Path, ...]
+    """All files of the model. Shapes and bytes are those of all."""
+
+    @property
+    def tensors(self) -> int:
+        return len(self.shapes)
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many ids the embedding (``token_embd.weight``) and the output layer (``output.weight``) know."""
+        named = (name for name in ("token_embd.weight", "output.weight") if self.shapes.get(name))
+        return {name: self.shapes[name][-1] for name in named}
 
     @property
     def architecture(self) -> str:
@@ -64,11 +88,12 @@ class GgufFile:
         return None if number is None else [number] * layers
 
 
-def read_gguf(path: Path) -> GgufFile:
-    """Read the head of a GGUF file. Raises `ModelNotFound`, `ModelCorrupt` or `ModelUnsupported`."""
-    if not path.is_file():
-        problem = f"{path} is not a file" if path.exists() else f"there is no file {path}"
-        raise ModelNotFound(problem, hint="give the path of a .gguf file")
+def read_head(path: Path) -> GgufFile:
+    """Read the head of one GGUF file, and check that its tensors lie within it.
+
+    Raises `ModelNotFound`, `ModelCorrupt` or `ModelUnsupported`.
+    """
+    refuse_other_kinds(path, "gguf")
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
@@ -98,19 +123,29 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
     for _ in range(pairs):
         key = reader.string().decode()
         metadata[key] = reader.value(reader.unpack("<I"))
-    shapes = dict(reader.tensor_shape() for _ in range(tensors))
-    parameters = sum(math.prod(shape) for shape in shapes.values())
+    places = [reader.tensor() for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
-    own = max(0, len(data) - -(-reader.position // step) * step)
-    rows = {name: shapes[name][-1] for name in ("token_embd.weight", "output.weight") if shapes.get(name)}
-    return GgufFile(path, metadata, tensors, parameters, own + _other_parts(path), rows)
+    start = -(-reader.position // step) * step
+    needed = max((start + tensor.offset + tensor.size for tensor in places), default=0)
+    if needed > len(data):
+        raise ModelCorrupt(
+            f"{path} is cut short: its tensors need {needed:,} bytes, it has {len(data):,}",
+            hint="download or copy it again",
+        )
+    shapes = {tensor.name: tensor.shape for tensor in places}
+    if len(shapes) < len(places):
+        raise ModelCorrupt(f"{path} names a tensor twice", hint="download or convert it again")
+    return GgufFile(path, metadata, shapes, max(0, len(data) - start), (path,))
 
 
-def _other_parts(path: Path) -> int:
-    match = _SPLIT_NAME.fullmatch(path.name)
-    others = path.parent.glob(f"{match[1]}-?????-of-{match[2]}.gguf") if match else ()
-    return sum(other.stat().st_size for other in others if other.name != path.name)
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+    """In bytes; 0 where the type is not known here."""
 
 
 class _Reader:
@@ -161,11 +196,14 @@ class _Reader:
         self.position = position
         return found
 
-    def tensor_shape(self) -> tuple[str, tuple[int, ...]]:
+    def tensor(self) -> _Tensor:
         name = self.string().decode()
-        shape = tuple(self.unpack("<Q") for _ in range(self.unpack("<I")))
-        self.position += struct.calcsize("<IQ")
-        return name, shape
+        dimensions = self.unpack("<I")
+        if dimensions > 8:
+            raise EOFError(f"tensor {name!r} would have {dimensions} dimensions")
+        shape = tuple(self.unpack("<Q") for _ in range(dimensions))
+        elements, size = _BLOCKS.get(self.unpack("<I"), (1, 0))
+        return _Tensor(name, shape, self.unpack("<Q"), math.prod(shape) // elements * size)
 
 
 SCHEMES: dict[str, tuple[Scheme, str]] = {

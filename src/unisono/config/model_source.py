@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unisono.backends.base import ModelSource
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed
+from unisono.backends.weight_files import naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
 from unisono.config.member import MemberSpec
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
@@ -19,7 +20,7 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
 
     Raises:
         ModelNotFound: it looks like a path, but nothing is there.
-        ModelCorrupt: it is a file, but no GGUF file.
+        ModelError: it is a file, but no GGUF file.
     """
     name = spec.model
     assert name is not None, "the weights are another member's"
@@ -39,6 +40,8 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         with path.open("rb") as file:
             if file.read(4) == GGUF_MAGIC:
                 return ModelSource("gguf", str(path))
+        with naming(f"member {spec.name!r}: "):
+            refuse_other_kinds(path, "gguf")
         raise ModelCorrupt(
             f"the model of member {spec.name!r}, {str(path)!r}, is not a GGUF file",
             hint="give a GGUF file, a folder with a Hugging Face model, or a hub id",

@@ -7,17 +7,17 @@ import ctypes
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
-from unisono.backends.gguf import GgufFile, read_gguf, read_table
+from unisono.backends.gguf import GgufFile, read_table
+from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,
@@ -27,22 +27,20 @@ from unisono.backends.llamacpp.facts import (
 )
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from unisono.backends.notices import LLAMACPP_NOISE, Notices, gguf_warnings
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.threads import free_threads, told
-from unisono.errors import DeviceError, ModelCorrupt, ModelError, ModelUnsupported, SpecError, UnisonoError
+from unisono.errors import DeviceError, ModelError, SpecError, UnisonoError
 
 DEFAULT_CONTEXT = 4096
 """Tokens per slot by default. A cache for the full trained context can need more memory than the weights."""
 
 _CACHE_STEP = 256  # llama.cpp makes a slot's cache of a multiple of this many tokens
 
-_log: deque[tuple[int, str]] = deque(maxlen=400)
-_ERROR = 4
-
 
 @library.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_log(level: int, text: bytes, _: object) -> None:
-    _log.append((level, text.decode("utf-8", "replace")))
+    log.keep(level, text.decode("utf-8", "replace"))
 
 
 library.llama_log_set(_keep_log, ctypes.c_void_p(0))
@@ -64,6 +62,7 @@ class LlamaCppLoader:
         self._request = request
         self._options = LlamaCppOptions.read(request)
         self._device = choose_device(request, self._options, library)
+        self._vocabulary_notices, self._weight_notices = Notices(LLAMACPP_NOISE), Notices(LLAMACPP_NOISE)
 
     def tokenizer(self) -> LlamaCppTokenizer:
         return self._tokenizer
@@ -72,6 +71,8 @@ class LlamaCppLoader:
         with self._named():
             file, context = self._file, self._slot_context
             refuse_other_models(file)
+            check_layers(file)
+            _ = self._tokenizer  # whose warnings belong to the facts
             tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
             return ModelFacts(
@@ -85,6 +86,7 @@ class LlamaCppLoader:
                 dtype=_weight_format(file),
                 device=self._device.name,
                 threads=self._threads_told,
+                warnings=(*gguf_warnings(file), *self._vocabulary_notices.told()),
             )
 
     def load(self, progress: Progress) -> LlamaCppBackend:
@@ -92,9 +94,11 @@ class LlamaCppLoader:
         with self._named():
             refuse_other_models(self._file)
             self.tokenizer()  # refuses what the weights need not be read for
-            loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
-            progress(0.95, "making the cache")
-            backend = self._make_backend(loaded)
+            check_layers(self._file)
+            with log.heard(self._weight_notices):
+                loaded = Loaded(library, self._load_model(lambda done: progress(0.95 * done, "reading the weights")))
+                progress(0.95, "making the cache")
+                backend = self._make_backend(loaded)
         progress(1.0, "loaded")
         return backend
 
@@ -109,7 +113,8 @@ class LlamaCppLoader:
             table = read_table(file)  # first: some vocabularies that it refuses end the process in llama.cpp
             params = library.llama_model_default_params()
             params.vocab_only = True
-            model = _load(file.path, params)
+            with log.heard(self._vocabulary_notices):
+                model = _load(file, params)
             try:
                 _refuse_other_memories(model, file)
             except ModelError:
@@ -155,7 +160,7 @@ class LlamaCppLoader:
         # that lies in AMX's own "extra" buffer type, so without extra buffer types none ever runs.
         if b"AMX" in library.llama_print_system_info():
             params.use_extra_bufts = False
-        return _load(self._file.path, params, report)
+        return _load(self._file, params, report)
 
     def _make_backend(self, loaded: Loaded) -> LlamaCppBackend:
         request, options, context = self._request, self._options, self._slot_context
@@ -174,18 +179,27 @@ class LlamaCppLoader:
         params.swa_full = True
         # One cache per slot: the contents of other slots affect neither its room nor its sums.
         params.kv_unified = False
-        _log.clear()
+        log.clear()
         handle = library.llama_init_from_model(loaded.model, params)
         if not handle:
             raise DeviceError(
-                f"llama.cpp could not make a cache of {request.slots} × {context} tokens: {_last_errors()}",
+                f"llama.cpp could not make a cache of {request.slots} × {context} tokens: {log.last_errors()}",
                 hint="lower context, the number of prompts at once, or set cache_dtype: q8_0 with flash_attention",
             )
         loaded.contexts.append(handle)
         if not library.llama_get_memory(handle):
             raise unsupported(self._file, "it keeps no memory of what it has read")
-        facts = BackendFacts(device=self._device.name, rows=rows, context=context, slots=request.slots, neighbours=True)
-        return LlamaCppBackend(library, request.name, loaded, facts, _last_errors)
+        already = self._vocabulary_notices.told()
+        warnings = tuple(each for each in self._weight_notices.told() if each not in already)
+        facts = BackendFacts(
+            device=self._device.name,
+            rows=rows,
+            context=context,
+            slots=request.slots,
+            neighbours=True,
+            warnings=warnings,
+        )
+        return LlamaCppBackend(library, request.name, loaded, facts, log.last_errors)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -202,7 +216,7 @@ _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 """An empty list of GPUs. Without it, a build with GPU support offloads work on its own."""
 
 
-def _load(path: Path, params: Any, report: Callable[[float], None] | None = None) -> int:
+def _load(file: GgufFile, params: Any, report: Callable[[float], None] | None = None) -> int:
     """Load a model. Ctrl-C, or an exception in ``report``, aborts the load."""
     failures: list[BaseException] = []
 
@@ -216,9 +230,9 @@ def _load(path: Path, params: Any, report: Callable[[float], None] | None = None
         return not failures and not interrupts
 
     params.progress_callback = on_progress
-    _log.clear()
+    log.clear()
     with _held_interrupts() as interrupts:
-        model: int | None = library.llama_model_load_from_file(os.fsencode(path), params)
+        model: int | None = library.llama_model_load_from_file(os.fsencode(file.path), params)
     if model and (failures or interrupts):
         library.llama_model_free(model)
     if failures:
@@ -226,7 +240,7 @@ def _load(path: Path, params: Any, report: Callable[[float], None] | None = None
     if interrupts:
         raise KeyboardInterrupt
     if not model:
-        raise _load_error(path)
+        raise log.load_error(file)
     return model
 
 
@@ -251,21 +265,6 @@ def _held_interrupts() -> Iterator[list[int]]:
     if seen:
         with contextlib.suppress(KeyboardInterrupt):  # raised by the caller, when all is freed
             previous(signal.SIGINT, None)
-
-
-def _load_error(path: Path) -> UnisonoError:
-    reason = _last_errors()
-    message = f"llama.cpp cannot load {path}: {reason}"
-    if any(sign in reason for sign in ("corrupted", "incomplete", "failed to read", "invalid", "duplicate")):
-        return ModelCorrupt(message, hint="download or copy the file again")
-    if any(sign in reason for sign in ("allocate", "out of memory")):
-        return DeviceError(message, hint="close other programs, or choose a smaller model or quantisation")
-    return ModelUnsupported(message, hint="check that it is a text-generation model, or upgrade llama-cpp-python")
-
-
-def _last_errors() -> str:
-    lines = [text.strip() for level, text in _log if level == _ERROR and text.strip()]
-    return "; ".join(dict.fromkeys(lines[-3:])) or "it gives no reason"
 
 
 def _refuse_other_memories(model: int, file: GgufFile) -> None:

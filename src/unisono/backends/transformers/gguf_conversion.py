@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import ModelSource, Progress
-from unisono.backends.gguf import GgufFile, read_gguf, read_table
+from unisono.backends.gguf import GgufFile, read_table
+from unisono.backends.gguf_parts import check_layers, read_gguf
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.cache import build_once, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 1
-"""Increment when the result of a conversion changes."""
+FORMAT = 2
+"""Increment when the result of a conversion changes. Those of format 1 were not checked for missing weights."""
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SPARE_BYTES = 64_000_000
 
@@ -105,7 +106,14 @@ class Conversion:
 
     @cached_property
     def file(self) -> GgufFile:
-        return read_gguf(self.path)
+        file = read_gguf(self.path)
+        if len(file.parts) > 1:
+            raise ModelUnsupported(
+                f"{self.path} is the first of {len(file.parts)} parts of a model, and transformers reads one file",
+                hint=f"{LLAMACPP_HINT}, or join the parts: llama-gguf-split --merge {self.path.name} whole.gguf",
+            )
+        check_layers(file)
+        return file
 
     def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 

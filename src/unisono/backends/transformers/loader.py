@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import re
-import warnings
-from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,26 @@ import transformers.modeling_gguf_pytorch_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
+from unisono.backends.transformers.completeness import check_loaded, check_made, unread
 from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
-from unisono.backends.transformers.tokenizer import read_tokenizer
-from unisono.errors import ModelCorrupt
+from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
+from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
+from unisono.backends.transformers.tokenizer_check import check_as_filed
+from unisono.errors import ModelError
 from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
 """Untyped, because its own annotations are incomplete."""
 CacheLayerMixin.register(RowLayer)
+NOTICES = "unisono_warnings.json"
+"""Where the warnings of a conversion are kept."""
 SHARING = "unisono_sdpa"
 library.AttentionInterface.register(
     SHARING, partial(torch_runtime.attend_sharing, plain=library.AttentionInterface()["sdpa"])
@@ -54,6 +59,7 @@ class TransformersLoader:
         self.device = torch_runtime.find_device(request)
         self.who = f"member {request.name!r} ({request.source.location})"
         self.gguf: Conversion | None = None
+        self._notices, self._weight_notices = Notices(TRANSFORMERS_NOISE), Notices(TRANSFORMERS_NOISE)
         if request.source.kind == "gguf":
             self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights)
 
@@ -61,7 +67,7 @@ class TransformersLoader:
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
-        with _quiet(), self._errors(), torch_runtime.shape_only():
+        with self._heard(), self._errors(), torch_runtime.shape_only():
             model = library.AutoModelForCausalLM.from_config(
                 self._config, trust_remote_code=self.options.trust_remote_code
             )
@@ -82,19 +88,23 @@ class TransformersLoader:
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,
+            warnings=(*self._file_warnings(), *self._notices.told()),
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
     def load(self, progress: Progress) -> RowBackend:
         request = self.request
         torch_runtime.use_threads(request.threads)
-        with _quiet(), self._errors():
+        with heard(library, self._weight_notices), self._errors():
             progress(0.0, "reading the configuration")
             place = self._place
             if request.source.kind == "folder":
                 model_config.check_weights(request, self.options.allow_pickle)
             if self.gguf:
-                place = str(self.gguf.weights(self._config, self._dtype_name, progress))
+                converted = self.gguf.weights(self._config, self._dtype_name, progress)
+                place = str(converted)
+                for warning in json.loads((converted / NOTICES).read_text("utf-8")):
+                    self._weight_notices.hear(warning)
             progress(0.5 if self.gguf else 0.05, "loading the weights")
             model = self._load_weights(place)
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
@@ -104,8 +114,27 @@ class TransformersLoader:
             layers: Any = pool.layers
             forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
             progress(1.0, "loaded")
-        facts = BackendFacts(device=forward.device_name, rows=forward.rows, context=self.context, slots=request.slots)
+        already = self._notices.told()
+        facts = BackendFacts(
+            device=forward.device_name,
+            rows=forward.rows,
+            context=self.context,
+            slots=request.slots,
+            warnings=tuple(each for each in self._weight_notices.told() if each not in already),
+        )
         return RowBackend(facts, pool, forward)
+
+    def _file_warnings(self) -> list[str]:
+        """What the files of the weights show. The vocabulary can be looked at without them."""
+        if self.gguf:
+            return gguf_warnings(self.gguf.file)
+        try:
+            if self.request.source.kind == "folder":
+                model_config.check_weights(self.request, self.options.allow_pickle)
+        except ModelError as error:
+            said = error.message.removeprefix(f"member {self.request.name!r}: ")
+            return [f"its weights cannot be loaded: {said}; {error.hint}"]
+        return []
 
     @property
     def context(self) -> int:
@@ -121,17 +150,36 @@ class TransformersLoader:
     def _tokenizer(self) -> Tokenizer:
         if self.gguf:
             return self.gguf.tokenizer()
-        with _quiet(), self._errors():
+        with self._heard(), self._errors():
             tokenizer = library.AutoTokenizer.from_pretrained(self._place, **self._hub_options)
+            self._check_as_filed(tokenizer)
             return read_tokenizer(tokenizer, self._generation_ends(), self.who)
+
+    def _check_as_filed(self, tokenizer: Any) -> None:
+        file = library.utils.cached_file(
+            self._place,
+            "tokenizer.json",
+            revision=self.options.revision,
+            local_files_only=self.options.local_files_only,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        made = getattr(tokenizer, "backend_tokenizer", None)
+        if file is not None and made is not None:
+            version, content = f"transformers {library.__version__}", json.loads(made.to_str())
+            if warning := check_as_filed(Path(file), content, encode_exactly, version, self.who):
+                self._notices.hear(warning)
 
     @cached_property
     def _config(self) -> Any:
         if self.gguf:
-            config = library.AutoConfig.for_model(**(raw := self.gguf.config()))
+            raw = self.gguf.config()
+            for warning in raw.pop(NOTICES):
+                self._notices.hear(warning)
+            config = library.AutoConfig.for_model(**raw)
             config.architectures = raw.get("architectures")
         else:
-            with _quiet(), self._errors():
+            with self._heard(), self._errors():
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
         if "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):  # it has no code of its own
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -164,6 +212,9 @@ class TransformersLoader:
             "local_files_only": self.options.local_files_only,
         }
 
+    def _heard(self) -> contextlib.AbstractContextManager[None]:
+        return heard(library, self._notices)
+
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return loading_errors_told(self.who, self.request.source.location, str(self.device))
 
@@ -174,22 +225,25 @@ class TransformersLoader:
             wanted["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         if self.options.attention:
             wanted["attn_implementation"] = self.options.attention
-        model, report = library.AutoModelForCausalLM.from_pretrained(
-            place,
-            config=self._config,
-            dtype=self._dtype,
-            use_safetensors=None if self.options.allow_pickle else True,
-            output_loading_info=True,
-            **wanted,
-        )
-        missing = sorted(report.get("missing_keys") or ())
-        if missing:
-            raise ModelCorrupt(
-                f"{self.who} lacks {len(missing)} of its weights, {missing[0]} first", hint="download the model again"
-            )
+        wanted["use_safetensors"] = None if self.options.allow_pickle else True
+        model, warnings = self._load_whole(place, config=self._config, dtype=self._dtype, **wanted)
+        for warning in warnings:
+            self._weight_notices.hear(warning)
         if self.options.attention is None and device_map is None and _may_share_keys(model):
             model.set_attn_implementation(SHARING)
         return model.eval()
+
+    def _load_whole(self, place: Any, **wanted: Any) -> tuple[Any, list[str]]:
+        """Load a model all of whose weights come from its files, and what of the files it does not read."""
+        with unreported(library) as left_out:
+            try:
+                model, report = library.AutoModelForCausalLM.from_pretrained(
+                    place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted
+                )
+            except RuntimeError:
+                check_made(left_out.failed, self.who)
+                raise
+        return model, check_loaded(model, report, left_out.ignored, self.who)
 
     def _generation_ends(self) -> list[int]:
         """The end ids in the model's files. Defaults of the configuration's class are ignored."""
@@ -203,21 +257,24 @@ class TransformersLoader:
         return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
 
     def _read_gguf_config(self) -> dict[str, Any]:
-        path = self.request.source.path
-        with _quiet(), self._errors():
+        path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
+        with heard(library, notices), self._errors():
             config: dict[str, Any] = library.AutoConfig.from_pretrained(path.parent, gguf_file=path.name).to_dict()
-            return config
+        return config | {NOTICES: list(notices.told())}
 
     def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
         """Convert a GGUF file's weights; transformers' `save_pretrained` refuses a model read from GGUF."""
-        path = self.request.source.path
-        with _quiet(progress), self._errors():
-            model = library.AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, config=config, dtype=dtype
-            )
+        assert self.gguf is not None
+        path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
+        with heard(library, notices, progress), self._errors(), mapped_tensors(library) as mapped:
+            wanted = {"gguf_file": path.name, "config": config, "dtype": dtype}
+            model, warnings = self._load_whole(path.parent, **wanted)
+        for warning in warnings or (unread(set(self.gguf.file.shapes).difference(mapped)) if mapped else ()):
+            notices.hear(warning)
         folder.mkdir(exist_ok=True)
         config.save_pretrained(folder)
         torch_runtime.save_weights(model, folder / "model.safetensors")
+        (folder / NOTICES).write_text(json.dumps(notices.told()), "utf-8")
 
 
 def _may_share_keys(model: Any) -> bool:
@@ -230,31 +287,3 @@ def _may_share_keys(model: Any) -> bool:
         return False
     compares = re.search(r"_attn_implementation\"?\)?\s*(==|!=|in\b|not in\b)", code)
     return model.config._attn_implementation == "sdpa" and compares is None
-
-
-@contextlib.contextmanager
-def _quiet(progress: Progress | None = None) -> Iterator[None]:
-    """Silence the library's progress bars and logs during loading, then restore its settings."""
-    notes = library.utils.logging
-    verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
-    reader = library.modeling_gguf_pytorch_utils
-    bar = reader.tqdm
-
-    def report(items: Sequence[Any], **_: Any) -> Iterator[Any]:
-        for n, item in enumerate(items):
-            if progress:
-                progress(0.4 * n / len(items), "converting the weights")
-            yield item
-
-    notes.set_verbosity_error()
-    notes.disable_progress_bar()
-    reader.tqdm = report
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        reader.tqdm = bar
-        notes.set_verbosity(verbosity)
-        if bars:
-            notes.enable_progress_bar()

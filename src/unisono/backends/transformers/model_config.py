@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unisono.backends import weight_files
 from unisono.backends.base import LoadRequest
+from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
+TEXTS = ("*.json", "*.jinja", "vocab.txt", "merges.txt", "*.tiktoken", "*.model", "*.model.v*")
+"""Files of a model that are read as text, or are of a known kind, beside its weights."""
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
 MASKED = {"full_attention", "sliding_attention"}
@@ -29,18 +33,14 @@ def check_folder(request: LoadRequest) -> None:
     folder, who = request.source.path, f"member {request.name!r}: "
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
-    config = folder / "config.json"
-    if not config.is_file():
+    if not (folder / "config.json").is_file():
         raise ModelNotFound(
             f"{who}{folder} holds no config.json, so it is no model of transformers",
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
         )
-    try:
-        parsed = json.loads(config.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ModelCorrupt(f"{who}{config} is no JSON ({error})", hint="download the model again") from error
-    if not isinstance(parsed, dict):
-        raise ModelCorrupt(f"{who}{config} holds no JSON object", hint="download the model again")
+    with weight_files.naming(who):
+        weight_files.check_json(folder / "config.json")
+        weight_files.check_texts(file for pattern in TEXTS for file in sorted(folder.glob(pattern)))
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
         raise ModelNotFound(
             f"{who}{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})",
@@ -51,8 +51,21 @@ def check_folder(request: LoadRequest) -> None:
 def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
     """Check that a folder holds weights that are safe to load: pickles can run code. Raises a `ModelError`."""
     folder, who = request.source.path, f"member {request.name!r}: "
-    if any(folder.glob("*.safetensors")):
-        return
+    with weight_files.naming(who):
+        if (folder / WEIGHTS).is_file():
+            check_safetensors(folder / WEIGHTS)
+            return
+        if (folder / INDEX).is_file():
+            check_shards(folder / INDEX)
+            return
+        others = sorted(folder.glob("*.safetensors"))
+        for file in others:
+            check_safetensors(file)
+    if others:
+        raise ModelNotFound(
+            f"{who}{folder} has neither {WEIGHTS} nor {INDEX}, by which the weights are found; it has {others[0].name}",
+            hint="download the missing file, or the model again",
+        )
     pickles = [file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))]
     if not pickles:
         raise ModelNotFound(f"{who}{folder} holds no weights (no .safetensors file)", hint="download the model again")

@@ -92,6 +92,12 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
     return JsonTokenizer(table, content, opening)
 
 
+def encode_exactly(content: Mapping[str, Any], text: str) -> list[int]:
+    """Encode by a parsed `tokenizer.json`, without what it adds to a text or loses of it."""
+    bare = {"truncation": None, "padding": None, "post_processor": None}
+    return _encode(_build(_exact({"added_tokens": [], **content, **bare})), text, controls=False)
+
+
 def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **facts: Any) -> TokenTable:
     """Read the token table of a parsed `tokenizer.json`.
 

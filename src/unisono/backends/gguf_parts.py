@@ -1,0 +1,121 @@
+"""A GGUF model whole: the parts of a split one, and the weights that its layers lack."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from unisono.backends.gguf import GgufFile, read_head
+from unisono.backends.weight_files import named
+from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
+
+_PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_OF_LAYER = re.compile(r"blk\.(?P<layer>\d+)\.(?P<rest>.+)")
+_AGAIN = "download or convert the model again"
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Read the heads of a GGUF model's files, of which ``path`` is the first.
+
+    Raises:
+        ModelNotFound: there is no such file, or a part of the model is missing.
+        ModelCorrupt: a file is cut short or damaged, or the parts do not belong together.
+        ModelUnsupported: this is no GGUF model, or a part but the first.
+    """
+    first = read_head(path)
+    number, count = first.number("split.no") or 0, first.number("split.count") or 1
+    if count <= 1:
+        return first
+    match = _PART_NAME.fullmatch(path.name)
+    if number:
+        name = (
+            f"give the first, {_part(match, 1, count)}"
+            if match
+            else f"give the one with -00001-of-{count:05} in its name"
+        )
+        raise ModelUnsupported(f"{path} is part {number + 1} of {count} of a model", hint=name)
+    if match is None or (int(match["number"]), int(match["count"])) != (1, count):
+        raise ModelUnsupported(
+            f"{path} is part 1 of {count} of a model, and its name does not say so",
+            hint=f"give it back its name, …-00001-of-{count:05}.gguf: the other parts are found by it",
+        )
+    paths = [path.with_name(_part(match, each, count)) for each in range(1, count + 1)]
+    for each, part in enumerate(paths, 1):
+        if not part.is_file():
+            raise ModelNotFound(
+                f"part {each} of {count} of the model is missing: {part}",
+                hint="download the missing part into the same folder",
+            )
+    return _joined([first, *(read_head(part) for part in paths[1:])])
+
+
+def _part(match: re.Match[str], number: int, count: int) -> str:
+    return f"{match['stem']}-{number:05}-of-{count:05}.gguf"
+
+
+def _joined(parts: list[GgufFile]) -> GgufFile:
+    first, count = parts[0], len(parts)
+    for number, part in enumerate(parts):
+        if (part.number("split.no") or 0, part.number("split.count")) != (number, count):
+            raise ModelCorrupt(f"{part.path} does not say that it is part {number + 1} of {count}", hint=_AGAIN)
+    shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
+    declared = first.number("split.tensors.count")
+    if len(shapes) < sum(part.tensors for part in parts) or declared not in (None, len(shapes)):
+        raise ModelCorrupt(
+            f"the {count} parts of {first.path} hold {len(shapes):,} different tensors"
+            + ("" if declared is None else f", and should hold {declared:,}"),
+            hint=_AGAIN,
+        )
+    size = sum(part.data_bytes for part in parts)
+    return replace(first, shapes=shapes, data_bytes=size, parts=tuple(part.path for part in parts))
+
+
+def check_layers(file: GgufFile) -> None:
+    """Raise `ModelCorrupt` where a file lacks its embeddings, a whole layer, or a bias or norm that others have."""
+    layers = _layers(file)
+    gone = [layer for layer in range(_needed(file)) if layer not in layers]
+    lacking = [name for name in unlike_others(file) if len(_shape_elsewhere(file, name)) == 1]
+    lacking += [] if "token_embd.weight" in file.shapes else ["token_embd.weight"]
+    if gone:
+        usual = _usual(layers)
+        lacking += [f"blk.{layer}.{rest}" for layer in gone for rest in usual or ["*"]]
+    if lacking:
+        raise ModelCorrupt(f"{file.path} lacks {named(lacking)}", hint=_AGAIN)
+
+
+def unlike_others(file: GgufFile) -> list[str]:
+    """Weights that a layer lacks, and is else like the layers that have them: probably missing."""
+    layers = _layers(file)
+    kinds = sorted({frozenset(rests) for rests in layers.values()}, key=lambda kind: (-len(kind), sorted(kind)))
+    found = []
+    for layer, rests in sorted(layers.items()):
+        fuller = next((kind for kind in kinds if kind > rests), None)
+        found += [f"blk.{layer}.{rest}" for rest in sorted((fuller or rests) - rests)]
+    return found
+
+
+def _layers(file: GgufFile) -> dict[int, set[str]]:
+    """The names of the weights of each layer that a model needs; those of positions may stand in one for all."""
+    layers: dict[int, set[str]] = defaultdict(set)
+    for name in file.shapes:
+        if (match := _OF_LAYER.fullmatch(name)) and not match["rest"].startswith("rope_"):
+            layers[int(match["layer"])].add(match["rest"])
+    return {layer: rests for layer, rests in layers.items() if layer < _needed(file)}
+
+
+def _needed(file: GgufFile) -> int:
+    """How many layers a model has, without those that only draft further tokens and may be left out."""
+    count = file.number(f"{file.architecture}.block_count") or 0
+    return count - (file.number(f"{file.architecture}.nextn_predict_layers") or 0)
+
+
+def _usual(layers: dict[int, set[str]]) -> list[str]:
+    kinds = Counter(frozenset(rests) for rests in layers.values())
+    return sorted(kinds.most_common(1)[0][0]) if kinds else []
+
+
+def _shape_elsewhere(file: GgufFile, name: str) -> tuple[int, ...]:
+    rest = name.split(".", 2)[2]
+    return next(shape for other, shape in file.shapes.items() if other.endswith(f".{rest}") and other.count(".") > 2)

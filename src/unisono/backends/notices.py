@@ -1,0 +1,71 @@
+"""What a library warns of while it loads a model: what is not known to be harmless reaches the user, once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from unisono.backends.gguf import GgufFile
+from unisono.backends.gguf_parts import unlike_others
+from unisono.backends.weight_files import named
+
+LONGEST = 300
+"""Characters of one warning."""
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\d+|blk\.\S+|\(.*?\)")
+
+LLAMACPP_NOISE = (
+    r"n_ctx_(seq|per_seq) .*n_ctx_train",  # `doctor` shows both
+    r"full-size SWA cache",  # as we ask for
+    r"control-looking token: +\d+ '</s>'",  # an HTML tag in Gemma's vocabulary; no user's text becomes it either way
+    r"missing (or unrecognized )?pre-tokenizer type",  # told in our words
+    r"^-+$|^\**$|GENERATION QUALITY WILL BE DEGRADED|CONSIDER REGENERATING",  # the frame of that one
+    r"control token: .* is not marked as EOG",  # END is settled by us
+    r"special_eog_ids contains both",
+    r"cannot be used with preferred buffer type",  # speed alone
+    r"padding V cache",
+)
+"""Of llama.cpp: what changes nothing in what is written."""
+TRANSFORMERS_NOISE = (
+    r"Dequantizing the whole model",  # as we ask for
+    r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal-conv1d",  # speed alone
+    r"unauthenticated requests to the HF Hub",
+    r"`?(torch_dtype|use_fast)`? is deprecated",
+    r"LOAD REPORT",  # read from `output_loading_info`, and told in our words
+)
+"""Of transformers and Python's `warnings`."""
+
+
+class Notices:
+    """Warnings that were heard, in order. Those that differ in a name or a number alone are told once."""
+
+    def __init__(self, noise: Iterable[str] = ()) -> None:
+        self._noise = re.compile("|".join(noise) or r"(?!)", re.IGNORECASE)
+        self._heard: dict[str, list[str]] = {}
+
+    def hear(self, words: str) -> None:
+        said = " ".join(_STYLE.sub("", words).split())
+        if not said or self._noise.search(said):
+            return
+        short = said if len(said) <= LONGEST else said[:LONGEST] + " …"
+        alike = self._heard.setdefault(_VARYING.sub("*", said), [])
+        if short not in alike:
+            alike.append(short)
+
+    def told(self) -> tuple[str, ...]:
+        return tuple(
+            first + (f" (and {len(more):,} more like this)" if more else "") for first, *more in self._heard.values()
+        )
+
+
+def gguf_warnings(file: GgufFile) -> list[str]:
+    """What the head of a GGUF file shows, whichever library reads it."""
+    found = []
+    if file.text("tokenizer.ggml.model") == "gpt2" and not file.text("tokenizer.ggml.pre"):
+        found.append(
+            "its file names no pre-tokenizer (tokenizer.ggml.pre), so text is probably split otherwise than in its "
+            "training: convert the model again with a newer converter"
+        )
+    if lacking := unlike_others(file):
+        found.append(f"its file perhaps lacks {named(lacking)}, which similar layers have")
+    return found

@@ -1,0 +1,68 @@
+"""Whether a model's weights are those of its files: nothing left out, nothing of another shape, nothing unread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from unisono.backends.weight_files import named
+from unisono.errors import ModelCorrupt
+
+_UNREAD_HARMLESS = re.compile(
+    r"rotary_emb\.inv_freq$|(^|\.)(masked_bias|attn\.bias|position_ids)$|num_batches_tracked$"
+)
+"""Constants that old checkpoints hold, and models compute."""
+
+
+def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], who: str) -> list[str]:
+    """Return warnings of weights that nothing reads, or raise `ModelCorrupt` where a model lacks some.
+
+    ``report`` is what transformers tells with ``output_loading_info``. ``ignored`` are missing names that transformers
+    leaves out of it by a pattern of the model's class: constants are harmless, parameters would be random.
+    """
+    odd = {name: (tuple(found), tuple(wanted)) for name, found, wanted in report.get("mismatched_keys") or ()}
+    if odd:
+        name = min(odd)
+        found, wanted = odd[name]
+        raise ModelCorrupt(
+            f"{who} has weights of other shapes than its configuration says, {named(odd)}; "
+            f"{name} is {_shape(found)}, not {_shape(wanted)}",
+            hint="its files are of different models: download all of them again",
+        )
+    parameters = dict(model.named_parameters())
+    missing = {*(report.get("missing_keys") or ()), *(name for name in ignored if name in parameters)}
+    others = {name for name, _ in model.named_parameters(remove_duplicate=False)}.difference(parameters)
+    missing = missing.difference(others) or missing  # a tied weight has one name
+    if missing:
+        raise ModelCorrupt(
+            f"{who} lacks {named(missing)}; they would be random",
+            hint="download or convert the model again, all its files",
+        )
+    if errors := report.get("error_msgs"):
+        raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
+    return unread(report.get("unexpected_keys") or ())
+
+
+def check_made(failed: Mapping[str, str], who: str) -> None:
+    """Raise `ModelCorrupt` where weights could not be made of those in the files, as where one expert is missing."""
+    if failed:
+        why = failed[min(failed)]
+        raise ModelCorrupt(
+            f"{who} lacks, or has with other shapes, what {named(failed)} are made of ({last_line(why)})",
+            hint="download or convert the model again, all its files",
+        )
+
+
+def last_line(words: str) -> str:
+    return next((line.strip() for line in reversed(words.splitlines()) if line.strip()), words)[:200]
+
+
+def unread(names: Iterable[str]) -> list[str]:
+    """A warning of names in the files that no part of the model reads."""
+    odd = [name for name in names if not _UNREAD_HARMLESS.search(name)]
+    return [f"its files hold weights that are not read, {named(odd)}"] if odd else []
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "a number"

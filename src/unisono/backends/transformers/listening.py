@@ -1,0 +1,115 @@
+"""Listens to transformers while it loads something: its warnings, and the names that it skips without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unisono.backends.base import Progress
+from unisono.backends.notices import Notices
+
+OF_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
+"""Python's warnings that concern code, and no result."""
+
+
+class _Handler(logging.Handler):
+    def __init__(self, notices: Notices) -> None:
+        super().__init__(logging.WARNING)
+        self._notices = notices
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notices.hear(record.getMessage())
+
+
+@contextlib.contextmanager
+def heard(library: Any, notices: Notices, progress: Progress | None = None) -> Iterator[None]:
+    """Take the library's warnings, and silence its progress bars and other logs. Its settings are restored."""
+    notes, logger = library.utils.logging, logging.getLogger("transformers")
+    verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
+    handlers, propagate = logger.handlers[:], logger.propagate
+    reader = library.modeling_gguf_pytorch_utils
+    bar = reader.tqdm
+
+    def report(items: Sequence[Any], **_: Any) -> Iterator[Any]:
+        for n, item in enumerate(items):
+            if progress:
+                progress(0.4 * n / len(items), "converting the weights")
+            yield item
+
+    if hasattr(notes.warning_once, "cache_clear"):  # what another model was warned of holds for this one, too
+        notes.warning_once.cache_clear()
+    notes.set_verbosity_warning()
+    notes.disable_progress_bar()
+    logger.handlers[:], logger.propagate = [_Handler(notices)], False
+    reader.tqdm = report
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for warning in caught:
+            if not issubclass(warning.category, OF_PROGRAMMERS):
+                notices.hear(str(warning.message))
+    finally:
+        reader.tqdm = bar
+        logger.handlers[:], logger.propagate = handlers, propagate
+        notes.set_verbosity(verbosity)
+        if bars:
+            notes.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Unreported:
+    """What transformers knows of a loaded model and leaves out of its report."""
+
+    ignored: set[str] = field(default_factory=set)
+    """Missing names that match a pattern of the model's class."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Weights that could not be made of those in the files, and why."""
+
+
+@contextlib.contextmanager
+def unreported(library: Any) -> Iterator[Unreported]:
+    """Collect what is left out of the reports on models that are loaded in this context."""
+    kind, name = library.PreTrainedModel, "_adjust_missing_and_unexpected_keys"
+    found = Unreported()
+    adjust: Any = getattr(kind, name, None)
+
+    def adjusted(model: Any, info: Any, *more: Any) -> Any:
+        before = set(getattr(info, "missing_keys", ()))
+        found.failed.update(getattr(info, "conversion_errors", None) or {})
+        result = adjust(model, info, *more)
+        found.ignored.update(before.difference(getattr(info, "missing_keys", before)))
+        return result
+
+    if adjust is not None:
+        setattr(kind, name, adjusted)
+    try:
+        yield found
+    finally:
+        if adjust is not None:
+            setattr(kind, name, adjust)
+
+
+@contextlib.contextmanager
+def mapped_tensors(library: Any) -> Iterator[set[str]]:
+    """Collect the names of GGUF tensors that transformers' older reader knows. It skips others without a word."""
+    reader, name = library.modeling_gguf_pytorch_utils, "get_gguf_hf_weights_map"
+    mapped = set[str]()
+    mapping: Any = getattr(reader, name, None)
+
+    def noted(*given: Any, **more: Any) -> Any:
+        found = mapping(*given, **more)
+        mapped.update(found)
+        return found
+
+    if mapping is not None:
+        setattr(reader, name, noted)
+    try:
+        yield mapped
+    finally:
+        if mapping is not None:
+            setattr(reader, name, mapping)

@@ -1,0 +1,50 @@
+"""Whether the library's tokenizer is that of its `tokenizer.json`: releases of transformers rebuild some wrongly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import ModelUnsupported
+
+PARTS = ("normalizer", "pre_tokenizer", "decoder")
+
+Encode = Callable[[Mapping[str, Any], str], list[int]]
+"""Encodes a text by the content of a `tokenizer.json`, without what is added to it or lost."""
+
+
+def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library: str, who: str) -> str | None:
+    """Compare what a library made of a `tokenizer.json` with the file; return a warning where they differ in details.
+
+    Raises `ModelUnsupported` where parts of another kind split or decode ordinary text otherwise.
+    """
+    filed = json.loads(file.read_bytes())
+    if all(filed.get(part) == made.get(part) for part in PARTS):
+        return None
+    sample = files("unisono").joinpath("ordinary.txt").read_text(encoding="utf-8")
+    if encode(filed, sample) == encode(made, sample):
+        return None
+    for part in PARTS:
+        wanted, found = (sorted(set(_kinds(content.get(part)))) for content in (filed, made))
+        if wanted != found:
+            raise ModelUnsupported(
+                f"{who}: {library} misreads {file.name}: its {part} is {_listed(wanted)}, and the library makes it "
+                f"{_listed(found)}",
+                hint="upgrade transformers",
+            )
+    return f"{library} splits ordinary text otherwise than {file.name} says: upgrade transformers"
+
+
+def _kinds(part: Any) -> Iterator[str]:
+    if isinstance(part, Mapping):
+        yield from [str(part.get("type"))] if part.get("type") != "Sequence" else []
+        for key in ("normalizers", "pretokenizers", "decoders"):
+            for inner in part.get(key) or ():
+                yield from _kinds(inner)
+
+
+def _listed(kinds: list[str]) -> str:
+    return " and ".join(kinds) or "none"

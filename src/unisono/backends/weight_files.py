@@ -1,0 +1,200 @@
+"""Looks at a model's files before their weights are read: what they are, whether they are whole and all there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEAD = 512
+"""Bytes that show what a file is."""
+LONGEST_HEADER = 100_000_000
+"""Of a safetensors file, in bytes: the library's own limit."""
+BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8", "U8", "BOOL"), 8),
+}
+"""Per element of a safetensors dtype; those of other dtypes are not checked."""
+ARCHIVES = {
+    b"PK\x03\x04": "zip",
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\x00": "xz",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+}
+OLD_GGML = (b"lmgg", b"tjgg", b"fmgg", b"algg")
+_AGAIN = "download it again"
+_PICKLE_HINT = "take the model as GGUF or safetensors, or convert it; a pickle can run any code when it is loaded"
+
+
+def refuse_other_kinds(path: Path, wanted: str) -> None:
+    """Raise a `ModelError` that says what a file is, unless it may be what is ``wanted``.
+
+    That is ``gguf``, ``safetensors`` or ``text``. A Git LFS pointer, an empty file, a web page, a JSON message, an
+    archive, a pickle and weights of another format are recognised. Raises `ModelNotFound` for no file.
+    """
+    head = _head(path)
+    if head.startswith(LFS_POINTER):
+        raise ModelCorrupt(
+            f"{path} is a Git LFS pointer, not the file that it stands for",
+            hint=f"run `git lfs pull` in {path.parent}",
+        )
+    if not head:
+        raise ModelCorrupt(f"{path} is empty", hint=_AGAIN)
+    begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    if begins.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ModelCorrupt(
+            f"{path} is a web page, saved under that name",
+            hint="download the file itself: its address may need an account, or another link",
+        )
+    if wanted == "text":
+        return
+    if path.suffix != ".json" and begins.startswith((b'{"', b"{'", b"{\n", b"{\r", b"{ ", b"[")):
+        raise ModelCorrupt(f"{path} is JSON text, perhaps an error message of the server", hint=_AGAIN)
+    _refuse_other_binaries(path, head, wanted)
+
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        problem = f"{path} is not a file" if path.exists() else f"there is no file {path}"
+        raise ModelNotFound(problem, hint="check the path; download what is missing")
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+
+
+def _refuse_other_binaries(path: Path, head: bytes, wanted: str) -> None:
+    if _is_pickle(head):
+        raise ModelUnsupported(f"{path} is a pickle", hint=_PICKLE_HINT)
+    for magic, name in ARCHIVES.items():
+        if head.startswith(magic):
+            raise ModelUnsupported(f"{path} is a {name} archive", hint="unpack it, and give what it holds")
+    if head.startswith(OLD_GGML):
+        raise ModelUnsupported(f"{path} is a GGML file, the format before GGUF", hint="download the model as GGUF")
+    if head.startswith(b"GGUF") and wanted != "gguf":
+        raise ModelUnsupported(
+            f"{path} is a GGUF file", hint=f"give its path as the model, and name it {path.stem}.gguf"
+        )
+    if _may_be_safetensors(head) and wanted != "safetensors":
+        raise ModelUnsupported(
+            f"{path} is a safetensors file", hint="give the folder that holds it with its config.json and tokenizer"
+        )
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Whether a file is a plain pickle, or one in a zip archive, as torch writes it."""
+    zipped = head.startswith(b"PK\x03\x04") and len(head) >= 30
+    if zipped:
+        length = int.from_bytes(head[26:28], "little")
+        return head[30 : 30 + length].endswith(b"data.pkl")
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
+def _may_be_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{"
+
+
+def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a safetensors file's tensors. Raises a `ModelError` unless all are whole."""
+    refuse_other_kinds(path, "safetensors")
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if not 2 <= length <= LONGEST_HEADER:
+                raise ValueError(f"its head would have {length:,} bytes")
+            if 8 + length > size:
+                raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
+            header: dict[str, Any] = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            end = max((_end_of(name, **tensor) for name, tensor in header.items()), default=0)
+            shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
+    except (EOFError, struct.error) as error:
+        raise ModelCorrupt(f"{path} is cut short: {error}", hint=_AGAIN) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelCorrupt(f"{path} is damaged, or no safetensors file: {error}", hint=_AGAIN) from error
+    if 8 + length + end != size:
+        problem = "cut short" if 8 + length + end > size else "damaged"
+        raise ModelCorrupt(
+            f"{path} is {problem}: it should have {8 + length + end:,} bytes, and has {size:,}", hint=_AGAIN
+        )
+    return shapes
+
+
+def _end_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> int:
+    begin, end = data_offsets
+    bits = BITS.get(dtype)
+    if not 0 <= begin <= end or (bits is not None and (end - begin) * 8 != math.prod(shape) * bits):
+        raise ValueError(f"the {dtype} {shape} of {name} do not fit its {end - begin:,} bytes")
+    return end
+
+
+def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors that an index names. Raises a `ModelError` unless all its files are whole."""
+    refuse_other_kinds(index, "text")
+    try:
+        places: dict[str, str] = dict(json.loads(index.read_bytes())["weight_map"])
+        files = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelCorrupt(f"{index} is no index of weights ({error})", hint=_AGAIN) from error
+    for number, file in enumerate(files, 1):
+        if not (index.parent / file).is_file():
+            raise ModelNotFound(
+                f"part {number} of {len(files)} of the weights is missing: {index.parent / file}",
+                hint="download the missing file, or the model again",
+            )
+    held = {file: check_safetensors(index.parent / file) for file in files}
+    lacking = [name for name, file in places.items() if name not in held[file]]
+    if lacking:
+        raise ModelCorrupt(
+            f"the files that {index} names lack {named(lacking)}", hint="download the model again: its parts do not fit"
+        )
+    return {name: held[file][name] for name, file in places.items()}
+
+
+def check_texts(paths: Iterable[Path]) -> None:
+    """Raise a `ModelError` for a file that is no text: a Git LFS pointer, a web page, nothing at all."""
+    for path in paths:
+        if path.is_file():
+            refuse_other_kinds(path, "text")
+
+
+def check_json(path: Path) -> Mapping[str, Any]:
+    """The object in a JSON file. Raises `ModelCorrupt`, or says what the file is instead."""
+    refuse_other_kinds(path, "text")
+    try:
+        parsed = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # a UnicodeDecodeError is one
+        raise ModelCorrupt(f"{path} is no JSON ({error})", hint="download the model again") from error
+    if not isinstance(parsed, dict):
+        raise ModelCorrupt(f"{path} holds no JSON object", hint="download the model again")
+    return parsed
+
+
+@contextlib.contextmanager
+def naming(who: str) -> Iterator[None]:
+    """Begin the message of a `ModelError` with ``who``."""
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(who + error.message, hint=error.hint) from error
+
+
+def named(names: Iterable[str], most: int = 6) -> str:
+    """How many weights, and the first of them by name."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most:,} more" if len(ordered) > most else ""
+    return f"{len(ordered):,} of the weights: {', '.join(ordered[:most])}{more}"
