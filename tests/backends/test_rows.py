@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
+from unisono.backends.gguf import read_gguf, read_table
 from unisono.backends.registry import make_loader
 from unisono.chat.messages import Message
 from unisono.ensemble import Ensemble
 from unisono.errors import ModelCorrupt
+from unisono.vocab.pieces import end_ids
 
 TEMPLATE = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
 QUESTION = "say <|extra_1|> and <plain_0>"
@@ -95,3 +97,20 @@ def test_a_gguf_file_of_two_sizes_is_refused_before_it_is_loaded(tmp_path: Path,
     request = LoadRequest("m", ModelSource("gguf", str(tmp_path / "m.gguf")))
     with pytest.raises(ModelCorrupt, match=rf"{words}.*token_embd.weight has {rows} rows.* 262 tokens"):
         make_loader("llamacpp", request).facts()
+
+
+@pytest.mark.parametrize("token", [-1, 262, 70_000])
+def test_special_ids_that_name_no_token_are_none(tmp_path: Path, token: int) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*map(str, range(260)), "<s>", "</s>"])
+    writer.add_token_types([1] * 260 + [3, 3])
+    for name in ("bos", "eos", "eot", "padding"):
+        writer.add_int32(f"tokenizer.ggml.{name}_token_id", token)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    table = read_table(read_gguf(tmp_path / "v.gguf"))
+    assert (table.bos_id, table.eos_id, table.declared_end_ids, table.special_texts) == (None, None, (), {})
+    assert set(end_ids(table)) == {261}

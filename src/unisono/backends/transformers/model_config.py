@@ -148,7 +148,14 @@ def layer_kinds(text: Any) -> list[str]:
 
 
 def layer_windows(text: Any) -> list[int | None]:
-    return [int(text.sliding_window) if kind == "sliding_attention" else None for kind in layer_kinds(text)]
+    kinds = zip(layer_kinds(text), _layers(text), strict=True)
+    return [int(layer.sliding_window) if kind == "sliding_attention" else None for kind, layer in kinds]
+
+
+def _layers(text: Any) -> list[Any]:
+    """The configuration of each layer. Where layers differ, transformers refuses to read it from that of the model."""
+    count, differ = len(layer_kinds(text)), getattr(text, "is_heterogeneous", False)
+    return [text.per_layer_config[layer] for layer in range(count)] if differ else [text] * count
 
 
 def trained_context(text: Any) -> int | None:
@@ -176,6 +183,10 @@ def context_of(text: Any, asked: int | None) -> int:
 
 def cache_numbers(text: Any) -> int:
     """Numbers per token in the key-value cache."""
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * len(layer_kinds(text)) * int(heads) * int(width)
+    return sum(map(_cache_numbers_of_layer, _layers(text)))
+
+
+def _cache_numbers_of_layer(layer: Any) -> int:
+    heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+    width = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    return 2 * int(heads) * int(width)

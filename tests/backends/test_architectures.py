@@ -1,0 +1,165 @@
+"""Kinds of architectures, tiny and random: each member alone is its own `generate`, or is refused by name.
+
+Drafts, batches of unequal texts and a text begun again are where a cache that is wrongly rewound would show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from support.tiny_models import save_model  # noqa: E402
+from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
+from unisono.chat.messages import Prompt  # noqa: E402
+from unisono.ensemble import Ensemble  # noqa: E402
+from unisono.errors import ModelUnsupported  # noqa: E402
+
+IDS: dict[str, Any] = {"vocab_size": 264, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
+BODY: dict[str, Any] = IDS | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+OLD: dict[str, Any] = IDS | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+LINEAR: dict[str, Any] = BODY | {
+    "head_dim": 8,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
+MAMBA: dict[str, Any] = IDS | {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+WRITING: dict[str, tuple[str, dict[str, Any]]] = {
+    "layers that differ in their heads": (
+        "Gemma4TextConfig",
+        BODY
+        | {
+            "head_dim": 8,
+            "sliding_window": 8,
+            "vocab_size_per_layer_input": 264,
+            "hidden_size_per_layer_input": 8,
+        },
+    ),
+    "a mask of its own": (
+        "GPTNeoConfig",
+        IDS
+        | {
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 8,
+            "max_position_embeddings": 128,
+        },
+    ),
+    "experts and sinks": (
+        "GptOssConfig",
+        BODY | {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 16},
+    ),
+    "latent attention": (
+        "DeepseekV3Config",
+        BODY
+        | {
+            "num_key_value_heads": 4,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+            "n_routed_experts": 4,
+            "n_group": 1,
+            "topk_group": 1,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+        },
+    ),
+    "ALiBi": ("MptConfig", {"vocab_size": 264, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
+}
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "MambaConfig": ("linear_attention", MAMBA),
+    "Mamba2Config": ("linear_attention", MAMBA | {"num_heads": 4, "head_dim": 16, "n_groups": 1}),
+    "RwkvConfig": ("recurrent state", IDS | {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}),
+    "xLSTMConfig": ("recurrent state", IDS | {"hidden_size": 32, "num_heads": 4, "num_blocks": 2}),
+    "Lfm2Config": ("conv", BODY | {"layer_types": ["conv", "full_attention"] * 2}),
+    "Qwen3NextConfig": ("linear_attention", LINEAR | {"num_experts": 4, "moe_intermediate_size": 16}),
+    "GraniteMoeHybridConfig": (
+        "linear_attention",
+        BODY | {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_n_groups": 1},
+    ),
+    "Llama4TextConfig": (
+        "chunked_attention",
+        BODY | {"head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2},
+    ),
+    "OpenAIGPTConfig": ("keeps no keys and values", OLD),
+    "XLNetConfig": ("keeps no keys and values", IDS | {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}),
+}
+LONG = "The sea is 12 blue and wide. The sea is 12"
+TEXTS = (LONG, "Hello", "A somewhat longer prompt of more words than those")
+PIECES = 20
+
+
+def config_of(name: str, keys: dict[str, Any]) -> Any:
+    known = getattr(transformers, name, None)
+    return known(**keys) if known else pytest.skip(f"transformers {transformers.__version__} has no {name}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These models are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", WRITING)
+def test_a_member_alone_is_its_own_generate(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(config_of(*WRITING[kind])).float().eval()
+    with torch.no_grad():
+        for each in model.parameters():  # the usual start is so small that all tokens are alike
+            each.copy_(torch.randn_like(each) * 0.3 if each.dim() > 1 else each)
+    save_model(tmp_path, model)
+    plain = {"backend": "transformers", "device": "cpu", "threads": 1, "options": {"pack_weights": False}}
+    with Ensemble.load({"members": [{"name": "m", "model": str(tmp_path), **plain}]}, batch=3) as ensemble:
+        member = ensemble.prepared.members[0]
+        vocabulary = member.vocabulary
+
+        def generated(text: str) -> bytes:
+            ids_BT = torch.tensor([member.encoder.encode(Prompt(text=text))])
+            whole = model.generate(
+                ids_BT,
+                attention_mask=torch.ones_like(ids_BT),
+                max_new_tokens=PIECES,
+                do_sample=False,
+                eos_token_id=list(vocabulary.end_ids),
+                suppress_tokens=list(vocabulary.excluded_ids),
+            )[0, ids_BT.shape[1] :].tolist()
+            return vocabulary.join(next((whole[:n] for n, i in enumerate(whole) if i in vocabulary.end_ids), whole))
+
+        expected = [generated(text) for text in TEXTS]
+        assert [each.data for each in ensemble.generate(list(TEXTS), max_new_tokens=PIECES)] == expected
+        for speculate in (None, "ngram:4"):
+            for _ in range(2):
+                assert ensemble.generate(LONG, max_new_tokens=PIECES, speculate=speculate).data == expected[0]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_rewound_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    words, keys = REFUSED[name]
+    config_of(name, keys).save_pretrained(tmp_path)
+    request = LoadRequest(name="m", source=ModelSource("folder", str(tmp_path)), device="cpu")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelUnsupported, match=rf"member 'm' .*{words}"):
+        TransformersLoader(request).facts()
