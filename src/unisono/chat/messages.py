@@ -48,6 +48,8 @@ class Message(TypedDict):
     """Of the role ``tool``: the call that it answers."""
     name: NotRequired[str]
     """Who speaks; of the role ``tool``, the function that was called."""
+    extra: NotRequired[Mapping[str, Any]]
+    """Further keys, values of JSON, for the templates that read them, such as ``reasoning_content``. Most do not."""
 
 
 class FunctionTool(TypedDict):
@@ -63,6 +65,12 @@ class Tool(TypedDict):
     function: FunctionTool
 
 
+RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
+"""What no further key of a message may be."""
+TEMPLATE_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
+"""What is given to every chat template, and so cannot be given beside it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the ensemble continues: raw text, or a conversation to be answered. Exactly one of the two is set."""
@@ -71,6 +79,8 @@ class Prompt:
     messages: Sequence[Message] | None = None
     tools: Sequence[Tool] | None = None
     """What the answer to messages may call."""
+    template_kwargs: Mapping[str, Any] | None = None
+    """Further variables of the members' chat templates, values of JSON. What a template does not read has no effect."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
@@ -86,6 +96,11 @@ class Prompt:
             if self.messages is None:
                 raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
             object.__setattr__(self, "tools", checked_tools(self.tools))
+        if self.template_kwargs:
+            if self.messages is None:
+                raise SpecError("raw text has no chat template", hint="give messages, or leave template_kwargs out")
+            checked = _checked_variables("template_kwargs", self.template_kwargs, TEMPLATE_VARIABLES)
+            object.__setattr__(self, "template_kwargs", checked)
 
 
 def new_call_id() -> str:
@@ -141,7 +156,9 @@ def _check_message(what: str, message: object) -> None:
     texts = ("role",) if calls is not None and message.get("content") is None else ("role", "content")  # type: ignore[attr-defined]
     if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in texts):
         raise SpecError(f"{what} has no role and content that are text", hint=_MESSAGE_HINT)
-    known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name"))
+    known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name", "extra"))
+    if "extra" in message:
+        _checked_variables(f"extra of {what}", message["extra"], RESERVED)
     for key in ("tool_call_id", "name"):
         if key in message and not _is_text(message[key]):
             raise SpecError(f"the {key} of {what} is {shown(message[key])}", hint="give a text that is not empty")
@@ -158,6 +175,15 @@ def _check_message(what: str, message: object) -> None:
             f"{what} has the role {role!r} and {'a' if answers else 'no'} tool_call_id",
             hint="a message of the role tool answers a call, whose id is its tool_call_id",
         )
+
+
+def _checked_variables(what: str, given: object, reserved: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise SpecError(f"{what} is {shown(given)}, not a mapping of names to values", hint='write {"name": value}')
+    if taken := next((key for key in given if key in reserved), None):
+        raise SpecError(f"{what} holds {taken!r}, which has a place of its own", hint="leave it out there")
+    plain: Mapping[str, Any] = _plain(what, given)
+    return plain
 
 
 def _check_call(what: str, call: object) -> None:

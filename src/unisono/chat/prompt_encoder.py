@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.escape import Escaped, escape_special_tokens, texts_of
@@ -67,7 +67,7 @@ class PromptEncoder:
         if checked is not None and checked[0] is prompt:
             return checked[1]
         if prompt.messages is not None:
-            return self.encode_messages(prompt.messages, prompt.tools)
+            return self.encode_messages(prompt.messages, prompt.tools, prompt.template_kwargs)
         if not prompt.text and not may_be_empty:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         if self.system is not None:
@@ -89,7 +89,12 @@ class PromptEncoder:
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
         return [*opening, *self._spell(text)]
 
-    def encode_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`."""
         template = self._template()
         _check_messages(messages)
@@ -102,9 +107,9 @@ class PromptEncoder:
         own = own_messages(messages, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
-        for text in texts_of(given, tools):
+        for text in texts_of(given, tools, variables):
             _check_encodable(text)
-        escaped = escape_special_tokens(given, tools, self._controls)
+        escaped = escape_special_tokens(given, tools, self._controls, variables)
         rendered = self._render(template, escaped)
         parts = cut_controls(rendered, self._controls)
         plain = "".join(part for part, control in parts if control is None)
@@ -166,7 +171,7 @@ class PromptEncoder:
 
     def _render(self, template: ChatTemplate, given: Escaped) -> str:
         try:
-            return template.render(given.messages, tools=given.tools)
+            return template.render(given.messages, tools=given.tools, variables=given.variables)
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.chat.messages import Prompt
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
-from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
-from unisono.server.body import read_messages, unsupported
-from unisono.server.errors import Refusal, refusal_of
+from unisono.server.body import read_messages
+from unisono.server.errors import Refusal, invalid, refusal_of
+from unisono.server.fields import contradiction, unsupported
 from unisono.server.limits import ServerLimits
+from unisono.server.method import check_stop_ids, read_method
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
+
+EFFORT = "reasoning_effort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,57 +41,66 @@ class ApiCall:
     """The tools that the answer may call; ``None`` if there are none."""
     constraint_field: str = "unisono.constraint"
     """The field that the constraint comes from."""
+    clamped: str | None = None
+    """The limit that was clamped, and to what."""
 
 
 def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
     """Read a chat. Raises a `Refusal` that names the wrong field."""
     if request.top_logprobs is not None and not request.logprobs:
-        raise _invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
+        raise invalid("top_logprobs", "top_logprobs is given, but logprobs is not true")
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
-    both = (request.max_tokens, request.max_completion_tokens)
-    if None not in both and both[0] != both[1]:
-        raise _invalid("max_tokens", f"max_tokens is {both[0]}, but max_completion_tokens is {both[1]}: leave one out")
-    constraint = read_format(request.response_format)
+    constraint = read_format(request.response_format, strict=limits.strict)
+    call = _call(request, [_prompt(request, strict=limits.strict)], likeliest, service, limits)
+    calling = read_calling(request, service.engines[request.model], call.lead, constraint, strict=limits.strict)
+    return _constrained(call, constraint, calling)
+
+
+def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
+    messages = read_messages(request.messages, strict=strict)
     try:
-        prompt = Prompt(messages=read_messages(request.messages))
+        prompt = Prompt(messages=messages)
     except SpecError as error:
         raise refusal_of(error, param="messages") from None
-    most = request.max_completion_tokens or request.max_tokens
-    name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    call = _call(request, [prompt], name, most, likeliest, service, limits)
-    calling = read_calling(
-        request.tools, request.tool_choice, request.parallel_tool_calls, service.engines[request.model], call.lead
-    )
-    return _constrained(call, constraint, calling)
+    try:
+        return replace(prompt, template_kwargs=_variables(request))
+    except SpecError as error:
+        raise refusal_of(error, param="chat_template_kwargs") from None
+
+
+def _variables(request: ChatRequest) -> dict[str, Any] | None:
+    """What the members' templates are given beside messages and tools."""
+    given, effort = dict(request.chat_template_kwargs or {}), request.reasoning_effort
+    if effort is not None and given.setdefault(EFFORT, effort) != effort:
+        raise contradiction(EFFORT, effort, f"chat_template_kwargs.{EFFORT}", given[EFFORT])
+    return given or None
 
 
 def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling | None) -> ApiCall:
     if calling is None and constraint is None:
         return call
-    if calling is not None and constraint is not None:
-        raise _invalid("response_format", "response_format is given, and tools: an answer is one or the other")
     [request] = call.requests
     name, wanted = "response_format", constraint
     if calling is not None:
         request = replace(request, prompt=replace(request.prompt, tools=calling.tools))
-        name, wanted = "tools", calling.constraint
+        name, wanted = calling.constraint_field, calling.constraint
     if wanted is not None:
         if request.constraint is not None:
-            raise _invalid(name, f"{name} and unisono.constraint are given: leave one out")
+            raise invalid(name, f"{name} and unisono.constraint are given: leave one out")
         request = replace(request, constraint=wanted)
     else:
         name = call.constraint_field
     return replace(call, requests=(request,), calling=calling, constraint_field=name)
 
 
-def read_format(given: Any) -> Constraint | None:
+def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
     """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
     if given is None or given["type"] == "text":
         return None
     if given["type"] == JSON_OBJECT:
         return Constraint(JSON_OBJECT)
     wanted = given["json_schema"]
-    if wanted.get("description") is not None:
+    if strict and wanted.get("description") is not None:
         name = "response_format.json_schema.description"
         words = f"{name} is given, and no member is shown it: write it into a message"
         raise Refusal(400, words, param=name, code="unsupported")
@@ -109,9 +120,9 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     """Read a completion. Raises a `Refusal` that names the wrong field."""
     texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     if request.echo and request.logprobs is not None:
-        raise _invalid("echo", "echo does not go with logprobs: the prompt is not scored")
+        raise invalid("echo", "echo does not go with logprobs: the prompt is not scored")
     prompts = [Prompt(text=text) for text in texts]
-    call = _call(request, prompts, "max_tokens", request.max_tokens, request.logprobs, service, limits)
+    call = _call(request, prompts, request.logprobs, service, limits)
     return replace(call, echo=True) if request.echo else call
 
 
@@ -124,18 +135,11 @@ def engine_of(service: Service, model: str) -> Engine:
 
 
 def _call(
-    request: GenerationFields,
-    prompts: list[Prompt],
-    most_name: str,
-    most: int | None,
-    logprobs: int | None,
-    service: Service,
-    limits: ServerLimits,
+    request: GenerationFields, prompts: list[Prompt], logprobs: int | None, service: Service, limits: ServerLimits
 ) -> ApiCall:
-    if most is not None and most > limits.output:
-        raise _invalid(most_name, f"{most_name} is {most}, and this server writes {limits.output} at most")
+    most, clamped = _most(request, limits)
     try:
-        written = Limits(most or limits.output, request.stop or ())
+        written = Limits(most, _stops(request.stop, limits))
     except SpecError as error:
         raise refusal_of(error, param="stop") from None
     engine = engine_of(service, request.model)
@@ -143,12 +147,15 @@ def _call(
     n, trace = request.n or 1, bool(extension and extension.trace)
     if n * len(prompts) > limits.n:
         what = f"n is {n}" if len(prompts) == 1 else f"n is {n} for each of {len(prompts)} prompts"
-        raise _invalid("n", f"{what}, and this server writes {limits.n} texts at most for a request")
-    if options is not None and not request.stream:
-        raise _invalid("stream_options", "stream_options is given, but stream is not true")
-    if options is not None and options.include_obfuscation:
-        raise unsupported("stream_options.include_obfuscation", True, "chunks are not padded")
-    method = _method(request, engine)
+        raise invalid("n", f"{what}, and this server writes {limits.n} texts at most for a request")
+    if limits.strict and options is not None and not request.stream:
+        raise invalid("stream_options", "stream_options is given, but stream is not true")
+    for name in ("include_obfuscation",) * limits.strict + ("continuous_usage_stats",):
+        if options is not None and getattr(options, name):
+            words = "chunks are not padded" if name == "include_obfuscation" else "usage comes once, at the end"
+            raise unsupported(f"stream_options.{name}", True, words)
+    check_stop_ids(request, engine)
+    method = read_method(request, engine)
     constraint = None
     if extension is not None and extension.constraint is not None:
         constraint = _parsed(extension.constraint, "unisono.constraint")
@@ -160,68 +167,33 @@ def _call(
         ),
         (engine.plan.lead if method is engine.method else lead_of(method, engine.members)).name,
         bool(request.stream),
-        bool(options and options.include_usage),
+        bool(request.stream and options and options.include_usage),
         logprobs,
+        clamped=clamped,
     )
 
 
-def _method(request: GenerationFields, engine: Engine) -> Method:
-    method = engine.method
-    extension = request.unisono
-    if extension and (keys := extension.model_dump(exclude={"trace", "constraint"}, exclude_none=True)):
-        method = _replaced(lambda given: _checked(engine.method.but(**given), engine), keys, "unisono")
-    names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
-    given = {name: value for name in names if (value := getattr(request, name)) is not None}
-    if "seed" in given:
-        given["seed"] %= 2**64
-    if request.logit_bias:
-        given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
-    if not given:
-        return method
-    sampling = _replaced(method.sampling.but, given, "")
-    try:
-        return replace(method, sampling=sampling)
-    except SpecError as error:
-        raise refusal_of(error, param="temperature") from None
+def _most(request: GenerationFields, limits: ServerLimits) -> tuple[int, str | None]:
+    """How many pieces to write at most, and what has been clamped, as the answer's header says it."""
+    name, given = "max_tokens", request.max_tokens
+    if (completion := getattr(request, "max_completion_tokens", None)) is not None:
+        name, given = "max_completion_tokens", completion
+    if given is None:
+        return limits.output, None
+    if given == 0 or (limits.strict and given < 1):
+        raise invalid(name, f"{name} is {given}: give a number greater than or equal to 1, or leave it out")
+    if 0 < given <= limits.output:
+        return given, None
+    if limits.strict:
+        raise invalid(name, f"{name} is {given}, and this server writes {limits.output} at most")
+    return limits.output, f"{name}={limits.output}"
 
 
-def _checked(method: Method, engine: Engine) -> Method:
-    method.check({member.name: member.weight for member in engine.members})
-    return method
-
-
-def _replaced(make: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], within: str) -> Any:
-    try:
-        return make(given)
-    except SpecError as error:
-        for name, value in given.items():
-            try:
-                make({name: value})
-            except SpecError as alone:
-                raise refusal_of(alone, param=f"{within}.{name}" if within else name) from None
-        raise refusal_of(error, param=within or next(iter(given))) from None
-
-
-def _columns(bias: Mapping[str, float], model: str, engine: Engine) -> dict[int, float]:
-    column_V = engine.members[0].map.column_V if "/" in model else None
-    columns: dict[int, float] = {}
-    for key, more in bias.items():
-        size = engine.union.size if column_V is None else len(column_V)
-        if not key.isascii() or not key.isdigit() or len(key) > 9 or int(key) >= size:
-            ids = "columns of the union" if column_V is None else "tokens of the member"
-            raise _invalid(
-                "logit_bias", f"logit_bias is given for {shown(key)}: {ids} are numbers from 0 to {size - 1}"
-            )
-        column = int(key) if column_V is None else int(column_V[int(key)])
-        if column == ABSENT:
-            raise _invalid("logit_bias", f"logit_bias is given for {key}, a token that is never written")
-        if columns.setdefault(column, more) != more:
-            raise _invalid("logit_bias", f"logit_bias is given for {key}, and another id of the same piece has another")
-    return columns
-
-
-def _invalid(name: str, words: str) -> Refusal:
-    return Refusal(400, words, param=name, code="invalid_value")
+def _stops(stop: str | list[str] | None, limits: ServerLimits) -> list[str]:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if limits.strict and "" in stops:
+        raise invalid("stop", "stop is '': a string should have at least 1 character")
+    return [text for text in stops if text]
 
 
 def pieces_of(text: str, model: str, engine: Engine) -> PieceList:
