@@ -26,7 +26,7 @@ from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.body import KEYS, parse
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES, Field
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
 from unisono.server.limits import ServerLimits
 from unisono.server.schemas import (
     ChatRequest,
@@ -82,7 +82,8 @@ def test_all_of_openais_fields_are_honoured_or_without_effect_or_refused() -> No
 
 
 HARMLESS = {
-    "chat": "metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention service_tier store verbosity",
+    "chat": "metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention service_tier store "
+    "verbosity",
     "completion": "",
     "refused in a chat": "audio function_call functions modalities moderation web_search_options",
     "refused in a completion": "suffix",
@@ -249,7 +250,7 @@ WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages", "name"),
     ({"response_format": form({}, description="x")}, "response_format.json_schema.description", "into a message"),
     ({"max_tokens": -1}, "max_tokens", "greater than or equal to 1"),
-    ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id", "unknown"),
+    ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id", "no place"),
     ({"messages": [*SAY, {"role": "assistant", "content": "x", "annotations": []}]}, "messages[1].annotations", ""),
     ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", "missing"),
     ({"tool_choice": "auto"}, "tool_choice", "no tools"),

@@ -136,8 +136,10 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
-        near = nearest(key, [each for each in known if each != key]) if len(path) == 1 else ""
-        return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
+        words = f"{name} is given, but has no place there"
+        if key not in known:
+            words = f"unknown field {shown(name)}" + (nearest(key, known) if len(path) == 1 else "")
+        return Refusal(400, words, param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
     messages = (each["msg"] for each, its in zip(problems, paths, strict=True) if its == path)
