@@ -385,7 +385,9 @@ def test_the_openapi_document_has_every_route_and_every_reference(served: Served
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(schemas)
     assert schemas["ChatRequest"]["additionalProperties"] is False
     assert schemas["ChatRequest"]["properties"]["model"]["enum"] == list(served.service.models)
-    assert set(schemas["ChatRequest"]["properties"]) == set(ChatRequest.model_fields)
+    names = {name for names in NAMES_OF_ONE for name in names}
+    assert set(schemas["ChatRequest"]["properties"]) == {*ChatRequest.model_fields, *OF_CHATS, *names}
+    assert set(schemas["CompletionRequest"]["properties"]) == {*CompletionRequest.model_fields, *OF_COMPLETIONS, *names}
 
 
 def test_an_answer_is_bound_to_what_its_format_says(served: Served) -> None:

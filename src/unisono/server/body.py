@@ -136,10 +136,9 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
-        words = f"{name} is given, but has no place there"
-        if key not in known:
-            words = f"unknown field {shown(name)}" + (nearest(key, known) if len(path) == 1 else "")
-        return Refusal(400, words, param=name, code="unknown_field")
+        unknown = f"unknown field {shown(name)}" + (nearest(key, known) if len(path) == 1 else "")
+        said = f"{name} is given, but has no place there" if key in known else unknown
+        return Refusal(400, said, param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
     messages = (each["msg"] for each, its in zip(problems, paths, strict=True) if its == path)
@@ -196,7 +195,7 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         if strict or role != "assistant" or "content" not in message:
             raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
         message["content"] = ""  # an answer that was empty
-    if called:
+    if called not in (None, ""):
         message["name"] = called
     elif not strict and "name" in message:
         extra["name"] = message.pop("name")

@@ -176,8 +176,8 @@ def _call(
 def _most(request: GenerationFields, limits: ServerLimits) -> tuple[int, str | None]:
     """How many pieces to write at most, and what has been clamped, as the answer's header says it."""
     name, given = "max_tokens", request.max_tokens
-    if (completion := getattr(request, "max_completion_tokens", None)) is not None:
-        name, given = "max_completion_tokens", completion
+    if request.max_completion_tokens is not None:
+        name, given = "max_completion_tokens", request.max_completion_tokens
     if given is None:
         return limits.output, None
     if given == 0 or (limits.strict and given < 1):

@@ -43,7 +43,6 @@ _PARTS = {
     "items": {
         "type": "object",
         "required": ["type", "text"],
-        "additionalProperties": False,
         "properties": {"type": {"const": "text"}, "text": _TEXT},
     },
 }
@@ -51,12 +50,7 @@ _PARTS = {
 
 def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
     properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
-    return {
-        "type": "object",
-        "required": ["role", *required],
-        "additionalProperties": False,
-        "properties": properties,
-    }
+    return {"type": "object", "required": ["role", *required], "properties": properties}
 
 
 _MESSAGES = {
@@ -65,7 +59,11 @@ _MESSAGES = {
     "items": {
         "oneOf": [
             *(_message(role) for role in ("system", "developer", "user")),
-            _message("assistant", tool_calls={"type": "array", "items": {"type": "object"}}),
+            _message(
+                "assistant",
+                content={"anyOf": [_TEXT, _PARTS, {"type": "null"}]},
+                tool_calls={"type": "array", "items": {"type": "object"}},
+            ),
             _message("tool", ("content", "tool_call_id"), tool_call_id=_TEXT),
         ]
     },
@@ -131,6 +129,7 @@ class GenerationFields(Record):
     """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""
     max_tokens: Most = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
     """-1 stands for as many as the server allows."""
+    max_completion_tokens: Most = None
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     n: Annotated[int | None, Field(ge=1)] = None
     presence_penalty: Penalty | None = None
@@ -166,7 +165,6 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    max_completion_tokens: Most = None
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
