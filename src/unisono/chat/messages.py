@@ -73,7 +73,9 @@ TEMPLATE_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the ensemble continues: raw text, or a conversation to be answered. Exactly one of the two is set."""
+    """What the ensemble continues: raw text, or a conversation to be answered. Exactly one of ``text``, ``messages`` and
+    ``ids`` is set.
+    """
 
     text: str | None = None
     messages: Sequence[Message] | None = None
@@ -81,12 +83,15 @@ class Prompt:
     """What the answer to messages may call."""
     template_kwargs: Mapping[str, Any] | None = None
     """Further variables of the members' chat templates, values of JSON. What a template does not read has no effect."""
+    ids: Sequence[int] | None = None
+    """Raw text as one member's tokens, which are read as they are."""
 
     def __post_init__(self) -> None:
-        if (self.text is None) == (self.messages is None):
+        given = [each for each in (self.text, self.messages, self.ids) if each is not None]
+        if len(given) != 1:
             raise SpecError(
-                "give either a prompt or messages" + ("" if self.text is None else ", not both"),
-                hint="a prompt is raw text to continue; messages are a conversation to answer",
+                "give either a prompt or messages" + (", not both" if given else ""),
+                hint="a prompt is raw text to continue, or its token ids; messages are a conversation to answer",
             )
         if self.text is not None and not isinstance(self.text, str):
             raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")

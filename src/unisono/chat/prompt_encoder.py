@@ -68,6 +68,8 @@ class PromptEncoder:
             return checked[1]
         if prompt.messages is not None:
             return self.encode_messages(prompt.messages, prompt.tools, prompt.template_kwargs)
+        if prompt.ids is not None:
+            return self._checked_ids(prompt.ids)
         if not prompt.text and not may_be_empty:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         if self.system is not None:
@@ -79,6 +81,18 @@ class PromptEncoder:
             return self.encode_text(text)
         bos = self.tokenizer.table.bos_id
         return sorted(self.speller.vocabulary.end_ids)[:1] if bos is None else [bos]
+
+    def _checked_ids(self, ids: Sequence[int]) -> list[int]:
+        size = len(self.speller.vocabulary.pieces)
+        wrong = next((token for token in ids if not isinstance(token, int) or not 0 <= token < size), None)
+        if wrong is not None:
+            raise PromptError(f"member {self.name!r} has no token {wrong}", hint=f"its tokens are 0 to {size - 1}")
+        if self.system is not None or self.prefix is not None:
+            raise PromptError(
+                f"member {self.name!r} has a system message or a prefix, and token ids have no place for them",
+                hint="send text or messages",
+            )
+        return list(ids)
 
     def encode_text(self, text: str) -> list[int]:
         """Encode plain text in the tokenizer's own form, without the member's system text or prefix. See `encode`."""

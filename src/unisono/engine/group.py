@@ -40,6 +40,7 @@ def begin_group(prepared: PreparedRequest, members: Sequence[Member], union: Uni
         likeliest=request.top_logprobs,
         seed=secrets.randbits(SEED_BITS) if plan.draw.seed is None else plan.draw.seed,
     )
+    first.given = prepared.given
     first.parse = None if prepared.parse is None else prepared.parse.copy()
     group = SequenceGroup(request.n, first)
     if prepared.width > 1:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Unpack, cast
 
 from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.grammar import Compile, Parse
+from unisono.engine.given import columns_of, scored_by
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan, make_plan
 from unisono.engine.scheduler import RequestId
@@ -63,6 +64,8 @@ class GenerationRequest:
     """Which ensemble, where a service has several."""
     options: Mapping[str, Any] = field(hash=False)
     """What replaces options of the method, as `Method.but` takes them."""
+    given: str | Sequence[int] | None = field(hash=False)
+    """What follows the prompt, text or one member's tokens: each piece is scored, and nothing is generated."""
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class GenerationRequest:
         *,
         max_new_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
+        given: str | Sequence[int] | None = None,
         **keywords: Unpack[MethodOptions],
     ) -> None:
         """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
@@ -102,6 +106,7 @@ class GenerationRequest:
             top_logprobs,
             model,
             {**(options or {}), **keywords},
+            given,
         )
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
@@ -123,6 +128,8 @@ class PreparedRequest:
     """How many slots each text needs: one, or as many as a beam follows texts."""
     parse: Parse | None = None
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
+    given: Sequence[int] = ()
+    """The columns of what is scored after the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +201,22 @@ def prepare(
     if request.options and isinstance(method, Method):
         check_off(request.options.get("speculate"), [member.name for member in members])
         method = method.but(**cast(MethodOptions, request.options))
+    if request.given is not None:
+        method, may_be_empty = scored_by(method), True
     if method is not plan.method:
         plan = make_plan(method, members, union)
+    if request.prompt.ids is not None and len(members) > 1:
+        raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
     ids = {member.name: member.encoder.encode(request.prompt, may_be_empty=may_be_empty) for member in members}
+    given: Sequence[int] = ()
+    if request.given is not None:
+        given = columns_of(plan.lead, request.prompt, request.given)
+        request = replace(request, limits=Limits(len(given)))
     for member in members:
-        if not 0 < len(ids[member.name]) <= member.backend.facts.context:
-            check_length(member.name, len(ids[member.name]), member.backend.facts.context)
-    return PreparedRequest(request, plan, ids, plan.draw.beam_width, parse)
+        length = len(ids[member.name]) + max(0, len(given) - 1)
+        if not 0 < length <= member.backend.facts.context:
+            check_length(member.name, length, member.backend.facts.context)
+    return PreparedRequest(request, plan, ids, plan.draw.beam_width, parse, given)
 
 
 def begin_grammar(constraint: object, compile_grammar: Compile | None) -> Parse | None:

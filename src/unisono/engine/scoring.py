@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 
-from unisono.chat.messages import Prompt
-from unisono.config.method import Method
-from unisono.config.sampling import MEMBER, Sampling
 from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
-from unisono.engine.sequence import TextSequence
-from unisono.engine.step import Committer, by_voters
+from unisono.engine.sequence import SequenceGroup, TextSequence
+from unisono.engine.step import Committer, Stepper, by_voters
 from unisono.engine.step_state import StepState
-from unisono.errors import PromptError, shown
-from unisono.records import PieceScore, is_unicode
-from unisono.vocab.union import ABSENT, UnionVocabulary
+from unisono.engine.trace import record
+from unisono.errors import PromptError
+from unisono.records import PieceScore
+from unisono.vocab.union import UnionVocabulary
 
 AT_ONCE = 64
 """Pieces of a text that are scored in one pass: a distribution of each is held."""
@@ -40,8 +37,10 @@ class Scoring:
         runner: Runner,
         sampler: Sampler,
         committer: Committer,
+        stepper: Stepper,
     ) -> None:
         """Bind it to an engine's parts."""
+        self._stepper = stepper
         self._members = members
         self._union = union
         self._runner = runner
@@ -63,7 +62,36 @@ class Scoring:
         }:
             for member in self._members:
                 member.begin_step()
-            states = [self._state(text, columns[:AT_ONCE]) for text, columns in left.items()]
+            self._score_block(left, scores)
+        return scores
+
+    def score_next(self, groups: Sequence[SequenceGroup]) -> None:
+        """Let texts go on by the next pieces of what was given, as many as one pass scores, and keep their records.
+
+        When a model fails, what had been scored stays. Raises a `PromptError` where a member's context is full.
+        """
+        if not groups:
+            return
+        texts = [group.sequences[0] for group in groups]
+        for member in self._members:
+            member.begin_step()
+        try:
+            for text in texts:
+                if not text.pieces:
+                    self._stepper.weigh_prompt(text)
+            self._score_block({text: text.given[text.pieces :] for text in texts}, {text: [] for text in texts})
+        except BaseException:
+            for group in groups:
+                self._stepper.restore(group, group.open)
+            raise
+
+    def _score_block(
+        self, left: Mapping[TextSequence, Sequence[int]], scores: Mapping[TextSequence, list[PieceScore]]
+    ) -> None:
+        states: list[StepState] = []
+        try:
+            for text, columns in left.items():
+                states.append(self._state(text, columns[:AT_ONCE]))
             self._runner.run_leads(states, given=True)
             self._runner.run_voters(states, keep=False)
             for position in range(max(state.last for state in states) + 1):
@@ -73,10 +101,12 @@ class Scoring:
                     for row, state in enumerate(group):
                         column = left[state.text][position]
                         scores[state.text].append(self._scored(distributions, row, column))
+                        record(state, position, column, distributions, row, self._union)
                         state.commit(position, column)
+        finally:
             for state in states:
                 self._committer.commit(state)
-        return scores
+                state.keep_records()
 
     def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:
         """A state that stands before as many of some pieces as members can read in one block."""
@@ -100,43 +130,3 @@ class Scoring:
             distributions.likeliest[row] == column,
             tuple(voter.name for voter in distributions.voters),
         )
-
-
-def scored_by(method: Method) -> Method:
-    """A method without what concerns the choice of a piece alone: nothing is chosen."""
-    draw = replace(method.draw, **{name: _GREEDY[name] for name in _GREEDY if not name.startswith(MEMBER)})
-    return replace(method, sampling=draw, speculate=None)
-
-
-_GREEDY = {key.name: getattr(Sampling(), key.name) for key in fields(Sampling)}
-
-
-def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:
-    """The columns of the pieces into which the lead's tokenizer cuts a text that follows a prompt.
-
-    A raw prompt and the text are encoded together, so that the cut between them is the tokenizer's own, as far as
-    the prompt's ids stay what they are (lm-evaluation-harness does so too); else the text is encoded alone.
-
-    Raises:
-        PromptError: the text is empty, or holds a piece that some member cannot spell.
-    """
-    if not text or not is_unicode(text):
-        raise PromptError(f"the text to score is {shown(text)}", hint="give text that is Unicode and not empty")
-    data = text.encode()
-    columns = [int(lead.map.column_V[token]) for token in _ids(lead, prompt, data)]
-    if not columns or ABSENT in columns:
-        raise PromptError(
-            f"the text to score, {shown(text)}, holds a piece that some member cannot spell",
-            hint="`unisono doctor` lists the bytes that are missing",
-        )
-    return columns
-
-
-def _ids(lead: Member, prompt: Prompt, data: bytes) -> Sequence[int]:
-    if prompt.text is not None:
-        before = lead.encoder.encode(prompt, may_be_empty=True)
-        whole = lead.encoder.encode(Prompt(text=prompt.text + data.decode()))
-        rest = whole[len(before) :]
-        if whole[: len(before)] == before and lead.speller.is_exact(rest, data):
-            return rest
-    return lead.speller.own_encoding(data) or lead.speller.longest_match(data) or ()

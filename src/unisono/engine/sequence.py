@@ -55,6 +55,8 @@ class TextSequence:
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
+        self.given: Sequence[int] = ()
+        """The columns of what is scored in place of being generated."""
         self.counts: Counter[int] = Counter()
         """How many times each column was written."""
         self.losses: dict[str, float] = {}

@@ -257,6 +257,11 @@ class StepState:
         """Keep the record of a step until its time is known."""
         self._records.append(step)
 
+    def keep_records(self) -> None:
+        """Write the records of pieces that were given: nothing was drafted, and no time is told."""
+        if self.text.steps is not None:
+            self.text.steps.extend(self._records)
+
     def conclude(self, seconds: float) -> None:
         """Count what was drafted, and write the trace, after a step that took so long."""
         text = self.text

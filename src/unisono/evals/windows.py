@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
+from unisono.engine.given import cut
 from unisono.engine.member import Member
-from unisono.engine.scoring import cut
 from unisono.errors import PromptError
 
 _CONTINUES = range(0x80, 0xC0)
