@@ -73,8 +73,9 @@ TEMPLATE_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the ensemble continues: raw text, or a conversation to be answered. Exactly one of ``text``, ``messages`` and
-    ``ids`` is set.
+    """What the ensemble continues: raw text, or a conversation to be answered.
+
+    Exactly one of ``text``, ``messages`` and ``ids`` is set.
     """
 
     text: str | None = None

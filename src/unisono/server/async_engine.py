@@ -145,7 +145,8 @@ class AsyncEngine:
                     words = f"the prompt is a list of {len(requests)}, and this server lets {most} wait at most"
                     raise Refusal(400, words, param="prompt", code="invalid_value")
                 for request in requests:
-                    texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]
+                    given = request.given if isinstance(request.given, str) else ""
+                    texts = [request.prompt.text or "", given, *map(content_of, request.prompt.messages or ())]
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
                         raise self.limits.too_long("prompt", characters)
                 prepared = [await self._prepare(request, constraint_field) for request in requests]
@@ -169,8 +170,8 @@ class AsyncEngine:
             await self.read(partial(self.service.prepare, replace(request, constraint=None)))
             raise refusal_of(error, param=constraint_field) from error
         for name, ids in prepared.ids.items():
-            if len(ids) > (most := self.limits.prompt):
-                words = f"the prompt has {len(ids)} tokens for member {name!r}, and this server takes {most} at most"
+            if (length := len(ids) + len(prepared.given)) > (most := self.limits.prompt):
+                words = f"the prompt has {length} tokens for member {name!r}, and this server takes {most} at most"
                 raise Refusal(400, words, code="context_length_exceeded")
         return prepared
 

@@ -106,6 +106,7 @@ SHARED: dict[str, Field] = {
     "return_tokens": Field("members have different ids; /v1/pieces lists those of a text", (False,)),
     "return_hidden_states": Field("members have nothing in common but pieces", (False,)),
     "n_probs": Field("use logprobs", (0,)),
+    "prompt_logprobs": Field("in /v1/completions, use echo with logprobs"),
     "post_sampling_probs": Field("logprobs are those before sampling options", (False,)),
     "lora": Field("adapters are part of a member, in the file", ([],)),
     "lora_path": Field("adapters are part of a member, in the file"),

@@ -107,6 +107,9 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
         for names in NAMES_OF_ONE:
             for name in names:
                 properties.setdefault(name, {**properties[names[0]], "description": f"Another name of {names[0]}."})
+    for name in ("token_logprobs", "top_logprobs"):  # the first token of an echoed prompt has none
+        listed = next(each for each in schemas["Logprobs"]["properties"][name]["anyOf"] if "items" in each)
+        listed["items"] = {"anyOf": [listed["items"], {"type": "null"}]}
     for record in read if models else ():
         if "model" in record.model_fields:
             schemas[record.__name__]["properties"]["model"]["enum"] = list(models)

@@ -53,14 +53,15 @@ class RequestHandle:
         if isinstance(event, Failed):
             self.fail(event.error)
             return request.model
-        choice = place * request.n + event.index
+        choice = sum(each.n for each in self.requests[:place]) + event.index
         if isinstance(event, Ended):
             self.ended[choice] = event.generation
-            self._metrics.ended(request.model, event.index, event.generation)
+            if request.given is None:
+                self._metrics.ended(request.model, event.index, event.generation)
             self.running[event.request_id] -= 1
             if not self.running[event.request_id]:
                 del self.running[event.request_id]
-        else:
+        elif request.given is None:
             if self.first_piece is None:
                 self.first_piece = now - self._began
                 self._metrics.first_piece.labels(request.model).observe(self.first_piece)

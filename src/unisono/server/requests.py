@@ -14,6 +14,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
 from unisono.server.body import read_messages
+from unisono.server.echo import Echo, check_echo, echo_of, prompts_of, scored
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import contradiction, unsupported
 from unisono.server.limits import ServerLimits
@@ -27,7 +28,7 @@ EFFORT = "reasoning_effort"
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """What a call asks for: a request per prompt, and the form of the answer."""
+    """What a call asks for: requests for each prompt, and the form of the answer."""
 
     requests: tuple[GenerationRequest, ...]
     lead: str
@@ -36,13 +37,28 @@ class ApiCall:
     include_usage: bool
     logprobs: int | None
     """How many of the most likely pieces to list for each; ``None`` for no log-probabilities."""
-    echo: bool = False
+    echo: tuple[Echo, ...] = ()
+    """By prompt, how it is returned; empty where none is."""
+    scored: tuple[GenerationRequest, ...] = ()
+    """By prompt, the request that scores it; empty where none is scored. ``requests`` is empty where nothing else is
+    asked for.
+    """
     calling: Calling | None = None
     """The tools that the answer may call; ``None`` if there are none."""
     constraint_field: str = "unisono.constraint"
     """The field that the constraint comes from."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
+
+    @property
+    def first(self) -> GenerationRequest:
+        """One of the requests, which have model and trace in common."""
+        return (self.requests or self.scored)[0]
+
+    @property
+    def texts(self) -> int:
+        """How many texts are written."""
+        return sum(request.n for request in self.requests)
 
 
 def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> ApiCall:
@@ -118,12 +134,18 @@ def _parsed(constraint: object, name: str) -> Constraint | None:
 
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
     """Read a completion. Raises a `Refusal` that names the wrong field."""
-    texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
-    if request.echo and request.logprobs is not None:
-        raise invalid("echo", "echo does not go with logprobs: the prompt is not scored")
-    prompts = [Prompt(text=text) for text in texts]
-    call = _call(request, prompts, request.logprobs, service, limits)
-    return replace(call, echo=True) if request.echo else call
+    engine = engine_of(service, request.model)
+    prompts = prompts_of(request, engine)
+    call = _call(request, prompts, request.logprobs, service, limits, least=0 if request.echo else 1)
+    if not request.echo:
+        return call
+    call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
+    if request.logprobs is None and request.max_tokens != 0:
+        return call
+    scoring = [scored(each) for each in call.requests]
+    check_echo(request, call.requests, scoring)
+    requests = call.requests if request.max_tokens != 0 else ()
+    return replace(call, requests=requests, scored=tuple(each for each in scoring if each is not None))
 
 
 def engine_of(service: Service, model: str) -> Engine:
@@ -135,11 +157,16 @@ def engine_of(service: Service, model: str) -> Engine:
 
 
 def _call(
-    request: GenerationFields, prompts: list[Prompt], logprobs: int | None, service: Service, limits: ServerLimits
+    request: GenerationFields,
+    prompts: list[Prompt],
+    logprobs: int | None,
+    service: Service,
+    limits: ServerLimits,
+    least: int = 1,
 ) -> ApiCall:
-    most, clamped = _most(request, limits)
+    most, clamped = _most(request, limits, least)
     try:
-        written = Limits(most, _stops(request.stop, limits))
+        written = Limits(max(1, most), _stops(request.stop, limits))
     except SpecError as error:
         raise refusal_of(error, param="stop") from None
     engine = engine_of(service, request.model)
@@ -173,16 +200,16 @@ def _call(
     )
 
 
-def _most(request: GenerationFields, limits: ServerLimits) -> tuple[int, str | None]:
+def _most(request: GenerationFields, limits: ServerLimits, least: int) -> tuple[int, str | None]:
     """How many pieces to write at most, and what has been clamped, as the answer's header says it."""
     name, given = "max_tokens", request.max_tokens
     if request.max_completion_tokens is not None:
         name, given = "max_completion_tokens", request.max_completion_tokens
     if given is None:
         return limits.output, None
-    if given == 0 or (limits.strict and given < 1):
+    if -1 < given < least or (limits.strict and given < least):
         raise invalid(name, f"{name} is {given}: give a number greater than or equal to 1, or leave it out")
-    if 0 < given <= limits.output:
+    if least <= given <= limits.output:
         return given, None
     if limits.strict:
         raise invalid(name, f"{name} is {given}, and this server writes {limits.output} at most")

@@ -71,6 +71,7 @@ _MESSAGES = {
 Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]
 Text = Annotated[str, Field(min_length=1)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
+Ids = Annotated[list[int], Field(min_length=1)]
 Most = Annotated[int | None, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
@@ -174,7 +175,8 @@ class ChatRequest(GenerationFields):
 class CompletionRequest(GenerationFields):
     """A request for ``/v1/completions``."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+    prompt: Text | Annotated[list[Text] | list[int] | list[Ids], Field(min_length=1)]
+    """Token ids only for a member alone."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
 
