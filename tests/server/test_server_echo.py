@@ -140,7 +140,7 @@ def test_what_has_no_likelihood_cannot_be_given() -> None:
     ends = sorted(engine.members[0].speller.vocabulary.end_ids)
     for given in ([ends[0]], [0], [10**6], []):
         request = GenerationRequest("", Prompt(ids=[5]), given=given, model="duo/a")
-        with pytest.raises(PromptError, match="no text|no tokens to score"):
+        with pytest.raises(PromptError, match=r"no text|no tokens to score"):
             service.prepare(request)
     with pytest.raises(PromptError, match="one member's"):
         service.prepare(GenerationRequest("", Prompt(ids=[5]), model="duo"))

@@ -274,7 +274,7 @@ def test_a_strict_server_refuses_what_changes_nothing(
         ({"prompt": [[1], [2]]}, "prompt"),
         ({"model": "duo/a", "prompt": [1, 10**6]}, "prompt"),
         ({"model": "duo/a", "prompt": [1, -1]}, "prompt"),
-        ({"model": "duo/a", "prompt": [1, "a"]}, "prompt"),
+        ({"model": "duo/a", "prompt": [1, "a"]}, "prompt[0]"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),

@@ -95,9 +95,7 @@ class Engine:
 
     @property
     def context(self) -> int:
-        """The smallest of the members' contexts, in tokens of the member that has it; each member ends a text
-        when its own is full.
-        """
+        """The smallest of the members' contexts, in its tokens; each member ends a text when its own is full."""
         return min(member.backend.facts.context for member in self.members)
 
     @property

@@ -7,12 +7,12 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -20,7 +20,8 @@ from unisono.engine.service import Service
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import JSON, read_body, read_record
-from unisono.server.errors import Refusal, refusal_of, refusal_of_status
+from unisono.server.errors import Refusal, refusal_of_status
+from unisono.server.event_stream import EventStream, events_of
 from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
@@ -155,7 +156,7 @@ class _Routes:
             if not wanted.stream:
                 return _json(first, headers=headers)
             timeout = engine.limits.timeout + SLACK
-            return EventStream(_events(first, bodies, log), left.pop_all(), timeout, headers)
+            return EventStream(events_of(first, bodies, log), left.pop_all(), timeout, headers)
         raise AssertionError("unreachable")
 
     def _note(self, log: RequestLog, handle: RequestHandle, answer: Answer) -> None:
@@ -237,52 +238,6 @@ class _Routes:
             return _json(json.dumps({"detail": refusal.message}), status, refusal.headers)
         except gac.Invalid as invalid:
             return _json(json.dumps({"detail": invalid.detail}), 422)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events. The call ends when the client leaves, or stops reading."""
-
-    media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        left: contextlib.ExitStack,
-        timeout: float,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
-        self._events = events
-        self._left = left
-        self._timeout = timeout
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the events."""
-        with self._left:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await super().__call__(scope, receive, send)
-            except TimeoutError:
-                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
-            finally:
-                await self._events.aclose()
-
-
-async def _events(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog) -> AsyncGenerator[bytes, None]:
-    try:
-        yield b"data: %b\n\n" % first
-        async for body in bodies:
-            yield b"data: %b\n\n" % body
-        yield b"data: [DONE]\n\n"
-    except Exception as error:
-        if not isinstance(error, Refusal):
-            say("internal", level=40, id=log.id, error=where(error))
-        refusal = refusal_of(error)
-        log.facts |= {"error": refusal.code, "error_status": refusal.status}
-        yield b"data: %b\n\n" % refusal.body()
-    except (asyncio.CancelledError, GeneratorExit):
-        log.facts["left"] = True
-        raise
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:
