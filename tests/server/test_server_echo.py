@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from support.fakes import make_fakes
-from support.real_server import A, B, Served, serving
+from support.real_server import SAY, A, B, Served, load_fakes, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.engine.request import Ended, GenerationRequest
 from unisono.engine.scoring import AT_ONCE
-from unisono.errors import PromptError
+from unisono.errors import PromptError, SpecError
 from unisono.records import PieceScore
 
 LONG = "the cat sings so it sees " * 12
@@ -36,22 +36,25 @@ def ask(served: Served, **keys: Any) -> Any:
     return response.json()
 
 
-def known(served: Served, model: str, prompt: Prompt, text: str) -> Sequence[PieceScore]:
-    [score] = served.service.engines[model].score([(prompt, text)])
-    return score.pieces
+def known(served: Served, model: str, text: str) -> Sequence[PieceScore]:
+    """What the library says of a text after its first piece, and of this nothing."""
+    engine = served.service.engines[model]
+    [first, *_] = engine.score([(Prompt(text="the"), text)])[0].pieces
+    begin = (first.piece or b"").decode()
+    return [first, *engine.score([(Prompt(text=begin), text.removeprefix(begin))])[0].pieces]
 
 
-@pytest.mark.parametrize("model", ["duo", "duo/a", "duo/b", "gated"])
+@pytest.mark.parametrize("model", ["duo", "duo/a", "gated"])
 @pytest.mark.parametrize("text", ["the cat", "so it 日本 sings", LONG])
 def test_an_echoed_prompt_is_scored_as_the_library_scores_it(served: Served, model: str, text: str) -> None:
     for more in ({"max_tokens": 0}, {"max_tokens": 2}):
         answer = ask(served, model=model, prompt=text, **more)
         [choice] = answer["choices"]
-        found, pieces = choice["logprobs"], known(served, model, Prompt(text=""), text)
+        found, pieces = choice["logprobs"], known(served, model, text)
         assert choice["text"].startswith(text)
         assert (choice["text"] == text) == (more["max_tokens"] == 0)
         count = len(pieces)
-        assert found["tokens"][0] in ("t", "s", "the", "so")
+        assert found["tokens"][0].strip() in ("t", "s", "the", "so")
         assert (found["token_logprobs"][0], found["top_logprobs"][0]) == (None, None)
         for number, piece in enumerate(pieces[1:], 1):
             assert math.isclose(found["token_logprobs"][number], piece.logp, abs_tol=1e-6)
@@ -61,6 +64,17 @@ def test_an_echoed_prompt_is_scored_as_the_library_scores_it(served: Served, mod
         assert len(found["tokens"]) == count + answer["usage"]["completion_tokens"]
         assert "".join(choice["text"][place:] for place in found["text_offset"][:1]) == choice["text"]
     served.free()
+
+
+@pytest.mark.parametrize("model", ["duo/a", "duo/b"])
+def test_text_is_scored_as_its_own_token_ids(served: Served, model: str) -> None:
+    encoder = served.service.engines[model].members[0].encoder
+    ids = encoder.encode_text("so it 日本 sings")
+    text, tokens = (ask(served, model=model, prompt=prompt)["choices"][0] for prompt in ("so it 日本 sings", ids))
+    shown = len(ids) - (ids[0] == encoder.tokenizer.table.bos_id)
+    assert len(text["logprobs"]["tokens"]) == shown + 1
+    for name in ("tokens", "token_logprobs", "top_logprobs"):
+        assert text["logprobs"][name][1:] == tokens["logprobs"][name][-shown:]
 
 
 def test_what_follows_an_echoed_prompt_is_what_follows_it_otherwise(served: Served) -> None:
@@ -119,9 +133,9 @@ def test_echo_alone_and_with_nothing_to_write_returns_the_prompt(served: Served)
 
 def test_texts_are_scored_and_written_in_the_same_steps(served: Served) -> None:
     engine, service = served.service.engines["duo"], served.service
-    long = engine.prepare(GenerationRequest("", Prompt(text=""), given=LONG, model="duo", top_logprobs=1))
+    long = engine.prepare(GenerationRequest("", Prompt(text=LONG), score=True, model="duo", top_logprobs=1))
     assert len(long.given) > 2 * AT_ONCE
-    wanted = known(served, "duo", Prompt(text=""), LONG)
+    wanted = known(served, "duo", LONG)
     bodies = [{"prompt": text, "max_tokens": most} for text, most in ((LONG, 0), ("so it", 20), (LONG, 3))]
     found = [ask(served, **body)["choices"][0]["logprobs"]["token_logprobs"] for body in bodies]
     assert found[0][1:] == pytest.approx([piece.logp for piece in wanted][1:], abs=1e-6)
@@ -133,18 +147,18 @@ def test_texts_are_scored_and_written_in_the_same_steps(served: Served) -> None:
 
 def test_what_has_no_likelihood_cannot_be_given() -> None:
     make_fakes()
-    from support.real_server import load_fakes
-
     service = load_fakes({"duo": {"members": [A, B]}}, alone=True)
     engine = service.engines["duo/a"]
     ends = sorted(engine.members[0].speller.vocabulary.end_ids)
-    for given in ([ends[0]], [0], [10**6], []):
-        request = GenerationRequest("", Prompt(ids=[5]), given=given, model="duo/a")
-        with pytest.raises(PromptError, match=r"no text|no tokens to score"):
+    for ids in ([5, ends[0]], [5, 0], [5, 10**6], [5]):
+        request = GenerationRequest("", Prompt(ids=ids), score=True, model="duo/a")
+        with pytest.raises(PromptError, match=r"no text|nothing to score|no token"):
             service.prepare(request)
+    with pytest.raises(SpecError, match="messages"):
+        service.prepare(GenerationRequest("", Prompt(messages=SAY), score=True, model="duo"))  # type: ignore[arg-type]
     with pytest.raises(PromptError, match="one member's"):
         service.prepare(GenerationRequest("", Prompt(ids=[5]), model="duo"))
-    service.submit(service.prepare(GenerationRequest("", Prompt(text=""), given="the cat", model="duo")))
+    service.submit(service.prepare(GenerationRequest("", Prompt(text="the cat"), score=True, model="duo")))
     [generation] = [event.generation for event in service.step() if isinstance(event, Ended)]
-    assert (generation.text, generation.finish_reason) == ("the cat", "length")
+    assert (generation.text, generation.finish_reason) == ("he cat", "length")
     service.unload()

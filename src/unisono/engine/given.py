@@ -9,29 +9,56 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import MEMBER, Sampling
 from unisono.engine.member import Member
-from unisono.errors import PromptError, shown
+from unisono.errors import PromptError, SpecError, shown
 from unisono.records import is_unicode
 from unisono.vocab.union import ABSENT
 
 
-def columns_of(lead: Member, prompt: Prompt, given: str | Sequence[int]) -> list[int]:
-    """The columns of what follows a prompt: text, see `cut`, or the lead's own tokens.
+def split(lead: Member, prompt: Prompt, alone: bool) -> tuple[Prompt, list[int]]:
+    """Split a prompt into what nothing precedes and the columns of the rest, which is scored.
 
-    Raises a `PromptError` where some of it is no piece.
+    The first is a piece of the lead; of a member ``alone`` a token, its BOS where it writes one. Several members begin
+    with the same text: as many of the lead's pieces as make whole characters.
+
+    Raises:
+        PromptError: some of the prompt is no piece, or nothing follows the first.
+        SpecError: it is a conversation.
     """
-    if isinstance(given, str):
-        return cut(lead, prompt, given)
-    column_V, ends = lead.map.column_V, lead.speller.vocabulary.end_ids
-    wrong = next((token for token in given if not 0 <= token < len(column_V) or column_V[token] == ABSENT), None)
-    wrong = next((token for token in given if token in ends), None) if wrong is None else wrong
-    if wrong is not None or not given:
-        raise PromptError(
-            f"the token {wrong} of member {lead.name!r} is no text, and so has no likelihood"
-            if given
-            else "there are no tokens to score",
-            hint="score text; a special token may only be the first",
-        )
-    return [int(column_V[token]) for token in given]
+    if prompt.messages is not None:
+        raise SpecError("messages are to be scored", hint="give text: of a conversation, that of its template")
+    ids = lead.encoder.encode(prompt)
+    if alone and lead.encoder.prefix is None:
+        first, columns = Prompt(ids=tuple(ids[:1])), _columns_of(lead, ids[1:])
+    else:
+        text = prompt.text or ""
+        begin = _beginning(lead, ids, text)
+        first, rest = Prompt(text=begin), text[len(begin) :]
+        columns = cut(lead, first, rest) if rest else []
+    if not columns:
+        raise PromptError("a prompt of one token has nothing to score", hint="nothing precedes the first one")
+    return first, columns
+
+
+def _beginning(lead: Member, ids: Sequence[int], text: str) -> str:
+    """The text of the lead's first pieces that are whole characters."""
+    data = b""
+    for token in ids:
+        data += lead.speller.vocabulary.pieces[token] or b""
+        for begin in (data, data.removeprefix(b" ")):  # some tokenizers put a space before a text
+            if begin and text.encode().startswith(begin) and text.startswith(begin.decode(errors="replace")):
+                return begin.decode()
+    return text[:1]
+
+
+def _columns_of(member: Member, ids: Sequence[int]) -> list[int]:
+    column_V, ends = member.map.column_V, member.speller.vocabulary.end_ids
+    for token in ids:
+        if token in ends or column_V[token] == ABSENT:
+            raise PromptError(
+                f"the token {token} of member {member.name!r} is no text, and so has no likelihood",
+                hint="a special token may only be the first",
+            )
+    return [int(column_V[token]) for token in ids]
 
 
 def scored_by(method: Method) -> Method:

@@ -10,7 +10,7 @@ from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.grammar import Compile, Parse
-from unisono.engine.given import columns_of, scored_by
+from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan, make_plan
 from unisono.engine.scheduler import RequestId
@@ -64,8 +64,10 @@ class GenerationRequest:
     """Which ensemble, where a service has several."""
     options: Mapping[str, Any] = field(hash=False)
     """What replaces options of the method, as `Method.but` takes them."""
-    given: str | Sequence[int] | None = field(hash=False)
-    """What follows the prompt, text or one member's tokens: each piece is scored, and nothing is generated."""
+    score: bool
+    """Whether the prompt is scored, piece by piece, and nothing is generated. The generation is then the prompt without
+    its first piece, which nothing precedes, and its steps have the probabilities.
+    """
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class GenerationRequest:
         *,
         max_new_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
-        given: str | Sequence[int] | None = None,
+        score: bool = False,
         **keywords: Unpack[MethodOptions],
     ) -> None:
         """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
@@ -106,7 +108,7 @@ class GenerationRequest:
             top_logprobs,
             model,
             {**(options or {}), **keywords},
-            given,
+            score,
         )
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
@@ -201,17 +203,16 @@ def prepare(
     if request.options and isinstance(method, Method):
         check_off(request.options.get("speculate"), [member.name for member in members])
         method = method.but(**cast(MethodOptions, request.options))
-    if request.given is not None:
-        method, may_be_empty = scored_by(method), True
+    if request.score:
+        method = scored_by(method)
     if method is not plan.method:
         plan = make_plan(method, members, union)
     if request.prompt.ids is not None and len(members) > 1:
         raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
-    ids = {member.name: member.encoder.encode(request.prompt, may_be_empty=may_be_empty) for member in members}
-    given: Sequence[int] = ()
-    if request.given is not None:
-        given = columns_of(plan.lead, request.prompt, request.given)
-        request = replace(request, limits=Limits(len(given)))
+    prompt, given = split(plan.lead, request.prompt, len(members) == 1) if request.score else (request.prompt, ())
+    if given:
+        request = replace(request, prompt=prompt, limits=Limits(len(given)), n=1)
+    ids = {member.name: member.encoder.encode(prompt, may_be_empty=may_be_empty) for member in members}
     for member in members:
         length = len(ids[member.name]) + max(0, len(given) - 1)
         if not 0 < length <= member.backend.facts.context:

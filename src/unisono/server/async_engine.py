@@ -145,8 +145,7 @@ class AsyncEngine:
                     words = f"the prompt is a list of {len(requests)}, and this server lets {most} wait at most"
                     raise Refusal(400, words, param="prompt", code="invalid_value")
                 for request in requests:
-                    given = request.given if isinstance(request.given, str) else ""
-                    texts = [request.prompt.text or "", given, *map(content_of, request.prompt.messages or ())]
+                    texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
                         raise self.limits.too_long("prompt", characters)
                 prepared = [await self._prepare(request, constraint_field) for request in requests]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
 from unisono.records import Generation, StepRecord
-from unisono.server.errors import Refusal, invalid
+from unisono.server.errors import invalid
 from unisono.server.schemas import CompletionRequest
 
 
@@ -18,14 +18,15 @@ class Echo:
     """A prompt that is returned with what follows it."""
 
     text: str
-    first: bytes | None = None
-    """Of a prompt of token ids the bytes of the first, which cannot be scored: nothing precedes it."""
+    data: bytes
+    is_ids: bool = False
+    """Whether it is token ids, of which each is listed."""
 
-    def steps(self, scored: Generation | None) -> Iterator[StepRecord]:
+    def steps(self, scored: Generation) -> Iterator[StepRecord]:
         """The prompt's pieces; the first has no likelihood."""
-        if self.first is not None:
-            yield StepRecord(self.first, 0.0, (), {})
-        yield from (scored.steps or ()) if scored is not None else ()
+        if self.is_ids or not scored.data.endswith(self.data):  # else a BOS is the first, or a space more was read
+            yield StepRecord(self.data.removesuffix(scored.data), 0.0, (), {})
+        yield from scored.steps or ()
 
 
 def prompts_of(request: CompletionRequest, engine: Engine) -> list[Prompt]:
@@ -41,28 +42,20 @@ def prompts_of(request: CompletionRequest, engine: Engine) -> list[Prompt]:
 def echo_of(prompt: Prompt, engine: Engine) -> Echo:
     """How a prompt is returned."""
     if prompt.ids is None:
-        return Echo(prompt.text or "")
+        return Echo(prompt.text or "", (prompt.text or "").encode(errors="replace"))
     pieces = engine.members[0].speller.vocabulary.pieces
-    known = [pieces[token] or b"" if 0 <= token < len(pieces) else b"" for token in prompt.ids]
-    return Echo(b"".join(known).decode(errors="replace"), known[0])
+    data = b"".join(pieces[token] or b"" for token in prompt.ids if 0 <= token < len(pieces))
+    return Echo(data.decode(errors="replace"), data, is_ids=True)
 
 
-def scored(request: GenerationRequest) -> GenerationRequest | None:
-    """The request that scores the prompt of another one; ``None`` where a prompt is a single token."""
-    prompt = request.prompt
-    if prompt.ids is None:
-        return replace(request, prompt=Prompt(text=""), given=prompt.text, n=1, trace=False, constraint=None)
-    if len(prompt.ids) < 2:
-        return None
-    begins, given = replace(prompt, ids=prompt.ids[:1]), prompt.ids[1:]
-    return replace(request, prompt=begins, given=given, n=1, trace=False, constraint=None)
+def scoring(request: GenerationRequest) -> GenerationRequest:
+    """The request that scores the prompt of another one."""
+    return replace(request, score=True, n=1, trace=False, constraint=None)
 
 
-def check_echo(request: CompletionRequest, requests: Sequence[GenerationRequest], scoring: Sequence[object]) -> None:
-    """Refuse what cannot be scored. Raises a `Refusal`."""
-    if None in scoring:
-        raise Refusal(400, "a prompt of one token has nothing to score", param="prompt", code="invalid_prompt")
+def check_echo(request: CompletionRequest, n: int) -> None:
+    """Refuse what goes with no scored prompt. Raises a `Refusal`."""
     if request.stream:
         raise invalid("echo", "echo is given with logprobs or max_tokens 0, and a scored prompt does not stream")
-    if request.max_tokens == 0 and requests[0].n > 1:
-        raise invalid("n", f"n is {requests[0].n}, but with max_tokens 0 nothing is written")
+    if request.max_tokens == 0 and n > 1:
+        raise invalid("n", f"n is {n}, but with max_tokens 0 nothing is written")

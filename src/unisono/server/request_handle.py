@@ -56,12 +56,12 @@ class RequestHandle:
         choice = sum(each.n for each in self.requests[:place]) + event.index
         if isinstance(event, Ended):
             self.ended[choice] = event.generation
-            if request.given is None:
+            if not request.score:
                 self._metrics.ended(request.model, event.index, event.generation)
             self.running[event.request_id] -= 1
             if not self.running[event.request_id]:
                 del self.running[event.request_id]
-        elif request.given is None:
+        elif not request.score:
             if self.first_piece is None:
                 self.first_piece = now - self._began
                 self._metrics.first_piece.labels(request.model).observe(self.first_piece)

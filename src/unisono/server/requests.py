@@ -14,7 +14,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
 from unisono.server.body import read_messages
-from unisono.server.echo import Echo, check_echo, echo_of, prompts_of, scored
+from unisono.server.echo import Echo, check_echo, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import contradiction, unsupported
 from unisono.server.limits import ServerLimits
@@ -142,10 +142,9 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
     if request.logprobs is None and request.max_tokens != 0:
         return call
-    scoring = [scored(each) for each in call.requests]
-    check_echo(request, call.requests, scoring)
+    check_echo(request, call.first.n)
     requests = call.requests if request.max_tokens != 0 else ()
-    return replace(call, requests=requests, scored=tuple(each for each in scoring if each is not None))
+    return replace(call, requests=requests, scored=tuple(scoring(each) for each in call.requests))
 
 
 def engine_of(service: Service, model: str) -> Engine:
