@@ -117,6 +117,20 @@ def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[s
     assert texts[0] == texts[1]
 
 
+def test_end_waits_for_the_least_number_of_pieces(served: Served) -> None:
+    column = str(served.service.engines["duo"].union.end)
+    ended = {"logit_bias": {column: 100}, "max_tokens": 9}
+    for least, reason in ((0, "stop"), (4, "stop"), (9, "length")):
+        answer = ask(served, **ended, min_tokens=least)
+        assert answer["usage"]["completion_tokens"] == least
+        assert answer["choices"][0]["finish_reason"] == reason
+    for more in ({}, {"speculate": "a:3"}, {"gate": "confidence:0.9", "lead": "b"}, {"sampling": "1 seed:2"}):
+        answer = ask(served, **ended, ignore_eos=True, unisono=more)
+        assert answer["usage"]["completion_tokens"] == 9
+    bound = ask(served, max_tokens=20, ignore_eos=True, unisono={"constraint": "regex:so it"})
+    assert bound["choices"][0]["message"]["content"] == "so it"
+
+
 def test_off_replaces_what_the_file_says(served: Served) -> None:
     off = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "max_tokens": 40}
     assert text(served, model="drawn", **off) == text(served, unisono={"sampling": "0.7 seed:3"}, max_tokens=40)
@@ -156,8 +170,8 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
         ({"xtc_probability": 0.5}, "xtc_probability", "min_p"),
         ({"dry_multiplier": 0.8}, "dry_multiplier", "repetition_penalty"),
         ({"repeat_last_n": 64, "repeat_penalty": 1.1}, "repeat_last_n", "all that was written"),
-        ({"ignore_eos": True}, "ignore_eos", "logit_bias"),
-        ({"min_tokens": 5}, "min_tokens", "logit_bias"),
+        ({"min_tokens": 13}, "min_tokens", "12 pieces"),
+        ({"min_tokens": -1}, "min_tokens", "greater than or equal to 0"),
         ({"use_beam_search": True}, "use_beam_search", "beam_width"),
         ({"best_of": 3}, "best_of", "n texts"),
         ({"stop_token_ids": [2]}, "stop_token_ids", "use stop"),

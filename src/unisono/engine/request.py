@@ -10,6 +10,7 @@ from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.grammar import Compile, Parse
+from unisono.constraints.least_length import LeastLength
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan, make_plan
@@ -93,9 +94,10 @@ class GenerationRequest:
             SpecError: ``max_new_tokens`` or ``stop`` is wrong.
         """
         if max_new_tokens is not None or stop is not None:
-            limits = Limits(
-                limits.max_new_tokens if max_new_tokens is None else max_new_tokens,
-                limits.stop if stop is None else stop,
+            limits = replace(
+                limits,
+                max_new_tokens=limits.max_new_tokens if max_new_tokens is None else max_new_tokens,
+                stop=limits.stop if stop is None else stop,
             )
         values = (
             id,
@@ -199,11 +201,17 @@ def prepare(
         words = f"the limits of a request are {shown(request.limits)}, not Limits"
         raise SpecError(words, hint="write Limits(max_new_tokens=64)")
     parse = None if request.constraint is None else begin_grammar(request.constraint, compile_grammar)
+    if request.limits.min_new_tokens:
+        parse = LeastLength(request.limits.min_new_tokens, union, parse)
     plan, method = default, default.method if request.method is None else request.method
     if request.options and isinstance(method, Method):
         check_off(request.options.get("speculate"), [member.name for member in members])
         method = method.but(**cast(MethodOptions, request.options))
     if request.score:
+        if request.n > 1 or request.constraint is not None:
+            raise SpecError(
+                "a prompt is to be scored, and n or a constraint is given", hint="they concern what is written"
+            )
         method = scored_by(method)
     if method is not plan.method:
         plan = make_plan(method, members, union)
@@ -211,7 +219,7 @@ def prepare(
         raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
     prompt, given = split(plan.lead, request.prompt, len(members) == 1) if request.score else (request.prompt, ())
     if given:
-        request = replace(request, prompt=prompt, limits=Limits(len(given)), n=1)
+        request = replace(request, prompt=prompt, limits=Limits(len(given)))
     ids = {member.name: member.encoder.encode(prompt, may_be_empty=may_be_empty) for member in members}
     for member in members:
         length = len(ids[member.name]) + max(0, len(given) - 1)

@@ -40,7 +40,6 @@ _UNPICKED = "pieces are drawn by temperature, top_k, top_p, min_p and typical_p"
 _PENALTY = "to repeat less, use repetition_penalty, presence_penalty or frequency_penalty"
 _PENALTIES = ("repetition_penalty", "repeat_penalty", "presence_penalty", "frequency_penalty")
 _TEXTS = "members share text and no special tokens, which are never written"
-_ENDS = "a text ends where the members end it: to forbid that, give END's column in logit_bias -100"
 _GRAMMAR = "restrict the answer with response_format or unisono.constraint (json_schema, regex, lark)"
 _TEMPLATES = "conversations are written by each member's own template: to change it, give chat_template in the file"
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
@@ -84,8 +83,6 @@ SHARED: dict[str, Field] = {
     "penalize_nl": Field("penalties count all that was written", (True,), only_with=_PENALTIES),
     "use_beam_search": Field(_BEAM, (False,)),
     "length_penalty": Field(_BEAM, (1,)),
-    "min_tokens": Field(_ENDS, (0,)),
-    "ignore_eos": Field(_ENDS, (False,)),
     "stop_regex": Field("texts end at strings: use stop", ([], "")),
     "include_stop_str_in_output": Field("a text ends before its stop string", (False,)),
     "no_stop_trim": Field("a text ends before its stop string", (False,)),

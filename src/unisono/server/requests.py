@@ -165,7 +165,7 @@ def _call(
 ) -> ApiCall:
     most, clamped = _most(request, limits, least)
     try:
-        written = Limits(max(1, most), _stops(request.stop, limits))
+        written = Limits(max(1, most), _stops(request.stop, limits), _least(request, max(1, most)))
     except SpecError as error:
         raise refusal_of(error, param="stop") from None
     engine = engine_of(service, request.model)
@@ -213,6 +213,13 @@ def _most(request: GenerationFields, limits: ServerLimits, least: int) -> tuple[
     if limits.strict:
         raise invalid(name, f"{name} is {given}, and this server writes {limits.output} at most")
     return limits.output, f"{name}={limits.output}"
+
+
+def _least(request: GenerationFields, most: int) -> int:
+    least = request.min_tokens or 0
+    if least > most:
+        raise invalid("min_tokens", f"min_tokens is {least}, but {most} pieces are written at most")
+    return most if request.ignore_eos else least
 
 
 def _stops(stop: str | list[str] | None, limits: ServerLimits) -> list[str]:

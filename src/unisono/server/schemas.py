@@ -131,6 +131,10 @@ class GenerationFields(Record):
     max_tokens: Most = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
     """-1 stands for as many as the server allows."""
     max_completion_tokens: Most = None
+    ignore_eos: bool | None = None
+    """Whether END is never chosen."""
+    min_tokens: Annotated[int | None, Field(ge=0)] = None
+    """Pieces before END can be chosen."""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     n: Annotated[int | None, Field(ge=1)] = None
     presence_penalty: Penalty | None = None
