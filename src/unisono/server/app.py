@@ -7,12 +7,12 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -21,14 +21,13 @@ from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.event_stream import EventStream, events_of
 from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
 from unisono.server.openapi import document
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
-from unisono.server.responses import Answer, ChatResponse, CompletionResponse
+from unisono.server.responses import Answer, ChatResponse, CompletionResponse, events_of
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -238,6 +237,35 @@ class _Routes:
             return _json(json.dumps({"detail": refusal.message}), status, refusal.headers)
         except gac.Invalid as invalid:
             return _json(json.dumps({"detail": invalid.detail}), 422)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. The call ends when the client leaves, or stops reading."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        left: contextlib.ExitStack,
+        timeout: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+        self._events = events
+        self._left = left
+        self._timeout = timeout
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the events."""
+        with self._left:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
+            finally:
+                await self._events.aclose()
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:

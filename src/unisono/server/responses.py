@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from unisono.chat.tool_parser import FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine
+from unisono.server.errors import Refusal, refusal_of
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
+from unisono.server.middleware import RequestLog
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.schemas import (
@@ -27,6 +30,7 @@ from unisono.server.schemas import (
     chat_chunk,
     chat_completion,
 )
+from unisono.server.telemetry import say, where
 from unisono.server.tools import CallReader, NumberedCall
 
 Reason = Literal["stop", "length", "tool_calls"]
@@ -270,6 +274,24 @@ class CompletionResponse(Answer):
             ends = [step for step in (generation.steps or ())[-1:] if step.piece is None]
             steps += [*written, *ends]
         return CompletionLogprobs(count).of(steps, after_nothing=True)
+
+
+async def events_of(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog) -> AsyncGenerator[bytes, None]:
+    """The events of a stream, the last of which is ``[DONE]``, or an error."""
+    try:
+        yield b"data: %b\n\n" % first
+        async for body in bodies:
+            yield b"data: %b\n\n" % body
+        yield b"data: [DONE]\n\n"
+    except Exception as error:
+        if not isinstance(error, Refusal):
+            say("internal", level=40, id=log.id, error=where(error))
+        refusal = refusal_of(error)
+        log.facts |= {"error": refusal.code, "error_status": refusal.status}
+        yield b"data: %b\n\n" % refusal.body()
+    except (asyncio.CancelledError, GeneratorExit):
+        log.facts["left"] = True
+        raise
 
 
 OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", CompletionAnswer: "text_completion"}
