@@ -117,6 +117,48 @@ def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[s
     assert texts[0] == texts[1]
 
 
+SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("named", "own"),
+    [
+        ({"guided_json": SCHEMA}, {"json_schema": SCHEMA}),
+        ({"guided_json": json.dumps(SCHEMA)}, {"json_schema": SCHEMA}),
+        ({"json_schema": SCHEMA}, {"json_schema": SCHEMA}),
+        ({"structured_outputs": {"json": SCHEMA, "regex": None}}, {"json_schema": SCHEMA}),
+        ({"structured_outputs": {"json_object": True}}, "json_object"),
+        ({"guided_regex": "(so )+it"}, {"regex": "(so )+it"}),
+        ({"regex": "(so )+it"}, {"regex": "(so )+it"}),
+        ({"structured_outputs": {"regex": "(so )+it"}}, {"regex": "(so )+it"}),
+        ({"guided_choice": ["so it", 'a "b"']}, {"lark": 'start: "so it" | "a \\"b\\""'}),
+        ({"structured_outputs": {"choice": ["so it", "日本"]}}, {"lark": 'start: "so it" | "日本"'}),
+    ],
+)
+def test_other_names_of_a_constraint_are_constraints(served: Served, named: dict[str, Any], own: Any) -> None:
+    assert text(served, max_tokens=30, **named) == text(served, max_tokens=30, unisono={"constraint": own})
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"guided_json": SCHEMA, "regex": "a"}, "guided_json", "regex are given"),
+        ({"guided_regex": "a", "unisono": {"constraint": "regex:b"}}, "unisono.constraint", "guided_regex"),
+        ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format", "guided_regex"),
+        ({"guided_regex": "("}, "guided_regex", "regex"),
+        ({"guided_json": "{"}, "guided_json", "not JSON"),
+        ({"guided_choice": []}, "guided_choice", "at least 1"),
+        ({"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar", "unisono.constraint"),
+        ({"structured_outputs": {"choice": 3}}, "structured_outputs.choice", "lark"),
+    ],
+)
+def test_a_wrong_constraint_is_named_as_it_was_given(
+    served: Served, change: dict[str, Any], param: str, words: str
+) -> None:
+    error = ask(served, 400, **change)["error"]
+    assert (error["param"], words in error["message"]) == (param, True), error
+
+
 def test_end_waits_for_the_least_number_of_pieces(served: Served) -> None:
     column = str(served.service.engines["duo"].union.end)
     ended = {"logit_bias": {column: 100}, "max_tokens": 9}

@@ -14,6 +14,7 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
 from unisono.server.body import read_messages
+from unisono.server.constraint import OWN, parsed, read_constraint
 from unisono.server.echo import Echo, check_echo, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import contradiction, unsupported
@@ -45,7 +46,7 @@ class ApiCall:
     """
     calling: Calling | None = None
     """The tools that the answer may call; ``None`` if there are none."""
-    constraint_field: str = "unisono.constraint"
+    constraint_field: str = OWN
     """The field that the constraint comes from."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
@@ -102,7 +103,7 @@ def _constrained(call: ApiCall, constraint: Constraint | None, calling: Calling 
         name, wanted = calling.constraint_field, calling.constraint
     if wanted is not None:
         if request.constraint is not None:
-            raise invalid(name, f"{name} and unisono.constraint are given: leave one out")
+            raise invalid(name, f"{name} and {call.constraint_field} are given: leave one out")
         request = replace(request, constraint=wanted)
     else:
         name = call.constraint_field
@@ -122,14 +123,7 @@ def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
         raise Refusal(400, words, param=name, code="unsupported")
     if (schema := wanted.get("schema")) is None:
         return Constraint(JSON_OBJECT)
-    return _parsed({JSON_SCHEMA: schema}, "response_format")
-
-
-def _parsed(constraint: object, name: str) -> Constraint | None:
-    try:
-        return Constraint.parse(constraint)
-    except SpecError as error:
-        raise refusal_of(error, param=name) from None
+    return parsed({JSON_SCHEMA: schema}, "response_format")
 
 
 def read_completion(request: CompletionRequest, service: Service, limits: ServerLimits) -> ApiCall:
@@ -182,9 +176,7 @@ def _call(
             raise unsupported(f"stream_options.{name}", True, words)
     check_stop_ids(request, engine)
     method = read_method(request, engine)
-    constraint = None
-    if extension is not None and extension.constraint is not None:
-        constraint = _parsed(extension.constraint, "unisono.constraint")
+    constraint, constraint_field = read_constraint(request)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
         tuple(
@@ -195,6 +187,7 @@ def _call(
         bool(request.stream),
         bool(request.stream and options and options.include_usage),
         logprobs,
+        constraint_field=constraint_field,
         clamped=clamped,
     )
 

@@ -126,6 +126,13 @@ class GenerationFields(Record):
     model: str
     """An ensemble, or ``ensemble/member`` for one member alone."""
     frequency_penalty: Penalty | None = None
+    guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
+    """These six are other servers' names for a constraint."""
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: Text | None = None
+    json_schema: str | dict[str, Any] | None = None
+    regex: Text | None = None
+    structured_outputs: dict[str, Any] | None = None
     logit_bias: Bias | None = None
     """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""
     max_tokens: Most = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
