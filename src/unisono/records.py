@@ -184,12 +184,20 @@ class Limits:
     stop: Sequence[str] = ()
     """Stop strings, or a single one. The text ends with the piece that completes one, and is cut before the leftmost
     string that it then holds."""
+    min_new_tokens: int = 0
+    """Pieces before END can be chosen, at least; stop strings end a text earlier."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_new_tokens, int) or isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:
             raise SpecError(
                 f"max_new_tokens is {shown(self.max_new_tokens)}: it must be a whole number, 1 or more",
                 hint="it counts the pieces to write at most",
+            )
+        least = self.min_new_tokens
+        if not isinstance(least, int) or isinstance(least, bool) or not 0 <= least <= self.max_new_tokens:
+            raise SpecError(
+                f"min_new_tokens is {shown(least)}: it must be a whole number from 0 to {self.max_new_tokens}",
+                hint="it counts the pieces that are written before END can be chosen, max_new_tokens at most",
             )
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):

@@ -233,9 +233,21 @@ def test_keys_open_a_server_to_other_addresses_and_no_text_is_logged(tmp_path: P
         assert httpx2.get(f"{served.url}/v1/models").status_code == 401
         answer = served.ask(7, prompt="the xylophone")
         assert answer.json()["usage"]["completion_tokens"] == 7
-        assert served.ask(8).json()["error"]["param"] == "max_tokens"
+        assert served.ask(8).headers["x-unisono-clamped"] == "max_tokens=7"
         served.process.send_signal(signal.SIGTERM)
         assert served.end() == 0
         assert "xylophone" not in json.dumps(served.log)
         assert KEY not in json.dumps(served.log)
-        assert [line["status"] for line in served.log if line.get("path") == "/v1/completions"] == [200, 400]
+        assert [line["status"] for line in served.log if line.get("path") == "/v1/completions"] == [200, 200]
+
+
+def test_flags_make_it_strict_and_let_pages_of_other_sites_call(tmp_path: Path) -> None:
+    pages = ("https://one.example", "https://two.example")
+    flags = ("--strict", "--max-output", 7, *(word for page in pages for word in ("--allow-origin", page)))
+    with process(tmp_path, 0, *flags) as served:
+        served.event("ready")
+        assert served.ask(8).json()["error"]["param"] == "max_tokens"
+        for page in pages:
+            asked = {"origin": page, "access-control-request-method": "POST"}
+            answer = httpx2.options(f"{served.url}/v1/completions", headers=asked)
+            assert answer.headers["access-control-allow-origin"] == page

@@ -18,9 +18,10 @@ from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.messages import Message, Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
+from unisono.engine.given import cut
 from unisono.engine.plan import Plan
 from unisono.engine.reference import _PlainText
-from unisono.engine.scoring import AT_ONCE, cut
+from unisono.engine.scoring import AT_ONCE
 from unisono.ensemble import Ensemble
 from unisono.errors import CapacityError, PromptError
 from unisono.testing import (

@@ -1,4 +1,4 @@
-"""Every field of OpenAI's requests is honoured or refused by name; whatever is wrong is told in OpenAI's form."""
+"""Every field of OpenAI's requests is honoured, without effect or refused; what is wrong is told in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from openai.types.completion_create_params import CompletionCreateParamsStreamin
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.body import KEYS, REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, REFUSED_IN_MESSAGES, parse
+from unisono.server.body import KEYS, parse
 from unisono.server.errors import Refusal
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
+from unisono.server.limits import ServerLimits
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -47,6 +49,12 @@ def served() -> Iterator[Served]:
     FAKE_MODELS.clear()
 
 
+@pytest.fixture(scope="module")
+def strict(served: Served) -> Iterator[Served]:
+    with serving(limits=ServerLimits(strict=True)) as server:
+        yield server
+
+
 def keys_of(params: Any) -> set[str]:
     return {
         key
@@ -55,29 +63,46 @@ def keys_of(params: Any) -> set[str]:
     }
 
 
-def test_all_of_openais_fields_are_honoured_or_refused_and_no_others_but_our_extension() -> None:
-    for params, record, refused in (
-        (ChatParams, ChatRequest, REFUSED_IN_CHATS),
-        (CompletionParams, CompletionRequest, REFUSED_IN_COMPLETIONS),
+def test_all_of_openais_fields_are_honoured_or_without_effect_or_refused() -> None:
+    for params, record, table in (
+        (ChatParams, ChatRequest, OF_CHATS),
+        (CompletionParams, CompletionRequest, OF_COMPLETIONS),
     ):
-        honoured = set(record.model_fields)
-        assert honoured & set(refused) == set()
-        assert honoured | set(refused) == keys_of(params) | {"unisono"}
-    assert set(StreamOptions.model_fields) == keys_of(ChatCompletionStreamOptionsParam)
+        honoured, names = set(record.model_fields), {name for names in NAMES_OF_ONE for name in names}
+        assert honoured & set(table) == set()
+        assert keys_of(params) <= honoured | names | set(table)
+    assert set(StreamOptions.model_fields) == keys_of(ChatCompletionStreamOptionsParam) | {"continuous_usage_stats"}
     for message in (
         ChatCompletionSystemMessageParam,
         ChatCompletionUserMessageParam,
         ChatCompletionAssistantMessageParam,
         ChatCompletionToolMessageParam,
     ):
-        assert keys_of(message) - {"role", *KEYS} <= set(REFUSED_IN_MESSAGES)
+        assert keys_of(message) - {"role", *KEYS, "prompt_cache_breakpoint"} <= set(OF_MESSAGES)
+
+
+HARMLESS = {
+    "chat": "metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention service_tier store "
+    "verbosity",
+    "completion": "",
+    "refused in a chat": "audio function_call functions modalities moderation web_search_options",
+    "refused in a completion": "suffix",
+}
+
+
+def test_which_of_openais_fields_have_no_effect_is_written_down() -> None:
+    for what, params, table in (("chat", ChatParams, OF_CHATS), ("completion", CompletionParams, OF_COMPLETIONS)):
+        theirs = keys_of(params) & set(table)
+        assert {name for name in theirs if not table[name].matters} == set(HARMLESS[what].split())
+        assert {name for name in theirs if table[name].matters} == set(HARMLESS[f"refused in a {what}"].split())
 
 
 def test_the_page_on_serving_names_every_field_and_every_metric(served: Served) -> None:
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
-    for name in (*keys_of(ChatParams), *keys_of(CompletionParams), *UnisonoOptions.model_fields, *REFUSED_IN_MESSAGES):
-        if name != "prompt_cache_breakpoint":
-            assert f"`{name}`" in page or f"`{name}: " in page, name
+    records = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *UnisonoOptions.model_fields}
+    aliases = {name for names in NAMES_OF_ONE for name in names}
+    for name in {*keys_of(ChatParams), *keys_of(CompletionParams), *records, *aliases, *OF_CHATS, *OF_COMPLETIONS}:
+        assert f"`{name}`" in page or f"`{name}: " in page, name
     for name in set(re.findall(r"^# TYPE (unisono_\w+)", served.get("/metrics").text, re.MULTILINE)):
         assert name.removesuffix("_created") in page, name
 
@@ -92,20 +117,32 @@ def refused_with(response: httpx2.Response, status: int = 400) -> dict[str, Any]
     return error
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED_IN_CHATS))
-def test_a_refused_field_of_a_chat_is_named_and_its_neutral_values_pass(served: Served, name: str) -> None:
-    error = refused_with(served.post("/v1/chat/completions", {**CHAT, name: "whatever"}))
-    assert error["param"] == name
-    assert error["code"] == "unsupported"
-    for value in (None, *REFUSED_IN_CHATS[name].neutral):
-        assert served.post("/v1/chat/completions", {**CHAT, name: value}).status_code == 200
+PATHS = {"/v1/chat/completions": (CHAT, OF_CHATS), "/v1/completions": (COMPLETION, OF_COMPLETIONS)}
+FIELDS = [(path, name) for path, (_, table) in PATHS.items() for name in sorted(table)]
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED_IN_COMPLETIONS))
-def test_a_refused_field_of_a_completion_is_named_and_its_neutral_values_pass(served: Served, name: str) -> None:
-    assert refused_with(served.post("/v1/completions", {**COMPLETION, name: 7}))["param"] == name
-    for value in (None, *REFUSED_IN_COMPLETIONS[name].neutral):
-        assert served.post("/v1/completions", {**COMPLETION, name: value}).status_code == 200
+@pytest.mark.parametrize(("path", "name"), FIELDS)
+def test_a_field_has_no_effect_or_is_refused_by_name(served: Served, path: str, name: str) -> None:
+    given, table = PATHS[path]
+    field, known = table[name], served.post(path, given).json()["choices"]
+    more = {field.only_with[0]: 1.5} if field.only_with else {}
+    response = served.post(path, {**given, **more, name: "whatever"})
+    if field.matters:
+        error = refused_with(response)
+        assert (error["param"], error["code"]) == (name, "unsupported")
+    else:
+        assert response.json()["choices"] == known
+
+
+@pytest.mark.parametrize(("path", "name"), FIELDS)
+def test_a_strict_server_refuses_what_has_no_effect_but_what_asks_for_nothing(
+    strict: Served, path: str, name: str
+) -> None:
+    given, table = PATHS[path]
+    error = refused_with(strict.post(path, {**given, name: "whatever"}))
+    assert (error["param"], error["code"]) == (name, "unsupported")
+    for value in (None, *table[name].neutral):
+        assert strict.post(path, {**given, name: value}).status_code == 200, value
 
 
 def test_null_stands_for_leaving_an_optional_field_out(served: Served) -> None:
@@ -135,14 +172,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 17}, "n", "16 texts at most"),
     ({"n": 5}, "n", "slots for 4"),
     ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
-    ({"max_tokens": 10**6}, "max_tokens", "4096 at most"),
     ({"max_tokens": 2.5}, "max_tokens", "valid integer"),
-    ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "4096 at most"),
     ({"max_completion_tokens": 3}, "max_tokens", "leave one out"),
-    ({"stop": ""}, "stop", "at least 1 character"),
     ({"stop": ["x"] * 17}, "stop", "at most 16 items"),
     ({"stop": [1]}, "stop[0]", "valid string"),
-    ({"stop": "\ud800"}, "stop", "unicode"),
+    ({"stop": "\ud800"}, "stop", "Unicode"),
     ({"seed": 2**64}, "seed", "less than"),
     ({"seed": 1.5}, "seed", "valid integer"),
     ({"logit_bias": {"x": 1}}, "logit_bias", "columns of the union"),
@@ -152,8 +186,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"top_logprobs": 3}, "top_logprobs", "logprobs is not true"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
     ({"logprobs": 3}, "logprobs", "valid boolean"),
-    ({"stream_options": {"include_usage": True}}, "stream_options", "stream is not true"),
-    ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "padded"),
     ({"stream": True, "stream_options": {"x": True}}, "stream_options.x", "unknown field"),
     ({"stream": "yes"}, "stream", "valid boolean"),
     ({"messages": []}, "messages", "at least 1 item"),
@@ -163,8 +195,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
     ({"messages": [{"role": "assistant"}]}, "messages[0].content", "missing"),
     ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content", "valid string"),
-    ({"messages": [{"role": "user", "content": "x", "nme": "y"}]}, "messages[0].nme", "unknown field"),
-    ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages", "name"),
     (
         {"messages": [*SAY, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         "messages[1].content[0].type",
@@ -181,7 +211,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name", "missing"),
     ({"response_format": {"type": "json_object", "x": 1}}, "response_format.x", "unknown field"),
     ({"response_format": form({"type": "wish"})}, "response_format", "wish"),
-    ({"response_format": form({}, description="x")}, "response_format.json_schema.description", "into a message"),
     (
         {"response_format": {"type": "json_object"}, "unisono": {"constraint": "regex:a"}},
         "response_format",
@@ -214,14 +243,48 @@ def test_whatever_is_wrong_is_named(served: Served, change: dict[str, Any], para
     assert error["param"] == param
 
 
+WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
+    ({"max_tokens": 10**6}, "max_tokens", "4096 at most"),
+    ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "4096 at most"),
+    ({"stop": ""}, "stop", "at least 1 character"),
+    ({"stream_options": {"include_usage": True}}, "stream_options", "stream is not true"),
+    ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "padded"),
+    ({"messages": [{"role": "user", "content": "x", "nme": "y"}]}, "messages[0].nme", "unknown field"),
+    ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages", "name"),
+    ({"response_format": form({}, description="x")}, "response_format.json_schema.description", "into a message"),
+    ({"max_tokens": -1}, "max_tokens", "greater than or equal to 1"),
+    ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id", "no place"),
+    ({"messages": [*SAY, {"role": "assistant", "content": "x", "annotations": []}]}, "messages[1].annotations", ""),
+    ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", "missing"),
+    ({"tool_choice": "auto"}, "tool_choice", "no tools"),
+]
+
+
+@pytest.mark.parametrize(("change", "param", "words"), WRONG_WHERE_STRICT)
+def test_a_strict_server_refuses_what_changes_nothing(
+    strict: Served, change: dict[str, Any], param: str, words: str
+) -> None:
+    error = refused_with(strict.post("/v1/chat/completions", {**CHAT, **change}))
+    assert words in error["message"]
+    assert "did you mean" not in error["message"] or "nme" in error["message"]
+    assert error["param"] == param
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"prompt": [1, 2]}, "prompt[0]"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [[1], [2]]}, "prompt"),
+        ({"model": "duo/a", "prompt": [1, 10**6]}, "prompt"),
+        ({"model": "duo/a", "prompt": [1, -1]}, "prompt"),
+        ({"model": "duo/a", "prompt": [1, "a"]}, "prompt[0]"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ""}, "prompt"),
-        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"echo": True, "logprobs": 1, "stream": True}, "echo"),
+        ({"echo": True, "max_tokens": 0, "n": 2}, "n"),
+        ({"model": "duo/a", "prompt": [5], "echo": True, "max_tokens": 0}, "prompt"),
         ({"prompt": ["a"] * 17}, "n"),
         ({"model": "odd", "messages": SAY}, "messages"),
         ({"best_of": 3}, "best_of"),
@@ -332,7 +395,9 @@ def test_the_openapi_document_has_every_route_and_every_reference(served: Served
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(schemas)
     assert schemas["ChatRequest"]["additionalProperties"] is False
     assert schemas["ChatRequest"]["properties"]["model"]["enum"] == list(served.service.models)
-    assert set(schemas["ChatRequest"]["properties"]) == set(ChatRequest.model_fields)
+    names = {name for names in NAMES_OF_ONE for name in names}
+    assert set(schemas["ChatRequest"]["properties"]) == {*ChatRequest.model_fields, *OF_CHATS, *names}
+    assert set(schemas["CompletionRequest"]["properties"]) == {*CompletionRequest.model_fields, *OF_COMPLETIONS, *names}
 
 
 def test_an_answer_is_bound_to_what_its_format_says(served: Served) -> None:

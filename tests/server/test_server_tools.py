@@ -148,6 +148,12 @@ def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def strictly(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A call that may be made, with arguments of some schema."""
+    function = {"name": "x", "strict": True, "parameters": parameters}
+    return {"tools": [{"type": "function", "function": function}]}
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -157,10 +163,12 @@ def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
         ({"tools": [PING, PING]}, "tools"),
         ({"tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
-        ({"tools": None, "tool_choice": "auto"}, "tool_choice"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
-        ({"tools": [{"type": "function", "function": {"name": "x", "strict": True}}]}, "tools[0].function.strict"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": None, "tool_choice": "required"}, "tool_choice"),
+        ({"parallel_tool_calls": False, "unisono": {"constraint": "regex:a"}}, "parallel_tool_calls"),
+        (strictly({"minProperties": 3}), "tools[0].function.parameters"),
+        (strictly({"properties": {"n": {"not": {}}}}), "tools[0].function.strict"),
+        ({**strictly({}), "unisono": {"constraint": "regex:a"}}, "tools[0].function.strict"),
+        ({"response_format": {"type": "json_object"}, "unisono": {"constraint": "regex:a"}}, "response_format"),
         ({"tool_choice": "required", "unisono": {"constraint": "regex:a"}}, "tools"),
         (bound_to({"properties": {"n": {"minimun": 3}}}), "tools[0].function.parameters"),
         (bound_to({"properties": {"n": {"x-guidance": {}}}}), "tools[0].function.parameters"),
@@ -169,7 +177,6 @@ def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
         (bound_to({"properties": {"n": {"not": {}}}}), "tools"),
         ({"messages": [*SAY, {"role": "tool", "tool_call_id": "x", "content": "rain"}]}, "messages"),
         ({"messages": [*SAY, {"role": "tool", "content": "rain"}]}, "messages[1].tool_call_id"),
-        ({"messages": [{"role": "user", "content": "x", "name": "Anna"}]}, "messages"),
     ],
 )
 def test_what_cannot_be_called_is_refused_by_name(served: Served, change: dict[str, Any], param: str) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +97,12 @@ def serving(
     local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
+    origins: Sequence[str] = (),
     **options: Any,
 ) -> Iterator[Served]:
     """Serve ensembles of fakes on a free port."""
     bridge = AsyncEngine(load or (lambda: load_fakes(ensembles, **options)), limits or ServerLimits(), Metrics())
-    app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
+    app = make_app(bridge, keys, local=local, log_prompts=log_prompts, gac_model=gac_model, origins=origins)
     server = Server(bridge, app)
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]

@@ -12,7 +12,10 @@ from unisono.errors import PromptError
 
 _MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
 """Private-use characters; one of them breaks up the special tokens that a user typed."""
-_TEXTS = ("content", "tool_call_id", "name")
+_KEPT = ("role", "tool_calls")
+"""Keys of a message that are no text, or are seen to apart."""
+_SIMPLE = {"role", "content", "name"}
+"""Keys whose text templates write as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Escaped:
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
+    variables: dict[str, Any]
     mark: str
     """Empty when nothing had to be escaped."""
 
@@ -30,19 +34,25 @@ class Escaped:
 
 
 def escape_special_tokens(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, controls: Iterable[str]
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    controls: Iterable[str],
+    variables: Mapping[str, Any] | None = None,
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
 
-    Templates may change the case of a tool's schema, so with tools the case is ignored. ``messages`` and ``tools`` are
-    in the form that the template expects; ``controls`` are the texts of the special tokens.
+    Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text.
+    ``messages`` and ``tools`` are in the form that the template expects; ``controls`` are the texts of the special
+    tokens, ``variables`` what the template is given beside them.
     """
-    written = "\n".join(texts_of(messages, tools))
-    plain = tools is None and not any(key in message for message in messages for key in ("tool_calls", "tool_call_id"))
+    variables = dict(variables or {})
+    written = "\n".join(texts_of(messages, tools, variables))
+    plain = tools is None and not variables and all(message.keys() <= _SIMPLE for message in messages)
     cases = [written] if plain else [written, written.lower(), written.upper()]
     typed = [control for control in controls if any(control in text for text in cases)]
     if not typed:
-        return Escaped([dict(each) for each in messages], None if tools is None else [dict(t) for t in tools], "")
+        kept = None if tools is None else [dict(tool) for tool in tools]
+        return Escaped([dict(each) for each in messages], kept, variables, "")
     mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
     if mark is None:
         raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
@@ -55,11 +65,16 @@ def escape_special_tokens(
     return Escaped(
         [_message(message, broken) for message in messages],
         None if tools is None else [{**t, "function": _everywhere(t["function"], broken, keys=False)} for t in tools],
+        _everywhere(variables, broken, keys=False),
         mark,
     )
 
 
-def texts_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def texts_of(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    variables: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Every text of a request that a template may write, except roles."""
     found: list[str] = []
 
@@ -71,12 +86,12 @@ def texts_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str,
         _message(message, kept)
     for tool in tools or ():
         _everywhere(tool["function"], kept, keys=False)
+    _everywhere(variables or {}, kept, keys=False)
     return found
 
 
 def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    changed = dict(message)
-    changed |= {key: change(message[key]) for key in _TEXTS if isinstance(message.get(key), str)}
+    changed = {key: value if key in _KEPT else _everywhere(value, change) for key, value in message.items()}
     if "tool_calls" in message:
         changed["tool_calls"] = [
             {**call, "id": change(call["id"]), "function": _everywhere(call["function"], change, keys=False)}

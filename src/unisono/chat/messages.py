@@ -45,6 +45,8 @@ class Message(TypedDict):
     """Of the role ``tool``: the call that it answers."""
     name: NotRequired[str]
     """Who speaks; of the role ``tool``, the function that was called."""
+    extra: NotRequired[Mapping[str, Any]]
+    """Further keys, values of JSON, for the templates that read them, such as ``reasoning_content``. Most do not."""
 
 
 class FunctionTool(TypedDict):
@@ -60,19 +62,34 @@ class Tool(TypedDict):
     function: FunctionTool
 
 
+RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
+"""What no further key of a message may be."""
+TEMPLATE_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
+"""What is given to every chat template, and so cannot be given beside it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the ensemble continues: raw text, or a conversation to be answered. Exactly one of the two is set."""
+    """What the ensemble continues: raw text, or a conversation to be answered.
+
+    Exactly one of ``text``, ``messages`` and ``ids`` is set.
+    """
 
     text: str | None = None
     messages: Sequence[Message] | None = None
     tools: Sequence[Tool] | None = None
+    """What the answer to messages may call."""
+    template_kwargs: Mapping[str, Any] | None = None
+    """Further variables of the members' chat templates, values of JSON. What a template does not read has no effect."""
+    ids: Sequence[int] | None = None
+    """Raw text as one member's tokens, which are read as they are."""
 
     def __post_init__(self) -> None:
-        if (self.text is None) == (self.messages is None):
+        given = [each for each in (self.text, self.messages, self.ids) if each is not None]
+        if len(given) != 1:
             raise SpecError(
-                "give either a prompt or messages" + ("" if self.text is None else ", not both"),
-                hint="a prompt is raw text to continue; messages are a conversation to answer",
+                "give either a prompt or messages" + (", not both" if given else ""),
+                hint="a prompt is raw text to continue, or its token ids; messages are a conversation to answer",
             )
         if self.text is not None and not isinstance(self.text, str):
             raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
@@ -82,6 +99,11 @@ class Prompt:
             if self.messages is None:
                 raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
             object.__setattr__(self, "tools", checked_tools(self.tools))
+        if self.template_kwargs:
+            if self.messages is None:
+                raise SpecError("raw text has no chat template", hint="give messages, or leave template_kwargs out")
+            checked = _checked_variables("template_kwargs", self.template_kwargs, TEMPLATE_VARIABLES)
+            object.__setattr__(self, "template_kwargs", checked)
 
 
 def new_call_id() -> str:
@@ -136,7 +158,9 @@ def _check_message(what: str, message: object) -> None:
     texts = ("role",) if calls is not None and message.get("content") is None else ("role", "content")  # type: ignore[attr-defined]
     if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in texts):
         raise SpecError(f"{what} has no role and content that are text", hint=_MESSAGE_HINT)
-    known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name"))
+    known_keys(what, message, ("role", "content", "tool_calls", "tool_call_id", "name", "extra"))
+    if "extra" in message:
+        _checked_variables(f"extra of {what}", message["extra"], RESERVED)
     for key in ("tool_call_id", "name"):
         if key in message and not _is_text(message[key]):
             raise SpecError(f"the {key} of {what} is {shown(message[key])}", hint="give a text that is not empty")
@@ -153,6 +177,15 @@ def _check_message(what: str, message: object) -> None:
             f"{what} has the role {role!r} and {'a' if answers else 'no'} tool_call_id",
             hint="a message of the role tool answers a call, whose id is its tool_call_id",
         )
+
+
+def _checked_variables(what: str, given: object, reserved: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise SpecError(f"{what} is {shown(given)}, not a mapping of names to values", hint='write {"name": value}')
+    if taken := next((key for key in given if key in reserved), None):
+        raise SpecError(f"{what} holds {taken!r}, which has a place of its own", hint="leave it out there")
+    plain: Mapping[str, Any] = _plain(what, given)
+    return plain
 
 
 def _check_call(what: str, call: object) -> None:

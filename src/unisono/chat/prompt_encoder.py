@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.escape import Escaped, escape_special_tokens, texts_of
@@ -68,7 +68,9 @@ class PromptEncoder:
         if checked is not None and checked[0] is prompt:
             return checked[1]
         if prompt.messages is not None:
-            return self.encode_messages(prompt.messages, prompt.tools)
+            return self.encode_messages(prompt.messages, prompt.tools, prompt.template_kwargs)
+        if prompt.ids is not None:
+            return self._checked_ids(prompt.ids)
         if not prompt.text and not may_be_empty:
             raise PromptError("the prompt is empty", hint="give some text to continue")
         if self.system is not None:
@@ -81,6 +83,18 @@ class PromptEncoder:
         bos = self.tokenizer.table.bos_id
         return sorted(self.speller.vocabulary.end_ids)[:1] if bos is None else [bos]
 
+    def _checked_ids(self, ids: Sequence[int]) -> list[int]:
+        size = len(self.speller.vocabulary.pieces)
+        wrong = next((token for token in ids if not isinstance(token, int) or not 0 <= token < size), None)
+        if wrong is not None:
+            raise PromptError(f"member {self.name!r} has no token {wrong}", hint=f"its tokens are 0 to {size - 1}")
+        if self.system is not None or self.prefix is not None:
+            raise PromptError(
+                f"member {self.name!r} has a system message or a prefix, and token ids have no place for them",
+                hint="send text or messages",
+            )
+        return list(ids)
+
     def encode_text(self, text: str) -> list[int]:
         """Encode plain text in the tokenizer's own form, without the member's system text or prefix. See `encode`."""
         _check_encodable(text)
@@ -90,7 +104,12 @@ class PromptEncoder:
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
         return [*opening, *self._spell(text)]
 
-    def encode_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`."""
         template = self._template()
         if not template.fits(with_tools=tools is not None):
@@ -108,9 +127,9 @@ class PromptEncoder:
         own = own_messages(messages, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
-        for text in texts_of(given, tools):
+        for text in texts_of(given, tools, variables):
             _check_encodable(text)
-        escaped = escape_special_tokens(given, tools, self._controls)
+        escaped = escape_special_tokens(given, tools, self._controls, variables)
         rendered = self._render(template, escaped) + self.opening
         parts = cut_controls(rendered, self._controls)
         self._check_rows(control for _, control in parts if control is not None)
@@ -185,7 +204,7 @@ class PromptEncoder:
 
     def _render(self, template: ChatTemplate, given: Escaped) -> str:
         try:
-            return template.render(given.messages, tools=given.tools)
+            return template.render(given.messages, tools=given.tools, variables=given.variables)
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(

@@ -66,10 +66,12 @@ class ChatTemplate:
         *,
         tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
         add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Write a conversation, by default up to where the assistant's answer begins.
 
-        The messages are as the template expects them, see `unisono.chat.template_probe`. Raises a `TemplateFailure`
+        The messages are as the template expects them, see `unisono.chat.template_probe`; further ``variables`` are for
+        templates that read them. Raises a `TemplateFailure`
         where the template refuses them, for example their order.
         """
         if not self.fits(with_tools=tools is not None):
@@ -81,7 +83,7 @@ class ChatTemplate:
                 tools=None if tools is None else [dict(tool) for tool in tools],
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                **self._special_texts,
+                **{**self._special_texts, **(variables or {})},
             )
         except jinja2.TemplateError as error:
             raise TemplateFailure(str(error)) from error

@@ -170,7 +170,7 @@ def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[
         calls = list(messages[place].get("tool_calls", ()))
         given.append(_calling(messages[place], calls, style or CallStyle()) if calls else dict(messages[place]))
         place += 1
-    return given
+    return [{**message.pop("extra", {}), **message} for message in given]
 
 
 def exchange_of(count: int, content: str = "") -> list[Message]:

@@ -7,20 +7,37 @@ schema of a tool's parameters is one by itself, so that what it refers to by ``#
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
-from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, check_schema
+from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown
 
 
-def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = None, *, several: bool = False) -> str:
-    """Write the grammar of an answer that is nothing but calls, spelled as the form spells them.
+def call_grammar(
+    form: CallForm,
+    tools: Sequence[Tool],
+    chosen: str | None = None,
+    *,
+    several: bool = False,
+    free: bool = False,
+    answer: Any = None,
+) -> str:
+    """Write the grammar of an answer that calls tools, spelled as the form spells calls.
 
-    With ``chosen``, only that tool may be called; ``several`` allows more calls where the form can write them. Raises a
-    `SpecError` where ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
+    Args:
+        form: of the calls.
+        tools: that may be called.
+        chosen: the only one that may be.
+        several: whether there may be more calls than one, where the form can write them.
+        free: whether any text may stand before the calls, or instead of them.
+        answer: the JSON schema of an answer that is no call; ``None`` where it has to be one.
+
+    Raises:
+        SpecError: ``chosen`` is none of the tools, or no grammar can keep a tool's schema.
     """
     names = [tool["function"]["name"] for tool in tools]
     if chosen is not None and chosen not in names:
@@ -29,14 +46,36 @@ def call_grammar(form: CallForm, tools: Sequence[Tool], chosen: str | None = Non
             hint=f"choose one of {', '.join(names)}",
         )
     allowed = [tool for tool in tools if chosen in (None, tool["function"]["name"])]
+    if free:
+        lines = _freely(form)
+    else:
+        lines = [f"start: {_literal(form.opening)} calls" + ("" if answer is None else " | answer")]
+    if answer is not None:
+        lines.append(f"answer: %json {json.dumps({**answer, OPTIONS: {**JSON_OPTIONS, **SPACING}})}")
     more = f" ({_literal(form.between)} call)*" if several and form.between is not None else ""
-    lines = [f"start: {_literal(form.opening)} call{more} {_literal(form.closing)}"]
+    lines.append(f"calls: call{more} {_literal(form.closing)}")
     lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(allowed))))
     for number, tool in enumerate(allowed):
+        if answer is not None and not form.opening.strip():
+            lines.append(f"call_{number}: %json {json.dumps(_whole(form, tool))}")
+            continue
         before, behind = form.framed(tool["function"]["name"])
         lines.append(f"call_{number}: {_literal(before)} arguments_{number} {_literal(behind)}")
         lines.append(f"arguments_{number}: %json {json.dumps(_schema(form, tool))}")
     return "\n".join(lines) + "\n"
+
+
+def _freely(form: CallForm) -> list[str]:
+    """Any text without a call's mark; with it, a call follows. Where a call has no mark, it is all of the answer."""
+    mark = form.opening.strip()
+    if not mark:
+        return ["start: calls | TEXT |", r"TEXT: /(?s:.+)/ & ~/\s*\{(?s:.*)/"]
+    return [
+        "start: before calls | TEXT |" if form.opening.endswith(mark) else "start: before begin calls | TEXT |",
+        f"before[suffix={json.dumps(mark)}]: /(?s:.*)/",
+        f"begin: {json.dumps(form.opening.partition(mark)[2])}",
+        f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/",
+    ]
 
 
 def _literal(text: str) -> str:
@@ -44,13 +83,40 @@ def _literal(text: str) -> str:
 
 
 def _schema(form: CallForm, tool: Tool) -> dict[str, Any]:
-    schema = {"type": "object", **parameters_of(tool)}
-    if form.separators is not None:
-        item, key = form.separators
-        spacing: dict[str, Any] = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
-    else:
-        spacing = {"whitespace_flexible": True}
-    return {**schema, OPTIONS: {**JSON_OPTIONS, **spacing}}
+    return {"type": "object", **parameters_of(tool), OPTIONS: _options(form)}
+
+
+def _options(form: CallForm) -> dict[str, Any]:
+    if form.separators is None:
+        return {**JSON_OPTIONS, "whitespace_flexible": True}
+    item, key = form.separators
+    return {**JSON_OPTIONS, "whitespace_flexible": False, "item_separator": item, "key_separator": key}
+
+
+def _whole(form: CallForm, tool: Tool) -> dict[str, Any]:
+    """The schema of a call without marks: one grammar of JSON cannot be told from another by its first character."""
+    named = (form.name_key, {"const": tool["function"]["name"]})
+    moved = _moved(parameters_of(tool), f"/properties/{form.arguments_key}")
+    arguments = (form.arguments_key, {"type": "object", **moved})
+    return {
+        "type": "object",
+        "properties": dict([named, arguments] if form.name_first else [arguments, named]),
+        "required": [form.name_key, form.arguments_key],
+        "additionalProperties": False,
+        OPTIONS: _options(form),
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references hold where it is a part of another."""
+    if isinstance(schema, list):
+        return [_moved(inner, place) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: f"#{place}{inner[1:]}" if key == "$ref" and str(inner).startswith("#") else _moved(inner, place)
+        for key, inner in schema.items()
+    }
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:

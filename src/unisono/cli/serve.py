@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,6 +83,12 @@ class ServeFlags(LimitFlags):
         typer.Option("--gac-api", help="Also serve /status and /api/generate/ of the GaC release, by the first FILE."),
     ] = False
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and answers too.")] = False
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse fields without effect, and limits that are too high.")
+    ] = False
+    allow_origin: Annotated[
+        list[str], typer.Option(metavar="URL", help="Let browsers call from pages of this origin.", show_default=False)
+    ] = field(default_factory=list)
 
 
 @takes_flags
@@ -98,7 +104,7 @@ def serve(flags: ServeFlags) -> None:
 
     specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
     keys = _read_keys(flags)
-    limits, bound = flags.limits(), bind(flags.host, flags.port)
+    limits, bound = replace(flags.limits(), strict=flags.strict), bind(flags.host, flags.port)
     with to_stderr():
         serve_on(
             lambda: _load(specs, flags),
@@ -108,6 +114,7 @@ def serve(flags: ServeFlags) -> None:
             local=keys is None and not flags.no_keys,
             log_prompts=flags.log_prompts,
             gac_model=next(iter(specs)) if flags.gac_api else None,
+            origins=flags.allow_origin,
         )
 
 

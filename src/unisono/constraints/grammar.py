@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
-from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, check_schema
+from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
 from unisono.fusion.logits_processors import Allowed
 from unisono.vocab.union import UnionVocabulary
@@ -33,13 +33,6 @@ SPECIAL = 0xFF
 # Without this a forced text is allowed in one spelling only, that of "the" tokenizer: a union has none, and all
 # pieces that lead along the forced text are as good. The last such line holds.
 _ANY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
-_SPACING = {
-    # At most one space after a comma or a colon and no whitespace elsewhere: where JSON allows any, small models
-    # write nothing else any more.
-    "whitespace_flexible": False,
-    "item_separator": ", ?",
-    "key_separator": ": ?",
-}
 
 
 Compile = Callable[[Constraint], "Parse"]
@@ -156,7 +149,7 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
         check_schema(schema)
         if isinstance(schema, bool):
             schema = {} if schema else {"enum": []}
-        return f"start: %json {json.dumps({**schema, OPTIONS: {**JSON_OPTIONS, **_SPACING}})}{_ANY_SPELLING}"
+        return f"start: %json {json.dumps({**schema, OPTIONS: {**JSON_OPTIONS, **SPACING}})}{_ANY_SPELLING}"
     if constraint.kind == REGEX:
         [grammar] = json.loads(library.LLMatcher.grammar_from_regex(constraint.source))["grammars"]
         return f"{grammar['lark_grammar']}{_ANY_SPELLING}"
@@ -177,8 +170,8 @@ def _check_lark(grammar: str) -> None:
         )
     for schema in _schemas_in(grammar):
         options = schema.pop(OPTIONS, None)
-        if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *_SPACING}:
-            raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *_SPACING])}")
+        if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *SPACING}:
+            raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *SPACING])}")
         check_schema(schema)
 
 

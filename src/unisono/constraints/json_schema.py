@@ -41,6 +41,14 @@ JSON_OPTIONS = {
     "lenient": False,
 }
 """How JSON is written beside its spacing, in llguidance's words."""
+SPACING = {
+    # At most one space after a comma or a colon and no whitespace elsewhere: where JSON allows any, small models
+    # write nothing else any more.
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+}
+"""The spacing of an answer in JSON."""
 
 
 def check_schema(schema: Any) -> None:

@@ -14,13 +14,14 @@ from unisono.config.method import Method
 from unisono.constraints.grammar import Compile
 from unisono.engine.beam import Beam
 from unisono.engine.draft_length import DraftLengthController
+from unisono.engine.given import cut, scored_by
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.prefill import Prefill
 from unisono.engine.request import DEFAULT_LIMITS, GenerationRequest, PreparedRequest, Preparer
 from unisono.engine.runner import Runner, by_model
 from unisono.engine.sampler import Sampler
-from unisono.engine.scoring import cut, score_pieces, scored_by
+from unisono.engine.scoring import Scoring
 from unisono.engine.sequence import SequenceGroup, TextSequence, begin_sequence, close_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step import States, Stepper, all_states
@@ -78,6 +79,7 @@ class Engine:
         self._prefill = Prefill(members, self._runner, longest_block)
         self._speculator = Speculator(members, union, self._runner, self._sampler, self._draft_length, self._prefill)
         self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, self._sampler)
+        self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
 
     def __enter__(self) -> Self:
         return self
@@ -170,8 +172,13 @@ class Engine:
             else dict.fromkeys(text if isinstance(text, SequenceGroup) else self._group(text) for text in texts)
         )
         groups = [group for group in given if group and not (group.awaited and self._prefill.size(group))]
+        scored: list[TextSequence] = []
+        if scoring := [group for group in groups if group.sequences[0].given]:
+            groups = [group for group in groups if group not in scoring]
+            with self._busy() as scored:
+                self._scoring.score_next(scoring)
         if not groups:
-            return []
+            return scored
         for group in groups:
             group.fork(self.members)
         began = time.perf_counter()
@@ -193,7 +200,7 @@ class Engine:
                         state.conclude(spent)
         if self._draft_length.in_use and states and not any(isinstance(group, Beam) for group in states):
             self._speculator.learn_step(all_states(states), spent)
-        return ended
+        return scored + ended
 
     def score(self, asked: Sequence[tuple[Prompt, str]], *, method: Method | None = None) -> list[Score]:
         """Compute how likely texts are that follow prompts, each cut as the lead's tokenizer cuts it; see `scoring`.
@@ -231,10 +238,10 @@ class Engine:
             left = {ids: iter(group.sequences) for ids, group in groups.items()}
             given = {next(left[ids]): its_columns for ids, its_columns in zip(prompts, columns, strict=True)}
             with self._busy():
-                for scored in given:
-                    self._stepper.weigh_prompt(scored)
+                for text in given:
+                    self._stepper.weigh_prompt(text)
                 began = time.perf_counter()
-                scores = score_pieces(given, self.members, self.union, self._runner, self._sampler)
+                scores = self._scoring.score(given)
                 seconds = time.perf_counter() - began
         finally:
             for group in groups.values():
@@ -244,7 +251,7 @@ class Engine:
     def drop(self, text: SequenceGroup | TextSequence) -> None:
         """Give up a group and free its slots. Dropping one that has ended changes nothing.
 
-        Within a step, where only a garbage collector would think of it, the slots are freed when it ends.
+        Within a step, the slots are freed when it ends.
         """
         group = self._group(text)
         if group is None:

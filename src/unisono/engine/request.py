@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -13,6 +13,8 @@ from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.constraints.grammar import Compile, Parse
+from unisono.constraints.least_length import LeastLength
+from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
@@ -66,6 +68,10 @@ class GenerationRequest:
     """Which ensemble, where a service has several."""
     options: Mapping[str, Any] = field(hash=False)
     """What replaces options of the method, as `Method.but` takes them."""
+    score: bool
+    """Whether the prompt is scored, piece by piece, and nothing is generated. The generation is then the prompt without
+    its first piece, which nothing precedes, and its steps have the probabilities.
+    """
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class GenerationRequest:
         *,
         max_new_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
+        score: bool = False,
         **keywords: Unpack[MethodOptions],
     ) -> None:
         """Make a request: ``max_new_tokens`` and ``stop`` replace those of the limits, other keywords are options.
@@ -91,9 +98,9 @@ class GenerationRequest:
         """
         if max_new_tokens is not None or stop is not None:
             most = limits.max_new_tokens if max_new_tokens is None else max_new_tokens
-            limits = Limits(most, limits.stop if stop is None else stop)
+            limits = replace(limits, max_new_tokens=most, stop=limits.stop if stop is None else stop)
         given = {**(options or {}), **keywords}
-        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given)
+        values = (id, prompt, limits, trace, method, constraint, n, top_logprobs, model, given, score)
         for key, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, key.name, value)
 
@@ -125,6 +132,8 @@ class PreparedRequest:
     """What it takes up, at most."""
     parse: Parse | None = None
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
+    given: Sequence[int] = ()
+    """The columns of what is scored after the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,20 +203,32 @@ class Preparer:
         """
         request.check()
         parse = None if request.constraint is None else self._begin_grammar(request.constraint)
-        plan = self._default if default is None else default
-        method = plan.method if request.method is None else request.method
+        if request.limits.min_new_tokens:
+            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
+        plan = self._plan(request, self._default if default is None else default)
+        alone, prompt, given = len(self._members) == 1, request.prompt, list[int]()
+        if prompt.ids is not None and not alone:
+            raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
+        if request.score:
+            prompt, given = split(plan.lead, prompt, alone)
+            request = replace(request, prompt=prompt, limits=Limits(len(given)))
+        ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in self._members}
+        for member in self._members:
+            length = len(ids[member.name]) + max(0, len(given) - 1)
+            check_length(member.name, length, member.backend.facts.context)
+        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given)
+
+    def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
+        method = default.method if request.method is None else request.method
         if request.options and isinstance(method, Method):
             check_off(request.options.get("speculate"), [member.name for member in self._members])
             method = method.but(**cast(MethodOptions, request.options))
-        if method is not plan.method:
-            plan = Plan(method, self._members, self._union)
-        encoders = {member.name: member.encoder for member in self._members}
-        ids = {name: encoder.encode(request.prompt, may_be_empty=may_be_empty) for name, encoder in encoders.items()}
-        memory = Counter[int]()
-        for member in self._members:
-            length, context = len(ids[member.name]), member.backend.facts.context
-            check_length(member.name, length, context)
-            memory[member.model] += min(context, length + request.limits.max_new_tokens * self._longest_spelling)
+        if request.score:
+            if request.n > 1 or request.constraint is not None:
+                words = "a prompt is to be scored, and n or a constraint is given"
+                raise SpecError(words, hint="they concern what is written")
+            method = scored_by(method)
+        plan = default if method is default.method else Plan(method, self._members, self._union)
         width = plan.draw.beam_width
         if width > self._slots:
             raise SpecError(
@@ -216,9 +237,15 @@ class Preparer:
             )
         if request.n > 1 and width > 1:
             raise SpecError(f"n is {request.n}, but a beam seeks one text", hint="leave n or beam_width out")
+        return plan
+
+    def _cost(self, request: GenerationRequest, plan: Plan, ids: Mapping[str, Sequence[int]]) -> Cost:
+        memory = Counter[int]()
+        for member in self._members:
+            most = len(ids[member.name]) + request.limits.max_new_tokens * self._longest_spelling
+            memory[member.model] += min(member.backend.facts.context, most)
         prompts = {name: len(its) for name, its in ids.items()}
-        cost = Cost(self._slots_by_model, max(request.n, width), prompts, memory)
-        return PreparedRequest(request, plan, ids, cost, parse)
+        return Cost(self._slots_by_model, max(request.n, plan.draw.beam_width), prompts, memory)
 
     def _begin_grammar(self, constraint: object) -> Parse | None:
         given = Constraint.parse(constraint)

@@ -36,6 +36,8 @@ class TextSequence:
         self.drafted = 0
         self.accepted = 0
         self.counts: Counter[int] = Counter()  # of each column
+        self.given = prepared.given
+        """The columns of what is scored in place of being generated."""
         self.losses: dict[str, float] = {}
         """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None  # what look-up drafts from

@@ -231,6 +231,11 @@ class StepState:
         if full and self.text.finish is None:
             self.text.end("context")
 
+    def keep_records(self) -> None:
+        """Write the records of pieces that were given: nothing was drafted, and no time is told."""
+        if self.text.steps is not None:
+            self.text.steps.extend(self.records)
+
     def conclude(self, seconds: float) -> None:
         """Count what was drafted, and write the trace, after a step that took so long."""
         text = self.text

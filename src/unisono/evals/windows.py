@@ -9,8 +9,8 @@ from functools import partial
 
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
+from unisono.engine.given import cut
 from unisono.engine.member import Member
-from unisono.engine.scoring import cut
 from unisono.errors import PromptError
 
 _CONTINUES = range(0x80, 0xC0)

@@ -7,24 +7,26 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from unisono.engine.service import Service
 from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine, RequestHandle
-from unisono.server.body import JSON, REFUSED_IN_CHATS, REFUSED_IN_COMPLETIONS, UnsupportedField, read_body, read_record
-from unisono.server.errors import Refusal, refusal_of, refusal_of_status
+from unisono.server.body import JSON, read_body, read_record
+from unisono.server.errors import Refusal, refusal_of_status
+from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
 from unisono.server.openapi import document
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
-from unisono.server.responses import Answer, ChatResponse, CompletionResponse
+from unisono.server.responses import Answer, ChatResponse, CompletionResponse, events_of
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -38,6 +40,8 @@ from unisono.server.telemetry import CONTENT_TYPE, say, where
 
 SLACK = 30.0
 """Seconds, beyond a request's time-out, in which the client has to take the rest of a stream."""
+CLAMPED = "x-unisono-clamped"
+"""The header that says which limit was too high, and what it became."""
 T = TypeVar("T")
 
 
@@ -46,14 +50,14 @@ class _Endpoint:
     """What differs between the two endpoints that generate text."""
 
     record: type[GenerationFields]
-    refused: Mapping[str, UnsupportedField]
+    fields: Mapping[str, Field]
     read: Callable[[Any, Service, ServerLimits], ApiCall]
     answer: type[Answer]
 
 
 ENDPOINTS = {
-    "/v1/chat/completions": _Endpoint(ChatRequest, REFUSED_IN_CHATS, read_chat, ChatResponse),
-    "/v1/completions": _Endpoint(CompletionRequest, REFUSED_IN_COMPLETIONS, read_completion, CompletionResponse),
+    "/v1/chat/completions": _Endpoint(ChatRequest, OF_CHATS, read_chat, ChatResponse),
+    "/v1/completions": _Endpoint(CompletionRequest, OF_COMPLETIONS, read_completion, CompletionResponse),
 }
 
 
@@ -64,11 +68,12 @@ def make_app(
     local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
-) -> Middleware:
+    origins: Sequence[str] = (),
+) -> Middleware | CORSMiddleware:
     """Make the ASGI app of an engine. The app starts the engine; the caller closes it.
 
     Without ``keys``, everybody may use it; ``local`` serves only host names of this machine, see `Middleware`. Without
-    ``gac_model``, the endpoints of the GaC release are left out.
+    ``gac_model``, the endpoints of the GaC release are left out. Browsers may call it from pages of ``origins``.
     """
 
     @contextlib.asynccontextmanager
@@ -83,8 +88,19 @@ def make_app(
     for method, path, route in routes.table():
         # The name is the route's label in logs and metrics.
         name = gac.GENERATE if path.startswith("/api") else path.replace(":path", "")
-        app.add_api_route(path, route, methods=[method], name=name, response_model=None)
-    return Middleware(app, engine.metrics, keys, local=local)
+        for each in (path.removesuffix("/"), path.removesuffix("/") + "/"):
+            app.add_api_route(each, route, methods=[method], name=name, response_model=None)
+    guarded = Middleware(app, engine.metrics, keys, local=local)
+    if not origins:
+        return guarded
+    # Around all, because a browser's preflight has no key, and pages may read refusals too.
+    return CORSMiddleware(
+        guarded,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=("x-request-id", CLAMPED, "retry-after"),
+    )
 
 
 class _Routes:
@@ -111,29 +127,31 @@ class _Routes:
             table += [
                 ("GET", gac.STATUS, self.gac_status),
                 ("POST", gac.GENERATE, self.gac_generate),
-                ("POST", gac.GENERATE.removesuffix("/"), self.gac_generate),
             ]
         return table
 
     async def generate(self, request: Request) -> Response:
-        engine, log, endpoint = self._engine, request.scope[LOG], ENDPOINTS[request.scope["route"].path]
+        """Read a request, queue it, and answer it whole or as a stream."""
+        engine, log, endpoint = self._engine, request.scope[LOG], ENDPOINTS[request.scope["route"].path.rstrip("/")]
         with contextlib.ExitStack() as left:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
-            wanted = read_record(endpoint.record, body, endpoint.refused)
+            wanted = read_record(endpoint.record, body, endpoint.fields, strict=engine.limits.strict)
             log.facts |= {"stream": bool(wanted.stream), "user": wanted.user}
-            log.facts["safety_identifier"] = getattr(wanted, "safety_identifier", None)
+            log.facts["safety_identifier"] = wanted.safety_identifier
             if self._log_prompts:
                 log.facts["prompt"] = body.get("messages", body.get("prompt"))
-            answer = endpoint.answer(endpoint.read(wanted, engine.service, engine.limits))
+            call = endpoint.read(wanted, engine.service, engine.limits)
+            answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}
             log.model = wanted.model
             left.callback(self._note, log, handle, answer)
             bodies = answer.bodies(engine, handle)
             # Headers wait for the first chunk, so early failures keep a proper status.
             first = await unless_left(request, anext(bodies))
             if not wanted.stream:
-                return _json(first)
-            return EventStream(_events(first, bodies, log), left.pop_all(), engine.limits.timeout + SLACK)
+                return _json(first, headers=headers)
+            timeout = engine.limits.timeout + SLACK
+            return EventStream(events_of(first, bodies, log), left.pop_all(), timeout, headers)
         raise AssertionError("unreachable")
 
     def _note(self, log: RequestLog, handle: RequestHandle, answer: Answer) -> None:
@@ -163,8 +181,9 @@ class _Routes:
         return _json(ModelList(data=found).model_dump_json(exclude_unset=False))
 
     async def model(self, request: Request) -> Response:
-        name = request.path_params["model"]
-        engine_of(self._engine.service, name)  # which refuses an unknown one
+        """Describe one model."""
+        name = request.path_params["model"].rstrip("/")
+        engine_of(self._engine.service, name)
         return _json(self._model(name).model_dump_json(exclude_none=True))
 
     def _model(self, name: str) -> Model:
@@ -215,8 +234,14 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], left: contextlib.ExitStack, timeout: float) -> None:
-        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        left: contextlib.ExitStack,
+        timeout: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
         self._events = events
         self._left = left
         self._timeout = timeout
@@ -230,23 +255,6 @@ class EventStream(StreamingResponse):
                 say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
             finally:
                 await self._events.aclose()
-
-
-async def _events(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog) -> AsyncGenerator[bytes, None]:
-    try:
-        yield b"data: %b\n\n" % first
-        async for body in bodies:
-            yield b"data: %b\n\n" % body
-        yield b"data: [DONE]\n\n"
-    except Exception as error:
-        if not isinstance(error, Refusal):
-            say("internal", level=40, id=log.id, error=where(error))
-        refusal = refusal_of(error)
-        log.facts |= {"error": refusal.code, "error_status": refusal.status}
-        yield b"data: %b\n\n" % refusal.body()
-    except (asyncio.CancelledError, GeneratorExit):
-        log.facts["left"] = True
-        raise
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:

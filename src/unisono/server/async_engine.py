@@ -76,14 +76,15 @@ class RequestHandle:
         if isinstance(event, Failed):
             self.fail(event.error)
             return request.model
-        choice = place * request.n + event.index
+        choice = sum(each.n for each in self.requests[:place]) + event.index
         if isinstance(event, Ended):
             self.ended[choice] = event.generation
-            self._metrics.ended(request.model, event.index, event.generation)
+            if not request.score:
+                self._metrics.ended(request.model, event.index, event.generation)
             self.running[event.request_id] -= 1
             if not self.running[event.request_id]:
                 del self.running[event.request_id]
-        else:
+        elif not request.score:
             if self.first_piece is None:
                 self.first_piece = now - self._began
                 self._metrics.first_piece.labels(request.model).observe(self.first_piece)
@@ -216,8 +217,8 @@ class AsyncEngine:
             await self.thread.read(self.service.prepare, replace(request, constraint=None))
             raise refusal_of(error, param=constraint_field) from error
         for name, ids in prepared.ids.items():
-            if len(ids) > (most := self.limits.prompt):
-                words = f"the prompt has {len(ids)} tokens for member {name!r}, and this server takes {most} at most"
+            if (length := len(ids) + len(prepared.given)) > (most := self.limits.prompt):
+                words = f"the prompt has {length} tokens for member {name!r}, and this server takes {most} at most"
                 raise Refusal(400, words, code="context_length_exceeded")
         return prepared
 

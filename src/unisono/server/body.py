@@ -1,6 +1,6 @@
 """Read a request's body: bytes, within the server's limits, into a checked record; and the messages of a chat.
 
-Fields of the OpenAI API that are not supported are refused by name, with the reason; values that ask for nothing pass.
+What becomes of the fields that no record has, `fields` says.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from unisono.chat.messages import Message
+from unisono.chat.messages import RESERVED, Message
 from unisono.config.compact import unique_keys
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
+from unisono.server.fields import NAMES_OF_ONE, OF_MESSAGES, Field, read_fields, unsupported
 from unisono.server.limits import ServerLimits
 from unisono.server.schemas import ROLES, TEXT_PART, Record
 
@@ -25,48 +25,10 @@ R = TypeVar("R", bound=Record)
 JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class UnsupportedField:
-    """A field that is refused, and why."""
-
-    why: str
-    neutral: tuple[object, ...] = ()
-    """Values, beside null, that are accepted because they change nothing."""
-
-
-STORED = "nothing is stored here"
-CACHED = "prompts that begin alike are read once without being asked to, and kept as long as slots are free"
-REFUSED_IN_CHATS: dict[str, UnsupportedField] = {
-    "audio": UnsupportedField("answers are text"),
-    "modalities": UnsupportedField("answers are text", (["text"],)),
-    "function_call": UnsupportedField("it is deprecated: use tools and tool_choice", ("none",)),
-    "functions": UnsupportedField("it is deprecated: use tools", ([],)),
-    "metadata": UnsupportedField(STORED, ({},)),
-    "store": UnsupportedField(STORED, (False,)),
-    "moderation": UnsupportedField("nothing is moderated here"),
-    "prediction": UnsupportedField("nothing is predicted for a request; to draft, use unisono.speculate"),
-    "prompt_cache_key": UnsupportedField(CACHED),
-    "prompt_cache_options": UnsupportedField(CACHED),
-    "prompt_cache_retention": UnsupportedField(CACHED),
-    "reasoning_effort": UnsupportedField("models write as their templates let them", ("none",)),
-    "service_tier": UnsupportedField(
-        "all requests are served alike, in the order in which they come", ("auto", "default")
-    ),
-    "verbosity": UnsupportedField("models write as much as they do", ("medium",)),
-    "web_search_options": UnsupportedField("nothing is searched for"),
-}
-REFUSED_IN_COMPLETIONS: dict[str, UnsupportedField] = {
-    "best_of": UnsupportedField("ask for n texts and choose", (1,)),
-    "suffix": UnsupportedField("texts are continued, not filled in", ("",)),
-}
-REFUSED_IN_MESSAGES = {
-    "audio": "messages are text",
-    "refusal": "write it as content",
-    "function_call": "it is deprecated: use tool_calls",
-    "prompt_cache_breakpoint": "prompts that begin alike are read once without being asked to",
-}
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
 """The other keys of a message, beside its role."""
+TEXT_KEYS = ("type", "text")
+"""The keys of a part of a message. Others, such as ``cache_control``, are for other servers."""
 SYSTEM = ("system", "developer")
 """Roles that chat templates call ``system``."""
 
@@ -150,21 +112,14 @@ def _no_json(why: str) -> Refusal:
     return Refusal(400, f"the body cannot be read as JSON: {why}", code="invalid_json")
 
 
-def read_record(record: type[R], body: Mapping[str, Any], refused: Mapping[str, UnsupportedField]) -> R:
+def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
-    given = dict(body)
-    for name, field in refused.items():
-        value = given.pop(name, None)
-        if value is not None and (type(value), value) not in [(type(each), each) for each in field.neutral]:
-            raise unsupported(name, value, field.why)
+    given = read_fields(body, table, strict=strict)
     try:
         return record.model_validate(given)
     except ValidationError as error:
-        raise explained(error, given, [*record.model_fields, *refused]) from None
-
-
-def unsupported(name: str, value: object, why: str) -> Refusal:
-    return Refusal(400, f"{name} is {shown(value)}, which is not supported: {why}", param=name, code="unsupported")
+        known = [*record.model_fields, *(name for names in NAMES_OF_ONE for name in names), *table]
+        raise explained(error, given, known) from None
 
 
 def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
@@ -181,8 +136,9 @@ def explained(error: ValidationError, given: object, known: list[str], within: s
     name = _named(path, within)
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
-        near = nearest(key, known) if len(path) == 1 else ""
-        return Refusal(400, f"unknown field {shown(name)}{near}", param=name, code="unknown_field")
+        unknown = f"unknown field {shown(name)}" + (nearest(key, known) if len(path) == 1 else "")
+        said = f"{name} is given, but has no place there" if key in known else unknown
+        return Refusal(400, said, param=name, code="unknown_field")
     if first["type"] == "missing":
         return Refusal(400, f"the field {name!r} is missing", param=name, code="missing_field")
     messages = (each["msg"] for each, its in zip(problems, paths, strict=True) if its == path)
@@ -209,12 +165,16 @@ def _named(path: tuple[int | str, ...], within: str) -> str:
     return name or "the body"
 
 
-def read_messages(given: Sequence[Any]) -> tuple[Message, ...]:
-    """Validate a conversation. Raises a `Refusal` that names the message and its field."""
-    return tuple(_read_message(message, f"messages[{number}]") for number, message in enumerate(given))
+def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Message, ...]:
+    """Validate a conversation. Raises a `Refusal` that names the message and its field.
+
+    A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
+    ``strict`` refuses what is unknown, and names that a template does not write.
+    """
+    return tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
 
 
-def _read_message(given: Any, name: str) -> Message:
+def _read_message(given: Any, name: str, strict: bool) -> Message:
     if not isinstance(given, dict):
         raise Refusal(400, f"{name} is {shown(given)}, not an object", param=name, code="invalid_value")
     role = given.get("role")
@@ -222,33 +182,52 @@ def _read_message(given: Any, name: str) -> Message:
         near = nearest(role, ROLES) if isinstance(role, str) else ""
         words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
-    message = _without_refused(given, name)
+    message, extra = _split(given, name, strict)
     if isinstance(message.get("content"), list):
         parts = enumerate(message["content"])
-        message["content"] = "".join(_read_part(part, f"{name}.content[{number}]") for number, part in parts)
+        message["content"] = "".join(_read_part(part, f"{name}.content[{number}]", strict) for number, part in parts)
+    called = message.pop("name", None) if role == "tool" else None
     try:
         ROLES[role].validate_python([message])
     except ValidationError as error:
         raise explained(error, message, list(KEYS), name, 1) from None
     if message.get("content") is None and not message.get("tool_calls"):
-        raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
+        if strict or role != "assistant" or "content" not in message:
+            raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
+        message["content"] = ""  # an answer that was empty
+    if called not in (None, ""):
+        message["name"] = called
+    elif not strict and "name" in message:
+        extra["name"] = message.pop("name")
     keys = {key: message[key] for key in KEYS if message.get(key) is not None}
-    return cast(Message, {"role": "system" if role in SYSTEM else role, **keys})
+    further = {"extra": extra} if extra else {}
+    return cast(Message, {"role": "system" if role in SYSTEM else role, **keys, **further})
 
 
-def _read_part(given: Any, name: str) -> str:
+def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A message without what says nothing, and its further keys."""
+    for key, field in OF_MESSAGES.items():
+        if given.get(key) is not None and given[key] not in field.neutral:
+            raise unsupported(f"{name}.{key}", given[key], field.why)
+    message = {key: value for key, value in given.items() if value is not None or key == "content"}
+    extra: dict[str, Any] = {}
+    for key in () if strict else [key for key in message if key not in ("role", *KEYS)]:
+        value = message.pop(key)
+        if key not in OF_MESSAGES and key not in RESERVED:
+            extra[key] = value
+    if not strict and message.get("tool_calls") == []:
+        del message["tool_calls"]
+    return message, extra
+
+
+def _read_part(given: Any, name: str, strict: bool) -> str:
     kind = given.get("type") if isinstance(given, dict) else None
     if kind != "text" and isinstance(kind, str):
         raise unsupported(f"{name}.type", kind, "messages are text")
-    part = _without_refused(given, name) if isinstance(given, dict) else given
+    part = given
+    if isinstance(given, dict):
+        part = {key: value for key, value in given.items() if value is not None and (strict or key in TEXT_KEYS)}
     try:
         return str(TEXT_PART.validate_python([part])[0]["text"])
     except ValidationError as error:
-        raise explained(error, part, ["type", "text"], name, 1) from None
-
-
-def _without_refused(given: dict[str, Any], name: str) -> dict[str, Any]:
-    for key, why in REFUSED_IN_MESSAGES.items():
-        if given.get(key) is not None:
-            raise unsupported(f"{name}.{key}", given[key], why)
-    return {key: value for key, value in given.items() if value is not None or key == "content"}
+        raise explained(error, part, list(TEXT_KEYS), name, 1) from None

@@ -62,6 +62,11 @@ def refusal_of(error: Exception, *, param: str | None = None, retry_after: int =
     return Refusal(500, "a model failed during this request; try again", kind=FAULT, code="failed")
 
 
+def invalid(name: str, words: str) -> Refusal:
+    """The refusal of a field's value."""
+    return Refusal(400, words, param=name, code="invalid_value")
+
+
 def words_of(error: UnisonoError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 

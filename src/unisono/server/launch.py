@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
@@ -59,6 +59,7 @@ def serve(
     local: bool = False,
     log_prompts: bool = False,
     gac_model: str | None = None,
+    origins: Sequence[str] = (),
 ) -> None:
     """Serve until a signal; a second signal ends the process at once.
 
@@ -66,7 +67,7 @@ def serve(
     `UnisonoError` if the models cannot be loaded, and exits with status 1 if the engine broke.
     """
     engine = AsyncEngine(load, limits, Metrics())
-    app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model)
+    app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model, origins=origins)
     server = Server(engine, app)
     ended = asyncio.run(server.serve_on(bound))
     if isinstance(engine.error, UnisonoError):

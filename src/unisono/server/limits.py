@@ -34,9 +34,11 @@ class ServerLimits:
     """Seconds for the body of a request to arrive."""
     grace: float = 30.0
     """Seconds for running requests to finish after a signal to end."""
+    strict: bool = False
+    """Whether fields without effect and limits that are too high are refused; else they are accepted, and clamped."""
 
     def __post_init__(self) -> None:
-        for limit in fields(self):
+        for limit in [each for each in fields(self) if each.name != "strict"]:
             value, least = getattr(self, limit.name), 0 if limit.name == "grace" else 1e-9
             if not value >= least or value == float("inf"):
                 fitting = "0 or a number above it" if limit.name == "grace" else "a number above 0"

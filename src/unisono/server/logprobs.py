@@ -86,16 +86,23 @@ class CompletionLogprobs:
         self._count = count
         self._offsets = Offsets()
 
-    def of(self, steps: Iterable[StepRecord]) -> Logprobs:
-        """The lists of the next steps. Offsets count characters of the generated text."""
-        offsets, tokens, logprobs, likeliest = [], [], [], []
+    def of(self, steps: Iterable[StepRecord], *, after_nothing: bool = False) -> Logprobs:
+        """The lists of the next steps. Offsets count characters of the choice's text; a piece that stands
+        ``after_nothing`` has no likelihood, which OpenAI writes as null.
+        """
+        offsets, tokens = [], []
+        logprobs: list[float | None] = []
+        likeliest: list[dict[str, float] | None] = []
         for step in steps:
-            assert step.piece is not None
-            offsets.append(self._offsets.before(step.piece))
+            known = bool(logprobs) or not after_nothing
+            offsets.append(self._offsets.before(step.piece or b""))
             tokens.append(_named(step.piece))
-            logprobs.append(logarithm(step.p))
-            likeliest.append({_named(piece): logarithm(p) for piece, p in step.likeliest[: self._count]})
-        return Logprobs(text_offset=offsets, tokens=tokens, token_logprobs=logprobs, top_logprobs=likeliest)
+            logprobs.append(logarithm(step.p) if known else None)
+            tops = {_named(piece): logarithm(p) for piece, p in step.likeliest[: self._count]}
+            likeliest.append(tops if known else None)
+        return Logprobs.model_construct(
+            text_offset=offsets, tokens=tokens, token_logprobs=logprobs, top_logprobs=likeliest
+        )
 
 
 def logarithm(p: float) -> float:

@@ -99,7 +99,7 @@ class Middleware:
             bracketed, closing, _ = header.removeprefix("[").partition("]")
             if not is_loopback(bracketed if closing else header.partition(":")[0].lower().removesuffix(".")):
                 return FOREIGN
-        if self._keys is None or scope["path"] in OPEN:
+        if self._keys is None or scope["path"].removesuffix("/") in OPEN:
             return None
         authorization = given.get(b"authorization", [])
         return None if self._keys.admit(authorization[0] if len(authorization) == 1 else None) else KEYLESS

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
 from unisono.server.schemas import (
     ChatAnswer,
@@ -100,10 +101,26 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     modes = [(record, "validation") for record in read] + [(record, "serialization") for record in sent]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas: Json = definitions["$defs"]
+    for record, table in ((ChatRequest, OF_CHATS), (CompletionRequest, OF_COMPLETIONS)):
+        properties = schemas[record.__name__]["properties"]
+        properties |= {name: _property(field) for name, field in table.items()}
+        for names in NAMES_OF_ONE:
+            for name in names:
+                properties.setdefault(name, {**properties[names[0]], "description": f"Another name of {names[0]}."})
+    for name in ("token_logprobs", "top_logprobs"):  # the first token of an echoed prompt has none
+        listed = next(each for each in schemas["Logprobs"]["properties"][name]["anyOf"] if "items" in each)
+        listed["items"] = {"anyOf": [listed["items"], {"type": "null"}]}
     for record in read if models else ():
         if "model" in record.model_fields:
             schemas[record.__name__]["properties"]["model"]["enum"] = list(models)
     return schemas
+
+
+def _property(field: Field) -> Json:
+    """A field that is not honoured. One that is refused may have the values that ask for nothing."""
+    if not field.matters or field.only_with:
+        return {"description": f"Without effect: {field.why}."}
+    return {"description": f"Not supported: {field.why}.", "enum": [None, *field.neutral]}
 
 
 def _post(

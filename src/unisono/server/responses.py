@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from unisono.chat.tool_parser import FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine, RequestHandle
+from unisono.server.errors import Refusal, refusal_of
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
+from unisono.server.middleware import RequestLog
 from unisono.server.requests import ApiCall
 from unisono.server.schemas import (
     ChatAnswer,
@@ -19,12 +22,14 @@ from unisono.server.schemas import (
     CompletionAnswer,
     CompletionChoice,
     CompletionUsage,
+    Logprobs,
     Report,
     TextReport,
     chat,
     chat_chunk,
     chat_completion,
 )
+from unisono.server.telemetry import say, where
 from unisono.server.tools import CallReader, NumberedCall
 
 Reason = Literal["stop", "length", "tool_calls"]
@@ -54,24 +59,28 @@ class Answer:
 
     def __init__(self, call: ApiCall) -> None:
         self.call = call
-        self.n, self.trace_wanted = call.requests[0].n, call.requests[0].trace
+        self.n, self.trace_wanted = call.first.n, call.first.trace
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.written: dict[int, _Written] = {}
         """By choice of a stream, what was written of it."""
+        self.scored: list[Generation] = []
+        """By prompt, how likely it was found, where that is asked for."""
 
     async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
         """Queue the call; yield the chunks of a stream, or the whole answer. Raises a `Refusal`."""
         call = self.call
-        await engine.begin(handle, call.requests, call.constraint_field, call.sampling_field)
+        requests = (*call.requests, *call.scored)
+        await engine.begin(handle, requests, call.constraint_field, call.sampling_field)
         async for index, event in handle.events():
             if call.stream:
                 for chunk in self.chunks(index, event):
                     yield chunk
         if not call.stream:
-            ended = sorted(handle.ended.items())
-            choices = [self.choice(index, generation) for index, generation in ended]
-            reports = [self.report(index, generation, generation.steps) for index, generation in ended]
+            ended = [generation for _, generation in sorted(handle.ended.items())]
+            written, self.scored = ended[: call.texts], ended[call.texts :]
+            choices = [self.choice(index, generation) for index, generation in enumerate(written or self.scored)]
+            reports = [self.report(index, generation, generation.steps) for index, generation in enumerate(written)]
             yield self.record(self.whole, choices, reports, usage=self.usage(handle.ended))
         elif call.include_usage:
             yield self.record(self.part, [], usage=self.usage(handle.ended))
@@ -97,7 +106,7 @@ class Answer:
             id=self.id,
             choices=choices,
             created=self.created,
-            model=self.call.requests[0].model,
+            model=self.call.first.model,
             object=OBJECTS[kind],
             **more,
         )
@@ -110,9 +119,12 @@ class Answer:
 
     def usage(self, ended: Mapping[int, Generation]) -> CompletionUsage:
         """Tokens of each prompt as the lead counts them, and pieces of all texts."""
-        prompts = [generation for index, generation in ended.items() if index % self.n == 0]
+        texts = {index: generation for index, generation in ended.items() if index < self.call.texts}
+        prompts = [generation for index, generation in texts.items() if index % self.n == 0]
         read = sum(generation.usage.prompt_tokens[self.call.lead] for generation in prompts)
-        written = sum(generation.usage.pieces for generation in ended.values())
+        if not self.call.requests:  # the prompts are all that was scored, and what precedes them
+            read = sum(each.usage.prompt_tokens[self.call.lead] + each.usage.pieces for each in ended.values())
+        written = sum(generation.usage.pieces for generation in texts.values())
         return CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
     def report(self, index: int, generation: Generation, steps: Sequence[StepRecord] | None = None) -> TextReport:
@@ -227,7 +239,7 @@ class CompletionResponse(Answer):
             yield self._chunk(index, event.text, released, report=report)
 
     def _echo(self, index: int) -> str:
-        return self.call.requests[index // self.n].prompt.text or "" if self.call.echo else ""
+        return self.call.echo[index // self.n].text if self.call.echo else ""
 
     def _chunk(
         self,
@@ -243,13 +255,43 @@ class CompletionResponse(Answer):
         return self.chunk(choice, report)
 
     def choice(self, index: int, generation: Generation) -> CompletionChoice:
-        count = self.call.logprobs
-        return CompletionChoice(
+        written = generation.text if self.call.requests else ""
+        return CompletionChoice.model_construct(
             index=index,
-            text=self._echo(index) + generation.text,
+            text=self._echo(index) + written,
             finish_reason=REASONS[generation.finish_reason],
-            logprobs=None if count is None else CompletionLogprobs(count).of(Held().rest(generation)),
+            logprobs=None if self.call.logprobs is None else self._logprobs(index, generation, self.call.logprobs),
         )
+
+    def _logprobs(self, index: int, generation: Generation, count: int) -> Logprobs:
+        written = Held().rest(generation)
+        if not self.call.scored:
+            return CompletionLogprobs(count).of(written)
+        prompt = index // self.n
+        steps = [*self.call.echo[prompt].steps(self.scored[prompt])]
+        if self.call.requests:
+            # END is a token of the answer, too: who scores prompts leaves the last token out.
+            ends = [step for step in (generation.steps or ())[-1:] if step.piece is None]
+            steps += [*written, *ends]
+        return CompletionLogprobs(count).of(steps, after_nothing=True)
+
+
+async def events_of(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog) -> AsyncGenerator[bytes, None]:
+    """The events of a stream, the last of which is ``[DONE]``, or an error."""
+    try:
+        yield b"data: %b\n\n" % first
+        async for body in bodies:
+            yield b"data: %b\n\n" % body
+        yield b"data: [DONE]\n\n"
+    except Exception as error:
+        if not isinstance(error, Refusal):
+            say("internal", level=40, id=log.id, error=where(error))
+        refusal = refusal_of(error)
+        log.facts |= {"error": refusal.code, "error_status": refusal.status}
+        yield b"data: %b\n\n" % refusal.body()
+    except (asyncio.CancelledError, GeneratorExit):
+        log.facts["left"] = True
+        raise
 
 
 OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", CompletionAnswer: "text_completion"}

@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completi
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 __all__ = [
     "CompletionChoice",
@@ -43,7 +43,6 @@ _PARTS = {
     "items": {
         "type": "object",
         "required": ["type", "text"],
-        "additionalProperties": False,
         "properties": {"type": {"const": "text"}, "text": _TEXT},
     },
 }
@@ -51,12 +50,7 @@ _PARTS = {
 
 def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
     properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
-    return {
-        "type": "object",
-        "required": ["role", *required],
-        "additionalProperties": False,
-        "properties": properties,
-    }
+    return {"type": "object", "required": ["role", *required], "properties": properties}
 
 
 _MESSAGES = {
@@ -65,14 +59,20 @@ _MESSAGES = {
     "items": {
         "oneOf": [
             *(_message(role) for role in ("system", "developer", "user")),
-            _message("assistant", tool_calls={"type": "array", "items": {"type": "object"}}),
+            _message(
+                "assistant",
+                content={"anyOf": [_TEXT, _PARTS, {"type": "null"}]},
+                tool_calls={"type": "array", "items": {"type": "object"}},
+            ),
             _message("tool", ("content", "tool_call_id"), tool_call_id=_TEXT),
         ]
     },
 }
 Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]
 Text = Annotated[str, Field(min_length=1)]
-Stop = Text | Annotated[list[Text], Field(max_length=MOST_STOPS)]
+Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
+Ids = Annotated[list[int], Field(min_length=1)]
+Most = Annotated[int | None, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
@@ -94,8 +94,10 @@ class StreamOptions(Record):
 
     include_usage: bool | None = None
     """Whether the last chunk, which has no choices, reports the usage."""
-    include_obfuscation: Annotated[bool | None, Field(json_schema_extra={"not": {"const": True}})] = None
-    """Only ``false``: chunks are not padded."""
+    include_obfuscation: bool | None = None
+    """Without effect: chunks are not padded."""
+    continuous_usage_stats: Annotated[bool | None, Field(json_schema_extra={"not": {"const": True}})] = None
+    """Only ``false``: usage comes once."""
 
 
 class UnisonoOptions(Record):
@@ -124,17 +126,42 @@ class GenerationFields(Record):
     model: str
     """An ensemble, or ``ensemble/member`` for one member alone."""
     frequency_penalty: Penalty | None = None
+    guided_choice: Annotated[list[Text] | None, Field(min_length=1)] = None
+    """These six are other servers' names for a constraint."""
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: Text | None = None
+    json_schema: str | dict[str, Any] | None = None
+    regex: Text | None = None
+    structured_outputs: dict[str, Any] | None = None
     logit_bias: Bias | None = None
     """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_tokens: Most = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
+    """-1 stands for as many as the server allows."""
+    max_completion_tokens: Most = None
+    ignore_eos: bool | None = None
+    """Whether END is never chosen."""
+    min_tokens: Annotated[int | None, Field(ge=0)] = None
+    """Pieces before END can be chosen."""
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     n: Annotated[int | None, Field(ge=1)] = None
     presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = Field(
+        None, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
+    )
+    safety_identifier: str | None = None
+    """Written to the log."""
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = None
     stop: Stop | None = None
+    """Empty strings have no effect."""
+    stop_token_ids: list[int] | None = None
+    """For a member alone: ids that end a text anyway, or are never written."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
+    top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
+    """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
     user: str | None = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
@@ -150,15 +177,17 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    safety_identifier: str | None = None
-    """Written to the log."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Further variables of the members' chat templates, such as ``enable_thinking``."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """A variable of the members' chat templates, too."""
 
 
 class CompletionRequest(GenerationFields):
     """A request for ``/v1/completions``."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+    prompt: Text | Annotated[list[Text] | list[int] | list[Ids], Field(min_length=1)]
+    """Token ids only for a member alone."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
 

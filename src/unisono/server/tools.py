@@ -6,7 +6,7 @@ A call is sent when it is complete. An incomplete one is content, as it was writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.chat.call_form import CallForm
@@ -15,8 +15,9 @@ from unisono.chat.tool_grammar import call_grammar, parameters_of
 from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
 from unisono.config.constraint import LARK, Constraint
 from unisono.engine.engine import Engine
-from unisono.errors import PromptError, SpecError
-from unisono.server.errors import Refusal, refusal_of
+from unisono.errors import PromptError, SpecError, shown
+from unisono.server.errors import invalid, refusal_of
+from unisono.server.schemas import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class Calling:
     form: CallForm
     """How the lead writes calls."""
     constraint: Constraint | None
-    """The grammar of calls, if the answer has to be one."""
+    """The grammar of calls, if the answer has to be one, or calls in it have to fit."""
+    constraint_field: str = "tools"
+    """The field that the constraint comes from."""
 
 
 NumberedCall = tuple[int, str, FoundCall]
@@ -68,13 +71,24 @@ class CallReader:
 
 
 def read_calling(
-    tools: Sequence[Any] | None, choice: Any, parallel: bool | None, engine: Engine, lead: str
+    request: ChatRequest, engine: Engine, lead: str, answer: Constraint | None, *, strict: bool = False
 ) -> Calling | None:
-    """Read a request's ``tools``, ``tool_choice`` and ``parallel_tool_calls``. Raises a `Refusal`."""
+    """Read a request's ``tools``, ``tool_choice`` and ``parallel_tool_calls``; ``None`` where no call can be made.
+
+    Args:
+        request: a chat.
+        engine: of its model.
+        lead: writes the calls.
+        answer: what an answer has to be that is no call.
+        strict: whether a choice without tools is refused.
+
+    Raises:
+        Refusal: a field is wrong, or asks for what cannot be kept.
+    """
+    tools, choice, parallel = request.tools, request.tool_choice, request.parallel_tool_calls
     if not tools:
-        if choice not in (None, "none"):
-            words = "tool_choice is given, but there are no tools"
-            raise Refusal(400, words, param="tool_choice", code="invalid_value")
+        if choice not in (None, "none") and (strict or choice != "auto"):
+            raise invalid("tool_choice", f"tool_choice is {shown(choice)}, but there are no tools")
         return None
     try:
         offered = checked_tools([_without_nulls(tool) for tool in tools])
@@ -83,30 +97,45 @@ def read_calling(
         form = next(member for member in engine.members if member.name == lead).encoder.call_form()
     except (SpecError, PromptError) as error:
         raise refusal_of(error, param="tools") from None
+    several = parallel is not False
     if choice in (None, "auto"):
-        _check_free(offered, parallel)
-        return Calling(offered, form, None)
-    chosen = None if choice == "required" else choice["function"]["name"]
-    for number, tool in enumerate(offered):
-        try:
-            parameters_of(tool)
-        except SpecError as error:
-            raise refusal_of(error, param=f"tools[{number}].function.parameters") from None
-    try:
-        grammar = call_grammar(form, offered, chosen, several=parallel is not False and chosen is None)
-    except SpecError as error:
-        raise refusal_of(error, param="tool_choice") from None
-    return Calling(offered, form, Constraint(LARK, grammar))
+        field = _restricting(offered, several=several)
+        if answer is not None:
+            return _restricted(form, offered, "response_format", answer=answer, several=several)
+        if field is None:
+            return Calling(offered, form, None)
+        calling = _restricted(form, [_loosened(tool) for tool in offered], field, free=True, several=several)
+        return replace(calling, tools=offered)
+    chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
+    return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
 
 
 def _without_nulls(tool: Any) -> Any:
     return {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
 
 
-def _check_free(tools: Sequence[Tool], parallel: bool | None) -> None:
-    found = {"parallel_tool_calls": "false"} if parallel is False else {}
+def _restricting(tools: Sequence[Tool], *, several: bool) -> str | None:
+    """The field because of which calls in a free answer are restricted by a grammar."""
     strict = (number for number, tool in enumerate(tools) if tool["function"].get("strict"))
-    found |= {f"tools[{number}].function.strict": "true" for number in strict}
-    for name, value in found.items():
-        words = f'{name} is {value}, but the answer is free: set tool_choice to "required", or leave {name} out'
-        raise Refusal(400, words, param=name, code="unsupported")
+    return next((f"tools[{number}].function.strict" for number in strict), None if several else "parallel_tool_calls")
+
+
+def _loosened(tool: Tool) -> Tool:
+    """A tool whose arguments are any object, where it is not strict."""
+    function = tool["function"]
+    return tool if function.get("strict") else {**tool, "function": {**function, "parameters": {"type": "object"}}}
+
+
+def _restricted(form: CallForm, tools: Sequence[Tool], field: str, **how: Any) -> Calling:
+    """Tools whose calls a grammar restricts, because of a field."""
+    for number, tool in enumerate(tools):
+        try:
+            parameters_of(tool)
+        except SpecError as error:
+            raise refusal_of(error, param=f"tools[{number}].function.parameters") from None
+    try:
+        answer = how.pop("answer", None)
+        grammar = call_grammar(form, tools, answer=None if answer is None else answer.schema, **how)
+    except SpecError as error:
+        raise refusal_of(error, param=field) from None
+    return Calling(tuple(tools), form, Constraint(LARK, grammar), "tools" if field == "tool_choice" else field)

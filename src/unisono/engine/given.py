@@ -1,0 +1,101 @@
+"""Text that is given to be scored: cut into pieces, and the method by which these are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.config.sampling import MEMBER, Sampling
+from unisono.engine.member import Member
+from unisono.errors import PromptError, SpecError, shown
+from unisono.records import is_unicode
+from unisono.vocab.union import ABSENT
+
+
+def split(lead: Member, prompt: Prompt, alone: bool) -> tuple[Prompt, list[int]]:
+    """Split a prompt into what nothing precedes and the columns of the rest, which is scored.
+
+    The first is a piece of the lead; of a member ``alone`` a token, its BOS where it writes one. Several members begin
+    with the same text: as many of the lead's pieces as make whole characters.
+
+    Raises:
+        PromptError: some of the prompt is no piece, or nothing follows the first.
+        SpecError: it is a conversation.
+    """
+    if prompt.messages is not None:
+        raise SpecError("messages are to be scored", hint="give text: of a conversation, that of its template")
+    ids = lead.encoder.encode(prompt)
+    if alone and lead.encoder.prefix is None:
+        first, columns = Prompt(ids=tuple(ids[:1])), _columns_of(lead, ids[1:])
+    else:
+        text = prompt.text or ""
+        begin = _beginning(lead, ids, text)
+        first, rest = Prompt(text=begin), text[len(begin) :]
+        columns = cut(lead, first, rest) if rest else []
+    if not columns:
+        raise PromptError("a prompt of one token has nothing to score", hint="nothing precedes the first one")
+    return first, columns
+
+
+def _beginning(lead: Member, ids: Sequence[int], text: str) -> str:
+    """The text of the lead's first pieces that are whole characters."""
+    data = b""
+    for token in ids:
+        data += lead.speller.vocabulary.pieces[token] or b""
+        for begin in (data, data.removeprefix(b" ")):  # some tokenizers put a space before a text
+            if begin and text.encode().startswith(begin) and text.startswith(begin.decode(errors="replace")):
+                return begin.decode()
+    return text[:1]
+
+
+def _columns_of(member: Member, ids: Sequence[int]) -> list[int]:
+    column_V, ends = member.map.column_V, member.speller.vocabulary.end_ids
+    for token in ids:
+        if token in ends or column_V[token] == ABSENT:
+            raise PromptError(
+                f"the token {token} of member {member.name!r} is no text, and so has no likelihood",
+                hint="a special token may only be the first",
+            )
+    return [int(column_V[token]) for token in ids]
+
+
+def scored_by(method: Method) -> Method:
+    """A method without what concerns the choice of a piece alone: nothing is chosen."""
+    draw = replace(method.draw, **{name: _GREEDY[name] for name in _GREEDY if not name.startswith(MEMBER)})
+    return replace(method, sampling=draw, speculate=None)
+
+
+_GREEDY = {key.name: getattr(Sampling(), key.name) for key in fields(Sampling)}
+
+
+def cut(lead: Member, prompt: Prompt, text: str) -> list[int]:
+    """The columns of the pieces into which the lead's tokenizer cuts a text that follows a prompt.
+
+    A raw prompt and the text are encoded together, so that the cut between them is the tokenizer's own, as far as
+    the prompt's ids stay what they are (lm-evaluation-harness does so too); else the text is encoded alone.
+
+    Raises:
+        PromptError: the text is empty, or holds a piece that some member cannot spell.
+    """
+    if not text or not is_unicode(text):
+        raise PromptError(f"the text to score is {shown(text)}", hint="give text that is Unicode and not empty")
+    data = text.encode()
+    columns = [int(lead.map.column_V[token]) for token in _ids(lead, prompt, data)]
+    if not columns or ABSENT in columns:
+        raise PromptError(
+            f"the text to score, {shown(text)}, holds a piece that some member cannot spell",
+            hint="`unisono doctor` lists the bytes that are missing",
+        )
+    return columns
+
+
+def _ids(lead: Member, prompt: Prompt, data: bytes) -> Sequence[int]:
+    if prompt.text is not None:
+        before = lead.encoder.encode(prompt, may_be_empty=True)
+        whole = lead.encoder.encode(Prompt(text=prompt.text + data.decode()))
+        rest = whole[len(before) :]
+        if whole[: len(before)] == before and lead.speller.is_exact(rest, data):
+            return rest
+    return lead.speller.own_encoding(data) or lead.speller.longest_match(data) or ()

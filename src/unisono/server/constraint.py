@@ -1,0 +1,63 @@
+"""What an answer is restricted to: our own field, and the names that vLLM, SGLang and llama.cpp have for the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
+from unisono.errors import SpecError, shown
+from unisono.server.errors import invalid, refusal_of
+from unisono.server.schemas import GenerationFields
+
+OWN = "unisono.constraint"
+KINDS = {
+    "guided_json": JSON_SCHEMA,
+    "guided_regex": REGEX,
+    "guided_choice": LARK,
+    "json_schema": JSON_SCHEMA,
+    "regex": REGEX,
+}
+"""By field, the kind of its constraint; a choice is written as a grammar."""
+IN_STRUCTURED_OUTPUTS = {"json": JSON_SCHEMA, "regex": REGEX, "choice": LARK, "json_object": JSON_OBJECT}
+
+
+def read_constraint(request: GenerationFields) -> tuple[Constraint | None, str]:
+    """The constraint of a call, and the field that it comes from. Raises a `Refusal` that names a wrong one."""
+    given: dict[str, Any] = {}
+    if request.unisono is not None and request.unisono.constraint is not None:
+        given[OWN] = request.unisono.constraint
+    for name, kind in KINDS.items():
+        if (value := getattr(request, name)) is not None:
+            given[name] = _of_kind(kind, value)
+    for key, value in (request.structured_outputs or {}).items():
+        name = f"structured_outputs.{key}"
+        if key not in IN_STRUCTURED_OUTPUTS and value not in (None, False):
+            known = ", ".join(IN_STRUCTURED_OUTPUTS)
+            raise invalid(name, f"{name} is {shown(value)}, and is not supported; known: {known}; or use {OWN}")
+        if value not in (None, False):
+            given[name] = _of_kind(IN_STRUCTURED_OUTPUTS[key], value)
+    name, *others = [*given] or [OWN]
+    if others:
+        raise invalid(name, f"{name} and {others[0]} are given: leave one out")
+    return parsed(given.get(name), name), name
+
+
+def _of_kind(kind: str, value: Any) -> Any:
+    if kind == JSON_OBJECT:
+        return JSON_OBJECT
+    return {kind: _choice(value) if kind == LARK else value}
+
+
+def _choice(words: Any) -> Any:
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return words
+    return "start: " + " | ".join(map(json.dumps, words))
+
+
+def parsed(constraint: object, name: str) -> Constraint | None:
+    """Read a constraint. Raises a `Refusal` that names its field."""
+    try:
+        return Constraint.parse(constraint)
+    except SpecError as error:
+        raise refusal_of(error, param=name) from None

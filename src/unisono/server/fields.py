@@ -1,0 +1,192 @@
+"""The fields that no record of `schemas` has, but that clients send: each is accepted without effect, or refused.
+
+What cannot change the answer is accepted. What would change it is refused by name, except for the values that ask for
+nothing. The records' own fields are honoured. ``unisono serve --strict`` refuses the fields without effect, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.errors import shown
+from unisono.server.errors import Refusal, invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field that is not honoured, and why."""
+
+    why: str
+    neutral: tuple[object, ...] = ()
+    """Values, beside null, that ask for nothing."""
+    matters: bool = True
+    """Whether its other values would change the answer."""
+    only_with: tuple[str, ...] = ()
+    """The fields without which its other values change nothing."""
+
+
+def _harmless(why: str, *neutral: object) -> Field:
+    return Field(why, neutral, matters=False)
+
+
+_CACHED = "prompts that begin alike are read once without being asked to, and kept as long as slots are free"
+_STORED = "nothing is stored here"
+_QUEUED = "all requests are served alike, in the order in which they come"
+_NAMED = "the server names requests itself: x-request-id"
+_REASONING = "what a model writes is all content"
+_UNPICKED = "pieces are drawn by temperature, top_k, top_p, min_p and typical_p"
+_PENALTY = "to repeat less, use repetition_penalty, presence_penalty or frequency_penalty"
+_PENALTIES = ("repetition_penalty", "repeat_penalty", "presence_penalty", "frequency_penalty")
+_TEXTS = "members share text and no special tokens, which are never written"
+_GRAMMAR = "restrict the answer with response_format or unisono.constraint (json_schema, regex, lark)"
+_TEMPLATES = "conversations are written by each member's own template: to change it, give chat_template in the file"
+_BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
+
+SHARED: dict[str, Field] = {
+    "prompt_cache_key": _harmless(_CACHED),
+    "prompt_cache_options": _harmless(_CACHED),
+    "prompt_cache_retention": _harmless(_CACHED),
+    "cache_prompt": _harmless(_CACHED),
+    "cache_salt": _harmless(_CACHED),
+    "store": _harmless(_STORED, False),
+    "metadata": _harmless(_STORED, {}),
+    "service_tier": _harmless(_QUEUED, "auto", "default"),
+    "priority": _harmless(_QUEUED, 0),
+    "id_slot": _harmless(_QUEUED, -1),
+    "request_id": _harmless(_NAMED),
+    "rid": _harmless(_NAMED),
+    "timings_per_token": _harmless("seconds stand under unisono, at the end", False),
+    "return_progress": _harmless("a prompt's progress is not reported", False),
+    "include_reasoning": _harmless(_REASONING, True),
+    "separate_reasoning": _harmless(_REASONING, True),
+    "stream_reasoning": _harmless(_REASONING, True),
+    "reasoning_format": _harmless(_REASONING, "none", "auto"),
+    "spaces_between_special_tokens": _harmless(_TEXTS, True),
+    # Parameters of what is refused below: alone they change nothing.
+    **dict.fromkeys(("mirostat_tau", "mirostat_eta", "xtc_threshold", "dynatemp_exponent"), _harmless(_UNPICKED)),
+    **dict.fromkeys(
+        ("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"), _harmless(_PENALTY)
+    ),
+    "mirostat": Field(_UNPICKED, (0,)),
+    "xtc_probability": Field(_UNPICKED, (0,)),
+    "dynatemp_range": Field(_UNPICKED, (0,)),
+    "top_n_sigma": Field(_UNPICKED, (-1, 0)),
+    "tfs_z": Field(_UNPICKED, (1,)),
+    "top_a": Field(_UNPICKED, (0,)),
+    "min_keep": Field(_UNPICKED, (0, 1)),
+    "samplers": Field(_UNPICKED, ([],)),
+    "dry_multiplier": Field(_PENALTY, (0,)),
+    "no_repeat_ngram_size": Field(_PENALTY, (0,)),
+    "repeat_last_n": Field("penalties count all that was written", (-1,), only_with=_PENALTIES),
+    "penalize_nl": Field("penalties count all that was written", (True,), only_with=_PENALTIES),
+    "use_beam_search": Field(_BEAM, (False,)),
+    "length_penalty": Field(_BEAM, (1,)),
+    "stop_regex": Field("texts end at strings: use stop", ([], "")),
+    "include_stop_str_in_output": Field("a text ends before its stop string", (False,)),
+    "no_stop_trim": Field("a text ends before its stop string", (False,)),
+    "skip_special_tokens": Field(_TEXTS, (True,)),
+    "truncate_prompt_tokens": Field("prompts are read whole, or refused: shorten it"),
+    "n_keep": Field("prompts are read whole, or refused: shorten it", (0, -1)),
+    "t_max_predict_ms": Field("use max_tokens, or leave: the request is cancelled", (0, -1)),
+    "allowed_token_ids": Field(_GRAMMAR, ([],)),
+    "bad_words": Field("use logit_bias, or unisono.sampling with a bias", ([],)),
+    "logits_processors": Field("use logit_bias, or unisono.sampling", ([],)),
+    "custom_logit_processor": Field("use logit_bias, or unisono.sampling"),
+    "grammar": Field(_GRAMMAR, ("",)),
+    "ebnf": Field(_GRAMMAR),
+    "guided_grammar": Field(_GRAMMAR),
+    "structural_tag": Field(_GRAMMAR),
+    "return_token_ids": Field("members have different ids; /v1/pieces lists those of a text", (False,)),
+    "return_tokens_as_token_ids": Field("members have different ids; /v1/pieces lists those of a text", (False,)),
+    "return_tokens": Field("members have different ids; /v1/pieces lists those of a text", (False,)),
+    "return_hidden_states": Field("members have nothing in common but pieces", (False,)),
+    "n_probs": Field("use logprobs", (0,)),
+    "prompt_logprobs": Field("in /v1/completions, use echo with logprobs"),
+    "post_sampling_probs": Field("logprobs are those before sampling options", (False,)),
+    "lora": Field("adapters are part of a member, in the file", ([],)),
+    "lora_path": Field("adapters are part of a member, in the file"),
+    "kv_transfer_params": Field("caches stay in this server", ({},)),
+    "session_params": Field("requests stand alone", ({},)),
+    "vllm_xargs": Field("there are no further arguments", ({},)),
+}
+"""Fields of both endpoints: OpenAI's, and those of vLLM, SGLang and llama.cpp."""
+
+OF_CHATS: dict[str, Field] = {
+    **SHARED,
+    "verbosity": _harmless("models write as much as they do", "medium"),
+    "prediction": _harmless("to draft, use unisono.speculate"),
+    "audio": Field("answers are text"),
+    "modalities": Field("answers are text", (["text"],)),
+    "function_call": Field("it is deprecated: use tools and tool_choice", ("none",)),
+    "functions": Field("it is deprecated: use tools", ([],)),
+    "moderation": Field("nothing is moderated here"),
+    "web_search_options": Field("nothing is searched for"),
+    "echo": Field("for a prompt and its text, use /v1/completions", (False,)),
+    "add_generation_prompt": Field(_TEMPLATES, (True,)),
+    "add_special_tokens": Field(_TEMPLATES, (False,)),
+    "continue_final_message": Field("an answer is a new message: to continue text, use /v1/completions", (False,)),
+    "thinking_forced_open": Field(_TEMPLATES, (False,)),
+    "parse_tool_calls": Field("calls are parsed where tools are given", (True,)),
+    "chat_template": Field(_TEMPLATES),
+    "documents": Field("write them into a message", ([],)),
+    "mm_processor_kwargs": Field("messages are text", ({},)),
+}
+OF_COMPLETIONS: dict[str, Field] = {
+    **SHARED,
+    "suffix": Field("texts are continued, not filled in", ("",)),
+    "add_special_tokens": Field("a prompt begins as its member's tokenizer begins it", (True,)),
+}
+OF_MESSAGES: dict[str, Field] = {
+    "audio": Field("messages are text"),
+    "refusal": Field("write it as content", ("",)),
+    "function_call": Field("it is deprecated: use tool_calls", ({},)),
+}
+"""Keys of a past message. Others that are unknown are handed to the members' templates, most of which ignore them."""
+
+NAMES_OF_ONE = (
+    ("max_tokens", "max_completion_tokens", "n_predict"),
+    ("repetition_penalty", "repeat_penalty"),
+    ("n", "best_of"),
+)
+"""Names of one thing. The records know all of them but ``best_of``: texts are not ranked, so it has to be ``n``."""
+
+
+def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool) -> dict[str, Any]:
+    """Return a body without the fields that have no effect. Raises a `Refusal` that names one that would have."""
+    given = {name: value for name, value in body.items() if name not in table}
+    for name, value in body.items():
+        field = table.get(name)
+        if field is None or value is None or any(same(value, each) for each in field.neutral):
+            continue
+        applies = field.matters and (not field.only_with or any(_is_on(body.get(other)) for other in field.only_with))
+        if applies or strict:
+            raise unsupported(name, value, field.why)
+    for names in NAMES_OF_ONE:
+        first, *others = [name for name in names if given.get(name) is not None] or [""]
+        for other in others:
+            if not same(given[first], given[other]):
+                raise contradiction(first, given[first], other, given[other])
+        given = {name: value for name, value in given.items() if name == first or name not in names}
+    if (best := given.pop("best_of", None)) is not None and not same(best, 1):
+        raise unsupported("best_of", best, "texts are not ranked: ask for n texts and choose")
+    return given
+
+
+def _is_on(penalty: object) -> bool:
+    return penalty not in (None, 0, 1)
+
+
+def same(value: object, other: object) -> bool:
+    """Whether two values of JSON are the same; true is not 1."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+def unsupported(name: str, value: object, why: str) -> Refusal:
+    return Refusal(400, f"{name} is {shown(value)}, which is not supported: {why}", param=name, code="unsupported")
+
+
+def contradiction(name: str, value: object, other: str, its_value: object) -> Refusal:
+    """The refusal of two names of one thing with different values."""
+    return invalid(name, f"{name} is {shown(value)}, but {other} is {shown(its_value)}: leave one out")

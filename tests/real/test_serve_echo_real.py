@@ -1,0 +1,71 @@
+"""lm-evaluation-harness scores a member through the server as ``unisono lm-eval`` scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from served import Served, serve
+from support.demo import demo_spec
+from support.lm_eval_files import harness_results, harness_tasks, write_data
+from unisono.config.demo import demo_path
+from unisono.ensemble import Ensemble
+from unisono.evals.respondent import Respondent
+
+pytest.importorskip("lm_eval")
+pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("default")]  # transformers' own
+
+LIMIT = 2
+ALONE = demo_spec("smol", backend="llamacpp", threads=1)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serve(ALONE) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The member's tokenizer, as a folder that the harness can load."""
+    from transformers import AutoTokenizer
+
+    path, folder = demo_path("smollm2-135m-instruct"), tmp_path_factory.mktemp("tokenizer")
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("tokenized", [True, False], ids=["ids", "text"])
+def test_local_completions_agrees_with_our_own_adapter(
+    served: Served, tokenizer: str, tmp_path: Path, tokenized: bool
+) -> None:
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    from unisono.evals.lm_eval import UnisonoLM
+
+    data = write_data(tmp_path / "data")
+    through: Any = LocalCompletionsAPI(
+        base_url=f"{served.url}/v1/completions",
+        model="duo/smol",
+        tokenizer=tokenizer,
+        tokenizer_backend="huggingface",
+        tokenized_requests=tokenized,
+        max_length=2048,
+        batch_size=4 if tokenized else 1,
+        max_retries=1,
+    )
+    with Ensemble.load(ALONE) as alone:
+        engine = alone._engine
+        own = UnisonoLM(respondent=Respondent(engine, engine.method))
+        for name in ("arc_easy", "piqa"):
+            found = [harness_results(model, harness_tasks(data, name)[:3], limit=LIMIT) for model in (through, own)]
+            for task, samples in found[1]["samples"].items():
+                for its, ours in zip(found[0]["samples"][task], samples, strict=True):
+                    for [one], [other] in zip(its["resps"], ours["resps"], strict=True):
+                        assert one[0] == pytest.approx(other[0], abs=0.02)
+                        assert one[1] == other[1]
+            for task, numbers in found[1]["results"].items():
+                assert {key: found[0]["results"][task][key] for key in numbers} == numbers
