@@ -31,6 +31,7 @@ TRANSFORMERS_NOISE = (
     r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal-conv1d",  # speed alone
     r"unauthenticated requests to the HF Hub",
     r"`?(torch_dtype|use_fast)`? is deprecated",
+    r"`tokenizer_class` is .* but `tokenizer\.json` is .*; loading",  # the file is right; we compare it
     r"LOAD REPORT",  # read from `output_loading_info`, and told in our words
 )
 """Of transformers and Python's `warnings`."""

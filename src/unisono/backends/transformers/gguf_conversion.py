@@ -21,6 +21,7 @@ from unisono.backends.gguf import GgufFile, read_table
 from unisono.backends.gguf_parts import check_layers, read_gguf
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.tokenizer import JsonTokenizer
+from unisono.backends.weight_files import naming
 from unisono.cache import build_once, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
@@ -75,12 +76,13 @@ class Conversion:
     """
 
     def __init__(
-        self, source: ModelSource, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights
+        self, source: ModelSource, read_config: Callable[[], dict[str, Any]], write_weights: WriteWeights, member: str
     ) -> None:
         self.path = source.path
         self._sha256 = source.sha256
         self._read_config = read_config
         self._write_weights = write_weights
+        self._member = member
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, with the table read from the GGUF file."""
@@ -106,13 +108,14 @@ class Conversion:
 
     @cached_property
     def file(self) -> GgufFile:
-        file = read_gguf(self.path)
-        if len(file.parts) > 1:
-            raise ModelUnsupported(
-                f"{self.path} is the first of {len(file.parts)} parts of a model, and transformers reads one file",
-                hint=f"{LLAMACPP_HINT}, or join the parts: llama-gguf-split --merge {self.path.name} whole.gguf",
-            )
-        check_layers(file)
+        with naming(f"member {self._member!r}: "):
+            file = read_gguf(self.path)
+            if len(file.parts) > 1:
+                raise ModelUnsupported(
+                    f"{self.path} is the first of {len(file.parts)} parts of a model, and transformers reads one file",
+                    hint=f"{LLAMACPP_HINT}, or join the parts: llama-gguf-split --merge {self.path.name} whole.gguf",
+                )
+            check_layers(file)
         return file
 
     def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class TransformersLoader:
         self.gguf: Conversion | None = None
         self._notices, self._weight_notices = Notices(TRANSFORMERS_NOISE), Notices(TRANSFORMERS_NOISE)
         if request.source.kind == "gguf":
-            self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights)
+            self.gguf = Conversion(request.source, self._read_gguf_config, self._write_gguf_weights, request.name)
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
