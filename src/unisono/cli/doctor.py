@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from unisono.build import Prepared
-    from unisono.diagnosis import Diagnosis, MemberDiagnosis
+    from unisono.diagnosis import Diagnosis
+    from unisono.member_diagnosis import MemberDiagnosis
 
 
 def doctor(

@@ -65,7 +65,6 @@ class RequestHandle:
             yield event
 
     async def finish(self) -> None:
-        """Wait until all texts have ended. Raises what `events` raises."""
         async for _ in self.events():
             pass
 
@@ -192,8 +191,8 @@ class AsyncEngine:
         handle.requests = requests
         try:
             async with asyncio.timeout(self.limits.timeout):
-                if len(requests) > (most := self.service.queue):
-                    words = f"the prompt is a list of {len(requests)}, and this server lets {most} wait at most"
+                if (count := len(requests)) > (most := self.service.queue):
+                    words = f"the prompt is a list of {count}, and this server lets {most} wait at most"
                     raise Refusal(400, words, param="prompt", code="invalid_value")
                 for request in requests:
                     texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]

@@ -1,0 +1,156 @@
+"""One member of an ensemble without its weights: what its vocabulary, its template and its files show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unisono import self_check
+from unisono.backends.base import ModelFacts
+from unisono.chat.messages import Message
+from unisono.chat.prompt_encoder import own_messages
+from unisono.chat.template import TemplateFailure
+from unisono.errors import PromptError
+from unisono.members import PreparedMember
+
+
+@dataclass(frozen=True, slots=True)
+class EndToken:
+    id: int
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDiagnosis:
+    """One member, without its weights."""
+
+    name: str
+    model: str
+    weights_of: str | None
+    """The member whose weights it shares; ``None`` where it has its own."""
+    backend: str
+    weight: float
+    """Its share of the vote; the members' shares sum to 1."""
+    family: str
+    rows: int
+    """Ids of its output, those beyond the tokenizer included."""
+    tokens: int
+    """Ids of its tokenizer, those beyond the model included."""
+    tokens_beyond: tuple[str, ...]
+    """Tokens of the tokenizer for which the model has no row: ordinary text for this member."""
+    pieces: int
+    """Different pieces among them."""
+    end: tuple[EndToken, ...]
+    excluded: int
+    """Ids whose mass is dropped: control tokens, padding, unused rows."""
+    excluded_examples: tuple[str, ...]
+    missing_bytes: tuple[str, ...]
+    unspellable_bytes: tuple[str, ...]
+    """Bytes that no spelling reaches, in hexadecimal."""
+    chat_template: str
+    """``own``, ``given`` or ``none``."""
+    templates: tuple[str, ...]
+    """The names of the model's own, where it has several and the spec names none of them."""
+    deaf: bool
+    """Whether its chat template writes the same for different questions."""
+    system: str | None
+    prefix: str | None
+    """What it reads before the first user message, or before raw text."""
+    system_heard: bool
+    """Whether its chat template writes that system message; true without one."""
+    tools: bool
+    """Whether its chat template writes tools, their calls and the answers to them."""
+    call: str | None
+    """How it writes a call; ``None`` where an ensemble that it leads cannot write calls."""
+    adds_bos: bool
+    leading_space: bool
+    """Whether the space before its answers is folded away."""
+    opening: str
+    """What is written before its answers, with control tokens, and so is part of its prompts; mostly nothing."""
+    self_check: str
+    """What the self-check of its model found when it was loaded: ``passed``, ``failed`` or ``not done``."""
+    facts: ModelFacts
+    """Of the model: for members that share weights, the same, and their cache is that of all of them."""
+
+    @property
+    def owner(self) -> str:
+        return self.weights_of or self.name
+
+
+def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
+    table, vocabulary = member.tokenizer.table, member.vocabulary
+
+    def text_of(token: int) -> str:
+        return table.texts[token] if token < len(table.texts) else ""
+
+    own = "none" if member.encoder.template is None else "own"
+    return MemberDiagnosis(
+        name=member.spec.name,
+        model=str(member.owner.model),
+        weights_of=member.spec.share_weights_with,
+        backend=member.backend,
+        weight=member.weight,
+        family=vocabulary.family,
+        rows=vocabulary.rows,
+        tokens=len(table.texts) + len(table.beyond),
+        tokens_beyond=tuple(text for text, _ in table.beyond),
+        pieces=len(vocabulary.canonical),
+        end=tuple(EndToken(token, text_of(token), why) for token, why in member.endings.items()),
+        excluded=len(vocabulary.excluded_ids),
+        excluded_examples=tuple(text for token in vocabulary.excluded_ids[:8] if (text := text_of(token))),
+        missing_bytes=tuple(f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes)),
+        unspellable_bytes=tuple(
+            f"{byte:02X}" for byte in sorted(vocabulary.missing_bytes) if member.speller.spell(bytes([byte])) is None
+        ),
+        chat_template="given" if member.encoder.given_template else own,
+        templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
+        deaf=_is_deaf(member),
+        system=member.spec.system,
+        prefix=member.spec.prefix,
+        system_heard=_hears_its_system(member),
+        tools=member.encoder.template is not None and member.encoder.tool_use().knows_tools,
+        call=_call_of(member),
+        adds_bos=table.adds_bos,
+        leading_space=member.leading_space,
+        opening=member.encoder.opening,
+        self_check=_self_check_of(member),
+        facts=member.facts,
+    )
+
+
+def _self_check_of(member: PreparedMember) -> str:
+    findings = self_check.kept(member)
+    if findings is None:
+        return "not done"
+    return "failed" if findings else "passed"
+
+
+def _is_deaf(member: PreparedMember) -> bool:
+    if member.encoder.template is None:
+        return False
+    try:
+        first, second = (
+            member.encoder.encode_messages([Message(role="user", content=question)])
+            for question in ("Why?", "How many?")
+        )
+    except PromptError:
+        return False
+    return first == second
+
+
+def _hears_its_system(member: PreparedMember) -> bool:
+    template, system = member.encoder.template, member.spec.system
+    if template is None or system is None:
+        return True
+    question = [Message(role="user", content="Why?")]
+    try:
+        return template.render(own_messages(question, system, None)) != template.render(question)
+    except TemplateFailure:
+        return False
+
+
+def _call_of(member: PreparedMember) -> str | None:
+    try:
+        return member.encoder.call_form().written("NAME", "{}")
+    except PromptError:
+        return None
