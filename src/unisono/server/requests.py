@@ -116,9 +116,7 @@ def read_format(given: Any, *, strict: bool = False) -> Constraint | None:
     """The constraint of a ``response_format``. Raises a `Refusal` that names the wrong field."""
     if given is None or given["type"] == "text":
         return None
-    if given["type"] == JSON_OBJECT:
-        return Constraint(JSON_OBJECT)
-    wanted = given["json_schema"]
+    wanted = given if given["type"] == JSON_OBJECT else given["json_schema"]
     if strict and wanted.get("description") is not None:
         name = "response_format.json_schema.description"
         words = f"{name} is given, and no member is shown it: write it into a message"

@@ -77,8 +77,14 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
+class JsonObjectFormat(shared_params.ResponseFormatJSONObject, total=False):
+    """OpenAI's, and the schema beside it that llama.cpp and hosts of open models take."""
+
+    schema: dict[str, Any] | bool | None
+
+
 ResponseFormat = Annotated[
-    shared_params.ResponseFormatText | shared_params.ResponseFormatJSONObject | shared_params.ResponseFormatJSONSchema,
+    shared_params.ResponseFormatText | JsonObjectFormat | shared_params.ResponseFormatJSONSchema,
     Field(discriminator="type"),
 ]
 
