@@ -1,0 +1,19 @@
+from pydantic_ai import Agent, NativeOutput
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+from wanted import KEY, MODEL, QUESTION, URL, Weather
+
+model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=URL, api_key=KEY))
+settings = {"temperature": 0, "max_tokens": 200}
+called = Agent(model, output_type=Weather, model_settings=settings)  # through a call that is required
+assert isinstance(called.run_sync(QUESTION).output, Weather)
+native = Agent(model, output_type=NativeOutput(Weather), model_settings=settings)
+
+
+@native.tool_plain
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return "rain in " + city
+
+
+assert isinstance(native.run_sync(QUESTION).output, Weather)
