@@ -20,7 +20,11 @@ async def asynchronous() -> str | None:
 assert asyncio.run(asynchronous()) == whole
 assert client.chat.completions.parse(**ask, response_format=Weather).choices[0].message.parsed.city
 tool = openai.pydantic_function_tool(Weather)
-[call] = client.chat.completions.parse(**ask, tools=[tool], tool_choice="required", parallel_tool_calls=False).choices[0].message.tool_calls
+[call] = (
+    client.chat.completions.parse(**ask, tools=[tool], tool_choice="required", parallel_tool_calls=False)
+    .choices[0]
+    .message.tool_calls
+)
 assert isinstance(call.function.parsed_arguments, Weather)
 free = client.chat.completions.parse(**{**ask, "max_tokens": 4000}, tools=[tool]).choices[0].message
 assert free.content or all(isinstance(c.function.parsed_arguments, Weather) for c in free.tool_calls)

@@ -1,7 +1,7 @@
 """Clients as they come from the registry, each a program in an environment of its own, against the demo pair.
 
-`UNISONO_CLIENTS` names the environment (a folder with `bin/python`, and `node_modules` for JavaScript); a client that it
-lacks is skipped. `constraints-clients.txt` pins the versions.
+`UNISONO_CLIENTS` names the environment (a folder with `bin/python`, and `node_modules` for JavaScript); a client that
+it lacks is skipped. `constraints-clients.txt` pins the versions.
 """
 
 from __future__ import annotations
