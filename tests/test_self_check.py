@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 
 from support.gguf_files import rewrite_gguf, without_layer
 from support.real_tokenizers import EOS_IDS, real
+from support.tiny_models import COMMON, save_model
 from unisono import self_check
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.build import prepare
@@ -79,6 +82,60 @@ def test_noise_is_found() -> None:
         assert first.startswith("finds plain English hardly likelier than noise (")
 
 
+def test_a_model_that_knows_no_english_but_another_language_passes() -> None:
+    table = byte_level_table(WORDS)
+    known = self_check.OTHERS[0].encode()
+    pieces = [token_bytes(text, kind, table.scheme) or b"" for text, kind in zip(table.texts, table.kinds, strict=True)]
+
+    def french(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        logits_V = np.zeros(len(pieces), np.float32)
+        rest = known[len(b"".join(pieces[token] for token in read)) :]
+        if rest:
+            logits_V[pieces.index(rest[:1])] = 14.0
+        return logits_V
+
+    assert not [words for words in found(table, french) if "noise" in words]
+
+
+def test_a_model_that_fails_in_the_check_is_loaded_and_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(self_check.SWITCH, raising=False)
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(self_check, "findings", lambda *_: 1 / 0)
+    path = random_model(tmp_path / "m")
+    for _ in range(2):
+        caplog.clear()
+        load(str(path), "transformers")
+        assert "member 'm' could not be checked (ZeroDivisionError: division by zero)" in caplog.text
+    assert not (tmp_path / "cache" / "self-checks").exists()
+
+
+def test_what_was_found_belongs_to_the_files_and_to_how_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(self_check.SWITCH, raising=False)
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    path = random_model(tmp_path / "m")
+    load(str(path), "transformers")
+
+    def kept(**keys: object) -> tuple[str, ...] | None:
+        member = {"name": "m", "model": str(path), "backend": "transformers", "context": 1024, **keys}
+        return self_check.kept(prepare(load_spec({"members": [member]})).members[0])
+
+    [found] = kept() or ()
+    assert found.startswith("finds plain English hardly likelier than noise")
+    assert kept(prefix="Be brief.") is None
+    assert kept(options={"pack_weights": False}) is None
+    monkeypatch.setattr(sys.modules["transformers"], "__version__", "99.0")
+    assert kept() is None
+    monkeypatch.undo()
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    assert kept() == (found,)
+    random_model(path)
+    assert kept() is None
+
+
 def test_logits_that_are_no_numbers_are_found() -> None:
     table = byte_level_table(WORDS)
     for odd in (np.nan, np.inf):
@@ -129,8 +186,13 @@ def checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def random_model(folder: Path) -> Path:
+    config = transformers.LlamaConfig(**{**COMMON, "max_position_embeddings": 1024})
+    return save_model(folder, transformers.LlamaForCausalLM(config))
+
+
 def load(model: str, backend: str) -> None:
-    prepare(load_spec({"members": [{"name": "m", "model": model, "backend": backend, "context": 256}]})).load().close()
+    prepare(load_spec({"members": [{"name": "m", "model": model, "backend": backend, "context": 1024}]})).load().close()
 
 
 def demo(name: str) -> Path:

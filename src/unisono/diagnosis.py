@@ -159,9 +159,8 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
 
 
 def _failed_checks(prepared: Prepared) -> Iterator[str]:
-    for member in prepared.members:
-        if member.owner is member.spec:
-            yield from (f"{member.spec.name} {words}" for words in self_check.kept(member) or ())
+    for member in {member.loader: member for member in reversed(prepared.members)}.values():  # as `load_models` does
+        yield from (f"{member.spec.name} {words}" for words in self_check.kept(member) or ())
 
 
 def _same_members(prepared: Prepared) -> Iterator[str]:

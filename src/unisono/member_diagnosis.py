@@ -112,7 +112,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         call=_call_of(member),
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
-        opening=member.encoder.opening,
+        opening=member.encoder.opening(),
         self_check=_self_check_of(member),
         facts=member.facts,
     )

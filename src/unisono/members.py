@@ -162,7 +162,6 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         given_template=spec.chat_template not in (None, *tokenizer.table.named_templates),
         system=spec.system,
         prefix=spec.prefix,
-        opening=form.opening,
     )
     shared = {key.name: getattr(model, key.name) for key in fields(Model)}
     return PreparedMember(

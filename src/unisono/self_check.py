@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,16 +22,18 @@ from pathlib import Path
 from array_api_compat import array_namespace
 
 from unisono.backends.base import Array, Backend, Feed
+from unisono.backends.gguf_parts import read_gguf
+from unisono.backends.registry import BACKENDS
 from unisono.cache import cache_root, replace_file
 from unisono.chat.messages import Message
-from unisono.errors import CacheError, PromptError, shown
+from unisono.errors import CacheError, PromptError, UnisonoError, shown
 from unisono.members import PreparedMember
 from unisono.vocab.pieces import Vocabulary
 
 log = logging.getLogger(__name__)
 
 SWITCH = "UNISONO_SELF_CHECK"
-FORMAT = 1
+FORMAT = 2
 """Increment when the same model could be judged otherwise."""
 
 PROSE = (
@@ -59,10 +62,22 @@ int main() {
 )
 """Begins with `PROSE`; the rest has what tokenizers split differently: digits, contractions, marks, indented lines."""
 QUESTION = "What is the capital of France?"
+OTHERS = (
+    "La Seconde Guerre mondiale s'est terminée en 1945. Paris est la capitale de la France et l'une des villes les "
+    "plus visitées du monde.",
+    "Der Zweite Weltkrieg endete 1945. Paris ist die Hauptstadt von Frankreich.",
+    "La Segunda Guerra Mundial terminó en 1945. París es la capital de Francia.",
+    "Вторая мировая война закончилась в 1945 году. Париж — столица Франции и один из самых посещаемых городов мира.",
+    "第二次世界大战于1945年结束。巴黎是法国的首都，也是世界上游客最多的城市之一。",
+    "第二次世界大戦は1945年に終わった。パリはフランスの首都で、世界で最も多くの人が訪れる都市の一つである。",
+    "انتهت الحرب العالمية الثانية في عام 1945. باريس هي عاصمة فرنسا وواحدة من أكثر المدن زيارة في العالم.",
+    "def total(values):\n    result = 0\n    for value in values:\n        result += value\n    return result\n",
+)
+"""What models read that do not know English: seven languages and Python."""
 
 NOISE = 1.0
-"""Nats a byte of `PROSE`. SmolLM2 135M has 0.43 and Gemma 3 270M 0.45; uniform noise over 49,152 ids has 2.9, and
-SmolLM2 with a tenth of its embeddings permuted 1.1."""
+"""Nats a byte of `PROSE`, or of the likeliest of `OTHERS`. Of the former SmolLM2 135M has 0.43 and Gemma 3 270M 0.45,
+uniform noise over 49,152 ids 2.9, and SmolLM2 with a tenth of its embeddings permuted 1.1."""
 ODD_PLACES = 3
 """From so many places on at which a model wants a longer token than its tokenizer makes, the tokenizer is not its own.
 Both models above and Qwen2.5 Coder 0.5B want none; with the pre-tokenizer of another family, 3 to 13."""
@@ -84,8 +99,14 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
         return ()
     found = kept(member)
     if found is None:
-        found = tuple(findings(member, backend))
-        _keep(member, found)
+        try:
+            found = tuple(findings(member, backend))
+        except (MemoryError, UnisonoError):
+            raise
+        except Exception as error:  # a check refuses no model
+            found = (f"could not be checked ({type(error).__name__}: {error})",)
+        else:
+            _keep(member, found)
     return tuple(f"member {member.spec.name!r} {words}" for words in found)
 
 
@@ -118,27 +139,26 @@ def _path(member: PreparedMember) -> Path | None:
     files = _files(member)
     if files is None:
         return None
-    template = member.encoder.template
+    encoder, libraries = member.encoder, BACKENDS[member.backend].libraries
     parts = [
-        str(FORMAT),
-        *files,
-        member.backend,
-        member.facts.dtype,
-        member.vocabulary.fingerprint,
-        "" if template is None else template.source,
+        *(FORMAT, *files, member.backend, member.facts.dtype, member.facts.device, member.vocabulary.fingerprint),
+        *(None if encoder.template is None else encoder.template.source, encoder.system, encoder.prefix),
+        *(getattr(sys.modules.get(library), "__version__", None) for library in libraries),
         repr(sorted(member.owner.options.items())),
     ]
-    return cache_root() / "self-checks" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json"
+    return cache_root() / "self-checks" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.json"
 
 
 def _files(member: PreparedMember) -> list[str] | None:
     """What tells the files of a model from others; ``None`` where that is not known."""
     source = member.source
+    if source.kind == "fake":
+        return None
     if source.kind == "hub":
         return [source.location, member.facts.revision] if member.facts.revision else None
     if source.sha256 is not None:
         return [source.sha256]
-    paths = sorted(source.path.iterdir()) if source.kind == "folder" else sorted(source.path.parent.glob("*.gguf"))
+    paths = sorted(source.path.iterdir()) if source.kind == "folder" else read_gguf(source.path).parts
     stats = [(path, path.stat()) for path in paths if path.is_file()]
     return [source.location, *(f"{path.name} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)]
 
@@ -149,12 +169,14 @@ def findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
     if reading.nats_a_byte is None:
         yield "gives logits that are not numbers: its weights are damaged, or its number format is too small for them"
         return
-    if reading.nats_a_byte > NOISE:
+    nats = reading.nats_a_byte
+    if nats > NOISE and min(_nats_a_byte(member, backend, other) for other in OTHERS) > NOISE:
         yield (
-            f"finds plain English hardly likelier than noise ({reading.nats_a_byte:.2f} nats a byte; language models "
-            "have 0.3 to 0.8): its weights may be damaged, incomplete or of another revision than its tokenizer"
+            f"finds plain English hardly likelier than noise ({nats:.2f} nats a byte; language models have 0.3 to 0.8), "
+            "and seven other languages and Python likewise: its weights may be damaged, incomplete or of another revision "
+            "than its tokenizer"
         )
-    elif len(reading.odd) >= ODD_PLACES:
+    elif nats <= NOISE and len(reading.odd) >= ODD_PLACES:
         wanted, made = reading.odd[0]
         yield (
             f"expects other tokens than its tokenizer makes, at {len(reading.odd)} places of a short text (first "
@@ -190,9 +212,18 @@ def _read_text(member: PreparedMember, backend: Backend) -> _Reading:
 
 def text_ids(member: PreparedMember) -> list[int]:
     """`TEXT` after the member's BOS or, where it has none, an END."""
-    ids = member.encoder.encode_text(TEXT)
-    opened = ids[:1] == [member.tokenizer.table.bos_id]
-    return ids if opened else [*sorted(member.vocabulary.end_ids)[:1], *ids]
+    return _opened(member, member.encoder.encode_text(TEXT))
+
+
+def _opened(member: PreparedMember, ids: list[int]) -> list[int]:
+    begins = ids[:1] == [member.tokenizer.table.bos_id]
+    return ids if begins else [*sorted(member.vocabulary.end_ids)[:1], *ids]
+
+
+def _nats_a_byte(member: PreparedMember, backend: Backend, text: str) -> float:
+    ids = _opened(member, member.encoder.encode_text(text))[: backend.facts.context]
+    losses = [loss for _, loss in _rows(backend, ids)]
+    return sum(losses) / max(1, len(member.vocabulary.join(ids[1:])))
 
 
 def _rows(backend: Backend, ids: Sequence[int]) -> Iterator[tuple[int, float]]:
@@ -224,7 +255,10 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
     except PromptError as error:
         yield f"cannot be asked a plain question: {error.message}"
         return
-    answer = _answer(backend, vocabulary, ids)
+    answer = _answer(backend, vocabulary, ids, member.facts.usable_rows)
+    if answer[-1:] and answer[-1] >= member.facts.usable_rows:
+        yield f"answers a plain question with the id {answer[-1]}, which it cannot read itself"
+        return
     texts = member.tokenizer.table.texts
     controls = [token for token in answer if vocabulary.pieces[token] is None]
     if controls:
@@ -246,7 +280,7 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
         yield f"answers a plain question with {what}: its tokenizer is not the model's, or misread"
 
 
-def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int]) -> list[int]:
+def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int], usable: int) -> list[int]:
     """The model's own likeliest answer, of all its ids, up to its END or a limit."""
     answer: list[int] = []
     slot = backend.open()
@@ -259,6 +293,8 @@ def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int]) -> list[in
                 break
             answer.append(token)
             feed = [token]
+            if token >= usable:
+                break
     finally:
         backend.close(slot)
     return answer

@@ -242,27 +242,50 @@ CHANNELS = (
         (CHANNELS.replace("<|system|>final\n", "final: "), ""),  # text: the model may write it, or not
         (CHANNELS.replace("{% if add_generation_prompt %}<|assistant|>to{% endif %}", ""), ""),
         (CHANNELS.replace("final\n{{ message.content }}", "{{ message.content.upper() }}"), ""),
-        (
-            CHANNELS.replace("final\n", "{{ messages|length }}{{ message.content[0] }}\n"),
-            "",
-        ),  # differs from answer to answer
+        (CHANNELS.replace("final\n", "{{ message.content[0] }}\n"), ""),  # differs from answer to answer
     ],
 )
 def test_control_tokens_that_a_template_writes_before_an_answer_are_part_of_the_prompt(
     template: str, opening: str
 ) -> None:
     table = byte_level_table(chat_template=template)
-    compiled, tokenizer = ChatTemplate(template, table.special_texts), LongestMatchTokenizer(table)
-    form = probe_answer_form(compiled, tokenizer)
-    assert form.opening == opening
-    encoder = encoder_of(table, opening=form.opening)
+    compiled, encoder = ChatTemplate(template, table.special_texts), encoder_of(table)
+    assert encoder.opening() == opening
     for question in ("Why?", "<|system|>final\n", "</s>"):
-        messages = user(question)
-        asked = words(encoder, encoder.encode(Prompt(messages=messages)))
+        asked = words(encoder, encoder.encode(Prompt(messages=user(question))))
         assert asked[-len(opening) - 1 :].count("<|system|>") == bool(opening)
         assert asked.count("<|system|>") == bool(opening)
-        answered = compiled.render(
-            [*user("Why?"), Message(role="assistant", content="Because.")], add_generation_prompt=False
-        )
+        answer = Message(role="assistant", content="Because.")
+        answered = compiled.render([*user("Why?"), answer], add_generation_prompt=False)
         if question == "Why?" and opening:
             assert answered.startswith("".join(asked).replace("Ċ", "\n"))
+
+
+THINKS = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}<|assistant|><|system|>\n{{ message.content }}"
+    "</s>"
+    "{% else %}<|user|>{{ message.content }}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+    "{% if mode == 'off' %}<|system|>\n{% endif %}{{ word }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "ends"),
+    [
+        (None, ["<|assistant|>", "<|system|>", "Ċ"]),
+        ({"mode": "on"}, ["<|assistant|>", "<|system|>", "Ċ"]),
+        ({"mode": "off"}, ["<|assistant|>", "<|system|>", "Ċ"]),  # written once, by the prompt itself
+        ({"word": "<|system|>"}, ["<|assistant|>", *"<|system|>"]),  # a client's text is no control token
+    ],
+)
+def test_what_stands_before_an_answer_follows_the_variables_of_the_prompt(
+    variables: dict[str, str] | None, ends: list[str]
+) -> None:
+    encoder = encoder_of(byte_level_table(chat_template=THINKS))
+    ids = encoder.encode(Prompt(messages=user("Why?"), template_kwargs=variables))
+    assert words(encoder, ids)[-len(ends) :] == ends
+
+
+def test_an_end_of_turn_that_holds_a_reply_hides_no_opening() -> None:
+    template = CHANNELS.replace("</s>", "<|probe reply|></s>")
+    assert encoder_of(byte_level_table(chat_template=template)).opening() == "<|system|>final\n"

@@ -11,7 +11,7 @@ from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.escape import Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import ToolUse, as_given, probe_tool_use, writes_name
+from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
 from unisono.errors import PromptError
 from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
@@ -31,13 +31,11 @@ class PromptEncoder:
         given_template: bool = False,
         system: str | None = None,
         prefix: str | None = None,
-        opening: str = "",
     ) -> None:
         """Bind a member's parts; ``name`` is for errors.
 
         Without a ``template``, the member is a base model. A ``given_template`` comes from the spec and may not write
         the model's BOS. For ``system`` and ``prefix`` see `own_messages`; the prefix precedes raw text too.
-        ``opening`` is what the template writes between its prompt and an answer (`AnswerForm`).
         """
         self.name = name
         self.tokenizer = tokenizer
@@ -46,7 +44,7 @@ class PromptEncoder:
         self.given_template = given_template
         self.system = system
         self.prefix = prefix
-        self.opening = opening
+        self._openings: dict[bool, str] = {}
         self._checked: tuple[Prompt, list[int]] | None = None
         self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
         self._form: CallForm | None = None
@@ -130,7 +128,8 @@ class PromptEncoder:
         for text in texts_of(given, tools, variables):
             _check_encodable(text)
         escaped = escape_special_tokens(given, tools, self._controls, variables)
-        rendered = self._render(template, escaped) + self.opening
+        rendered = self._render(template, escaped)
+        rendered += self.opening(with_tools=tools is not None, variables=escaped.variables)
         parts = cut_controls(rendered, self._controls)
         self._check_rows(control for _, control in parts if control is not None)
         plain = "".join(part for part, control in parts if control is None)
@@ -144,6 +143,16 @@ class PromptEncoder:
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""
         return probe_tool_use(self._template(), with_tools=with_tools)
+
+    def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
+        """What the template writes before an answer, which is part of prompts; see `probe_opening`."""
+        if self.template is None:
+            return ""
+        if variables:
+            return probe_opening(self.template, self._controls, with_tools=with_tools, variables=variables)
+        if with_tools not in self._openings:
+            self._openings[with_tools] = probe_opening(self.template, self._controls, with_tools=with_tools)
+        return self._openings[with_tools]
 
     def call_form(self) -> CallForm:
         """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""

@@ -48,9 +48,6 @@ class AnswerForm:
     """Whether an answer's first piece carries a space that is no part of the answer."""
     turn_end_ids: tuple[int, ...]
     """The control token that closes an answer, if the template writes one."""
-    opening: str = ""
-    """What the template writes between the prompt's end and an answer, where that has control tokens: channels and the
-    like, which no ensemble could write. It becomes part of prompts, so that what is written is the answer."""
 
 
 def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> AnswerForm:
@@ -67,14 +64,12 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
     return AnswerForm(
         leading_space=any(form.leading_space for form in forms),
         turn_end_ids=tuple(sorted({token for form in (*forms, *others) for token in form.turn_end_ids})),
-        opening=forms[0].opening if len({form.opening for form in forms}) == 1 else "",
     )
 
 
 def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequence[Tool] | None = None) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
     try:
-        asked = template.render([QUESTION], tools=tools, add_generation_prompt=False)
         opening = template.render([QUESTION], tools=tools)
         answered = [QUESTION, Message(role="assistant", content=reply)]
         whole = template.render(answered, tools=tools, add_generation_prompt=False)
@@ -92,9 +87,42 @@ def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequ
     # The first token after the reply that is not white space ends the turn, if it is a control token.
     after = [token for token, piece in zip(ids[end:], pieces[end:], strict=True) if not (piece or b"-").isspace()]
     ends = tuple(token for token in after[:1] if table.kinds[token] == "control")
-    between = whole[len(opening) : whole.rfind(reply)] if whole.startswith(opening) and opening != asked else ""
-    controls = any(control is not None for _, control in cut_controls(between, table.controls))
-    return AnswerForm(leading_space=spaced, turn_end_ids=ends, opening=between if controls else "")
+    return AnswerForm(leading_space=spaced, turn_end_ids=ends)
+
+
+def probe_opening(
+    template: ChatTemplate,
+    controls: Mapping[str, int],
+    *,
+    with_tools: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """What a template writes between the prompt's end and an answer, where that has control tokens; mostly nothing.
+
+    These are channels and the like, which no ensemble could write. As part of the prompt they leave the answer to be
+    written. ``variables`` are those of the prompt: some decide what is written there.
+    """
+    tools = PROBE_TOOLS if with_tools else None
+    found = {_between(template, reply, tools, variables) for reply in (REPLY, "Zounds")}
+    [between] = found if len(found) == 1 else [""]
+    return between if any(control is not None for _, control in cut_controls(between, controls)) else ""
+
+
+def _between(
+    template: ChatTemplate, reply: str, tools: Sequence[Tool] | None, variables: Mapping[str, Any] | None
+) -> str:
+    """What stands between a prompt that ends where an answer begins, and the answer."""
+    answered = [QUESTION, Message(role="assistant", content=reply)]
+    try:
+        asked, prompt = (
+            template.render([QUESTION], tools=tools, variables=variables, add_generation_prompt=add)
+            for add in (False, True)
+        )
+        whole = template.render(answered, tools=tools, variables=variables, add_generation_prompt=False)
+    except TemplateFailure:
+        return ""
+    place = whole.find(reply, len(prompt))
+    return whole[len(prompt) : place] if prompt != asked and whole.startswith(prompt) and place >= 0 else ""
 
 
 @dataclass(frozen=True, slots=True)
