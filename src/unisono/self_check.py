@@ -172,9 +172,9 @@ def findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
     nats = reading.nats_a_byte
     if nats > NOISE and min(_nats_a_byte(member, backend, other) for other in OTHERS) > NOISE:
         yield (
-            f"finds plain English hardly likelier than noise ({nats:.2f} nats a byte; language models have 0.3 to 0.8), "
-            "and seven other languages and Python likewise: its weights may be damaged, incomplete or of another revision "
-            "than its tokenizer"
+            f"finds plain English hardly likelier than noise ({nats:.2f} nats a byte; language models have 0.3 to "
+            "0.8), and seven other languages and Python likewise: its weights may be damaged, incomplete or of another "
+            "revision than its tokenizer"
         )
     elif nats <= NOISE and len(reading.odd) >= ODD_PLACES:
         wanted, made = reading.odd[0]

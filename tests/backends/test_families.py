@@ -92,15 +92,16 @@ class Loaded:
         self.member = self.alone.members[0]
 
     def rendered(self, messages: Any, tools: Any) -> list[int] | Exception:
-        """What transformers makes of a conversation, given in the form that our probe found."""
+        """What transformers makes of a conversation, given in the form that our probe found, up to an answer's text."""
         calls = any("tool_calls" in message for message in messages)
         style = self.member.encoder.tool_use(with_tools=tools is not None).style if calls else None
         given = as_given(messages, style) if calls else messages
         try:
-            encoded = self.theirs.apply_chat_template(given, tools=tools, add_generation_prompt=True)
+            text = self.theirs.apply_chat_template(given, tools=tools, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # a template can refuse in any way
             return error
-        return list(encoded["input_ids"])
+        opening = self.member.encoder.opening(with_tools=tools is not None)
+        return list(self.theirs(text + opening, add_special_tokens=False)["input_ids"])
 
     def generated(self, ids: list[int]) -> list[int]:
         ends = self.member.vocabulary.end_ids
