@@ -47,7 +47,10 @@ def test_parts_of_another_kind_are_refused_with_the_way_out(tmp_path: Path, made
         ModelUnsupported, match=r"transformers 5\.0\.0 misreads .*pre_tokenizer is ByteLevel and Spl"
     ) as caught:
         check(tmp_path, content(DEEPSEEK), content(made))
-    assert caught.value.hint == "upgrade transformers"
+    assert (
+        caught.value.hint
+        == "upgrade transformers, or make tokenizer_class PreTrainedTokenizerFast in tokenizer_config.json"
+    )
 
 
 def test_what_is_the_same_in_other_words_is_accepted(tmp_path: Path) -> None:

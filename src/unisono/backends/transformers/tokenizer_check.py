@@ -16,6 +16,9 @@ Encode = Callable[[Mapping[str, Any], str], list[int]]
 """Encodes a text by the content of a `tokenizer.json`, without what is added to it or lost."""
 
 
+WAY_OUT = "upgrade transformers, or make tokenizer_class PreTrainedTokenizerFast in tokenizer_config.json"
+
+
 def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library: str, who: str) -> str | None:
     """Compare what a library made of a `tokenizer.json` with the file; return a warning where they differ in details.
 
@@ -33,7 +36,7 @@ def check_as_filed(file: Path, made: Mapping[str, Any], encode: Encode, library:
             raise ModelUnsupported(
                 f"{who}: {library} misreads {file.name}: its {part} is {_listed(wanted)}, and the library makes it "
                 f"{_listed(found)}",
-                hint="upgrade transformers",
+                hint=WAY_OUT,
             )
     return f"{library} splits ordinary text otherwise than {file.name} says: upgrade transformers"
 
