@@ -21,7 +21,7 @@ from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine, RequestHandle
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field
+from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
 from unisono.server.openapi import document
@@ -142,6 +142,8 @@ class _Routes:
             if self._log_prompts:
                 log.facts["prompt"] = body.get("messages", body.get("prompt"))
             call = endpoint.read(wanted, engine.service, engine.limits)
+            if (method := call.first.method) is not None:
+                check_penalties(body, endpoint.fields, method.sampling)
             answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}
             log.model = wanted.model
             left.callback(self._note, log, handle, answer)
