@@ -36,6 +36,7 @@ KEY = "a-key-of-some-length"
         (("duo.yaml", "--host", "0.0.0.0"), "there are no keys"),
         (("duo.yaml", "--api-key-file", "nowhere"), "cannot read the key file 'nowhere'"),
         (("duo.yaml", "--timeout", "0"), "the limit timeout is 0"),
+        (("duo.yaml", "--allow-origin", "localhost:3000"), "'localhost:3000' is no origin of pages"),
         (("duo.yaml", "--host", "203.0.113.7", "--no-keys"), "cannot listen on port 8000 of 203.0.113.7"),
         (("nowhere.yaml",), "there is no spec file"),
         (("lost.yaml", "--port", "0"), "there is no fake model 'lost'"),

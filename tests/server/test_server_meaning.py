@@ -141,3 +141,47 @@ def test_false_log_probabilities_of_a_completion_are_none(served: Served) -> Non
 )
 def test_what_would_hide_or_separate_thoughts_is_refused(served: Served, asked: dict[str, Any]) -> None:
     refused(served, next(iter(asked)), "not supported", **asked)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("choice", 'start: "so it"'),
+        ("choice", []),
+        ("choice", ["so it", ""]),
+        ("choice", ["so it", 1]),
+        ("choice", {"lark": "x"}),
+        ("choice", 0),
+        ("regex", 0),
+        ("regex", ""),
+        ("regex", ["a"]),
+        ("json", 0),
+        ("json", []),
+        ("json_object", 0),
+        ("json_object", "false"),
+        ("disable_fallback", 0),
+    ],
+)
+def test_a_structured_output_of_the_wrong_type_is_refused(served: Served, key: str, value: Any) -> None:
+    refused(served, f"structured_outputs.{key}", structured_outputs={key: value})
+
+
+def test_structured_outputs_that_are_off_change_nothing(served: Served) -> None:
+    off = {"json": None, "regex": None, "choice": None, "json_object": False, "disable_fallback": False}
+    assert chat(served, structured_outputs=off)["choices"] == chat(served)["choices"]
+
+
+def test_token_ids_of_a_prompt_are_counted_as_tokens_and_not_as_values(served: Served) -> None:
+    cat = served.service.engines["duo/a"].members[0].encoder.tokenizer.encode(" cat")[0]
+    answer = completion(served, model="duo/a", prompt=[[cat] * 3_000] * 4, max_tokens=1)
+    assert answer["usage"]["prompt_tokens"] == 12_000
+    for length in (12_000, 150_000):  # of one prompt: it is longer than the context
+        error = completion(served, 400, model="duo/a", prompt=[cat] * length)["error"]
+        assert error["code"] == "context_length_exceeded", error
+
+
+@pytest.mark.parametrize(
+    "prompt", [[True] * 12_000, [[1]] * 12_000, [[]] * 12_000, [1] * 12_000 + ["a"], ["a"] * 12_000]
+)
+def test_other_values_of_a_prompt_have_their_limit(served: Served, prompt: list[Any]) -> None:
+    assert completion(served, 413, model="duo/a", prompt=prompt)["error"]["code"] == "too_large"

@@ -34,7 +34,8 @@ class LimitFlags:
         LIMITS.body
     )
     values: Annotated[
-        int, limit_flag("--max-values", min=1, help="Accept at most this many values in the JSON of a request.")
+        int,
+        limit_flag("--max-values", min=1, help="Accept this many values in a request's JSON, beside a prompt's ids."),
     ] = LIMITS.values
     prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of this many tokens at most.")] = (
         LIMITS.prompt
@@ -100,8 +101,10 @@ def serve(flags: ServeFlags) -> None:
     from unisono.config.ensemble import load_spec
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
+    from unisono.server.middleware import read_origins
     from unisono.server.telemetry import to_stderr
 
+    origins = read_origins(flags.allow_origin)
     specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
     keys = _read_keys(flags)
     limits, bound = replace(flags.limits(), strict=flags.strict), bind(flags.host, flags.port)
@@ -114,7 +117,7 @@ def serve(flags: ServeFlags) -> None:
             local=keys is None and not flags.no_keys,
             log_prompts=flags.log_prompts,
             gac_model=next(iter(specs)) if flags.gac_api else None,
-            origins=flags.allow_origin,
+            origins=origins,
         )
 
 
