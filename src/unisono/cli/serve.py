@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,8 +88,9 @@ class ServeFlags(LimitFlags):
         bool, typer.Option("--strict", help="Refuse fields without effect, and limits that are too high.")
     ] = False
     allow_origin: Annotated[
-        list[str], typer.Option(metavar="URL", help="Let browsers call from pages of this origin.", show_default=False)
-    ] = field(default_factory=list)
+        list[str] | None,
+        optional(metavar="URL", help="Let browsers call from pages of this origin."),
+    ] = None
 
 
 @takes_flags
@@ -104,7 +105,7 @@ def serve(flags: ServeFlags) -> None:
     from unisono.server.middleware import read_origins
     from unisono.server.telemetry import to_stderr
 
-    origins = read_origins(flags.allow_origin)
+    origins = read_origins(flags.allow_origin or ())
     specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
     keys = _read_keys(flags)
     limits, bound = replace(flags.limits(), strict=flags.strict), bind(flags.host, flags.port)
