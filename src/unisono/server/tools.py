@@ -101,14 +101,14 @@ def read_calling(
     several = parallel is not False
     if choice in (None, "auto"):
         field = _restricting(offered, several=several)
-        if answer is None and field is None:
-            return Calling(offered, form, None)
         if answer is not None:
             kept = [_without_formats(tool) for tool in offered]
             calling = _restricted(form, kept, "response_format", answer=answer, several=several)
-        else:
+        elif field is not None:
             kept = [_loosened(tool) for tool in offered]
             calling = _restricted(form, kept, field, free=True, several=several)
+        else:
+            calling = Calling(offered, form, None)
         return replace(calling, tools=offered)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
