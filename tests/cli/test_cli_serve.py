@@ -36,6 +36,7 @@ KEY = "a-key-of-some-length"
         (("duo.yaml", "--host", "0.0.0.0"), "there are no keys"),
         (("duo.yaml", "--api-key-file", "nowhere"), "cannot read the key file 'nowhere'"),
         (("duo.yaml", "--timeout", "0"), "the limit timeout is 0"),
+        (("duo.yaml", "--allow-origin", "localhost:3000"), "'localhost:3000' is no origin of pages"),
         (("duo.yaml", "--host", "203.0.113.7", "--no-keys"), "cannot listen on port 8000 of 203.0.113.7"),
         (("nowhere.yaml",), "there is no spec file"),
         (("lost.yaml", "--port", "0"), "there is no fake model 'lost'"),
@@ -82,13 +83,19 @@ def test_the_commands_of_the_page_on_serving_begin_to_serve(
     (tmp_path / "keys.txt").write_text(KEY)
     monkeypatch.chdir(tmp_path)
     served: list[object] = []
+    origins: list[object] = []
     monkeypatch.setattr(launch, "bind", lambda host, port: (host, port))
-    monkeypatch.setattr(launch, "serve", lambda load, bound, *limits, **keys: served.append(bound))
+    monkeypatch.setattr(
+        launch,
+        "serve",
+        lambda load, bound, *limits, **keys: (served.append(bound), origins.extend(keys["origins"])),
+    )
     page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
     commands = re.findall(r"^unisono (serve .*)$", page, re.MULTILINE)
     for command in commands:
         shown = run(*shlex.split(command))
         assert shown.code == 0, shown.err
+    assert origins == []  # none are allowed that are not named
     assert served == [("127.0.0.1", 8000), ("127.0.0.1", 9000)]
 
 

@@ -26,7 +26,7 @@ from unisono.chat.tool_grammar import call_grammar
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Compile, Grammars
-from unisono.constraints.json_schema import check_schema
+from unisono.constraints.json_schema import FORMATS, check_schema, without_unknown_formats
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.engine import Engine
 from unisono.engine.reference import PlainStep, plain_steps
@@ -687,3 +687,19 @@ def test_values_that_are_written_as_they_are_pass() -> None:
 def test_schemas_within_a_lark_grammar_are_held_to_the_same() -> None:
     with pytest.raises(SpecError, match="'minimun' in the schema is no keyword"):
         Grammars(load().prepared.union)(Constraint("lark", 'start: "a" %json {"minimun": 3}'))
+
+
+def test_formats_are_known_exactly_where_a_grammar_is() -> None:
+    grammars = Grammars(load().prepared.union)
+    names = "binary byte idn-email iri json-pointer json-string password path regex uri-reference uri-template wish"
+    for name in (*FORMATS, *names.split()):
+        schema = {"anyOf": [{"type": "string", "format": name}, {"type": "null"}]}
+        bare = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+        assert without_unknown_formats(schema) == (schema if name in FORMATS else bare)
+        if name in FORMATS:
+            grammars(Constraint("json_schema", json.dumps(schema)))
+        else:
+            with pytest.raises(SpecError, match=f"Unknown format: {name}"):
+                grammars(Constraint("json_schema", json.dumps(schema)))
+    kept = {"const": {"format": "path"}, "properties": {"format": {"enum": [{"format": "path"}]}}}
+    assert without_unknown_formats(kept) == kept

@@ -125,7 +125,7 @@ FIELDS = [(path, name) for path, (_, table) in PATHS.items() for name in sorted(
 def test_a_field_has_no_effect_or_is_refused_by_name(served: Served, path: str, name: str) -> None:
     given, table = PATHS[path]
     field, known = table[name], served.post(path, given).json()["choices"]
-    more = {field.only_with[0]: 1.5} if field.only_with else {}
+    more = dict.fromkeys((*field.only_with[:1], *(["repetition_penalty"] * field.of_penalties)), 1.5)
     response = served.post(path, {**given, **more, name: "whatever"})
     if field.matters:
         error = refused_with(response)

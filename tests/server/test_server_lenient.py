@@ -13,8 +13,9 @@ from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import BARE, TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.errors import SpecError
 from unisono.server.limits import ServerLimits
-from unisono.server.middleware import Keys
+from unisono.server.middleware import Keys, read_origins
 
 READS = (
     "{% if enable_thinking is defined %}[{{ enable_thinking }} {{ reasoning_effort }}]{% endif %}"
@@ -152,7 +153,7 @@ def test_other_names_of_a_constraint_are_constraints(served: Served, named: dict
         ({"guided_json": "{"}, "guided_json", "not JSON"),
         ({"guided_choice": []}, "guided_choice", "at least 1"),
         ({"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar", "unisono.constraint"),
-        ({"structured_outputs": {"choice": 3}}, "structured_outputs.choice", "lark"),
+        ({"structured_outputs": {"choice": 3}}, "structured_outputs.choice", "list"),
     ],
 )
 def test_a_wrong_constraint_is_named_as_it_was_given(
@@ -462,8 +463,9 @@ def test_a_trailing_slash_is_harmless(served: Served) -> None:
 PAGE = "https://page.example"
 
 
-def preflight(served: Served, origin: str) -> httpx2.Response:
+def preflight(served: Served, origin: str, **more: str) -> httpx2.Response:
     headers = {
+        **more,
         "origin": origin,
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
@@ -489,3 +491,53 @@ def test_pages_of_allowed_origins_may_call_and_ask_first_without_a_key(served: S
         refused = guarded.post("/v1/chat/completions", body, origin=PAGE)
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == PAGE
+
+
+def test_a_page_may_call_a_server_in_a_private_network_where_its_origin_is_allowed(served: Served) -> None:
+    private = {"access-control-request-private-network": "true"}
+    with serving(keys=Keys(["k" * 20]), origins=[f"{PAGE}/"]) as guarded:  # the slash is part of no origin
+        allowed = preflight(guarded, PAGE, **private)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == PAGE
+        assert allowed.headers["access-control-allow-private-network"] == "true"
+        assert preflight(guarded, "https://other.example", **private).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("*", "*"),
+        ("null", "null"),
+        ("https://page.example", "https://page.example"),
+        ("https://page.example/", "https://page.example"),
+        ("HTTPS://Page.Example:443", "https://page.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+    ],
+)
+def test_an_origin_is_read_as_browsers_write_it(given: str, origin: str) -> None:
+    assert read_origins([given]) == [origin]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "localhost:3000",
+        "page.example",
+        "https://page.example//",
+        "https://page.example/app",
+        "https://*.example",
+        "",
+        "https://",
+        "https://me@page.example",
+        "https://page.example?x",
+        "https://page.example:port",
+        "file:///tmp",
+    ],
+)
+def test_what_can_be_no_origin_is_refused_with_the_form(given: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        read_origins(["https://page.example", given])
+    assert repr(given) in raised.value.message
+    assert "SCHEME://HOST" in str(raised.value.hint)

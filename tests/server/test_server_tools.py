@@ -12,6 +12,9 @@ from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.constraints.grammar import Grammars, Parse
+from unisono.server.schemas import ChatRequest
+from unisono.server.tools import read_calling
 
 PING: dict[str, Any] = {"type": "function", "function": {"name": "ping", "strict": None}}
 WEATHER: dict[str, Any] = {
@@ -152,6 +155,63 @@ def strictly(parameters: dict[str, Any]) -> dict[str, Any]:
     """A call that may be made, with arguments of some schema."""
     function = {"name": "x", "strict": True, "parameters": parameters}
     return {"tools": [{"type": "function", "function": function}]}
+
+
+def saving(where: str) -> dict[str, Any]:
+    """A strict function with formats that no grammar has, and one that it has."""
+    properties = {
+        "file": {"type": "string", "format": "path"},
+        "secrets": {"type": "array", "items": {"anyOf": [{"type": "string", "format": "password"}, {"type": "null"}]}},
+        "day": {"type": "string", "format": "date"},
+        "format": {"$ref": "#/$defs/Json"},
+    }
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "$defs": {"Json": {"type": "string", "format": "json-string"}},
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+    return {"type": "function", "function": {"name": where, "strict": True, "parameters": parameters}}
+
+
+SAVED = '{"file": "a/b", "secrets": ["x"], "day": "%s", "format": "{}"}'
+
+
+@pytest.mark.parametrize("more", [{}, {"tool_choice": "auto"}, {"parallel_tool_calls": False}])
+def test_a_format_that_the_grammar_lacks_keeps_no_function_from_being_offered(
+    served: Served, more: dict[str, Any]
+) -> None:
+    body = {"model": "duo", "messages": SAY, "max_tokens": 4, "tools": [saving("save"), WEATHER], **more}
+    for answer in ({}, {"response_format": {"type": "json_object"}}):
+        response = served.post("/v1/chat/completions", {**body, **answer})
+        assert response.status_code == 200, response.text
+    request = ChatRequest.model_validate(body)
+    calling = read_calling(request, served.service.engines["duo"], "a", None)
+    assert calling is not None
+    assert calling.tools[0] == saving("save")  # as the members read it
+    assert calling.constraint is not None
+    grammars = Grammars(served.service.engines["duo"].union)
+    for day, fits in (("2024-02-29", True), ("tomorrow", False)):
+        call = '<tool_call>\n{"name": "save", "arguments": %s}\n</tool_call>' % (SAVED % day)
+        assert accepts(served, grammars(calling.constraint), call) == fits
+
+
+def accepts(served: Served, parse: Parse, text: str) -> bool:
+    union = served.service.engines["duo"].union
+    for byte in text.encode():
+        column = next(column for column in range(union.end) if union.piece(column) == bytes([byte]))
+        if not parse.allowed(())[column]:
+            return False
+        parse.consume(column)
+    return bool(parse.allowed(())[union.end])
+
+
+def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Served) -> None:
+    body = {"model": "duo", "messages": SAY, "tools": [saving("save")], "tool_choice": "required"}
+    response = served.post("/v1/chat/completions", body)
+    assert response.status_code == 400
+    assert "Unknown format" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

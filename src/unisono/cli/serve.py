@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +34,8 @@ class LimitFlags:
         LIMITS.body
     )
     values: Annotated[
-        int, limit_flag("--max-values", min=1, help="Accept at most this many values in the JSON of a request.")
+        int,
+        limit_flag("--max-values", min=1, help="Accept this many values in a request's JSON, beside a prompt's ids."),
     ] = LIMITS.values
     prompt: Annotated[int, limit_flag("--max-prompt", min=1, help="Accept prompts of this many tokens at most.")] = (
         LIMITS.prompt
@@ -87,8 +88,9 @@ class ServeFlags(LimitFlags):
         bool, typer.Option("--strict", help="Refuse fields without effect, and limits that are too high.")
     ] = False
     allow_origin: Annotated[
-        list[str], typer.Option(metavar="URL", help="Let browsers call from pages of this origin.", show_default=False)
-    ] = field(default_factory=list)
+        list[str] | None,
+        optional(metavar="URL", help="Let browsers call from pages of this origin."),
+    ] = None
 
 
 @takes_flags
@@ -100,8 +102,10 @@ def serve(flags: ServeFlags) -> None:
     from unisono.config.ensemble import load_spec
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
+    from unisono.server.middleware import read_origins
     from unisono.server.telemetry import to_stderr
 
+    origins = read_origins(flags.allow_origin or ())
     specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
     keys = _read_keys(flags)
     limits, bound = replace(flags.limits(), strict=flags.strict), bind(flags.host, flags.port)
@@ -114,7 +118,7 @@ def serve(flags: ServeFlags) -> None:
             local=keys is None and not flags.no_keys,
             log_prompts=flags.log_prompts,
             gac_model=next(iter(specs)) if flags.gac_api else None,
-            origins=flags.allow_origin,
+            origins=origins,
         )
 
 

@@ -30,6 +30,8 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
 """The keywords that require something, and the form of their values."""
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
+FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
+"""The values of ``format`` that llguidance has a grammar of; it refuses others."""
 UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
 """Characters that JSON writes by their number alone, which `JSON_OPTIONS` do not allow."""
 LARGEST = 2**53
@@ -68,6 +70,24 @@ def check_schema(schema: Any) -> None:
                 f"minProperties is {least} in {where}, which cannot be seen to for names that the schema leaves open",
                 hint="name the properties, as required ones",
             )
+
+
+def without_unknown_formats(schema: Any) -> Any:
+    """A schema without each ``format`` that no grammar is known of: an annotation, by JSON Schema's own rule."""
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword == "format" and isinstance(value, str) and value not in FORMATS:
+            continue
+        if keyword in _OF_NAMES and isinstance(value, dict):
+            value = {name: without_unknown_formats(part) for name, part in value.items()}
+        elif keyword in _OF_MANY and isinstance(value, list):
+            value = [without_unknown_formats(part) for part in value]
+        elif keyword in _OF_ONE:
+            value = without_unknown_formats(value)
+        found[keyword] = value
+    return found
 
 
 def _check_keyword(keyword: str, value: object, where: str) -> None:

@@ -21,9 +21,9 @@ from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine, RequestHandle
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field
+from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties
 from unisono.server.limits import CHARACTERS, ServerLimits
-from unisono.server.middleware import LOG, Keys, Middleware, RequestLog
+from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse, events_of
@@ -74,6 +74,9 @@ def make_app(
 
     Without ``keys``, everybody may use it; ``local`` serves only host names of this machine, see `Middleware`. Without
     ``gac_model``, the endpoints of the GaC release are left out. Browsers may call it from pages of ``origins``.
+
+    Raises:
+        SpecError: what is given as an origin is none.
     """
 
     @contextlib.asynccontextmanager
@@ -91,14 +94,15 @@ def make_app(
         for each in (path.removesuffix("/"), path.removesuffix("/") + "/"):
             app.add_api_route(each, route, methods=[method], name=name, response_model=None)
     guarded = Middleware(app, engine.metrics, keys, local=local)
-    if not origins:
+    if not (allowed := read_origins(origins)):
         return guarded
     # Around all, because a browser's preflight has no key, and pages may read refusals too.
     return CORSMiddleware(
         guarded,
-        allow_origins=origins,
+        allow_origins=allowed,
         allow_methods=("GET", "POST"),
         allow_headers=("*",),
+        allow_private_network=True,  # a browser asks for it where this server is in a private network
         expose_headers=("x-request-id", CLAMPED, "retry-after"),
     )
 
@@ -142,6 +146,8 @@ class _Routes:
             if self._log_prompts:
                 log.facts["prompt"] = body.get("messages", body.get("prompt"))
             call = endpoint.read(wanted, engine.service, engine.limits)
+            if (method := call.first.method) is not None:
+                check_penalties(body, endpoint.fields, method.sampling)
             answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}
             log.model = wanted.model
             left.callback(self._note, log, handle, answer)

@@ -81,7 +81,11 @@ def parse(data: bytes | bytearray) -> dict[str, Any]:
 
 
 def _is_more(body: dict[str, Any], most: int) -> bool:
+    """Whether a body has more values than a number. Token ids of a prompt do not count: its tokens have a limit."""
     count, inside = 0, [list(body.values())]
+    if isinstance(prompt := body.get("prompt"), list):
+        ids = [each for each in (prompt, *prompt) if isinstance(each, list) and all(type(id_) is int for id_ in each)]
+        count -= sum(map(len, ids))
     while inside and count <= most:
         values = inside.pop()
         count += len(values)

@@ -31,16 +31,28 @@ def read_constraint(request: GenerationFields) -> tuple[Constraint | None, str]:
         if (value := getattr(request, name)) is not None:
             given[name] = _of_kind(kind, value)
     for key, value in (request.structured_outputs or {}).items():
+        if value is None or value is False:
+            continue
         name = f"structured_outputs.{key}"
-        if key not in IN_STRUCTURED_OUTPUTS and value not in (None, False):
+        if key not in IN_STRUCTURED_OUTPUTS:
             known = ", ".join(IN_STRUCTURED_OUTPUTS)
             raise invalid(name, f"{name} is {shown(value)}, and is not supported; known: {known}; or use {OWN}")
-        if value not in (None, False):
-            given[name] = _of_kind(IN_STRUCTURED_OUTPUTS[key], value)
+        kind = IN_STRUCTURED_OUTPUTS[key]
+        _check_kind(name, kind, value)
+        given[name] = _of_kind(kind, value)
     name, *others = [*given] or [OWN]
     if others:
         raise invalid(name, f"{name} and {others[0]} are given: leave one out")
     return parsed(given.get(name), name), name
+
+
+def _check_kind(name: str, kind: str, value: Any) -> None:
+    if kind == JSON_OBJECT and value is not True:
+        raise invalid(name, f"{name} is {shown(value)}: it is true or false")
+    if kind != LARK:
+        return
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
+        raise invalid(name, f"{name} is {shown(value)}: it is a list of one text or more, none of them empty")
 
 
 def _of_kind(kind: str, value: Any) -> Any:
@@ -49,9 +61,7 @@ def _of_kind(kind: str, value: Any) -> Any:
     return {kind: _choice(value) if kind == LARK else value}
 
 
-def _choice(words: Any) -> Any:
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        return words
+def _choice(words: list[str]) -> str:
     return "start: " + " | ".join(map(json.dumps, words))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unisono.config.sampling import MEMBER, Sampling
 from unisono.errors import shown
 from unisono.server.errors import Refusal, invalid
 
@@ -25,6 +26,12 @@ class Field:
     """Whether its other values would change the answer."""
     only_with: tuple[str, ...] = ()
     """The fields without which its other values change nothing."""
+    of_penalties: bool = False
+    """Whether its other values change nothing where no penalty is on, which the method says: see `check_penalties`."""
+
+    def asks(self, value: object) -> bool:
+        """Whether a value asks for something."""
+        return value is not None and not any(same(value, each) for each in self.neutral)
 
 
 def _harmless(why: str, *neutral: object) -> Field:
@@ -37,8 +44,10 @@ _QUEUED = "all requests are served alike, in the order in which they come"
 _NAMED = "the server names requests itself: x-request-id"
 _REASONING = "what a model writes is all content"
 _UNPICKED = "pieces are drawn by temperature, top_k, top_p, min_p and typical_p"
+_ALL = "penalties count all that was written: leave it out, or the penalty"
 _PENALTY = "to repeat less, use repetition_penalty, presence_penalty or frequency_penalty"
-_PENALTIES = ("repetition_penalty", "repeat_penalty", "presence_penalty", "frequency_penalty")
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+_JSON = ("guided_json", "json_schema", "structured_outputs", "response_format", "unisono")
 _TEXTS = "members share text and no special tokens, which are never written"
 _GRAMMAR = "restrict the answer with response_format or unisono.constraint (json_schema, regex, lark)"
 _TEMPLATES = "conversations are written by each member's own template: to change it, give chat_template in the file"
@@ -59,10 +68,12 @@ SHARED: dict[str, Field] = {
     "rid": _harmless(_NAMED),
     "timings_per_token": _harmless("seconds stand under unisono, at the end", False),
     "return_progress": _harmless("a prompt's progress is not reported", False),
-    "include_reasoning": _harmless(_REASONING, True),
-    "separate_reasoning": _harmless(_REASONING, True),
-    "stream_reasoning": _harmless(_REASONING, True),
-    "reasoning_format": _harmless(_REASONING, "none", "auto"),
+    "guided_decoding_backend": _harmless("one library reads all constraints", "auto"),
+    # Neutral is what a server does by default, where it knows how a model marks its thoughts, and what is done here.
+    "include_reasoning": Field(_REASONING, (True,)),  # vLLM: True
+    "separate_reasoning": Field(_REASONING, (True, False)),  # SGLang: True
+    "stream_reasoning": _harmless(_REASONING, True),  # SGLang: True
+    "reasoning_format": Field(_REASONING, ("none", "auto", "raw")),  # llama.cpp: auto; Groq: raw
     "spaces_between_special_tokens": _harmless(_TEXTS, True),
     # Parameters of what is refused below: alone they change nothing.
     **dict.fromkeys(("mirostat_tau", "mirostat_eta", "xtc_threshold", "dynatemp_exponent"), _harmless(_UNPICKED)),
@@ -79,8 +90,9 @@ SHARED: dict[str, Field] = {
     "samplers": Field(_UNPICKED, ([],)),
     "dry_multiplier": Field(_PENALTY, (0,)),
     "no_repeat_ngram_size": Field(_PENALTY, (0,)),
-    "repeat_last_n": Field("penalties count all that was written", (-1,), only_with=_PENALTIES),
-    "penalize_nl": Field("penalties count all that was written", (True,), only_with=_PENALTIES),
+    "repeat_last_n": Field(_ALL, (-1,), of_penalties=True),
+    "penalize_nl": Field(_ALL, (True,), of_penalties=True),
+    "guided_whitespace_pattern": Field("the whitespace of JSON is settled: leave it out", ("",), only_with=_JSON),
     "use_beam_search": Field(_BEAM, (False,)),
     "length_penalty": Field(_BEAM, (1,)),
     "stop_regex": Field("texts end at strings: use stop", ([], "")),
@@ -154,15 +166,22 @@ NAMES_OF_ONE = (
 
 
 def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool) -> dict[str, Any]:
-    """Return a body without the fields that have no effect. Raises a `Refusal` that names one that would have."""
-    given = {name: value for name, value in body.items() if name not in table}
+    """Return a body without the fields that have no effect, such as every null: it stands for leaving a field out.
+
+    Raises a `Refusal` that names one that would have an effect.
+    """
+    given = {name: value for name, value in body.items() if name not in table and value is not None}
     for name, value in body.items():
         field = table.get(name)
-        if field is None or value is None or any(same(value, each) for each in field.neutral):
+        if field is None or not field.asks(value):
             continue
-        applies = field.matters and (not field.only_with or any(_is_on(body.get(other)) for other in field.only_with))
-        if applies or strict:
+        alone = field.of_penalties or (field.only_with and all(body.get(other) is None for other in field.only_with))
+        if strict or (field.matters and not alone):
             raise unsupported(name, value, field.why)
+    if same(given.get("logprobs"), False):
+        del given["logprobs"]
+    if "logprobs" not in given and same(given.get("top_logprobs"), 0):
+        del given["top_logprobs"]
     for names in NAMES_OF_ONE:
         first, *others = [name for name in names if given.get(name) is not None] or [""]
         for other in others:
@@ -174,8 +193,14 @@ def read_fields(body: Mapping[str, Any], table: Mapping[str, Field], *, strict: 
     return given
 
 
-def _is_on(penalty: object) -> bool:
-    return penalty not in (None, 0, 1)
+def check_penalties(body: Mapping[str, Any], table: Mapping[str, Field], sampling: Sampling) -> None:
+    """Refuse fields that say what the sampling's penalties count, where one is on. Raises a `Refusal`."""
+    if not any(sampling.changes(prefix + name) for prefix in ("", MEMBER) for name in _PENALTIES):
+        return
+    for name, value in body.items():
+        field = table.get(name)
+        if field is not None and field.of_penalties and field.asks(value):
+            raise unsupported(name, value, field.why)
 
 
 def same(value: object, other: object) -> bool:

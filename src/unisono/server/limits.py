@@ -18,7 +18,9 @@ class ServerLimits:
     body: int = 2**20
     """Bytes of a request."""
     values: int = 10_000
-    """Values in a request's JSON, nested ones included: validation may report an error for each."""
+    """Values in a request's JSON, nested ones included: validation may report an error for each. Token ids of a prompt
+    do not count.
+    """
     prompt: int = 32_768
     """Tokens of a prompt, for each member. A prompt of more than `CHARACTERS` times as many characters is refused
     before it is tokenised, because one long tokenisation delays all requests."""

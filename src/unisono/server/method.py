@@ -20,6 +20,8 @@ SAMPLED = (
     "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
 )  # fmt: skip
 """The fields that are options of the sampling."""
+RANDOM = -1
+"""The seed that, in vLLM and llama.cpp, stands for none."""
 
 
 def read_method(request: GenerationFields, engine: Engine) -> Method:
@@ -30,7 +32,7 @@ def read_method(request: GenerationFields, engine: Engine) -> Method:
     given = _sampled(request)
     if extension:
         for name in ("sampling", "draw"):
-            _check_agreement(given, getattr(extension, name), f"unisono.{name}")
+            _check_agreement(request, given, getattr(extension, name), f"unisono.{name}")
     if request.logit_bias:
         given["logit_bias"] = _columns(request.logit_bias, request.model, engine)
     if not given:
@@ -48,11 +50,11 @@ def _sampled(request: GenerationFields) -> dict[str, Any]:
     if given.get("top_k", 1) < 1:
         given["top_k"] = None
     if "seed" in given:
-        given["seed"] %= 2**64
+        given["seed"] = None if request.seed == RANDOM else given["seed"] % 2**64
     return given
 
 
-def _check_agreement(given: Mapping[str, Any], sampling: Any, its_name: str) -> None:
+def _check_agreement(request: GenerationFields, given: Mapping[str, Any], sampling: Any, its_name: str) -> None:
     """Refuse options that are given by name and, with other values, in a sampling of the extension."""
     if sampling is None:
         return
@@ -63,7 +65,7 @@ def _check_agreement(given: Mapping[str, Any], sampling: Any, its_name: str) -> 
     for name, value in given.items():
         its_value = getattr(parsed, name)
         if its_value != value and (name == "temperature" or parsed.changes(name)):
-            raise contradiction(name, value, its_name, sampling)
+            raise contradiction(name, getattr(request, name), its_name, sampling)
 
 
 def check_stop_ids(request: GenerationFields, engine: Engine) -> None:
@@ -77,6 +79,9 @@ def check_stop_ids(request: GenerationFields, engine: Engine) -> None:
     member = engine.members[0]
     ends, column_V = member.speller.vocabulary.end_ids, member.map.column_V
     for token in ids:
+        if request.ignore_eos and token in ends:
+            words = "and ignore_eos is true, so that no text ends there: leave one of them out"
+            raise invalid(name, f"{name} holds {token}, which is END, {words}")
         if not 0 <= token < len(column_V):
             raise invalid(name, f"{name} holds {token}: the member's tokens are numbers from 0 to {len(column_V) - 1}")
         if token not in ends and column_V[token] != ABSENT:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import SpecError
+from unisono.errors import SpecError, shown
 from unisono.server.errors import Refusal
 from unisono.server.telemetry import Metrics, say
 
@@ -33,6 +34,10 @@ LEAST = 16
 """Characters of a key. Shorter ones can be guessed."""
 LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
+
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+PORTS = {"http": ":80", "https": ":443"}
+"""The ports that browsers leave out."""
 
 KEYLESS = Refusal(401, "give an API key of this server, as a Bearer token", code="invalid_api_key")
 FOREIGN = Refusal(
@@ -141,6 +146,23 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost" or host.endswith(".localhost")
+
+
+def read_origins(given: Iterable[str]) -> list[str]:
+    """Origins of pages as browsers write them. Raises a `SpecError` for what no browser would send."""
+    found = []
+    for value in given:
+        origin = value.lower().removesuffix("/")
+        if origin not in ("*", "null"):
+            if (parts := ORIGIN.fullmatch(origin)) is None:
+                raise SpecError(
+                    f"{shown(value)} is no origin of pages",
+                    hint="write it as SCHEME://HOST or SCHEME://HOST:PORT, such as https://app.example; * is any",
+                )
+            scheme, host, port = parts.groups(default="")
+            origin = f"{scheme}://{host}{'' if port == PORTS.get(scheme) else port}"
+        found.append(origin)
+    return found
 
 
 class Keys:

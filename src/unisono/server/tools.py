@@ -14,6 +14,7 @@ from unisono.chat.messages import Tool, checked_tools, new_call_id
 from unisono.chat.tool_grammar import call_grammar, parameters_of
 from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
 from unisono.config.constraint import LARK, Constraint
+from unisono.constraints.json_schema import without_unknown_formats
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, shown
 from unisono.server.errors import invalid, refusal_of
@@ -101,10 +102,13 @@ def read_calling(
     if choice in (None, "auto"):
         field = _restricting(offered, several=several)
         if answer is not None:
-            return _restricted(form, offered, "response_format", answer=answer, several=several)
-        if field is None:
-            return Calling(offered, form, None)
-        calling = _restricted(form, [_loosened(tool) for tool in offered], field, free=True, several=several)
+            kept = [_without_formats(tool) for tool in offered]
+            calling = _restricted(form, kept, "response_format", answer=answer, several=several)
+        elif field is not None:
+            kept = [_loosened(tool) for tool in offered]
+            calling = _restricted(form, kept, field, free=True, several=several)
+        else:
+            calling = Calling(offered, form, None)
         return replace(calling, tools=offered)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
@@ -123,7 +127,15 @@ def _restricting(tools: Sequence[Tool], *, several: bool) -> str | None:
 def _loosened(tool: Tool) -> Tool:
     """A tool whose arguments are any object, where it is not strict."""
     function = tool["function"]
-    return tool if function.get("strict") else {**tool, "function": {**function, "parameters": {"type": "object"}}}
+    if function.get("strict"):
+        return _without_formats(tool)
+    return {**tool, "function": {**function, "parameters": {"type": "object"}}}
+
+
+def _without_formats(tool: Tool) -> Tool:
+    """A tool that need not be called: no format that the grammar lacks keeps it from being offered."""
+    function = tool["function"]
+    return {**tool, "function": {**function, "parameters": without_unknown_formats(function.get("parameters"))}}
 
 
 def _restricted(form: CallForm, tools: Sequence[Tool], field: str, **how: Any) -> Calling:
