@@ -105,6 +105,14 @@ def test_a_safetensors_file_has_the_bytes_that_its_head_names(tmp_path: Path) ->
         check_safetensors(path)
 
 
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580, 0x15B, 0x227B, 0x8B1F, 0x207B])
+def test_a_safetensors_file_is_none_of_the_kinds_that_its_length_looks_like(tmp_path: Path, length: int) -> None:
+    path = safetensors(tmp_path / "model.safetensors", {"a": [2, 3]})
+    head = path.read_bytes()[8:-24].ljust(length)
+    path.write_bytes(struct.pack("<Q", length) + head + bytes(24))
+    assert check_safetensors(path) == {"a": (2, 3)}
+
+
 def shards(folder: Path) -> Path:
     names = {f"layer.{n}.weight": f"model-{n + 1:05}-of-00003.safetensors" for n in range(3)}
     for name, file in names.items():

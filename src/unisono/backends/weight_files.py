@@ -45,6 +45,8 @@ def refuse_other_kinds(path: Path, wanted: str) -> None:
     archive, a pickle and weights of another format are recognised. Raises `ModelNotFound` for no file.
     """
     head = _head(path)
+    if wanted == "safetensors" and _may_be_safetensors(head) and _head_length(head) <= path.stat().st_size - 8:
+        return  # the bytes of its length can look like any other kind
     if head.startswith(LFS_POINTER):
         raise ModelCorrupt(
             f"{path} is a Git LFS pointer, not the file that it stands for",
@@ -104,7 +106,11 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def _may_be_safetensors(head: bytes) -> bool:
-    return len(head) > 9 and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{"
+    return len(head) > 9 and 2 <= _head_length(head) <= LONGEST_HEADER and head[8:9] == b"{"
+
+
+def _head_length(head: bytes) -> int:
+    return int.from_bytes(head[:8], "little")
 
 
 def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
