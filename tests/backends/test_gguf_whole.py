@@ -15,6 +15,8 @@ pytest.importorskip("transformers")
 
 from support.tiny_gguf import LAYERS, tiny_tensors, write_parts, write_tiny
 from unisono.backends.base import Feed, LoadRequest, ModelSource
+from unisono.backends.llamacpp import log
+from unisono.backends.notices import LLAMACPP_NOISE, Notices
 from unisono.backends.registry import make_loader
 from unisono.build import load_models, prepare
 from unisono.config.demo import demo_path
@@ -142,6 +144,17 @@ def test_a_file_without_a_pre_tokenizer_is_warned_of_once_at_load_and_in_doctor(
     assert [record.getMessage() for record in caplog.records if "tokenizer.ggml.pre" in record.getMessage()] == [
         f"member 'a': {told[0][3:]}"
     ]
+
+
+def test_continued_lines_of_the_log_are_one_warning_and_an_end_of_another_name_is_none() -> None:
+    notices = Notices(LLAMACPP_NOISE)
+    with log.heard(notices):
+        log.keep(log.WARNING, "load: a bad tensor")
+        log.keep(log.CONTINUED, ", blk.1")
+        log.keep(log.CONTINUED, ", it is\n")
+        log.keep(log.WARNING, "load: special_eos_id is not in special_eog_ids - the config may be incorrect\n")
+        log.keep(log.WARNING, "load: without an end")
+    assert notices.told() == ("a bad tensor, blk.1, it is", "without an end")
 
 
 @pytest.mark.models

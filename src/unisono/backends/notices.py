@@ -22,6 +22,7 @@ LLAMACPP_NOISE = (
     r"^-+$|^\**$|GENERATION QUALITY WILL BE DEGRADED|CONSIDER REGENERATING",  # the frame of that one
     r"control token: .* is not marked as EOG",  # END is settled by us
     r"special_eog_ids contains both",
+    r"special_e(os|ot|om)_id is not in",  # as above
     r"cannot be used with preferred buffer type",  # speed alone
     r"padding V cache",
 )

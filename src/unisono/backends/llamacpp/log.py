@@ -13,31 +13,52 @@ from unisono.backends.notices import Notices
 from unisono.backends.weight_files import named
 from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, UnisonoError
 
-WARNING, ERROR = 3, 4
+WARNING, ERROR, CONTINUED = 3, 4, 5
 _INCOMPLETE = re.compile(r"missing tensor|tensor '[^']*' not found|wrong shape|wrong number of tensors")
 _lines: deque[tuple[int, str]] = deque(maxlen=400)
+_unheard: list[bool] = []
+"""Not empty while the last line has not ended."""
 _listening: list[Notices] = []
 
 
 def keep(level: int, words: str) -> None:
-    """Take a line of the log. Its function's name is left out of a warning."""
-    _lines.append((level, words))
+    """Take a line of the log, or more of the last line. A line is heard when it has ended."""
+    if level == CONTINUED and _lines:
+        level, begun = _lines.pop()
+        _lines.append((level, begun + words))
+    else:
+        _end_line()
+        _lines.append((level, words))
+        _unheard.append(True)
+    if words.endswith("\n"):
+        _end_line()
+
+
+def _end_line() -> None:
+    """Let the last line be heard, once. Its function's name is left out of a warning."""
+    if not _unheard:
+        return
+    _unheard.clear()
+    level, words = _lines[-1]
     if level in (WARNING, ERROR):
         for notices in _listening:
             notices.hear(re.sub(r"^\w+: ", "", words))
 
 
 def clear() -> None:
+    _end_line()
     _lines.clear()
 
 
 @contextlib.contextmanager
 def heard(notices: Notices) -> Iterator[None]:
     """Collect the warnings of what is loaded in this context."""
+    _end_line()
     _listening.append(notices)
     try:
         yield
     finally:
+        _end_line()
         _listening.remove(notices)
 
 
