@@ -10,12 +10,13 @@ QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo test test-fast check bench
+.PHONY: help install demo test test-fast test-clients check bench
 
 help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
 	@echo 'make test     run the tests, with real models'
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
+	@echo 'make test-clients  run popular clients, installed into .venv-clients, against the demo pair'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
 	@echo 'make install  only install, into .venv'
@@ -36,6 +37,13 @@ test:
 test-fast:
 	@$(INSTALL)
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not models and not tokenizers and not slow' $(ARGS)
+
+test-clients:
+	@$(INSTALL)
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip -qq --disable-pip-version-check install -r constraints-clients.txt
+	@! command -v npm >/dev/null || npm install --silent --no-save --prefix .venv-clients $$(cat tests/clients/npm_packages.txt)
+	.venv/bin/python -m pytest -m clients tests/clients $(ARGS)
 
 check:
 	@$(INSTALL)

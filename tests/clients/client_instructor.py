@@ -1,0 +1,11 @@
+import instructor
+import openai
+from wanted import KEY, MODEL, QUESTION, URL, Weather
+
+for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
+    client = instructor.from_openai(openai.OpenAI(base_url=URL, api_key=KEY, max_retries=0), mode=mode)
+    messages = [{"role": "user", "content": QUESTION}]
+    found = client.chat.completions.create(
+        model=MODEL, messages=messages, response_model=Weather, max_retries=0, max_tokens=80, temperature=0
+    )
+    assert isinstance(found, Weather)
