@@ -16,7 +16,7 @@ help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
 	@echo 'make test     run the tests, with real models'
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
-	@echo 'make test-clients  run popular clients, installed into .venv-clients, against the demo pair'
+	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
 	@echo 'make install  only install, into .venv'
@@ -40,10 +40,8 @@ test-fast:
 
 test-clients:
 	@$(INSTALL)
-	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
-	@.venv-clients/bin/python -m pip -qq --disable-pip-version-check install -r constraints-clients.txt
-	@! command -v npm >/dev/null || npm install --silent --no-save --prefix .venv-clients $$(cat tests/clients/npm_packages.txt)
-	.venv/bin/python -m pytest -m clients tests/clients $(ARGS)
+	@$(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install_clients.py
+	UNISONO_CLIENTS=$(CURDIR)/.clients-venv .venv/bin/python -m pytest tests/clients $(ARGS)
 
 check:
 	@$(INSTALL)

@@ -313,6 +313,22 @@ def test_a_key_that_a_template_reads_is_read_and_a_special_token_in_it_is_text(s
     assert ids.count(user[0]) == 1
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        {**CALL, "index": 0, "custom": None},
+        {**CALL, "provider_specific_fields": {"a": [1]}, "extra_content": None},
+        {**CALL, "function": {**CALL["function"], "parsed_arguments": {"a": 1}, "strict": None}},
+    ],
+)
+def test_unknown_keys_of_a_past_call_change_nothing(served: Served, call: dict[str, Any]) -> None:
+    answered = {"role": "tool", "tool_call_id": "probe0001", "content": "pong"}
+    given, wanted = ([*SAY, {**PAST, "tool_calls": [each]}, answered] for each in (call, CALL))
+    sides = [{"model": "calls", "messages": each, "tools": [PING]} for each in (given, wanted)]
+    assert prompt_tokens(served, **sides[0]) == prompt_tokens(served, **sides[1])
+    assert text(served, **sides[0]) == text(served, **sides[1])
+
+
 def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
     calling = {"role": "assistant", "content": None, "tool_calls": [CALL], "annotations": []}
     answered = {"role": "tool", "tool_call_id": "probe0001", "content": "pong"}

@@ -29,6 +29,9 @@ KEYS = ("content", "tool_calls", "tool_call_id", "name")
 """The other keys of a message, beside its role."""
 TEXT_KEYS = ("type", "text")
 """The keys of a part of a message. Others, such as ``cache_control``, are for other servers."""
+CALL_KEYS = ("id", "type", "function", "custom")
+FUNCTION_KEYS = ("name", "arguments")
+"""The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
 SYSTEM = ("system", "developer")
 """Roles that chat templates call ``system``."""
 
@@ -221,7 +224,19 @@ def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, An
             extra[key] = value
     if not strict and message.get("tool_calls") == []:
         del message["tool_calls"]
+    if not strict and isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_plain_call(call) for call in message["tool_calls"]]
     return message, extra
+
+
+def _plain_call(given: Any) -> Any:
+    """A past call without the keys that clients add to it."""
+    if not isinstance(given, dict):
+        return given
+    call = {key: value for key, value in given.items() if key in CALL_KEYS and value is not None}
+    if isinstance(call.get("function"), dict):
+        call["function"] = {key: value for key, value in call["function"].items() if key in FUNCTION_KEYS}
+    return call
 
 
 def _read_part(given: Any, name: str, strict: bool) -> str:
