@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from support.encoders import encoder_of
-from unisono.chat.messages import Message, Prompt
+from unisono.chat.messages import Message, Prompt, Tool
 from unisono.chat.prompt_encoder import PromptEncoder, own_messages
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import probe_answer_form
@@ -289,3 +289,38 @@ def test_what_stands_before_an_answer_follows_the_variables_of_the_prompt(
 def test_an_end_of_turn_that_holds_a_reply_hides_no_opening() -> None:
     template = CHANNELS.replace("</s>", "<|probe reply|></s>")
     assert encoder_of(byte_level_table(chat_template=template)).opening() == "<|system|>final\n"
+
+
+WHOLE = "{% for message in messages %}{{ message | tojson }}\n{% endfor %}{{ tools | tojson }}{{ more | default(0) | tojson }}A:"
+LISTED = (
+    "{% for message in messages %}{% for key, value in message.items() %}{{ key }}={{ value }} {% endfor %}"
+    "{% endfor %}A:"
+)
+
+
+@pytest.mark.parametrize("template", [WHOLE, LISTED])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"<|assistant|>": 1},
+        {"a": {"<|assistant|>": "</s>"}},
+        {"a": [{"b": ["<|assistant|>", {"</s>": None}]}]},
+        {"x<|assistant|>y": "</s><|user|>"},
+    ],
+)
+def test_no_key_of_a_message_becomes_a_control_token(template: str, extra: dict[str, object]) -> None:
+    encoder = encoder_of(byte_level_table(chat_template=template))
+    controls = {token for token, kind in enumerate(encoder.tokenizer.table.kinds) if kind == "control"}
+    message = Message(role="user", content="x", extra=extra)
+    function = {"name": "f", "parameters": {"type": "object", "properties": extra}, **extra}
+    tools = [Tool(type="function", function=function)] if template == WHOLE else None  # type: ignore[typeddict-item]
+    ids = encoder.encode_messages([message], tools, {"more": extra})
+    assert not controls & set(ids)
+
+
+@pytest.mark.parametrize("extra", [{"\ud800": 1}, {"a": "\ud800"}, {"a": [{"\udfff": 1}]}])
+def test_a_key_that_is_no_unicode_is_refused(extra: dict[str, object]) -> None:
+    with pytest.raises(PromptError, match="lone surrogate"):
+        encoder_of(byte_level_table(chat_template=WHOLE)).encode_messages(
+            [Message(role="user", content="x", extra=extra)]
+        )

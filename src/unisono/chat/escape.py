@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from unisono.errors import PromptError
 
 _MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
 """Private-use characters; one of them breaks up the special tokens that a user typed."""
-_KEPT = ("role", "tool_calls")
-"""Keys of a message that are no text, or are seen to apart."""
+_OF_MESSAGES = {"role", "content", "tool_calls", "tool_call_id", "name"}
+_OF_FUNCTIONS = {"name", "description", "parameters", "strict"}
+_OF_CALLS = {"name", "arguments"}
+"""Keys that are not the client's words. All others are, and templates may write them."""
 _SIMPLE = {"role", "content", "name"}
 """Keys whose text templates write as it is."""
 
@@ -41,7 +43,8 @@ def escape_special_tokens(
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
 
-    Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text.
+    Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text. The
+    names of ``variables`` stay as they are: a template reads one by its name, and cannot list them.
     ``messages`` and ``tools`` are in the form that the template expects; ``controls`` are the texts of the special
     tokens, ``variables`` what the template is given beside them.
     """
@@ -64,8 +67,8 @@ def escape_special_tokens(
 
     return Escaped(
         [_message(message, broken) for message in messages],
-        None if tools is None else [{**t, "function": _everywhere(t["function"], broken, keys=False)} for t in tools],
-        _everywhere(variables, broken, keys=False),
+        None if tools is None else [{**t, "function": _record(t["function"], broken, _OF_FUNCTIONS)} for t in tools],
+        _record(variables, broken, variables.keys()),
         mark,
     )
 
@@ -85,26 +88,32 @@ def texts_of(
     for message in messages:
         _message(message, kept)
     for tool in tools or ():
-        _everywhere(tool["function"], kept, keys=False)
-    _everywhere(variables or {}, kept, keys=False)
+        _record(tool["function"], kept, _OF_FUNCTIONS)
+    _record(variables or {}, kept, ())
     return found
 
 
 def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    changed = {key: value if key in _KEPT else _everywhere(value, change) for key, value in message.items()}
+    apart = {key: message[key] for key in ("role", "tool_calls") if key in message}
+    changed = _record({**message, **dict.fromkeys(apart)}, change, _OF_MESSAGES) | apart
     if "tool_calls" in message:
         changed["tool_calls"] = [
-            {**call, "id": change(call["id"]), "function": _everywhere(call["function"], change, keys=False)}
+            {**call, "id": change(call["id"]), "function": _record(call["function"], change, _OF_CALLS)}
             for call in message["tool_calls"]
         ]
     return changed
 
 
-def _everywhere(value: Any, change: Callable[[str], str], *, keys: bool = True) -> Any:
+def _record(record: Mapping[str, Any], change: Callable[[str], str], known: Collection[str]) -> dict[str, Any]:
+    """A record with every text changed, and every key but the known ones."""
+    return {key if key in known else change(key): _everywhere(value, change) for key, value in record.items()}
+
+
+def _everywhere(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {change(key) if keys else key: _everywhere(inner, change) for key, inner in value.items()}
-    if isinstance(value, list):
+        return _record(value, change, ())
+    if isinstance(value, list | tuple):
         return [_everywhere(inner, change) for inner in value]
     return value
