@@ -291,7 +291,10 @@ def test_an_end_of_turn_that_holds_a_reply_hides_no_opening() -> None:
     assert encoder_of(byte_level_table(chat_template=template)).opening() == "<|system|>final\n"
 
 
-WHOLE = "{% for message in messages %}{{ message | tojson }}\n{% endfor %}{{ tools | tojson }}{{ more | default(0) | tojson }}A:"
+WHOLE = (
+    "{% for message in messages %}{{ message | tojson }}\n{% endfor %}{{ tools | tojson }}"
+    "{{ more | default(0) | tojson }}A:"
+)
 LISTED = (
     "{% for message in messages %}{% for key, value in message.items() %}{{ key }}={{ value }} {% endfor %}"
     "{% endfor %}A:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, load_fakes, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
-from unisono.engine.request import Ended, GenerationRequest
+from unisono.engine.request import Ended, Event, GenerationRequest
 from unisono.engine.scoring import AT_ONCE
 from unisono.errors import PromptError, SpecError
 from unisono.records import PieceScore
@@ -124,11 +125,43 @@ def test_token_ids_of_a_member_alone_are_read_and_scored_as_they_are(served: Ser
     assert plain[0] == plain[1]
 
 
-def test_echo_alone_and_with_nothing_to_write_returns_the_prompt(served: Served) -> None:
-    answer = ask(served, prompt="the cat", max_tokens=0, logprobs=None)
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_echo_alone_and_with_nothing_to_write_returns_the_prompt(served: Served, limit: str) -> None:
+    body = {"model": "duo", "prompt": "the cat", "echo": True, limit: 0}
+    answer = served.post("/v1/completions", body).json()
     assert (answer["choices"][0]["text"], answer["choices"][0]["logprobs"]) == ("the cat", None)
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_a_prompt_is_scored_whole_or_refused_whatever_context_a_member_has(served: Served) -> None:
+    text, seen = "the" + " 🎉" * 80, set[str]()
+    for context in (300, 310, 312, 314, 330, 400):
+        with contextlib.closing(Scored(context)) as scored:
+            seen.add(scored.outcome(text))
+    assert seen == {"refused", "whole"}
+
+
+class Scored:
+    """A service whose second member has a context of its own."""
+
+    def __init__(self, context: int) -> None:
+        self._service = load_fakes({"duo": {"members": [A, {**B, "context": context}]}})
+        self.close = self._service.unload
+
+    def outcome(self, text: str) -> str:
+        request = GenerationRequest("", Prompt(text=text), model="duo", score=True, top_logprobs=1)
+        try:
+            prepared = self._service.prepare(request)
+        except PromptError:
+            return "refused"
+        self._service.submit(prepared)
+        events = list[Event]()
+        while self._service.busy:
+            events += self._service.step()
+        last = events[-1]
+        assert isinstance(last, Ended)
+        return "whole" if len(last.generation.steps or ()) == len(prepared.given) else "cut short"
 
 
 def test_texts_are_scored_and_written_in_the_same_steps(served: Served) -> None:

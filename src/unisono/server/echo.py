@@ -53,9 +53,9 @@ def scoring(request: GenerationRequest) -> GenerationRequest:
     return replace(request, score=True, n=1, trace=False, constraint=None)
 
 
-def check_echo(request: CompletionRequest, n: int) -> None:
+def check_echo(request: CompletionRequest, n: int, *, writes: bool) -> None:
     """Refuse what goes with no scored prompt. Raises a `Refusal`."""
     if request.stream:
         raise invalid("echo", "echo is given with logprobs or max_tokens 0, and a scored prompt does not stream")
-    if request.max_tokens == 0 and n > 1:
+    if not writes and n > 1:
         raise invalid("n", f"n is {n}, but with max_tokens 0 nothing is written")

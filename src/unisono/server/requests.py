@@ -134,10 +134,11 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     if not request.echo:
         return call
     call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
-    if request.logprobs is None and request.max_tokens != 0:
+    writes = _most(request, limits, 0)[0] > 0
+    if request.logprobs is None and writes:
         return call
-    check_echo(request, call.first.n)
-    requests = call.requests if request.max_tokens != 0 else ()
+    check_echo(request, call.first.n, writes=writes)
+    requests = call.requests if writes else ()
     return replace(call, requests=requests, scored=tuple(scoring(each) for each in call.requests))
 
 
