@@ -7,9 +7,11 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from unisono.backends.base import LoadRequest, ModelSource
@@ -236,6 +238,32 @@ def test_layers_of_several_kinds_lack_nothing(tmp_path: Path) -> None:
     file = read_gguf(write(tmp_path / "b.gguf", tensors(3, "blk.1.ffn_up.weight")))
     check_layers(file)
     assert unlike_others(file) == ["blk.1.ffn_up.weight"]
+
+
+@pytest.mark.parametrize(
+    ("more", "without", "lists"),
+    [
+        ({}, ["blk.1.attn_q.bias", "blk.1.attn_norm.weight"], {"attention.head_count": [2, 0, 2]}),
+        ({}, ["blk.1.ffn_up.weight"], {"feed_forward_length": [8, 0, 8]}),
+        (
+            {},
+            [f"blk.1.{rest}" for rest in LAYER],
+            {"attention.head_count": [2, 0, 2], "feed_forward_length": [8, 0, 8]},
+        ),
+        ({"blk.1.attn_k.bias": (4,)}, [], {}),
+        ({"blk.0.attn_q.scale": (1,), "blk.2.ffn_up.input_scale": (1,)}, [], {}),
+        ({"blk.1.attn_sinks.weight": (2,)}, [], {}),
+        ({"blk.0.attn_v.weight": (4, 4), "blk.2.attn_v.weight": (4, 4)}, [], {}),
+    ],
+)
+def test_layers_that_differ_by_design_lack_nothing(
+    tmp_path: Path, more: dict[str, tuple[int, ...]], without: list[str], lists: dict[str, list[int]]
+) -> None:
+    file = read_gguf(write(tmp_path / "a.gguf", {**tensors(3, *without), **more}))
+    lists_read = {f"llama.{key}": np.array(value, np.uint32) for key, value in lists.items()}
+    file = replace(file, metadata={**file.metadata, **lists_read})
+    check_layers(file)
+    assert unlike_others(file) == []
 
 
 def split(folder: Path, count: int = 3) -> list[Path]:

@@ -13,6 +13,7 @@ from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
 _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _OF_LAYER = re.compile(r"blk\.(?P<layer>\d+)\.(?P<rest>.+)")
+_OPTIONAL = re.compile(r"rope_|attn_sinks|.*\.(input_)?scale$")
 _AGAIN = "download or convert the model again"
 
 
@@ -75,7 +76,8 @@ def _joined(parts: list[GgufFile]) -> GgufFile:
 def check_layers(file: GgufFile) -> None:
     """Raise `ModelCorrupt` where a file lacks its embeddings, a whole layer, or a bias or norm that others have."""
     layers = _layers(file)
-    gone = [layer for layer in range(_needed(file)) if layer not in layers]
+    empty = _empty(file)
+    gone = [n for n in range(_needed(file)) if n not in layers and not {"attn", "ffn"} <= empty.get(n, set())]
     lacking = [name for name in unlike_others(file) if len(_shape_elsewhere(file, name)) == 1]
     lacking += [] if "token_embd.weight" in file.shapes else ["token_embd.weight"]
     if gone:
@@ -86,21 +88,45 @@ def check_layers(file: GgufFile) -> None:
 
 
 def unlike_others(file: GgufFile) -> list[str]:
-    """Weights that a layer lacks, and is else like the layers that have them: probably missing."""
-    layers = _layers(file)
+    """Weights that a layer lacks, and is else like the layers that have them: probably missing.
+
+    Layers may differ: in some models a few have no attention or no feed-forward part, which the file's metadata says,
+    take their values from their keys, or have a bias more. So only what most layers have is missed, norms apart.
+    """
+    layers, empty = _layers(file), _empty(file)
     kinds = sorted({frozenset(rests) for rests in layers.values()}, key=lambda kind: (-len(kind), sorted(kind)))
+    counts = Counter(rest for rests in layers.values() for rest in rests)
     found = []
     for layer, rests in sorted(layers.items()):
-        fuller = next((kind for kind in kinds if kind > rests), None)
-        found += [f"blk.{layer}.{rest}" for rest in sorted((fuller or rests) - rests)]
+        fuller = next((kind for kind in kinds if kind > rests), rests)
+        lacking = {
+            rest
+            for rest in fuller - rests
+            if rest.split("_")[0] not in empty.get(layer, ()) and ("norm" in rest or 2 * counts[rest] > len(layers))
+        }
+        found += [f"blk.{layer}.{rest}" for rest in sorted(lacking) if lacking != {"attn_v.weight"}]
+    return found
+
+
+def _empty(file: GgufFile) -> dict[int, set[str]]:
+    """The parts, ``attn`` and ``ffn``, that layers do not have by the file's own metadata."""
+    sizes = {"attention.head_count": "attn", "attention.head_count_kv": "attn", "feed_forward_length": "ffn"}
+    found: dict[int, set[str]] = defaultdict(set)
+    for key, part in sizes.items():
+        for layer, size in enumerate(file.per_layer(f"{file.architecture}.{key}", _needed(file)) or ()):
+            if size == 0:
+                found[layer].add(part)
     return found
 
 
 def _layers(file: GgufFile) -> dict[int, set[str]]:
-    """The names of the weights of each layer that a model needs; those of positions may stand in one for all."""
+    """The names of the weights of each layer that a model needs.
+
+    Those of positions may stand in one layer for all; scales belong to quantised layers, sinks to some attention.
+    """
     layers: dict[int, set[str]] = defaultdict(set)
     for name in file.shapes:
-        if (match := _OF_LAYER.fullmatch(name)) and not match["rest"].startswith("rope_"):
+        if (match := _OF_LAYER.fullmatch(name)) and not _OPTIONAL.match(match["rest"]):
             layers[int(match["layer"])].add(match["rest"])
     return {layer: rests for layer, rests in layers.items() if layer < _needed(file)}
 
