@@ -266,6 +266,22 @@ def test_layers_that_differ_by_design_lack_nothing(
     assert unlike_others(file) == []
 
 
+def test_files_of_a_folder_that_nobody_reads_are_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for name in ("trainer_state.json", "results.json", "merges.txt", "tokenizer.model"):
+        (tmp_path / name).write_text(POINTER if name.endswith(("model", "state.json")) else "")
+    (tmp_path / "chat_template.jinja").write_text("")
+    request = LoadRequest(name="m", source=ModelSource("folder", str(tmp_path)))
+    check_folder(request)
+    for name in ("tokenizer.json", "generation_config.json", "chat_template.jinja"):
+        before = (tmp_path / name).read_text() if (tmp_path / name).exists() else None
+        (tmp_path / name).write_text(POINTER)
+        with pytest.raises(ModelCorrupt, match="LFS"):
+            check_folder(request)
+        (tmp_path / name).unlink() if before is None else (tmp_path / name).write_text(before)
+
+
 def split(folder: Path, count: int = 3) -> list[Path]:
     names = tensors(3)
     paths = [folder / f"big-{n + 1:05}-of-{count:05}.gguf" for n in range(count)]

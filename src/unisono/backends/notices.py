@@ -33,6 +33,7 @@ TRANSFORMERS_NOISE = (
     r"unauthenticated requests to the HF Hub",
     r"`?(torch_dtype|use_fast)`? is deprecated",
     r"`tokenizer_class` is .* but `tokenizer\.json` is .*; loading",  # the file is right; we compare it
+    r"generation flags are not valid and may be ignored",  # they are not ours
     r"LOAD REPORT",  # read from `output_loading_info`, and told in our words
 )
 """Of transformers and Python's `warnings`."""

@@ -10,7 +10,8 @@ from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt
 
 _UNREAD_HARMLESS = re.compile(
-    r"rotary_emb\.inv_freq$|(^|\.)(masked_bias|attn\.bias|position_ids)$|num_batches_tracked$"
+    r"rotary_emb\.inv_freq$|(^|\.)(masked_bias|attn\.(attention\.)?bias|attn\.causal_mask|position_ids)$"
+    r"|num_batches_tracked$"
 )
 """Constants that old checkpoints hold, and models compute."""
 
@@ -41,7 +42,14 @@ def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], 
         )
     if errors := report.get("error_msgs"):
         raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
-    return unread(report.get("unexpected_keys") or ())
+    return unread(name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config))
+
+
+def _only_drafts(name: str, config: Any) -> bool:
+    """Whether a weight is of a layer that the configuration counts apart, because it drafts further tokens."""
+    match, text = re.search(r"(?:^|\.)layers\.(\d+)\.", name), config.get_text_config()
+    own, more = (getattr(text, key, None) or 0 for key in ("num_hidden_layers", "num_nextn_predict_layers"))
+    return match is not None and own <= int(match[1]) < own + more
 
 
 def check_made(failed: Mapping[str, str], who: str) -> None:

@@ -15,8 +15,10 @@ from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, che
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
-TEXTS = ("*.json", "*.jinja", "vocab.txt", "merges.txt", "*.tiktoken", "*.model", "*.model.v*")
-"""Files of a model that are read as text, or are of a known kind, beside its weights."""
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+WHOLE_TOKENIZER = "tokenizer.json"
+PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
+"""What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
 MASKED = {"full_attention", "sliding_attention"}
@@ -40,7 +42,11 @@ def check_folder(request: LoadRequest) -> None:
         )
     with weight_files.naming(who):
         weight_files.check_json(folder / "config.json")
-        weight_files.check_texts(file for pattern in TEXTS for file in sorted(folder.glob(pattern)))
+        tokenizer = (WHOLE_TOKENIZER,) if (folder / WHOLE_TOKENIZER).is_file() else PARTS
+        patterns = (*SETTINGS, *tokenizer)
+        weight_files.check_texts(file for pattern in patterns for file in sorted(folder.glob(pattern)))
+        templates = sorted(folder.glob("*.jinja"))
+        weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
         raise ModelNotFound(
             f"{who}{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)})",
@@ -78,7 +84,7 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
 
 def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
     """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weights(folder):
         for name, rows in (tensor_rows(file) if file.is_file() else {}).items():
             if name in expected and rows != expected[name]:
                 more, less = ("the weights are", "config.json") if rows > expected[name] else ("config.json is", "they")
@@ -87,6 +93,16 @@ def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
                     f"{expected[name]:,}, and {name} in {file.name} has {rows:,} rows",
                     hint="write the number of rows into config.json as vocab_size, or download the model again",
                 )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The safetensors files that are read: one, or those of the index."""
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    try:
+        return [folder / name for name in sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # `check_weights` says what is wrong with it
 
 
 def tensor_rows(file: Path) -> dict[str, int]:
