@@ -210,12 +210,13 @@ class Preparer:
         if prompt.ids is not None and not alone:
             raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
         if request.score:
-            prompt, given = split(plan.lead, prompt, alone)
+            prompt, given = split(plan.lead, self._members, prompt)
             request = replace(request, prompt=prompt, limits=Limits(len(given)))
         ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in self._members}
         for member in self._members:
-            length = len(ids[member.name]) + max(0, len(given) - 1)
-            check_length(member.name, length, member.backend.facts.context)
+            read, context = len(ids[member.name]), member.backend.facts.context
+            scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
+            check_length(member.name, read and read + scored, context)
         return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
