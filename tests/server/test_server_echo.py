@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.fakes import make_fakes
+from support.fakes import WORDS, make_fakes, storyteller
 from support.real_server import SAY, A, B, Served, load_fakes, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
@@ -17,6 +17,7 @@ from unisono.engine.request import Ended, Event, GenerationRequest
 from unisono.engine.scoring import AT_ONCE
 from unisono.errors import PromptError, SpecError
 from unisono.records import PieceScore
+from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake
 
 LONG = "the cat sings so it sees " * 12
 
@@ -195,3 +196,41 @@ def test_what_has_no_likelihood_cannot_be_given() -> None:
     [generation] = [event.generation for event in service.step() if isinstance(event, Ended)]
     assert (generation.text, generation.finish_reason) == ("he cat", "length")
     service.unload()
+
+
+def test_a_prompt_that_fills_another_members_context_is_refused_and_never_cut_short() -> None:
+    make_fakes()
+    text = "the" + " 🎉" * 80
+    outcomes = set()
+    for context in range(310, 416, 3):
+        service = load_fakes({"duo": {"members": [A, {**B, "context": context}]}})
+        try:
+            prepared = service.prepare(GenerationRequest("", Prompt(text=text), model="duo", score=True))
+        except PromptError:
+            outcomes.add("refused")
+        else:
+            service.submit(prepared)
+            [ended] = [event for _ in range(9) for event in service.step() if isinstance(event, Ended)]
+            assert (ended.generation.finish_reason, ended.generation.usage.pieces) == ("length", len(prepared.given))
+            outcomes.add("scored")
+        service.unload()
+    assert outcomes == {"refused", "scored"}
+    FAKE_MODELS.clear()
+
+
+class Stripping(LongestMatchTokenizer):
+    """Reads a text without the spaces around it, as some models' normalizers do."""
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return super().encode_prompt(text.strip(" "))
+
+
+def test_a_scored_prompt_begins_with_what_every_member_reads() -> None:
+    make_fakes()
+    table = byte_level_table(WORDS["a"])
+    register_fake("stripping", FakeModel(Stripping(table), storyteller(table, 5)))
+    service = load_fakes({"duo": {"members": [A, {"name": "s", "model": "fake:stripping"}]}})
+    prepared = service.prepare(GenerationRequest("", Prompt(text="  the cat"), model="duo", score=True))
+    assert all(prepared.ids.values())
+    service.unload()
+    FAKE_MODELS.clear()

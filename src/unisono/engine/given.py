@@ -14,11 +14,11 @@ from unisono.records import is_unicode
 from unisono.vocab.union import ABSENT
 
 
-def split(lead: Member, prompt: Prompt, alone: bool) -> tuple[Prompt, list[int]]:
+def split(lead: Member, members: Sequence[Member], prompt: Prompt) -> tuple[Prompt, list[int]]:
     """Split a prompt into what nothing precedes and the columns of the rest, which is scored.
 
-    The first is a piece of the lead; of a member ``alone`` a token, its BOS where it writes one. Several members begin
-    with the same text: as many of the lead's pieces as make whole characters.
+    The first is a piece of the lead; of a member alone a token, its BOS where it writes one. Several members begin
+    with the same text: as many of the lead's pieces as make whole characters that each of them reads.
 
     Raises:
         PromptError: some of the prompt is no piece, or nothing follows the first.
@@ -27,11 +27,11 @@ def split(lead: Member, prompt: Prompt, alone: bool) -> tuple[Prompt, list[int]]
     if prompt.messages is not None:
         raise SpecError("messages are to be scored", hint="give text: of a conversation, that of its template")
     ids = lead.encoder.encode(prompt)
-    if alone and lead.encoder.prefix is None:
+    if len(members) == 1 and lead.encoder.prefix is None:
         first, columns = Prompt(ids=tuple(ids[:1])), _columns_of(lead, ids[1:])
     else:
         text = prompt.text or ""
-        begin = _beginning(lead, ids, text)
+        begin = _beginning(lead, members, ids, text)
         first, rest = Prompt(text=begin), text[len(begin) :]
         columns = cut(lead, first, rest) if rest else []
     if not columns:
@@ -39,13 +39,14 @@ def split(lead: Member, prompt: Prompt, alone: bool) -> tuple[Prompt, list[int]]
     return first, columns
 
 
-def _beginning(lead: Member, ids: Sequence[int], text: str) -> str:
-    """The text of the lead's first pieces that are whole characters."""
+def _beginning(lead: Member, members: Sequence[Member], ids: Sequence[int], text: str) -> str:
+    """The text of the lead's first pieces that are whole characters, and not nothing to any member."""
     data = b""
     for token in ids:
         data += lead.speller.vocabulary.pieces[token] or b""
         for begin in (data, data.removeprefix(b" ")):  # some tokenizers put a space before a text
-            if begin and text.encode().startswith(begin) and text.startswith(begin.decode(errors="replace")):
+            begins = begin and text.encode().startswith(begin) and text.startswith(begin.decode(errors="replace"))
+            if begins and all(member.encoder.encode(Prompt(text=begin.decode())) for member in members):
                 return begin.decode()
     return text[:1]
 

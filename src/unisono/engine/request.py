@@ -210,7 +210,7 @@ class Preparer:
         if prompt.ids is not None and not alone:
             raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
         if request.score:
-            prompt, given = split(plan.lead, prompt, alone)
+            prompt, given = split(plan.lead, self._members, prompt)
             request = replace(request, prompt=prompt, limits=Limits(len(given)))
         ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in self._members}
         for member in self._members:

@@ -90,6 +90,9 @@ class Scoring:
             for state in states:
                 state.commit()
                 state.keep_records()
+        for text, columns in left.items():
+            if text.finish == "context" and len(columns) > AT_ONCE:
+                raise _too_long(next(member for member in self._members if _is_full(text, member)))
 
     def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:
         """A state that stands before the given pieces."""
@@ -97,12 +100,8 @@ class Scoring:
         for column in columns[:-1]:
             state.draft(column)
         for member in self._members:
-            context = member.backend.facts.context
-            if len(state.cursor(member).ids) > context:
-                raise PromptError(
-                    f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
-                    hint="shorten the text, or raise the member's context in the spec",
-                )
+            if len(state.cursor(member).ids) > member.backend.facts.context:
+                raise _too_long(member)
         return state
 
     def _scored(self, distributions: Distributions, row: int, column: int) -> PieceScore:
@@ -113,3 +112,15 @@ class Scoring:
             distributions.likeliest[row] == column,
             tuple(voter.name for voter in distributions.voters),
         )
+
+
+def _is_full(text: TextSequence, member: Member) -> bool:
+    return len(text.cursors[member.name].ids) > member.backend.facts.context
+
+
+def _too_long(member: Member) -> PromptError:
+    context = member.backend.facts.context
+    return PromptError(
+        f"prompt and text have more tokens for member {member.name!r} than its context of {context}",
+        hint="shorten the text, or raise the member's context in the spec",
+    )
