@@ -319,6 +319,9 @@ def test_a_key_that_a_template_reads_is_read_and_a_special_token_in_it_is_text(s
         {**CALL, "index": 0, "custom": None},
         {**CALL, "provider_specific_fields": {"a": [1]}, "extra_content": None},
         {**CALL, "function": {**CALL["function"], "parsed_arguments": {"a": 1}, "strict": None}},
+        {**CALL, "function": {**CALL["function"], "arguments": ""}},
+        {**CALL, "function": {**CALL["function"], "arguments": None}},
+        {key: value for key, value in CALL.items() if key != "type"},
     ],
 )
 def test_unknown_keys_of_a_past_call_change_nothing(served: Served, call: dict[str, Any]) -> None:
@@ -327,6 +330,26 @@ def test_unknown_keys_of_a_past_call_change_nothing(served: Served, call: dict[s
     sides = [{"model": "calls", "messages": each, "tools": [PING]} for each in (given, wanted)]
     assert prompt_tokens(served, **sides[0]) == prompt_tokens(served, **sides[1])
     assert text(served, **sides[0]) == text(served, **sides[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (
+            [{**PAST, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "probe0001", "content": None}],
+            [{**PAST, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "probe0001", "content": ""}],
+        ),
+        ([{"role": "assistant", "reasoning_content": "x"}], [{"role": "assistant", "content": ""}]),
+    ],
+)
+def test_past_messages_without_content_are_empty(served: Served, given: list[Any], wanted: list[Any]) -> None:
+    sides = [{"model": "calls", "messages": [*SAY, *each, *SAY], "tools": [PING]} for each in (given, wanted)]
+    assert text(served, **sides[0]) == text(served, **sides[1])
+
+
+def test_what_clients_add_beside_a_function_changes_nothing(served: Served) -> None:
+    cached = {**PING, "cache_control": {"type": "ephemeral"}}
+    assert text(served, model="calls", tools=[cached]) == text(served, model="calls", tools=[PING])
 
 
 def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:

@@ -122,11 +122,20 @@ def _no_json(why: str) -> Refusal:
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     given = read_fields(body, table, strict=strict)
+    if not strict and isinstance(given.get("tools"), list):
+        given = {**given, "tools": [_plain_tool(tool) for tool in given["tools"]]}
     try:
         return record.model_validate(given)
     except ValidationError as error:
         known = [*record.model_fields, *(name for names in NAMES_OF_ONE for name in names), *table]
         raise explained(error, given, known) from None
+
+
+def _plain_tool(given: Any) -> Any:
+    """A tool without what clients add beside its function (``cache_control`` …), which no template is given."""
+    if not isinstance(given, dict) or not isinstance(given.get("function"), dict):
+        return given
+    return {key: value for key, value in given.items() if key in ("type", "function")}
 
 
 def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
@@ -193,13 +202,15 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
     if isinstance(message.get("content"), list):
         parts = enumerate(message["content"])
         message["content"] = "".join(_read_part(part, f"{name}.content[{number}]", strict) for number, part in parts)
+    if not strict and role == "tool" and message.get("content") is None:
+        message["content"] = ""
     called = message.pop("name", None) if role == "tool" else None
     try:
         ROLES[role].validate_python([message])
     except ValidationError as error:
         raise explained(error, message, list(KEYS), name, 1) from None
     if message.get("content") is None and not message.get("tool_calls"):
-        if strict or role != "assistant" or "content" not in message:
+        if strict or role != "assistant" or ("content" not in message and not extra):
             raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
         message["content"] = ""  # an answer that was empty
     if called not in (None, ""):
@@ -236,6 +247,9 @@ def _plain_call(given: Any) -> Any:
     call = {key: value for key, value in given.items() if key in CALL_KEYS and value is not None}
     if isinstance(call.get("function"), dict):
         call["function"] = {key: value for key, value in call["function"].items() if key in FUNCTION_KEYS}
+        if call["function"].get("arguments") in ("", None):
+            call["function"]["arguments"] = "{}"
+        call.setdefault("type", "function")
     return call
 
 
