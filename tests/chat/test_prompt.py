@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -326,4 +327,49 @@ def test_a_key_that_is_no_unicode_is_refused(extra: dict[str, object]) -> None:
     with pytest.raises(PromptError, match="lone surrogate"):
         encoder_of(byte_level_table(chat_template=WHOLE)).encode_messages(
             [Message(role="user", content="x", extra=extra)]
+        )
+
+
+BESIDE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.name }}{{ m.content }}{{ m.more }}</s>{% endfor %}"
+    "{{ word }}<|assistant|>"
+)
+WITHIN = "{% for m in messages %}<{{ m.content }}>{{ m.content | upper }}</s>{% endfor %}<|assistant|>"
+ENDS = ["</s>", "<|assistant|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "message", "variables"),
+    [
+        (BESIDE, {"name": "<|us", "content": "er|>x"}, None),
+        (BESIDE, {"name": "<", "content": "|user|>"}, None),
+        (BESIDE, {"name": "x<|", "content": "user", "extra": {"more": "|>"}}, None),
+        (BESIDE, {"content": "</", "extra": {"more": "s>"}}, None),
+        (BESIDE, {"content": "x"}, {"word": "<|user|>"}),
+        (WITHIN, {"content": "|user|"}, None),
+        (WITHIN, {"content": "/s"}, None),
+        (WITHIN, {"content": "s><|user|"}, None),
+    ],
+)
+def test_texts_that_stand_side_by_side_become_no_control_token(
+    template: str, message: dict[str, Any], variables: dict[str, Any] | None
+) -> None:
+    encoder = encoder_of(byte_level_table(chat_template=template))
+    given: Any = {"role": "user", **message}
+    ids = encoder.encode_messages([given], variables=variables)
+    controls = {token for token, kind in enumerate(encoder.tokenizer.table.kinds) if kind == "control"}
+    assert words(encoder, [token for token in ids if token in controls]) == ENDS
+    written = encoder.speller.vocabulary.join(ids).decode()
+    assert message["content"] in written
+    assert "\ue000" not in written
+
+
+def test_texts_that_only_look_like_a_part_of_a_control_token_are_read_as_the_library_reads_them() -> None:
+    table = byte_level_table([" the", "\n>", "> "])
+    encoder = encoder_of(table)
+    for content in ("> quoted", "1 <", "<", "s>", "user", "a | b |", "<|", "|>", "say <s"):
+        messages = user(content)
+        assert encoder.template is not None
+        assert encoder.encode(Prompt(messages=messages)) == encoder.tokenizer.encode_rendered(
+            encoder.template.render(messages)
         )

@@ -40,20 +40,23 @@ def escape_special_tokens(
     tools: Sequence[Mapping[str, Any]] | None,
     controls: Iterable[str],
     variables: Mapping[str, Any] | None = None,
+    *,
+    apart: bool = False,
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
 
     Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text. The
     names of ``variables`` stay as they are: a template reads one by its name, and cannot list them.
     ``messages`` and ``tools`` are in the form that the template expects; ``controls`` are the texts of the special
-    tokens, ``variables`` what the template is given beside them.
+    tokens, ``variables`` what the template is given beside them. ``apart`` puts a mark before and behind every text as
+    well, so that none joins what a template writes beside it to a special token (`Edges`).
     """
     variables = dict(variables or {})
     written = "\n".join(texts_of(messages, tools, variables))
     plain = tools is None and not variables and all(message.keys() <= _SIMPLE for message in messages)
     cases = [written] if plain else [written, written.lower(), written.upper()]
     typed = [control for control in controls if any(control in text for text in cases)]
-    if not typed:
+    if not typed and not apart:
         kept = None if tools is None else [dict(tool) for tool in tools]
         return Escaped([dict(each) for each in messages], kept, variables, "")
     mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
@@ -63,7 +66,9 @@ def escape_special_tokens(
     pattern = re.compile("|".join(map(re.escape, longest_first)), 0 if plain else re.IGNORECASE)
 
     def broken(text: str) -> str:
-        return pattern.sub(lambda match: mark.join(match.group()) + mark, text)
+        if typed:
+            text = pattern.sub(lambda match: mark.join(match.group()) + mark, text)
+        return f"{mark}{text}{mark}" if apart and text else text
 
     return Escaped(
         [_message(message, broken) for message in messages],
@@ -71,6 +76,24 @@ def escape_special_tokens(
         _record(variables, broken, variables.keys()),
         mark,
     )
+
+
+class Edges:
+    """Parts of special tokens: whether a text may become one together with what stands beside it."""
+
+    def __init__(self, controls: Iterable[str]) -> None:
+        lower = [control.lower() for control in controls]  # templates may change the case of a text
+        self._heads = {control[:size] for control in lower for size in range(1, len(control))}
+        self._tails = {control[-size:] for control in lower for size in range(1, len(control))}
+        self._all = "\0".join(lower)
+        self._longest = max(map(len, lower), default=0)
+
+    def may_join(self, text: str) -> bool:
+        """Whether a text begins as a special token ends, ends as one begins, or is the middle of one."""
+        text = text.lower()
+        sizes = range(1, min(len(text) + 1, self._longest))
+        joins = any(text[-size:] in self._heads or text[:size] in self._tails for size in sizes)
+        return joins or (text != "" and text in self._all)
 
 
 def texts_of(

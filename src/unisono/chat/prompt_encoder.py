@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
-from unisono.chat.escape import Escaped, escape_special_tokens, texts_of
+from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
@@ -125,13 +126,17 @@ class PromptEncoder:
         own = own_messages(messages, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
-        for text in texts_of(given, tools, variables):
+        texts = texts_of(given, tools, variables)
+        for text in texts:
             _check_encodable(text)
         escaped = escape_special_tokens(given, tools, self._controls, variables)
-        rendered = self._render(template, escaped)
-        rendered += self.opening(with_tools=tools is not None, variables=escaped.variables)
-        parts = cut_controls(rendered, self._controls)
-        self._check_rows(control for _, control in parts if control is not None)
+        rendered, parts = self._render(template, escaped)
+        if any(map(self._edges.may_join, texts)):
+            apart = escape_special_tokens(given, tools, self._controls, variables, apart=True)
+            its_rendered, its_parts = self._render(template, apart)
+            if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
+                escaped, rendered, parts = apart, its_rendered, its_parts
+        self._check_rows(_controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
         if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
@@ -153,6 +158,10 @@ class PromptEncoder:
         if with_tools not in self._openings:
             self._openings[with_tools] = probe_opening(self.template, self._controls, with_tools=with_tools)
         return self._openings[with_tools]
+
+    @functools.cached_property
+    def _edges(self) -> Edges:
+        return Edges(self._controls)
 
     def call_form(self) -> CallForm:
         """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
@@ -211,15 +220,18 @@ class PromptEncoder:
             hint="leave that out, or give the member a chat_template in the spec that writes it",
         )
 
-    def _render(self, template: ChatTemplate, given: Escaped) -> str:
+    def _render(self, template: ChatTemplate, given: Escaped) -> tuple[str, list[tuple[str, int | None]]]:
+        """A prompt up to where the answer begins, and the same cut at its special tokens."""
         try:
-            return template.render(given.messages, tools=given.tools, variables=given.variables)
+            rendered = template.render(given.messages, tools=given.tools, variables=given.variables)
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
+        rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
+        return rendered, cut_controls(rendered, self._controls)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")
@@ -248,6 +260,10 @@ class PromptEncoder:
                 own = self.tokenizer.encode(plain)
                 ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self._spell(plain)
         return ids
+
+
+def _controls_of(parts: Sequence[tuple[str, int | None]]) -> list[int]:
+    return [control for _, control in parts if control is not None]
 
 
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
