@@ -8,6 +8,7 @@ for the first time; what it found is kept in the cache. ``UNISONO_SELF_CHECK=off
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,11 +22,12 @@ from pathlib import Path
 
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array, Backend, Feed
-from unisono.backends.gguf_parts import read_gguf
+from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.backends.gguf_parts import parts_of
 from unisono.backends.registry import BACKENDS
 from unisono.cache import cache_root, replace_file
 from unisono.chat.messages import Message
+from unisono.engine.member import read_losses
 from unisono.errors import CacheError, PromptError, UnisonoError, shown
 from unisono.members import PreparedMember
 from unisono.vocab.pieces import Vocabulary
@@ -82,8 +84,6 @@ ODD_PLACES = 3
 """From so many places on at which a model wants a longer token than its tokenizer makes, the tokenizer is not its own.
 Both models above and Qwen2.5 Coder 0.5B want none; with the pre-tokenizer of another family, 3 to 13."""
 LONGEST_ANSWER = 16
-AT_ONCE = 32
-"""Rows of logits in one pass: they are megabytes each."""
 ALPHABET = "ĠĊ▁"
 """How vocabularies write a space and a line's end: in a text they show that a tokenizer was misread."""
 
@@ -97,7 +97,8 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
     off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false")
     if off or member.source.kind == "fake" or len(text_ids(member)) > backend.facts.context:
         return ()
-    found = kept(member)
+    path = _path(member)
+    found = _read(path)
     if found is None:
         try:
             found = tuple(findings(member, backend))
@@ -106,24 +107,26 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
         except Exception as error:  # a check refuses no model
             found = (f"could not be checked ({type(error).__name__}: {error})",)
         else:
-            _keep(member, found)
+            _keep(path, member.source.location, found)
     return tuple(f"member {member.spec.name!r} {words}" for words in found)
 
 
 def kept(member: PreparedMember) -> tuple[str, ...] | None:
     """What an earlier check of the same files found; ``None`` where there was none."""
-    path = _path(member)
+    return _read(_path(member))
+
+
+def _read(path: Path | None) -> tuple[str, ...] | None:
     try:
         return None if path is None else tuple(json.loads(path.read_text("utf-8"))["findings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _keep(member: PreparedMember, findings: Sequence[str]) -> None:
-    path = _path(member)
+def _keep(path: Path | None, model: str, findings: Sequence[str]) -> None:
     if path is None:
         return
-    content = json.dumps({"model": member.source.location, "findings": findings}, ensure_ascii=False)
+    content = json.dumps({"model": model, "findings": findings}, ensure_ascii=False)
     try:
         replace_file(path, partial(_write, content), "the result of a self-check")
     except CacheError as error:
@@ -158,7 +161,7 @@ def _files(member: PreparedMember) -> list[str] | None:
         return [source.location, member.facts.revision] if member.facts.revision else None
     if source.sha256 is not None:
         return [source.sha256]
-    paths = sorted(source.path.iterdir()) if source.kind == "folder" else read_gguf(source.path).parts
+    paths = sorted(source.path.iterdir()) if source.kind == "folder" else parts_of(source.path)
     stats = [(path, path.stat()) for path in paths if path.is_file()]
     return [source.location, *(f"{path.name} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)]
 
@@ -198,54 +201,38 @@ class _Reading:
 def _read_text(member: PreparedMember, backend: Backend) -> _Reading:
     vocabulary, ids = member.vocabulary, text_ids(member)
     data, place, nats, read, odd = vocabulary.join(ids[1:]), 0, 0.0, 0, list[tuple[str, str]]()
-    for token, (likeliest, loss) in zip(ids[1:], _rows(backend, ids), strict=False):
-        if math.isnan(loss):
-            return _Reading(None, odd)
-        made, wanted = (vocabulary.pieces[each] or b"" for each in (token, likeliest))
-        if place < len(PROSE):
-            nats, read = nats + loss, place + len(made)
-        if made and len(wanted) > len(made) and data.startswith(wanted, place):
-            odd.append((wanted.decode("utf-8", "replace"), made.decode("utf-8", "replace")))
-        place += len(made)
+    with _slot(backend) as slot:
+        for token, (logits_V, loss) in zip(ids[1:], read_losses(backend, slot, ids), strict=False):
+            if math.isnan(loss):
+                return _Reading(None, odd)
+            made, wanted = (vocabulary.pieces[each] or b"" for each in (token, _likeliest(logits_V)))
+            if place < len(PROSE):
+                nats, read = nats + loss, place + len(made)
+            if made and len(wanted) > len(made) and data.startswith(wanted, place):
+                odd.append((wanted.decode("utf-8", "replace"), made.decode("utf-8", "replace")))
+            place += len(made)
     return _Reading(nats / max(1, read), odd)
 
 
 def text_ids(member: PreparedMember) -> list[int]:
     """`TEXT` after the member's BOS or, where it has none, an END."""
-    return _opened(member, member.encoder.encode_text(TEXT))
-
-
-def _opened(member: PreparedMember, ids: list[int]) -> list[int]:
-    begins = ids[:1] == [member.tokenizer.table.bos_id]
-    return ids if begins else [*sorted(member.vocabulary.end_ids)[:1], *ids]
+    return member.encoder.opened(member.encoder.encode_text(TEXT))
 
 
 def _nats_a_byte(member: PreparedMember, backend: Backend, text: str) -> float:
-    ids = _opened(member, member.encoder.encode_text(text))[: backend.facts.context]
-    losses = [loss for _, loss in _rows(backend, ids)]
-    return sum(losses) / max(1, len(member.vocabulary.join(ids[1:])))
+    ids = member.encoder.opened(member.encoder.encode_text(text))[: backend.facts.context]
+    with _slot(backend) as slot:
+        nats = sum(loss for _, loss in read_losses(backend, slot, ids))
+    return nats / max(1, len(member.vocabulary.join(ids[1:])))
 
 
-def _rows(backend: Backend, ids: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """After each id but the last, the likeliest next one, and the loss of the one that follows, in nats."""
+@contextlib.contextmanager
+def _slot(backend: Backend) -> Iterator[Slot]:
     slot = backend.open()
     try:
-        for start in range(0, len(ids) - 1, AT_ONCE):
-            block = ids[start : start + AT_ONCE]
-            logits_NV = backend.advance([Feed(slot, block, len(block))])
-            for logits_V, token in zip(logits_NV, ids[start + 1 : start + 1 + AT_ONCE], strict=False):
-                yield _likeliest_and_loss(logits_V, token)
+        yield slot
     finally:
         backend.close(slot)
-
-
-def _likeliest_and_loss(logits_V: Array, token: int) -> tuple[int, float]:
-    xp = array_namespace(logits_V)
-    highest = xp.max(logits_V)
-    if not math.isfinite(highest):  # any NaN makes it one
-        return 0, math.nan
-    loss = highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest)))
-    return int(xp.argmax(logits_V)), float(loss)
 
 
 def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
@@ -283,18 +270,19 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
 def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int], usable: int) -> list[int]:
     """The model's own likeliest answer, of all its ids, up to its END or a limit."""
     answer: list[int] = []
-    slot = backend.open()
-    try:
+    with _slot(backend) as slot:
         feed = ids
         while len(answer) < LONGEST_ANSWER and len(ids) + len(answer) <= backend.facts.context:
             [logits_V] = backend.advance([Feed(slot, feed)])
-            token = int(array_namespace(logits_V).argmax(logits_V))
+            token = _likeliest(logits_V)
             if token in vocabulary.end_ids:
                 break
             answer.append(token)
             feed = [token]
             if token >= usable:
                 break
-    finally:
-        backend.close(slot)
     return answer
+
+
+def _likeliest(logits_V: Array) -> int:
+    return int(array_namespace(logits_V).argmax(logits_V))

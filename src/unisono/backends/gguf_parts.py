@@ -42,7 +42,7 @@ def read_gguf(path: Path) -> GgufFile:
             f"{path} is part 1 of {count} of a model, and its name does not say so",
             hint=f"give it back its name, …-00001-of-{count:05}.gguf: the other parts are found by it",
         )
-    paths = [path.with_name(_part(match, each, count)) for each in range(1, count + 1)]
+    paths = parts_of(path)
     for each, part in enumerate(paths, 1):
         if not part.is_file():
             raise ModelNotFound(
@@ -50,6 +50,15 @@ def read_gguf(path: Path) -> GgufFile:
                 hint="download the missing part into the same folder",
             )
     return _joined([first, *(read_head(part) for part in paths[1:])])
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a GGUF model, by the name of the first."""
+    match = _PART_NAME.fullmatch(path.name)
+    if match is None:
+        return [path]
+    count = int(match["count"])
+    return [path.with_name(_part(match, each, count)) for each in range(1, count + 1)]
 
 
 def _part(match: re.Match[str], number: int, count: int) -> str:

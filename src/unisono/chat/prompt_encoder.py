@@ -103,6 +103,11 @@ class PromptEncoder:
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
         return [*opening, *self._spell(text)]
 
+    def opened(self, ids: list[int]) -> list[int]:
+        """The ids of a text behind the member's BOS or, where it has none, behind an END, as evaluations read them."""
+        bos, vocabulary = self.tokenizer.table.bos_id, self.speller.vocabulary
+        return ids if ids[:1] == [bos] else [*sorted(vocabulary.end_ids)[:1], *ids]
+
     def encode_messages(
         self,
         messages: Sequence[Message],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -102,29 +103,16 @@ class Member:
         """
         contents = [content_of(message) for message in prompt.messages or ()]
         ids = self.encoder.encode_text("\n\n".join(contents) if prompt.text is None else prompt.text)
-        vocabulary = self.speller.vocabulary
-        opening = [] if ids[:1] == [self.encoder.tokenizer.table.bos_id] else sorted(vocabulary.end_ids)[:1]
-        ids = [*opening, *ids][: self.backend.facts.context]
+        ids = self.encoder.opened(ids)[: self.backend.facts.context]
         own = self.backend.open() if slot is None else slot
         try:
-            nats = sum(self._losses(own, ids))
+            nats = sum(loss for _, loss in read_losses(self.backend, own, ids))
         finally:
             if slot is None:
                 self.backend.close(own)
             else:
                 self.backend.rewind(own, 0)
-        return nats / max(1, len(vocabulary.join(ids)))
-
-    def _losses(self, slot: Slot, ids: Sequence[int]) -> Iterator[float]:
-        """In nats, of all ids but the first."""
-        for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
-            block = ids[start : start + SCORED_AT_ONCE]
-            wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
-            logits_NV = self.backend.advance([Feed(slot, block, len(block))])
-            xp = array_namespace(logits_NV)
-            for logits_V, token in zip(logits_NV, wanted, strict=False):
-                highest = xp.max(logits_V)
-                yield float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
+        return nats / max(1, len(self.speller.vocabulary.join(ids)))
 
     def cut(self, cursor: Cursor, length: int) -> None:
         """Forget all ids but the first ``length``."""
@@ -185,6 +173,24 @@ class Member:
         if self._first_plan is not None:
             self._first_plan = self._first_plan.to_device_of(logits_BV)
         self._placed = True
+
+
+def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tuple[Array, float]]:
+    """Read ids into an empty slot: before each but the first, ``logits_V`` and its loss in nats, NaN for no numbers.
+
+    The logits last until the next ones are asked for.
+    """
+    for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
+        block = ids[start : start + SCORED_AT_ONCE]
+        wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
+        logits_NV = backend.advance([Feed(slot, block, len(block))])
+        xp = array_namespace(logits_NV)
+        for logits_V, token in zip(logits_NV, wanted, strict=False):
+            highest = xp.max(logits_V)
+            loss = math.nan  # where any logit is: the highest is one, too
+            if math.isfinite(highest):
+                loss = float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
+            yield logits_V, loss
 
 
 class ForwardOutput:
