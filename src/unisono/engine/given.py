@@ -41,12 +41,15 @@ def split(lead: Member, members: Sequence[Member], prompt: Prompt) -> tuple[Prom
 
 def _beginning(lead: Member, members: Sequence[Member], ids: Sequence[int], text: str) -> str:
     """The text of the lead's first pieces that are whole characters, and not nothing to any member."""
-    data = b""
+    data, whole = b"", text.encode()
     for token in ids:
         data += lead.speller.vocabulary.pieces[token] or b""
-        for begin in (data, data.removeprefix(b" ")):  # some tokenizers put a space before a text
-            begins = begin and text.encode().startswith(begin) and text.startswith(begin.decode(errors="replace"))
-            if begins and all(member.encoder.encode(Prompt(text=begin.decode())) for member in members):
+        begins = [each for each in (data, data.removeprefix(b" ")) if whole.startswith(each)]  # a space may be added
+        if not begins:
+            break
+        for begin in begins:
+            is_whole = begin and text.startswith(begin.decode(errors="replace"))
+            if is_whole and all(member.encoder.encode(Prompt(text=begin.decode())) for member in members):
                 return begin.decode()
     return text[:1]
 
