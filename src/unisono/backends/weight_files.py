@@ -118,16 +118,9 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     refuse_other_kinds(path, "safetensors")
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if not 2 <= length <= LONGEST_HEADER:
-                raise ValueError(f"its head would have {length:,} bytes")
-            if 8 + length > size:
-                raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
-            header: dict[str, Any] = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = max((_end_of(name, **tensor) for name, tensor in header.items()), default=0)
-            shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
+        length, header = _header(path, size)
+        end = max((_end_of(name, **tensor) for name, tensor in header.items()), default=0)
+        shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
     except (EOFError, struct.error) as error:
         raise ModelCorrupt(f"{path} is cut short: {error}", hint=_AGAIN) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -140,6 +133,28 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def first_dimensions(path: Path) -> dict[str, int]:
+    """The first dimension of each tensor in a safetensors file; none where its header cannot be read."""
+    try:
+        _, header = _header(path, path.stat().st_size)
+        return {name: int(tensor["shape"][0]) for name, tensor in header.items() if tensor.get("shape")}
+    except (OSError, EOFError, ValueError, struct.error, AttributeError, TypeError, KeyError):
+        return {}
+
+
+def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
+    """The length of a safetensors file's header, and its entries by tensor."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if not 2 <= length <= LONGEST_HEADER:
+            raise ValueError(f"its head would have {length:,} bytes")
+        if 8 + length > size:
+            raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
+        header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return length, header
+
+
 def _end_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> int:
     begin, end = data_offsets
     bits = BITS.get(dtype)
@@ -150,12 +165,8 @@ def _end_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int])
 
 def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all tensors that an index names. Raises a `ModelError` unless all its files are whole."""
-    refuse_other_kinds(index, "text")
-    try:
-        places: dict[str, str] = dict(json.loads(index.read_bytes())["weight_map"])
-        files = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelCorrupt(f"{index} is no index of weights ({error})", hint=_AGAIN) from error
+    places = read_index(index)
+    files = sorted(set(places.values()))
     for number, file in enumerate(files, 1):
         if not (index.parent / file).is_file():
             raise ModelNotFound(
@@ -170,6 +181,18 @@ def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
             f"the files that {index} names lack {named(lacking)}", hint="download the model again: its parts do not fit"
         )
     return {name: held[file][name] for name, file in places.items() if name in held[file]}
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """The file of each tensor, by an index's word. Raises a `ModelError` for a file that is none."""
+    refuse_other_kinds(index, "text")
+    try:
+        places = dict(json.loads(index.read_bytes())["weight_map"])
+        if not all(isinstance(file, str) for file in places.values()):
+            raise TypeError("its files have no names")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelCorrupt(f"{index} is no index of weights ({error})", hint=_AGAIN) from error
+    return places
 
 
 def check_texts(paths: Iterable[Path]) -> None:

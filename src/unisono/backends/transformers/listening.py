@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,6 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
     notes, logger = library.utils.logging, logging.getLogger("transformers")
     verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
     handlers, propagate = logger.handlers[:], logger.propagate
-    reader = library.modeling_gguf_pytorch_utils
-    bar = reader.tqdm
 
     def report(items: Sequence[Any], **_: Any) -> Iterator[Any]:
         for n, item in enumerate(items):
@@ -45,20 +43,32 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
     notes.set_verbosity_warning()
     notes.disable_progress_bar()
     logger.handlers[:], logger.propagate = [_Handler(notices)], False
-    reader.tqdm = report
+    bar = _replaced(library.modeling_gguf_pytorch_utils, "tqdm", lambda _: report)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
         for warning in caught:
             if not issubclass(warning.category, OF_PROGRAMMERS):
                 notices.hear(str(warning.message))
     finally:
-        reader.tqdm = bar
         logger.handlers[:], logger.propagate = handlers, propagate
         notes.set_verbosity(verbosity)
         if bars:
             notes.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Put what ``make`` makes of a function of the library in its place; nothing where there is no such function."""
+    if (own := getattr(owner, name, None)) is None:
+        yield
+        return
+    setattr(owner, name, make(own))
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
 
 
 @dataclass(frozen=True)
@@ -74,42 +84,34 @@ class Unreported:
 @contextlib.contextmanager
 def unreported(library: Any) -> Iterator[Unreported]:
     """Collect what is left out of the reports on models that are loaded in this context."""
-    kind, name = library.PreTrainedModel, "_adjust_missing_and_unexpected_keys"
     found = Unreported()
-    adjust: Any = getattr(kind, name, None)
 
-    def adjusted(model: Any, info: Any, *more: Any) -> Any:
-        before = set(getattr(info, "missing_keys", ()))
-        found.failed.update(getattr(info, "conversion_errors", None) or {})
-        result = adjust(model, info, *more)
-        found.ignored.update(before.difference(getattr(info, "missing_keys", before)))
-        return result
+    def noting(adjust: Any) -> Any:
+        def adjusted(model: Any, info: Any, *more: Any) -> Any:
+            before = set(getattr(info, "missing_keys", ()))
+            found.failed.update(getattr(info, "conversion_errors", None) or {})
+            result = adjust(model, info, *more)
+            found.ignored.update(before.difference(getattr(info, "missing_keys", before)))
+            return result
 
-    if adjust is not None:
-        setattr(kind, name, adjusted)
-    try:
+        return adjusted
+
+    with _replaced(library.PreTrainedModel, "_adjust_missing_and_unexpected_keys", noting):
         yield found
-    finally:
-        if adjust is not None:
-            setattr(kind, name, adjust)
 
 
 @contextlib.contextmanager
 def mapped_tensors(library: Any) -> Iterator[set[str]]:
     """Collect the names of GGUF tensors that transformers' older reader knows. It skips others without a word."""
-    reader, name = library.modeling_gguf_pytorch_utils, "get_gguf_hf_weights_map"
     mapped = set[str]()
-    mapping: Any = getattr(reader, name, None)
 
-    def noted(*given: Any, **more: Any) -> Any:
-        found = mapping(*given, **more)
-        mapped.update(found)
-        return found
+    def noting(mapping: Any) -> Any:
+        def noted(*given: Any, **more: Any) -> Any:
+            found = mapping(*given, **more)
+            mapped.update(found)
+            return found
 
-    if mapping is not None:
-        setattr(reader, name, noted)
-    try:
+        return noted
+
+    with _replaced(library.modeling_gguf_pytorch_utils, "get_gguf_hf_weights_map", noting):
         yield mapped
-    finally:
-        if mapping is not None:
-            setattr(reader, name, mapping)

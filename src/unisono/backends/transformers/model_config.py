@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 from unisono.backends import weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards
-from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
@@ -24,8 +22,6 @@ PICKLES = ("*.bin", "*.pt", "*.pth")
 MASKED = {"full_attention", "sliding_attention"}
 """Layer kinds that rewind exactly and support rows of unequal length through a mask."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
-_LONGEST_HEAD = 100_000_000
-"""The limit that safetensors itself sets."""
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
@@ -85,7 +81,7 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
 def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
     """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
     for file in _weights(folder):
-        for name, rows in (tensor_rows(file) if file.is_file() else {}).items():
+        for name, rows in weight_files.first_dimensions(file).items():
             if name in expected and rows != expected[name]:
                 more, less = ("the weights are", "config.json") if rows > expected[name] else ("config.json is", "they")
                 raise ModelCorrupt(
@@ -100,20 +96,9 @@ def _weights(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
         return [folder / WEIGHTS]
     try:
-        return [folder / name for name in sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [folder / name for name in sorted(set(weight_files.read_index(folder / INDEX).values()))]
+    except ModelError:
         return []  # `check_weights` says what is wrong with it
-
-
-def tensor_rows(file: Path) -> dict[str, int]:
-    """The first dimension of each tensor in a safetensors file; none where its head cannot be read."""
-    try:
-        with file.open("rb") as opened:
-            (size,) = struct.unpack("<Q", opened.read(8))
-            head = json.loads(opened.read(min(size, _LONGEST_HEAD)))
-        return {name: int(told["shape"][0]) for name, told in head.items() if told.get("shape")}
-    except (OSError, ValueError, struct.error, AttributeError, TypeError, KeyError):
-        return {}
 
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
