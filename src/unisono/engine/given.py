@@ -29,9 +29,9 @@ class Given:
 def split(lead: Member, members: Sequence[Member], prompt: Prompt) -> Given:
     """Split a prompt into what nothing precedes and the rest, which is scored.
 
-    The first is a piece of the lead; of a member alone a token, or the special tokens that it writes before a text, such
-    as its BOS. Several members begin with the same text: as many of the lead's pieces as make whole characters that
-    each of them reads.
+    The first is a piece of the lead; of a member alone a token, or the special tokens that it writes before a text, its
+    BOS. Several members begin with the same text: as many of the lead's pieces as make whole characters that each of
+    them reads.
 
     Raises:
         PromptError: some of the prompt is no piece.

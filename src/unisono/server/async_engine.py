@@ -133,10 +133,11 @@ class AsyncEngine:
         try:
             async with asyncio.timeout(self.limits.timeout):
                 if (count := len(requests)) > (most := self.service.queue):
-                    twice = (
-                        " (each prompt is scored, and continued)" if len({each.score for each in requests}) > 1 else ""
+                    scored = sum(request.score for request in requests)
+                    twice = "" if scored in (0, count) else ", each scored and written on by a request of its own"
+                    words = (
+                        f"the prompt is a list of {scored or count}{twice}, and this server lets {most} wait at most"
                     )
-                    words = f"the prompts make {count} requests{twice}, and this server lets {most} wait at most"
                     raise Refusal(400, words, param="prompt", code="invalid_value")
                 for request in requests:
                     texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]
