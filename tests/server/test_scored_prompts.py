@@ -17,6 +17,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import NORMAL_FORMS
 from unisono.server.alignment import align
+from unisono.server.limits import ServerLimits
 from unisono.server.logprobs import IMPOSSIBLE
 from unisono.testing import (
     FakeModel,
@@ -60,6 +61,7 @@ TOKENIZERS: dict[str, LongestMatchTokenizer] = {
     "bos-nfkc": Normalising(OPENED, "NFKC"),
     "strips": Stripping(BYTES),
 }
+NORMALISING = {"members": [{"name": "n", "model": "fake:nfc"}, {"name": "s", "model": "fake:space"}]}
 EVEN = [  # two members that begin with a BOS and add no space
     {"name": "bos", "model": "fake:bos", "weight": 2},
     {"name": "opened", "model": "fake:opened"},
@@ -74,9 +76,16 @@ def served() -> Iterator[Served]:
         register_fake(name, FakeModel(tokenizer, storyteller(tokenizer.table, seed)))
     alone = {name: {"members": [{"name": "m", "model": f"fake:{name}"}]} for name in TOKENIZERS}
     weighed = {"members": EVEN, "combine": "mean weights:perplexity"}
-    with serving({**alone, "duo": {"members": [A, B]}, "even": {"members": EVEN}, "weighed": weighed}) as server:
+    pairs = {"duo": {"members": [A, B]}, "even": {"members": EVEN}, "weighed": weighed, "normalising": NORMALISING}
+    with serving({**alone, **pairs}) as server:
         yield server
     FAKE_MODELS.clear()
+
+
+@pytest.fixture(scope="module")
+def strict(served: Served) -> Iterator[Served]:
+    with serving(limits=ServerLimits(strict=True)) as server:
+        yield server
 
 
 def ask(served: Served, **keys: Any) -> Any:
@@ -127,6 +136,17 @@ def assert_in_place(tokens: list[str], offsets: list[int], text: str) -> None:
         rest = [text[offset:], *(unicodedata.normalize(form, text[offset:]) for form in ("NFC", "NFKC"))]
         shown = token.removeprefix(" ") if place == 0 and not text.startswith(" ") else token
         assert token.startswith("bytes:") or any(each.startswith(shown) for each in rest), (token, offset)
+
+
+@pytest.mark.parametrize("model", ["duo", "even", "normalising"])
+@pytest.mark.parametrize("text", ["the cat", "  the cat ", "日本", ACCENTED])
+def test_the_pieces_that_several_members_share_are_the_text(served: Served, model: str, text: str) -> None:
+    choice = scored(served, model=model, prompt=text, prompt_logprobs=0)
+    found = choice["logprobs"]
+    assert b"".join(map(piece_of, found["tokens"])).decode() == text
+    assert_in_place(found["tokens"], found["text_offset"], text)
+    assert [value is None for value in found["token_logprobs"]] == [True] + [False] * (len(found["tokens"]) - 1)
+    assert len(choice["prompt_logprobs"]) == len(found["tokens"])
 
 
 def test_offsets_by_hand(served: Served) -> None:
@@ -232,6 +252,11 @@ def test_a_rank_counts_all_pieces_that_are_likelier(served: Served) -> None:
         own = next(iter(entry))
         by_likelihood = sorted(entry.values(), key=lambda each: -each["logprob"])
         assert entry[own]["rank"] > 20 or by_likelihood[entry[own]["rank"] - 1] == entry[own]
+
+
+def test_a_strict_server_honours_them_too(served: Served, strict: Served) -> None:
+    keys: dict[str, Any] = {"prompt": "the cat", "prompt_logprobs": 2, "max_tokens": 1}
+    assert ask(strict, **keys)["choices"] == ask(served, **keys)["choices"]
 
 
 def test_texts_of_several_prompts_each_have_the_list_of_their_prompt(served: Served) -> None:

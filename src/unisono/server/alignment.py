@@ -17,8 +17,9 @@ def align(read: str, text: str) -> list[int]:
     A tokenizer may add spaces, before a text above all, leave some out, and read a normal form of the text
     (`PromptEncoder.encode_text`).
     """
-    if read == text:
-        return list(range(len(text) + 1))
+    added = len(read) - len(text)
+    if read == " " * added + text:
+        return [0] * added + list(range(len(text) + 1))
     for form in (None, *NORMAL_FORMS):
         if (places := _places(read, list(_units(text, form)), len(text))) is not None:
             return places

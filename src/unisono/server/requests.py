@@ -141,7 +141,8 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     if writes and listed is None and (not request.echo or request.logprobs is None):
         return call
     check_scored(request, call.first.n, writes=writes)
-    count = max(1, request.logprobs or 0, listed or 0)  # with 0, no step would be kept
+    wanted = [each for each in (request.logprobs, listed) if each is not None]
+    count = max(1, *wanted) if wanted else 0  # with 0, no step is kept
     return replace(
         call,
         requests=call.requests if writes else (),
