@@ -64,8 +64,13 @@ class Tool(TypedDict):
 
 RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
 """What no further key of a message may be."""
-TEMPLATE_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
-"""What is given to every chat template, and so cannot be given beside it."""
+TEMPLATE_VARIABLES = (
+    *("messages", "tools", "documents", "add_generation_prompt"),
+    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    "additional_special_tokens",
+    *("raise_exception", "strftime_now", "namespace", "dict", "range", "cycler", "joiner", "lipsum"),
+)
+"""What every chat template is given, and so cannot be given beside it: the conversation, special tokens, functions."""
 
 
 @dataclass(frozen=True, slots=True)

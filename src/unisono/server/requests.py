@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.messages import Prompt
+from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -17,7 +17,7 @@ from unisono.server.body import read_messages
 from unisono.server.constraint import OWN, parsed, read_constraint
 from unisono.server.echo import Echo, check_echo, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
-from unisono.server.fields import contradiction, unsupported
+from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
 from unisono.server.limits import ServerLimits
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
@@ -25,6 +25,8 @@ from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
 
 EFFORT = "reasoning_effort"
+ARGUMENTS = ("add_generation_prompt", "continue_final_message", "chat_template", "documents")
+"""What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,12 @@ def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
     """What the members' templates are given beside messages and tools."""
     given, effort = dict(request.chat_template_kwargs or {}), request.reasoning_effort
+    for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
+        field = OF_CHATS.get(name, Field(""))
+        if not field.asks(given[name]):
+            del given[name]
+        elif name in ARGUMENTS:
+            raise unsupported(f"chat_template_kwargs.{name}", given[name], field.why)
     if effort is not None and given.setdefault(EFFORT, effort) != effort:
         raise contradiction(EFFORT, effort, f"chat_template_kwargs.{EFFORT}", given[EFFORT])
     return given or None
