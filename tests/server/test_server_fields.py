@@ -243,6 +243,10 @@ def test_whatever_is_wrong_is_named(served: Served, change: dict[str, Any], para
     assert error["param"] == param
 
 
+def tools_of(function: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": function, **more}]}
+
+
 WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
     ({"max_tokens": 10**6}, "max_tokens", "4096 at most"),
     ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "4096 at most"),
@@ -256,6 +260,10 @@ WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id", "no place"),
     ({"messages": [*SAY, {"role": "assistant", "content": "x", "annotations": []}]}, "messages[1].annotations", ""),
     ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", "missing"),
+    (tools_of({"name": "x", "cache_control": {}}), "tools[0].function.cache_control", "unknown field"),
+    (tools_of({"name": "x"}, cache_control={}), "tools[0].cache_control", "unknown field"),
+    (tools_of({"name": "a.b"}), "tools[0].function.name", "up to 64 letters"),
+    ({"messages": [*SAY, {"role": "assistant", "content": None, "refusal": "x"}]}, "messages[1].refusal", "write it"),
     ({"tool_choice": "auto"}, "tool_choice", "no tools"),
 ]
 

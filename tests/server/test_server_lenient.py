@@ -301,6 +301,13 @@ CALL = {"id": "probe0001", "type": "function", "function": {"name": "ping", "arg
         ({"role": "user", "content": "yes", "name": "Anna"}, {"role": "user", "content": "yes"}),
         ({"role": "developer", "content": "yes"}, {"role": "system", "content": "yes"}),
         ({**PAST, "content": None}, {**PAST, "content": ""}),
+        ({**PAST, "content": None, "refusal": "yes", "audio": None}, PAST),
+        ({**PAST, "content": "", "refusal": "yes"}, PAST),
+        ({"role": "assistant", "refusal": "yes"}, PAST),
+        ({**PAST, "refusal": "yes"}, PAST),
+        ({**PAST, "content": [{"type": "refusal", "refusal": "yes"}]}, PAST),
+        ({**PAST, "content": [{"type": "output_text", "text": "yes", "annotations": []}]}, PAST),
+        ({"role": "user", "content": [{"type": "input_text", "text": "yes"}]}, {"role": "user", "content": "yes"}),
     ],
 )
 def test_unknown_keys_of_a_past_message_change_nothing(
@@ -358,9 +365,35 @@ def test_past_messages_without_content_are_empty(served: Served, given: list[Any
     assert text(served, **sides[0]) == text(served, **sides[1])
 
 
-def test_what_clients_add_beside_a_function_changes_nothing(served: Served) -> None:
-    cached = {**PING, "cache_control": {"type": "ephemeral"}}
-    assert text(served, model="calls", tools=[cached]) == text(served, model="calls", tools=[PING])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {**PING, "cache_control": {"type": "ephemeral"}},
+        {**PING, "id": "x", "custom": None, "function": {**PING["function"], "strict": None}},
+        {**PING, "function": {**PING["function"], "cache_control": {"type": "ephemeral"}, "type": "function"}},
+        {**PING, "function": {**PING["function"], "returns": {"type": "string"}, "annotations": {}, "x-names": 3}},
+        {**PING, "function": {**PING["function"], "description": None, "parameters": None, "defer_loading": True}},
+        {"function": PING["function"]},
+    ],
+)
+def test_what_clients_add_to_a_tool_changes_nothing(served: Served, tool: dict[str, Any]) -> None:
+    sides = [{"model": "calls", "tools": [each]} for each in (tool, PING)]
+    assert text(served, **sides[0]) == text(served, **sides[1])
+    assert prompt_tokens(served, **sides[0]) == prompt_tokens(served, **sides[1])
+    chosen = [ask(served, **side, tool_choice="required", max_tokens=80) for side in sides]
+    assert call_of(chosen[0]) == call_of(chosen[1])
+
+
+@pytest.mark.parametrize("name", ["calendar.read", "server/list-files", "ns:tool"])
+def test_a_tool_may_have_a_name_as_other_protocols_have_it(served: Served, name: str) -> None:
+    tool = {"type": "function", "function": {"name": name}}
+    for model in ("calls", "bare"):
+        answer = ask(
+            served, model=model, tools=[tool], tool_choice="required", max_tokens=90, parallel_tool_calls=False
+        )
+        [call] = answer["choices"][0]["message"]["tool_calls"]
+        assert call["function"] == {"name": name, "arguments": "{}"}
+    ask(served, model="calls", tools=[tool, {"type": "function", "function": {"name": "x" * 128}}])
 
 
 def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
@@ -386,7 +419,9 @@ def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
         ),
         ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
         ({**PAST, "audio": {"id": "x"}}, "messages[0].audio"),
-        ({**PAST, "refusal": "no"}, "messages[0].refusal"),
+        ({**PAST, "refusal": "no"}, "messages[0].refusal"),  # the content is another text
+        ({"role": "user", "content": "x", "refusal": "no"}, "messages[0].refusal"),
+        ({**PAST, "content": [{"type": "refusal", "refusal": 3}]}, "messages[0].content[0].text"),
         ({**PAST, "function_call": {"name": "x", "arguments": "{}"}}, "messages[0].function_call"),
         ({"role": "user", "content": None}, "messages[0].content"),
         ({"role": "user", "content": "x", "tool_call_id": "y"}, "messages[0].tool_call_id"),
@@ -398,6 +433,24 @@ def test_content_that_cannot_be_honoured_is_refused_by_name(
     error = ask(served, 400, messages=[message, *SAY])["error"]
     assert error["param"] == param
     assert "did you mean" not in error["message"]
+
+
+def test_reasoning_is_read_by_either_name(served: Served) -> None:
+    given = [[{**PAST, name: "hm"}, *SAY] for name in ("reasoning_content", "reasoning")]
+    tokens = [prompt_tokens(served, model="reads", messages=each) for each in (*given, [PAST, *SAY])]
+    assert tokens[0] == tokens[1] != tokens[2]
+
+
+@pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True), ("max", True)])
+def test_templates_that_only_know_whether_to_think_are_told(served: Served, effort: str, thinks: bool) -> None:
+    kwargs = {"enable_thinking": thinks, "reasoning_effort": effort}
+    tokens = [
+        prompt_tokens(served, model="reads", **each)
+        for each in ({"reasoning_effort": effort}, {"chat_template_kwargs": kwargs})
+    ]
+    assert tokens[0] == tokens[1]
+    other = {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": not thinks}}
+    assert prompt_tokens(served, model="reads", **other) != tokens[0]
 
 
 def test_variables_reach_the_templates_that_read_them(served: Served) -> None:

@@ -143,6 +143,11 @@ def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:
     assert read.name == "a"
 
 
+def function_with(**more: Any) -> dict[str, Any]:
+    """A tool whose function has other keys."""
+    return {"type": "function", "function": {"name": "x", **more}}
+
+
 def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
     """A call that has to be made, with arguments of some schema."""
     return {
@@ -221,6 +226,9 @@ def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Serv
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "two words"}}]}, "tools"),
         ({"tools": [PING, PING]}, "tools"),
+        ({"tools": [PING, function_with(params={})]}, "tools[1].function.params"),
+        ({"tools": [function_with(inputSchema={})]}, "tools[0].function.inputSchema"),
+        ({"tools": [function_with(stric=True)]}, "tools[0].function.stric"),
         ({"tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),

@@ -32,6 +32,10 @@ TEXT_KEYS = ("type", "text")
 CALL_KEYS = ("id", "type", "function", "custom")
 FUNCTION_KEYS = ("name", "arguments")
 """The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+TOOL_KEYS = ("name", "description", "parameters", "strict")
+"""The keys of a tool's function."""
+SCHEMA_KEYS = ("input_schema", "inputSchema")
+"""What other APIs call its parameters."""
 SYSTEM = ("system", "developer")
 """Roles that chat templates call ``system``."""
 
@@ -123,7 +127,8 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     given = read_fields(body, table, strict=strict)
     if not strict and isinstance(given.get("tools"), list):
-        given = {**given, "tools": [_plain_tool(tool) for tool in given["tools"]]}
+        tools = [_plain_tool(tool, f"tools[{number}]") for number, tool in enumerate(given["tools"])]
+        given = {**given, "tools": tools}
     try:
         return record.model_validate(given)
     except ValidationError as error:
@@ -131,11 +136,21 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
         raise explained(error, given, known) from None
 
 
-def _plain_tool(given: Any) -> Any:
-    """A tool without what clients add beside its function (``cache_control`` …), which no template is given."""
+def _plain_tool(given: Any, name: str) -> Any:
+    """A tool without what clients add to it and its function (``cache_control`` …), which no template is given.
+
+    Raises a `Refusal` for a key that seems to be meant for one that is missing.
+    """
     if not isinstance(given, dict) or not isinstance(given.get("function"), dict):
         return given
-    return {key: value for key, value in given.items() if key in ("type", "function")}
+    function = {key: value for key, value in given["function"].items() if key in TOOL_KEYS and value is not None}
+    missing = [key for key in TOOL_KEYS if key not in function]
+    for key in sorted(given["function"].keys() - set(TOOL_KEYS)):
+        meant = "parameters" if key in SCHEMA_KEYS else key
+        if near := nearest(meant, missing):
+            path = f"{name}.function.{key}"
+            raise Refusal(400, f"unknown field {shown(path)}{near}", param=path, code="unknown_field")
+    return {"type": given.get("type") or "function", "function": function}
 
 
 def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
@@ -200,8 +215,9 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message, extra = _split(given, name, strict)
     if isinstance(message.get("content"), list):
-        parts = enumerate(message["content"])
-        message["content"] = "".join(_read_part(part, f"{name}.content[{number}]", strict) for number, part in parts)
+        parts = [part if strict else _said(part) for part in message["content"]]
+        texts = (_read_part(part, f"{name}.content[{number}]", strict) for number, part in enumerate(parts))
+        message["content"] = "".join(texts)
     if not strict and role == "tool" and message.get("content") is None:
         message["content"] = ""
     called = message.pop("name", None) if role == "tool" else None
@@ -224,6 +240,7 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
 
 def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """A message without what says nothing, and its further keys."""
+    given = given if strict else _with_refusal(given)
     for key, field in OF_MESSAGES.items():
         if given.get(key) is not None and given[key] not in field.neutral:
             raise unsupported(f"{name}.{key}", given[key], field.why)
@@ -233,11 +250,21 @@ def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, An
         value = message.pop(key)
         if key not in OF_MESSAGES and key not in RESERVED:
             extra[key] = value
+    if isinstance(extra.get("reasoning"), str):  # its name in vLLM's answers; templates read the other
+        extra.setdefault("reasoning_content", extra["reasoning"])
     if not strict and message.get("tool_calls") == []:
         del message["tool_calls"]
     if not strict and isinstance(message.get("tool_calls"), list):
         message["tool_calls"] = [_plain_call(call) for call in message["tool_calls"]]
     return message, extra
+
+
+def _with_refusal(given: dict[str, Any]) -> dict[str, Any]:
+    """A message whose refusal is its content where it has no other: it is what the assistant said."""
+    said, content = given.get("refusal"), given.get("content")
+    if given.get("role") != "assistant" or not isinstance(said, str) or content not in (None, "", [], said):
+        return given
+    return {**given, "content": said, "refusal": None}
 
 
 def _plain_call(given: Any) -> Any:
@@ -251,6 +278,14 @@ def _plain_call(given: Any) -> Any:
             call["function"]["arguments"] = "{}"
         call.setdefault("type", "function")
     return call
+
+
+def _said(part: Any) -> Any:
+    """A part of a message's content, where what other APIs call text, or a refusal, is text."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "refusal":
+        return {"type": "text", "text": part.get("refusal")}
+    return {**part, "type": "text"} if kind in ("input_text", "output_text") else part
 
 
 def _read_part(given: Any, name: str, strict: bool) -> str:

@@ -152,7 +152,7 @@ OF_COMPLETIONS: dict[str, Field] = {
 }
 OF_MESSAGES: dict[str, Field] = {
     "audio": Field("messages are text"),
-    "refusal": Field("write it as content", ("",)),
+    "refusal": Field("the content is another text: write it there", ("",)),
     "function_call": Field("it is deprecated: use tool_calls", ({},)),
 }
 """Keys of a past message. Others that are unknown are handed to the members' templates, most of which ignore them."""

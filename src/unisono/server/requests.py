@@ -100,6 +100,8 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
             raise unsupported(f"chat_template_kwargs.{name}", given[name], field.why)
     if effort is not None and given.setdefault(EFFORT, effort) != effort:
         raise contradiction(EFFORT, effort, f"chat_template_kwargs.{EFFORT}", given[EFFORT])
+    if effort is not None:  # as in vLLM: some templates read the one, some the other
+        given.setdefault("enable_thinking", effort != "none")
     return given or None
 
 

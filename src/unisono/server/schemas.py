@@ -185,7 +185,7 @@ class ChatRequest(GenerationFields):
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """A variable of the members' chat templates, too."""
 
 

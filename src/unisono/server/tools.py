@@ -5,6 +5,7 @@ A call is sent when it is complete. An incomplete one is content, as it was writ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, shown
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.schemas import ChatRequest
+
+OPENAI_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ def read_calling(
         return None
     try:
         offered = checked_tools([_without_nulls(tool) for tool in tools])
+        if strict:
+            _check_names(offered)
         if choice == "none":
             return None
         form = next(member for member in engine.members if member.name == lead).encoder.call_form()
@@ -112,6 +117,13 @@ def read_calling(
         return replace(calling, tools=offered)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
+
+
+def _check_names(tools: Sequence[Tool]) -> None:
+    for number, tool in enumerate(tools):
+        if not OPENAI_NAME.fullmatch(name := tool["function"]["name"]):
+            words = f"tools[{number}] has the name {shown(name)}: a name is up to 64 letters, digits, _ and -"
+            raise invalid(f"tools[{number}].function.name", words)
 
 
 def _without_nulls(tool: Any) -> Any:
