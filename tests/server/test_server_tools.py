@@ -118,15 +118,41 @@ def test_calls_are_found_in_what_is_written_freely(
     assert whole(ask(served, extra_body=forced(text), tool_choice="none")) == (text, [], "stop")
 
 
-def test_a_call_that_is_cut_off_is_content_and_its_reason_is_the_length(served: Served) -> None:
-    for found in (
-        whole(ask(served, extra_body=forced(CALL), max_tokens=30)),
-        streamed(ask(served, extra_body=forced(CALL), max_tokens=30, stream=True)),
-    ):
-        content, calls, reason = found
-        assert CALL.startswith(content)
-        assert len(content) > 10
-        assert (calls, reason) == ([], "length")
+@pytest.mark.parametrize("choice", [None, "required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_call_that_a_limit_cuts_off_keeps_what_was_written_of_it_and_is_no_content(
+    served: Served, choice: Any
+) -> None:
+    words = forced("So.\n" + CALL) if choice is None else None
+    said = "So." if choice is None else ""
+    for most in range(4, 81, 4):
+        keys = {"max_tokens": most, "tools": [WEATHER], "tool_choice": choice, "extra_body": words}
+        content, calls, reason = whole(ask(served, **keys, parallel_tool_calls=False if choice else None))
+        assert content.rstrip("\n<") == said
+        assert reason == "length" or most > 60
+        for name, arguments in calls:
+            assert name == "weather"
+            assert any(each.startswith(arguments) for each in ('{"city": "Sofia"}', '{"city": "日本"}'))
+        chunks = ask(served, **keys, parallel_tool_calls=False if choice else None, stream=True)
+        assert streamed(chunks) == (content, calls, reason)
+    assert calls
+
+
+def test_a_call_that_a_stop_string_cuts_off_is_content(served: Served) -> None:
+    keys = {"extra_body": forced(CALL), "stop": "Sof"}
+    for found in (whole(ask(served, **keys)), streamed(ask(served, **keys, stream=True))):
+        assert found == (CALL.partition("Sof")[0], [], "stop")
+
+
+def test_where_no_call_may_be_made_no_member_is_shown_the_tools(served: Served) -> None:
+    called = ask(served, extra_body=forced(CALL)).choices[0].message
+    [call] = called.tool_calls
+    answered = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+    for messages in (SAY, [*SAY, called.model_dump(exclude_none=True), answered]):
+        keys = {"model": "duo", "messages": messages, "max_tokens": 6}
+        sides = [ask(served, **keys, tools=tools, tool_choice="none") for tools in ([PING, WEATHER], None)]
+        assert whole(sides[0]) == whole(sides[1])
+        read = [side.unisono["choices"][0]["usage"]["prompt_tokens"] for side in sides]
+        assert read[0] == read[1]
 
 
 def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:

@@ -1,6 +1,7 @@
 """Tools: what a request lets an answer call, and the calls in the generated text.
 
-A call is sent when it is complete. An incomplete one is content, as it was written.
+A call is sent when it is complete, or when the answer's limit cuts it off. One that is incomplete for another reason is
+content, as it was written.
 """
 
 from __future__ import annotations
@@ -13,11 +14,21 @@ from typing import Any
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool, checked_tools, new_call_id
 from unisono.chat.tool_grammar import call_grammar, parameters_of
-from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
+from unisono.chat.tool_parser import (
+    CallArguments,
+    CallBegun,
+    CallBroken,
+    CallCut,
+    CallEnded,
+    CallFinder,
+    Content,
+    FoundCall,
+)
 from unisono.config.constraint import LARK, Constraint
 from unisono.constraints.json_schema import without_unknown_formats
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, shown
+from unisono.records import Finish
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.schemas import ChatRequest
 
@@ -50,13 +61,16 @@ class CallReader:
         self._begun: dict[int, tuple[str, list[str]]] = {}
         self.count = 0
 
-    def read(self, text: str, *, last: bool = False) -> tuple[str, list[NumberedCall]]:
-        """Take more text; return new content and newly complete calls."""
+    def read(self, text: str, *, ended: Finish | None = None) -> tuple[str, list[NumberedCall]]:
+        """Take more text; return new content and newly complete calls. ``ended`` is why the text ends with it."""
         if self._finder is None:
             return text, []
         content: list[str] = []
         calls: list[NumberedCall] = []
-        for event in [*self._finder.feed(text), *(self._finder.finish() if last else ())]:
+        events = self._finder.feed(text)
+        if ended is not None:
+            events += self._finder.finish(cut=ended in ("length", "context"))
+        for event in events:
             match event:
                 case Content(text):
                     content.append(text)
@@ -67,7 +81,7 @@ class CallReader:
                 case CallBroken(index, text):
                     content.append(text)
                     del self._begun[index]
-                case CallEnded(index):
+                case CallEnded(index) | CallCut(index):
                     name, parts = self._begun.pop(index)
                     calls.append((self.count, new_call_id(), FoundCall(name, "".join(parts))))
                     self.count += 1
