@@ -81,11 +81,19 @@ def test_a_base_model_without_a_template_reads_raw_text_only() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [Prompt(text=""), Prompt(messages=()), Prompt(messages=user("")), Prompt(messages=user("a", ""))],
+    [Prompt(text=""), Prompt(messages=()), Prompt(messages=user("")), Prompt(messages=user("", ""))],
 )
 def test_an_empty_prompt_is_refused(prompt: Prompt) -> None:
     with pytest.raises(PromptError, match="empty"):
         encoder_of(byte_level_table()).encode(prompt)
+
+
+@pytest.mark.parametrize("contents", [("a", ""), ("", "a"), ("", "", "a"), ("a", "b", "")])
+def test_one_message_that_is_not_empty_is_enough(contents: tuple[str, ...]) -> None:
+    encoder = encoder_of(byte_level_table())
+    ids = encoder.encode(Prompt(messages=user(*contents)))
+    assert encoder.template is not None
+    assert ids == encoder.tokenizer.encode_rendered(encoder.template.render(user(*contents)))
 
 
 def test_what_a_member_cannot_represent_is_refused_with_the_bytes() -> None:

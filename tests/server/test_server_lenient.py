@@ -92,6 +92,28 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
         {"add_generation_prompt": True, "continue_final_message": False, "logits_processors": [], "prediction": {}},
         {"user": "x", "safety_identifier": "y", "logit_bias": {}, "seed": None, "max_completion_tokens": 12},
         {"top_k": 40, "top_p": 0.5, "typical_p": 0.3, "min_p": 0.2, "seed": 5},  # the file is greedy
+        {"max_tokens": 12.0, "n": 1.0, "top_k": 40.0, "seed": 3.0, "temperature": 0},
+        {"user": {"id": "x", "role": "user"}, "safety_identifier": 3, "reasoning_effort": "", "logit_bias": []},
+        {"stream_options": [], "chat_template_kwargs": [], "stop": [], "tools": [], "functions": [], "extra_body": {}},
+        {"timeout": 60, "keep_alive": "5m", "chat_id": "x", "session_id": "y", "usage": {"include": True}},
+        {"num_ctx": 4096, "truncation_length": 2048, "provider": {"order": ["x"]}, "transforms": [], "reasoning": {}},
+        {
+            "do_sample": None,
+            "num_beams": 1,
+            "early_stopping": False,
+            "typical": 1,
+            "tfs": 1.0,
+            "rep_pen": 1,
+            "rep_pen_range": 9,
+        },
+        {
+            "stopping_strings": [],
+            "ban_eos_token": False,
+            "sampler_order": [],
+            "smoothing_factor": 0,
+            "banned_tokens": "",
+        },
+        {"response_format": {"type": "text", "json_schema": None}, "enable_thinking": False},
     ],
 )
 def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[str, Any]) -> None:
@@ -120,6 +142,7 @@ def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[s
     assert texts[0] == texts[1]
 
 
+LABELLED = {"name": "x", "description": None, "strict": None}
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
 
 
@@ -128,6 +151,11 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
     [
         ({"guided_json": SCHEMA}, {"json_schema": SCHEMA}),
         ({"guided_json": json.dumps(SCHEMA)}, {"json_schema": SCHEMA}),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}, {"json_schema": SCHEMA}),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {**LABELLED, "schema": SCHEMA}}},
+            {"json_schema": SCHEMA},
+        ),
         ({"json_schema": SCHEMA}, {"json_schema": SCHEMA}),
         ({"structured_outputs": {"json": SCHEMA, "regex": None}}, {"json_schema": SCHEMA}),
         ({"structured_outputs": {"json_object": True}}, "json_object"),
@@ -196,6 +224,7 @@ def test_off_replaces_what_the_file_says(served: Served) -> None:
         ({"temperature": 0.5, "unisono": {"sampling": "0.7"}}, ("temperature", "unisono.sampling")),
         ({"top_k": 5, "temperature": 1, "unisono": {"draw": "1 top_k:6"}}, ("top_k", "unisono.draw")),
         ({"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}}, ("reasoning_effort",) * 2),
+        ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}, ("enable_thinking",) * 2),
     ],
 )
 def test_two_names_of_one_thing_with_different_values_are_both_named(
@@ -247,6 +276,15 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
             "",
         ),
         ({"wish": 1}, "wish", "unknown field"),
+        ({"max_new_tokens": 5}, "max_new_tokens", "max_tokens"),
+        ({"stop_sequences": ["x"]}, "stop_sequences", "stop"),
+        ({"do_sample": True}, "do_sample", "temperature"),
+        ({"rep_pen": 1.1}, "rep_pen", "repetition_penalty"),
+        ({"rep_pen_range": 64, "repetition_penalty": 1.1}, "rep_pen_range", "all that was written"),
+        ({"thinking": {"type": "disabled"}}, "thinking", "chat_template_kwargs"),
+        ({"reasoning": {"effort": "low"}}, "reasoning", "reasoning_effort"),
+        ({"extra_body": {"top_k": 1}}, "extra_body", "top level"),
+        ({"format": "json"}, "format", "response_format"),
     ],
 )
 def test_what_would_change_the_answer_is_refused_with_the_way_out(
@@ -308,6 +346,8 @@ CALL = {"id": "probe0001", "type": "function", "function": {"name": "ping", "arg
         ({**PAST, "content": [{"type": "refusal", "refusal": "yes"}]}, PAST),
         ({**PAST, "content": [{"type": "output_text", "text": "yes", "annotations": []}]}, PAST),
         ({"role": "user", "content": [{"type": "input_text", "text": "yes"}]}, {"role": "user", "content": "yes"}),
+        ({"role": "user", "content": ["y", {"type": "text", "text": "es"}]}, {"role": "user", "content": "yes"}),
+        ({"role": "system", "content": None}, {"role": "system", "content": ""}),
     ],
 )
 def test_unknown_keys_of_a_past_message_change_nothing(
@@ -339,6 +379,8 @@ def test_a_key_that_a_template_reads_is_read_and_a_special_token_in_it_is_text(s
         {**CALL, "function": {**CALL["function"], "parsed_arguments": {"a": 1}, "strict": None}},
         {**CALL, "function": {**CALL["function"], "arguments": ""}},
         {**CALL, "function": {**CALL["function"], "arguments": None}},
+        {**CALL, "function": {**CALL["function"], "arguments": "null"}},
+        {**CALL, "function": {**CALL["function"], "arguments": {}}},
         {key: value for key, value in CALL.items() if key != "type"},
     ],
 )
@@ -451,6 +493,22 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
     assert tokens[0] == tokens[1]
     other = {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": not thinks}}
     assert prompt_tokens(served, model="reads", **other) != tokens[0]
+
+
+def test_an_empty_last_message_is_a_message(served: Served) -> None:
+    for role in ("assistant", "user"):
+        assert text(served, messages=[*SAY, {"role": role, "content": ""}])
+    assert "empty" in ask(served, 400, messages=[{"role": "user", "content": ""}])["error"]["message"]
+
+
+def test_whether_to_think_may_be_said_at_the_top_level(served: Served) -> None:
+    for thinks in (True, False):
+        sides: list[dict[str, Any]] = [
+            {"enable_thinking": thinks},
+            {"chat_template_kwargs": {"enable_thinking": thinks}},
+        ]
+        tokens = [prompt_tokens(served, model="reads", **each) for each in sides]
+        assert tokens[0] == tokens[1] != prompt_tokens(served, model="reads")
 
 
 def test_variables_reach_the_templates_that_read_them(served: Served) -> None:

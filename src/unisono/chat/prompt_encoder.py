@@ -296,7 +296,7 @@ def own_messages(messages: Sequence[Message], system: str | None, prefix: str | 
 
 
 def _check_messages(messages: Sequence[Message]) -> None:
-    if not messages or (not content_of(messages[-1]) and messages[-1]["role"] != "tool"):
+    if not any(content_of(message) or message["role"] == "tool" for message in messages):
         raise PromptError("the prompt is empty", hint="give some text to answer")
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
