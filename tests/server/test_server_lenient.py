@@ -152,6 +152,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
         ({"guided_json": SCHEMA}, {"json_schema": SCHEMA}),
         ({"guided_json": json.dumps(SCHEMA)}, {"json_schema": SCHEMA}),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}, {"json_schema": SCHEMA}),
+        ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, {"json_schema": SCHEMA}),
         (
             {"response_format": {"type": "json_schema", "json_schema": {**LABELLED, "schema": SCHEMA}}},
             {"json_schema": SCHEMA},
@@ -466,6 +467,7 @@ def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
         ({**PAST, "content": [{"type": "refusal", "refusal": 3}]}, "messages[0].content[0].text"),
         ({**PAST, "function_call": {"name": "x", "arguments": "{}"}}, "messages[0].function_call"),
         ({"role": "user", "content": None}, "messages[0].content"),
+        ({"role": "user", "content": "x", "images": ["aGk="]}, "messages[0].images"),
         ({"role": "user", "content": "x", "tool_call_id": "y"}, "messages[0].tool_call_id"),
     ],
 )
@@ -493,6 +495,16 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
     assert tokens[0] == tokens[1]
     other = {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": not thinks}}
     assert prompt_tokens(served, model="reads", **other) != tokens[0]
+
+
+@pytest.mark.parametrize("key", ["prefix", "partial"])
+def test_a_last_message_that_is_to_be_continued_is_refused_and_a_past_one_is_not(served: Served, key: str) -> None:
+    begun = {**PAST, key: True}
+    error = ask(served, 400, messages=[*SAY, begun])["error"]
+    assert error["param"] == f"messages[1].{key}"
+    assert "/v1/completions" in error["message"]
+    assert text(served, messages=[*SAY, begun, *SAY]) == text(served, messages=[*SAY, PAST, *SAY])
+    assert ask(served, messages=[*SAY, {**PAST, key: False}])
 
 
 def test_an_empty_last_message_is_a_message(served: Served) -> None:

@@ -146,6 +146,8 @@ def _plain(name: str, value: Any) -> Any:
 def _plain_format(given: dict[str, Any]) -> dict[str, Any]:
     """A format without nulls, and with a name for its schema, which is a label."""
     plain = {key: value for key, value in given.items() if value is not None}
+    if plain.get("type") == "json_schema" and "json_schema" not in plain and "schema" in plain:
+        plain["json_schema"] = {"schema": plain.pop("schema")}  # llama.cpp's form
     if isinstance(schema := plain.get("json_schema"), dict):
         named = {"name": "answer"} if "schema" in schema else {}
         plain["json_schema"] = named | {key: value for key, value in schema.items() if value is not None}

@@ -54,6 +54,7 @@ _TEMPLATES = "conversations are written by each member's own template: to change
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
 _WHOLE = "prompts are read whole, or refused: shorten it"
 _THINKING = "what a template reads of this, give in chat_template_kwargs; or use reasoning_effort or enable_thinking"
+CONTINUED = "an answer is a new message: to continue text, use /v1/completions"
 _CLIENT = "it is a client's own option, or names a conversation"
 _ONE_MODEL = "the request's model answers, here"
 
@@ -187,7 +188,8 @@ OF_CHATS: dict[str, Field] = {
     "echo": Field("for a prompt and its text, use /v1/completions", (False,)),
     "add_generation_prompt": Field(_TEMPLATES, (True,)),
     "add_special_tokens": Field(_TEMPLATES, (False,)),
-    "continue_final_message": Field("an answer is a new message: to continue text, use /v1/completions", (False,)),
+    "continue_final_message": Field(CONTINUED, (False,)),
+    "add_bos_token": Field(_TEMPLATES, (True,)),
     "thinking_forced_open": Field(_TEMPLATES, (False,)),
     "parse_tool_calls": Field("calls are parsed where tools are given", (True,)),
     "chat_template": Field(_TEMPLATES),
@@ -205,6 +207,7 @@ OF_MESSAGES: dict[str, Field] = {
     "audio": Field("messages are text"),
     "refusal": Field("the content is another text: write it there", ("",)),
     "function_call": Field("it is deprecated: use tool_calls", ({},)),
+    "images": Field("messages are text", ([],)),
 }
 """Keys of a past message. Others that are unknown are handed to the members' templates, most of which ignore them."""
 

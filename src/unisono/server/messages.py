@@ -12,7 +12,7 @@ from unisono.chat.messages import RESERVED, Message
 from unisono.errors import nearest, shown
 from unisono.server.body import explained
 from unisono.server.errors import Refusal
-from unisono.server.fields import OF_MESSAGES, unsupported
+from unisono.server.fields import CONTINUED, OF_MESSAGES, unsupported
 from unisono.server.schemas import ROLES, TEXT_PART
 
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
@@ -22,6 +22,8 @@ TEXT_KEYS = ("type", "text")
 CALL_KEYS = ("id", "type", "function", "custom")
 FUNCTION_KEYS = ("name", "arguments")
 """The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+CONTINUING = ("prefix", "partial")
+"""Keys by which some servers are asked to go on with the last message."""
 SYSTEM = ("system", "developer")
 """Roles that chat templates call ``system``."""
 
@@ -32,6 +34,9 @@ def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Messag
     A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
     ``strict`` refuses what is unknown, and names that a template does not write.
     """
+    for key in CONTINUING:
+        if isinstance(given[-1], dict) and given[-1].get(key) is True:
+            raise unsupported(f"messages[{len(given) - 1}].{key}", True, CONTINUED)
     read = tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
     if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
         raise Refusal(
