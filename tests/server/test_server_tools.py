@@ -13,6 +13,8 @@ from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.constraints.grammar import Grammars, Parse
+from unisono.server.limits import ServerLimits
+from unisono.server.requests import read_chat
 from unisono.server.schemas import ChatRequest
 from unisono.server.tools import read_calling
 
@@ -153,6 +155,29 @@ def test_where_no_call_may_be_made_no_member_is_shown_the_tools(served: Served) 
         assert whole(sides[0]) == whole(sides[1])
         read = [side.unisono["choices"][0]["usage"]["prompt_tokens"] for side in sides]
         assert read[0] == read[1]
+
+
+def test_where_none_may_be_made_after_calls_no_call_is_written(served: Served) -> None:
+    called = ask(served, extra_body=forced(CALL)).choices[0].message
+    answered = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "rain"}
+    past = [*SAY, called.model_dump(exclude_none=True), answered]
+    body = {"model": "duo", "tools": [WEATHER], "tool_choice": "none"}
+    engine = served.service.engines["duo"]
+
+    def bound(messages: Any, **more: Any) -> Any:
+        request = ChatRequest.model_validate({**body, "messages": messages, **more})
+        [wanted] = read_chat(request, served.service, ServerLimits()).requests
+        return wanted.constraint
+
+    silence = bound(past)
+    grammars = Grammars(engine.union)
+    for text, fits in (("It rains.", True), ("", True), ("a <tool_cal", True), (CALL, False), (f"Hm {CALL}", False)):
+        assert accepts(served, grammars(silence), text) == fits
+    assert bound(SAY) is None
+    assert bound(past, tool_choice="auto") is None
+    assert bound(past, response_format={"type": "json_object"}).kind == "json_object"
+    assert bound(past, regex="a").kind == "regex"
+    assert whole(ask(served, messages=past, tool_choice="none", max_tokens=6))[2] == "length"
 
 
 def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:

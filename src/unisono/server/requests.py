@@ -21,7 +21,7 @@ from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
-from unisono.server.tools import Calling, read_calling
+from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
 
 EFFORT, THINKING = "reasoning_effort", "enable_thinking"
@@ -73,7 +73,10 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
     constraint = read_format(request.response_format, strict=limits.strict)
     call = _call(request, [_prompt(request, strict=limits.strict)], likeliest, service, limits)
-    calling = read_calling(request, service.engines[request.model], call.lead, constraint, strict=limits.strict)
+    engine = service.engines[request.model]
+    calling = read_calling(request, engine, call.lead, constraint, strict=limits.strict)
+    if constraint is None and call.first.constraint is None:
+        constraint = read_silence(request, engine, call.lead)
     return _constrained(call, constraint, calling)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool, checked_tools, new_call_id
-from unisono.chat.tool_grammar import call_grammar, parameters_of
+from unisono.chat.tool_grammar import call_grammar, no_call_grammar, parameters_of
 from unisono.chat.tool_parser import (
     CallArguments,
     CallBegun,
@@ -131,6 +132,22 @@ def read_calling(
         return replace(calling, tools=offered)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
+
+
+def read_silence(request: ChatRequest, engine: Engine, lead: str) -> Constraint | None:
+    """The constraint of an answer that may call nothing, after messages with calls: members repeat what they read.
+
+    ``None`` where nothing is forbidden, or nobody can tell calls from text.
+    """
+    calls = any(isinstance(message, dict) and message.get("tool_calls") for message in request.messages)
+    if not (calls and request.tools and request.tool_choice == "none" and find_spec("llguidance")):
+        return None
+    try:
+        form = next(member for member in engine.members if member.name == lead).encoder.call_form()
+    except PromptError:
+        return None
+    grammar = no_call_grammar(form)
+    return None if grammar is None else Constraint(LARK, grammar)
 
 
 def _check_names(tools: Sequence[Tool]) -> None:
