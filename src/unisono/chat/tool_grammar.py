@@ -74,8 +74,18 @@ def _freely(form: CallForm) -> list[str]:
         "start: before calls | TEXT |" if form.opening.endswith(mark) else "start: before begin calls | TEXT |",
         f"before[suffix={json.dumps(mark)}]: /(?s:.*)/",
         f"begin: {json.dumps(form.opening.partition(mark)[2])}",
-        f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/",
+        _text_without(mark),
     ]
+
+
+def no_call_grammar(form: CallForm) -> str | None:
+    """Any text without a call's mark; ``None`` where calls have none, and so cannot be told from JSON."""
+    mark = form.opening.strip()
+    return f"start: TEXT |\n{_text_without(mark)}\n" if mark else None
+
+
+def _text_without(mark: str) -> str:
+    return f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/"
 
 
 def _literal(text: str) -> str:
