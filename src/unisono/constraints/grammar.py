@@ -190,7 +190,5 @@ def _reason(error: str) -> str:
     """The words of an error, without the grammar that it repeats."""
     words = re.split(r"\n +\d+ \|", re.split("<backtrace>|<non-verbose/>", error)[0])[0]
     words = re.sub(r"^(at )?\d+\(\d+\): ", "", words).replace("failed to compile JSON schema: ", "")
-    words = " ".join(words.split())
-    return (
-        words if len(words) <= LONGEST_REASON else f"{words[: LONGEST_REASON // 2]} … {words[-LONGEST_REASON // 2 :]}"
-    )
+    words, half = " ".join(words.split()), LONGEST_REASON // 2
+    return words if len(words) <= LONGEST_REASON else f"{words[:half]} … {words[-half:]}"
