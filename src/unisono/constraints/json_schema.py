@@ -105,16 +105,15 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
             )
     elif keyword == "additionalItems":
         raise SpecError(f"{keyword} in {where} is of an older draft", hint="write prefixItems and items")
-    elif keyword not in _REMARKS:
-        if near := _near(keyword.lower()):
-            raise SpecError(
-                f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {near!r}?",
-                hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
-            )
+    elif keyword not in _REMARKS and (near := _near(keyword.lower())):
+        raise SpecError(
+            f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {near!r}?",
+            hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
+        )
 
 
 def _near(word: str) -> str | None:
-    """The keyword that a word is a slip of. Only keywords that begin or end alike are compared, for schemas have many."""
+    """The keyword that a word is a slip of. Only those that begin or end alike are compared: schemas have many words."""
     if not 1 < len(word) < 2 * max(map(len, _LOWER)):
         return None
     alike = [known for known in _LOWER if known[0] == word[0] or known[-1] == word[-1]]
