@@ -113,7 +113,7 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
 
 
 def _near(word: str) -> str | None:
-    """The keyword that a word is a slip of. Only those that begin or end alike are compared: schemas have many words."""
+    """The keyword of which a word is a slip, among those that begin or end alike: schemas have many words."""
     if not 1 < len(word) < 2 * max(map(len, _LOWER)):
         return None
     alike = [known for known in _LOWER if known[0] == word[0] or known[-1] == word[-1]]
