@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from unisono.chat.messages import Message, Tool
+from unisono.chat.template_bounds import BoundedEnvironment
 
 
 class TemplateFailure(Exception):
     """A template is not Jinja, or refuses the conversation it was given. The message says why."""
 
 
+LONGEST_SOURCE = 1_000_000
+"""Characters of a template; the longest that are known have 40,000."""
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
 
@@ -82,6 +84,7 @@ class ChatTemplate:
         if not self.fits(with_tools=tools is not None):
             raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
         template = self._templates[TOOL_USE if tools is not None and self.for_tools else DEFAULT]
+        environment = cast(BoundedEnvironment, template.environment)
         try:
             given = {
                 **(variables or {}),
@@ -91,6 +94,7 @@ class ChatTemplate:
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
             }
+            environment.begin()
             return template.render(given)
         except jinja2.TemplateError as error:
             raise TemplateFailure(str(error)) from error
@@ -99,11 +103,15 @@ class ChatTemplate:
 
 
 def _compiled(source: str, name: str | None = None) -> jinja2.Template:
+    which = "" if name is None else f"template {name!r}, "
+    if len(source) > LONGEST_SOURCE:
+        raise TemplateFailure(f"{which}it has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
     try:
         return _environment().from_string(source)
     except jinja2.TemplateSyntaxError as error:
-        which = "" if name is None else f"template {name!r}, "
         raise TemplateFailure(f"{which}line {error.lineno}: {error.message}") from error
+    except RecursionError as error:
+        raise TemplateFailure(f"{which}it is nested too deeply") from error
 
 
 class _GenerationTag(Extension):
@@ -136,11 +144,10 @@ def _refuse_underscore(name: str) -> None:
         raise jinja2.exceptions.SecurityError(f"a chat template may not set the attribute {name!r}")
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
+    environment.bound_all()
+    environment.bound("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
     environment.globals["dict"] = lambda *args, **entries: dict(*args, **entries)

@@ -1,0 +1,82 @@
+"""Templates that work without an end, or make values without bounds, are refused in bounded time and memory."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_bounds import SECONDS
+
+DOUBLING = "{%% set ns = namespace(s='ab') %%}{%% for i in range(64) %%}%s{%% endfor %%}{{ ns.s }}"
+
+ENDLESS = {
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+    "loops without output": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "a macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "filters": "{% for i in range(99999) %}{% set t = range(99999) | sort %}{% endfor %}",
+    "lazy filters": "{% for i in range(99999) | map('string') %}{% for j in range(99999) | map('string') %}"
+    "{% endfor %}{% endfor %}",
+    "long comparisons": "{% set s = 'ab' * 900000 %}{% for i in range(99999) %}{% if 'bb' in s %}{% endif %}{% endfor %}",
+    "a cycler": "{% set c = cycler(1) %}{% for i in range(99999) %}{% for j in range(999) %}{{ c.next() }}"
+    "{% endfor %}{% endfor %}",
+}
+HUGE = {
+    "indent": "{{ ('a\n' * 1000) | indent(1000000000) }}",
+    "center": "{{ 'a' | center(2000000000) }}",
+    "ljust": "{{ 'a'.ljust(2000000000) }}",
+    "a product": "{{ 'a' * 10000000000 }}",
+    "a product of lists": "{{ [1] * 10000000000 }}",
+    "a wide format": "{{ '%1000000000d' % 1 }}",
+    "a wide method": "{{ '{:1000000000}'.format(1) }}",
+    "a width in a width": "{{ '{:{}}'.format(1, 1000000000) }}",
+    "a width that is given": "{{ '%*d' | format(1000000000, 1) }}",
+    "joined texts": DOUBLING % "{% set ns.s = ns.s ~ ns.s %}",
+    "added texts": DOUBLING % "{% set ns.s = ns.s + ns.s %}",
+    "captured texts": DOUBLING % "{% set x %}{{ ns.s }}{{ ns.s }}{% endset %}{% set ns.s = x %}",
+    "replaced texts": DOUBLING % "{% set ns.s = ns.s.replace('a', ns.s) %}",
+    "added lists": DOUBLING.replace("'ab'", "[1]") % "{% set ns.s = ns.s + ns.s %}",
+    "a power": "{{ 10 ** 99999999 }}",
+    "JSON": "{{ messages | tojson(indent=1000000000) }}",
+    "a list that is joined": "{{ range(99999) | join('x' * 100000) }}",
+    "wrapped words": "{{ ('a ' * 100000) | wordwrap(1, wrapstring='x' * 100000) }}",
+    "words at random": "{{ lipsum(n=1000000, max=1000) }}",
+    "a batch": "{{ [1] | batch(1000000000, 'x') | list }}",
+    "nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "its own length": "x" * 1_000_001,
+}
+QUESTION = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_template_that_goes_on_and_on_is_stopped_and_has_less_time_afterwards(name: str) -> None:
+    template = ChatTemplate(ENDLESS[name], {})
+    began = time.thread_time()
+    with pytest.raises(TemplateFailure, match="works for more than 2 s"):
+        template.render(QUESTION)
+    first = time.thread_time() - began
+    assert first < 2 * SECONDS + 1
+    with pytest.raises(TemplateFailure, match="works for more than 2 s"):
+        template.render(QUESTION)
+    assert time.thread_time() - began - first < SECONDS
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_template_that_makes_something_huge_is_refused_at_once(name: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(TemplateFailure):
+        ChatTemplate(HUGE[name], {}).render(QUESTION)
+    assert time.thread_time() - began < 2
+
+
+def test_what_templates_do_works_as_before() -> None:
+    source = (
+        "{% for m in messages %}{{ loop.index ~ '/' ~ loop.length }}{{ ' last' if loop.last else '' }}"
+        "{{ m.content | trim | indent(2) }}{{ '%s-%02d' % (m.role, 7) }}{{ m.content.replace('H', 'J') * 2 }}{% endfor %}"
+        "{{ [1, 2] + [3] }}{{ 2 ** 10 }}{{ messages | map(attribute='role') | join(', ') }}{{ 'a' ~ 1 ~ none }}"
+        "{% for k, v in {'a': 1} | dictsort %}{{ k }}{{ v }}{% endfor %}{% for x in [] %}{% else %}none{% endfor %}"
+    )
+    written = "1/1 lastHiuser-07JiJi[1, 2, 3]1024usera1Nonea1none"
+    assert ChatTemplate(source, {}).render(QUESTION) == written
