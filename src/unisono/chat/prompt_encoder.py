@@ -14,6 +14,7 @@ from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
 from unisono.errors import PromptError
+from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -155,14 +156,30 @@ class PromptEncoder:
         return probe_tool_use(self._template(), with_tools=with_tools)
 
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
-        """What the template writes before an answer, which is part of prompts; see `probe_opening`."""
-        if self.template is None:
+        """What the template writes before an answer, which is part of prompts; see `probe_opening`.
+
+        Of a template whose answers begin with a mark that is voted for, it is nothing; see `begun`.
+        """
+        if self.template is None or self.marks.at_opening:
             return ""
         if variables:
             return probe_opening(self.template, self._controls, with_tools=with_tools, variables=variables)
         if with_tools not in self._openings:
             self._openings[with_tools] = probe_opening(self.template, self._controls, with_tools=with_tools)
         return self._openings[with_tools]
+
+    @property
+    def marks(self) -> MarkForms:
+        return self.speller.vocabulary.marks
+
+    def begun(self, ids: Sequence[int], *, inside: bool = False, off: bool = False) -> list[int]:
+        """The ids of a conversation up to an answer's first piece: ``inside`` reasoning, or in an answer without it."""
+        marks = self.marks
+        if marks.is_open(ids):
+            closing = marks.spelled("reasoning_end") + (marks.spelled("answer_begin", opening=True) * marks.reopens)
+            return [*ids, *(closing if off and not inside else ())]
+        mark: Mark = "reasoning_begin" if inside else "answer_begin"
+        return [*ids, *marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ())]
 
     @functools.cached_property
     def _edges(self) -> Edges:

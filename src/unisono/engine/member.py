@@ -64,16 +64,23 @@ class Member:
         self.map = member_map
         self.seconds = 0.0
         """Forward time so far: of a pass that several members share, each one's part."""
-        self.plan = plan_fold(member_map.column_V, len(member_map.id_U))
+        size, classes = len(member_map.id_U), len(member_map.marks) + 1
+        self.plan = plan_fold(member_map.column_V, size, classes)
         first = member_map.first_column_V
-        self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
+        self._first_plan = None if first is None else plan_fold(first, size, classes)
+        self._marks = speller.vocabulary.marks
+        self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
-    @property
-    def leading_space(self) -> bool:
-        """Whether the first piece of its answers carries a space that is folded away."""
-        return self._first_plan is not None
+    def opens(self, *, again: bool = False, off: bool = False) -> bool:
+        """Whether its ids mean something else at an answer's first step: ``again`` behind reasoning, or with it off.
+
+        The first piece carries a space that is folded away, or the answer begins with a mark.
+        """
+        if self._first_plan is None:
+            return False
+        return self._marks.reopens if again else not (off and self._marks.at_opening)
 
     def open(self, ids: list[int], *, unread: bool = False) -> Cursor:
         """A cursor over a new text, in a slot that holds a beginning of it, or nothing if ``unread``."""
@@ -156,7 +163,15 @@ class Member:
         return softmax(logits_BV, self.plan, self._scratch)
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
-        if first and self.leading_space and piece != b" ":
+        """The ids as which it reads a piece, or a mark: none where it does not know that.
+
+        ``first`` tells that an answer begins, of a member that `opens` one in its own way.
+        """
+        if column in self._mark_by_column:
+            return self._marks.spelled(self._mark_by_column[column], opening=first)
+        if first and self._marks.at_opening:
+            return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece)
+        if first and piece != b" ":
             whole = self.speller.spell(b" " + piece)
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
         token = int(self.map.id_U[column])

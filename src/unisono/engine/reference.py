@@ -8,7 +8,7 @@ is held to, and the shortest way to see what the ensemble computes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan
+from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
@@ -58,27 +59,30 @@ def plain_steps(
     to; it is advanced.
     """
     plan = Plan(method, members, union)
-    text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
+    ids, inside = encode_for(members, prompt, plan.reasoning)
+    text = _PlainText(plan, union, ids)
     text.parse = parse
+    at_opening = prompt.messages is not None and not inside
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
-        first = step == 0 and prompt.messages is not None
-        lead_U = text.distribution(plan.lead, first=first)
+        opens = {member.name: at_opening and member.opens(again=step > 0, off=plan.reasoning.off) for member in members}
+        lead_U = text.distribution(plan.lead, first=opens[plan.lead.name])
         score = plan.gate.score(lead_U[None], [step])[0]
-        opens = plan.gate.opens(score)
-        if opens and plan.gate.boundary:
+        asked = plan.gate.opens(score)
+        if asked and plan.gate.boundary:
             others = {member.name: member.speller for member in members if member is not plan.lead}
-            opens = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
-        voters = text.voters(members, opens=opens)
-        p_U_K = [text.of_member(text.distribution(member, first=first)) for member in voters]
-        combines = opens and not plan.draw.mixture
+            asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
+        voters = text.voters(members, asked=asked)
+        p_U_K = [text.of_member(text.distribution(member, first=opens[member.name])) for member in voters]
+        combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
         piece = union.piece(column)
-        yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), opens, score)
+        yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
-        text.append(column, piece, members, first=first)
+        text.append(column, piece, members, opens)
+        at_opening = union.mark(column) == "reasoning_end"
 
 
 class _PlainText:
@@ -94,8 +98,8 @@ class _PlainText:
     def distribution(self, member: Member, *, first: bool) -> Distribution:
         return plain_distribution(member, member.map, self._ids[member.name], first=first)
 
-    def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
-        if not opens:
+    def voters(self, members: list[Member], *, asked: bool) -> list[Member]:
+        if not asked:
             return [self.plan.lead]
         if not self.plan.draw.mixture:
             return members
@@ -117,7 +121,8 @@ class _PlainText:
         losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
         q_BU = combine([p_U[None] for p_U in p_U_K], [voter.weight for voter in voters], losses)
         if combine.sharpen is not None:
-            prefixes = plan_prefixes([self._union.piece(column) or b"" for column in range(self._union.end)])
+            pieces = [self._union.piece(column) or b"" for column in range(self._union.texts)]
+            prefixes = plan_prefixes(pieces, 1 + len(self._union.marks))
             q_BU = sharpen(q_BU, prefixes, combine.sharpen)
         return np.asarray(q_BU[0])
 
@@ -134,13 +139,16 @@ class _PlainText:
             return guess
         return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
 
-    def append(self, column: int, piece: bytes, members: list[Member], *, first: bool) -> None:
+    def append(self, column: int, piece: bytes, members: list[Member], opens: Mapping[str, bool]) -> None:
         self._columns.append(column)
         if self.parse is not None:
             self.parse.consume(column)
-        self.written += piece
+        self.written = b"" if self._union.mark(column) else self.written + piece
         for member in members:
-            self._ids[member.name] = [*self._ids[member.name], *member.spell(column, piece, first=first)]
+            self._ids[member.name] = [
+                *self._ids[member.name],
+                *member.spell(column, piece, first=opens[member.name]),
+            ]
 
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])

@@ -12,8 +12,10 @@ import numpy as np
 from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
+from unisono.config.reasoning import Reasoning
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
+from unisono.constraints.reasoning import BesideReasoning
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -134,6 +136,8 @@ class PreparedRequest:
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
     given: Sequence[int] = ()
     """The columns of what is scored after the prompt."""
+    begins_inside: bool = False
+    """Whether the prompt ends inside reasoning, so that the text begins there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,8 @@ class Wrote:
     steps: tuple[StepRecord, ...]
     """The steps since the last event of this text, where a trace was asked for. A piece may be in the steps of
     one event, and its characters in the text of a later one."""
+    reasoning: str = ""
+    """The same as ``text``, of the reasoning that comes before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +209,6 @@ class Preparer:
         """
         request.check()
         parse = None if request.constraint is None else self._begin_grammar(request.constraint)
-        if request.limits.min_new_tokens:
-            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         plan = self._plan(request, self._default if default is None else default)
         alone, prompt, given = len(self._members) == 1, request.prompt, list[int]()
         if prompt.ids is not None and not alone:
@@ -212,12 +216,16 @@ class Preparer:
         if request.score:
             prompt, given = split(plan.lead, self._members, prompt)
             request = replace(request, prompt=prompt, limits=Limits(len(given)))
-        ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in self._members}
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
+        if self._union.marks and (parse is not None or plan.reasoning != Reasoning()):
+            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
+        if request.limits.min_new_tokens:
+            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         for member in self._members:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given)
+        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, inside)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -258,6 +266,27 @@ class Preparer:
                 hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
             )
         return self._grammars(given)
+
+
+def encode_for(
+    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False
+) -> tuple[dict[str, list[int]], bool]:
+    """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
+
+    It is where the template of some member opens reasoning: those that could do so follow it.
+    """
+    if reasoning.off and prompt.messages is not None:
+        prompt = replace(prompt, template_kwargs={**_WITHOUT_REASONING, **(prompt.template_kwargs or {})})
+    ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in members}
+    if prompt.messages is None:
+        return ids, False
+    inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
+    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=reasoning.off) for each in members}
+    return begun, inside
+
+
+_WITHOUT_REASONING = {"enable_thinking": False, "thinking": False}
+"""What chat templates call it."""
 
 
 def check_length(member: str, length: int, context: int) -> None:

@@ -193,7 +193,7 @@ def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot
         cursor = state.text.cursors[name]
         cursor.read = cursor.ends[last]
         row = row_by_slot[cursor.slot]
-        if first == 0 and state.opens_answer and member.leading_space:
+        if first == 0 and state.begins_answer(member):
             output.opening.add(row)
         rows = [row] if first == last else [row + end - cursor.ends[first] for end in cursor.ends[first : last + 1]]
         noted = state.outputs.setdefault(name, [])
