@@ -29,8 +29,9 @@ CONVENTIONAL = (
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel>thought", "<channel|>"),
 )
-"""Tokens around reasoning, by their names: of models whose templates show only one of them, or none in a rendering."""
+"""What stands around reasoning, by its names: of models whose templates show one of them, or none in a rendering."""
 _MARKUP = ("control", "added")
 
 
@@ -38,7 +39,8 @@ def probe_marks(template: ChatTemplate | None, tokenizer: Tokenizer) -> MarkForm
     """The forms in which a member's template writes marks; none where it marks no reasoning, or only by text."""
     if template is None:
         return NO_MARKS
-    return _of_renderings(template, _Reader(tokenizer)) or _of_names(template, tokenizer) or NO_MARKS
+    reader = _Reader(tokenizer)
+    return _of_renderings(template, reader) or _of_names(template, reader) or NO_MARKS
 
 
 def marks_of(
@@ -77,28 +79,28 @@ def _of_renderings(template: ChatTemplate, reader: _Reader) -> MarkForms | None:
             before = whole[: thought[0]]
             if not between or not reader.is_markup(between[0]):
                 return None  # text marks it
-            begin = reader.stripped(before[_common(asked, before) :])
-            if not begin:
+            begin = before[_common(asked, before) :]
+            if not reader.stripped(begin):
                 return _of_open_prompt(reader, reader.stripped(before), between)
             found = reader.find(plain, REPLY)
             head = plain[: found[0]] if found else ()
-            answer = reader.stripped(head[len(asked) :]) if head[: len(asked)] == asked else ()
-            return _forms(reader, begin, between, answer)
+            return _forms(reader, begin, between, head[len(asked) :] if head[: len(asked)] == asked else ())
     return None
 
 
-def _of_open_prompt(reader: _Reader, before: Ids, end: Ids) -> MarkForms:
-    """The forms of a template that writes the beginning of reasoning into the prompt."""
-    forms: dict[Mark, Ids] = {"reasoning_end": end}
-    if before and reader.is_markup(before[-1]) and before.count(before[-1]) == 1:
-        forms["reasoning_begin"] = before[-1:]
-    return MarkForms(forms)
+def _of_open_prompt(reader: _Reader, before: Ids, end: Ids) -> MarkForms | None:
+    """The forms of a template that writes the beginning of reasoning into the prompt; of one token, or not known."""
+    if not before or not reader.is_markup(before[-1]) or before.count(before[-1]) > 1:
+        return None
+    return MarkForms({"reasoning_begin": before[-1:], "reasoning_end": end})
 
 
 def _forms(reader: _Reader, begin: Ids, end: Ids, answer: Ids) -> MarkForms | None:
     """The forms where reasoning stands between ``begin`` and ``end``, and an answer without it behind ``answer``."""
-    if answer[: len(begin)] == begin or not any(map(reader.is_markup, answer)):
-        return MarkForms({"reasoning_begin": begin, "reasoning_end": end}) if reader.is_markup(begin[0]) else None
+    mark = reader.stripped(begin)
+    if reader.stripped(answer)[: len(mark)] == mark or not any(map(reader.is_markup, answer)):
+        return MarkForms({"reasoning_begin": mark, "reasoning_end": end}) if reader.is_markup(mark[0]) else None
+    begin, answer = reader.stripped(begin, left=False), reader.stripped(answer, left=False)
     shared = _common(begin, answer)
     if shared in (len(begin), len(answer)):
         return None
@@ -111,16 +113,12 @@ def _forms(reader: _Reader, begin: Ids, end: Ids, answer: Ids) -> MarkForms | No
     )
 
 
-def _of_names(template: ChatTemplate, tokenizer: Tokenizer) -> MarkForms | None:
-    table = tokenizer.table
-    names = {name for pair in CONVENTIONAL for name in pair if name in template.source}
-    pairs = [pair for pair in CONVENTIONAL if names.intersection(pair)]
-    wanted = {name for pair in pairs for name in pair}
-    rows = zip(table.texts, table.kinds, strict=True)
-    ids = {text: token for token, (text, kind) in enumerate(rows) if text in wanted and kind in _MARKUP}
-    for begin, end in pairs:
-        if begin in ids and end in ids:
-            return MarkForms({"reasoning_begin": (ids[begin],), "reasoning_end": (ids[end],)})
+def _of_names(template: ChatTemplate, reader: _Reader) -> MarkForms | None:
+    for begin, end in CONVENTIONAL:
+        if begin in template.source or end in template.source:
+            forms = reader.ids(begin), reader.ids(end)
+            if all(reader.is_form(ids, text) for ids, text in zip(forms, (begin, end), strict=True)):
+                return MarkForms({"reasoning_begin": forms[0], "reasoning_end": forms[1]})
     return None
 
 
@@ -158,13 +156,17 @@ class _Reader:
         first = max(place for place, edge in enumerate(edges) if edge <= begin)
         return first, next(place for place, edge in enumerate(edges) if edge >= begin + len(text.encode()))
 
+    def is_form(self, ids: Ids, text: str) -> bool:
+        """Whether a text is one token, or begins with one, that is markup."""
+        return bool(ids) and self.is_markup(ids[0]) and text.startswith(self._table.texts[ids[0]])
+
     def is_markup(self, token: int) -> bool:
         return self._table.kinds[token] in _MARKUP
 
-    def stripped(self, ids: Ids) -> Ids:
-        """Ids without those of white space at both ends."""
+    def stripped(self, ids: Ids, *, left: bool = True) -> Ids:
+        """Ids without those of white space at both ends, or at the right one."""
         kept = [place for place, token in enumerate(ids) if not self._bytes(token).isspace()]
-        return ids[kept[0] : kept[-1] + 1] if kept else ()
+        return ids[kept[0] * left : kept[-1] + 1] if kept else ()
 
     def _bytes(self, token: int) -> bytes:
         text, kind = self._table.texts[token], self._table.kinds[token]

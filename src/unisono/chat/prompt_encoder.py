@@ -158,15 +158,20 @@ class PromptEncoder:
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
         """What the template writes before an answer, which is part of prompts; see `probe_opening`.
 
-        Of a template whose answers begin with a mark that is voted for, it is nothing; see `begun`.
+        Of a template that writes marks there it is nothing: these are voted for; see `begun`.
         """
         if self.template is None or self.marks.at_opening:
             return ""
         if variables:
-            return probe_opening(self.template, self._controls, with_tools=with_tools, variables=variables)
+            return self._probed_opening(with_tools=with_tools, variables=variables)
         if with_tools not in self._openings:
-            self._openings[with_tools] = probe_opening(self.template, self._controls, with_tools=with_tools)
+            self._openings[with_tools] = self._probed_opening(with_tools=with_tools)
         return self._openings[with_tools]
+
+    def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
+        found = probe_opening(self._template(), self._controls, with_tools=with_tools, variables=variables)
+        marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
+        return "" if any(mark in found for mark in marks) else found
 
     @property
     def marks(self) -> MarkForms:
@@ -179,7 +184,8 @@ class PromptEncoder:
             closing = marks.spelled("reasoning_end") + (marks.spelled("answer_begin", opening=True) * marks.reopens)
             return [*ids, *(closing if off and not inside else ())]
         mark: Mark = "reasoning_begin" if inside else "answer_begin"
-        return [*ids, *marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ())]
+        form = (*marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ()))
+        return [*ids, *(() if form and tuple(ids[-len(form) :]) == form else form)]
 
     @functools.cached_property
     def _edges(self) -> Edges:

@@ -285,7 +285,7 @@ def encode_for(
     return begun, inside
 
 
-_WITHOUT_REASONING = {"enable_thinking": False, "thinking": False}
+_WITHOUT_REASONING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0, "thinking_mode": "disabled"}
 """What chat templates call it."""
 
 

@@ -53,6 +53,9 @@ class MarkForms:
 
     def is_open(self, ids: Sequence[int]) -> bool:
         """Whether a prompt ends inside reasoning, so that the answer's first piece belongs to it."""
+        opened = self.opening + self.at_opening.get("reasoning_begin", ())
+        if len(opened) > len(self.opening) and tuple(ids[-len(opened) :]) == opened:
+            return True
         begin, end = (self.anywhere.get(mark, ()) for mark in ("reasoning_begin", "reasoning_end"))
         if not begin or not end:
             return False
