@@ -129,9 +129,9 @@ def table_of(source: str, more: tuple[str, ...] = (), *, added: bool = True) -> 
     """A byte-level vocabulary with the control tokens of a template, and what stands for reasoning in it."""
     base = byte_level_table(chat_template=source)
     rows: dict[str, Kind] = {text: "control" for text in CONTROLS.findall(source) if text not in base.texts}
-    thinking = {*THINKING.findall(source), *more} - rows.keys() if added else set()
-    pairs = {text.replace("</", "<") for text in thinking} | {text.replace("<", "</", 1) for text in thinking}
-    rows |= dict.fromkeys(sorted(text for text in pairs if not text.startswith("<//")), "added")
+    thinking = {text.replace("</", "<") for text in (*THINKING.findall(source), *more)} if added else ()
+    for begin in sorted(thinking):
+        rows |= {begin: "added", begin.replace("<", "</", 1): "added"}
     return TokenTable(
         scheme="byte-level",
         family="byte-level BPE",
