@@ -143,7 +143,7 @@ def test_reasoning_ends_after_so_many_pieces(three: Ensemble) -> None:
 def test_reasoning_is_free_where_the_answer_is_bound(three: Ensemble) -> None:
     messages = list(PROMPT.messages or ())
     made = three.generate(messages=messages, constraint={"json_schema": {"enum": ["It is four.", "No."]}})
-    assert (made.text, made.reasoning) == ('"It is four."', THOUGHT)
+    assert (made.text, made.reasoning) in [(f'"{answer}"', THOUGHT) for answer in ("It is four.", "No.")]
     made = three.generate(messages=messages, constraint={"regex": "It is fo+ur"}, reasoning="off")
     assert (made.text, made.reasoning) == ("It is four", None)
 

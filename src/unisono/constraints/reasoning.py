@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,9 @@ class BesideReasoning(Parse):
         self._parse = parse
         self._inside = inside
         self._written = 0  # pieces of reasoning
-        self._answered = False
+        self._reasoned = False
+        self._begun = False  # the answer, by its mark
+        self._answered = False  # white space before reasoning is no answer
 
     @property
     def _left(self) -> int:
@@ -36,15 +39,18 @@ class BesideReasoning(Parse):
         """The columns that may follow what is written and the drafted pieces ``ahead``."""
         if self._inside:
             return self._allowed_inside(len(ahead))
-        answered = self._answered or bool(ahead)
+        answered = self._answered or not all(map(self._is_space, ahead))
         allowed_U = np.ones(self._union.size, np.bool_) if self._parse is None else self._parse.allowed(ahead).copy()
         for column, mark in enumerate(self._union.marks, self._union.texts):
             if mark == "reasoning_begin":
-                free = self._parse is None or not answered
+                free = self._parse is None or not (answered or self._reasoned)
                 allowed_U[column] = free and not self._reasoning.off and self._left > 0
             elif self._parse is not None:
-                allowed_U[column] = mark == "answer_begin" and not answered
+                allowed_U[column] = mark == "answer_begin" and not answered and not self._begun
         return allowed_U
+
+    def _is_space(self, column: int) -> bool:
+        return (self._union.piece(column) or b"x").isspace()
 
     def _allowed_inside(self, ahead: int) -> Allowed:
         union = self._union
@@ -61,18 +67,20 @@ class BesideReasoning(Parse):
         """Advance by a chosen piece or mark."""
         mark = self._union.mark(column)
         if mark is not None:
+            self._reasoned = self._reasoned or (self._inside and mark == "reasoning_end")
+            self._begun = mark == "answer_begin"
             self._inside = _goes_inside(mark, inside=self._inside)
         elif self._inside:
             self._written += 1
         else:
-            self._answered = True
+            self._answered = self._answered or not self._is_space(column)
             if self._parse is not None:
                 self._parse.consume(column)
 
     def copy(self) -> BesideReasoning:
         """An independent copy, for a sequence that branches off."""
-        twin = BesideReasoning(self._reasoning, self._union, None if self._parse is None else self._parse.copy())
-        twin._inside, twin._written, twin._answered = self._inside, self._written, self._answered
+        twin = copy.copy(self)
+        twin._parse = None if self._parse is None else self._parse.copy()
         return twin
 
 
