@@ -81,7 +81,7 @@ def test_rules_equal_the_plain_loop(rule: str) -> None:
     weights = [("t", 1.0), ("h", 1.0), ("p", -0.5 if "contrastive" in rule else 1.0)]
     engine = _engine(weights, combine=rule)
     expected = oracle(engine, QUESTIONS[:3], method, PIECES)
-    engine = Engine(engine.members, engine.union, draft_length=FixedDraftLength())
+    engine = Engine(engine.members, engine.union, engine.method, draft_length=FixedDraftLength())
     check(written(engine, QUESTIONS[:3], PIECES, 3, method.but(speculate="t:3")), expected, NAMES)
 
 
