@@ -23,7 +23,7 @@ from unisono.ensemble import Ensemble
 from unisono.records import Generation, Limits
 
 PIECES = 28
-GROUPS = [("t",), ("h",), ("o",), ("t", "p"), ("h", "p"), ("p", "t", "h"), ("o", "h", "p")]
+GROUPS = [("t",), ("h",), ("o",), ("t", "p"), ("h", "p"), ("p", "t", "h"), ("o", "h", "p"), ("s",), ("t", "s", "p")]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,21 @@ def test_the_texts_above_are_not_vacuous() -> None:
     assert sum(text.accepted for text in texts) > 10
     alone = [step.mark for text in written(engine_of(("h",)), QUESTIONS, 60, 8) for step in text.steps]
     assert {"reasoning_begin", "reasoning_end", "answer_begin"} <= set(alone)
+
+
+def test_an_end_within_reasoning_ends_that_alone() -> None:
+    for names in (("s",), ("t", "s"), ("s", "h")):
+        texts = generated(engine_of(names), pieces=60)
+        assert any(text.reasoning and text.data for text in texts)
+    alone = engine_of(("s",))
+    [text] = written(alone, QUESTIONS[:1], 60, 1)
+    member = alone.members[0]
+    end = member.encoder.tokenizer.table.controls["<|end|>"]
+    assert end in member.speller.vocabulary.end_ids
+    form = member.encoder.marks.anywhere["reasoning_end"]
+    assert form[0] == end
+    ids = text.cursors["s"].ids
+    assert any(tuple(ids[place : place + len(form)]) == form for place in range(text.prompt_tokens["s"], len(ids)))
 
 
 @pytest.mark.parametrize("gate", GATES)

@@ -29,6 +29,14 @@ IN_CHANNELS = (
     "<|channel|>final<|message|>{{ m.content }}{{ eos_token }}{% else %}<|message|>{{ m.content }}<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
+IN_PARTS = (
+    "{% for m in messages %}<|begin|>{{ m.role }}"
+    "{% if m.reasoning %}<|think|>{{ m.reasoning }}<|end|><|begin|>assistant{% endif %}"
+    "<|content|>{{ m.content }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|begin|>assistant{% endif %}"
+)
+"""Of which one token ends reasoning and answers."""
+PART_TOKENS: dict[str, Kind] = dict.fromkeys(("<|begin|>", "<|think|>", "<|content|>", "<|end|>"), "control")
 CHANNEL_TOKENS: dict[str, Kind] = dict.fromkeys(("<|start|>", "<|channel|>", "<|message|>", "<|end|>"), "control")
 THINK_TOKENS: dict[str, Kind] = {"<think>": "added", "</think>": "added"}
 NAMES = ("t", "h", "p")
@@ -66,7 +74,10 @@ def thinker(table: TokenTable, seed: int, begin: Sequence[str], end: str, start:
 
 
 def make_thinkers() -> None:
-    """Register ``t`` (tokens), ``o`` (opens reasoning in its prompt), ``h`` (channels) and ``p`` (does not reason)."""
+    """Register ``t`` (tokens), ``o`` (opens reasoning in its prompt), ``h`` (channels), ``s`` and ``p`` (none).
+
+    One token ends the reasoning and the answers of ``s``.
+    """
     for name, template in (("t", IN_TOKENS), ("o", OPENED)):
         table = with_rows(byte_level_table(WORDS["a"], chat_template=template), THINK_TOKENS)
         rule = thinker(table, 1, ("<think>",), "</think>", "<|assistant|>")
@@ -75,5 +86,8 @@ def make_thinkers() -> None:
     table = with_rows(byte_level_table(words, chat_template=IN_CHANNELS), CHANNEL_TOKENS)
     rule = thinker(table, 2, ("analysis", "final"), "<|end|>", "<|channel|>")
     register_fake("h", FakeModel(LongestMatchTokenizer(table), rule))
+    table = with_rows(byte_level_table(words, chat_template=IN_PARTS), PART_TOKENS)
+    rule = thinker(table, 4, ("<|think|>", "<|content|>"), "<|end|>", "assistant")
+    register_fake("s", FakeModel(LongestMatchTokenizer(table), rule))
     table = sentencepiece_table(WORDS["b"])
     register_fake("p", FakeModel(LongestMatchTokenizer(table, leading_space=True), storyteller(table, 3)))

@@ -66,14 +66,14 @@ def plain_steps(
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
         opens = {member.name: at_opening and member.opens(again=step > 0, off=plan.reasoning.off) for member in members}
-        lead_U = text.distribution(plan.lead, first=opens[plan.lead.name])
+        lead_U = text.distribution(plan.lead, first=opens[plan.lead.name], inside=inside)
         score = plan.gate.score(lead_U[None], [step])[0]
         asked = plan.gate.opens(score)
         if asked and plan.gate.boundary:
             others = {member.name: member.speller for member in members if member is not plan.lead}
             asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
         voters = text.voters(members, asked=asked)
-        p_U_K = [text.of_member(text.distribution(member, first=opens[member.name])) for member in voters]
+        p_U_K = [text.of_member(text.distribution(each, first=opens[each.name], inside=inside)) for each in voters]
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
@@ -82,7 +82,9 @@ def plain_steps(
         if piece is None:
             return
         text.append(column, piece, members, opens)
-        at_opening = union.mark(column) == "reasoning_end"
+        mark = union.mark(column)
+        at_opening = mark == "reasoning_end"
+        inside = mark == "reasoning_begin" or (inside and mark != "reasoning_end")
 
 
 class _PlainText:
@@ -95,8 +97,8 @@ class _PlainText:
         self._ids = ids
         self._columns: list[int] = []
 
-    def distribution(self, member: Member, *, first: bool) -> Distribution:
-        return plain_distribution(member, member.map, self._ids[member.name], first=first)
+    def distribution(self, member: Member, *, first: bool, inside: bool) -> Distribution:
+        return plain_distribution(member, member.map, self._ids[member.name], first=first, inside=inside)
 
     def voters(self, members: list[Member], *, asked: bool) -> list[Member]:
         if not asked:
@@ -157,15 +159,17 @@ class _PlainText:
         return uniform(self.plan.draw.seed or 0, len(self._columns), purpose)
 
 
-def plain_distribution(member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False) -> Distribution:
+def plain_distribution(
+    member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False, inside: bool = False
+) -> Distribution:
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:
         logits_V = np.asarray(member.backend.advance([Feed(slot, ids)])[0].tolist())
     finally:
         member.backend.close(slot)
-    first_column_V = member_map.first_column_V
-    column_V = member_map.column_V if first_column_V is None or not first else first_column_V
+    column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None
+    column_V = member_map.column_V if column_V is None else column_V
     kept = column_V >= 0
     mass = np.exp(logits_V[kept] - logits_V[kept].max())
     p_U = np.zeros(len(member_map.id_U))

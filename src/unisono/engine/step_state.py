@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unisono.engine.member import Cursor, ForwardOutput, Member
+from unisono.engine.member import Cursor, ForwardOutput, Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, first_inside
@@ -46,7 +46,7 @@ class StepState:
         self.piece: bytes | None = None
         self._before = text.pieces
         self.opening = not text.pieces  # prompts are read
-        self._at_opening = text.at_opening
+        self._at_opening, self._inside_reasoning = text.at_opening, text.part == "reasoning"
         self._committed: set[str] = set()
         self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
@@ -201,6 +201,12 @@ class StepState:
     def begins_answer(self, member: Member) -> bool:
         """Whether an answer begins at position 0, which the member reads and writes in its own way."""
         return self._at_opening and member.opens(again=self._before > 0, off=self.plan.reasoning.off)
+
+    def place(self, member: Member, position: int) -> Place | None:
+        """Where a position stands for a member, if its ids mean something else there."""
+        if self._inside_reasoning:
+            return "inside" if member.ends_reasoning_as_texts else None
+        return "opening" if not position and self.begins_answer(member) else None
 
     def take(self, position: int, column: int) -> None:
         text, piece = self.text, self._union.piece(column)

@@ -41,6 +41,12 @@ class UnionMember:
         """Whether its ids mean something else where an answer begins."""
         return self.leading_space or bool(self.speller.vocabulary.marks.at_opening)
 
+    @property
+    def ends_reasoning_as_texts(self) -> bool:
+        """Whether one id ends its reasoning and, outside of it, its texts."""
+        vocabulary = self.speller.vocabulary
+        return vocabulary.marks.anywhere.get("reasoning_end", (ABSENT,))[0] in vocabulary.end_ids
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberMap:
@@ -54,6 +60,8 @@ class MemberMap:
     """The canonical id of each column's piece; `ABSENT` where the member lacks it, and for marks and END."""
     marks: tuple[Mark, ...] = ()
     """The union's; their columns are the last ones before END's."""
+    inside_column_V: Indices | None = None
+    """The column of each id in reasoning, where an END that `reasoning_end` begins with is that mark."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,11 +182,15 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mar
         for token, piece in enumerate(vocabulary.pieces):
             if piece is not None and column_V[token] != ABSENT:
                 first_column_V[token] = columns[without_space(piece)]
+    inside_column_V = None
+    if member.ends_reasoning_as_texts:
+        inside_column_V = column_V.copy()
+        _set_marks(inside_column_V, {"reasoning_end": forms.anywhere["reasoning_end"]}, column_by_mark)
     id_U = np.full(end + 1, ABSENT, np.int32)
     for piece, token in vocabulary.canonical.items():
         if piece in columns:
             id_U[columns[piece]] = token
-    return MemberMap(column_V, first_column_V, id_U, marks)
+    return MemberMap(column_V, first_column_V, id_U, marks, inside_column_V)
 
 
 def _set_marks(column_V: Indices, forms: Mapping[Mark, Sequence[int]], column_by_mark: Mapping[Mark, int]) -> None:
@@ -220,6 +232,8 @@ def write_union(path: Path, union: UnionVocabulary) -> None:
         arrays[f"id_U.{index}"] = member_map.id_U
         if member_map.first_column_V is not None:
             arrays[f"first_column_V.{index}"] = member_map.first_column_V
+        if member_map.inside_column_V is not None:
+            arrays[f"inside_column_V.{index}"] = member_map.inside_column_V
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -238,6 +252,7 @@ def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | 
                         arrays[f"first_column_V.{index}"] if member.has_opening else None,
                         arrays[f"id_U.{index}"],
                         marks,
+                        arrays[f"inside_column_V.{index}"] if member.ends_reasoning_as_texts else None,
                     )
                     for index, member in enumerate(members)
                 ),
