@@ -97,7 +97,7 @@ class _PlainText:
         self._ids = ids
         self._columns: list[int] = []
 
-    def distribution(self, member: Member, *, first: bool, inside: bool) -> Distribution:
+    def distribution(self, member: Member, *, first: bool, inside: bool = False) -> Distribution:
         return plain_distribution(member, member.map, self._ids[member.name], first=first, inside=inside)
 
     def voters(self, members: list[Member], *, asked: bool) -> list[Member]:
