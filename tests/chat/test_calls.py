@@ -97,7 +97,7 @@ def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(
     [
         (DEAF, "does not know tools"),
         (FUNCTIONAL, "does not write a call as a JSON object"),
-        (CONTROL.replace("<|system|>{", "<|system|><|user|>{"), r"marks a call by several control tokens, <\|system\|>"),
+        (CONTROL.replace("<|system|>{", "<|system|><|user|>{"), "marks a call by several control tokens"),
         (calling('[{"{{ m.tool_calls[0].function.name }}": {{ m.tool_calls[0].function.arguments | tojson }}}]'),
          "does not write a call as a JSON object"),
         (TAGGED.replace("<tool_call>", "<tool_call id={{ c.id }}>"), "writes a call's name or id outside"),
