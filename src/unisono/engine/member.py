@@ -172,7 +172,7 @@ class Member:
             return self._marks.spelled(self._mark_by_column[column], opening=first)
         if first and self._marks.at_opening:
             return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece)
-        if first and piece != b" ":
+        if first and self._first_plan is not None and piece != b" ":
             whole = self.speller.spell(b" " + piece)
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
         token = int(self.map.id_U[column])
