@@ -26,7 +26,7 @@ from unisono.engine.request import encode_for
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.vocab.marks import MarkForms
+from unisono.vocab.marks import OF_CALLS, MarkForms
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
@@ -155,7 +155,7 @@ def source_of(name: str) -> str:
 def encoder_of(name: str, tokenizer: Any, source: str) -> PromptEncoder:
     """What a member of its own would encode prompts with."""
     template = ChatTemplate(source, tokenizer.table.special_texts)
-    marks = marks_of(name, {}, template, tokenizer)
+    marks = marks_of(name, {}, template, tokenizer, ())
     tokenizer = reserve(tokenizer, marks)
     return PromptEncoder(
         name, tokenizer, Speller(read_vocabulary(tokenizer.table, (), None, marks), tokenizer.encode), template
@@ -178,7 +178,7 @@ class Voter:
         return ids[self.name], inside
 
     def written(self, marks: MarkForms) -> Forms:
-        found = {mark: self.text(ids) for mark, ids in marks.anywhere.items()}
+        found = {mark: self.text(ids) for mark, ids in marks.anywhere.items() if mark not in OF_CALLS}
         if marks.at_opening:
             found |= {f"at {mark}": self.text(ids) for mark, ids in marks.at_opening.items()}
             found["opening"] = self.text(marks.opening)
@@ -206,7 +206,7 @@ def test_a_template_without_reasoning_has_no_marks_and_the_prompts_that_it_had(n
     source = source_of(name)
     table = table_of(source, added=name not in TEXT_THERE)
     template = ChatTemplate(source, table.special_texts)
-    assert not marks_of(name, {}, template, LongestMatchTokenizer(table))
+    assert not marks_of(name, {}, template, LongestMatchTokenizer(table), ()).known.difference(OF_CALLS)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -70,7 +70,7 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
         found.append((float(q_U[column]), int(np.argmax(q_U)) == column))
         piece = union.piece(column)
         assert piece is not None
-        text.append(column, piece, members, first=first)
+        text.append(column, piece, members, dict.fromkeys((member.name for member in members), first))
     return found
 
 

@@ -19,7 +19,9 @@ from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
 _OF_TOOLS = {"tool_calls", "tool_call_id"}
-_NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC", "NFD", "NFKD")
+NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
+NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
+"""Those in which a tokenizer may read a text, in place of the text's own."""
 
 
 class PromptEncoder:
@@ -198,7 +200,11 @@ class PromptEncoder:
         texts = self.tokenizer.table.texts
         ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
-            self._form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            for mark, token in (("call_begin", form.begin_token), ("call_end", form.end_token)):
+                if token is not None and mark not in self.marks.anywhere:
+                    raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
+            self._form = form
         except FormUnknown as unknown:
             raise PromptError(
                 f"no calls can be written as member {self.name!r} writes them: {unknown}",
@@ -264,7 +270,7 @@ class PromptEncoder:
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")
         return found == text.replace(" ", "").encode() or any(
-            found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in _NORMAL_FORMS
+            found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in NORMAL_FORMS
         )
 
     def _spell(self, text: str) -> list[int]:

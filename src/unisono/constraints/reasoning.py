@@ -10,7 +10,7 @@ import numpy as np
 from unisono.config.reasoning import Reasoning
 from unisono.constraints.grammar import Parse
 from unisono.fusion.logits_processors import Allowed
-from unisono.vocab.marks import Mark
+from unisono.vocab.marks import OF_CALLS, Mark
 from unisono.vocab.union import UnionVocabulary
 
 
@@ -45,7 +45,7 @@ class BesideReasoning(Parse):
             if mark == "reasoning_begin":
                 free = self._parse is None or not (answered or self._reasoned)
                 allowed_U[column] = free and not self._reasoning.off and self._left > 0
-            elif self._parse is not None:
+            elif self._parse is not None and mark not in OF_CALLS:
                 allowed_U[column] = mark == "answer_begin" and not answered and not self._begun
         return allowed_U
 
@@ -66,7 +66,7 @@ class BesideReasoning(Parse):
     def consume(self, column: int) -> None:
         """Advance by a chosen piece or mark."""
         mark = self._union.mark(column)
-        if mark is not None:
+        if mark is not None and mark not in OF_CALLS:
             self._reasoned = self._reasoned or (self._inside and mark == "reasoning_end")
             self._begun = mark == "answer_begin"
             self._inside = _goes_inside(mark, inside=self._inside)

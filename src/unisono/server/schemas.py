@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from openai.types import Completion, CompletionChoice, CompletionUsage, Model, chat, shared_params
+from openai.types import Completion, CompletionUsage, Model, chat, completion_choice, shared_params
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completion
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
@@ -196,6 +196,8 @@ class CompletionRequest(GenerationFields):
     """Token ids only for a member alone."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    prompt_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    """vLLM's: scores the prompt, and lists so many of the most likely pieces beside each of its own."""
 
 
 class PiecesRequest(Record):
@@ -257,9 +259,27 @@ class ChatChunk(ChatCompletionChunk):
     unisono: Report | None = None
 
 
+class PromptLogprob(BaseModel):
+    """How likely a piece is at a place of a prompt."""
+
+    logprob: float
+    rank: int
+    """1 for the most likely."""
+    decoded_token: str
+
+
+class CompletionChoice(completion_choice.CompletionChoice):
+    """One text of a completion."""
+
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
+    """By piece of the prompt, the piece and the most likely ones, by the ids that ``logit_bias`` takes; null for what
+    nothing precedes."""
+
+
 class CompletionAnswer(Completion):
     """A completion, or a chunk of a streamed one."""
 
+    choices: list[CompletionChoice]  # type: ignore[assignment]
     unisono: Report | None = None
 
 
