@@ -19,7 +19,7 @@ from support.demo import written  # noqa: E402
 from support.families import CHATML, TEMPLATES  # noqa: E402
 from support.methods import FixedDraftLength  # noqa: E402
 from support.real_tokenizers import SETUP  # noqa: E402
-from support.trained import ANSWER, QUESTION, Lesson, prompt_of, train  # noqa: E402
+from support.trained import ANSWER, QUESTION, Lesson, prompt_of, train, write_gguf  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.config.method import Method  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
@@ -110,6 +110,22 @@ def test_each_alone_is_what_transformers_generates(pupils: Class, name: str) -> 
     made = text.generation()
     assert (made.text, made.reasoning) == (ANSWER, None if name == "plain" else THOUGHT)
     assert made.finish_reason == "end"
+
+
+def test_llamacpp_writes_the_same_alone_and_together(pupils: Class, three: Ensemble, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    how = {"backend": "llamacpp", "device": "cpu", "threads": 1, "context": 1024}
+    files = {name: str(write_gguf(tmp_path / f"{name}.gguf", pupils.folders[name])) for name in NAMES}
+    members = [{"name": name, "model": files[name], "weight": WEIGHTS[name], **how} for name in NAMES]
+    for member in members:
+        with Ensemble.load({"members": [member]}) as alone:
+            [text] = written(alone._engine, [PROMPT], MOST, 1)
+        assert text.cursors[str(member["name"])].ids == pupils.taught[str(member["name"])][:-1]
+    with Ensemble.load({"members": members}) as together:
+        [text] = written(together._engine, [PROMPT], MOST, 1)
+    [expected] = written(three._engine, [PROMPT], MOST, 1)
+    assert {name: text.cursors[name].ids for name in NAMES} == {name: expected.cursors[name].ids for name in NAMES}
+    assert text.generation().reasoning == THOUGHT
 
 
 def test_together_each_writes_in_its_own_form(pupils: Class, three: Ensemble) -> None:
