@@ -227,6 +227,26 @@ def test_no_text_of_a_user_becomes_a_mark(name: str) -> None:
     assert typed in voter.text(said)
 
 
+@pytest.mark.parametrize(
+    "name", ["Qwen-Qwen3-0.6B", "GLM-4.6", "GLM-4.7-Flash", "ByteDance-Seed-OSS", "LFM2.5-8B-A1B", "Qwen3.5-4B"]
+)
+def test_reasoning_that_a_client_sends_back_as_text_is_read_as_the_template_reads_it(name: str) -> None:
+    voter = voter_of(name)
+    begin, end = (voter.text(voter.encoder.marks.anywhere[mark]) for mark in ("reasoning_begin", "reasoning_end"))
+
+    def read(content: str, **more: Any) -> str:
+        past = {"role": "assistant", "content": content, **more}
+        messages: Any = ({"role": "user", "content": "Hi"}, past, {"role": "user", "content": "Go"})
+        return voter.text(voter.prompt("auto", Prompt(messages=messages))[0])
+
+    expected = read("Yes.", extra={"reasoning_content": "Hm, hm."})
+    assert read(f"{begin}\nHm, hm.\n{end}\n\nYes.") == expected
+    assert read(f"Hm, hm.\n{end}\n\nYes.") == expected
+    assert read(f"{begin}\n\n{end}\n\nYes.") == read("Yes.")
+    said = f"Write {begin} and {end}."
+    assert said in read(said)
+
+
 NPM: dict[str, tuple[str | None, Forms, str, str]] = {
     "qwen3": (None, THINK, "<|im_start|>assistant\n", f"<|im_start|>assistant\n{EMPTY}"),
     "gptoss": ("openai-gpt-oss-120b", *CASES["openai-gpt-oss-120b"]),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
+from unisono.chat.inline_reasoning import set_apart
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
@@ -131,6 +132,7 @@ class PromptEncoder:
                 hint="add a user message, or leave the prefix out",
             )
         self._check_known(messages, tools)
+        messages = set_apart(messages, self.marks, self.tokenizer.table.texts)
         own = own_messages(messages, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
