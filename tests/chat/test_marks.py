@@ -201,6 +201,16 @@ def test_a_template_shows_its_marks_and_where_an_answer_begins(name: str) -> Non
         assert inside == (reasoning == "auto" and name in OPEN)
 
 
+def test_reasoning_that_a_clients_variables_open_is_open() -> None:
+    enabled = {"thinking_mode": "enabled"}
+    for name, variables in (("MiniMax-M3", enabled), ("Qwen-QwQ-32B", {"enable_thinking": True})):
+        voter = voter_of(name)
+        ids, inside = voter.prompt("auto", Prompt(messages=HI.messages, template_kwargs=variables))
+        assert inside
+        assert voter.text(ids).rstrip().endswith("think>")
+        assert "</" not in voter.text(ids)[-10:]
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_template_without_reasoning_has_no_marks_and_the_prompts_that_it_had(name: str) -> None:
     source = source_of(name)
