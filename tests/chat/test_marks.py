@@ -202,13 +202,15 @@ def test_a_template_shows_its_marks_and_where_an_answer_begins(name: str) -> Non
 
 
 def test_reasoning_that_a_clients_variables_open_is_open() -> None:
-    enabled = {"thinking_mode": "enabled"}
-    for name, variables in (("MiniMax-M3", enabled), ("Qwen-QwQ-32B", {"enable_thinking": True})):
-        voter = voter_of(name)
-        ids, inside = voter.prompt("auto", Prompt(messages=HI.messages, template_kwargs=variables))
-        assert inside
-        assert voter.text(ids).rstrip().endswith("think>")
-        assert "</" not in voter.text(ids)[-10:]
+    voter = voter_of("Qwen-QwQ-32B")
+    ids, inside = voter.prompt("auto", Prompt(messages=HI.messages, template_kwargs={"enable_thinking": True}))
+    assert inside
+    assert voter.text(ids).endswith("assistant\n<think>\n")
+    channels = voter_of("openai-gpt-oss-120b").encoder
+    begun = channels.begun([1, 2], inside=True)
+    assert channels.marks.is_open(begun)
+    assert channels.begun(begun, inside=True) == begun
+    assert not channels.marks.is_open(channels.begun([1, 2], off=True))
 
 
 @pytest.mark.parametrize("name", OTHERS)
