@@ -163,3 +163,36 @@ def test_what_cannot_be_rewound_is_refused_by_name(tmp_path: Path, name: str) ->
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelUnsupported, match=rf"member 'm' .*{words}"):
         TransformersLoader(request).facts()
+
+
+class Talking(torch.nn.Module):
+    """Part of a model whose code wants more than tokens."""
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        raise KeyError("pixel_values")
+
+
+def test_a_model_whose_first_pass_fails_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = IDS | {"hidden_size": 32, "num_attention_heads": 4, "dim_head": 8, "dim_ff": 48, "num_hidden_layers": 2}
+    cases = {  # by what is wrong: it keeps keys of a prompt of its own; its code fails
+        "CpmAntForCausalLM": (config_of("CpmAntConfig", prompts), "RuntimeError: The size of tensor"),
+        "LlamaForCausalLM": (transformers.LlamaConfig(**BODY), "KeyError: 'pixel_values'"),
+        "Qwen2ForCausalLM": (transformers.Qwen2Config(**BODY), "KeyError: 'pixel_values'"),
+    }
+    monkeypatch.setattr(transformers.models.llama.modeling_llama, "LlamaMLP", lambda config: Talking())
+    monkeypatch.setattr(transformers.models.qwen2.modeling_qwen2, "Qwen2MLP", lambda *_: Talking())
+    for name, (config, words) in cases.items():
+        folder = tmp_path / name
+        save_model(folder, transformers.AutoModelForCausalLM.from_config(config))
+        for options in ({}, {"pack_weights": False}):
+            member = {"name": "m", "model": str(folder), "device": "cpu", "threads": 1, "options": options}
+            with pytest.raises(ModelUnsupported, match=f"member 'm' .* is a {name}, .*{words}") as caught:
+                Ensemble.load({"members": [member]})
+            assert "decoder-only" in str(caught.value.hint)
+
+
+def test_a_context_of_one_token_is_enough_for_a_first_pass(tmp_path: Path) -> None:
+    save_model(tmp_path, transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**BODY)))
+    for context in (1, 2, 3):
+        request = LoadRequest(name="m", source=ModelSource("folder", str(tmp_path)), device="cpu", context=context)
+        TransformersLoader(request).load(lambda *_: None).unload()

@@ -132,6 +132,11 @@ class PromptEncoder:
                 hint="add a user message, or leave the prefix out",
             )
         self._check_known(messages, tools)
+        if taken := template.special_names & (variables or {}).keys():
+            raise PromptError(
+                f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {self.name!r}",
+                hint="leave it out there: the model's files say which token that is",
+            )
         messages = set_apart(messages, self.marks, self.tokenizer.table.texts)
         own = own_messages(messages, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
@@ -322,7 +327,7 @@ def own_messages(messages: Sequence[Message], system: str | None, prefix: str | 
 
 
 def _check_messages(messages: Sequence[Message]) -> None:
-    if not messages or (not content_of(messages[-1]) and messages[-1]["role"] != "tool"):
+    if not any(content_of(message) or message["role"] == "tool" for message in messages):
         raise PromptError("the prompt is empty", hint="give some text to answer")
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):

@@ -70,11 +70,10 @@ def _freely(form: CallForm) -> list[str]:
     """Any text without a call's mark; with it, a call follows. Where a call has no mark, it is all of the answer."""
     mark = form.opening.strip()
     if form.begin_token is not None:  # it is no text, and text that reads like it is none of the answer's
-        text = re.escape(form.begin_token).replace("/", chr(92) + "/")
         return [
             f"start: before {_marked(form, form.opening)} calls | TEXT |",
             "before: TEXT |",
-            f"TEXT: /(?s:.+)/ & ~/(?s:.*){text}(?s:.*)/",
+            _text_without(form.begin_token),
         ]
     if not mark:
         return ["start: calls | TEXT |", r"TEXT: /(?s:.+)/ & ~/\s*\{(?s:.*)/"]
@@ -82,7 +81,7 @@ def _freely(form: CallForm) -> list[str]:
         "start: before calls | TEXT |" if form.opening.endswith(mark) else "start: before begin calls | TEXT |",
         f"before[suffix={json.dumps(mark)}]: /(?s:.*)/",
         f"begin: {json.dumps(form.opening.partition(mark)[2])}",
-        f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/",
+        _text_without(mark),
     ]
 
 
@@ -91,6 +90,16 @@ def _marked(form: CallForm, text: str) -> str:
     marks = {form.begin_token: "call_begin", form.end_token: "call_end"}
     parts = cut_controls(text, {token: 0 for token in marks if token is not None})
     return " ".join(_literal(part) if control is None else f"<|{marks[part]}|>" for part, control in parts)
+
+
+def no_call_grammar(form: CallForm) -> str | None:
+    """Any text without a call's mark; ``None`` where calls have none, and so cannot be told from JSON."""
+    mark = form.opening.strip()
+    return f"start: TEXT |\n{_text_without(mark)}\n" if mark else None
+
+
+def _text_without(mark: str) -> str:
+    return f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/"
 
 
 def _literal(text: str) -> str:

@@ -28,6 +28,8 @@ from unisono.vocab.union import UnionVocabulary
 log = logging.getLogger(__name__)
 
 COMPILED = 32  # compiled grammars that are kept
+LONGEST_REASON = 400
+"""Characters of the library's words; they may repeat all of an expression."""
 SPECIAL = 0xFF
 """The byte with which llguidance marks special tokens. No text in UTF-8 has it, so no piece that does is allowed."""
 
@@ -159,8 +161,10 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
     return constraint.source + _ANY_SPELLING
 
 
-_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/')
-_FOREIGN = re.compile(r"<\[|\[[^\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b")
+# Both take time in proportion to the text, whatever it is: a quote that is not closed is read to the line's end, and a
+# bracket up to the next one.
+_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/?')
+_FOREIGN = re.compile(r"<\[|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b")
 
 
 def _check_lark(grammar: str) -> None:
@@ -188,4 +192,5 @@ def _reason(error: str) -> str:
     """The words of an error, without the grammar that it repeats."""
     words = re.split(r"\n +\d+ \|", re.split("<backtrace>|<non-verbose/>", error)[0])[0]
     words = re.sub(r"^(at )?\d+\(\d+\): ", "", words).replace("failed to compile JSON schema: ", "")
-    return " ".join(words.split())
+    words, half = " ".join(words.split()), LONGEST_REASON // 2
+    return words if len(words) <= LONGEST_REASON else f"{words[:half]} … {words[-half:]}"

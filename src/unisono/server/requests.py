@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.messages import Prompt
+from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -13,19 +13,21 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
-from unisono.server.body import read_messages
 from unisono.server.constraint import OWN, parsed, read_constraint
 from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
-from unisono.server.fields import contradiction, unsupported
+from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
 from unisono.server.limits import ServerLimits
+from unisono.server.messages import read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
-from unisono.server.tools import Calling, read_calling
+from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
 
-EFFORT = "reasoning_effort"
+EFFORT, THINKING = "reasoning_effort", "enable_thinking"
+ARGUMENTS = ("add_generation_prompt", "continue_final_message", "chat_template", "documents")
+"""What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
     constraint = read_format(request.response_format, strict=limits.strict)
     call = _call(request, [_prompt(request, strict=limits.strict)], likeliest, service, limits)
-    calling = read_calling(request, service.engines[request.model], call.lead, constraint, strict=limits.strict)
+    engine = service.engines[request.model]
+    calling = read_calling(request, engine, call.lead, constraint, strict=limits.strict)
+    if constraint is None and call.first.constraint is None:
+        constraint = read_silence(request, engine, call.lead)
     return _constrained(call, constraint, calling)
 
 
@@ -92,9 +97,19 @@ def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
 
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
     """What the members' templates are given beside messages and tools."""
-    given, effort = dict(request.chat_template_kwargs or {}), request.reasoning_effort
-    if effort is not None and given.setdefault(EFFORT, effort) != effort:
-        raise contradiction(EFFORT, effort, f"chat_template_kwargs.{EFFORT}", given[EFFORT])
+    given = dict(request.chat_template_kwargs or {})
+    for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
+        field = OF_CHATS.get(name, Field(""))
+        if not field.asks(given[name]):
+            del given[name]
+        elif name in ARGUMENTS:
+            raise unsupported(f"chat_template_kwargs.{name}", given[name], field.why)
+    for name in (EFFORT, THINKING):
+        value = getattr(request, name)
+        if value is not None and given.setdefault(name, value) != value:
+            raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
+    if request.reasoning_effort is not None:  # as in vLLM: some templates read the one, some the other
+        given.setdefault(THINKING, request.reasoning_effort != "none")
     return given or None
 
 

@@ -170,7 +170,7 @@ class ChatResponse(Answer):
             released = held.release(event.text, event.steps)
             yield from self._parts(index, content, calls, released, self.progress(index, event.steps))
             return
-        content, calls = reader.read("", last=True)
+        content, calls = reader.read("", ended=event.generation.finish_reason)
         yield from self._parts(index, content, calls, held.rest(event.generation), None)
         reason = _reason(reader, event.generation)
         yield self._chunk(index, chat_chunk.ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
@@ -206,7 +206,7 @@ class ChatResponse(Answer):
 
     def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
         reader, count = CallReader(self.call.calling), self.call.logprobs
-        content, calls = reader.read(generation.text, last=True)
+        content, calls = reader.read(generation.text, ended=generation.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
         if calls:
             message["tool_calls"] = [_call_json(identity, call) for _, identity, call in calls]

@@ -185,7 +185,9 @@ class ChatRequest(GenerationFields):
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    enable_thinking: bool | None = None
+    """One of these, as other servers call it at the top level."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """A variable of the members' chat templates, too."""
 
 

@@ -1,4 +1,4 @@
-"""Translates exceptions of transformers, torch, safetensors and the hub into unisono's."""
+"""Translates exceptions of transformers, torch, safetensors and the hub into unisono's, a first pass's included."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import struct
 from collections.abc import Iterator
 
+from unisono.backends.base import Backend, Feed
 from unisono.errors import BackendMissing, DeviceError, ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
@@ -50,9 +51,33 @@ def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
         raise _translated(error, who, where) from error
 
 
-def _translated(error: Exception, who: str, where: str) -> UnisonoError:
+def check_passes(backend: Backend, architecture: str, who: str) -> None:
+    """Let a model that was loaded read two tokens and one more. Raises a `ModelUnsupported` where it cannot.
+
+    Its code may want what we do not give it, or use the cache otherwise than as one entry a token.
+    """
+    try:
+        slot = backend.open()
+        for ids in ([0, 0], [0])[: backend.facts.context - 1]:
+            backend.advance([Feed(slot, ids)])
+        backend.close(slot)
+    except UnisonoError:
+        raise
+    except Exception as error:
+        raise ModelUnsupported(
+            f"{who} is a {architecture}, which cannot be run token by token with a cache of keys and values: "
+            f"its first pass ends with {type(error).__name__}: {_short(error)}",
+            hint="use a decoder-only language model whose forward reads tokens and keeps one key and value for each",
+        ) from error
+
+
+def _short(error: Exception) -> str:
     said = " ".join(str(error).split())
-    short = said if len(said) <= 300 else said[:300] + " …"
+    return said if len(said) <= 300 else said[:300] + " …"
+
+
+def _translated(error: Exception, who: str, where: str) -> UnisonoError:
+    said, short = " ".join(str(error).split()), _short(error)
     chain = {type(each).__name__ for each in _chain(error)}
     lower = said.lower()
     gguf = where.endswith(".gguf")

@@ -25,7 +25,7 @@ from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import check_loaded, check_made, unread
-from unisono.backends.transformers.failures import loading_errors_told
+from unisono.backends.transformers.failures import check_passes, loading_errors_told
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
@@ -110,16 +110,20 @@ class TransformersLoader:
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
-            pool = RowPool(model_config.layer_windows(self._text), request.slots, self.context, torch_runtime.integers)
-            layers: Any = pool.layers
-            forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
+            check_passes(self._backend(model, 1), type(model).__name__, self.who)
             progress(1.0, "loaded")
+        return self._backend(model, request.slots)
+
+    def _backend(self, model: Any, slots: int) -> RowBackend:
+        pool = RowPool(model_config.layer_windows(self._text), slots, self.context, torch_runtime.integers)
+        layers: Any = pool.layers
+        forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
         already = self._notices.told()
         facts = BackendFacts(
             device=forward.device_name,
             rows=forward.rows,
             context=self.context,
-            slots=request.slots,
+            slots=slots,
             warnings=tuple(each for each in self._weight_notices.told() if each not in already),
         )
         return RowBackend(facts, pool, forward)
