@@ -20,11 +20,10 @@ from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import contradiction, unsupported
 from unisono.server.limits import ServerLimits
 from unisono.server.method import check_stop_ids, read_method
+from unisono.server.reasoning import EFFORT, effort_of, reasoned_as, shows_reasoning
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
 from unisono.vocab.union import ABSENT
-
-EFFORT = "reasoning_effort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,8 @@ class ApiCall:
     """The field that says how pieces are chosen, by its old name where that is used."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
+    shows_reasoning: bool = True
+    """Whether the answer tells what was reasoned."""
 
     @property
     def first(self) -> GenerationRequest:
@@ -89,7 +90,7 @@ def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
 
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
     """What the members' templates are given beside messages and tools."""
-    given, effort = dict(request.chat_template_kwargs or {}), request.reasoning_effort
+    given, effort = dict(request.chat_template_kwargs or {}), effort_of(request)
     if effort is not None and given.setdefault(EFFORT, effort) != effort:
         raise contradiction(EFFORT, effort, f"chat_template_kwargs.{EFFORT}", given[EFFORT])
     return given or None
@@ -176,7 +177,7 @@ def _call(
             words = "chunks are not padded" if name == "include_obfuscation" else "usage comes once, at the end"
             raise unsupported(f"stream_options.{name}", True, words)
     check_stop_ids(request, engine)
-    method = read_method(request, engine)
+    method = reasoned_as(read_method(request, engine), request)
     constraint, constraint_field = read_constraint(request)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
@@ -191,6 +192,7 @@ def _call(
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,
+        shows_reasoning=shows_reasoning(request),
     )
 
 

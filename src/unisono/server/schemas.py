@@ -115,6 +115,8 @@ class UnisonoOptions(Record):
     boundary: bool | None = None
     speculate: str | dict[str, Any] | bool | None = None
     max_pieces: int | None = None
+    reasoning: str | int | dict[str, Any] | bool | None = None
+    """``auto``, ``off``, or the pieces of reasoning at most."""
     sampling: str | float | dict[str, Any] | None = None
     draw: str | float | dict[str, Any] | None = None
     """The old name of ``sampling``."""
@@ -149,6 +151,8 @@ class GenerationFields(Record):
     min_tokens: Annotated[int | None, Field(ge=0)] = None
     """Pieces before END can be chosen."""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    include_reasoning: bool | None = None
+    """``false`` leaves what was reasoned out of the answer; it is counted."""
     n: Annotated[int | None, Field(ge=1)] = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = Field(
@@ -164,6 +168,11 @@ class GenerationFields(Record):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
+    thinking_token_budget: Annotated[int | None, Field(ge=-1)] = Field(
+        None,
+        validation_alias=AliasChoices("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
+    )
+    """Pieces of reasoning at most: 0 stands for none, -1 for as many as the members want."""
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
@@ -171,6 +180,21 @@ class GenerationFields(Record):
     user: str | None = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
+
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class ReasoningOptions(Record):
+    """OpenRouter's ``reasoning``."""
+
+    effort: Effort | None = None
+    """The same as ``reasoning_effort``."""
+    enabled: bool | None = None
+    max_tokens: Annotated[int | None, Field(ge=-1)] = None
+    """The same as ``thinking_token_budget``."""
+    exclude: bool | None = None
+    """The opposite of ``include_reasoning``."""
 
 
 class ChatRequest(GenerationFields):
@@ -185,8 +209,9 @@ class ChatRequest(GenerationFields):
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    """A variable of the members' chat templates, too."""
+    reasoning_effort: Effort | None = None
+    """A variable of the members' chat templates, too. ``none`` lets no member reason."""
+    reasoning: ReasoningOptions | None = None
 
 
 class CompletionRequest(GenerationFields):
