@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from unisono import self_check
 from unisono.backends.base import ModelFacts
+from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message
-from unisono.chat.prompt_encoder import own_messages
 from unisono.chat.template import TemplateFailure
 from unisono.errors import PromptError
 from unisono.members import PreparedMember

@@ -24,15 +24,14 @@ MOST = 1_000_000
 
 def reasoned_as(method: Method, request: GenerationFields) -> Method:
     """The method with what a call says of reasoning. Raises a `Refusal` where two fields differ."""
-    extension = request.unisono
-    first, *others = list(_asked(request)) or [None]
-    if first is None:
+    asked = list(_asked(request))
+    if not asked:
         return method
-    for name, value, wanted in others:
-        if wanted != first[2]:
-            raise contradiction(first[0], first[1], name, value)
-    name, value, wanted = first
-    given = None if extension is None else extension.reasoning
+    name, value, wanted = asked[0]
+    for other, its_value, also in asked[1:]:
+        if also != wanted:
+            raise contradiction(name, value, other, its_value)
+    given = None if request.unisono is None else request.unisono.reasoning
     if given is not None and method.reasoning != wanted:  # the method is as the extension says
         raise contradiction(name, value, "unisono.reasoning", given)
     return method if method.reasoning == wanted else replace(method, reasoning=wanted)

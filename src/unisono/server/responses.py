@@ -127,7 +127,7 @@ class Answer:
         found = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return CompletionUsage.model_validate({**found, **more})
 
-    def reasoning(self, text: str | None) -> dict[str, str]:
+    def reasoning(self, text: str | None) -> dict[str, Any]:
         """The field with what was reasoned, where something was and the call does not leave it out."""
         return {REASONING: text} if text and self.call.shows_reasoning else {}
 
