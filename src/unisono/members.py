@@ -150,9 +150,9 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
     tokenizer = model.tokenizer
     template = _template(spec, tokenizer)
     form = probe_answer_form(template, tokenizer)
-    marks = marks_of(spec.name, spec.marks, template, tokenizer)
-    tokenizer = reserve(tokenizer, marks)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
+    marks = marks_of(spec.name, spec.marks, template, tokenizer, endings)
+    tokenizer = reserve(tokenizer, marks)
     key = (*endings, repr(marks))
     if key not in model.spellers:
         vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows, marks)

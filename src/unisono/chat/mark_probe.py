@@ -7,13 +7,14 @@ those, the conventional names are looked for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from unisono.chat.call_form import FormUnknown, find_call_form
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import QUESTION, REPLY
+from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
 from unisono.config.member import MarkReading
 from unisono.errors import SpecError, shown
 from unisono.vocab.marks import NO_MARKS, Ids, Mark, MarkForms
@@ -34,21 +35,42 @@ CONVENTIONAL = (
 _MARKUP = ("control", "added")
 
 
-def probe_marks(template: ChatTemplate | None, tokenizer: Tokenizer) -> MarkForms:
-    """The forms in which a member's template writes marks; none where it marks no reasoning, or only by text."""
+def probe_marks(template: ChatTemplate | None, tokenizer: Tokenizer, end_ids: Collection[int] = ()) -> MarkForms:
+    """The forms in which a member's template writes marks; none of what it does not mark, or only by text."""
     if template is None:
         return NO_MARKS
-    return _of_renderings(template, _Reader(tokenizer)) or _of_names(template, tokenizer) or NO_MARKS
+    reasoning = _of_renderings(template, _Reader(tokenizer)) or _of_names(template, tokenizer) or NO_MARKS
+    if reasoning.first_ids.intersection(end_ids):  # a text that ended there would never go on
+        reasoning = NO_MARKS
+    return replace(reasoning, anywhere={**_of_calls(template, tokenizer, end_ids), **reasoning.anywhere})
+
+
+def _of_calls(template: ChatTemplate, tokenizer: Tokenizer, end_ids: Collection[int]) -> dict[Mark, Ids]:
+    """The control tokens around calls."""
+    if "tool" not in template.source:
+        return {}
+    table = tokenizer.table
+    try:
+        ends = [table.texts[token] for token in end_ids if token < len(table.texts)]
+        form = find_call_form(template, probe_tool_use(template), table.controls, ends)
+    except FormUnknown:
+        return {}
+    tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
+    return {mark: (table.controls[token],) for mark, token in tokens.items() if token is not None}
 
 
 def marks_of(
-    name: str, given: Mapping[Mark, str | MarkReading], template: ChatTemplate | None, tokenizer: Tokenizer
+    name: str,
+    given: Mapping[Mark, str | MarkReading],
+    template: ChatTemplate | None,
+    tokenizer: Tokenizer,
+    end_ids: Collection[int],
 ) -> MarkForms:
     """The forms of a member: those of its template, and in their place what its spec gives.
 
     Raises a `SpecError` where a form that is given begins with text, which is no mark.
     """
-    found = probe_marks(template, tokenizer)
+    found = probe_marks(template, tokenizer, end_ids)
     anywhere = {mark: form for mark, form in found.anywhere.items() if mark not in given}
     at_opening = {mark: form for mark, form in found.at_opening.items() if mark not in given}
     reads: dict[Mark, Ids] = {}

@@ -193,7 +193,11 @@ class PromptEncoder:
         texts = self.tokenizer.table.texts
         ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
-            self._form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            for mark, token in (("call_begin", form.begin_token), ("call_end", form.end_token)):
+                if token is not None and mark not in self.marks.anywhere:
+                    raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
+            self._form = form
         except FormUnknown as unknown:
             raise PromptError(
                 f"no calls can be written as member {self.name!r} writes them: {unknown}",

@@ -9,7 +9,7 @@ import numpy as np
 from unisono.config.reasoning import Reasoning
 from unisono.constraints.grammar import Parse
 from unisono.fusion.logits_processors import Allowed
-from unisono.vocab.marks import Mark
+from unisono.vocab.marks import OF_CALLS, Mark
 from unisono.vocab.union import UnionVocabulary
 
 
@@ -42,7 +42,7 @@ class BesideReasoning(Parse):
             if mark == "reasoning_begin":
                 free = self._parse is None or not answered
                 allowed_U[column] = free and not self._reasoning.off and self._left > 0
-            elif self._parse is not None:
+            elif self._parse is not None and mark not in OF_CALLS:
                 allowed_U[column] = mark == "answer_begin" and not answered
         return allowed_U
 
@@ -60,7 +60,7 @@ class BesideReasoning(Parse):
     def consume(self, column: int) -> None:
         """Advance by a chosen piece or mark."""
         mark = self._union.mark(column)
-        if mark is not None:
+        if mark is not None and mark not in OF_CALLS:
             self._inside = _goes_inside(mark, inside=self._inside)
         elif self._inside:
             self._written += 1

@@ -13,6 +13,7 @@ from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
+from unisono.vocab.marks import Mark
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, MemberMap
 
@@ -171,11 +172,16 @@ class Member:
             return self._marks.spelled(self._mark_by_column[column], opening=first)
         if first and self._marks.at_opening:
             return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece)
-        if first and piece != b" ":
+        if first and self._first_plan is not None and piece != b" ":
             whole = self.speller.spell(b" " + piece)
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
+
+    def markup(self, mark: Mark) -> bytes:
+        """The text of the token by which it votes for a mark; nothing where it does not."""
+        ids = self._marks.anywhere.get(mark)
+        return self.encoder.tokenizer.table.texts[ids[0]].encode() if ids else b""
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
         ids = self.speller.spell(piece)

@@ -15,7 +15,7 @@ from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
 from unisono.records import Finish, Generation, Part, Seconds, StepRecord, Usage
-from unisono.vocab.marks import Mark
+from unisono.vocab.marks import OF_CALLS, Mark
 from unisono.vocab.union import UnionVocabulary
 
 SEEDS = 2**64  # seeds are below it
@@ -102,9 +102,11 @@ class TextSequence:
             self.parse.consume(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
-        if mark is not None:
+        if mark in OF_CALLS and self.request.prompt.tools is not None:
+            piece = self.plan.lead.markup(mark)
+        elif mark is not None:
             self._pass(mark)
-        else:
+        if piece:
             self._since_mark += len(piece)
             self.reasoned += self.part == "reasoning"
             self.at_opening = False

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Mark = Literal["reasoning_begin", "reasoning_end", "answer_begin"]
+Mark = Literal["reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 """In the order of their columns; where two forms of a member begin with one id, the first of them has it."""
+
+OF_CALLS: tuple[Mark, ...] = ("call_begin", "call_end")
+"""Marks of tool calls. Where tools are given, the lead's markup stands for them in the text, to find the calls."""
 
 Ids = tuple[int, ...]
 
