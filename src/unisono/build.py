@@ -34,7 +34,7 @@ from unisono.members import (
     silent,
 )
 from unisono.self_check import self_check
-from unisono.vocab.union import UnionMember, UnionVocabulary, load_union
+from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
 log = logging.getLogger(__name__)
 
@@ -236,6 +236,6 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
 
 
 def _union_of(members: Sequence[PreparedMember]) -> UnionVocabulary:
-    return load_union(
+    return build_union(
         [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
     )

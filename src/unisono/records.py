@@ -53,6 +53,17 @@ class StepSeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a piece that was given stands among all pieces of the union, by its columns."""
+
+    column: int
+    rank: int
+    """1 for the most likely; of two pieces that are as likely, the lower column is before the other."""
+    likeliest: tuple[int, ...]
+    """The columns of the step's ``likeliest``."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """One step of generation, as it is written to a trace."""
 
@@ -75,6 +86,8 @@ class StepRecord:
     part: Part = "answer"
     """Which part of the text it belongs to."""
     seconds: StepSeconds | None = field(default=None, compare=False)
+    standing: Standing | None = None
+    """Of a prompt that is scored, where its most likely pieces are kept."""
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""

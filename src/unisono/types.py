@@ -27,6 +27,7 @@ from unisono.records import Limits as Limits
 from unisono.records import PieceScore as PieceScore
 from unisono.records import Score as Score
 from unisono.records import Seconds as Seconds
+from unisono.records import Standing as Standing
 from unisono.records import StepRecord as StepRecord
 from unisono.records import StepSeconds as StepSeconds
 from unisono.records import Usage as Usage

@@ -19,28 +19,35 @@ pytest.importorskip("lm_eval")
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("default")]  # transformers' own
 
 LIMIT = 2
-ALONE = demo_spec("smol", backend="llamacpp", threads=1)
+MODELS = {"smol": "smollm2-135m-instruct", "gemma": "gemma3-270m"}
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with serve(ALONE) as running:
+    with serve(demo_spec(backend="llamacpp", threads=1)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The member's tokenizer, as a folder that the harness can load."""
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """By member its tokenizer, as a folder that the harness can load."""
     from transformers import AutoTokenizer
 
-    path, folder = demo_path("smollm2-135m-instruct"), tmp_path_factory.mktemp("tokenizer")
-    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
-    return str(folder)
+    folders = {}
+    for name, model in MODELS.items():
+        path, folder = demo_path(model), tmp_path_factory.mktemp("tokenizer")
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        folders[name] = str(folder)
+    return folders
 
 
-@pytest.mark.parametrize("tokenized", [True, False], ids=["ids", "text"])
+@pytest.mark.parametrize(
+    ("name", "tokenized"),
+    [("smol", True), ("smol", False), ("gemma", False)],  # the harness sends Gemma's ids without a BOS
+    ids=["ids", "text", "text-after-bos"],
+)
 def test_local_completions_agrees_with_our_own_adapter(
-    served: Served, tokenizer: str, tmp_path: Path, tokenized: bool
+    served: Served, tokenizers: dict[str, str], tmp_path: Path, name: str, tokenized: bool
 ) -> None:
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
@@ -49,19 +56,21 @@ def test_local_completions_agrees_with_our_own_adapter(
     data = write_data(tmp_path / "data")
     through: Any = LocalCompletionsAPI(
         base_url=f"{served.url}/v1/completions",
-        model="duo/smol",
-        tokenizer=tokenizer,
+        model=f"duo/{name}",
+        tokenizer=tokenizers[name],
         tokenizer_backend="huggingface",
         tokenized_requests=tokenized,
         max_length=2048,
         batch_size=4 if tokenized else 1,
         max_retries=1,
     )
-    with Ensemble.load(ALONE) as alone:
+    with Ensemble.load(demo_spec(name, backend="llamacpp", threads=1)) as alone:
         engine = alone._engine
         own = UnisonoLM(respondent=Respondent(engine, engine.method))
-        for name in ("arc_easy", "piqa"):
-            found = [harness_results(model, harness_tasks(data, name)[:3], limit=LIMIT) for model in (through, own)]
+        for task_name in ("arc_easy", "piqa"):
+            found = [
+                harness_results(model, harness_tasks(data, task_name)[:3], limit=LIMIT) for model in (through, own)
+            ]
             for task, samples in found[1]["samples"].items():
                 for its, ours in zip(found[0]["samples"][task], samples, strict=True):
                     for [one], [other] in zip(its["resps"], ours["resps"], strict=True):

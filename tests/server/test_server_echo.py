@@ -184,9 +184,9 @@ def test_what_has_no_likelihood_cannot_be_given() -> None:
     service = load_fakes({"duo": {"members": [A, B]}}, alone=True)
     engine = service.engines["duo/a"]
     ends = sorted(engine.members[0].speller.vocabulary.end_ids)
-    for ids in ([5, ends[0]], [5, 0], [5, 10**6], [5]):
+    for ids in ([5, ends[0]], [5, 0], [5, 10**6]):
         request = GenerationRequest("", Prompt(ids=ids), score=True, model="duo/a")
-        with pytest.raises(PromptError, match=r"no text|nothing to score|no token"):
+        with pytest.raises(PromptError, match=r"no text|no token"):
             service.prepare(request)
     with pytest.raises(SpecError, match="messages"):
         service.prepare(GenerationRequest("", Prompt(messages=SAY), score=True, model="duo"))  # type: ignore[arg-type]

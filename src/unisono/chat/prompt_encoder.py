@@ -19,7 +19,9 @@ from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
 _OF_TOOLS = {"tool_calls", "tool_call_id"}
-_NORMAL_FORMS: tuple[Literal["NFC", "NFKC", "NFD", "NFKD"], ...] = ("NFC", "NFKC", "NFD", "NFKD")
+NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
+NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
+"""Those in which a tokenizer may read a text, in place of the text's own."""
 
 
 class PromptEncoder:
@@ -263,7 +265,7 @@ class PromptEncoder:
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")
         return found == text.replace(" ", "").encode() or any(
-            found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in _NORMAL_FORMS
+            found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in NORMAL_FORMS
         )
 
     def _spell(self, text: str) -> list[int]:

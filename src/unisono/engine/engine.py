@@ -173,7 +173,7 @@ class Engine:
         )
         groups = [group for group in given if group and not (group.awaited and self._prefill.size(group))]
         scored: list[TextSequence] = []
-        if scoring := [group for group in groups if group.sequences[0].given]:
+        if scoring := [group for group in groups if group.sequences[0].request.score]:
             groups = [group for group in groups if group not in scoring]
             with self._busy() as scored:
                 self._scoring.score_next(scoring)

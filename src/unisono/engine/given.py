@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
@@ -15,29 +15,43 @@ from unisono.records import is_unicode
 from unisono.vocab.union import ABSENT
 
 
-def split(lead: Member, members: Sequence[Member], prompt: Prompt) -> tuple[Prompt, list[int]]:
-    """Split a prompt into what nothing precedes and the columns of the rest, which is scored.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A prompt that is scored: its beginning, which nothing precedes, and the rest."""
 
-    The first is a piece of the lead; of a member alone a token, its BOS where it writes one. Several members begin
-    with the same text: as many of the lead's pieces as make whole characters that each of them reads.
+    beginning: Prompt
+    """What the members read before they score anything."""
+    unscored: tuple[bytes, ...]
+    """The pieces of the beginning, which have no likelihood. A special token's is empty."""
+    columns: tuple[int, ...]
+    """The pieces of the rest, which are scored; none where the beginning is all."""
+
+
+def split(lead: Member, members: Sequence[Member], prompt: Prompt) -> Given:
+    """Split a prompt into what nothing precedes and the rest, which is scored.
+
+    The first is a piece of the lead; of a member alone a token, or the special tokens that it writes before a text, its
+    BOS. Several members begin with the same text: as many of the lead's pieces as make whole characters that each of
+    them reads.
 
     Raises:
-        PromptError: some of the prompt is no piece, or nothing follows the first.
+        PromptError: some of the prompt is no piece.
         SpecError: it is a conversation.
     """
     if prompt.messages is not None:
         raise SpecError("messages are to be scored", hint="give text: of a conversation, that of its template")
     ids = lead.encoder.encode(prompt)
     if len(members) == 1 and lead.encoder.prefix is None:
-        first, columns = Prompt(ids=tuple(ids[:1])), _columns_of(lead, ids[1:])
-    else:
-        text = prompt.text or ""
-        begin = _beginning(lead, members, ids, text)
-        first, rest = Prompt(text=begin), text[len(begin) :]
-        columns = cut(lead, first, rest) if rest else []
-    if not columns:
-        raise PromptError("a prompt of one token has nothing to score", hint="nothing precedes the first one")
-    return first, columns
+        pieces = [lead.speller.vocabulary.pieces[token] for token in ids]
+        count = 1
+        while prompt.ids is None and pieces[count - 1 : count + 1] == [None, None]:
+            count += 1
+        first = tuple(piece or b"" for piece in pieces[:count])
+        return Given(Prompt(ids=tuple(ids[:count])), first, tuple(_columns_of(lead, ids[count:])))
+    text = prompt.text or ""
+    begin = _beginning(lead, members, ids, text)
+    beginning, rest = Prompt(text=begin), text[len(begin) :]
+    return Given(beginning, (begin.encode(),), tuple(cut(lead, beginning, rest)) if rest else ())
 
 
 def _beginning(lead: Member, members: Sequence[Member], ids: Sequence[int], text: str) -> str:

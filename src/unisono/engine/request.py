@@ -72,7 +72,8 @@ class GenerationRequest:
     """What replaces options of the method, as `Method.but` takes them."""
     score: bool
     """Whether the prompt is scored, piece by piece, and nothing is generated. The generation is then the prompt without
-    its first piece, which nothing precedes, and its steps have the probabilities.
+    its first piece, which nothing precedes, and its steps have the probabilities. The method's weights are those of a
+    text before which nothing was asked.
     """
 
     def __init__(
@@ -136,6 +137,8 @@ class PreparedRequest:
     """The beginning of the grammar that the text is bound to; ``None`` where it is free."""
     given: Sequence[int] = ()
     """The columns of what is scored after the prompt."""
+    unscored: Sequence[bytes] = ()
+    """The pieces of a scored prompt before these; see `Given`."""
     begins_inside: bool = False
     """Whether the prompt ends inside reasoning, so that the text begins there."""
 
@@ -216,22 +219,23 @@ class Preparer:
         request.check()
         parse = None if request.constraint is None else self._begin_grammar(request.constraint)
         plan = self._plan(request, self._default if default is None else default)
-        alone, prompt, given = len(self._members) == 1, request.prompt, list[int]()
-        if prompt.ids is not None and not alone:
+        prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
+        if prompt.ids is not None and len(self._members) > 1:
             raise PromptError("token ids are one member's", hint="ask that member alone, or give text")
         if request.score:
-            prompt, given = split(plan.lead, self._members, prompt)
-            request = replace(request, prompt=prompt, limits=Limits(len(given)))
+            whole = split(plan.lead, self._members, prompt)
+            prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
+            request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
         ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
         if self._union.marks and (parse is not None or plan.reasoning != Reasoning()):
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
-        if request.limits.min_new_tokens:
+        if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         for member in self._members:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, inside)
+        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method

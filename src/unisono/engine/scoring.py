@@ -61,7 +61,10 @@ class Scoring:
             for text in texts:
                 if not text.pieces:
                     self._stepper.weigh_prompt(text)
-            self._score_block({text: text.given[text.pieces :] for text in texts}, {text: [] for text in texts})
+                if not text.given:
+                    text.end("length")
+            if left := {text: text.given[text.pieces :] for text in texts if text.given}:
+                self._score_block(left, {text: [] for text in left})
         except BaseException:
             for group in groups:
                 self._stepper.restore(group, group.open)

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
 from unisono.fusion.fold import Array, bring
-from unisono.records import DraftRecord, StepRecord
+from unisono.records import DraftRecord, Standing, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 TOP_PIECES = 5  # of each voter, at most
@@ -16,6 +16,8 @@ TOP_MASS = 1e-3  # pieces of less mass are left out, but for the likeliest
 
 _HOST = np.empty(0, np.float32)
 
+Ranked = tuple[tuple[int, float], ...]
+"""Columns and their probabilities."""
 TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
@@ -26,19 +28,21 @@ def record(
     text = state.text
     if text.steps is None:
         return
-    p_U_by_member = distributions.of(row)
+    p_U_by_member, q_U = distributions.of(row), distributions.q_BU[row]
+    likeliest = _likeliest(q_U, top) if (top := text.request.top_logprobs) else ()
     state.records.append(
         StepRecord(
             piece=union.piece(column),
             mark=union.mark(column),
             part=text.part,
-            p=float(distributions.q_BU[row, column]),
+            p=float(q_U[column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},
             top={name: _top(p_U, union) for name, p_U in p_U_by_member.items()} if text.request.trace else {},
-            likeliest=_likeliest(distributions.q_BU[row], top, union) if (top := text.request.top_logprobs) else (),
+            likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
+            standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
         )
     )
 
@@ -56,21 +60,31 @@ def _top(p_U: Array, union: UnionVocabulary) -> TopPieces:
     found = xp.nonzero(p_U >= TOP_MASS)[0]
     if not len(found):
         found = xp.reshape(xp.argmax(p_U), (1,))
-    return _ranked(p_U, found, TOP_PIECES, union)
+    return _pieces(_ranked(p_U, found, TOP_PIECES), union)
 
 
-def _likeliest(q_U: Array, count: int, union: UnionVocabulary) -> TopPieces:
-    """The likeliest pieces, the lower column first of two that are as likely."""
+def _standing(q_U: Array, column: int, likeliest: Ranked) -> Standing:
+    nonzero, p = array_namespace(q_U).nonzero, q_U[column]
+    before = len(nonzero(q_U > p)[0]) + len(nonzero(q_U[:column] == p)[0])
+    return Standing(column, 1 + before, tuple(each for each, _ in likeliest))
+
+
+def _likeliest(q_U: Array, count: int) -> Ranked:
+    """The likeliest columns, the lower one first of two that are as likely."""
     xp, bound = array_namespace(q_U), TOP_MASS
     found = xp.nonzero(q_U >= bound)[0]
     while len(found) < count and bound > 0:  # few columns have much mass: sorting them all would take longer
         bound = bound / 1e3 if bound > 1e-30 else 0
         found = xp.nonzero(q_U >= bound)[0]
-    return _ranked(q_U, found, count, union)
+    return _ranked(q_U, found, count)
 
 
-def _ranked(p_U: Array, columns: Array, count: int, union: UnionVocabulary) -> TopPieces:
+def _ranked(p_U: Array, columns: Array, count: int) -> Ranked:
     masses = bring(array_namespace(p_U).take(p_U, columns), _HOST)
     columns = bring(columns, _HOST)
     order = np.argsort(-masses, kind="stable")[:count]
-    return tuple((union.piece(int(columns[place])), float(masses[place])) for place in order)
+    return tuple((int(columns[place]), float(masses[place])) for place in order)
+
+
+def _pieces(ranked: Ranked, union: UnionVocabulary) -> TopPieces:
+    return tuple((union.piece(column), p) for column, p in ranked)

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from unisono.engine.service import Service
 from unisono.server import gac
-from unisono.server.async_engine import AsyncEngine, RequestHandle
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.event_stream import SLACK, EventStream, events_of
@@ -26,6 +26,7 @@ from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalti
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
+from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (

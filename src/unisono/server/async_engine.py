@@ -1,4 +1,4 @@
-"""The engine for asyncio: clients' calls, the requests that they make, and what comes of these.
+"""The engine for asyncio: clients' calls, and the requests that they make.
 
 Requests are prepared in a thread of their own: tokenising a long prompt delays neither a step nor the event loop.
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from unisono.chat.messages import Prompt, content_of
 from unisono.engine.engine_thread import EngineThread
-from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError
-from unisono.records import Generation, Limits
+from unisono.records import Limits
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
+from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
 
 State = Literal["loading", "serving", "draining", "broken", "closed"]
@@ -37,66 +38,6 @@ PROBE_SECONDS = 10.0
 PROBE = "a"
 FAILURES = 3
 """Consecutive failed requests of a model after which the server is not ready."""
-
-
-class RequestHandle:
-    """A running call, made by `AsyncEngine.call`. A list of prompts becomes several requests of ``n`` texts each."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.requests: Sequence[GenerationRequest] = ()
-        self.request_ids: list[RequestId] = []
-        self.running: dict[RequestId, int] = {}
-        """The requests that have not ended, with the number of their unfinished texts."""
-        self.ended: dict[int, Generation] = {}
-        """The finished texts, by choice."""
-        self.first_piece: float | None = None
-        self._began = time.perf_counter()
-        self._metrics = metrics
-        self._events: asyncio.Queue[tuple[int, Wrote | Ended] | Exception] = asyncio.Queue()
-        self._last_event: dict[int, float] = {}
-        """When each choice last had an event."""
-
-    async def events(self) -> AsyncIterator[tuple[int, Wrote | Ended]]:
-        """Yield events with their choice until all texts have ended. Raises a `Refusal` if a request failed."""
-        while self.running or not self._events.empty():
-            event = await self._events.get()
-            if isinstance(event, Exception):
-                raise refusal_of(event) from event
-            yield event
-
-    async def finish(self) -> None:
-        async for _ in self.events():
-            pass
-
-    def put(self, event: Event, now: float) -> str:
-        """Take an event that happened at ``now`` (`time.perf_counter`); return the model it concerns."""
-        place = self.request_ids.index(event.request_id)
-        request = self.requests[place]
-        if isinstance(event, Failed):
-            self.fail(event.error)
-            return request.model
-        choice = sum(each.n for each in self.requests[:place]) + event.index
-        if isinstance(event, Ended):
-            self.ended[choice] = event.generation
-            if not request.score:
-                self._metrics.ended(request.model, event.index, event.generation)
-            self.running[event.request_id] -= 1
-            if not self.running[event.request_id]:
-                del self.running[event.request_id]
-        elif not request.score:
-            if self.first_piece is None:
-                self.first_piece = now - self._began
-                self._metrics.first_piece.labels(request.model).observe(self.first_piece)
-            if choice in self._last_event:
-                self._metrics.between_pieces.labels(request.model).observe(now - self._last_event[choice])
-            self._last_event[choice] = now
-        self._events.put_nowait((choice, event))
-        return request.model
-
-    def fail(self, error: Exception) -> None:
-        """End the call with an error, after its earlier events. A call that is complete stays so."""
-        if self.running or not self.request_ids:
-            self._events.put_nowait(error)
 
 
 class AsyncEngine:
@@ -192,14 +133,18 @@ class AsyncEngine:
         try:
             async with asyncio.timeout(self.limits.timeout):
                 if (count := len(requests)) > (most := self.service.queue):
-                    words = f"the prompt is a list of {count}, and this server lets {most} wait at most"
+                    scored = sum(request.score for request in requests)
+                    twice = "" if scored in (0, count) else ", each scored and written on by a request of its own"
+                    words = (
+                        f"the prompt is a list of {scored or count}{twice}, and this server lets {most} wait at most"
+                    )
                     raise Refusal(400, words, param="prompt", code="invalid_value")
                 for request in requests:
                     texts = [request.prompt.text or "", *map(content_of, request.prompt.messages or ())]
                     if (characters := sum(map(len, texts))) > CHARACTERS * self.limits.prompt:
                         raise self.limits.too_long("prompt", characters)
-                prepared = [await self._prepare(request, constraint_field) for request in requests]
-                await self.thread.submit(prepared, partial(self._queued, handle), self.limits.timeout)
+                handle.prepared = [await self._prepare(request, constraint_field) for request in requests]
+                await self.thread.submit(handle.prepared, partial(self._queued, handle), self.limits.timeout)
         except TimeoutError:
             raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
         except Exception as error:

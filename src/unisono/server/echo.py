@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from unisono.chat.messages import Prompt
 from unisono.engine.engine import Engine
 from unisono.engine.request import GenerationRequest
-from unisono.records import Generation, StepRecord
+from unisono.records import StepRecord
+from unisono.server.alignment import align
 from unisono.server.errors import invalid
-from unisono.server.schemas import CompletionRequest
+from unisono.server.logprobs import CompletionLogprobs
+from unisono.server.schemas import CompletionRequest, Logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPrompt:
+    """The pieces of a prompt that was scored."""
+
+    unscored: Sequence[bytes]
+    """Those that nothing precedes; a special token's is empty."""
+    steps: Sequence[StepRecord]
+    """The others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +30,17 @@ class Echo:
     """A prompt that is returned with what follows it."""
 
     text: str
-    data: bytes
     is_ids: bool = False
-    """Whether it is token ids, of which each is listed."""
+    """Whether it is token ids, of which each is listed, also one that is no text."""
 
-    def steps(self, scored: Generation) -> Iterator[StepRecord]:
-        """The prompt's pieces; the first has no likelihood."""
-        if self.is_ids or not scored.data.endswith(self.data):  # else a BOS is the first, or a space more was read
-            yield StepRecord(self.data.removesuffix(scored.data), 0.0, (), {})
-        yield from scored.steps or ()
+    def logprobs(self, scored: ScoredPrompt, count: int) -> Logprobs:
+        """The lists of its pieces, with the ``count`` most likely ones of each."""
+        unscored = [piece for piece in scored.unscored if piece or self.is_ids]
+        found = CompletionLogprobs(count).of(scored.steps, unscored=unscored)
+        read = b"".join([*unscored, *(step.piece or b"" for step in scored.steps)]).decode(errors="replace")
+        places = align(read, self.text)
+        found.text_offset = [places[offset] for offset in found.text_offset or ()]
+        return found
 
 
 def prompts_of(request: CompletionRequest, engine: Engine) -> list[Prompt]:
@@ -42,19 +56,21 @@ def prompts_of(request: CompletionRequest, engine: Engine) -> list[Prompt]:
 def echo_of(prompt: Prompt, engine: Engine) -> Echo:
     """How a prompt is returned."""
     if prompt.ids is None:
-        return Echo(prompt.text or "", (prompt.text or "").encode(errors="replace"))
+        return Echo(prompt.text or "")
     pieces = engine.members[0].speller.vocabulary.pieces
     data = b"".join(pieces[token] or b"" for token in prompt.ids if 0 <= token < len(pieces))
-    return Echo(data.decode(errors="replace"), data, is_ids=True)
+    return Echo(data.decode(errors="replace"), is_ids=True)
 
 
-def scoring(request: GenerationRequest) -> GenerationRequest:
-    """The request that scores the prompt of another one."""
-    return replace(request, score=True, n=1, trace=False, constraint=None)
+def scoring(request: GenerationRequest, count: int) -> GenerationRequest:
+    """The request that scores the prompt of another one and keeps so many of the most likely pieces."""
+    return replace(request, score=True, n=1, trace=False, constraint=None, top_logprobs=count)
 
 
-def check_echo(request: CompletionRequest, n: int, *, writes: bool) -> None:
+def check_scored(request: CompletionRequest, n: int, *, writes: bool) -> None:
     """Refuse what goes with no scored prompt. Raises a `Refusal`."""
+    if request.stream and request.prompt_logprobs is not None:
+        raise invalid("prompt_logprobs", "prompt_logprobs is given, and a scored prompt does not stream")
     if request.stream:
         raise invalid("echo", "echo is given with logprobs or max_tokens 0, and a scored prompt does not stream")
     if not writes and n > 1:

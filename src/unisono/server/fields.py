@@ -116,7 +116,6 @@ SHARED: dict[str, Field] = {
     "return_tokens": Field("members have different ids; /v1/pieces lists those of a text", (False,)),
     "return_hidden_states": Field("members have nothing in common but pieces", (False,)),
     "n_probs": Field("use logprobs", (0,)),
-    "prompt_logprobs": Field("in /v1/completions, use echo with logprobs"),
     "post_sampling_probs": Field("logprobs are those before sampling options", (False,)),
     "lora": Field("adapters are part of a member, in the file", ([],)),
     "lora_path": Field("adapters are part of a member, in the file"),
@@ -137,6 +136,9 @@ OF_CHATS: dict[str, Field] = {
     "moderation": Field("nothing is moderated here"),
     "web_search_options": Field("nothing is searched for"),
     "echo": Field("for a prompt and its text, use /v1/completions", (False,)),
+    "prompt_logprobs": Field(
+        "members read a conversation each in its own template: to score text, use /v1/completions"
+    ),
     "add_generation_prompt": Field(_TEMPLATES, (True,)),
     "add_special_tokens": Field(_TEMPLATES, (False,)),
     "continue_final_message": Field("an answer is a new message: to continue text, use /v1/completions", (False,)),

@@ -17,9 +17,10 @@ IMPOSSIBLE = -9999.0
 class Offsets:
     """Counts the characters before each piece. A byte that is not text counts as a replacement character."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 0) -> None:
+        """Begin after so many characters."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._count = 0
+        self._count = count
 
     def before(self, piece: bytes) -> int:
         """Take the next piece; return how many characters precede the one in which it begins."""
@@ -88,11 +89,11 @@ def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[chat.ChatComp
     """An entry per piece, with the `count` most likely pieces. END among them is the empty string without bytes."""
     return [
         chat.ChatCompletionTokenLogprob(
-            token=_shown(step.piece),
+            token=text_of(step.piece),
             bytes=_bytes(step.piece),
             logprob=logarithm(step.p),
             top_logprobs=[
-                TopLogprob(token=_shown(piece), bytes=_bytes(piece), logprob=logarithm(p))
+                TopLogprob(token=text_of(piece), bytes=_bytes(piece), logprob=logarithm(p))
                 for piece, p in _texts(step.likeliest)[:count]
             ],
         )
@@ -103,25 +104,25 @@ def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[chat.ChatComp
 class CompletionLogprobs:
     """``logprobs`` of a completion, chunk by chunk."""
 
-    def __init__(self, count: int) -> None:
-        """List the `count` most likely pieces of each step."""
+    def __init__(self, count: int, start: int = 0) -> None:
+        """List the `count` most likely pieces of each step, after ``start`` characters of the choice's text."""
         self._count = count
-        self._offsets = Offsets()
+        self._offsets = Offsets(start)
 
-    def of(self, steps: Iterable[StepRecord], *, after_nothing: bool = False) -> Logprobs:
-        """The lists of the next steps. Offsets count characters of the choice's text; a piece that stands
-        ``after_nothing`` has no likelihood, which OpenAI writes as null.
+    def of(self, steps: Iterable[StepRecord], *, unscored: Sequence[bytes] = ()) -> Logprobs:
+        """The lists of the next pieces: those that have no likelihood, which OpenAI writes as null, and the steps'.
+
+        Offsets count characters of the choice's text.
         """
-        offsets, tokens = [], []
-        logprobs: list[float | None] = []
-        likeliest: list[dict[str, float] | None] = []
+        offsets, tokens = [self._offsets.before(piece) for piece in unscored], [*map(_named, unscored)]
+        logprobs: list[float | None] = [None] * len(unscored)
+        likeliest: list[dict[str, float] | None] = [None] * len(unscored)
         for step in steps:
-            known = bool(logprobs) or not after_nothing
             offsets.append(self._offsets.before(step.piece or b""))
             tokens.append(_named(step.piece))
-            logprobs.append(logarithm(step.p) if known else None)
-            tops = {_named(piece): logarithm(p) for piece, p in _texts(step.likeliest)[: self._count]}
-            likeliest.append(tops if known else None)
+            logprobs.append(logarithm(step.p))
+            tops = _texts(step.likeliest)[: self._count]
+            likeliest.append({_named(piece): logarithm(p) for piece, p in tops})
         return Logprobs.model_construct(
             text_offset=offsets, tokens=tokens, token_logprobs=logprobs, top_logprobs=likeliest
         )
@@ -145,7 +146,7 @@ def _continues(pending: bytes, piece: bytes) -> bool:
     return True
 
 
-def _shown(piece: bytes | None) -> str:
+def text_of(piece: bytes | None) -> str:
     return "" if piece is None else piece.decode(errors="replace")
 
 

@@ -15,11 +15,12 @@ from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
 from unisono.server.body import read_messages
 from unisono.server.constraint import OWN, parsed, read_constraint
-from unisono.server.echo import Echo, check_echo, echo_of, prompts_of, scoring
+from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import contradiction, unsupported
 from unisono.server.limits import ServerLimits
 from unisono.server.method import check_stop_ids, read_method
+from unisono.server.prompt_logprobs import PromptLogprobs
 from unisono.server.reasoning import EFFORT, effort_of, reasoned_as, shows_reasoning
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling
@@ -43,6 +44,8 @@ class ApiCall:
     """By prompt, the request that scores it; empty where none is scored. ``requests`` is empty where nothing else is
     asked for.
     """
+    prompt_logprobs: PromptLogprobs | None = None
+    """How the scored prompts are listed by themselves; ``None`` where they are not."""
     calling: Calling | None = None
     """The tools that the answer may call; ``None`` if there are none."""
     constraint_field: str = OWN
@@ -131,16 +134,22 @@ def read_completion(request: CompletionRequest, service: Service, limits: Server
     """Read a completion. Raises a `Refusal` that names the wrong field."""
     engine = engine_of(service, request.model)
     prompts = prompts_of(request, engine)
-    call = _call(request, prompts, request.logprobs, service, limits, least=0 if request.echo else 1)
-    if not request.echo:
+    listed, least = request.prompt_logprobs, 0 if request.echo or request.prompt_logprobs is not None else 1
+    call = _call(request, prompts, request.logprobs, service, limits, least)
+    if request.echo:
+        call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
+    writes = _most(request, limits, least)[0] > 0
+    if writes and listed is None and (not request.echo or request.logprobs is None):
         return call
-    call = replace(call, echo=tuple(echo_of(prompt, engine) for prompt in prompts))
-    writes = _most(request, limits, 0)[0] > 0
-    if request.logprobs is None and writes:
-        return call
-    check_echo(request, call.first.n, writes=writes)
-    requests = call.requests if writes else ()
-    return replace(call, requests=requests, scored=tuple(scoring(each) for each in call.requests))
+    check_scored(request, call.first.n, writes=writes)
+    wanted = [each for each in (request.logprobs, listed) if each is not None]
+    count = max(1, *wanted) if wanted else 0  # with 0, no step is kept
+    return replace(
+        call,
+        requests=call.requests if writes else (),
+        scored=tuple(scoring(each, count) for each in call.requests),
+        prompt_logprobs=None if listed is None else PromptLogprobs(listed, request.model, engine),
+    )
 
 
 def engine_of(service: Service, model: str) -> Engine:

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal
 from unisono.chat.tool_parser import FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
-from unisono.server.async_engine import AsyncEngine, RequestHandle
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.echo import ScoredPrompt
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
 from unisono.server.reasoning import REASONING
+from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.schemas import (
     ChatAnswer,
@@ -61,7 +63,7 @@ class Answer:
         self.created = int(time.time())
         self.written: dict[int, _Written] = {}
         """By choice of a stream, what was written of it."""
-        self.scored: list[Generation] = []
+        self.scored: list[ScoredPrompt] = []
         """By prompt, how likely it was found, where that is asked for."""
 
     async def bodies(self, engine: AsyncEngine, handle: RequestHandle) -> AsyncIterator[bytes]:
@@ -75,8 +77,12 @@ class Answer:
                     yield chunk
         if not call.stream:
             ended = [generation for _, generation in sorted(handle.ended.items())]
-            written, self.scored = ended[: call.texts], ended[call.texts :]
-            choices = [self.choice(index, generation) for index, generation in enumerate(written or self.scored)]
+            written, scored = ended[: call.texts], ended[call.texts :]
+            self.scored = [
+                ScoredPrompt(prepared.unscored, generation.steps or ())
+                for prepared, generation in zip(handle.prepared[len(call.requests) :], scored, strict=True)
+            ]
+            choices = [self.choice(index, generation) for index, generation in enumerate(written or scored)]
             reports = [self.report(index, generation, generation.steps) for index, generation in enumerate(written)]
             yield self.record(self.whole, choices, reports, usage=self.usage(handle.ended))
         elif call.include_usage:
@@ -269,26 +275,30 @@ class CompletionResponse(Answer):
         return self.chunk(choice, report)
 
     def choice(self, index: int, generation: Generation) -> CompletionChoice:
-        written = generation.text if self.call.requests else ""
+        call, written = self.call, generation.text if self.call.requests else ""
+        more: dict[str, Any] = {}
+        if call.prompt_logprobs is not None:
+            more["prompt_logprobs"] = call.prompt_logprobs.of(self.scored[index // self.n])
         return CompletionChoice.model_construct(
             index=index,
             text=self._echo(index) + written,
             finish_reason=REASONS[generation.finish_reason],
-            logprobs=None if self.call.logprobs is None else self._logprobs(index, generation, self.call.logprobs),
-            **self.reasoning(generation.reasoning if self.call.requests else None),
+            logprobs=None if call.logprobs is None else self._logprobs(index, generation, call.logprobs),
+            **more,
+            **self.reasoning(generation.reasoning if call.requests else None),
         )
 
     def _logprobs(self, index: int, generation: Generation, count: int) -> Logprobs:
-        written = Held().rest(generation)
-        if not self.call.scored:
-            return CompletionLogprobs(count).of(written)
-        prompt = index // self.n
-        steps = [*self.call.echo[prompt].steps(self.scored[prompt])]
+        steps = Held().rest(generation) if self.call.requests else []
+        if not self.call.echo:
+            return CompletionLogprobs(count).of(steps)
         if self.call.requests:
             # END is a token of the answer, too: who scores prompts leaves the last token out.
-            ends = [step for step in (generation.steps or ())[-1:] if step.piece is None]
-            steps += [*written, *ends]
-        return CompletionLogprobs(count).of(steps, after_nothing=True)
+            steps += [step for step in (generation.steps or ())[-1:] if step.piece is None]
+        echo = self.call.echo[index // self.n]
+        prompt = echo.logprobs(self.scored[index // self.n], count)
+        written = CompletionLogprobs(count, len(echo.text)).of(steps)
+        return Logprobs.model_construct(**{name: value + getattr(written, name) for name, value in prompt})
 
 
 OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", CompletionAnswer: "text_completion"}

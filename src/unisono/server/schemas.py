@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from openai.types import Completion, CompletionChoice, CompletionUsage, Model, chat, shared_params
+from openai.types import Completion, CompletionUsage, Model, chat, completion_choice, shared_params
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completion
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import AliasChoices, BaseModel, Field
+
+from unisono.server.message_types import STRICT, Messages
 
 __all__ = [
     "CompletionChoice",
@@ -22,53 +24,8 @@ __all__ = [
     "chat_completion",
 ]  # fmt: skip
 
-STRICT = ConfigDict(extra="forbid", strict=True)
 MOST_STOPS = 16
 
-ROLES: dict[str, TypeAdapter[Any]] = {
-    "system": TypeAdapter(list[chat.ChatCompletionSystemMessageParam], config=STRICT),
-    "developer": TypeAdapter(list[chat.ChatCompletionDeveloperMessageParam], config=STRICT),
-    "user": TypeAdapter(list[chat.ChatCompletionUserMessageParam], config=STRICT),
-    "assistant": TypeAdapter(list[chat.ChatCompletionAssistantMessageParam], config=STRICT),
-    "tool": TypeAdapter(list[chat.ChatCompletionToolMessageParam], config=STRICT),
-}
-"""Checks a list with one message of a role; in a list, pydantic can check a typed dictionary strictly."""
-TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTextParam], config=STRICT)
-
-_TEXT = {"type": "string", "minLength": 1}
-_NAME = {"anyOf": [_TEXT, {"type": "null"}]}
-_PARTS = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "required": ["type", "text"],
-        "properties": {"type": {"const": "text"}, "text": _TEXT},
-    },
-}
-
-
-def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
-    properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
-    return {"type": "object", "required": ["role", *required], "properties": properties}
-
-
-_MESSAGES = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "oneOf": [
-            *(_message(role) for role in ("system", "developer", "user")),
-            _message(
-                "assistant",
-                content={"anyOf": [_TEXT, _PARTS, {"type": "null"}]},
-                tool_calls={"type": "array", "items": {"type": "object"}},
-            ),
-            _message("tool", ("content", "tool_call_id"), tool_call_id=_TEXT),
-        ]
-    },
-}
-Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]
 Text = Annotated[str, Field(min_length=1)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 Ids = Annotated[list[int], Field(min_length=1)]
@@ -221,6 +178,8 @@ class CompletionRequest(GenerationFields):
     """Token ids only for a member alone."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    prompt_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    """vLLM's: scores the prompt, and lists so many of the most likely pieces beside each of its own."""
 
 
 class PiecesRequest(Record):
@@ -282,9 +241,27 @@ class ChatChunk(ChatCompletionChunk):
     unisono: Report | None = None
 
 
+class PromptLogprob(BaseModel):
+    """How likely a piece is at a place of a prompt."""
+
+    logprob: float
+    rank: int
+    """1 for the most likely."""
+    decoded_token: str
+
+
+class CompletionChoice(completion_choice.CompletionChoice):
+    """One text of a completion."""
+
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
+    """By piece of the prompt, the piece and the most likely ones, by the ids that ``logit_bias`` takes; null for what
+    nothing precedes."""
+
+
 class CompletionAnswer(Completion):
     """A completion, or a chunk of a streamed one."""
 
+    choices: list[CompletionChoice]  # type: ignore[assignment]
     unisono: Report | None = None
 
 

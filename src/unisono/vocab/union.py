@@ -1,30 +1,24 @@
-"""The union vocabulary: one numbering of all members' pieces, cached on disk."""
+"""The union vocabulary: one numbering of all members' pieces and marks.
+
+It is built at every start, which takes a third of a second for 300,000 pieces. To check a file that kept it, piece by
+piece, would take as long.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import logging
-import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.cache import cache_root, replace_file
-from unisono.errors import CacheError, VocabularyError
+from unisono.errors import VocabularyError
 from unisono.vocab.marks import MARKS, Mark
 from unisono.vocab.pieces import ESSENTIAL_BYTES
 from unisono.vocab.spelling import Speller
 
-log = logging.getLogger(__name__)
-
 ABSENT = -1
-FORMAT = 2
-"""Increment when the numbering or the file format changes."""
 
 Indices = NDArray[np.int32]
 
@@ -35,11 +29,6 @@ class UnionMember:
     speller: Speller
     leading_space: bool = False
     """Whether its answers begin with a space, which the first step removes."""
-
-    @property
-    def has_opening(self) -> bool:
-        """Whether its ids mean something else where an answer begins."""
-        return self.leading_space or bool(self.speller.vocabulary.marks.at_opening)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,80 +173,3 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mar
 def _set_marks(column_V: Indices, forms: Mapping[Mark, Sequence[int]], column_by_mark: Mapping[Mark, int]) -> None:
     for mark in sorted(forms, key=MARKS.index, reverse=True):  # of those that begin alike the first has the id
         column_V[forms[mark][0]] = column_by_mark[mark]
-
-
-def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
-    """Return the members' union vocabulary, from the cache or newly built. Raises a `VocabularyError`.
-
-    The order of members is part of the numbering. ``folder`` defaults to ``unions`` in the user's cache folder. Damaged
-    or foreign files are replaced; an unwritable folder logs a warning.
-    """
-    path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
-    if found := read_union(path, members):
-        return found
-    union = build_union(members)
-    try:
-        replace_file(path, lambda temporary: write_union(temporary, union), "the union vocabulary")
-    except CacheError as error:
-        log.warning("%s; %s", error.message, error.hint)
-    return union
-
-
-def union_key(members: Sequence[UnionMember]) -> str:
-    """A file name derived from the vocabularies' contents, in order, and nothing else."""
-    parts = [f"{member.speller.vocabulary.fingerprint}:{member.leading_space}" for member in members]
-    return hashlib.sha256(f"{FORMAT};{';'.join(parts)}".encode()).hexdigest()[:32]
-
-
-def write_union(path: Path, union: UnionVocabulary) -> None:
-    """Write a union as an uncompressed ``.npz``, whose entries carry their own checksums."""
-    arrays: dict[str, NDArray[Any]] = {"data": np.frombuffer(union.data, np.uint8), "offset_U": union.offset_U}
-    arrays["marks"] = np.array([MARKS.index(mark) for mark in union.marks], np.int64)
-    arrays["left_out"] = np.frombuffer(b"".join(union.left_out), np.uint8)
-    arrays["left_out_length"] = np.array([len(piece) for piece in union.left_out], np.int64)
-    for index, member_map in enumerate(union.maps):
-        arrays[f"column_V.{index}"] = member_map.column_V
-        arrays[f"id_U.{index}"] = member_map.id_U
-        if member_map.first_column_V is not None:
-            arrays[f"first_column_V.{index}"] = member_map.first_column_V
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | None:
-    """Read a union's file; ``None`` when it is missing, damaged, or of other members."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            ends = np.cumsum(arrays["left_out_length"])
-            pieces = arrays["left_out"].tobytes()
-            marks = tuple(MARKS[place] for place in arrays["marks"])
-            union = UnionVocabulary(
-                maps=tuple(
-                    MemberMap(
-                        arrays[f"column_V.{index}"],
-                        arrays[f"first_column_V.{index}"] if member.has_opening else None,
-                        arrays[f"id_U.{index}"],
-                        marks,
-                    )
-                    for index, member in enumerate(members)
-                ),
-                data=arrays["data"].tobytes(),
-                offset_U=arrays["offset_U"],
-                left_out=tuple(
-                    pieces[end - length : end] for end, length in zip(ends, arrays["left_out_length"], strict=True)
-                ),
-                marks=marks,
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        log.warning("the cached union vocabulary %s is damaged (%s) and is built again", path, error)
-        return None
-    return union if _fits(union, members) else None
-
-
-def _fits(union: UnionVocabulary, members: Sequence[UnionMember]) -> bool:
-    return int(union.offset_U[-1]) == len(union.data) and all(
-        len(member_map.column_V) == member.speller.vocabulary.rows and len(member_map.id_U) == union.size
-        for member_map, member in zip(union.maps, members, strict=True)
-    )

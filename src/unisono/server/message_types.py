@@ -1,0 +1,55 @@
+"""The messages of a chat: how each is checked, and what the OpenAPI document says of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from openai.types import chat
+from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+ROLES: dict[str, TypeAdapter[Any]] = {
+    "system": TypeAdapter(list[chat.ChatCompletionSystemMessageParam], config=STRICT),
+    "developer": TypeAdapter(list[chat.ChatCompletionDeveloperMessageParam], config=STRICT),
+    "user": TypeAdapter(list[chat.ChatCompletionUserMessageParam], config=STRICT),
+    "assistant": TypeAdapter(list[chat.ChatCompletionAssistantMessageParam], config=STRICT),
+    "tool": TypeAdapter(list[chat.ChatCompletionToolMessageParam], config=STRICT),
+}
+"""Checks a list with one message of a role; in a list, pydantic can check a typed dictionary strictly."""
+TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTextParam], config=STRICT)
+
+_TEXT = {"type": "string", "minLength": 1}
+_NAME = {"anyOf": [_TEXT, {"type": "null"}]}
+_PARTS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"const": "text"}, "text": _TEXT},
+    },
+}
+
+
+def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
+    properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
+    return {"type": "object", "required": ["role", *required], "properties": properties}
+
+
+_MESSAGES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "oneOf": [
+            *(_message(role) for role in ("system", "developer", "user")),
+            _message(
+                "assistant",
+                content={"anyOf": [_TEXT, _PARTS, {"type": "null"}]},
+                tool_calls={"type": "array", "items": {"type": "object"}},
+            ),
+            _message("tool", ("content", "tool_call_id"), tool_call_id=_TEXT),
+        ]
+    },
+}
+Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]

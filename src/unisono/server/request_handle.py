@@ -1,0 +1,75 @@
+"""A client's call while it runs: its requests, and what has come of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
+from unisono.engine.scheduler import RequestId
+from unisono.records import Generation
+from unisono.server.errors import refusal_of
+from unisono.server.telemetry import Metrics
+
+
+class RequestHandle:
+    """A running call, made by `AsyncEngine.call`. A list of prompts becomes several requests of ``n`` texts each."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.requests: Sequence[GenerationRequest] = ()
+        self.prepared: Sequence[PreparedRequest] = ()
+        """What the requests became, in their order."""
+        self.request_ids: list[RequestId] = []
+        self.running: dict[RequestId, int] = {}
+        """The requests that have not ended, with the number of their unfinished texts."""
+        self.ended: dict[int, Generation] = {}
+        """The finished texts, by choice."""
+        self.first_piece: float | None = None
+        self._began = time.perf_counter()
+        self._metrics = metrics
+        self._events: asyncio.Queue[tuple[int, Wrote | Ended] | Exception] = asyncio.Queue()
+        self._last_event: dict[int, float] = {}
+        """When each choice last had an event."""
+
+    async def events(self) -> AsyncIterator[tuple[int, Wrote | Ended]]:
+        """Yield events with their choice until all texts have ended. Raises a `Refusal` if a request failed."""
+        while self.running or not self._events.empty():
+            event = await self._events.get()
+            if isinstance(event, Exception):
+                raise refusal_of(event) from event
+            yield event
+
+    async def finish(self) -> None:
+        async for _ in self.events():
+            pass
+
+    def put(self, event: Event, now: float) -> str:
+        """Take an event that happened at ``now`` (`time.perf_counter`); return the model it concerns."""
+        place = self.request_ids.index(event.request_id)
+        request = self.requests[place]
+        if isinstance(event, Failed):
+            self.fail(event.error)
+            return request.model
+        choice = sum(each.n for each in self.requests[:place]) + event.index
+        if isinstance(event, Ended):
+            self.ended[choice] = event.generation
+            if not request.score:
+                self._metrics.ended(request.model, event.index, event.generation)
+            self.running[event.request_id] -= 1
+            if not self.running[event.request_id]:
+                del self.running[event.request_id]
+        elif not request.score:
+            if self.first_piece is None:
+                self.first_piece = now - self._began
+                self._metrics.first_piece.labels(request.model).observe(self.first_piece)
+            if choice in self._last_event:
+                self._metrics.between_pieces.labels(request.model).observe(now - self._last_event[choice])
+            self._last_event[choice] = now
+        self._events.put_nowait((choice, event))
+        return request.model
+
+    def fail(self, error: Exception) -> None:
+        """End the call with an error, after its earlier events. A call that is complete stays so."""
+        if self.running or not self.request_ids:
+            self._events.put_nowait(error)
