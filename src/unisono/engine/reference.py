@@ -65,15 +65,15 @@ def plain_steps(
     at_opening = prompt.messages is not None and not inside
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
-        opens = {member.name: at_opening and member.opens(again=step > 0, off=plan.reasoning.off) for member in members}
-        lead_U = text.distribution(plan.lead, first=opens[plan.lead.name])
+        first = {member.name: at_opening and member.opens(again=step > 0, off=plan.reasoning.off) for member in members}
+        lead_U = text.distribution(plan.lead, first=first[plan.lead.name])
         score = plan.gate.score(lead_U[None], [step])[0]
         asked = plan.gate.opens(score)
         if asked and plan.gate.boundary:
             others = {member.name: member.speller for member in members if member is not plan.lead}
             asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
-        voters = text.voters(members, asked=asked)
-        p_U_K = [text.of_member(text.distribution(member, first=opens[member.name])) for member in voters]
+        voters = text.voters(members, opens=asked)
+        p_U_K = [text.of_member(text.distribution(member, first=first[member.name])) for member in voters]
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
@@ -81,7 +81,7 @@ def plain_steps(
         yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
-        text.append(column, piece, members, opens)
+        text.append(column, piece, members, first)
         at_opening = union.mark(column) == "reasoning_end"
 
 
@@ -98,8 +98,8 @@ class _PlainText:
     def distribution(self, member: Member, *, first: bool) -> Distribution:
         return plain_distribution(member, member.map, self._ids[member.name], first=first)
 
-    def voters(self, members: list[Member], *, asked: bool) -> list[Member]:
-        if not asked:
+    def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
+        if not opens:
             return [self.plan.lead]
         if not self.plan.draw.mixture:
             return members
@@ -139,7 +139,7 @@ class _PlainText:
             return guess
         return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
 
-    def append(self, column: int, piece: bytes, members: list[Member], opens: Mapping[str, bool]) -> None:
+    def append(self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool]) -> None:
         self._columns.append(column)
         if self.parse is not None:
             self.parse.consume(column)
@@ -147,7 +147,7 @@ class _PlainText:
         for member in members:
             self._ids[member.name] = [
                 *self._ids[member.name],
-                *member.spell(column, piece, first=opens[member.name]),
+                *member.spell(column, piece, first=first[member.name]),
             ]
 
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
