@@ -36,7 +36,7 @@ def test_reasoning_goes_to_stderr_and_the_answer_to_stdout(run: Run, both: Path)
     assert shown.err.endswith(THOUGHT + "\n\n")
     quiet = run("run", both, QUESTION, "-q")
     assert (quiet.out, quiet.err) == (shown.out, "")
-    several = run("run", both, QUESTION, "--n", 2, "--temperature", 0.1, "--reasoning", 6)
+    several = run("run", both, QUESTION, "--n", 2, "--temperature", 1, "--top-k", 1, "--reasoning", 6)
     assert several.out == f"{ANSWER}\n---\n{ANSWER}\n"
     assert several.err.count("Hm. Light\n\n[seed:") == 2
 
