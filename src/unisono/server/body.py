@@ -18,8 +18,7 @@ from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, OF_MESSAGES, Field, read_fields, unsupported
 from unisono.server.limits import ServerLimits
-from unisono.server.message_types import ROLES, TEXT_PART
-from unisono.server.schemas import Record
+from unisono.server.schemas import ROLES, TEXT_PART, Record
 
 R = TypeVar("R", bound=Record)
 

@@ -1,23 +1,10 @@
-"""The messages of a chat: how each is checked, and what the OpenAPI document says of them."""
+"""The messages of a chat, as the OpenAPI document shows them; `unisono.server.body` checks each by its role."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from openai.types import chat
-from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema
-
-STRICT = ConfigDict(extra="forbid", strict=True)
-
-ROLES: dict[str, TypeAdapter[Any]] = {
-    "system": TypeAdapter(list[chat.ChatCompletionSystemMessageParam], config=STRICT),
-    "developer": TypeAdapter(list[chat.ChatCompletionDeveloperMessageParam], config=STRICT),
-    "user": TypeAdapter(list[chat.ChatCompletionUserMessageParam], config=STRICT),
-    "assistant": TypeAdapter(list[chat.ChatCompletionAssistantMessageParam], config=STRICT),
-    "tool": TypeAdapter(list[chat.ChatCompletionToolMessageParam], config=STRICT),
-}
-"""Checks a list with one message of a role; in a list, pydantic can check a typed dictionary strictly."""
-TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTextParam], config=STRICT)
+from pydantic import Field, WithJsonSchema
 
 _TEXT = {"type": "string", "minLength": 1}
 _NAME = {"anyOf": [_TEXT, {"type": "null"}]}

@@ -9,9 +9,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completi
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
-from unisono.server.message_types import STRICT, Messages
+from unisono.server.message_types import Messages
 
 __all__ = [
     "CompletionChoice",
@@ -24,7 +24,18 @@ __all__ = [
     "chat_completion",
 ]  # fmt: skip
 
+STRICT = ConfigDict(extra="forbid", strict=True)
 MOST_STOPS = 16
+
+ROLES: dict[str, TypeAdapter[Any]] = {
+    "system": TypeAdapter(list[chat.ChatCompletionSystemMessageParam], config=STRICT),
+    "developer": TypeAdapter(list[chat.ChatCompletionDeveloperMessageParam], config=STRICT),
+    "user": TypeAdapter(list[chat.ChatCompletionUserMessageParam], config=STRICT),
+    "assistant": TypeAdapter(list[chat.ChatCompletionAssistantMessageParam], config=STRICT),
+    "tool": TypeAdapter(list[chat.ChatCompletionToolMessageParam], config=STRICT),
+}
+"""Checks a list with one message of a role; in a list, pydantic can check a typed dictionary strictly."""
+TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTextParam], config=STRICT)
 
 Text = Annotated[str, Field(min_length=1)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
