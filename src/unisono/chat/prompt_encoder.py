@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
+from unisono.chat.conversation import check_messages, own_messages, with_past_reasoning
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
-from unisono.chat.inline_reasoning import set_apart
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
@@ -125,7 +124,7 @@ class PromptEncoder:
                 f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
                 hint=f"name one in the spec: chat_template: {template.names[0]}",
             )
-        _check_messages(messages)
+        check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
@@ -137,8 +136,8 @@ class PromptEncoder:
                 f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {self.name!r}",
                 hint="leave it out there: the model's files say which token that is",
             )
-        messages = set_apart(messages, self.marks, self.tokenizer.table.texts)
-        own = own_messages(messages, self.system, self.prefix)
+        told = with_past_reasoning(messages, template, self.marks, self.tokenizer.table)
+        own = own_messages(told, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
         texts = texts_of(given, tools, variables)
@@ -305,33 +304,6 @@ class PromptEncoder:
 
 def _controls_of(parts: Sequence[tuple[str, int | None]]) -> list[int]:
     return [control for _, control in parts if control is not None]
-
-
-def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
-    """A conversation with a member's own system message and prefix.
-
-    The member's system text comes first, and that of the request follows in the same message, after a blank line. The
-    prefix comes right before the content of the first user message.
-    """
-    own = list(messages)
-    if prefix is not None:
-        first = next((place for place, message in enumerate(own) if message["role"] == "user"), None)
-        if first is not None:
-            own[first] = {**own[first], "content": prefix + content_of(own[first])}
-    if system is not None:
-        if own and own[0]["role"] == "system":
-            own[0] = {**own[0], "content": f"{system}\n\n{content_of(own[0])}"}
-        else:
-            own.insert(0, Message(role="system", content=system))
-    return own
-
-
-def _check_messages(messages: Sequence[Message]) -> None:
-    if not any(content_of(message) or message["role"] == "tool" for message in messages):
-        raise PromptError("the prompt is empty", hint="give some text to answer")
-    for message in messages:
-        if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
-            raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
 
 
 def _check_encodable(text: str) -> None:

@@ -143,6 +143,8 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("space before answers", lambda member: "folded away" if member.leading_space else "none")
     if any(member.opening for member in members):
         yield row("written before answers", lambda member: member.opening or "nothing")
+    if any(member.marks or member.reads for member in members):
+        yield row("marks", _marks)
     yield row("self-check", lambda member: once(member, member.self_check))
     yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
     yield row("weights", lambda member: once(member, _size(member.facts.weight_bytes)))
@@ -173,6 +175,20 @@ def _tools(member: MemberDiagnosis) -> str:
     if not member.tools:
         return "not known"
     return f"known, called by {' '.join(member.call.split())}" if member.call else "known, but it cannot write calls"
+
+
+def _marks(member: MemberDiagnosis) -> str:
+    """Its marks, those of a beginning and its end in one line, and what it reads for those of others."""
+    lines = []
+    for mark, begin in member.marks.items():
+        what, _, place = mark.partition("_")
+        end = member.marks.get(f"{what}_end")
+        if place == "begin":
+            lines.append(f"{what} {begin}" + (f" … {end}" if end else ""))
+        elif f"{what}_begin" not in member.marks:
+            lines.append(f"{what} … {begin}")
+    lines += [f"{mark.replace('_', ' ')}s, read as {text!r}" for mark, text in member.reads.items()]
+    return "\n".join(lines) or "none"
 
 
 def _and(names: list[str]) -> str:

@@ -21,7 +21,7 @@ from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
 from unisono.errors import PromptError, SpecError, shown
-from unisono.records import Generation, Limits, StepRecord
+from unisono.records import Generation, Limits, Part, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_LIMITS = Limits()
@@ -157,6 +157,12 @@ class Wrote:
     one event, and its characters in the text of a later one."""
     reasoning: str = ""
     """The same as ``text``, of the reasoning that comes before it."""
+
+    @property
+    def parts(self) -> list[tuple[Part, str]]:
+        """What was written, in its order, by the part that it belongs to."""
+        parts: tuple[tuple[Part, str], ...] = (("reasoning", self.reasoning), ("answer", self.text))
+        return [each for each in parts if each[1]]
 
 
 @dataclass(frozen=True, slots=True)
