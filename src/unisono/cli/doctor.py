@@ -60,7 +60,7 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     from unisono.records import Limits
 
     began = time.perf_counter()
-    with prepared.load(report) as engine:
+    with prepared.load(report, diagnosed=True) as engine:
         text = engine.add(prepared.prompt("Hello"), Limits(max_new_tokens=1))
         engine.step()
         engine.drop(text)
