@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from unisono.backends.gguf import GgufFile
+from unisono.backends.gguf_optional import perhaps_lacking
 from unisono.backends.gguf_parts import unlike_others
 from unisono.backends.weight_files import named
 
@@ -71,4 +72,5 @@ def gguf_warnings(file: GgufFile) -> list[str]:
         )
     if lacking := unlike_others(file):
         found.append(f"its file perhaps lacks {named(lacking)}, which similar layers have")
+    found += [f"its file perhaps lacks {name}, {why}" for name, why in perhaps_lacking(file)]
     return found
