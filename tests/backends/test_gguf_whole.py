@@ -93,7 +93,7 @@ def test_a_weight_of_another_shape_is_refused(tmp_path: Path, cache: Path, backe
     assert not list(cache.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["blk.7.ffn_up.weight", "vision.patch.weight", "rope_freqs.weight"])
+@pytest.mark.parametrize("name", ["blk.7.ffn_up.weight", "vision.patch.weight", "rope_other.weight"])
 def test_weights_that_transformers_does_not_read_are_said_each_time(tmp_path: Path, name: str) -> None:
     tensors = tiny_tensors()
     path = write_tiny(tmp_path / "more.gguf", {**tensors, name: tensors["output_norm.weight"]})

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unisono.diagnosis import Diagnosis
     from unisono.member_diagnosis import MemberDiagnosis
 
+OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
+
 
 def doctor(
     spec: Spec,
@@ -128,6 +130,8 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("vote", lambda member: f"{member.weight:.0%}")
     yield row("architecture", lambda member: member.facts.architecture)
     yield row("parameters", lambda member: _count(member.facts.parameters))
+    if any(member.facts.tied is not None for member in members):
+        yield row("output layer", lambda member: OUTPUT_LAYERS[member.facts.tied])
     yield row("vocabulary", lambda member: member.family)
     yield row("ids", _ids)
     yield row("pieces", lambda member: f"{member.pieces:,}")

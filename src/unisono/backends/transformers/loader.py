@@ -26,11 +26,13 @@ from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import check_loaded, check_made, unread
 from unisono.backends.transformers.failures import loading_errors_told
+from unisono.backends.transformers.gguf_config import POSITIONS, completed
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
+from unisono.backends.weight_files import naming
 from unisono.errors import ModelError
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -88,6 +90,7 @@ class TransformersLoader:
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,
+            tied=bool(getattr(self._config, "tie_word_embeddings", False)),
             warnings=(*self._file_warnings(), *self._notices.told()),
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
@@ -257,9 +260,12 @@ class TransformersLoader:
         return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
 
     def _read_gguf_config(self) -> dict[str, Any]:
+        assert self.gguf is not None
         path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
         with heard(library, notices), self._errors():
             config: dict[str, Any] = library.AutoConfig.from_pretrained(path.parent, gguf_file=path.name).to_dict()
+            with naming(f"member {self.request.name!r}: "):
+                config = completed(config, self.gguf.file)
         return config | {NOTICES: list(notices.told())}
 
     def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
@@ -269,7 +275,8 @@ class TransformersLoader:
         with heard(library, notices, progress), self._errors(), mapped_tensors(library) as mapped:
             wanted = {"gguf_file": path.name, "config": config, "dtype": dtype}
             model, warnings = self._load_whole(path.parent, **wanted)
-        for warning in warnings or (unread(set(self.gguf.file.shapes).difference(mapped)) if mapped else ()):
+        not_mapped = set(self.gguf.file.shapes).difference(mapped, POSITIONS) if mapped else ()
+        for warning in warnings or unread(not_mapped):
             notices.hear(warning)
         folder.mkdir(exist_ok=True)
         config.save_pretrained(folder)
