@@ -159,6 +159,8 @@ class ModelFacts:
     """Whether its embeddings serve as its output layer, too, where that is known."""
     warnings: tuple[str, ...] = ()
     """What may be wrong with the model's files, and what the library warned of while it read the vocabulary."""
+    unchecked: tuple[str, ...] = ()
+    """What of the weights is looked at only when they are loaded."""
 
     @property
     def usable_rows(self) -> int:

@@ -39,7 +39,7 @@ def doctor(
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
         loaded = _load_weights(prepared, report) if weights else None
-        diagnosis = diagnose(prepared)
+        diagnosis = diagnose(prepared, loaded=weights)
     if as_json:
         extra = {} if loaded is None else {"weights": loaded}
         print(json.dumps({**diagnosis.to_json(), **extra}, indent=2, ensure_ascii=False))
