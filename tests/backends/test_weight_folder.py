@@ -306,3 +306,19 @@ def test_a_transformers_that_does_not_tell_what_it_leaves_out_is_named(
     monkeypatch.setattr(transformers.LlamaForCausalLM, "_keys_to_ignore_on_load_missing", [r"2.mlp.down_proj"])
     [warning] = load(write(folder, weights)).facts.warnings
     assert warning.startswith(f"transformers {transformers.__version__} does not tell whether its files hold 1 of the ")
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gpt2"])
+def test_an_output_layer_of_its_own_in_a_tied_model_is_said_once(tmp_path: Path, kind: str) -> None:
+    folder = save_tiny(tmp_path, kind)
+    weights = weights_of(folder)
+    [embedding] = [name for name in weights if name.endswith(("embed_tokens.weight", "wte.weight"))]
+    same, other = (weights | {"lm_head.weight": weights[embedding] + more} for more in (0, 1))
+    made = loader(write(folder, same))
+    assert made.facts().warnings == ()
+    assert made.load(lambda fraction, words: None).facts.warnings == ()
+    made = loader(write(folder, other))
+    [warning] = made.facts().warnings
+    assert "an output layer (lm_head.weight) that is not its embeddings" in warning
+    assert made.load(lambda fraction, words: None).facts.warnings == ()
+    assert load(folder).facts.warnings == (warning,)

@@ -35,6 +35,7 @@ TRANSFORMERS_NOISE = (
     r"`?(torch_dtype|use_fast)`? is deprecated",
     r"`tokenizer_class` is .* but `tokenizer\.json` is .*; loading",  # the file is right; we compare it
     r"generation flags are not valid and may be ignored",  # they are not ours
+    r"present in the checkpoints with different values, so we will NOT tie",  # we compare them, and say so
     r"LOAD REPORT",  # read from `output_loading_info`, and told in our words
 )
 """Of transformers and Python's `warnings`."""

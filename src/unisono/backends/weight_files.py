@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import struct
@@ -230,18 +231,25 @@ def _refuse_differing(index: Path, held: Mapping[str, Mapping[str, object]]) -> 
     for file, names in held.items():
         for name in names:
             other = first.setdefault(name, file)
-            if other != file and _bytes_of(index.parent / other, name) != _bytes_of(index.parent / file, name):
+            if other != file and differ((index.parent / other, name), (index.parent / file, name)):
                 raise ModelCorrupt(
                     f"two parts of the weights hold {name}, and differ: {index.parent / other} and {file}", hint=_AGAIN
                 )
 
 
-def _bytes_of(path: Path, name: str) -> bytes:
+def differ(first: tuple[Path, str], second: tuple[Path, str], most: int | None = None) -> bool:
+    """Whether two tensors of safetensors files differ, in their first ``most`` chunks of 64 KiB."""
+    pairs = itertools.zip_longest(_chunks(*first), _chunks(*second))
+    return any(one != other for one, other in itertools.islice(pairs, most))
+
+
+def _chunks(path: Path, name: str, size: int = 1 << 16) -> Iterator[bytes]:
     length, header = _header(path, path.stat().st_size)
     begin, end = header[name]["data_offsets"]
     with path.open("rb") as file:
         file.seek(8 + length + begin)
-        return file.read(end - begin)
+        for start in range(begin, end, size):
+            yield file.read(min(size, end - start))
 
 
 def read_index(index: Path) -> dict[str, str]:

@@ -137,11 +137,19 @@ class TransformersLoader:
             return Heads(warnings=tuple(gguf_warnings(self.gguf.file)))
         if self.request.source.kind == "hub":
             return Heads(unchecked=(REMOTE,))
-        return look_at_heads(self.request, self._config, self.who, self._look_at_folder, self._load_heads)
+        return look_at_heads(
+            self.request, self._config, self.who, partial(self._look_at_folder, chunks=1), self._load_heads
+        )
 
-    def _look_at_folder(self, notices: Notices) -> Shapes:
-        adapts = bool(library.utils.is_peft_available())
-        return look_at(self.request, self._config, notices, allow_pickle=self.options.allow_pickle, adapts=adapts)
+    def _look_at_folder(self, notices: Notices, chunks: int | None = None) -> Shapes:
+        return look_at(
+            self.request,
+            self._config,
+            notices,
+            allow_pickle=self.options.allow_pickle,
+            adapts=bool(library.utils.is_peft_available()),
+            chunks=chunks,
+        )
 
     def _load_heads(self, shapes: Shapes, notices: Notices) -> tuple[Any, list[str]]:
         known, config = self._known, self._config

@@ -23,12 +23,20 @@ _AGAIN = "download the model again"
 _MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), and give the folder of the result"
 INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 HALVES = {"F16", "BF16"}
+OUTPUT = ("lm_head.weight", "embed_out.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
-def look_at(request: LoadRequest, config: Any, notices: Notices, *, allow_pickle: bool, adapts: bool) -> Shapes:
-    """Check a folder's weights (`check_weights`) and hear warnings of them. ``adapts``: peft applies adapters."""
-    shapes = check_weights(request, allow_pickle)
-    for warning in (*beside_the_weights(request.source.path, adapts), *odd_formats(request.source.path, config)):
+def look_at(
+    request: LoadRequest, config: Any, notices: Notices, *, allow_pickle: bool, adapts: bool, chunks: int | None = None
+) -> Shapes:
+    """Check a folder's weights (`check_weights`) and hear warnings of them.
+
+    ``adapts``: peft applies adapters. ``chunks``: how much is compared of weights that should be one; all by default.
+    """
+    shapes, folder = check_weights(request, allow_pickle), request.source.path
+    found = (*beside_the_weights(folder, adapts), *odd_formats(folder, config), *untied(folder, config, chunks))
+    for warning in found:
         notices.hear(warning)
     return shapes
 
@@ -151,6 +159,21 @@ def odd_formats(folder: Path, config: Any) -> list[str]:
         odd = [name for name, kind in formats.items() if kind == fewer]
         found.append(f"its files hold some weights as {fewer}, unlike the others, {named(odd)}")
     return found
+
+
+def untied(folder: Path, config: Any, chunks: int | None = None) -> list[str]:
+    """A warning where a model is said to be tied and its output layer differs, in its first chunks at least."""
+    places = {name: file for file in read_files(folder) for name in weight_files.formats(file)}
+    heads, embeddings = ([name for name in places if name.endswith(ends)] for ends in (OUTPUT, EMBEDDINGS))
+    if not getattr(config, "tie_word_embeddings", False) or len(heads) != 1 or len(embeddings) != 1:
+        return []
+    [head], [embedding] = heads, embeddings
+    if not weight_files.differ((places[head], head), (places[embedding], embedding), chunks):
+        return []
+    return [
+        f"its files hold an output layer ({head}) that is not its embeddings ({embedding}), though its configuration "
+        "ties them: it is used as it is in the files; set tie_word_embeddings to false if that is meant"
+    ]
 
 
 def adapter_alone(folder: Path, who: str) -> ModelUnsupported:
