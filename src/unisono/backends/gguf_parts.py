@@ -15,6 +15,11 @@ from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _OF_LAYER = re.compile(r"blk\.(?P<layer>\d+)\.(?P<rest>.+)")
 _OPTIONAL = re.compile(r"rope_|attn_sinks|.*\.(input_)?scale$")
+_COMPUTED = re.compile(
+    r"^(token_embd|output|output_norm)\.|\.(attn|ffn)_(q|k|v|qkv|output|up|down|gate|norm)\.(weight|bias)$"
+)
+_WHOLE_NUMBERS = (24, 25, 26, 27)
+"""ggml's numbers of the types int8 to int64."""
 _AGAIN = "download or convert the model again"
 
 
@@ -94,6 +99,7 @@ def check_layers(file: GgufFile) -> None:
     These are its embeddings, a whole layer, a bias or norm that other layers have, and what a model of its kind always
     has (`gguf_optional`).
     """
+    _refuse_whole_numbers(file)
     layers = _layers(file)
     empty = _empty(file)
     gone = [n for n in range(_needed(file)) if n not in layers and not {"attn", "ffn"} <= empty.get(n, set())]
@@ -105,6 +111,13 @@ def check_layers(file: GgufFile) -> None:
         lacking += [f"blk.{layer}.{rest}" for layer in gone for rest in usual or ["*"]]
     if lacking:
         raise ModelCorrupt(f"{file.path} lacks {named(lacking)}", hint=_AGAIN)
+
+
+def _refuse_whole_numbers(file: GgufFile) -> None:
+    """llama.cpp ends the process where a matrix or a norm holds whole numbers."""
+    odd = [name for name, place in file.places.items() if place.kind in _WHOLE_NUMBERS and _COMPUTED.search(name)]
+    if odd:
+        raise ModelCorrupt(f"{file.path} holds whole numbers as weights, {named(odd)}", hint=_AGAIN)
 
 
 def unlike_others(file: GgufFile) -> list[str]:

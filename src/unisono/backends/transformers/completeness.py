@@ -44,8 +44,8 @@ def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who:
         )
     if errors := report.get("error_msgs"):
         raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
-    others = [name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config)]
-    return unread(others) + _unknown(parameters, model, left_out)
+    unknown = [name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config)]
+    return unread(unknown) + _unknown(parameters, model, left_out)
 
 
 def _unknown(parameters: Iterable[str], model: Any, left_out: Unreported) -> list[str]:
