@@ -16,7 +16,7 @@ _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gg
 _OF_LAYER = re.compile(r"blk\.(?P<layer>\d+)\.(?P<rest>.+)")
 _OPTIONAL = re.compile(r"rope_|attn_sinks|.*\.(input_)?scale$")
 _COMPUTED = re.compile(
-    r"^(token_embd|output|output_norm)\.|\.(attn|ffn)_(q|k|v|qkv|output|up|down|gate|norm)\.(weight|bias)$"
+    r"^(token_embd|output|output_norm)\.|\.(attn|ffn)_(q|k|v|qkv|output|up|down|gate|\w*norm)\.(weight|bias)$"
 )
 _WHOLE_NUMBERS = (24, 25, 26, 27)
 """ggml's numbers of the types int8 to int64."""
