@@ -86,6 +86,7 @@ class LlamaCppLoader:
                 dtype=_weight_format(file),
                 device=self._device.name,
                 threads=self._threads_told,
+                tied="output.weight" not in file.shapes,
                 warnings=(*gguf_warnings(file), *self._vocabulary_notices.told()),
             )
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from unisono.backends import weight_files
 from unisono.backends.base import LoadRequest
-from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards
-from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
+from unisono.errors import ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 WHOLE_TOKENIZER = "tokenizer.json"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
-PICKLES = ("*.bin", "*.pt", "*.pth")
 
 MASKED = {"full_attention", "sliding_attention"}
 """Layer kinds that rewind exactly and support rows of unequal length through a mask."""
@@ -32,6 +29,8 @@ def check_folder(request: LoadRequest) -> None:
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
     if not (folder / "config.json").is_file():
+        if (folder / ADAPTER).is_file():
+            raise adapter_alone(folder, who)
         raise ModelNotFound(
             f"{who}{folder} holds no config.json, so it is no model of transformers",
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
@@ -50,55 +49,9 @@ def check_folder(request: LoadRequest) -> None:
         )
 
 
-def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
-    """Check that a folder holds weights that are safe to load: pickles can run code. Raises a `ModelError`."""
-    folder, who = request.source.path, f"member {request.name!r}: "
-    with weight_files.naming(who):
-        if (folder / WEIGHTS).is_file():
-            check_safetensors(folder / WEIGHTS)
-            return
-        if (folder / INDEX).is_file():
-            check_shards(folder / INDEX)
-            return
-        others = sorted(folder.glob("*.safetensors"))
-        for file in others:
-            check_safetensors(file)
-    if others:
-        raise ModelNotFound(
-            f"{who}{folder} has neither {WEIGHTS} nor {INDEX}, by which the weights are found; it has {others[0].name}",
-            hint="download the missing file, or the model again",
-        )
-    pickles = [file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))]
-    if not pickles:
-        raise ModelNotFound(f"{who}{folder} holds no weights (no .safetensors file)", hint="download the model again")
-    if not allow_pickle:
-        raise ModelUnsupported(
-            f"{who}{folder} holds only pickled weights ({pickles[0]}), which can run any code when loaded",
-            hint="convert them to safetensors, or set `options: {allow_pickle: true}` if you trust their author",
-        )
-
-
-def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
-    """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
-    for file in _weights(folder):
-        for name, rows in weight_files.first_dimensions(file).items():
-            if name in expected and rows != expected[name]:
-                more, less = ("the weights are", "config.json") if rows > expected[name] else ("config.json is", "they")
-                raise ModelCorrupt(
-                    f"{who}: {more} larger than {less} by {abs(rows - expected[name]):,} ids: vocab_size is "
-                    f"{expected[name]:,}, and {name} in {file.name} has {rows:,} rows",
-                    hint="write the number of rows into config.json as vocab_size, or download the model again",
-                )
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The safetensors files that are read: one, or those of the index."""
-    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        return [folder / WEIGHTS]
-    try:
-        return [folder / name for name in sorted(set(weight_files.read_index(folder / INDEX).values()))]
-    except ModelError:
-        return []  # `check_weights` says what is wrong with it
+def brings_code(config: Any) -> bool:
+    """Whether a model's folder or repository holds the code of its class."""
+    return "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
 
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:

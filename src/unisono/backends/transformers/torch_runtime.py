@@ -9,7 +9,7 @@ import logging
 import platform
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,19 @@ def find_dtype(named: str | None, device: torch.device, own: object, spread: boo
     return torch.bfloat16 if own is None else own if isinstance(own, torch.dtype) else torch.float32
 
 
+SHAPES = "meta"
+"""Torch's device of tensors without values."""
+
+
 def shape_only() -> contextlib.AbstractContextManager[Any]:
     """Models built in this context allocate no memory for weights."""
-    return torch.device("meta")
+    return torch.device(SHAPES)
+
+
+def without_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Tensors that have a shape alone."""
+    with shape_only():
+        return {name: torch.empty(shape) for name, shape in shapes.items()}
 
 
 def use_threads(asked: int | None) -> None:
@@ -103,6 +113,18 @@ def vocabulary_rows(model: Any) -> dict[str, int]:
         for name, each in model.named_parameters(remove_duplicate=False)
         if any(each is weight for weight in weights)
     }
+
+
+def may_share_keys(model: Any) -> bool:
+    """Whether a model uses sdpa and none of its code depends on the attention's name."""
+    files = {inspect.getmodule(type(module)) for module in model.modules()}
+    own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
+    try:
+        code = "".join(map(inspect.getsource, own))
+    except (OSError, TypeError):
+        return False
+    compares = re.search(r"_attn_implementation\"?\)?\s*(==|!=|in\b|not in\b)", code)
+    return model.config._attn_implementation == "sdpa" and compares is None
 
 
 class RowForward:
