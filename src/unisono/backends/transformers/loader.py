@@ -10,15 +10,17 @@ import contextlib
 import inspect
 import json
 import re
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import transformers as _transformers
 import transformers.modeling_gguf_pytorch_utils
+from transformers import cache_utils as _cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
@@ -27,8 +29,11 @@ from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import check_loaded, check_made, unread
 from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.gguf_conversion import Conversion
-from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
+from unisono.backends.transformers.key_value_cache import RowLayer
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
+from unisono.backends.transformers.memory import BackendMaker, CacheParts
+from unisono.backends.transformers.seams import SEAMS
+from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.errors import ModelError
@@ -36,7 +41,12 @@ from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
 """Untyped, because its own annotations are incomplete."""
+cache_utils: Any = _cache_utils
 CacheLayerMixin.register(RowLayer)
+if hasattr(cache_utils, "LinearAttentionCacheLayerMixin"):  # older releases have no states in the cache
+    cache_utils.LinearAttentionCacheLayerMixin.register(StateLayer)
+    cache_utils.LinearAttentionAndFullAttentionLayer.register(HybridLayer)
+CACHE_PARTS = CacheParts(lambda layers: Cache(layers=layers), getattr(cache_utils, "DummyLayer", lambda: None))
 NOTICES = "unisono_warnings.json"
 """Where the warnings of a conversion are kept."""
 SHARING = "unisono_sdpa"
@@ -75,7 +85,8 @@ class TransformersLoader:
             model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
         parameters = sum(each.numel() for each in model.parameters())
         size = self._dtype.itemsize
-        context = self.context
+        context, keys = self.context, model_config.cache_numbers(self._text) * size
+        states = SEAMS * BackendMaker(model, self._text, CACHE_PARTS, self.who).state_bytes(size)
         return ModelFacts(
             architecture=type(model).__name__,
             rows=torch_runtime.output_rows(model),
@@ -84,7 +95,7 @@ class TransformersLoader:
             context=context,
             trained_context=model_config.trained_context(self._text),
             weight_bytes=parameters * size,
-            cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
+            cache_bytes=(keys * context + states) * self.request.slots,
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,
@@ -110,19 +121,19 @@ class TransformersLoader:
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
-            pool = RowPool(model_config.layer_windows(self._text), request.slots, self.context, torch_runtime.integers)
-            layers: Any = pool.layers
-            forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
+            backend = self._make_backend(model, progress)
             progress(1.0, "loaded")
         already = self._notices.told()
-        facts = BackendFacts(
-            device=forward.device_name,
-            rows=forward.rows,
-            context=self.context,
-            slots=request.slots,
-            warnings=tuple(each for each in self._weight_notices.told() if each not in already),
-        )
-        return RowBackend(facts, pool, forward)
+        told = tuple(each for each in self._weight_notices.told() if each not in already)
+        backend.facts = replace(backend.facts, warnings=told)
+        return backend
+
+    def _make_backend(self, model: Any, progress: Progress) -> RowBackend:
+        maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
+        if not maker.has_states:
+            return maker.row_backend(self.request.slots, self.context)
+        progress(0.95, "trying how its state can be kept")
+        return maker.state_backend(self.request.slots, self.context, self._dtype_name)
 
     def _file_warnings(self) -> list[str]:
         """What the files of the weights show. The vocabulary can be looked at without them."""
