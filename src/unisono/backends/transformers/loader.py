@@ -32,7 +32,6 @@ from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
 from unisono.backends.transformers.memory import BackendMaker, CacheParts
-from unisono.backends.transformers.seams import SEAMS
 from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
@@ -85,17 +84,16 @@ class TransformersLoader:
             model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
         parameters = sum(each.numel() for each in model.parameters())
         size = self._dtype.itemsize
-        context, keys = self.context, model_config.cache_numbers(self._text) * size
-        states = SEAMS * BackendMaker(model, self._text, CACHE_PARTS, self.who).state_bytes(size)
+        maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
         return ModelFacts(
             architecture=type(model).__name__,
             rows=torch_runtime.output_rows(model),
             input_rows=torch_runtime.input_rows(model),
             parameters=parameters,
-            context=context,
+            context=self.context,
             trained_context=model_config.trained_context(self._text),
             weight_bytes=parameters * size,
-            cache_bytes=(keys * context + states) * self.request.slots,
+            cache_bytes=maker.cache_bytes(self.request.slots, self.context, size),
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,

@@ -11,6 +11,7 @@ from unisono.backends.base import BackendFacts
 from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.key_value_cache import Pass, RowPool
+from unisono.backends.transformers.seams import SEAMS
 from unisono.backends.transformers.state_backend import Abilities, StateBackend
 from unisono.backends.transformers.state_layer import StateLayer, make_layers
 from unisono.backends.transformers.state_probe import PROBED, find_abilities
@@ -39,20 +40,25 @@ class BackendMaker:
     def state_backend(self, slots: int, context: int, dtype: str) -> StateBackend:
         """Raises a `ModelUnsupported` where the model's state cannot be kept."""
 
-        def make(abilities: Abilities, slots: int = 2, context: int = PROBED) -> StateBackend:
+        def make(abilities: Abilities, slots: int = 3, context: int = PROBED) -> StateBackend:
             forward, states = self._forward(slots, context)
             return StateBackend(_facts(forward, slots, context), forward.pool, forward, states, abilities)
 
         rows = min(torch_runtime.output_rows(self._model), torch_runtime.input_rows(self._model))
         return make(find_abilities(make, rows, dtype, self._who), slots, context)
 
-    def state_bytes(self, number_size: int) -> int:
-        """The bytes of one slot's state, as a model without memory for its weights makes it; 0 where it has none.
+    def cache_bytes(self, slots: int, context: int, number_size: int) -> int:
+        """The bytes of all slots' keys and values, and of the states that are kept of each."""
+        if not self.has_states:
+            return model_config.cache_numbers(self._text) * number_size * context * slots
+        keys = model_config.cache_numbers(self._text) if self._forward(1, PROBED)[0].pool.layers else 0
+        return (keys * number_size * context + SEAMS * self._state_bytes(number_size)) * slots
+
+    def _state_bytes(self, number_size: int) -> int:
+        """The bytes of one slot's state, by a pass of a model without memory for its weights.
 
         A model whose code needs numbers to go on is followed as far as it goes: layers with states are alike.
         """
-        if not self.has_states:
-            return 0
         forward, states = self._forward(1, PROBED)
         forward.pool.add()
         forward.pool.begin(Pass((0,), (0,), (1,)))

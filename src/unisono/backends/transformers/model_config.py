@@ -137,7 +137,7 @@ def check_cache(model_class: Any, who: str) -> None:
         return
     if getattr(model_class, "_is_stateful", False):
         raise ModelUnsupported(
-            f"{who} is a {model_class.__name__}, whose recurrent state is not in transformers' cache and cannot be kept",
+            f"{who} is a {model_class.__name__}, whose recurrent state is not in transformers' cache",
             hint="use a model whose layers have full or sliding-window attention, or states in transformers' cache",
         )
     raise ModelUnsupported(

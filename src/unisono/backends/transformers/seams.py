@@ -1,7 +1,7 @@
 """What a slot of a recurrent model keeps: the ids that it holds, and its states at some of their lengths.
 
-A state cannot be cut back. A *seam* is a length at which a slot's state is kept. A rewind goes back to the nearest seam,
-and the ids between it and the new length are read again with whatever is read next. See docs/adr/0015.
+A state cannot be cut back. A *seam* is a length at which a slot's state is kept. A rewind goes back to the last seam
+before it, and the ids between that and the new length are read again with whatever is read next. See docs/adr/0015.
 """
 
 from __future__ import annotations

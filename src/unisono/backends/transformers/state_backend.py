@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,8 +21,10 @@ class Abilities:
 
     blocks: bool = False
     """Several tokens after others are read in one pass. Some models would forget their state."""
+    together: bool = False
+    """Slots of equal lengths share a pass."""
     uneven: bool = False
-    """Slots of unequal lengths share a pass."""
+    """Slots of unequal lengths do, too."""
 
 
 class StateBackend(RowBackend):
@@ -80,6 +83,10 @@ class StateBackend(RowBackend):
             self._states, self._left = [], []
         return logits_NV
 
+    def by_itself(self, blocks: Sequence[Sequence[int]]) -> Array:
+        """The last distributions of blocks of one text, as the model's own cache has them."""
+        return self._loaded().by_itself(blocks)
+
     def unload(self) -> None:
         super().unload()
         self._memories.clear()
@@ -94,11 +101,11 @@ class StateBackend(RowBackend):
         self._noted = [_noted(own) for own in parts]
         passes: list[list[Part]] = []
         for turn in range(max(map(len, parts), default=0)):
-            alike: dict[tuple[int, int], list[Part]] = {}
+            alike: dict[tuple[int, ...], list[Part]] = {}
             for part in (own[turn] for own in parts if turn < len(own)):
                 start = self._pool.lengths[rows[part.feed]] + part.start
-                key = min(start, 1) if self._abilities.uneven else start
-                alike.setdefault((key, part.length), []).append(part)
+                begun = min(start, 1) if self._abilities.uneven else start
+                alike.setdefault((part.length, begun, 0 if self._abilities.together else part.feed), []).append(part)
             passes += alike.values()
         return passes
 
@@ -113,7 +120,7 @@ class StateBackend(RowBackend):
         ends = sorted(cuts)
         return [
             Part(number, start, stop, max(0, min(stop, size) - max(start, size - feed.wanted)))
-            for start, stop in zip(ends, ends[1:], strict=False)
+            for start, stop in itertools.pairwise(ends)
         ]
 
     def _run(self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int]) -> Any:

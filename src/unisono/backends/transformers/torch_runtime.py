@@ -145,6 +145,21 @@ class RowForward:
                 return self._read_with_state(inputs)[:, -keep:]
             return self._model(**inputs, **{str(self._memory): self._cache}, use_cache=True).logits[:, -keep:]
 
+    def by_itself(self, blocks_NT: Sequence[Sequence[int]]) -> Any:
+        """Return the last logits ``[N, V]`` of blocks of one text, read with the model's own memory."""
+        given: dict[str, Any] = {}
+        rows: list[torch.Tensor] = []
+        start = 0
+        with self.inference():
+            for ids in blocks_NT:
+                if self._placed:
+                    given["position_ids"] = integers([range(start, start + len(ids))], self.device)
+                output = self._model(input_ids=integers([ids], self.device), use_cache=True, **given)
+                given[str(self._memory)] = getattr(output, str(self._memory))
+                rows.append(output.logits[0, -1:])
+                start += len(ids)
+        return self.finish(rows)
+
     def finish(self, parts: Sequence[torch.Tensor]) -> Array:
         """Join logits ``[n, V]`` into one float32 array: numpy on the host, torch elsewhere."""
         with self.inference():
