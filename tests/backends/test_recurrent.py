@@ -18,10 +18,10 @@ transformers = pytest.importorskip("transformers")
 from support.demo import written  # noqa: E402
 from support.fakes import check  # noqa: E402
 from support.methods import FixedDraftLength  # noqa: E402
-from support.recurrent_models import RECURRENT, STEPPED, config_of, save_recurrent  # noqa: E402
+from support.recurrent_models import RECURRENT, STEPPED, config_of, save_recurrent, try_slots  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.seams import INSIDE, SEAMS  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
-from unisono.backends.transformers.seams import INSIDE, SEAMS  # noqa: E402
 from unisono.backends.transformers.state_backend import StateBackend  # noqa: E402
 from unisono.backends.transformers.state_layer import LayerState, StateLayer  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
@@ -30,7 +30,7 @@ from unisono.engine.engine import Engine  # noqa: E402
 from unisono.engine.reference import plain_steps  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
-from unisono.testing import ContractCase, alone, check_backend_contract, total_variation  # noqa: E402
+from unisono.testing import ContractCase, check_backend_contract  # noqa: E402
 
 RNG = np.random.default_rng(3)
 IDS = tuple(tuple(int(i) for i in RNG.integers(0, 256, length)) for length in (11, 23, 7, 40))
@@ -144,28 +144,8 @@ def test_any_rewinds_and_copies_leave_what_a_fresh_slot_gives(
     saved: Callable[[str], tuple[Path, Any]], kind: str
 ) -> None:
     """Blocks of all sizes, rewinds near and far, copies of copies; the states that are kept stay few."""
-    backend, rng = load(saved(kind)[0]), np.random.default_rng(11)
-    held: dict[Any, list[int]] = {backend.open(): []}
-    for turn in range(120):
-        slot = list(held)[rng.integers(len(held))]
-        ids, act = held[slot], rng.integers(4)
-        if act == 0 and len(held) < 3:
-            held[backend.open(slot)] = list(ids)
-        elif act == 1 and len(held) > 1:
-            backend.close(slot)
-            del held[slot]
-        elif act == 2 and ids:
-            length = max(0, len(ids) - int(rng.choice([1, 2, 5, 30])))
-            backend.rewind(slot, length)
-            del ids[length:]
-        else:
-            new = [int(i) for i in rng.integers(0, 256, int(rng.choice([1, 1, 2, 5, 25])))]
-            if len(ids) + len(new) > 120:
-                backend.rewind(slot, 0)
-                ids.clear()
-            found_NV = backend.advance([Feed(slot, new, 1)]).copy()
-            ids += new
-            assert total_variation(found_NV[0], alone(backend, ids)[0]) < 1e-4, (turn, len(ids))
+    backend = load(saved(kind)[0])
+    for _ in try_slots(backend, turns=120, tolerance=1e-4):
         assert all(memory.kept <= SEAMS + INSIDE for memory in backend._memories.values())
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from unisono.backends.base import Backend, Feed, Slot
+from unisono.testing import alone, total_variation
 
 IDS: dict[str, Any] = {"vocab_size": 264, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
 BODY: dict[str, Any] = IDS | {
@@ -97,3 +102,34 @@ def save_recurrent(folder: Path, kind: str) -> Any:
             each.copy_(torch.randn_like(each) * 0.3 if each.dim() > 1 else each)
     save_model(folder, model)
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def try_slots(backend: Backend, turns: int, tolerance: float) -> Iterator[None]:
+    """Read blocks of all sizes, rewind near and far, and copy copies: each row is what a fresh slot gives."""
+    rng = np.random.default_rng(11)
+    held: dict[Slot, list[int]] = {backend.open(): []}
+    for turn in range(turns):
+        slot = list(held)[rng.integers(len(held))]
+        ids, act = held[slot], rng.integers(5)
+        if act == 0 and len(held) < 3:
+            held[backend.open(slot)] = list(ids)
+        elif act == 1 and len(held) > 1:
+            backend.close(slot)
+            del held[slot]
+        elif act == 2 and ids:
+            length = max(0, len(ids) - int(rng.choice([1, 2, 5, 30])))
+            backend.rewind(slot, length)
+            del ids[length:]
+        else:
+            fed = list(held) if act == 3 else [slot]
+            new = {each: rng.integers(0, 256, int(rng.choice([1, 1, 2, 5, 25]))).tolist() for each in fed}
+            for each in fed:
+                if len(held[each]) + len(new[each]) > 120:
+                    backend.rewind(each, 0)
+                    held[each].clear()
+            found_NV = np.array(backend.advance([Feed(each, new[each], 1) for each in fed]))
+            for row_V, each in zip(found_NV, fed, strict=True):
+                held[each] += new[each]
+                apart = total_variation(row_V, alone(backend, held[each])[0])
+                assert apart < tolerance, (turn, len(held[each]), apart)
+        yield

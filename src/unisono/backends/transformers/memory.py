@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.backends.base import BackendFacts
+from unisono.backends.seams import SEAMS
 from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.key_value_cache import Pass, RowPool
-from unisono.backends.transformers.seams import SEAMS
 from unisono.backends.transformers.state_backend import Abilities, StateBackend
 from unisono.backends.transformers.state_layer import StateLayer, make_layers
 from unisono.backends.transformers.state_probe import PROBED, find_abilities

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.backends.base import Array, BackendFacts, Feed, Slot, check_feeds, check_ids, check_rewind
+from unisono.backends.seams import INSIDE, LONG, Memory
 from unisono.backends.transformers.backend import Part, RowBackend
 from unisono.backends.transformers.key_value_cache import RowPool
-from unisono.backends.transformers.seams import INSIDE, LONG, Memory
 from unisono.backends.transformers.state_layer import LayerState, SlotState, StateLayer
 from unisono.backends.transformers.torch_runtime import RowForward
 
@@ -41,7 +41,7 @@ class StateBackend(RowBackend):
         super().__init__(facts, pool, forward)
         self._layers = layers
         self._abilities = abilities
-        self._memories: dict[Slot, Memory] = {}
+        self._memories: dict[Slot, Memory[SlotState]] = {}
         self._states: list[SlotState] = []
         """By feed, the state that the next pass starts from."""
         self._left: list[dict[int, SlotState]] = []
@@ -91,7 +91,7 @@ class StateBackend(RowBackend):
         super().unload()
         self._memories.clear()
 
-    def _memory(self, slot: Slot) -> Memory:
+    def _memory(self, slot: Slot) -> Memory[SlotState]:
         self._row(slot)
         return self._memories[slot]
 

@@ -6,7 +6,9 @@ before it, and the ids between that and the new length are read again with whate
 
 from __future__ import annotations
 
-from unisono.backends.transformers.state_layer import SlotState
+from typing import Generic, TypeVar
+
+State = TypeVar("State")
 
 LONG = 16
 """Ids beyond which reading again gets a pass and a seam of its own, and the end of a block is a landmark."""
@@ -18,16 +20,16 @@ SEAMS = 2 + LANDMARKS
 """The most states that a slot keeps between two blocks."""
 
 
-class Memory:
+class Memory(Generic[State]):
     """The ids and states of one slot."""
 
-    def __init__(self, empty: SlotState) -> None:
+    def __init__(self, empty: State) -> None:
         self.ids: list[int] = []
-        self._states: dict[int, SlotState] = {0: empty}
+        self._states: dict[int, State] = {0: empty}
         self._landmarks: list[int] = []
         """Lengths, least recently read first."""
 
-    def copy(self) -> Memory:
+    def copy(self) -> Memory[State]:
         twin = Memory(self._states[0])
         twin.ids, twin._states, twin._landmarks = list(self.ids), dict(self._states), list(self._landmarks)
         return twin
@@ -38,7 +40,7 @@ class Memory:
         return max(self._states)
 
     @property
-    def state(self) -> SlotState:
+    def state(self) -> State:
         """The state at the seam."""
         return self._states[self.seam]
 
@@ -52,7 +54,7 @@ class Memory:
         self._states = {seam: state for seam, state in self._states.items() if seam <= length}
         self._landmarks = [seam for seam in self._landmarks if seam <= length]
 
-    def read(self, ids: list[int], states: dict[int, SlotState]) -> None:
+    def read(self, ids: list[int], states: dict[int, State]) -> None:
         """Add ids, and the states that reading from the seam on has left, by length; drop those that are old."""
         start, before = self.seam, len(self.ids)
         self.ids += ids
