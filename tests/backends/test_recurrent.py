@@ -20,6 +20,7 @@ from support.fakes import check  # noqa: E402
 from support.methods import FixedDraftLength  # noqa: E402
 from support.recurrent_models import RECURRENT, STEPPED, config_of, save_recurrent, try_slots  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.prefix_cache import PrefixCache  # noqa: E402
 from unisono.backends.seams import INSIDE, SEAMS  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.backends.transformers.state_backend import StateBackend  # noqa: E402
@@ -30,7 +31,7 @@ from unisono.engine.engine import Engine  # noqa: E402
 from unisono.engine.reference import plain_steps  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
-from unisono.testing import ContractCase, check_backend_contract  # noqa: E402
+from unisono.testing import ContractCase, check_backend_contract, total_variation  # noqa: E402
 
 RNG = np.random.default_rng(3)
 IDS = tuple(tuple(int(i) for i in RNG.integers(0, 256, length)) for length in (11, 23, 7, 40))
@@ -147,6 +148,22 @@ def test_any_rewinds_and_copies_leave_what_a_fresh_slot_gives(
     backend = load(saved(kind)[0])
     for _ in try_slots(backend, turns=120, tolerance=1e-4):
         assert all(memory.kept <= SEAMS + INSIDE for memory in backend._memories.values())
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "Qwen3-Next", "RWKV"])
+def test_prompts_that_begin_alike_go_on_from_what_was_kept(saved: Callable[[str], tuple[Path, Any]], kind: str) -> None:
+    cache = PrefixCache(load(saved(kind)[0]))
+    long = [*IDS[3], *IDS[1]]
+    for ids in (long, [*long, 7, 8, 9], [*long[:50], *IDS[0]], [*IDS[3], 1, 2], [*long[:50], 3], long):
+        slot, read = cache.resume(ids)
+        found_NV = cache.advance([Feed(slot, ids[read:])]).copy()
+        for token in (5, 6):
+            cache.advance([Feed(slot, [token])])
+        cache.close(slot)
+        fresh = cache.open()
+        assert total_variation(found_NV[0], cache.advance([Feed(fresh, ids)])[0]) < 1e-4
+        cache.discard(fresh)
+    assert cache.reused >= 5 * len(IDS[3])
 
 
 def test_a_long_rewind_is_read_again_once(saved: Callable[[str], tuple[Path, Any]]) -> None:
