@@ -20,11 +20,11 @@ from unisono.errors import ModelUnsupported, UnisonoError
 
 Make = Callable[[Abilities], StateBackend]
 """Makes an unused backend of three slots."""
-ROUNDING = 1e-4
-"""Distributions so near, as their total variation, are the same but for the order of sums."""
+ROUNDING = 3e-4
+"""Logits so near, by their length, are the same but for the order of sums."""
 NOISE = 4
-"""How many times farther than a model's own rounding two distributions may be."""
-ROUNDING_IN_HALF = 0.05
+"""How many times farther than a model's own rounding two rows may be."""
+ROUNDING_IN_HALF = 0.1
 """The same, at most, where numbers have 16 bits."""
 SIZE = 5
 PROBED = 16
@@ -98,7 +98,9 @@ def _host(logits_NV: Any) -> Any:
 
 
 def _apart(left_NV: Any, right_NV: Any) -> float:
-    """The greatest total variation between two rows' distributions; not a number where they have none."""
-    left, right = (np.exp(rows - rows.max(-1, keepdims=True), dtype=np.float64) for rows in (left_NV, right_NV))
-    apart = np.abs(left / left.sum(-1, keepdims=True) - right / right.sum(-1, keepdims=True)).sum(-1)
-    return float(0.5 * apart.max())
+    """The greatest distance of two rows of logits by the length of the second; not a number where a row has none.
+
+    Unlike the distance of distributions it also shows where a model is sure of its next token.
+    """
+    left, right = (np.float64(rows_NV) - rows_NV.mean(-1, keepdims=True) for rows_NV in (left_NV, right_NV))
+    return float((np.linalg.norm(left - right, axis=-1) / np.linalg.norm(right, axis=-1)).max())
