@@ -80,11 +80,11 @@ class TransformersLoader:
             model = library.AutoModelForCausalLM.from_config(
                 self._config, trust_remote_code=self.options.trust_remote_code
             )
+            maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
+            cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
         if self.request.source.kind == "folder":
-            model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
+            model_config.check_rows(self.request.source.path, model_config.vocabulary_rows(model), self.who)
         parameters = sum(each.numel() for each in model.parameters())
-        size = self._dtype.itemsize
-        maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
         return ModelFacts(
             architecture=type(model).__name__,
             rows=torch_runtime.output_rows(model),
@@ -92,8 +92,8 @@ class TransformersLoader:
             parameters=parameters,
             context=self.context,
             trained_context=model_config.trained_context(self._text),
-            weight_bytes=parameters * size,
-            cache_bytes=maker.cache_bytes(self.request.slots, self.context, size),
+            weight_bytes=parameters * self._dtype.itemsize,
+            cache_bytes=cache_bytes,
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,

@@ -85,6 +85,17 @@ def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
         )
 
 
+def vocabulary_rows(model: Any) -> dict[str, int]:
+    """The rows of the embedding and of the output layer, by the names of their weights."""
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    weights = [each.weight for each in layers if each is not None]
+    return {
+        name: int(each.shape[0])
+        for name, each in model.named_parameters(remove_duplicate=False)
+        if any(each is weight for weight in weights)
+    }
+
+
 def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
     """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
     for file in _weights(folder):
@@ -123,7 +134,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
     check_cache(model_class, who)
     text = config.get_text_config(decoder=True)
     kinds = set(layer_kinds(text))
-    odd = kinds.difference(MASKED, FORGETFUL, () if not _updates_states(model_class) else (*STATES, *HYBRID))
+    odd = kinds.difference(MASKED, (*STATES, *HYBRID, *FORGETFUL) if _updates_states(model_class) else ())
     if odd:
         raise ModelUnsupported(
             f"{who} has layers ({', '.join(sorted(odd))}) whose memory of a text can neither be rewound nor kept",

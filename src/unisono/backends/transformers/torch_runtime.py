@@ -95,17 +95,6 @@ def input_rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def vocabulary_rows(model: Any) -> dict[str, int]:
-    """The rows of the embedding and of the output layer, by the names of their weights."""
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    weights = [each.weight for each in layers if each is not None]
-    return {
-        name: int(each.shape[0])
-        for name, each in model.named_parameters(remove_duplicate=False)
-        if any(each is weight for weight in weights)
-    }
-
-
 class RowForward:
     def __init__(
         self, model: Any, text: Any, pool: RowPool, cache: Any, who: str, states: Sequence[StateLayer] = ()
