@@ -30,7 +30,7 @@ LLAMACPP_NOISE = (
 """Of llama.cpp: what changes nothing in what is written."""
 TRANSFORMERS_NOISE = (
     r"Dequantizing the whole model",  # as we ask for
-    r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal-conv1d",  # speed alone
+    r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal[-_]conv1d|mamba_ssm",  # speed alone
     r"unauthenticated requests to the HF Hub",
     r"`?(torch_dtype|use_fast)`? is deprecated",
     r"`tokenizer_class` is .* but `tokenizer\.json` is .*; loading",  # the file is right; we compare it

@@ -25,7 +25,12 @@ class _Handler(logging.Handler):
         self._notices = notices
 
     def emit(self, record: logging.LogRecord) -> None:
+        _said.add((record.name, record.getMessage()))
         self._notices.hear(record.getMessage())
+
+
+_said: set[tuple[str, str]] = set()
+"""By logger, what was heard of any model, and is not to be printed when a model is run."""
 
 
 @contextlib.contextmanager
@@ -55,6 +60,9 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
             if not issubclass(warning.category, OF_PROGRAMMERS):
                 notices.hear(str(warning.message))
     finally:
+        logger.handlers[:] = [logging.NullHandler()]
+        for name, words in _said:
+            notes.warning_once(logging.getLogger(name), words)
         logger.handlers[:], logger.propagate = handlers, propagate
         notes.set_verbosity(verbosity)
         if bars:

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import transformers as _transformers
 import transformers.modeling_gguf_pytorch_utils
+from transformers import cache_utils as _cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
-from unisono.backends.transformers import model_config, torch_runtime
+from unisono.backends.transformers import model_config, model_shape, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import check_loaded, check_made, unread
 from unisono.backends.transformers.failures import check_passes, loading_errors_told
 from unisono.backends.transformers.gguf_config import POSITIONS, completed
 from unisono.backends.transformers.gguf_conversion import Conversion
-from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
+from unisono.backends.transformers.key_value_cache import RowLayer
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
+from unisono.backends.transformers.memory import BackendMaker, CacheParts
+from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
 from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
@@ -37,7 +41,12 @@ from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
 """Untyped, because its own annotations are incomplete."""
+cache_utils: Any = _cache_utils
 CacheLayerMixin.register(RowLayer)
+if hasattr(cache_utils, "LinearAttentionCacheLayerMixin"):  # older releases have no states in the cache
+    cache_utils.LinearAttentionCacheLayerMixin.register(StateLayer)
+    cache_utils.LinearAttentionAndFullAttentionLayer.register(HybridLayer)
+CACHE_PARTS = CacheParts(lambda layers: Cache(layers=layers), getattr(cache_utils, "DummyLayer", lambda: None))
 NOTICES = "unisono_warnings.json"
 """Where the warnings of a conversion are kept."""
 SHARING = "unisono_sdpa"
@@ -70,25 +79,25 @@ class TransformersLoader:
     def facts(self) -> ModelFacts:
         heads = self._heads
         model = heads.model
-        if model is None:
-            with self._heard(), self._errors(), torch_runtime.shape_only():
+        with self._heard(), self._errors(), torch_runtime.shape_only():
+            if model is None:
                 model = library.AutoModelForCausalLM.from_config(
                     self._config, trust_remote_code=self.options.trust_remote_code
                 )
+            maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
+            cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
         if self.request.source.kind == "folder":
-            check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
+            check_rows(self.request.source.path, model_shape.vocabulary_rows(model), self.who)
         parameters = sum(each.numel() for each in model.parameters())
-        size = self._dtype.itemsize
-        context = self.context
         return ModelFacts(
             architecture=type(model).__name__,
-            rows=torch_runtime.output_rows(model),
-            input_rows=torch_runtime.input_rows(model),
+            rows=model_shape.output_rows(model),
+            input_rows=model_shape.input_rows(model),
             parameters=parameters,
-            context=context,
+            context=self.context,
             trained_context=model_config.trained_context(self._text),
-            weight_bytes=parameters * size,
-            cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
+            weight_bytes=parameters * self._dtype.itemsize,
+            cache_bytes=cache_bytes,
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,
@@ -116,23 +125,20 @@ class TransformersLoader:
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
-            check_passes(self._backend(model, 1), type(model).__name__, self.who)
+            backend = self._make_backend(model, progress)
             progress(1.0, "loaded")
-        return self._backend(model, request.slots)
-
-    def _backend(self, model: Any, slots: int) -> RowBackend:
-        pool = RowPool(model_config.layer_windows(self._text), slots, self.context, torch_runtime.integers)
-        layers: Any = pool.layers
-        forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
         already = (*self._notices.told(), *vars(self).get("_heads", Heads()).warnings)
-        facts = BackendFacts(
-            device=forward.device_name,
-            rows=forward.rows,
-            context=self.context,
-            slots=slots,
-            warnings=tuple(each for each in self._weight_notices.told() if each not in already),
-        )
-        return RowBackend(facts, pool, forward)
+        told = tuple(each for each in self._weight_notices.told() if each not in already)
+        backend.facts = replace(backend.facts, warnings=told)
+        return backend
+
+    def _make_backend(self, model: Any, progress: Progress) -> RowBackend:
+        maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
+        if not maker.has_states:
+            check_passes(maker.row_backend(1, self.context), type(model).__name__, self.who)
+            return maker.row_backend(self.request.slots, self.context)
+        progress(0.95, "trying how its state can be kept")
+        return maker.state_backend(self.request.slots, self.context, self._dtype_name)
 
     @cached_property
     def _heads(self) -> Heads:
@@ -266,7 +272,7 @@ class TransformersLoader:
         model, warnings = self._load_whole(place, config=self._config, dtype=self._dtype, **wanted)
         for warning in warnings:
             self._weight_notices.hear(warning)
-        if self.options.attention is None and device_map is None and torch_runtime.may_share_keys(model):
+        if self.options.attention is None and device_map is None and model_shape.may_share_keys(model):
             model.set_attn_implementation(SHARING)
         return model.eval()
 
