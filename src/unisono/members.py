@@ -130,8 +130,6 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     report(owner.name, 0.0, "reading the vocabulary")
     tokenizer, facts = loader.tokenizer(), loader.facts()
     tokenizer = within_rows(tokenizer, facts.usable_rows)
-    if beyond := tokenizer.table.beyond:
-        log.warning("%s", words_beyond(owner.name, facts.usable_rows, [text for text, _ in beyond]))
     return Model(owner=owner, backend=backend, source=source, loader=loader, tokenizer=tokenizer, facts=facts)
 
 

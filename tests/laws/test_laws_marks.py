@@ -16,9 +16,9 @@ from support.methods import RULES, FixedDraftLength
 from support.thinkers import NAMES, QUESTIONS, make_thinkers
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
+from unisono.engine.detokenizer import decode_text
 from unisono.engine.engine import Engine
 from unisono.engine.reference import plain_steps
-from unisono.engine.sequence import decode_text
 from unisono.ensemble import Ensemble
 from unisono.records import Generation, Limits
 

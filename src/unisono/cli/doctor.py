@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unisono.diagnosis import Diagnosis
     from unisono.member_diagnosis import MemberDiagnosis
 
+OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
+
 
 def doctor(
     spec: Spec,
@@ -37,7 +39,7 @@ def doctor(
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
         loaded = _load_weights(prepared, report) if weights else None
-        diagnosis = diagnose(prepared)
+        diagnosis = diagnose(prepared, loaded=weights)
     if as_json:
         extra = {} if loaded is None else {"weights": loaded}
         print(json.dumps({**diagnosis.to_json(), **extra}, indent=2, ensure_ascii=False))
@@ -60,7 +62,7 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     from unisono.records import Limits
 
     began = time.perf_counter()
-    with prepared.load(report) as engine:
+    with prepared.load(report, diagnosed=True) as engine:
         text = engine.add(prepared.prompt("Hello"), Limits(max_new_tokens=1))
         engine.step()
         engine.drop(text)
@@ -128,6 +130,8 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("vote", lambda member: f"{member.weight:.0%}")
     yield row("architecture", lambda member: member.facts.architecture)
     yield row("parameters", lambda member: _count(member.facts.parameters))
+    if any(member.facts.tied is not None for member in members):
+        yield row("output layer", lambda member: OUTPUT_LAYERS[member.facts.tied])
     yield row("vocabulary", lambda member: member.family)
     yield row("ids", _ids)
     yield row("pieces", lambda member: f"{member.pieces:,}")
