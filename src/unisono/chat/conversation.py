@@ -81,7 +81,8 @@ def _split(message: Message, pairs: Sequence[tuple[str, str]]) -> Message:
     for begin, end in pairs:
         thought, found, rest = content.removeprefix(begin).partition(end)
         thought = thought.strip()
-        if content.startswith(begin) and found and given.get(KEY, thought) in (thought, None):
+        opens = content.startswith(begin) if begin else thought and pairs[0][0] not in content
+        if opens and found and given.get(KEY, thought) in (thought, None):
             split: Message = {**message, "content": rest.lstrip()}
             return {**split, "extra": {**given, KEY: thought}} if thought else split
     return message
