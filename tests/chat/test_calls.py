@@ -74,15 +74,22 @@ def test_a_mark_that_begins_like_the_frame_of_a_reply_is_cut_out_whole() -> None
 
 
 @pytest.mark.parametrize(
-    ("call", "reply"), [("@calls" + OBJECT, "@case {{ m.content }}"), (OBJECT + "calls@", "{{ m.content }} falls@")]
+    ("call", "reply", "tokens"),
+    [
+        ("@calls" + OBJECT, "@case {{ m.content }}", ("@calls", None)),
+        (OBJECT + "calls@", "{{ m.content }} falls@", (None, "calls@")),
+    ],
 )
-def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(call: str, reply: str) -> None:
+def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(
+    call: str, reply: str, tokens: tuple[str | None, str | None]
+) -> None:
     names = {"<unk>": "@calls", "<s>": "calls@"}
     table = byte_level_table()
     table = dataclasses.replace(table, texts=tuple(names.get(text, text) for text in table.texts))
     template = calling(call.replace("c.", "m.tool_calls[0].")).replace("{{ m.content }}{{ eos", reply + "{{ eos")
-    with pytest.raises(PromptError, match=r"control token '(@calls|calls@)'"):
-        encoder_of(table, template).call_form()
+    form = encoder_of(table, template).call_form()
+    assert (form.begin_token, form.end_token) == tokens
+    assert (form.opening, form.closing) == tuple(token or "" for token in tokens)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(call: str, rep
     [
         (DEAF, "does not know tools"),
         (FUNCTIONAL, "does not write a call as a JSON object"),
-        (CONTROL, r"marks a call by the control token '<\|system\|>'"),
+        (CONTROL.replace("<|system|>{", "<|system|><|user|>{"), "marks a call by several control tokens"),
         (calling('[{"{{ m.tool_calls[0].function.name }}": {{ m.tool_calls[0].function.arguments | tojson }}}]'),
          "does not write a call as a JSON object"),
         (TAGGED.replace("<tool_call>", "<tool_call id={{ c.id }}>"), "writes a call's name or id outside"),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from support.encoders import encoder_of
+from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message, Prompt, Tool
-from unisono.chat.prompt_encoder import PromptEncoder, own_messages
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import probe_answer_form
 from unisono.errors import PromptError, SpecError

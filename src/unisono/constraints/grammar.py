@@ -1,7 +1,8 @@
 """Grammars over the columns of a union, by llguidance: the one file that knows the library.
 
 llguidance (https://github.com/guidance-ai/llguidance) computes which tokens of one tokenizer may follow. Here its
-"tokenizer" is the union: a token for each column, END as its end-of-sequence token. So one mask holds for all members.
+"tokenizer" is the union: a token for each piece, a special token for each mark, END as its end-of-sequence token. So
+one mask holds for all members.
 """
 
 from __future__ import annotations
@@ -123,11 +124,12 @@ class _Pieces:
     """The union as the tokenizer that llguidance's wrapper takes."""
 
     bos_token_id = None
-    special_token_ids = ()
 
     def __init__(self, union: UnionVocabulary) -> None:
-        pieces = [union.piece(column) or b"" for column in range(union.end)]
-        self.tokens: Sequence[bytes] = [b"" if SPECIAL in piece else piece for piece in pieces] + [b""]
+        pieces = [union.piece(column) or b"" for column in range(union.texts)]
+        marks = [f"<|{mark}|>".encode() for mark in union.marks]
+        self.tokens: Sequence[bytes] = [*(b"" if SPECIAL in piece else piece for piece in pieces), *marks, b""]
+        self.special_token_ids = list(range(union.texts, union.end))
         self.eos_token_id = union.end
 
     def __call__(self, text: bytes) -> list[int]:

@@ -18,6 +18,7 @@ import numpy as np
 from unisono.config.constraint import Constraint
 from unisono.constraints.grammar import Grammars
 from unisono.errors import BackendMissing, SpecError
+from unisono.vocab.marks import MARKS
 from unisono.vocab.union import UnionVocabulary
 
 PROCESSOR_SECONDS = 1.0
@@ -38,7 +39,8 @@ def main() -> None:
         if sys.platform == "linux":  # macOS does not keep to it
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     threading.stack_size(STACK)
-    union = UnionVocabulary((), bytes(range(256)), np.arange(257), ())
+    offset_U = np.append(np.arange(256), [256] * (len(MARKS) + 1))
+    union = UnionVocabulary((), bytes(range(256)), offset_U, (), MARKS)
     for line in sys.stdin:
         outcome: list[object] = []
         trial = threading.Thread(target=_try, args=(union, line, outcome))

@@ -28,10 +28,12 @@ class Field:
     """The fields without which its other values change nothing."""
     of_penalties: bool = False
     """Whether its other values change nothing where no penalty is on, which the method says: see `check_penalties`."""
+    unmarked: tuple[object, ...] = ()
+    """Values that ask for nothing where no member marks reasoning: see `check_reasoning`."""
 
     def asks(self, value: object) -> bool:
         """Whether a value asks for something."""
-        return value is not None and not any(same(value, each) for each in self.neutral)
+        return value is not None and not any(same(value, each) for each in (*self.neutral, *self.unmarked))
 
 
 def _harmless(why: str, *neutral: object) -> Field:
@@ -42,7 +44,7 @@ _CACHED = "prompts that begin alike are read once without being asked to, and ke
 _STORED = "nothing is stored here"
 _QUEUED = "all requests are served alike, in the order in which they come"
 _NAMED = "the server names requests itself: x-request-id"
-_REASONING = "what a model writes is all content"
+_REASONING = "what a model reasons is reasoning_content, and to leave it out there is include_reasoning"
 _UNPICKED = "pieces are drawn by temperature, top_k, top_p, min_p and typical_p"
 _ALL = "penalties count all that was written: leave it out, or the penalty"
 _PENALTY = "to repeat less, use repetition_penalty, presence_penalty or frequency_penalty"
@@ -82,11 +84,10 @@ SHARED: dict[str, Field] = {
     "timings_per_token": _harmless("seconds stand under unisono, at the end", False),
     "return_progress": _harmless("a prompt's progress is not reported", False),
     "guided_decoding_backend": _harmless("one library reads all constraints", "auto"),
-    # Neutral is what a server does by default, where it knows how a model marks its thoughts, and what is done here.
-    "include_reasoning": Field(_REASONING, (True,)),  # vLLM: True
-    "separate_reasoning": Field(_REASONING, (True, False)),  # SGLang: True
-    "stream_reasoning": _harmless(_REASONING, True),  # SGLang: True
-    "reasoning_format": Field(_REASONING, ("none", "auto", "raw")),  # llama.cpp: auto; Groq: raw
+    # Neutral is what is done here: what a model reasons stands apart from its answer.
+    "separate_reasoning": Field(_REASONING, (True,), unmarked=(False,)),  # SGLang
+    "stream_reasoning": _harmless("reasoning streams as it is written", True),  # SGLang
+    "reasoning_format": Field(_REASONING, ("auto", "deepseek", "parsed"), unmarked=("none", "raw")),  # llama.cpp, Groq
     "spaces_between_special_tokens": _harmless(_TEXTS, True),
     # Parameters of what is refused below: alone they change nothing.
     **dict.fromkeys(("mirostat_tau", "mirostat_eta", "xtc_threshold", "dynatemp_exponent"), _harmless(_UNPICKED)),
@@ -172,10 +173,9 @@ SHARED: dict[str, Field] = {
 
 OF_CHATS: dict[str, Field] = {
     **SHARED,
-    "reasoning": Field(_THINKING, ({},)),
     "thinking": Field(_THINKING, ({},)),
     "think": Field(_THINKING),
-    "thinking_budget": Field("limit the answer by max_tokens"),
+    "thinking_budget": Field("use thinking_token_budget"),
     "verbosity": _harmless("models write as much as they do", "medium"),
     "prediction": _harmless("to draft, use unisono.speculate"),
     "audio": Field("answers are text"),
@@ -216,6 +216,7 @@ OF_MESSAGES: dict[str, Field] = {
 NAMES_OF_ONE = (
     ("max_tokens", "max_completion_tokens", "n_predict"),
     ("repetition_penalty", "repeat_penalty"),
+    ("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
     ("n", "best_of"),
 )
 """Names of one thing. The records know all of them but ``best_of``: texts are not ranked, so it has to be ``n``."""
@@ -256,6 +257,14 @@ def check_penalties(body: Mapping[str, Any], table: Mapping[str, Field], samplin
     for name, value in body.items():
         field = table.get(name)
         if field is not None and field.of_penalties and field.asks(value):
+            raise unsupported(name, value, field.why)
+
+
+def check_reasoning(body: Mapping[str, Any], table: Mapping[str, Field]) -> None:
+    """Refuse what asks for reasoning within an answer's text, of an ensemble that marks it. Raises a `Refusal`."""
+    for name, value in body.items():
+        field = table.get(name)
+        if field is not None and any(same(value, each) for each in field.unmarked):
             raise unsupported(name, value, field.why)
 
 

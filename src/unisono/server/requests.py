@@ -21,11 +21,12 @@ from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
+from unisono.server.reasoning import EFFORT, effort_of, reasoned_as, shows_reasoning
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
 
-EFFORT, THINKING = "reasoning_effort", "enable_thinking"
+THINKING = "enable_thinking"
 ARGUMENTS = ("add_generation_prompt", "continue_final_message", "chat_template", "documents")
 """What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
@@ -57,6 +58,8 @@ class ApiCall:
     """The field that says how pieces are chosen, by its old name where that is used."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
+    shows_reasoning: bool = True
+    """Whether the answer tells what was reasoned."""
 
     @property
     def first(self) -> GenerationRequest:
@@ -104,12 +107,12 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
             del given[name]
         elif name in ARGUMENTS:
             raise unsupported(f"chat_template_kwargs.{name}", given[name], field.why)
-    for name in (EFFORT, THINKING):
-        value = getattr(request, name)
+    effort = effort_of(request)
+    for name, value in ((EFFORT, effort), (THINKING, request.enable_thinking)):
         if value is not None and given.setdefault(name, value) != value:
             raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
-    if request.reasoning_effort is not None:  # as in vLLM: some templates read the one, some the other
-        given.setdefault(THINKING, request.reasoning_effort != "none")
+    if effort is not None:  # as in vLLM: some templates read the one, some the other
+        given.setdefault(THINKING, effort != "none")
     return given or None
 
 
@@ -200,7 +203,7 @@ def _call(
             words = "chunks are not padded" if name == "include_obfuscation" else "usage comes once, at the end"
             raise unsupported(f"stream_options.{name}", True, words)
     check_stop_ids(request, engine)
-    method = read_method(request, engine)
+    method = reasoned_as(read_method(request, engine), request)
     constraint, constraint_field = read_constraint(request)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
@@ -215,6 +218,7 @@ def _call(
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,
+        shows_reasoning=shows_reasoning(request),
     )
 
 

@@ -121,6 +121,8 @@ def read_calling(
     several = parallel is not False
     if choice in (None, "auto"):
         field = _restricting(offered, several=several)
+        if field is None and form.begin_token is not None:
+            field = "tools"  # text that reads like the token is to begin no call
         if answer is not None:
             kept = [_without_formats(tool) for tool in offered]
             calling = _restricted(form, kept, "response_format", answer=answer, several=several)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 from collections.abc import Iterator
 
@@ -20,7 +21,9 @@ DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch"
 CUT_SHORT = (ValueError, IndexError, struct.error)
 """Raised for a GGUF file with truncated tensors."""
 
-
+_NO_WEIGHTS = re.compile(
+    r"Unsupported (global|class|operand|type)[^,;]{0,120}?(?= was | by default|[,;]|$)", re.IGNORECASE
+)
 LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
 
 
@@ -81,6 +84,13 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
     chain = {type(each).__name__ for each in _chain(error)}
     lower = said.lower()
     gguf = where.endswith(".gguf")
+    if "weights_only" in said:  # torch's own advice is to run whatever the pickle holds
+        odd = _NO_WEIGHTS.search(said)
+        reason = odd[0] if odd else type(error).__name__
+        return ModelUnsupported(
+            f"{who} has a pickle that holds what is no weights, or is damaged ({reason})",
+            hint="take the model as safetensors or GGUF; a pickle that holds more than weights is not read",
+        )
     cut_short = gguf and isinstance(error, CUT_SHORT) and "not supported" not in lower
     if cut_short or chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
         return ModelCorrupt(f"{who} is damaged or cut short: {short}", hint="download it again")

@@ -26,8 +26,11 @@ from unisono.cache import build_once, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 2
-"""Increment when the result of a conversion changes. Those of format 1 were not checked for missing weights."""
+FORMAT = 3
+"""Increment when the result of a conversion changes.
+
+Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions.
+"""
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SPARE_BYTES = 64_000_000
 
