@@ -11,10 +11,10 @@ import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
-from jinja2 import nodes
+from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,8 +28,8 @@ WIDEST = 6
 """Digits of a width in a format."""
 MOST_BITS = 10_000
 """Of a whole number."""
-_COUNTED, _JOINED = "counted by unisono", "joined by unisono"
-"""Filters whose names no template can write."""
+_TICKED, _JOINED = "ticked by unisono", "joined by unisono"
+"""Filters whose names no template can write: one looks at the clock, one joins texts."""
 
 
 class Exceeded(SecurityError):
@@ -46,7 +46,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._clock = threading.local()
         self._seconds = SECONDS
         del self.globals["lipsum"]  # works as long as it is told to
-        self.filters[_COUNTED] = self._counted
+        self.filters[_TICKED] = self._tick
         self.filters[_JOINED] = lambda *texts: self.concat(map(str, texts))
 
     def begin(self) -> None:
@@ -61,7 +61,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def bound_all(self) -> None:
         """Bound Jinja's own filters."""
         for name, function in list(self.filters.items()):
-            if name not in (_COUNTED, _JOINED):
+            if name not in (_TICKED, _JOINED):
                 self.bound(name, function)
 
     def concat(self, seq: Iterable[str]) -> str:
@@ -91,24 +91,21 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
+            tick = _ticked(nodes.Const("", lineno=loop.lineno))
+            loop.body.insert(0, nodes.Output([tick], lineno=loop.lineno))
+            if loop.test is not None:
+                loop.test = _ticked(loop.test)
         return _without_concat(tree)
 
-    def _counted(self, items: Any) -> Iterator[Any] | Any:
-        """What a loop goes through; a collection stays one, for templates ask for its length."""
-        if not hasattr(items, "__len__"):
-            return self._each(items)
-        self._step(len(items))
-        return items
+    @pass_context
+    def _tick(self, context: Context, value: Any) -> Any:
+        """Look at the clock; with a context, so that Jinja does not work it out while it compiles."""
+        self._step()
+        return value
 
-    def _each(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self._step()
-            yield item
-
-    def _step(self, count: int = 1) -> None:
+    def _step(self) -> None:
         clock = self._clock
-        steps = clock.steps = getattr(clock, "steps", 0) + count
+        steps = clock.steps = getattr(clock, "steps", 0) + 1
         if steps >= OFTEN:
             clock.steps = 0
             if time.thread_time() > getattr(clock, "end", float("inf")):
@@ -128,6 +125,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             return found
 
         return bounded
+
+
+def _ticked(node: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(cast(nodes.Expr, node), _TICKED, [], [], None, None, lineno=node.lineno)
 
 
 def _without_concat(tree: nodes.Template) -> nodes.Template:
