@@ -37,7 +37,7 @@ from unisono.server.schemas import (
     PiecesRequest,
     State,
 )
-from unisono.server.telemetry import CONTENT_TYPE, say, where
+from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 
 SLACK = 30.0
 """Seconds, beyond a request's time-out, in which the client has to take the rest of a stream."""
@@ -142,8 +142,8 @@ class _Routes:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
             wanted = read_record(endpoint.record, body, endpoint.fields, strict=engine.limits.strict)
-            log.facts |= {"stream": bool(wanted.stream), "user": wanted.user}
-            log.facts["safety_identifier"] = wanted.safety_identifier
+            log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}
+            log.facts["safety_identifier"] = cut(wanted.safety_identifier)
             if self._log_prompts:
                 log.facts["prompt"] = body.get("messages", body.get("prompt"))
             call = endpoint.read(wanted, engine.service, engine.limits)
