@@ -13,7 +13,7 @@ import typer
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
 from unisono.errors import SpecError, shown
-from unisono.server.limits import ServerLimits
+from unisono.server.limits import ServerLimits, room_for_connections
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
@@ -129,7 +129,9 @@ def serve(flags: ServeFlags) -> None:
     origins = read_origins(flags.allow_origin or ())
     specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
     keys = _read_keys(flags)
-    limits, bound = replace(flags.limits(), strict=flags.strict), bind(flags.host, flags.port)
+    limits = replace(flags.limits(), strict=flags.strict)
+    room_for_connections(limits)
+    bound = bind(flags.host, flags.port)
     with to_stderr():
         serve_on(
             lambda: _load(specs, flags),

@@ -78,7 +78,7 @@ def room_for_connections(limits: ServerLimits) -> tuple[int, int]:
     most = min(MOST_CONNECTIONS, room) if limits.connections is None else limits.connections
     if most > room:
         raise SpecError(
-            f"the limit connections is {most}, and this process may open {files} files, {files - room} of which it keeps",
+            f"the limit connections is {most}; this process may open {files} files, and keeps {files - room} of them",
             hint=f"give {room} or less, or raise the number of open files (`ulimit -n`)",
         )
     of_address = limits.connections_per_address
