@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import resource
 import signal
 import socket
 import threading
@@ -79,11 +80,10 @@ def crowd(port: int, first: bytes, again: bytes, number: int = CROWD) -> Iterato
 def latencies(served: Process, count: int) -> list[float]:
     """The seconds of short completions of a bystander, each on a connection of its own."""
     seconds = []
+    body = {"model": "duo", "prompt": "the cat", "max_tokens": 1}
     for _ in range(count):
         began = time.perf_counter()
-        answer = httpx2.post(
-            f"{served.url}/v1/completions", json={"model": "duo", "prompt": "the cat", "max_tokens": 1}
-        )
+        answer = httpx2.post(f"{served.url}/v1/completions", json=body)
         seconds.append(time.perf_counter() - began)
         assert answer.status_code == 200, answer.text
     return sorted(seconds)
@@ -116,14 +116,15 @@ def test_a_crowd_of_connections_shuts_nobody_out_and_a_signal_ends_it(tmp_path: 
             assert served.end(GRACE + 10) == 0
             ended = time.monotonic() - asked
         print(
-            f"{attack}: idle {idle:.3f} s, beside {beside:.3f} s, {opened()} opened, {after - before:.1f} MB, {ended:.1f} s"
+            f"{attack}: slowest alone {idle:.3f} s, beside {beside:.3f} s, {opened()} opened, "
+            f"{after - before:.1f} MB more, ended in {ended:.1f} s"
         )
         assert beside <= 3 * idle + 0.1
         assert after - before < 30
         assert ended < GRACE + 6
         assert len(ours) <= 3
-        requests = sum(line["event"] == "request" and line["status"] == 200 for line in served.log[lines:])
-        assert requests == 50
+        answered = sum(line["event"] == "request" and line["status"] == 200 for line in served.log[lines:])
+        assert answered >= 50
         assert all("level" in line for line in served.log)
 
 
@@ -151,8 +152,6 @@ def test_a_process_without_files_makes_room_and_says_so_once(tmp_path: Path) -> 
     """As if files were taken that nobody counted: the limit is far above what may be opened."""
     with process(tmp_path, 0, "--grace", GRACE, files=FILES) as served:
         served.event("ready")
-        import resource
-
         held = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
         resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (held + 20, FILES))
         with crowd(served.event("listening")["port"], b"", b"", 60):

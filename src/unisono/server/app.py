@@ -114,6 +114,8 @@ class _Routes:
         self._log_prompts = log_prompts
         self._gac_model = gac_model
         self._created = int(time.time())
+        self._documents: dict[tuple[str, ...], str] = {}
+        """The OpenAPI document, by the models that there are: none while they load."""
 
     def table(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
@@ -209,7 +211,10 @@ class _Routes:
         return Response(self._engine.metrics.page(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(json.dumps(document(self._engine.models, gac=self._gac_model is not None)))
+        models = self._engine.models
+        if (text := self._documents.get(models)) is None:
+            text = self._documents[models] = json.dumps(document(models, gac=self._gac_model is not None))
+        return _json(text)
 
     async def gac_status(self, request: Request) -> Response:
         ready = self._engine.reason is None

@@ -1,8 +1,8 @@
 """The connections of a server: how many there are, in all and of an address, and which one makes room for the next.
 
 A connection waits (for the head of a request), reads (its body), or is served. One that waits or reads holds nobody up:
-where there is no room for a new connection, the oldest that waits is closed, or else the oldest that reads. What is
-served is never closed for another; a part of the room is kept from it, so that ``/health`` has an answer.
+where there is no room for a new connection, the one is closed that has waited or read for longest. What is served is
+never closed for another; a part of the room is kept from it, so that ``/health`` has an answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import islice
 
 from unisono.server.errors import OVERLOADED, Refusal
 from unisono.server.limits import ServerLimits, room_for_connections
@@ -23,8 +22,10 @@ LOG_SECONDS = 10.0
 """Between two log lines about connections that were closed or refused."""
 KEPT = 32
 """The most connections that are kept free of requests other than ``/health`` and ``/ready``; else an eighth."""
+RAISE_SECONDS = 1.0
+"""Between two connections more, after the process had no more files."""
 FREED = 8
-"""Connections that are closed when the process has no more files."""
+"""Connections that are closed, and no more opened for a while, when the process has no more files."""
 
 
 class Phase(Enum):
@@ -45,7 +46,9 @@ class Connection:
     """Counts the bytes that the client has not taken."""
     closing: Callable[[], bool]
     since: float
-    """When the phase began; of a connection that waits, when it was last idle."""
+    """When the phase began."""
+    head: float = 0.0
+    """When the head of a request began to arrive."""
     phase: Phase = Phase.WAITING
     idle: bool = False
     """Whether it has been served, and nothing of the next request has arrived."""
@@ -59,18 +62,24 @@ class _Group:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.busy = max(1, most - min(KEPT, max(1, most // 8)))
         self.of: dict[Phase, dict[Connection, None]] = {phase: {} for phase in Phase}
 
     def __len__(self) -> int:
         return sum(map(len, self.of.values()))
 
     @property
+    def busy(self) -> int:
+        """The most connections that may have a request."""
+        return max(1, self.most - min(KEPT, max(1, self.most // 8)))
+
+    @property
     def held(self) -> int:
+        """How many have one."""
         return len(self.of[Phase.READING]) + len(self.of[Phase.SERVED])
 
     def oldest(self, *phases: Phase) -> Connection | None:
-        return next((connection for phase in phases for connection in self.of[phase]), None)
+        first = (next(iter(self.of[phase]), None) for phase in phases)
+        return min((each for each in first if each is not None), key=lambda each: each.since, default=None)
 
 
 class Connections:
@@ -79,12 +88,12 @@ class Connections:
     def __init__(self, limits: ServerLimits, metrics: Metrics) -> None:
         """Raises a `SpecError` if the process may not open as many files."""
         self._limits = limits
-        most, self._of_address = room_for_connections(limits)
-        self._all = _Group(most)
+        self._most, self._of_address = room_for_connections(limits)
+        self._all = _Group(self._most)
         self._groups: dict[str, _Group] = {}
         self._counter = metrics.connections_ended
         self._counts: Counter[str] = Counter()
-        self._next_line = 0.0
+        self._next_line = self._next_raise = 0.0
         metrics.connections.set_function(lambda: float(len(self)))
 
     def __len__(self) -> int:
@@ -97,9 +106,8 @@ class Connections:
             own = self._groups[connection.address] = _Group(self._of_address)
         for group in (own, self._all):
             group.of[connection.phase][connection] = None
-        for group in (own, self._all):
-            while len(group) > group.most and (oldest := group.oldest(Phase.WAITING, Phase.READING)) is not None:
-                self._end(oldest, "evicted", _too_slow(oldest))
+        self._make_room(own)
+        self._make_room(self._all)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection. It may have been forgotten before."""
@@ -113,7 +121,7 @@ class Connections:
     def starts(self, connection: Connection, now: float) -> None:
         """Note that bytes have arrived: the head of the next request has its time from now on."""
         if connection.idle:
-            connection.idle, connection.since = False, now
+            connection.idle, connection.head = False, now
 
     def reads(self, connection: Connection, now: float, *, always: bool = False) -> Refusal | None:
         """Note that a request begins. Returns the refusal if there are too many, unless it is ``always`` served."""
@@ -145,6 +153,9 @@ class Connections:
             say("connections", level=logging.WARNING, open=len(self), **self._counts)
             self._counts.clear()
             self._next_line = now + LOG_SECONDS
+        if now >= self._next_raise:
+            self._all.most = min(self._most, self._all.most + 1)
+            self._next_raise = now + RAISE_SECONDS
 
     def end_reading(self, refusal: Refusal) -> None:
         """Refuse all requests whose bodies have not arrived."""
@@ -152,15 +163,18 @@ class Connections:
             self._end(connection, "shutdown", refusal)
 
     def no_files(self) -> None:
-        """Close some connections, because the process cannot open a file more."""
+        """Close some connections, because the process cannot open a file more, and have fewer from now on."""
         self._count("no_files")
-        waiting = [*self._all.of[Phase.WAITING], *self._all.of[Phase.READING]]
-        for connection in islice(waiting, FREED):
-            self._end(connection, "evicted", _too_slow(connection))
+        self._all.most = max(1, min(self._all.most, len(self)) - FREED)
+        self._make_room(self._all)
 
     def malformed(self) -> None:
         """Count a request that is not HTTP."""
         self._count("malformed")
+
+    def _make_room(self, group: _Group) -> None:
+        while len(group) > group.most and (oldest := group.oldest(Phase.WAITING, Phase.READING)) is not None:
+            self._end(oldest, "evicted", _too_slow(oldest))
 
     def _late(self, connection: Connection, now: float) -> str | None:
         """Why a connection is closed; ``None`` if it is not."""
@@ -175,9 +189,13 @@ class Connections:
         connection.untaken = unsent
         if connection.phase is Phase.WAITING:
             if unsent:
-                connection.since = now
+                connection.head = connection.since = now
             most = limits.keep_alive if connection.idle else limits.headers
-            return ("idle" if connection.idle else "slow_headers") if now - connection.since > most else None
+            return (
+                ("idle" if connection.idle else "slow_headers")
+                if now - max(connection.head, connection.since) > most
+                else None
+            )
         # A second more, because whoever reads a body refuses it too, and says more.
         late = connection.phase is Phase.READING and now - connection.since > limits.reading + 1
         return "slow_body" if late else None
