@@ -24,6 +24,8 @@ KEPT = 32
 """The most connections that are kept free of requests other than ``/health`` and ``/ready``; else an eighth."""
 RAISE_SECONDS = 1.0
 """Between two connections more, after the process had no more files."""
+STUCK_SECONDS = 2.0
+"""After so long, a connection whose client takes nothing of its answer makes room for others."""
 FREED = 8
 """Connections that are closed, and no more opened for a while, when the process has no more files."""
 
@@ -81,6 +83,11 @@ class _Group:
         first = (next(iter(self.of[phase]), None) for phase in phases)
         return min((each for each in first if each is not None), key=lambda each: each.since, default=None)
 
+    def stuck(self, now: float) -> Connection | None:
+        """The first that is served, but has taken nothing for a while."""
+        served = self.of[Phase.SERVED]
+        return next((each for each in served if each.stuck is not None and now - each.stuck > STUCK_SECONDS), None)
+
 
 class Connections:
     """Counts connections and closes those for which there is no room, or that take too long."""
@@ -94,6 +101,8 @@ class Connections:
         self._counter = metrics.connections_ended
         self._counts: Counter[str] = Counter()
         self._next_line = self._next_raise = 0.0
+        self.over = False
+        """Whether no new connection is taken."""
         metrics.connections.set_function(lambda: float(len(self)))
 
     def __len__(self) -> int:
@@ -101,6 +110,9 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         """Take a new connection, and close others, or it, if there are too many."""
+        if self.over:
+            connection.end(None)
+            return
         own = self._groups.get(connection.address)
         if own is None:
             own = self._groups[connection.address] = _Group(self._of_address)
@@ -129,7 +141,7 @@ class Connections:
         for group in () if always else self._groups_of(connection):
             while group.held > group.busy:
                 oldest = group.oldest(Phase.READING)
-                if oldest is None or oldest is connection:
+                if (oldest is None or oldest is connection) and (oldest := group.stuck(now)) is None:
                     self._count("refused")
                     return _too_many(group.busy, self._all.busy)
                 self._end(oldest, "evicted", _too_slow(oldest))
@@ -190,12 +202,8 @@ class Connections:
         if connection.phase is Phase.WAITING:
             if unsent:
                 connection.head = connection.since = now
-            most = limits.keep_alive if connection.idle else limits.headers
-            return (
-                ("idle" if connection.idle else "slow_headers")
-                if now - max(connection.head, connection.since) > most
-                else None
-            )
+            reason, most = ("idle", limits.keep_alive) if connection.idle else ("slow_headers", limits.headers)
+            return reason if now - max(connection.head, connection.since) > most else None
         # A second more, because whoever reads a body refuses it too, and says more.
         late = connection.phase is Phase.READING and now - connection.since > limits.reading + 1
         return "slow_body" if late else None

@@ -182,6 +182,11 @@ class Server(uvicorn.Server):
         for bound in sockets or ():
             bound.listen(BACKLOG)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.connections.over = True
+        self.connections.end_reading(shutting_down())
+        await super().shutdown(sockets)
+
     async def _watch(self) -> None:
         await self._engine.thread.over.wait()
         self.should_exit = True
