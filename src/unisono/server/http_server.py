@@ -19,7 +19,7 @@ from typing import Any
 
 import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.connections import Connection, Connections, Phase, network_of
@@ -37,6 +37,8 @@ LAST_WORDS = 5
 """Seconds in which complete answers are sent at the end."""
 SHORTLY = 0.5
 """Seconds to wait for a load at the end."""
+LOGGER = logging.getLogger("unisono.server.http")
+LOGGER.setLevel(logging.ERROR)  # uvicorn warns of each request that is not HTTP; `Connections` counts them
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -46,8 +48,11 @@ class HttpProtocol(H11Protocol):
     def __init__(self, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
         self.conn = self._strict = StrictConnection(self._begins, self._complete)
+        self.logger = LOGGER
         self._connections = connections
         self._app = self.app
+        self._shut = False
+        """Whether the client has shut down its side."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -73,14 +78,16 @@ class HttpProtocol(H11Protocol):
         """
         if self._place.phase is not Phase.SERVED or self.scope["http_version"] != "1.1":
             return None
-        self.cycle.keep_alive = False
-        self._probe(PROBE_SECONDS[0])
+        self._shut = True
+        self._probe(self.cycle, PROBE_SECONDS[0])
         return True
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is not h11.SEND_BODY:
             self._connections.waits(self._place, time.monotonic())
         super().on_response_complete()
+        if self._shut and self._place.phase is not Phase.SERVED:  # no other request had arrived whole
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._connections.malformed()
@@ -122,14 +129,15 @@ class HttpProtocol(H11Protocol):
     def _complete(self) -> None:
         done = self.cycle.response_complete if self.conn.our_state is h11.DONE else False
         (self._connections.waits if done else self._connections.serves)(self._place, time.monotonic())
+        if self._shut:
+            self._probe(self.cycle, PROBE_SECONDS[0])
 
-    def _probe(self, seconds: float) -> None:
-        cycle = self.cycle
+    def _probe(self, cycle: RequestResponseCycle, seconds: float) -> None:
         if cycle.response_started or cycle.disconnected or self.transport.is_closing():
             return
         # Any client has to pass over it; to one that has left, the next but one write fails.
         self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue")))
-        self.loop.call_later(seconds, self._probe, min(2 * seconds, PROBE_SECONDS[1]))
+        self.loop.call_later(seconds, self._probe, cycle, min(2 * seconds, PROBE_SECONDS[1]))
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a request that asks for another protocol is answered in this one."""
