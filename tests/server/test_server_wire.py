@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -99,13 +100,9 @@ def test_what_can_be_read_in_two_ways_is_refused_and_the_connection_closed(serve
         began = time.monotonic()
         connection.sendall(data)
         answer = b""
-        try:
-            while kind != "a chunk with LF" or b"}" not in answer:
-                if not (part := connection.recv(65536)):
-                    break
+        with contextlib.suppress(ConnectionResetError):  # what was sent beyond is not read
+            while part := connection.recv(65536):
                 answer += part
-        except ConnectionResetError:
-            assert answer
         assert time.monotonic() - began < 5
     head, _, body = answer.partition(b"\r\n\r\n")
     assert int(head.split(b" ")[1]) == status, answer
@@ -237,7 +234,7 @@ def test_what_a_client_writes_is_cut_in_the_log(caplog: pytest.LogCaptureFixture
             {"logit_bias": {long: 1}},
         ):
             served.post("/v1/completions", {**body, **change})
-        big = "y" * 8000
+        big = "y" * 4000
         served.post("/v1/completions", body, **{"x-request-id": big, "user-agent": big, "x-forwarded-for": big})
         served.get(f"/v1/models/{big}")
         served.get(f"/{big}")
