@@ -115,7 +115,7 @@ class Middleware:
             say(
                 "request",
                 id=log.id,
-                client=client[0] if client else None,
+                client=cut(client[0]) if client else None,  # perhaps of a header: X-Forwarded-For
                 method=cut(scope["method"]),
                 path=path,
                 model=log.model or None,
