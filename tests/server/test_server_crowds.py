@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import re
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +24,8 @@ from support.server_process import Process, process
 
 FILES = 256
 CROWD = 300
+AGAIN = 20
+"""Connections that a crowd opens again in a twentieth of a second."""
 GRACE = 2
 
 POST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -51,7 +57,8 @@ def crowd(port: int, first: bytes, again: bytes, number: int = CROWD) -> Iterato
         return connection
 
     def hold() -> None:
-        while not over.wait(0.1):
+        while not over.wait(0.05):
+            room = itertools.repeat(None, AGAIN)
             for place, connection in enumerate(held):
                 try:
                     connection.send(again)
@@ -60,7 +67,7 @@ def crowd(port: int, first: bytes, again: bytes, number: int = CROWD) -> Iterato
                     lost = False
                 except OSError:
                     lost = True
-                if lost:
+                if lost and next(room, over) is None:
                     connection.close()
                     held[place] = open_one()
 
@@ -100,11 +107,11 @@ def test_a_crowd_of_connections_shuts_nobody_out_and_a_signal_ends_it(tmp_path: 
     with process(tmp_path, 0, "--grace", GRACE, files=FILES) as served:
         served.event("ready")
         latencies(served, 20)
-        idle = latencies(served, 50)[-1]
+        idle = latencies(served, 50)
         lines, before = len(served.log), memory(served)
         with crowd(served.event("listening")["port"], *ATTACKS[attack]) as opened:
             began = time.monotonic()
-            beside = latencies(served, 50)[-1]
+            beside = latencies(served, 50)
             health = httpx2.get(f"{served.url}/health", timeout=5)
             assert health.status_code == 200
             time.sleep(max(0.0, 2 - (time.monotonic() - began)))
@@ -115,10 +122,12 @@ def test_a_crowd_of_connections_shuts_nobody_out_and_a_signal_ends_it(tmp_path: 
             assert served.end(GRACE + 10) == 0
             ended = time.monotonic() - asked
         print(
-            f"{attack}: slowest alone {idle:.3f} s, beside {beside:.3f} s, {opened()} opened, "
+            f"{attack}: median and slowest alone {idle[25]:.3f} {idle[-1]:.3f} s, "
+            f"beside {beside[25]:.3f} {beside[-1]:.3f} s, {opened()} opened, "
             f"{after - before:.1f} MB more, ended in {ended:.1f} s"
         )
-        assert beside <= 3 * idle + 0.1
+        assert beside[25] <= 3 * idle[25] + 0.02
+        assert beside[-1] <= 3 * idle[-1] + 0.5
         assert after - before < 30
         assert ended < GRACE + 6
         assert len(ours) <= 3
@@ -173,8 +182,9 @@ def test_who_is_too_slow_is_told_so(tmp_path: Path) -> None:
     slow = {
         b"GET /hea": b" 408 ",
         POST + b"content-length: 100\r\n\r\n{": b" 408 ",
-        b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET": b" 200 ",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET": b" 200  408 ",
         b"GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n": b" 200 ",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n": b" 200 ",
         b"": b"",
     }
     with process(tmp_path, 0, *flags) as served:
@@ -186,5 +196,43 @@ def test_who_is_too_slow_is_told_so(tmp_path: Path) -> None:
                 answer = b""
                 while data := connection.recv(4096):
                     answer += data
-                assert expected in answer.split(b"\r\n")[0], answer
+                assert b"".join(re.findall(rb"HTTP/1.1( \d+ )", answer)) == expected
                 assert 0.4 < time.monotonic() - began < 2.5
+
+
+STUCK = """
+import asyncio, sys, time
+sys.path.insert(0, {tests!r})
+from support.fakes import make_fakes
+from support.real_server import DUO, load_fakes
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.app import make_app
+from unisono.server.http_server import Server
+from unisono.server.launch import bind
+from unisono.server.limits import ServerLimits
+from unisono.server.telemetry import Metrics
+
+make_fakes()
+engine = AsyncEngine(lambda: load_fakes(DUO), ServerLimits(), Metrics())
+server = Server(engine, make_app(engine))
+
+async def main():
+    asyncio.get_running_loop().call_later(0.5, lambda: (print("stuck", flush=True), time.sleep(1000)))
+    await server.serve_on(bind("127.0.0.1", 0))
+
+asyncio.run(main())
+"""
+
+
+def test_a_second_signal_ends_a_server_whose_loop_is_stuck() -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", STUCK.format(tests=str(root))]
+    environment = {**os.environ, "PYTHONPATH": str(root.parent / "src")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"stuck\n"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 128 + signal.SIGTERM

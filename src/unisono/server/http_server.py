@@ -114,11 +114,11 @@ class HttpProtocol(H11Protocol):
 
     def _last_answer(self, refusal: Refusal | None) -> None:
         """Answer in place of the app, unless it has begun, and tell it that the client is gone."""
-        begun = False
         if self.cycle is not None and not self.cycle.response_complete:
-            begun, self.cycle.disconnected = self.cycle.response_started, True
+            self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if refusal is not None and not begun and not self.transport.is_closing():
+        due = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if refusal is not None and due and not self.transport.is_closing():
             self.transport.write(_plain(refusal))
 
     def _begins(self, request: h11.Request) -> None:
