@@ -182,7 +182,7 @@ def test_who_is_too_slow_is_told_so(tmp_path: Path) -> None:
     slow = {
         b"GET /hea": b" 408 ",
         POST + b"content-length: 100\r\n\r\n{": b" 408 ",
-        b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET": b" 200  408 ",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET": b" 200 ",
         b"GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n": b" 200 ",
         b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n": b" 200 ",
         b"": b"",

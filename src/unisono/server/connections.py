@@ -54,6 +54,8 @@ class Connection:
     phase: Phase = Phase.WAITING
     idle: bool = False
     """Whether it has been served, and nothing of the next request has arrived."""
+    begun: bool = False
+    """Whether something of a request has arrived."""
     untaken: int = 0
     stuck: float | None = None
     """Since when the client has taken nothing of what there is for it."""
@@ -132,6 +134,7 @@ class Connections:
 
     def starts(self, connection: Connection, now: float) -> None:
         """Note that bytes have arrived: the head of the next request has its time from now on."""
+        connection.begun = True
         if connection.idle:
             connection.idle, connection.head = False, now
 
@@ -154,7 +157,7 @@ class Connections:
     def waits(self, connection: Connection, now: float) -> None:
         """Note that a request and its answer are complete."""
         self._move(connection, Phase.WAITING, now)
-        connection.idle = True
+        connection.idle, connection.begun = True, False
 
     def sweep(self, now: float) -> None:
         """Close the connections that take too long, and log how many were closed."""
@@ -248,7 +251,7 @@ def network_of(host: str) -> str:
 
 def _too_slow(connection: Connection) -> Refusal | None:
     """The answer to a client whose request is not complete; none if it has not begun one."""
-    if connection.phase is Phase.SERVED or connection.idle:
+    if connection.phase is Phase.SERVED or not connection.begun:
         return None
     return Refusal(408, "the request did not arrive in time", code="request_timeout")
 
