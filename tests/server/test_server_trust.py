@@ -28,9 +28,10 @@ from unisono.engine.service import Service
 from unisono.errors import SpecError
 from unisono.server import app as app_module
 from unisono.server import async_engine, middleware
+from unisono.server.hosts import is_loopback
 from unisono.server.launch import bind
 from unisono.server.limits import ServerLimits
-from unisono.server.middleware import Keys, is_loopback, read_keys
+from unisono.server.middleware import Keys, read_keys
 from unisono.server.telemetry import JsonLines
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some-length"

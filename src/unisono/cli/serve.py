@@ -13,7 +13,7 @@ import typer
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
 from unisono.errors import SpecError, shown
-from unisono.server.limits import ServerLimits
+from unisono.server.limits import ServerLimits, room_for_connections
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
@@ -48,6 +48,27 @@ class LimitFlags:
         int, limit_flag("--max-concurrency", min=1, help="Accept at most this many requests at once.")
     ] = LIMITS.concurrency
     timeout: Annotated[float, limit_flag(help="Give a request this many seconds.")] = LIMITS.timeout
+    connections: Annotated[
+        int | None,
+        limit_flag(
+            "--max-connections", min=1, help="Hold this many connections at most; by default what open files allow."
+        ),
+    ] = LIMITS.connections
+    connections_per_address: Annotated[
+        int | None,
+        limit_flag(
+            "--max-connections-per-address", min=1, help="Hold this many of one address; by default three quarters."
+        ),
+    ] = LIMITS.connections_per_address
+    headers: Annotated[
+        float, limit_flag("--header-timeout", help="Give the headers of a request this many seconds to arrive.")
+    ] = LIMITS.headers
+    reading: Annotated[
+        float, limit_flag("--body-timeout", help="Give the body of a request this many seconds to arrive.")
+    ] = LIMITS.reading
+    keep_alive: Annotated[
+        float, limit_flag("--keep-alive", help="Keep a connection this many seconds between requests.")
+    ] = LIMITS.keep_alive
     grace: Annotated[float, limit_flag(help="Give running requests this many seconds after a signal to end.")] = (
         LIMITS.grace
     )
@@ -108,7 +129,9 @@ def serve(flags: ServeFlags) -> None:
     origins = read_origins(flags.allow_origin or ())
     specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
     keys = _read_keys(flags)
-    limits, bound = replace(flags.limits(), strict=flags.strict), bind(flags.host, flags.port)
+    limits = replace(flags.limits(), strict=flags.strict)
+    room_for_connections(limits)
+    bound = bind(flags.host, flags.port)
     with to_stderr():
         serve_on(
             lambda: _load(specs, flags),
@@ -124,7 +147,8 @@ def serve(flags: ServeFlags) -> None:
 
 def _read_keys(flags: ServeFlags) -> Keys | None:
     """The API keys. Raises a `SpecError` where anybody could use the server without one."""
-    from unisono.server.middleware import is_loopback, read_keys
+    from unisono.server.hosts import is_loopback
+    from unisono.server.middleware import read_keys
 
     if flags.api_key_file is not None:
         return read_keys(flags.api_key_file)

@@ -38,7 +38,7 @@ from unisono.server.schemas import (
     PiecesRequest,
     State,
 )
-from unisono.server.telemetry import CONTENT_TYPE, say, where
+from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""
@@ -113,6 +113,8 @@ class _Routes:
         self._log_prompts = log_prompts
         self._gac_model = gac_model
         self._created = int(time.time())
+        self._documents: dict[tuple[str, ...], str] = {}
+        """The OpenAPI document, by the models that there are: none while they load."""
 
     def table(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
@@ -141,8 +143,8 @@ class _Routes:
             handle = left.enter_context(engine.call())
             body = await read_body(request.headers, request.stream(), engine.limits)
             wanted = read_record(endpoint.record, body, endpoint.fields, strict=engine.limits.strict)
-            log.facts |= {"stream": bool(wanted.stream), "user": wanted.user}
-            log.facts["safety_identifier"] = wanted.safety_identifier
+            log.facts |= {"stream": bool(wanted.stream), "user": cut(wanted.user)}
+            log.facts["safety_identifier"] = cut(wanted.safety_identifier)
             if self._log_prompts:
                 log.facts["prompt"] = body.get("messages", body.get("prompt"))
             call = endpoint.read(wanted, engine.service, engine.limits)
@@ -212,7 +214,10 @@ class _Routes:
         return Response(self._engine.metrics.page(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(json.dumps(document(self._engine.models, gac=self._gac_model is not None)))
+        models = self._engine.models
+        if (text := self._documents.get(models)) is None:
+            text = self._documents[models] = json.dumps(document(models, gac=self._gac_model is not None))
+        return _json(text)
 
     async def gac_status(self, request: Request) -> Response:
         ready = self._engine.reason is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, fields
 
 from unisono.errors import SpecError, shown
@@ -34,6 +35,16 @@ class ServerLimits:
     """Seconds of a request, from the last byte of its body to its last piece."""
     reading: float = 30.0
     """Seconds for the body of a request to arrive."""
+    connections: int | None = None
+    """Connections in all; ``None`` takes what the process may open, see `room_for_connections`."""
+    connections_per_address: int | None = None
+    """Connections of one address; ``None`` is three quarters of all."""
+    headers: float = 10.0
+    """Seconds for the head of a request to arrive."""
+    keep_alive: float = 5.0
+    """Seconds for which a connection stays open between requests."""
+    sending: float = 30.0
+    """Seconds for which a client may take nothing of its answer."""
     grace: float = 30.0
     """Seconds for running requests to finish after a signal to end."""
     strict: bool = False
@@ -42,6 +53,8 @@ class ServerLimits:
     def __post_init__(self) -> None:
         for limit in [each for each in fields(self) if each.name != "strict"]:
             value, least = getattr(self, limit.name), 0 if limit.name == "grace" else 1e-9
+            if value is None:
+                continue
             if not value >= least or value == float("inf"):
                 fitting = "0 or a number above it" if limit.name == "grace" else "a number above 0"
                 raise SpecError(f"the limit {limit.name} is {shown(value)}", hint=f"give {fitting}")
@@ -50,3 +63,32 @@ class ServerLimits:
         """The refusal of a text that is too long to be tokenised."""
         words = f"the {what} has {characters} characters, and this server takes {CHARACTERS * self.prompt} at most"
         return Refusal(400, words, code="context_length_exceeded")
+
+
+MOST_CONNECTIONS = 1024
+"""Of a server that is not told otherwise: more would wait for its models only."""
+FILES_KEPT = 64
+"""Files that are kept for models, logs and libraries; half of all where there are few."""
+
+
+def room_for_connections(limits: ServerLimits) -> tuple[int, int]:
+    """The most connections in all, and of one address. Raises a `SpecError` if the process may not open so many."""
+    files = _most_files()
+    room = files - min(FILES_KEPT, files // 2)
+    most = min(MOST_CONNECTIONS, room) if limits.connections is None else limits.connections
+    if most > room:
+        raise SpecError(
+            f"the limit connections is {most}; this process may open {files} files, and keeps {files - room} of them",
+            hint=f"give {room} or less, or raise the number of open files (`ulimit -n`)",
+        )
+    of_address = limits.connections_per_address
+    return most, max(1, most * 3 // 4) if of_address is None else min(of_address, most)
+
+
+def _most_files() -> int:
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return 2**20 if soft == resource.RLIM_INFINITY else soft
+    return 2**20

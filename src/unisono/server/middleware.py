@@ -5,10 +5,8 @@ API keys are read from a file, kept as digests, and compared in constant time.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import ipaddress
 import re
 import secrets
 import time
@@ -19,7 +17,8 @@ from typing import Any
 
 from unisono.errors import SpecError, shown
 from unisono.server.errors import Refusal
-from unisono.server.telemetry import Metrics, say
+from unisono.server.hosts import is_local
+from unisono.server.telemetry import Metrics, cut, say
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -89,7 +88,7 @@ class Middleware:
 
         try:
             if refusal := self._refusal(scope):
-                await _refuse(sending, refusal)
+                await refuse(sending, refusal)
             else:
                 await self._app(scope, receive, sending)
         finally:
@@ -99,11 +98,8 @@ class Middleware:
         given: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             given.setdefault(name, []).append(value)
-        for value in given.get(b"host", ()) if self._local else ():
-            header = value.decode("latin-1")
-            bracketed, closing, _ = header.removeprefix("[").partition("]")
-            if not is_loopback(bracketed if closing else header.partition(":")[0].lower().removesuffix(".")):
-                return FOREIGN
+        if self._local and not is_local(given.get(b"host", ())):
+            return FOREIGN
         if self._keys is None or scope["path"].removesuffix("/") in OPEN:
             return None
         authorization = given.get(b"authorization", [])
@@ -119,8 +115,8 @@ class Middleware:
             say(
                 "request",
                 id=log.id,
-                client=client[0] if client else None,
-                method=scope["method"],
+                client=cut(client[0]) if client else None,  # perhaps of a header: X-Forwarded-For
+                method=cut(scope["method"]),
                 path=path,
                 model=log.model or None,
                 status=log.status,
@@ -129,23 +125,18 @@ class Middleware:
             )
 
 
-async def _refuse(send: Send, refusal: Refusal) -> None:
+async def refuse(send: Send, refusal: Refusal) -> None:
+    """Answer a request that is not read, and close the connection."""
     body = refusal.body()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # the request's body is not read
         *([(b"www-authenticate", b"Bearer")] if refusal.status == 401 else []),
+        *((name.encode(), value.encode()) for name, value in refusal.headers.items()),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
 
 
 def read_origins(given: Iterable[str]) -> list[str]:

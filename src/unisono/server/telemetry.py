@@ -21,6 +21,13 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 SIZES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 
+CUT = 200
+"""The most characters of a client's text in a log line."""
+LONG = 2000
+"""The most characters of other texts."""
+WHOLE = ("prompt", "text")
+"""What `--log-prompts` asks for."""
+
 log = logging.getLogger("unisono.server")
 
 
@@ -35,12 +42,22 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "facts", {}),
+            "event": cut(record.getMessage(), LONG),
         }
+        for name, value in getattr(record, "facts", {}).items():
+            line[name] = value if name in WHOLE else cut(value, LONG)
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = where(record.exc_info[1])
         return json.dumps(line, default=repr)
+
+
+def cut(value: Any, most: int = CUT) -> Any:
+    """A value without the end of a text that is too long."""
+    if isinstance(value, list):
+        return [cut(each, most) for each in value]
+    if isinstance(value, str) and len(value) > most:
+        return f"{value[:most]}… ({len(value)} characters)"
+    return value
 
 
 def where(error: BaseException) -> str:
@@ -54,10 +71,11 @@ def where(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def to_stderr() -> Iterator[None]:
-    """Send the logs of unisono and uvicorn to stderr within the context."""
+    """Send the logs of unisono, uvicorn and asyncio to stderr within the context."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    loggers = {logging.getLogger("unisono"): logging.INFO, logging.getLogger("uvicorn"): logging.WARNING}
+    levels = {"unisono": logging.INFO, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
+    loggers = {logging.getLogger(name): level for name, level in levels.items()}
     before = {logger: (logger.handlers[:], logger.level, logger.propagate) for logger in loggers}
     try:
         for logger, level in loggers.items():
@@ -81,6 +99,10 @@ class Metrics:
         )
         self.failures = self._counter("failures", "Requests that ended because a model failed.", "model")
         self.ready = self._gauge("ready", "1 if the server is ready, else 0.")
+        self.connections = self._gauge("connections", "Open connections.")
+        self.connections_ended = self._counter(
+            "connections_ended", "Connections that the server closed or refused, by reason.", "reason"
+        )
         self.running = self._gauge("requests_running", "Requests being served.")
         self.waiting = self._gauge("requests_waiting", "Requests in the queue.")
         self.batch = self._histogram("batch_size", "Requests served by a step.", buckets=SIZES)

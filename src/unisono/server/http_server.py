@@ -1,0 +1,267 @@
+"""The HTTP server: uvicorn, with limits on connections and their time, strict about requests, and sure to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from unisono.server.async_engine import AsyncEngine
+from unisono.server.connections import Connection, Connections, Phase, network_of
+from unisono.server.errors import Refusal, shutting_down
+from unisono.server.middleware import OPEN, Receive, Scope, Send, refuse
+from unisono.server.strict_http import StrictConnection
+from unisono.server.telemetry import say, where
+
+BACKLOG = 2048
+"""Connections that wait in the kernel to be accepted."""
+SWEEP_SECONDS = 0.25
+PROBE_SECONDS = (0.05, 5.0)
+"""The first and the longest time between two probes of a client that has shut down its side."""
+LAST_WORDS = 5
+"""Seconds in which complete answers are sent at the end."""
+SHORTLY = 0.5
+"""Seconds to wait for a load at the end."""
+LOGGER = logging.getLogger("unisono.server.http")
+LOGGER.setLevel(logging.ERROR)  # uvicorn warns of each request that is not HTTP; `Connections` counts them
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class HttpProtocol(H11Protocol):
+    """A connection of uvicorn that `Connections` knows."""
+
+    def __init__(self, connections: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self.conn = self._strict = StrictConnection(self._begins, self._complete)
+        self.logger = LOGGER
+        self._connections = connections
+        self._app = self.app
+        self._shut = False
+        """Whether the client has shut down its side."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        address = network_of(self.client[0]) if self.client else ""
+        self._place = Connection(
+            address, self.end, transport.get_write_buffer_size, transport.is_closing, time.monotonic()
+        )
+        self._connections.add(self._place)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.remove(self._place)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._connections.starts(self._place, time.monotonic())
+        super().data_received(data)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Answer a client that has shut down its side after its request, as long as it is there.
+
+        A client that has left altogether looks the same, until something is sent to it. HTTP/1.0 has nothing that could
+        be sent before the answer; such a client has left.
+        """
+        if self._place.phase is not Phase.SERVED or self.scope["http_version"] != "1.1":
+            return None
+        self._shut = True
+        self._probe(self.cycle, PROBE_SECONDS[0])
+        return True
+
+    def on_response_complete(self) -> None:
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._connections.waits(self._place, time.monotonic())
+        super().on_response_complete()
+        if self._shut and self._place.phase is not Phase.SERVED:  # no other request had arrived whole
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._connections.malformed()
+        status, words = self._strict.problem
+        self._last_answer(Refusal(status, words, code="invalid_request"))
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.transport.close()
+
+    def end(self, refusal: Refusal | None) -> None:
+        """Close now; what the client has not taken is lost."""
+        self._last_answer(refusal)
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _last_answer(self, refusal: Refusal | None) -> None:
+        """Answer in place of the app, unless it has begun, and tell it that the client is gone."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        due = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if refusal is not None and due and not self.transport.is_closing():
+            self.transport.write(_plain(refusal))
+
+    def _begins(self, request: h11.Request) -> None:
+        path = request.target.partition(b"?")[0].decode("ascii").removesuffix("/")
+        refusal = self._connections.reads(self._place, time.monotonic(), always=path in OPEN)
+        self.app = self._app if refusal is None else partial(_refusing, refusal)
+
+    def _complete(self) -> None:
+        done = self.cycle.response_complete if self.conn.our_state is h11.DONE else False
+        (self._connections.waits if done else self._connections.serves)(self._place, time.monotonic())
+        if self._shut:
+            self._probe(self.cycle, PROBE_SECONDS[0])
+
+    def _probe(self, cycle: RequestResponseCycle, seconds: float) -> None:
+        if cycle.response_started or cycle.disconnected or self.transport.is_closing():
+            return
+        # Any client has to pass over it; to one that has left, the next but one write fails.
+        self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue")))
+        self.loop.call_later(seconds, self._probe, cycle, min(2 * seconds, PROBE_SECONDS[1]))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a request that asks for another protocol is answered in this one."""
+
+
+class Server(uvicorn.Server):
+    """Drains the engine before it closes connections."""
+
+    def __init__(self, engine: AsyncEngine, app: object) -> None:
+        """Raises a `SpecError` if there cannot be as many connections as the engine's limits say."""
+        self.connections = Connections(engine.limits, engine.metrics)
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections),  # type: ignore[arg-type]
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                # asyncio accepts so many at once, and when it cannot, tries as often and waits a second for each
+                backlog=1,
+                timeout_keep_alive=engine.limits.keep_alive,  # type: ignore[arg-type]
+                timeout_graceful_shutdown=LAST_WORDS,
+            )
+        )
+        self._engine = engine
+        self._ending: asyncio.Task[None] | None = None
+        self._alarm: threading.Timer | None = None
+
+    async def serve_on(self, bound: socket.socket) -> bool:
+        """Serve until a signal or the end of the engine; return whether the engine's thread has ended."""
+        asyncio.get_running_loop().set_exception_handler(self._failed)
+        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._sweep())]
+        try:
+            await asyncio.create_task(self.serve(sockets=[bound]))
+        finally:
+            for task in tasks:
+                task.cancel()
+        ended = await self._engine.close(LAST_WORDS if self._engine.models else SHORTLY)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        return ended
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for bound in sockets or ():
+            host, port = bound.getsockname()[:2]
+            say("listening", host=host, port=port)
+        await super().startup(sockets)
+        for bound in sockets or ():
+            bound.listen(BACKLOG)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.connections.over = True
+        self.connections.end_reading(shutting_down())
+        await super().shutdown(sockets)
+
+    async def _watch(self) -> None:
+        await self._engine.thread.over.wait()
+        self.should_exit = True
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.connections.sweep(time.monotonic())
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what went wrong in the loop; a process without files makes room."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            self.connections.no_files()
+        else:
+            place = None if error is None else where(error)
+            say("internal", level=logging.ERROR, doing=context.get("message"), error=place)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals with `end` while uvicorn serves."""
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, _: FrameType | None) -> None:
+            self._set_alarm(number)
+            loop.call_soon_threadsafe(self.end, number)
+
+        with contextlib.ExitStack() as taken:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    taken.callback(signal.signal, number, signal.signal(number, handle))
+            yield
+
+    def _set_alarm(self, number: int) -> None:
+        """End the process in time even if the loop is stuck; after a second signal, in a second."""
+        seconds = 1.0 if self._alarm is not None else self._engine.limits.grace + 3 * LAST_WORDS
+        self._alarm = threading.Timer(seconds, os._exit, (128 + number,))
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Drain and end; the second time, end at once."""
+        if self._ending is not None:
+            say("interrupted")
+            sys.stderr.flush()
+            os._exit(128 + number)
+        self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        self.connections.end_reading(shutting_down())
+        await self._engine.drain(self._engine.limits.grace)
+        self.should_exit = True
+
+
+async def _refusing(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    await refuse(send, refusal)
+
+
+def _plain(refusal: Refusal) -> bytes:
+    """A refusal as it is sent, with the end of the connection."""
+    body = refusal.body()
+    reason = {408: "Request Timeout", 431: "Request Header Fields Too Large"}.get(refusal.status, "Refused")
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **refusal.headers,
+    }
+    lines = [f"HTTP/1.1 {refusal.status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + body

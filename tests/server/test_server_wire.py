@@ -1,0 +1,247 @@
+"""What is on the wire: requests that two readers could read in two ways, hosts, half-closed sockets, and the log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.fakes import make_fakes
+from support.real_server import Served, serving
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.hosts import is_local, read_host
+from unisono.server.strict_http import HEAD, HEADERS
+from unisono.server.telemetry import CUT, JsonLines
+
+START = b"POST /v1/completions HTTP/1.1\r\n"
+HOST = b"host: localhost\r\n"
+TYPE = b"content-type: application/json\r\n"
+BODY = json.dumps({"model": "duo", "prompt": "the cat", "max_tokens": 3}).encode()
+LENGTH = b"content-length: %d\r\n" % len(BODY)
+CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+
+
+@pytest.fixture(autouse=True)
+def fakes() -> Iterator[None]:
+    make_fakes()
+    yield
+    FAKE_MODELS.clear()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with serving(local=True) as served:
+        yield served
+
+
+def connect(served: Served) -> socket.socket:
+    host, port = served.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+def exchange(served: Served, data: bytes, *, shut: bool = False) -> bytes:
+    """All that is answered until the server closes the connection."""
+    with connect(served) as connection:
+        connection.sendall(data)
+        if shut:
+            connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        return answer
+
+
+WRONG = {
+    "length and coding": (START + HOST + TYPE + LENGTH + b"transfer-encoding: chunked\r\n\r\n" + CHUNKS, 400),
+    "coding and length": (START + HOST + TYPE + b"Transfer-Encoding: chunked\r\n" + LENGTH + b"\r\n" + CHUNKS, 400),
+    "two lengths": (START + HOST + TYPE + LENGTH + b"content-length: 3\r\n\r\n" + BODY, 400),
+    "one length twice": (START + HOST + TYPE + LENGTH + LENGTH + b"\r\n" + BODY, 400),
+    "a list of lengths": (START + HOST + TYPE + b"content-length: 3, 3\r\n\r\nabc", 400),
+    "a length with a sign": (START + HOST + TYPE + b"content-length: +3\r\n\r\nabc", 400),
+    "a length of none": (START + HOST + TYPE + b"content-length: \r\n\r\n", 400),
+    "a length with a blank": (START + HOST + TYPE + b"content-length : 3\r\n\r\nabc", 400),
+    "a long length": (START + HOST + TYPE + b"content-length: " + b"9" * 40 + b"\r\n\r\nabc", 400),
+    "two codings": (START + HOST + TYPE + b"transfer-encoding: chunked\r\n" * 2 + b"\r\n" + CHUNKS, 501),
+    "another coding": (START + HOST + TYPE + b"transfer-encoding: gzip, chunked\r\n\r\n" + CHUNKS, 501),
+    "a coding in HTTP/1.0": (
+        START.replace(b"1.1", b"1.0") + HOST + TYPE + b"transfer-encoding: chunked\r\n\r\n" + CHUNKS,
+        400,
+    ),
+    "a folded header": (START + HOST + TYPE + b"x: a\r\n b\r\n" + LENGTH + b"\r\n" + BODY, 400),
+    "bare LF": (START + HOST + b"x: a\n" + TYPE + LENGTH + b"\r\n" + BODY, 400),
+    "only LF": ((START + HOST + TYPE + LENGTH + b"\r\n").replace(b"\r\n", b"\n") + BODY, 400),
+    "bare CR": (START + HOST + b"x: a\rb\r\n" + TYPE + LENGTH + b"\r\n" + BODY, 400),
+    "NUL": (START + HOST + b"x: a\0b\r\n" + TYPE + LENGTH + b"\r\n" + BODY, 400),
+    "NUL in a name": (START + HOST + b"x\0: ab\r\n" + TYPE + LENGTH + b"\r\n" + BODY, 400),
+    "no host": (START + TYPE + LENGTH + b"\r\n" + BODY, 400),
+    "two hosts": (START + HOST + HOST + TYPE + LENGTH + b"\r\n" + BODY, 400),
+    "no host in HTTP/1.0": (START.replace(b"1.1", b"1.0") + TYPE + LENGTH + b"\r\n" + BODY, 403),
+    "many headers": (START + HOST + b"".join(b"x%d: a\r\n" % n for n in range(HEADERS)) + b"\r\n", 431),
+    "a large header at once": (START + HOST + b"x: " + b"a" * HEAD + b"\r\n\r\n", 431),
+    "a large header without end": (START + HOST + b"x: " + b"a" * 3 * HEAD, 431),
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    "a chunk without a size": (START + HOST + TYPE + b"transfer-encoding: chunked\r\n\r\nxyz\r\n", 400),
+    "a chunk with LF": (START + HOST + TYPE + b"transfer-encoding: chunked\r\n\r\n3\nabc\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_can_be_read_in_two_ways_is_refused_and_the_connection_closed(served: Served, kind: str) -> None:
+    data, status = WRONG[kind]
+    # what follows would be a second request, were the first read in another way
+    with connect(served) as connection:
+        began = time.monotonic()
+        connection.sendall(data)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # what was sent beyond is not read
+            while part := connection.recv(65536):
+                answer += part
+        assert time.monotonic() - began < 5
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split(b" ")[1]) == status, answer
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["message"]
+    assert answer.count(b"HTTP/1.1 ") == 1
+    served.free()
+    assert served.post("/v1/completions", json.loads(BODY)).status_code == 200
+
+
+@pytest.mark.parametrize("coding", [LENGTH + b"\r\n" + BODY, b"transfer-encoding: chunked\r\n\r\n" + CHUNKS])
+def test_requests_that_are_well_formed_are_served_one_after_the_other(served: Served, coding: bytes) -> None:
+    request = START + HOST + TYPE + coding
+    answer = exchange(served, request + request.replace(HOST, HOST + b"connection: close\r\n"))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream: bool, number: int) -> None:
+    backend = served.service.engines["duo"].members[0].backend
+    advance = backend.advance
+    backend.advance = lambda feeds: time.sleep(0.05) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+    bias = {str(served.service.engines["duo"].union.end): -100}
+    body = json.dumps(
+        {"model": "duo", "prompt": "the", "max_tokens": 12, "stream": stream, "logit_bias": bias}
+    ).encode()
+    request = START + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body
+    began = time.monotonic()
+    answer = exchange(served, request * number, shut=True)
+    assert answer.count(b"HTTP/1.1 200 ") == number
+    assert answer.count(b"data: [DONE]") == number * stream
+    assert (b'"completion_tokens":12' in answer.replace(b" ", b"")) == (not stream)
+    assert 0.4 < time.monotonic() - began < 10
+    served.free()
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_a_client_that_has_left_is_not_worked_for(served: Served, version: bytes) -> None:
+    backend = served.service.engines["duo"].members[0].backend
+    advance = backend.advance
+    backend.advance = lambda feeds: time.sleep(0.02) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+    bias = {str(served.service.engines["duo"].union.end): -100}
+    body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
+    request = START.replace(b"1.1", version) + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body
+    with connect(served) as connection:
+        connection.sendall(request)
+        served.wait(lambda: served.service.served == 1)
+    served.wait(lambda: not served.service.busy, 1)
+    served.free()
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [
+        ("localhost", "localhost"),
+        ("LOCALHOST.:8000", "localhost"),
+        ("[::1]:8000", "::1"),
+        ("[0:0:0:0:0:0:0:1]", "::1"),
+        ("127.0.0.1:80", "127.0.0.1"),
+        ("localhost:80.evil.com", None),
+        ("localhost:80@evil.com", None),
+        ("[::1].evil.com", None),
+        ("[::1]evil.com", None),
+        ("[::1", None),
+        ("[localhost]", None),
+        ("localhost@evil", None),
+        ("localhost:", None),
+        ("localhost:65536", None),
+        ("localhost:-1", None),
+        ("localhost/x", None),
+        ("localhost localhost", None),
+        ("localhost\u0131", None),
+        ("localhost:\u0661", None),
+        ("localhost\n", None),
+        (":80", None),
+        (".", None),
+        ("", None),
+    ],
+)
+def test_a_host_is_read_exactly(served: Served, header: str, host: str | None) -> None:
+    assert read_host(header) == host
+    with connect(served) as connection:
+        encoded = header.encode().replace(b"\n", b"")
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nconnection: close\r\nhost: " + encoded + b"\r\n\r\n")
+        answer = connection.recv(65536)
+    allowed = host is not None or header == "localhost\n"
+    assert (b" 200 " in answer.split(b"\r\n")[0]) == allowed
+    assert allowed or answer.split(b" ")[1] in (b"400", b"403")
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\[?[a-z0-9:.@/-]*\]?(localhost|127\.0\.0\.1|::1)[\]\[a-z0-9:.@/%-]*")))
+def test_what_is_read_as_this_machine_is_nothing_else(header: str) -> None:
+    host = read_host(header)
+    if host is None:
+        return
+    name, colon, port = header.rpartition(":") if header.rpartition(":")[2].isdigit() else (header, "", "")
+    if header.startswith("["):
+        assert header.count("]") == 1
+        name, port = header[1:].split("]")
+        assert ":" in name
+        assert port == "" or port[0] == ":"
+    else:
+        assert (name.lower().removesuffix("."), ":" in name) == (host, False)
+        assert not colon or 0 <= int(port) <= 65535
+    if is_local([header.encode("latin-1")]):
+        assert host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")
+
+
+def test_hosts_are_one() -> None:
+    assert is_local([b"localhost"])
+    assert not is_local([])
+    assert not is_local([b"localhost", b"localhost"])
+
+
+def test_what_a_client_writes_is_cut_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    long = "x\n\x1b[31m" * 75_000
+    with serving() as served, caplog.at_level(logging.INFO, "unisono.server"):
+        body = {"model": "duo", "prompt": "a", "max_tokens": 1}
+        for change in (
+            {"user": long},
+            {"safety_identifier": long},
+            {"metadata": {"a": long}},
+            {"model": long},
+            {long: 1},
+            {"unisono": {long: 1}},
+            {"response_format": {"type": long}},
+            {"request_id": long},
+            {"logit_bias": {long: 1}},
+        ):
+            served.post("/v1/completions", {**body, **change})
+        big = "y" * 4000
+        served.post("/v1/completions", body, **{"x-request-id": big, "user-agent": big, "x-forwarded-for": big})
+        served.get(f"/v1/models/{big}")
+        served.get(f"/{big}")
+        exchange(served, b"A" * 8000 + b" /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        served.wait(lambda: sum(record.msg == "request" for record in caplog.records) >= 11)
+    lines = [JsonLines().format(record) for record in caplog.records]
+    assert max(map(len, lines)) < 3 * CUT + 600, max(lines, key=len)
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    users = [json.loads(line).get("user") for line in lines]
+    assert f"{long[:CUT]}… ({len(long)} characters)" in users
