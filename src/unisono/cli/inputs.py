@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report
+from unisono.cli.console import loading_report, say
 from unisono.cli.flags import Overwrite, Quiet, Spec, optional
 from unisono.cli.method import MethodFlags
 from unisono.config.constraint import JSON_SCHEMA, Constraint
@@ -100,8 +100,12 @@ class RunFlags(MethodFlags):
         from unisono.config.ensemble import load_spec
         from unisono.ensemble import Ensemble
 
+        spec = load_spec(self.spec).but(**self.method)
+        if spec.method.sampling.is_greedy and not self.quiet:
+            for flag in (f"--{name.replace('_', '-')}" for name in ("top_p", "top_k", "min_p") if self.method[name]):
+                say(f"unisono: {flag} has no effect at temperature 0; --temperature 1 samples")
         with loading_report(quiet=self.quiet) as report:
-            prepared = prepare(load_spec(self.spec).but(**self.method), batch=batch, report=report)
+            prepared = prepare(spec, batch=batch, report=report)
             for prompt in prompts:
                 prepared.check_prompt(prompt)
             prepared.check_constraint(self.constraint)

@@ -174,8 +174,11 @@ class Sampling(_Remembering):
         return self.temperature == 0
 
     def but(self, options: Mapping[str, Any]) -> Self:
-        """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
+        """With some options replaced; at temperature 0, those that only act on what is drawn are checked, no more."""
         if options and options.get("temperature", self.temperature) == 0:
+            for name in _DRAWING:
+                if options.get(name) is not None:
+                    OPTIONS[name].checked(name, options[name])
             options = {**options, **{name: _DEFAULTS[name] for name in _DRAWING}}
         return replace(self, **{**options, "written": self.written})
 
