@@ -298,7 +298,7 @@ async def events_of(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog)
             say("internal", level=40, id=log.id, error=where(error))
         refusal = refusal_of(error)
         log.facts |= {"error": refusal.code, "error_status": refusal.status}
-        yield b"data: %b\n\n" % refusal.body()
+        yield b"data: %b\n" % refusal.body()
     except (asyncio.CancelledError, GeneratorExit):
         log.facts["left"] = True
         raise
