@@ -13,7 +13,7 @@ from unisono.cli.console import loading_report, say
 from unisono.cli.flags import Overwrite, Quiet, Spec, optional
 from unisono.cli.method import MethodFlags
 from unisono.config.constraint import JSON_SCHEMA, Constraint
-from unisono.errors import SpecError
+from unisono.errors import PromptError, SpecError
 
 if TYPE_CHECKING:
     from unisono.chat.messages import Message, Prompt
@@ -28,7 +28,8 @@ INLINE = ""
 class RunFlags(MethodFlags):
     spec: Spec
     text: Annotated[
-        str | None, typer.Argument(help="The text to answer. Default: read it from stdin.", show_default=False)
+        str | None,
+        typer.Argument(metavar="TEXT", help="The text to answer. Default: read it from stdin.", show_default=False),
     ] = None
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without a chat template.")] = False
     system: Annotated[str | None, optional(help="Put a system message before the text.")] = None
@@ -83,6 +84,8 @@ class RunFlags(MethodFlags):
     def prompt_of(self, text: str) -> Prompt:
         from unisono.chat.messages import Message, Prompt
 
+        if not self.raw and not text.strip():
+            raise PromptError("the prompt is empty", hint="give some text to answer")
         if not self.raw:
             return Prompt(messages=[*self.opening(), Message(role="user", content=text)])
         if self.system is not None:

@@ -232,7 +232,7 @@ SHAPING = (*(name for name in OPTIONS if MEMBER + name in OPTIONS), "bias", "log
 _DRAWING = [name for name, option in OPTIONS.items() if option.drawing and not name.startswith(MEMBER)]
 """What acts where pieces are drawn, and so does nothing where the likeliest is taken."""
 _DEFAULTS: dict[str, Any] = {key.name: key.default for key in fields(Sampling)}
-_WAYS = "write it as greedy, one-member, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
+_WAYS = "write it as greedy, mixture, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
 
 
 _BIAS = Number(-100, 100, "it is added to a log-mass: -100 as good as bans it, 100 as good as forces it")
@@ -300,5 +300,5 @@ def _read_word(word: str, within: str) -> tuple[str, object, object]:
         return key, read_number(biased) if is_column else unquote_to_bytes(biased), read_number(number)
     if not isinstance(temperature := read_number(word), str):
         return "temperature", None, temperature
-    known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
+    known = [GREEDY, MIXTURE, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
     raise SpecError(f"unknown {shown(word)} in {within}{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)
