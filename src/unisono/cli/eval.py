@@ -84,7 +84,7 @@ def evaluate(flags: EvalFlags) -> None:
     about = make_manifest(pool, tasks, systems, baselines, spec=text, chat=flags.chat, tuned_on=tuned_on)
     folder = flags.out or Path(f"eval-{flags.spec.stem}")
     answer_questions(folder, about, pool, tasks, systems, baselines, quiet=flags.quiet)
-    asked = {each.name for each in (*systems, *baselines)}
+    asked = {*(each.name for each in systems), *(each.name for each in baselines)}
     show_results(_read_results(folder, tasks, asked), flags.report, as_json=flags.as_json, quiet=flags.quiet)
 
 
