@@ -29,6 +29,7 @@ demo:
 	@echo 'SmolLM2 and Gemma 3, two models with different tokenizers, now write one answer together.'
 	@echo 'Question: $(QUESTION)'
 	@.venv/bin/unisono run examples/duo.yaml --stop 'Question:' '$(QUESTION)'
+	@echo 'README.md shows what each model alone would say, and how they voted.'
 
 test:
 	@$(INSTALL) tests

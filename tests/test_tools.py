@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import runpy
 import shlex
+import shutil
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -56,3 +58,16 @@ def test_every_dependency_is_pinned() -> None:
         requirement.split(">=")[0].split("[")[0] for requirement in wanted if not requirement.startswith("unisono")
     }
     assert names <= pinned
+
+
+def test_an_old_python_is_refused_before_anything_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    monkeypatch.syspath_prepend(tmp_path / "tools")
+    install = runpy.run_path(str(tmp_path / "tools" / "install.py"))
+    assert project["requires-python"] == ">=" + ".".join(map(str, install["OLDEST"]))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    monkeypatch.setattr(sys, "argv", ["install.py", "tests"])
+    with pytest.raises(SystemExit, match=r"unisono needs 3\.11 or newer; name one: make PYTHON="):
+        install["main"]()
+    assert not (tmp_path / ".venv").exists()

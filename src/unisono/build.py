@@ -17,7 +17,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
 from unisono.constraints.grammar import Grammars
-from unisono.engine.engine import Engine
+from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
 from unisono.engine.request import check_length
 from unisono.engine.service import Service
@@ -155,8 +155,7 @@ class Models:
         with contextlib.ExitStack() as unloading:
             for backend in self._backends.values():
                 unloading.callback(backend.unload)
-            for engine in self._engines:
-                unloading.callback(engine.close)
+            unloading.callback(close_engines, self._engines)
 
 
 def load_models(

@@ -11,12 +11,12 @@ from unisono.build import Prepared, prepare
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec, load_spec
-from unisono.config.method import Method, MethodOptions, check_off
+from unisono.config.method import Method, MethodOptions, check_off, check_options
 from unisono.engine.client import Client, Stream
 from unisono.engine.engine import Engine
 from unisono.engine.request import DEFAULT_LIMITS, GenerationOptions, Request
 from unisono.engine.service import Service
-from unisono.errors import SpecError, UnisonoError, deprecated, shown
+from unisono.errors import ClosedError, SpecError, UnisonoError, deprecated, shown
 from unisono.members import Report, silent
 from unisono.records import Generation, Limits, Score
 
@@ -36,6 +36,7 @@ class Ensemble:
         self.prepared = prepared
         self._engine = engine
         self._client = Client.of(engine)
+        self._is_closed = False
 
     @classmethod
     def load(
@@ -165,6 +166,7 @@ class Ensemble:
         Yields each request with its result when it ends, so not always in order; one with an ``n`` is yielded ``n``
         times. One that fails is yielded with its error. Requests are taken from the iterable only when there is room.
         """
+        self._check_open()
         return self._client.generate_batch(requests)
 
     def score(
@@ -196,6 +198,7 @@ class Ensemble:
             SpecError: an argument is wrong.
             CapacityError: other texts, such as open streams, hold all slots.
         """
+        self._check_open()
         method = self._method(options)
         asked = [(Prompt(prompt, messages), text) for text in ([texts] if isinstance(texts, str) else texts)]
         room = max(1, self._engine.free)
@@ -204,6 +207,7 @@ class Ensemble:
 
     def close(self) -> None:
         """Unload all members. Idempotent."""
+        self._is_closed = True
         self.service.unload()
 
     @property
@@ -217,6 +221,8 @@ class Ensemble:
         options: GenerationOptions,
         n: int | None = None,
     ) -> Request:
+        self._check_open()
+        check_options(options, (*GenerationOptions.__annotations__,))
         rest: dict[str, Any] = dict(options)
         limits = Limits(rest.pop("max_new_tokens", DEFAULT_LIMITS.max_new_tokens), rest.pop("stop", ()))
         tools, trace, constraint = rest.pop("tools", None), rest.pop("trace", False), rest.pop("constraint", None)
@@ -225,6 +231,10 @@ class Ensemble:
             _check_n(n, method)
         given = prompt if isinstance(prompt, Prompt) else Prompt(prompt, messages, tools)
         return Request("", given, limits, trace, method, constraint, 1 if n is None else n)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the ensemble is closed", hint="load it again, or generate before its `with` block ends")
 
     def _method(self, options: MethodOptions) -> Method:
         check_off(options.get("speculate"), self.members)

@@ -48,6 +48,10 @@ class CapacityError(UnisonoError, RuntimeError):
     """Fewer slots are free than a text needs."""
 
 
+class ClosedError(UnisonoError, RuntimeError):
+    """An ensemble is asked after it was closed."""
+
+
 class VocabularyError(UnisonoError):
     """A vocabulary, a union or a spelling is impossible."""
 

@@ -29,6 +29,20 @@ def quiet(fraction: float, words: str) -> None:
     pass
 
 
+@pytest.mark.parametrize("name", ["mymodel", "README.md", "org/model"])
+def test_what_is_only_in_the_current_folder_is_not_taken_for_a_model_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "specs").mkdir()
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "specs")
+    assert find_model(member(model=name), tmp_path / "specs", quiet).kind == "hub"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFound, match="but is in the current folder") as refused:
+        find_model(member(model=name), tmp_path / "specs", quiet)
+    assert "relative paths are taken from the folder of the spec" in (refused.value.hint or "")
+
+
 def test_a_model_is_a_folder_a_file_or_a_hub_id(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file.gguf").write_bytes(b"GGUF rest")

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from support.command_line import Run, jsonl
+from unisono.ensemble import Ensemble
+from unisono.errors import ClosedError, SpecError
 from unisono.records import Usage
 
 
@@ -17,7 +19,7 @@ def test_an_answer_goes_to_stdout_and_talk_to_stderr(run: Run, duo: Path) -> Non
     shown = run("run", duo, "Hello", "--max-new-tokens", 6)
     assert shown.code == 0
     assert shown.out.endswith("\n")
-    assert "a: reading the vocabulary" in shown.err
+    assert shown.err.splitlines()[:2] == ["a: loaded", "b: loaded"], "a log has a line a member"
     quiet = run("run", duo, "Hello", "--max-new-tokens", 6, "-q")
     assert (quiet.out, quiet.err) == (shown.out, "")
 
@@ -300,3 +302,44 @@ def test_version_and_help_are_shown(run: Run) -> None:
     assert run("--version").out.startswith("unisono 0.")
     for verb in ("run", "doctor", "bench", "models"):
         assert "Usage" in run(verb, "--help").out
+
+
+def test_small_slips_are_told_with_their_place_and_way_out(run: Run, duo: Path, tmp_path: Path) -> None:
+    """What a newcomer met: blanks, a folder, names given twice, and old names among those that are offered."""
+    blank = run("run", duo, "   ")
+    assert (blank.code, "the prompt is empty" in blank.err) == (2, True)
+    folder = run("run", duo.parent, "hi")
+    assert (folder.code, "it is a folder" in folder.err, duo.name in folder.err) == (2, True, True)
+    two = tmp_path / "two.yaml"
+    two.write_text("members:\n  - {name: a, model: 'fake:a'}\n  - {name: a, model: 'fake:b'}\n")
+    assert (
+        "two.yaml, line 3, column 6: members[1].name is given again: two members are named 'a'"
+        in run("run", two, "hi").err
+    )
+    two.write_text("combine: mean\nmembers:\n  - {name: a, model: 'fake:a', weight: 0}\n")
+    assert "two.yaml, line 2, column 1: members have no vote: no weight is positive" in run("run", two, "hi").err
+    unknown = run("bench", duo, "--variant", "gates=every:2").err
+    assert "spelling" not in unknown
+    for verb in ("run", "doctor", "bench", "serve", "report", "import-gac"):
+        usage = next(line for line in run(verb, "--help").out.splitlines() if "Usage" in line)
+        assert "{" not in usage
+        assert usage.rstrip().endswith(("SPEC", "SPEC [TEXT]", "FILE...", "RUN", "CONFIG")), usage
+
+
+def test_malformed_lines_are_answered_where_they_stand(run: Run, duo: Path, tmp_path: Path) -> None:
+    rows = ({"id": 1, "prompt": "Together"}, "nonsense", {"id": 3, "prompt": "Together"}, {"id": 4})
+    shown = run("run", duo, "--prompts", jsonl(tmp_path / "in.jsonl", *rows), "--max-new-tokens", 2, "-q")
+    assert [(row["id"], "error" in row) for row in shown.lines()] == [(1, False), (None, True), (3, False), (4, True)]
+
+
+def test_a_closed_ensemble_says_so(duo: Path) -> None:
+    with Ensemble.load(duo) as ensemble:
+        with pytest.raises(
+            SpecError, match=r"unknown option 'max_tokens'; did you mean 'max_\w+'\?; known: "
+        ) as refused:
+            ensemble.generate("a", max_tokens=3)  # type: ignore[call-overload]
+        assert {"max_new_tokens", "stop"} <= set(str(refused.value).replace(",", "").split())
+        assert not {"draw", "spelling"} & set(str(refused.value).replace(",", "").split())
+    for ask in (ensemble.generate, ensemble.stream, lambda text: ensemble.score(text, "a")):
+        with pytest.raises(ClosedError, match="the ensemble is closed"):
+            ask("a")

@@ -13,7 +13,8 @@ import yaml
 
 from support.command_line import Run
 from support.eval_data import write_data
-from unisono.evals.results import read_results
+from unisono.errors import SpecError
+from unisono.evals.results import check_same, read_results
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 
 TASKS = "arc_easy,triviaqa"
@@ -59,6 +60,11 @@ def test_an_ensemble_is_asked_beside_its_members_and_its_variants(
     assert len(read_results(here / "eval-duo").answers) == 2 * 7 * 6
     fewer = run(*words, "--variant", "weights=a:3", "--limit", 2)
     assert "has answers to 14 questions, of which 4 were asked for now: all are told" in fewer.err
+    assert "majority, which was not asked for now, is shown too" in fewer.err
+    quiet = run("eval", duo, "--tasks", "arc_easy", "--data", data, "--limit", 2, "-q")
+    assert "has answers to 14 questions, of which 2 were asked for now" in quiet.err
+    names = "a, b, gate=confidence:0.5 lead=b, weights=a:3 and majority"
+    assert f"{names}, which were not asked for now, are shown too" in quiet.err
     assert read_results(here / "eval-duo").answers[:60] == results.answers
     told = run("report", "eval-duo", "--out", "again")
     assert (told.code, told.out, "report: again/index.html" in told.err) == (0, more.out, True)
@@ -110,7 +116,12 @@ def test_another_run_in_the_same_folder_is_refused(run: Run, duo: Path, data: Pa
     assert shown.code == 2
     assert "holds a run with another batch: 1, not 2" in shown.err
     duo.write_text(duo.read_text() + "combine: geometric\n")
-    assert "holds a run with another spec" in run(*words, "--limit", 3).err
+    refused = run(*words, "--limit", 3).err
+    assert "holds a run with another spec: line " in refused
+    assert " is None, not 'combine: geometric'" in refused
+    long = {"a": "x" * 100, "name": "one"}
+    with pytest.raises(SpecError, match=r"'name': 'one'}, not .*'name': 'two'}"):
+        check_same(here, {"spec": long}, {"spec": long | {"name": "two"}})
     assert (here / "eval-duo" / "answers.jsonl").read_bytes() == before
 
 

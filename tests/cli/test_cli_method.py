@@ -329,3 +329,15 @@ def test_every_request_of_a_batch_may_be_written_in_its_own_way(ensemble: Ensemb
     assert written["plain"].data == written["drafted"].data
     alone = ensemble.generate(messages=ASKED, max_new_tokens=PIECES, lead="b", gate="first:2")
     assert (written["gated"].data, written["gated"].usage.ensembled) == (alone.data, 2)
+
+
+def test_sampling_flags_that_have_no_effect_are_checked_and_said(run: Run, duo: Path) -> None:
+    for flags, words in ((("--top-p", 3), "top_p is 3.0: it must be"), (("--min-p", 7), "min_p is 7.0: it must be")):
+        refused = run("run", duo, PROMPT, *flags)
+        assert (refused.code, refused.out) == (2, "")
+        assert words in refused.err
+    greedy = run("run", duo, PROMPT, "--max-new-tokens", 4, "--top-p", 0.5, "--top-k", 2)
+    assert greedy.out == run("run", duo, PROMPT, "--max-new-tokens", 4, "-q").out
+    for flag in ("--top-p", "--top-k"):
+        assert f"unisono: {flag} has no effect at temperature 0" in greedy.err
+    assert "effect" not in run("run", duo, PROMPT, "--max-new-tokens", 4, "--top-p", 0.5, "--temperature", 1).err

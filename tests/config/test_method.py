@@ -279,6 +279,9 @@ def test_options_of_the_sampling_have_keywords_of_their_own() -> None:
     assert drawn.but(sampling="0.5", top_k=4).sampling == Sampling(temperature=0.5, top_k=4)
     assert drawn.but(temperature=0).sampling == Sampling(seed=3), "what only acts on what is drawn does nothing"
     assert Method().but(top_p=0.9, min_p=None).sampling == Sampling()
+    for wrong in ({"top_p": 3.0}, {"top_k": -3}, {"min_p": 7}, {"temperature": 0, "top_p": "much"}):
+        with pytest.raises(SpecError, match=f"{list(wrong)[-1]} is .*: it must be a"):
+            Method().but(**wrong)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="did you mean 'temperature'"):
         Method().but(temprature=0.7)  # type: ignore[call-arg]
     with pytest.raises(SpecError, match="old name"):

@@ -72,8 +72,8 @@ def test_a_faulty_line_with_an_earlier_lines_id_does_not_stand_for_it(run: Run, 
     out = tmp_path / "out.jsonl"
     assert run("run", duo, "--prompts", prompts, "--out", out, "--max-new-tokens", 3).code == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["id"] for row in rows] == [None, 1]
-    assert "text" in rows[1]
+    assert [row["id"] for row in rows] == [1, None]
+    assert "text" in rows[0]
 
 
 def test_no_line_however_strange_stops_the_others(run: Run, duo: Path, tmp_path: Path) -> None:

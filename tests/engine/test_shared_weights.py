@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from unisono.engine.reference import PlainStep
 from unisono.ensemble import Ensemble
 from unisono.errors import PromptError, SpecError
 from unisono.records import Limits
+from unisono.testing import FakeModel, register_fake
 
 CHATS = [prompt for prompt in PROMPTS if prompt.messages]
 A: dict[str, Any] = {"name": "a", "model": "fake:a"}
@@ -437,3 +439,24 @@ def test_the_prompts_perplexity_is_that_of_what_was_asked_alone() -> None:
             engine.step()
         assert text.losses["a"] == text.losses["b"] == text.losses["c"] != text.losses["d"]
         assert all(loss > 0 for loss in text.losses.values())
+
+
+@pytest.mark.parametrize("passes", [5, 20, 40, 41, 60])
+def test_ctrl_c_in_a_bench_is_no_fault(run: Run, tmp_path: Path, passes: int) -> None:
+    """Its systems share the models: all their slots are freed before one is unloaded."""
+    left = iter(range(passes))
+
+    def interrupted(model: FakeModel) -> FakeModel:
+        def next_token(read: tuple[int, ...]) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return model.next_token(read)
+
+        return replace(model, next_token=next_token)
+
+    for name in ("a", "b"):
+        register_fake(name, interrupted(FAKE_MODELS[name]))
+    path = tmp_path / "two.yaml"
+    path.write_text("members: [{name: a, model: 'fake:a'}, {name: b, model: 'fake:b'}]\n")
+    shown = run("bench", path, "--rounds", 2, "--pieces", 8)
+    assert (shown.code, shown.err.splitlines()[-1]) == (130, "unisono: interrupted")

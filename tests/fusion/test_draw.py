@@ -173,14 +173,14 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
         ("0.7 temperature:0.8", "sampling gives temperature twice: '0.7 temperature:0.8'", "leave one of them out"),
         (
             "gredy",
-            "unknown 'gredy' in sampling; did you mean 'greedy'?; known: greedy, one-member, temperature",
+            "unknown 'gredy' in sampling; did you mean 'greedy'?; known: greedy, mixture, temperature",
             "write it",
         ),
         ("topp:0.9", "unknown 'topp:0.9' in sampling; did you mean 'top_p'?", "temperature:0.7 top_p:0.9"),
         (
             "",
-            "unknown '' in sampling; known: greedy, one-member, temperature, top_k",
-            "write it as greedy, one-member, 0.7",
+            "unknown '' in sampling; known: greedy, mixture, temperature, top_k",
+            "write it as greedy, mixture, 0.7",
         ),
         (None, "sampling is None", "write it as greedy"),
         (True, "sampling is True", "{temperature: 0.7, top_p: 0.9}"),

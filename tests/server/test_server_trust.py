@@ -208,6 +208,7 @@ def test_no_more_requests_are_under_way_than_are_taken() -> None:
             response = served.post("/v1/chat/completions", CHAT)
             assert (response.status_code, error_of(response)["code"]) == (429, "too_many_requests")
             assert "retry-after" in response.headers
+            assert response.text.endswith("}\n"), "a terminal's prompt begins a line of its own"
         served.free()
         assert served.post("/v1/chat/completions", CHAT).status_code == 200
 

@@ -117,7 +117,10 @@ def test_bytes_of_a_file_that_are_not_utf8_come_through() -> None:
 
 def test_added_tokens_that_look_special_are_control_tokens() -> None:
     special = ["<|im_start|>", "<|tool_call>", "<turn|>", "<｜User｜>", "<unused99>", "<pad>", "<mask>", "[@BOS@]"]
+    special += ["<start_of_image>", "<end_of_image>", "<image_soft_token>", "<start_of_audio>", "<image>", "</image>"]
+    special += ["<|image|>", "<fake_token_around_image>", "<video_pad>", "[IMG]", "[IMG_BREAK]", "[multimodal]"]
     ordinary = ["<think>", "</s>", "[INST]", "  ", "<unused>", "<table>", "|>", "<|", "ø"]
+    ordinary += ["<img>", "<video>", "image", "<images>", "<start_of_turn>", "<an image>", "[IMGS]"]
     table = table_of(*[(text, "added") for text in special + ordinary])
     assert table.kinds == ("control",) * len(special) + ("added",) * len(ordinary)
     assert table_of(("<|x|>", "normal")).kinds == ("normal",)

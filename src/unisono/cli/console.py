@@ -35,6 +35,9 @@ def say_error(error: UnisonoError) -> None:
 
 WIDE = 160
 SECONDS_A_LINE = 60
+SECONDS_UNTIL_TOLD = 2
+LOADED = "loaded"
+"""What every backend reports at the end."""
 
 
 def table_console() -> Console:
@@ -70,14 +73,14 @@ def print_table(
 
 @contextlib.contextmanager
 def loading_report(*, quiet: bool = False) -> Iterator[Report]:
-    """Yield a `Report` that shows loading: bars on a terminal, else a line whenever something begins."""
+    """Yield a `Report` that shows loading: bars on a terminal, else a line a member and for what lasts."""
     if quiet:
         yield lambda member, fraction, words: None
     elif sys.stderr.isatty():
         with _bars() as report:
             yield report
     else:
-        yield each_once(lambda member, words: say(f"{member}: {words}"))
+        yield _lasting(each_once(lambda member, words: say(f"{member}: {words}")))
 
 
 @contextlib.contextmanager
@@ -100,6 +103,18 @@ def _bars() -> Iterator[Report]:
             progress.update(tasks[member], completed=fraction, description=words)
 
         yield report
+
+
+def _lasting(tell: Report) -> Report:
+    """Pass on that a member is loaded, and what is still being done after a while, such as a download."""
+    begun: dict[tuple[str, str], float] = {}
+
+    def report(member: str, fraction: float, words: str) -> None:
+        began = begun.setdefault((member, words), time.monotonic())
+        if words == LOADED or (fraction < 1 and time.monotonic() - began > SECONDS_UNTIL_TOLD):
+            tell(member, fraction, words)
+
+    return report
 
 
 def each_once(tell: Callable[[str, str], None]) -> Report:

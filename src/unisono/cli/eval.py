@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,7 +84,8 @@ def evaluate(flags: EvalFlags) -> None:
     about = make_manifest(pool, tasks, systems, baselines, spec=text, chat=flags.chat, tuned_on=tuned_on)
     folder = flags.out or Path(f"eval-{flags.spec.stem}")
     answer_questions(folder, about, pool, tasks, systems, baselines, quiet=flags.quiet)
-    show_results(_read_results(folder, tasks, flags), flags.report, as_json=flags.as_json, quiet=flags.quiet)
+    asked = {*(each.name for each in systems), *(each.name for each in baselines)}
+    show_results(_read_results(folder, tasks, asked), flags.report, as_json=flags.as_json, quiet=flags.quiet)
 
 
 def _load_tasks(names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[TunedOn]) -> list[Task]:
@@ -99,8 +100,8 @@ def _load_tasks(names: Sequence[str], flags: EvalFlags, tuned_on: Sequence[Tuned
     return tasks
 
 
-def _read_results(folder: Path, tasks: Iterable[Task], flags: EvalFlags) -> Results:
-    """All results of the folder; says where they are of more questions than those of ``tasks``."""
+def _read_results(folder: Path, tasks: Iterable[Task], systems: Collection[str]) -> Results:
+    """All results of the folder; says, even if quiet, what in them was not asked for now."""
     from unisono.evals.baselines.decide import decide_all
     from unisono.evals.results import read_results
 
@@ -108,9 +109,12 @@ def _read_results(folder: Path, tasks: Iterable[Task], flags: EvalFlags) -> Resu
     answered = len({(answer.task, answer.question) for answer in results.answers})
     asked = sum(len(task.questions) for task in tasks)
     if answered > asked:
-        flags.say(
-            f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: all are told"
-        )
+        say(f"{folder} has answers to {answered:,} questions, of which {asked:,} were asked for now: all are told")
+    others = [name for name in dict.fromkeys(answer.system for answer in results.answers) if name not in systems]
+    if others:
+        *first, last = others
+        names, were, are = (f"{', '.join(first)} and {last}", "were", "are") if first else (last, "was", "is")
+        say(f"{names}, which {were} not asked for now, {are} shown too; another --out keeps runs apart")
     return results
 
 

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from unisono.config.compact import renamed
 from unisono.errors import SpecError, deprecated
 
 T = TypeVar("T")
+
+
+class Verb(TyperCommand):
+    """Writes arguments into the line of usage as SPEC, where Typer would write {SPEC}."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
 def takes_flags(verb: Callable[[Any], None]) -> Callable[..., None]:
@@ -37,7 +45,7 @@ def optional(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, show_default=False, **settings)
 
 
-Spec = Annotated[Path, typer.Argument(help="The ensemble file.", show_default=False)]
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The ensemble file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the content of --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on stderr.")]

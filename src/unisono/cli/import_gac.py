@@ -16,7 +16,7 @@ from unisono.errors import SpecError
 
 
 def import_gac(
-    config: Annotated[Path, typer.Argument(help="A configuration of GaC (YAML).", show_default=False)],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A GaC configuration (YAML).", show_default=False)],
     out: Annotated[Path | None, optional(help="Write the ensemble file there. Default: stdout.")] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unisono.cli.console import loading_report
+from unisono.cli.console import loading_report, say
 from unisono.cli.flags import Overwrite, Quiet, Spec, optional
 from unisono.cli.method import MethodFlags
 from unisono.config.constraint import JSON_SCHEMA, Constraint
-from unisono.errors import SpecError
+from unisono.errors import PromptError, SpecError
 
 if TYPE_CHECKING:
     from unisono.chat.messages import Message, Prompt
@@ -28,7 +28,8 @@ INLINE = ""
 class RunFlags(MethodFlags):
     spec: Spec
     text: Annotated[
-        str | None, typer.Argument(help="The text to answer. Default: read it from stdin.", show_default=False)
+        str | None,
+        typer.Argument(metavar="TEXT", help="The text to answer. Default: read it from stdin.", show_default=False),
     ] = None
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without a chat template.")] = False
     system: Annotated[str | None, optional(help="Put a system message before the text.")] = None
@@ -83,6 +84,8 @@ class RunFlags(MethodFlags):
     def prompt_of(self, text: str) -> Prompt:
         from unisono.chat.messages import Message, Prompt
 
+        if not self.raw and not text.strip():
+            raise PromptError("the prompt is empty", hint="give some text to answer")
         if not self.raw:
             return Prompt(messages=[*self.opening(), Message(role="user", content=text)])
         if self.system is not None:
@@ -100,8 +103,12 @@ class RunFlags(MethodFlags):
         from unisono.config.ensemble import load_spec
         from unisono.ensemble import Ensemble
 
+        spec = load_spec(self.spec).but(**self.method)
+        if spec.method.sampling.is_greedy and not self.quiet:
+            for flag in (f"--{name.replace('_', '-')}" for name in ("top_p", "top_k", "min_p") if self.method[name]):
+                say(f"unisono: {flag} has no effect at temperature 0; --temperature 1 samples")
         with loading_report(quiet=self.quiet) as report:
-            prepared = prepare(load_spec(self.spec).but(**self.method), batch=batch, report=report)
+            prepared = prepare(spec, batch=batch, report=report)
             for prompt in prompts:
                 prepared.check_prompt(prompt)
             prepared.check_constraint(self.constraint)

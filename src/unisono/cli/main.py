@@ -16,6 +16,7 @@ from unisono.cli.bench import bench
 from unisono.cli.console import say, say_error
 from unisono.cli.doctor import doctor
 from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
+from unisono.cli.flags import Verb
 from unisono.cli.import_gac import import_gac
 from unisono.cli.match import match
 from unisono.cli.models import models
@@ -50,16 +51,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=RunCommand)(run)
-app.command()(doctor)
-app.command()(bench)
-app.command()(models)
-app.command()(serve)
-app.command("eval")(evaluate)
-app.command()(report)
-app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
-app.command()(tune)
-app.command()(match)
-app.command("import-gac")(import_gac)
+app.command(cls=Verb)(doctor)
+app.command(cls=Verb)(bench)
+app.command(cls=Verb)(models)
+app.command(cls=Verb)(serve)
+app.command("eval", cls=Verb)(evaluate)
+app.command(cls=Verb)(report)
+app.command("lm-eval", cls=Verb, context_settings=PASSED_ON)(lm_eval)
+app.command(cls=Verb)(tune)
+app.command(cls=Verb)(match)
+app.command("import-gac", cls=Verb)(import_gac)
 
 
 def _print_version(asked: bool) -> None:
@@ -128,6 +129,7 @@ def _mend_streams() -> None:
 
 def _show_warnings() -> None:
     """Show our own warnings on stderr, each old name once; those of libraries are not the user's affair."""
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # "Retrying in 8s": our error says why
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("unisono: %(message)s"))
     log = logging.getLogger("unisono")

@@ -31,7 +31,7 @@ class MatchFlags(QuestionFlags):
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
+            metavar="MODEL",
             help="Two models or more, as ensemble files name them: a hub id, a folder, a GGUF file or demo:NAME. A "
             "name may stand before each: smol=demo:smollm2-135m-instruct.",
             show_default=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,11 +74,10 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
         ensemble = stack.enter_context(job.load(min(job.batch, len(sound)))) if sound else None
         file = stack.enter_context(_open_out(job, kept))
         faulty = [task for task in waiting if task.error is not None]
-        for task in faulty:
-            write_line(file, _error_record(task, task.error))
         failed = len(faulty)
         try:
-            failed += _answer(ensemble, sound, file, job.quiet) if ensemble else 0
+            failed += _answer(ensemble, sound, faulty, file, job.quiet) if ensemble else 0
+            _write_faulty(faulty, file)
         except KeyboardInterrupt:
             say("\n--resume goes on from here" if job.out else "")
             raise
@@ -86,12 +86,20 @@ def run_prompts(prompts: Path, job: RunFlags) -> None:
         say(f"{len(waiting)} lines written{earlier}" + (f"; errors among them: {failed}" if failed else ""))
 
 
-def _answer(ensemble: Ensemble, sound: dict[str, _Task], file: FileIO, quiet: bool) -> int:
+def _write_faulty(faulty: list[_Task], file: FileIO, before: float = math.inf) -> None:
+    """Answer the malformed lines that stand before a line of the file, in its order, each once."""
+    while faulty and faulty[0].number < before:
+        task = faulty.pop(0)
+        write_line(file, _error_record(task, task.error))
+
+
+def _answer(ensemble: Ensemble, sound: dict[str, _Task], faulty: list[_Task], file: FileIO, quiet: bool) -> int:
     failed = 0
     requests = (task.request for task in sound.values() if task.request is not None)
     with counting(len(sound), quiet=quiet) as count:
         for request, result in ensemble.generate_batch(requests):
             task = sound[request.id]
+            _write_faulty(faulty, file, task.number)
             if isinstance(result, Generation):
                 write_line(file, {"id": task.id, **result.to_json()})
             else:

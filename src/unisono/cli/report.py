@@ -21,7 +21,7 @@ REPORT = folder_flag("Write a report into this folder: HTML, Markdown and JSON."
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run: --out of unisono eval.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The --out of unisono eval.", show_default=False)],
     out: Annotated[Path | None, REPORT] = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say where the report is.")] = False,

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand
-
 from unisono.cli.console import murmur, say
-from unisono.cli.flags import refuse_flags, takes_flags
+from unisono.cli.flags import Verb, refuse_flags, takes_flags
 from unisono.cli.inputs import INLINE, RunFlags, read_text
 from unisono.cli.trace_file import TraceFile
 from unisono.errors import SpecError
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 
 
-class RunCommand(TyperCommand):
+class RunCommand(Verb):
     """Lets ``--trace`` stand without a value, which means: into each line of ``--out``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

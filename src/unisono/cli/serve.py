@@ -85,7 +85,7 @@ class ServeFlags(LimitFlags):
     ensembles: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]FILE…",
+            metavar="[NAME=]FILE",
             help="Ensemble files. Each is served as a model with the name of its file, or as NAME.",
             show_default=False,
         ),

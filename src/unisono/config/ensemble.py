@@ -100,11 +100,17 @@ class EnsembleSpec(BaseModel):
     @model_validator(mode="after")
     def _members_fit_together(self) -> EnsembleSpec:
         names = [member.name for member in self.members]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two members are named {twice!r}; give each a name of its own")
+        second = next((place for place, name in enumerate(names) if name in names[:place]), None)
+        if second is not None:
+            raise Misplaced(
+                f"is given again: two members are named {names[second]!r}",
+                *("members", second, "name"),
+                hint="give each a name of its own",
+            )
         if not any(member.weight > 0 for member in self.members):
-            raise ValueError("no weight is positive, so nobody would vote; give at least one member a positive weight")
+            raise Misplaced(
+                "have no vote: no weight is positive", "members", hint="give at least one member a positive weight"
+            )
         for index, member in enumerate(self.members):
             if member.share_weights_with is not None:
                 check_owner(index, member, self.members)
@@ -165,6 +171,12 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
             f"a spec cannot be {shown(source)}", hint="give the path of an ensemble file, or its content as a mapping"
         )
     path = Path(source)
+    if path.is_dir():
+        files = sorted(file.name for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        there = f"; it holds {', '.join(files[:6])}" if files else ""
+        raise SpecError(
+            f"cannot read the spec file {str(path)!r}: it is a folder", hint=f"name the ensemble file{there}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

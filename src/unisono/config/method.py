@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Self, Unpack
 from urllib.parse import quote_from_bytes
@@ -99,6 +99,18 @@ class MethodOptions(SamplingOptions, total=False):
 
 
 OPTION_NAMES = (*MethodOptions.__annotations__,)
+OLD_OPTIONS = ("draw", "spelling")
+"""Those that are still taken, and that errors do not offer."""
+
+
+def check_options(given: Iterable[str], known: Sequence[str] = OPTION_NAMES) -> None:
+    """Raise a `SpecError` for a keyword that is none of the known ones."""
+    if unknown := next((name for name in given if name not in known), None):
+        offered = [name for name in known if name not in OLD_OPTIONS]
+        raise SpecError(
+            f"unknown option {shown(unknown)}{nearest(unknown, known)}; known: {', '.join(offered)}",
+            hint="leave it out",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +159,7 @@ class Method:
                 nobody drafts.
         """
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        if unknown := next((name for name in given if name not in OPTION_NAMES), None):
-            near, known = nearest(unknown, OPTION_NAMES), ", ".join(OPTION_NAMES)
-            raise SpecError(f"unknown option {shown(unknown)}{near}; known: {known}", hint="leave it out")
+        check_options(given)
         check_spelling(given.get("spelling"))
         gate = Gate.parse(given.get("gate", self.gate))
         if "boundary" in given:

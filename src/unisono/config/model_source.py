@@ -19,7 +19,7 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
     """Tell what a member's ``model`` is: a demo model, a GGUF file, a folder, or a hub id.
 
     Raises:
-        ModelNotFound: it looks like a path, but nothing is there.
+        ModelNotFound: it looks like a path, but nothing is there; or it is only one in the current folder.
         ModelError: it is a file, but no GGUF file.
     """
     name = spec.model
@@ -50,6 +50,12 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         raise ModelNotFound(
             f"the model of member {spec.name!r}, {str(path)!r}, does not exist",
             hint="relative paths are taken from the folder of the spec; demo models are written demo:NAME",
+        )
+    if Path(name).exists():  # transformers would read it in place of the hub's model
+        raise ModelNotFound(
+            f"the model of member {spec.name!r}, {name!r}, is not in {str(folder)!r}, but is in the current folder",
+            hint="relative paths are taken from the folder of the spec: write the path as seen from there. For the "
+            "hub's model of that name, run unisono in another folder",
         )
     return ModelSource("hub", name)
 

@@ -174,8 +174,11 @@ class Sampling(_Remembering):
         return self.temperature == 0
 
     def but(self, options: Mapping[str, Any]) -> Self:
-        """With some options replaced; at temperature 0, those that only act on what is drawn do nothing."""
+        """With some options replaced; at temperature 0, those that only act on what is drawn are checked, no more."""
         if options and options.get("temperature", self.temperature) == 0:
+            for name in _DRAWING:
+                if options.get(name) is not None:
+                    OPTIONS[name].checked(name, options[name])
             options = {**options, **{name: _DEFAULTS[name] for name in _DRAWING}}
         return replace(self, **{**options, "written": self.written})
 
@@ -229,7 +232,7 @@ SHAPING = (*(name for name in OPTIONS if MEMBER + name in OPTIONS), "bias", "log
 _DRAWING = [name for name, option in OPTIONS.items() if option.drawing and not name.startswith(MEMBER)]
 """What acts where pieces are drawn, and so does nothing where the likeliest is taken."""
 _DEFAULTS: dict[str, Any] = {key.name: key.default for key in fields(Sampling)}
-_WAYS = "write it as greedy, one-member, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
+_WAYS = "write it as greedy, mixture, 0.7, temperature:0.7 top_p:0.9 or {temperature: 0.7, top_p: 0.9}"
 
 
 _BIAS = Number(-100, 100, "it is added to a log-mass: -100 as good as bans it, 100 as good as forces it")
@@ -297,5 +300,5 @@ def _read_word(word: str, within: str) -> tuple[str, object, object]:
         return key, read_number(biased) if is_column else unquote_to_bytes(biased), read_number(number)
     if not isinstance(temperature := read_number(word), str):
         return "temperature", None, temperature
-    known = [GREEDY, ONE_MEMBER, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
+    known = [GREEDY, MIXTURE, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
     raise SpecError(f"unknown {shown(word)} in {within}{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

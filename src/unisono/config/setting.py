@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from unisono.config.compact import read_number, renamed
-from unisono.config.method import MethodOptions
+from unisono.config.method import OLD_OPTIONS, MethodOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
 KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "reasoning", "spelling")
@@ -20,7 +20,7 @@ def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:
     given twice, or a value of the wrong form.
     """
     keys: dict[str, Any] = {}
-    known = (*KEYS, *others)
+    known = (*(key for key in KEYS if key not in OLD_OPTIONS), *others)
     for word in text.split():
         key, equals, value = word.partition("=")
         if not equals or not value:

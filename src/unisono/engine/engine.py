@@ -301,6 +301,16 @@ class Engine:
                 self._close(over, [each for group in self.groups for each in group.take_ended()])
 
 
+def close_engines(engines: Collection[Engine]) -> None:
+    """Unload all members of engines that may share models: all slots are freed before a model is unloaded."""
+    with contextlib.ExitStack() as closing:  # the last that is put in comes first
+        for engine in engines:
+            closing.callback(engine.close)
+        for engine in engines:
+            for group in engine.groups:
+                closing.callback(engine.drop, group)
+
+
 def no_room(free: int, slots: int) -> CapacityError:
     """What a request for more slots than are free is refused with."""
     room = f"{free} of {slots} slots are free" if free else f"all {slots} slots are taken"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from unisono.engine.engine import Engine, no_room
+from unisono.engine.engine import Engine, close_engines, no_room
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest, Wrote
 from unisono.engine.scheduler import RequestId, Scheduler
 from unisono.engine.sequence import SequenceGroup
@@ -179,11 +179,7 @@ class Service:
     def unload(self) -> None:
         """Give all requests up and unload all models. Idempotent."""
         with contextlib.ExitStack() as unloading:
-            for engine in self.engines.values():
-                unloading.callback(engine.close)
-            for engine in self.engines.values():  # they may share models: all slots are freed before one is unloaded
-                for group in engine.groups:
-                    unloading.callback(engine.drop, group)
+            unloading.callback(close_engines, self.engines.values())
             self.close()
 
     def _admit(self) -> None:

@@ -153,9 +153,26 @@ def check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]
     for words, before, now in _pairs(there, wanted):
         if before != now:
             raise SpecError(
-                f"{str(folder)!r} holds a run {words}: {shown(before)}, not {shown(now)}",
+                f"{str(folder)!r} holds a run {words}: {_difference(before, now)}",
                 hint="choose another --out, or ask for what was asked for before",
             )
+
+
+def _difference(before: object, now: object) -> str:
+    """Both values; of texts the first line that differs, of values that begin alike from near there on."""
+    where = ""
+    if isinstance(before, str) and isinstance(now, str) and "\n" in before + now:
+        lines = itertools.zip_longest(before.splitlines(), now.splitlines())
+        number, (old, new) = next((each for each in enumerate(lines, 1) if each[1][0] != each[1][1]), (0, ("", "")))
+        if number:
+            where, before, now = f"line {number} is ", old, new
+    words, others = shown(before), shown(now)
+    if words == others:
+        texts = repr(before), repr(now)
+        same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if pair[0] != pair[1]), 0)
+        start = max(0, same - 20)
+        words, others = (f"…{text[start : start + 60]}" for text in texts)
+    return f"{where}{words}, not {others}"
 
 
 def _pairs(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:

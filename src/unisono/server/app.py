@@ -7,12 +7,12 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -21,7 +21,7 @@ from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.event_stream import SLACK, EventStream, events_of
+from unisono.server.event_stream import SLACK, events_of
 from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties, check_reasoning
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
@@ -287,3 +287,31 @@ async def _refuse(request: Request, error: Any) -> Response:
     if refusal.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
     return _json(refusal.body(), refusal.status, headers)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. The call ends when the client leaves, or stops reading."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        left: contextlib.ExitStack,
+        timeout: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+        self._events = events
+        self._left = left
+        self._timeout = timeout
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._left:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
+            finally:
+                await self._events.aclose()

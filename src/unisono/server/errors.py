@@ -30,9 +30,9 @@ class Refusal(Exception):
         return self.message
 
     def body(self) -> bytes:
-        """The answer's body, in ASCII: what it cites of the request may not be Unicode."""
+        """The answer's body, one line in ASCII: what it cites of the request may not be Unicode."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return json.dumps({"error": error}).encode()
+        return json.dumps({"error": error}).encode() + b"\n"
 
     @property
     def headers(self) -> dict[str, str]:

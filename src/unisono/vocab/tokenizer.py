@@ -16,9 +16,16 @@ Kind = Literal["normal", "byte", "added", "control", "unused"]
 ``control``: special, never text (includes unknown and padding tokens). ``unused``: a row without a token."""
 
 
-LOOKS_SPECIAL = re.compile(r"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
+MEDIA = (
+    r"</?image>|</?(?:image|audio|video)_\w+>|</?\w+_(?:image|audio|video)>|\[multimodal\]|\[(?:IMG|AUDIO)(?:_\w+)?\]"
+)
+"""Where an image, a sound or a film stands. HTML's ``<img>``, ``<audio>`` and ``<video>`` are text."""
+LOOKS_SPECIAL = re.compile(
+    rf"<\|.*>|<.*\|>|<｜.*｜>|<unused\d+>|<pad>|<mask>|<2mass>|\[@BOS@\]|{MEDIA}", re.DOTALL | re.ASCII
+)
 """Added tokens with these names are control tokens, whatever a file's flag says. GGUF's converter decides so for most
-of them (``does_token_look_special``), and a model must mean the same from either file."""
+of them (``does_token_look_special``), and a model must mean the same from either file: GGUF files of Gemma 3 call
+``<start_of_image>`` user-defined, where its tokenizer calls it special."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,7 +49,7 @@ def choose_device(request: LoadRequest, options: LlamaCppOptions, library: Any) 
         raise DeviceError(
             f"{member}: device is {asked!r}, but llama.cpp has found "
             + (f"only {built!r}" if available else "no GPU, or was built without support for one"),
-            hint="reinstall it; for CUDA: CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall llama-cpp-python",
+            hint="build it for the device (docs/install.md); for CUDA: CMAKE_ARGS=-DGGML_CUDA=ON make install",
         )
     if layers == 0:
         return Device("cpu", 0)
