@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import make_loader
-from unisono.chat.mark_probe import marks_of
+from unisono.chat.mark_probe import given_marks, probe_marks
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import probe_answer_form
@@ -149,7 +149,11 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
     template = _template(spec, tokenizer)
     form = probe_answer_form(template, tokenizer)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
-    marks = marks_of(spec.name, spec.marks, template, tokenizer, endings)
+    marks = probe_marks(template, tokenizer, endings)
+    if spec.marks:
+        forms = {mark: value for mark, value in spec.marks.items() if isinstance(value, str)}
+        reads = {mark: value.reads for mark, value in spec.marks.items() if not isinstance(value, str)}
+        marks = given_marks(spec.name, marks, forms, reads, tokenizer)
     tokenizer = reserve(tokenizer, marks)
     key = (*endings, repr(marks))
     if key not in model.spellers:

@@ -17,7 +17,7 @@ import pytest
 from support.families import CONTROLS, TEMPLATES, TOKENIZERS
 from support.real_tokenizers import SETUP
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.chat.mark_probe import marks_of
+from unisono.chat.mark_probe import probe_marks
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
@@ -155,7 +155,7 @@ def source_of(name: str) -> str:
 def encoder_of(name: str, tokenizer: Any, source: str) -> PromptEncoder:
     """What a member of its own would encode prompts with."""
     template = ChatTemplate(source, tokenizer.table.special_texts)
-    marks = marks_of(name, {}, template, tokenizer, ())
+    marks = probe_marks(template, tokenizer)
     tokenizer = reserve(tokenizer, marks)
     return PromptEncoder(
         name, tokenizer, Speller(read_vocabulary(tokenizer.table, (), None, marks), tokenizer.encode), template
@@ -218,7 +218,7 @@ def test_a_template_without_reasoning_has_no_marks_and_the_prompts_that_it_had(n
     source = source_of(name)
     table = table_of(source, added=name not in TEXT_THERE)
     template = ChatTemplate(source, table.special_texts)
-    assert not marks_of(name, {}, template, LongestMatchTokenizer(table), ()).known.difference(OF_CALLS)
+    assert not probe_marks(template, LongestMatchTokenizer(table)).known.difference(OF_CALLS)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -15,7 +15,6 @@ from unisono.chat.call_form import FormUnknown, find_call_form
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
-from unisono.config.member import MarkReading
 from unisono.errors import SpecError, shown
 from unisono.vocab.marks import NO_MARKS, Ids, Mark, MarkForms
 from unisono.vocab.pieces import token_bytes
@@ -61,33 +60,26 @@ def _of_calls(template: ChatTemplate, tokenizer: Tokenizer, end_ids: Collection[
     return {mark: (table.controls[token],) for mark, token in tokens.items() if token is not None}
 
 
-def marks_of(
-    name: str,
-    given: Mapping[Mark, str | MarkReading],
-    template: ChatTemplate | None,
-    tokenizer: Tokenizer,
-    end_ids: Collection[int],
+def given_marks(
+    name: str, found: MarkForms, forms: Mapping[Mark, str], reads: Mapping[Mark, str], tokenizer: Tokenizer
 ) -> MarkForms:
-    """The forms of a member: those of its template, and in their place what its spec gives.
+    """The forms of a member whose spec gives some: tokens as text, and text that it reads in the place of a mark.
 
-    Raises a `SpecError` where a form that is given begins with text, which is no mark.
+    ``found`` are those of its template. Raises a `SpecError` where a form begins with text, which is no mark.
     """
-    found = probe_marks(template, tokenizer, end_ids)
+    given = {*forms, *reads}
     anywhere = {mark: form for mark, form in found.anywhere.items() if mark not in given}
     at_opening = {mark: form for mark, form in found.at_opening.items() if mark not in given}
-    reads: dict[Mark, Ids] = {}
-    for mark, value in given.items():
-        if isinstance(value, MarkReading):
-            reads[mark] = tuple(tokenizer.encode(value.reads))
-            continue
-        ids = tuple(tokenizer.encode_rendered(value))
+    for mark, text in forms.items():
+        ids = tuple(tokenizer.encode_rendered(text))
         if not ids or tokenizer.table.kinds[ids[0]] not in _MARKUP:
             raise SpecError(
-                f"the mark {mark} of member {name!r} is {shown(value)}: it begins with no control token",
+                f"the mark {mark} of member {name!r} is {shown(text)}: it begins with no control token",
                 hint=f"begin with one, or let the member read text there: {mark}: {{reads: …}}",
             )
         anywhere[mark] = ids
-    return replace(found, anywhere=anywhere, at_opening=at_opening, reads=reads) if given else found
+    read = {mark: tuple(tokenizer.encode(text)) for mark, text in reads.items()}
+    return replace(found, anywhere=anywhere, at_opening=at_opening, reads=read)
 
 
 def _of_renderings(template: ChatTemplate, reader: _Reader) -> MarkForms | None:
