@@ -19,6 +19,7 @@ from unisono.config.sampling import Sampling
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, deprecated, nearest, shown
 from unisono.fusion.weights import scaled
+from unisono.user_files import SETTINGS, read_text
 
 
 class TunedOn(BaseModel):
@@ -159,11 +160,12 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
         )
     path = Path(source)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, SETTINGS)
     except FileNotFoundError:
         raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the spec file {str(path)!r}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
+        raise SpecError(f"cannot read the spec file {str(path)!r}: {why}", hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
     return _validate(data, str(path), places, path.resolve().parent)
 
