@@ -19,6 +19,8 @@ DOCUMENT = 16_000_000
 DATA = 1_000_000_000
 """The most bytes of prompts, questions and answers: they are read whole."""
 
+_SOME = 1_000_000
+"""Bytes of a file of /proc, which says that it is empty."""
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
@@ -31,13 +33,13 @@ def read_bytes(path: Path, most: int) -> bytes:
     """The content of a regular file of at most ``most`` bytes. Raises an `OSError`."""
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size <= most and len(data := file.read(most + 1)) <= most:
+        if size <= most and len(data := file.read(min(most, size or _SOME) + 1)) <= most:
             return data
     raise OSError(errno.EFBIG, f"it has {max(size, most + 1):,} bytes, and at most {most:,} are read", str(path))
 
 
 def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
-    """The text of a regular file, its line ends as ``\\n``. Raises an `OSError` or a `UnicodeDecodeError`."""
+    """The text of a regular file, its line ends made newlines. Raises an `OSError` or a `UnicodeDecodeError`."""
     return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -18,13 +18,18 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.weight_files import refuse_other_kinds
-from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
+from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
 """A metadata value. Strings in arrays stay bytes: token texts need not be UTF-8."""
 
 VERSIONS = (2, 3)
+LONGEST_HEAD = 256_000_000
+"""In bytes; vocabularies of 262,144 tokens take 15 million."""
+MOST_TENSORS, MOST_PAIRS, MOST_TEXTS, MOST_DIMENSIONS = 100_000, 100_000, 4_000_000, 4
+LARGEST = 1 << 48
+"""Elements of a tensor."""
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _BLOCK_BYTES: dict[int, dict[int, int]] = {
@@ -118,6 +123,9 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
             hint="convert the model again",
         )
     tensors, pairs = struct.unpack_from("<QQ", data, 8)
+    for count, most, what in ((tensors, MOST_TENSORS, "tensors"), (pairs, MOST_PAIRS, "keys")):
+        if count > most:
+            raise EOFError(f"it would have {count:,} {what}, and at most {most:,} are read")
     reader = _Reader(data, 24)
     metadata: dict[str, Value] = {}
     for _ in range(pairs):
@@ -149,11 +157,13 @@ class _Tensor:
 
 
 class _Reader:
-    """A cursor over the file's bytes. Raises when it reads past the end."""
+    """A cursor over the file's bytes. Raises when it reads past the end of the file, or of any head."""
 
     def __init__(self, data: mmap.mmap, position: int) -> None:
         self.data = data
         self.position = position
+        self.end = min(len(data), LONGEST_HEAD)
+        self.texts = MOST_TEXTS
 
     def unpack(self, layout: str) -> Any:
         (value,) = struct.unpack_from(layout, self.data, self.position)
@@ -162,8 +172,8 @@ class _Reader:
 
     def take(self, size: int) -> bytes:
         end = self.position + size
-        if end > len(self.data):
-            raise EOFError(f"{size} bytes expected at {self.position}, the file has {len(self.data)}")
+        if end > self.end:
+            raise EOFError(f"{size:,} bytes expected at {self.position:,}, the head has {self.end:,} at most")
         taken = self.data[self.position : end]
         self.position = end
         return taken
@@ -178,6 +188,8 @@ class _Reader:
             kind, size = self.unpack("<I"), self.unpack("<Q")
             if kind == _STRING:
                 return self.strings(size)
+            if kind not in _SCALARS:
+                raise EOFError(f"an array holds values of the kind {kind}, which is none of numbers or texts")
             numbers = np.dtype("<" + _SCALARS[kind])
             return np.frombuffer(self.take(size * numbers.itemsize), numbers)
         value: bool | int | float = self.unpack("<" + _SCALARS[kind])
@@ -185,23 +197,28 @@ class _Reader:
 
     def strings(self, size: int) -> list[bytes]:
         """The hot loop: a vocabulary has hundreds of thousands of strings."""
-        unpack, data, position = struct.Struct("<Q").unpack_from, self.data, self.position
+        self.texts -= size
+        if self.texts < 0:
+            raise EOFError(f"its arrays would have more than {MOST_TEXTS:,} texts")
+        unpack, data, position, end = struct.Struct("<Q").unpack_from, self.data, self.position, self.end
         found: list[bytes] = []
         for _ in range(size):
             start = position + 8
             position = start + unpack(data, position)[0]
+            if position > end:
+                raise EOFError("an array of strings does not end")
             found.append(data[start:position])
-        if position > len(data):
-            raise EOFError("an array of strings does not end")
         self.position = position
         return found
 
     def tensor(self) -> _Tensor:
         name = self.string().decode()
         dimensions = self.unpack("<I")
-        if dimensions > 8:
-            raise EOFError(f"tensor {name!r} would have {dimensions} dimensions")
+        if dimensions > MOST_DIMENSIONS:
+            raise EOFError(f"tensor {shown(name)} would have {dimensions:,} dimensions")
         shape = tuple(self.unpack("<Q") for _ in range(dimensions))
+        if math.prod(shape) > min(LARGEST, 16 * len(self.data)):  # no format packs more than 8 into a byte
+            raise EOFError(f"tensor {shown(name)} of {' × '.join(map(str, shape))} elements has no room in the file")
         elements, size = _BLOCKS.get(self.unpack("<I"), (1, 0))
         return _Tensor(name, shape, self.unpack("<Q"), math.prod(shape) // elements * size)
 

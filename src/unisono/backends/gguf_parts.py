@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unisono.backends.gguf import GgufFile, read_head
+from unisono.backends.model_facts import check_gguf
 from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
@@ -26,6 +27,7 @@ def read_gguf(path: Path) -> GgufFile:
         ModelUnsupported: this is no GGUF model, or a part but the first.
     """
     first = read_head(path)
+    check_gguf(path, first.architecture, first.metadata)
     number, count = first.number("split.no") or 0, first.number("split.count") or 1
     if count <= 1:
         return first

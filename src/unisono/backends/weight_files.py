@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+from unisono.backends.model_facts import check_tokenizer
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported, shown
+from unisono.user_files import DOCUMENT, open_plain, read_bytes, special
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -18,6 +22,8 @@ HEAD = 512
 """Bytes that show what a file is."""
 LONGEST_HEADER = 100_000_000
 """Of a safetensors file, in bytes: the library's own limit."""
+MOST_IN_HEADER, MOST_IN_SETTINGS, MOST_IN_TOKENIZER = 4_000_000, 500_000, 8_000_000
+"""Values in JSON."""
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -68,14 +74,15 @@ def refuse_other_kinds(path: Path, wanted: str) -> None:
 
 
 def _head(path: Path) -> bytes:
-    if not path.is_file():
-        problem = f"{path} is not a file" if path.exists() else f"there is no file {path}"
-        raise ModelNotFound(problem, hint="check the path; download what is missing")
+    if not path.is_file() and not path.exists():
+        raise ModelNotFound(f"there is no file {path}", hint="check the path; download what is missing")
+    if path.is_dir():
+        raise ModelNotFound(f"{path} is not a file", hint="check the path; download what is missing")
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return file.read(HEAD)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
 
 
 def _refuse_other_binaries(path: Path, head: bytes, wanted: str) -> None:
@@ -119,7 +126,7 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     size = path.stat().st_size
     try:
         length, header = _header(path, size)
-        end = max((_end_of(name, **tensor) for name, tensor in header.items()), default=0)
+        end = _covered({name: _place_of(name, **tensor) for name, tensor in header.items()})
         shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
     except (EOFError, struct.error) as error:
         raise ModelCorrupt(f"{path} is cut short: {error}", hint=_AGAIN) from error
@@ -135,9 +142,14 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
 
 def first_dimensions(path: Path) -> dict[str, int]:
     """The first dimension of each tensor in a safetensors file; none where its header cannot be read."""
+    return {name: shape[0] for name, shape in shapes(path).items() if shape}
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a safetensors file; none where its header cannot be read."""
     try:
         _, header = _header(path, path.stat().st_size)
-        return {name: int(tensor["shape"][0]) for name, tensor in header.items() if tensor.get("shape")}
+        return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
     except (OSError, EOFError, ValueError, struct.error, AttributeError, TypeError, KeyError):
         return {}
 
@@ -150,17 +162,29 @@ def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
             raise ValueError(f"its head would have {length:,} bytes")
         if 8 + length > size:
             raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
-        header: dict[str, Any] = json.loads(file.read(length))
+        header: dict[str, Any] = parse_json(file.read(length), MOST_IN_HEADER)
     header.pop("__metadata__", None)
     return length, header
 
 
-def _end_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> int:
+def _covered(places: Mapping[str, tuple[int, int]]) -> int:
+    """The end of the bytes that tensors take, one after the other without gaps. Raises a `ValueError`."""
+    reached = 0
+    for name, (begin, end) in sorted(places.items(), key=lambda item: item[1]):
+        if begin != reached:
+            raise ValueError(f"{name} begins at {begin:,}, and what stands before it ends at {reached:,}")
+        reached = end
+    return reached
+
+
+def _place_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> tuple[int, int]:
     begin, end = data_offsets
+    if not all(type(each) is int and 0 <= each < 1 << 63 for each in (begin, end, *shape)):
+        raise ValueError(f"the shape or the place of {name} is no row of whole numbers")
     bits = BITS.get(dtype)
     if not 0 <= begin <= end or (bits is not None and (end - begin) * 8 != math.prod(shape) * bits):
         raise ValueError(f"the {dtype} {shape} of {name} do not fit its {end - begin:,} bytes")
-    return end
+    return begin, end
 
 
 def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
@@ -187,31 +211,77 @@ def read_index(index: Path) -> dict[str, str]:
     """The file of each tensor, by an index's word. Raises a `ModelError` for a file that is none."""
     refuse_other_kinds(index, "text")
     try:
-        places = dict(json.loads(index.read_bytes())["weight_map"])
+        places = dict(parse_json(read_bytes(index, LONGEST_HEADER), MOST_IN_HEADER)["weight_map"])
         if not all(isinstance(file, str) for file in places.values()):
             raise TypeError("its files have no names")
+        if outside := next((file for file in set(places.values()) if Path(file).name != file or "\0" in file), None):
+            raise ValueError(f"it names {shown(outside)}, which is no file of its own folder")
+    except OSError as error:
+        raise ModelError(f"{index} cannot be read: {error.strerror}", hint="check the file") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelCorrupt(f"{index} is no index of weights ({error})", hint=_AGAIN) from error
     return places
 
 
 def check_texts(paths: Iterable[Path]) -> None:
-    """Raise a `ModelError` for a file that is no text: a Git LFS pointer, a web page, nothing at all."""
+    """Raise a `ModelError` for a file that is no text: a Git LFS pointer, a web page, nothing, or too much."""
     for path in paths:
         if path.is_file():
             refuse_other_kinds(path, "text")
+            if (size := path.stat().st_size) > LONGEST_HEADER:
+                raise ModelCorrupt(f"{path} has {size:,} bytes, and at most {LONGEST_HEADER:,} are read", hint=_AGAIN)
+
+
+def refuse_specials(folder: Path) -> None:
+    """Raise `ModelUnsupported` for a pipe, a device or a socket in a model's folder: who opens one may wait forever."""
+    for place in (folder, folder / "additional_chat_templates"):
+        for entry in sorted(os.scandir(place), key=lambda each: each.name) if place.is_dir() else ():
+            with contextlib.suppress(OSError):  # a link that leads nowhere is found missing when it is read
+                if kind := special(entry.stat()):
+                    raise ModelUnsupported(f"{entry.path} is {kind}, not a file", hint="put the file itself there")
+
+
+def check_values(path: Path) -> None:
+    """Raise `ModelCorrupt` for a tokenizer that no model has: parsed, it would take all the memory."""
+    try:
+        data = read_bytes(path, LONGEST_HEADER)
+        if (values := data.count(b",") + 1) > MOST_IN_TOKENIZER:
+            raise ValueError(f"it has about {values:,} values, and at most {MOST_IN_TOKENIZER:,} are read")
+        if _ODD_ID.search(data):  # a text may look so
+            check_tokenizer(parse_json(data, MOST_IN_TOKENIZER), path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
+    except ValueError as error:
+        raise ModelCorrupt(f"{path} is no tokenizer's ({error})", hint=_AGAIN) from error
+
+
+_ODD_ID = re.compile(rb":\s*(?:-|\d{8}|\d+[.eE])|\[{64}")
+"""What no id of a token is, and nesting; whole files of a tokenizer are parsed only where they hold it."""
 
 
 def check_json(path: Path) -> Mapping[str, Any]:
     """The object in a JSON file. Raises `ModelCorrupt`, or says what the file is instead."""
     refuse_other_kinds(path, "text")
     try:
-        parsed = json.loads(path.read_text("utf-8"))
+        parsed = parse_json(read_bytes(path, DOCUMENT), MOST_IN_SETTINGS)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
     except ValueError as error:  # a UnicodeDecodeError is one
         raise ModelCorrupt(f"{path} is no JSON ({error})", hint="download the model again") from error
     if not isinstance(parsed, dict):
         raise ModelCorrupt(f"{path} holds no JSON object", hint="download the model again")
     return parsed
+
+
+def parse_json(data: bytes, most: int) -> Any:
+    """Parse JSON of at most ``most`` values, before it takes many times its size. Raises a `ValueError`."""
+    values = data.count(b",") + 1
+    if values > most:
+        raise ValueError(f"it has about {values:,} values, and at most {most:,} are read")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 @contextlib.contextmanager

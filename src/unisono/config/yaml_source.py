@@ -45,9 +45,7 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(
             f"{path}{where}: this is not valid YAML: {error.problem or error.context}",
-            hint=_without_the_space(text.splitlines()[mark.line])
-            if mark and mark.line < text.count("\n") + 1
-            else None,
+            hint=_without_the_space("".join(text.splitlines()[mark.line : mark.line + 1])) if mark else None,
         ) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -19,6 +19,7 @@ import transformers.modeling_gguf_pytorch_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.model_facts import check_config
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
@@ -72,6 +73,7 @@ class TransformersLoader:
                 self._config, trust_remote_code=self.options.trust_remote_code
             )
         if self.request.source.kind == "folder":
+            model_config.check_weight_shapes(model, self.request.source.path, self.who)
             model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
         parameters = sum(each.numel() for each in model.parameters())
         size = self._dtype.itemsize
@@ -144,6 +146,10 @@ class TransformersLoader:
     def _place(self) -> str:
         if self.request.source.kind == "folder":
             model_config.check_folder(self.request)
+        elif self.request.source.kind == "hub":
+            with self._heard(), self._errors():
+                stated, _ = library.PreTrainedConfig.get_config_dict(self.request.source.location, **self._hub_options)
+                check_config(stated, self.who)
         return self.request.source.location
 
     @cached_property
@@ -181,6 +187,8 @@ class TransformersLoader:
         else:
             with self._heard(), self._errors():
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
+        folder = self.request.source.path if self.request.source.kind == "folder" else None
+        model_config.check_made_of(config, folder, self.who)
         if "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):  # it has no code of its own
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
             model_config.check_language_model(config, known, self.who)

@@ -9,12 +9,14 @@ from typing import Any
 
 from unisono.backends import weight_files
 from unisono.backends.base import LoadRequest
+from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
 from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 WHOLE_TOKENIZER = "tokenizer.json"
+GENERATION, ADDED = "generation_config.json", "added_tokens.json"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
 PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -37,10 +39,18 @@ def check_folder(request: LoadRequest) -> None:
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
         )
     with weight_files.naming(who):
-        weight_files.check_json(folder / "config.json")
+        weight_files.refuse_specials(folder)
+        check_config(weight_files.check_json(folder / "config.json"), folder / "config.json")
+        if (folder / GENERATION).is_file():
+            check_config(weight_files.check_json(folder / GENERATION), folder / GENERATION)
         tokenizer = (WHOLE_TOKENIZER,) if (folder / WHOLE_TOKENIZER).is_file() else PARTS
         patterns = (*SETTINGS, *tokenizer)
         weight_files.check_texts(file for pattern in patterns for file in sorted(folder.glob(pattern)))
+        if (folder / WHOLE_TOKENIZER).is_file():
+            weight_files.check_values(folder / WHOLE_TOKENIZER)
+        if (folder / ADDED).is_file():
+            added = weight_files.check_json(folder / ADDED)
+            check_tokenizer({"model": {"vocab": added}}, folder / ADDED)
         templates = sorted(folder.glob("*.jinja"))
         weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
@@ -99,6 +109,22 @@ def _weights(folder: Path) -> list[Path]:
         return [folder / name for name in sorted(set(weight_files.read_index(folder / INDEX).values()))]
     except ModelError:
         return []  # `check_weights` says what is wrong with it
+
+
+def check_made_of(config: Any, folder: Path | None, who: str) -> None:
+    """Hold a configuration, defaults filled in, against bounds and what its files have. Raises `ModelCorrupt`."""
+    text = config.get_text_config(decoder=True)
+    check_config(text.to_dict(), who)
+    if folder is not None:
+        names = [name for file in sorted(folder.glob("*.safetensors")) for name in weight_files.first_dimensions(file)]
+        check_layers_held(getattr(text, "num_hidden_layers", None), names, who)
+
+
+def check_weight_shapes(model: Any, folder: Path, who: str) -> None:
+    """Hold a model without weights against the heads of the files in its folder. Raises `ModelCorrupt`."""
+    made = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    for file in sorted(folder.glob("*.safetensors")):
+        check_shapes(made, weight_files.shapes(file), who)
 
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
