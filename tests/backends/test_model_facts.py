@@ -293,9 +293,7 @@ def test_a_pipe_or_a_loop_in_a_model_s_folder_is_refused(tmp_path: Path, name: s
 
 @pytest.mark.parametrize("token", [-5, 2**31, 2**40, "7", 1.5, None])
 @pytest.mark.parametrize("added", [False, True])
-def test_an_id_that_no_model_has_is_refused_before_a_library_reads_it(
-    tmp_path: Path, token: object, added: bool
-) -> None:
+def test_an_id_that_no_model_has_is_refused_unread(tmp_path: Path, token: object, added: bool) -> None:
     path = tmp_path / "tokenizer.json"
     given = [{"id": token, "content": "<odd>"}] if added else []
     path.write_text(json.dumps({"model": {"vocab": {"a": 0} if added else {"a": token}}, "added_tokens": given}))

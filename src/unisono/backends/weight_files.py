@@ -214,7 +214,9 @@ def read_index(index: Path) -> dict[str, str]:
         places = dict(parse_json(read_bytes(index, LONGEST_HEADER), MOST_IN_HEADER)["weight_map"])
         if not all(isinstance(file, str) for file in places.values()):
             raise TypeError("its files have no names")
-        if outside := next((file for file in set(places.values()) if Path(file).name != file or "\0" in file), None):
+        if outside := next(
+            (file for file in set(places.values()) if file == ".." or Path(file).name != file or "\0" in file), None
+        ):
             raise ValueError(f"it names {shown(outside)}, which is no file of its own folder")
     except OSError as error:
         raise ModelError(f"{index} cannot be read: {error.strerror}", hint="check the file") from error
