@@ -98,20 +98,21 @@ def _is_sealed(path: Path, key: str) -> bool:
     """Whether a folder holds what its seal says, and the seal is of a key."""
     try:
         seal = json.loads(read_bytes(path / SEAL, SETTINGS))
-        return isinstance(seal, dict) and seal.get("key") == key and seal.get("files") == _sums(path, seal)
-    except (OSError, ValueError, RecursionError):
+        if not isinstance(seal, dict) or seal.get("key") != key or not isinstance(seal.get("files"), dict):
+            return False
+        return bool(seal["files"] == _sums(path, seal["files"]))
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
-def _sums(folder: Path, seal: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
-    """Size and SHA-256 of each file but the seal. Sizes that are not those of a seal are not read."""
+def _sums(folder: Path, sealed: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
+    """Size and SHA-256 of each file but the seal. Raises a `ValueError` where a size is not that ``sealed``."""
     found: dict[str, list[Any]] = {}
     for path in sorted(folder.iterdir()):
         if path.name != SEAL:
             with open_plain(path) as file:
                 size = os.fstat(file.fileno()).st_size
-                sealed = None if seal is None else seal["files"].get(path.name)
-                if seal is not None and not (isinstance(sealed, list) and sealed[:1] == [size]):
+                if sealed is not None and sealed.get(path.name, ())[:1] != [size]:
                     raise ValueError(f"{path.name} is of another size")
                 found[path.name] = [size, hashlib.file_digest(file, "sha256").hexdigest()]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -93,8 +94,8 @@ class EnsembleSpec(BaseModel):
 
     @model_validator(mode="after")
     def _members_fit_together(self) -> EnsembleSpec:
-        names = [member.name for member in self.members]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        counts = Counter(member.name for member in self.members)
+        twice = next((name for name, count in counts.items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"two members are named {twice!r}; give each a name of its own")
         if not any(member.weight > 0 for member in self.members):
