@@ -87,7 +87,7 @@ def build_sealed(path: Path, build: Callable[[Path], None], what: str, key: str)
                 if _is_sealed(path, key):  # another process has built it meanwhile
                     return path
                 log.warning("%s in the cache is not what was kept there, and is made again: %s", what, path)
-                remove(path)
+                _remove(path)
             for left in path.parent.glob(f".{path.name}.*"):
                 shutil.rmtree(left, ignore_errors=True)
             _write(path, build_and_seal)
@@ -118,8 +118,14 @@ def _sums(folder: Path, sealed: Mapping[str, Any] | None = None) -> dict[str, li
     return found
 
 
-def remove(path: Path) -> None:
-    """Remove whatever is at a path."""
+def clear(path: Path, what: str) -> None:
+    """Remove whatever is at a path, if anything is. Raises a `CacheError`."""
+    with _cache_errors(path.parent, what):
+        if os.path.lexists(path):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

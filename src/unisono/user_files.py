@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 SETTINGS = 500_000
 """The most bytes of an ensemble file, a configuration or a file of keys."""
@@ -43,7 +43,7 @@ def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
     return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a regular file for reading, without ever waiting for it. Raises an `OSError`."""
     check_plain(path, os.stat(path))
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -19,6 +19,7 @@ from unisono.errors import ModelCorrupt, shown
 LAYERS, WIDTH, VOCABULARY, CONTEXT = 1_000, 1_000_000, 10_000_000, 1_000_000_000
 LONGEST_LIST = 1_000
 """Numbers of one key: one a layer, the ids that end a text."""
+LONGEST_MAPPING = 5_000
 DEEPEST = 50
 _HINT = "its files are damaged, or no model's: download it again"
 
@@ -32,7 +33,9 @@ class Bound:
     """Whether 0 is a value where the lowest is 0."""
 
     def holds(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if isinstance(value, float) and not math.isfinite(value):
             return False
         if self.whole and value != int(value):
             return False
@@ -71,6 +74,7 @@ CONFIG: Mapping[str, Bound] = {
     **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor", "attention_factor"), _POSITIVE),
     **dict.fromkeys(("long_factor", "short_factor"), _POSITIVE),
     "partial_rotary_factor": Bound(0, 1, whole=False, zero=False),
+    "num_labels": Bound(0, LONGEST_MAPPING),
     "vocab_size": Bound(1, VOCABULARY),
 }
 """Of a configuration of transformers; a key may have ``null``, or a list with a value for each layer."""
@@ -118,6 +122,9 @@ def _walk(
 ) -> Iterator[tuple[str, str, Any, bool]]:
     if depth > DEEPEST:
         raise ModelCorrupt(f"{source} is nested in more than {DEEPEST} levels", hint=_HINT)
+    if len(part) > LONGEST_MAPPING:
+        words = f"{len(part):,} keys, and at most {LONGEST_MAPPING:,} are read"
+        raise ModelCorrupt(f"{source}: {where.rstrip('.') or 'it'} has {words}", hint=_HINT)
     for key, value in part.items():
         if isinstance(value, Mapping):
             other = inner or (key.endswith("_config") and key not in _WITH_LANGUAGE)

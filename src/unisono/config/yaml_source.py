@@ -67,7 +67,7 @@ class _BoundedLoader(yaml.SafeLoader):
         """The nodes in a node and how deep they lie, by its `id`; nothing for one that is being composed."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if self._depth >= DEEPEST:
             raise self._fault(event, f"this is nested too deeply: {DEEPEST} levels are read")
         if self._nodes >= MOST_NODES:
@@ -150,4 +150,5 @@ def _locate(node: yaml.Node, where: tuple[Hashable, ...], places: Places, path: 
 
 
 def _place(node: yaml.Node | yaml.Event) -> Place:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+    mark = node.start_mark
+    return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)

@@ -16,7 +16,7 @@ from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsuppo
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 WHOLE_TOKENIZER = "tokenizer.json"
-GENERATION, ADDED = "generation_config.json", "added_tokens.json"
+GENERATION, ADDED, TOKENIZER = "generation_config.json", "added_tokens.json", "tokenizer_config.json"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
 PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -49,8 +49,13 @@ def check_folder(request: LoadRequest) -> None:
         if (folder / WHOLE_TOKENIZER).is_file():
             weight_files.check_values(folder / WHOLE_TOKENIZER)
         if (folder / ADDED).is_file():
-            added = weight_files.check_json(folder / ADDED)
-            check_tokenizer({"model": {"vocab": added}}, folder / ADDED)
+            check_tokenizer({"model": {"vocab": weight_files.check_json(folder / ADDED)}}, folder / ADDED)
+        if (folder / TOKENIZER).is_file():
+            decoder = weight_files.check_json(folder / TOKENIZER).get("added_tokens_decoder")
+            ids = (
+                {token: int(token[:20]) for token in decoder if token.isdecimal()} if isinstance(decoder, dict) else {}
+            )
+            check_tokenizer({"model": {"vocab": ids}}, folder / TOKENIZER)
         templates = sorted(folder.glob("*.jinja"))
         weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
