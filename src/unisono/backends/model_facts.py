@@ -47,7 +47,7 @@ class Bound:
 
 
 _LAYERS, _WIDTH, _HEADS = Bound(1, LAYERS), Bound(1, WIDTH), Bound(1, 100_000)
-_SOME_WIDTH, _SOME_HEADS, _EXPERTS = Bound(0, 10 * WIDTH), Bound(0, 100_000), Bound(0, 10_000)
+_SOME_WIDTH, _SOME_HEADS, _EXPERTS = Bound(0, 10 * WIDTH), Bound(0, 100_000), Bound(0, 100_000)
 _CONTEXT, _WINDOW, _ID = Bound(1, CONTEXT), Bound(0, CONTEXT), Bound(-1, VOCABULARY)
 _TOKEN = Bound(0, VOCABULARY)
 _POSITIVE = Bound(0, 1e15, whole=False, zero=False)
@@ -56,8 +56,9 @@ _EPSILON = Bound(0, 1, whole=False)
 
 CONFIG: Mapping[str, Bound] = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), _LAYERS),
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "head_dim", "v_head_dim"), _WIDTH),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model"), _WIDTH),
     **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "moe_intermediate_size", "q_lora_rank"), _SOME_WIDTH),
+    **dict.fromkeys(("head_dim", "v_head_dim"), _SOME_WIDTH),
     **dict.fromkeys(("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "state_size"), _SOME_WIDTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), _HEADS),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_head_kv"), _HEADS),
@@ -73,7 +74,7 @@ CONFIG: Mapping[str, Bound] = {
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"), _EPSILON),
     **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor", "attention_factor"), _POSITIVE),
     **dict.fromkeys(("long_factor", "short_factor"), _POSITIVE),
-    "partial_rotary_factor": Bound(0, 1, whole=False, zero=False),
+    "partial_rotary_factor": Bound(0, 16, whole=False, zero=False),
     "num_labels": Bound(0, LONGEST_MAPPING),
     "vocab_size": Bound(1, VOCABULARY),
 }
@@ -125,7 +126,8 @@ def _walk(
     if len(part) > LONGEST_MAPPING:
         words = f"{len(part):,} keys, and at most {LONGEST_MAPPING:,} are read"
         raise ModelCorrupt(f"{source}: {where.rstrip('.') or 'it'} has {words}", hint=_HINT)
-    for key, value in part.items():
+    for given, value in part.items():
+        key = str(given)  # the library makes numbers of those of labels
         if isinstance(value, Mapping):
             other = inner or (key.endswith("_config") and key not in _WITH_LANGUAGE)
             yield from _walk(value, f"{where}{key}.", depth + 1, source, other)
