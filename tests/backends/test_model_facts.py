@@ -113,6 +113,18 @@ def test_what_models_have_is_let_through() -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_configurations_of_all_kinds_of_models_are_let_through() -> None:
+    transformers = pytest.importorskip("transformers")
+    kinds = list(transformers.MODEL_FOR_CAUSAL_LM_MAPPING)
+    for kind in kinds:
+        config = kind()
+        check_config(config.to_dict(), kind.__name__)
+        check_config(config.get_text_config(decoder=True).to_dict(), kind.__name__)
+    assert len(kinds) > 100
+
+
 numbers = (
     st.integers(-(2**70), 2**70)
     | st.sampled_from([10**400, -(10**400)])
