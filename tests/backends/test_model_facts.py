@@ -118,11 +118,16 @@ def test_what_models_have_is_let_through() -> None:
 def test_the_configurations_of_all_kinds_of_models_are_let_through() -> None:
     transformers = pytest.importorskip("transformers")
     kinds = list(transformers.MODEL_FOR_CAUSAL_LM_MAPPING)
+    made = 0
     for kind in kinds:
-        config = kind()
+        try:
+            config = kind()
+        except Exception:  # a few have no defaults that the library itself accepts
+            continue
         check_config(config.to_dict(), kind.__name__)
         check_config(config.get_text_config(decoder=True).to_dict(), kind.__name__)
-    assert len(kinds) > 100
+        made += 1
+    assert made > 100
 
 
 numbers = (
