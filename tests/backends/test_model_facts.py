@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -149,6 +150,10 @@ anything = st.recursive(
 )
 
 
+NAMED = [*(f"llama.{key}" for key in GGUF), "general.alignment", "tokenizer.ggml.eos_token_id"]
+arrays = st.lists(st.integers(-9, 2**40), max_size=5).map(np.array) | st.just(np.ones(30_000_000))
+
+
 @ANY
 @given(st.dictionaries(st.sampled_from([*CONFIG, "text_config"]), anything, max_size=6))
 def test_any_configuration_is_judged(config: dict[str, Any]) -> None:
@@ -156,8 +161,9 @@ def test_any_configuration_is_judged(config: dict[str, Any]) -> None:
 
 
 @ANY
-@given(st.dictionaries(st.sampled_from([f"llama.{key}" for key in GGUF]), anything, max_size=6))
+@given(st.dictionaries(st.sampled_from(NAMED), anything | arrays | st.lists(st.binary(), max_size=3), max_size=6))
 def test_any_metadata_are_judged(metadata: dict[str, Any]) -> None:
+    metadata["tokenizer.ggml.tokens"] = [b"a", b"b"]
     judged(lambda: check_gguf(Path("tiny.gguf"), "llama", metadata))
 
 

@@ -136,11 +136,12 @@ def _walk(
 
 
 def _check(key: str, value: object, bound: Bound, source: object) -> None:
-    values = value.tolist() if isinstance(value, np.ndarray) else value if isinstance(value, list) else [value]
+    several = isinstance(value, np.ndarray | list)
+    values = list(value[: LONGEST_LIST + 1]) if isinstance(value, np.ndarray | list) else [value]
     if len(values) > LONGEST_LIST:
-        raise ModelCorrupt(f"{source}: {key} has {len(values):,} values: at most {LONGEST_LIST:,} are read", hint=_HINT)
-    for each in values:
-        if not bound.holds(each) and not (each is None and isinstance(value, list)):
+        raise ModelCorrupt(f"{source}: {key} has more values than {LONGEST_LIST:,}", hint=_HINT)
+    for each in (each.item() if isinstance(each, np.generic) else each for each in values):
+        if not bound.holds(each) and not (each is None and several):
             raise ModelCorrupt(f"{source}: {key} is {shown(each)}: it has to be {bound}", hint=_HINT)
 
 
@@ -210,9 +211,9 @@ def _check_ids(path: Path, metadata: Mapping[str, Any]) -> None:
     for name in ("bos", "eos", "eot", "eom", "padding", "unknown"):
         key = f"tokenizer.ggml.{name}_token_id"
         value = metadata.get(key)
-        if value is None or not isinstance(tokens, list) or value in (-1, 2**32 - 1):  # no token
-            continue
-        _check(key, value, Bound(0, len(tokens) - 1), path)
+        none = value is None or (isinstance(value, int) and value in (-1, 2**32 - 1))  # which stand for no token
+        if isinstance(tokens, list) and not none:
+            _check(key, value, Bound(0, len(tokens) - 1), path)
 
 
 def check_shapes(made: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]], source: object) -> None:
