@@ -174,6 +174,12 @@ def test_ids_are_near_the_number_of_tokens() -> None:
         assert f"{token:,}" in refused(lambda token=token: check_ids([0, token], 300, "the tokenizer"))
 
 
+def test_a_token_given_twice_is_refused_where_llama_cpp_would_end_the_process() -> None:
+    tokens = [b"a", b"", b"", b"b"]
+    check_gguf(Path("tiny.gguf"), "llama", {"tokenizer.ggml.tokens": tokens})
+    assert "'a' twice" in refused(lambda: check_gguf(Path("t"), "llama", {"tokenizer.ggml.tokens": [*tokens, b"a"]}))
+
+
 def head(tensors: int = 0, pairs: int = 0, body: bytes = b"") -> bytes:
     return b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs) + body
 

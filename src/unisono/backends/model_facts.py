@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,10 @@ def check_gguf(path: Path, architecture: str, metadata: Mapping[str, Any]) -> No
 
 def _check_ids(path: Path, metadata: Mapping[str, Any]) -> None:
     tokens = metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, list) and len(set(tokens)) < len(tokens):
+        twice = next((text for text, count in Counter(tokens).items() if count > 1 and text), None)
+        if twice is not None:  # which ends the process in llama.cpp; it gives names to empty ones
+            raise ModelCorrupt(f"{path} has the token {shown(twice)} twice", hint=_HINT)
     for name in ("bos", "eos", "eot", "eom", "padding", "unknown"):
         key = f"tokenizer.ggml.{name}_token_id"
         value = metadata.get(key)
