@@ -73,8 +73,8 @@ class TransformersLoader:
                 self._config, trust_remote_code=self.options.trust_remote_code
             )
         if self.request.source.kind == "folder":
-            model_config.check_weight_shapes(model, self.request.source.path, self.who)
             model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
+            model_config.check_weight_shapes(model, self.request.source.path, self.who)
         parameters = sum(each.numel() for each in model.parameters())
         size = self._dtype.itemsize
         context = self.context
