@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.backends import weight_files
+from unisono.backends import bounded_files, weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
 from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards
@@ -39,7 +39,7 @@ def check_folder(request: LoadRequest) -> None:
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
         )
     with weight_files.naming(who):
-        weight_files.refuse_specials(folder)
+        bounded_files.refuse_specials(folder)
         check_config(weight_files.check_json(folder / "config.json"), folder / "config.json")
         if (folder / GENERATION).is_file():
             check_config(weight_files.check_json(folder / GENERATION), folder / GENERATION)
@@ -47,7 +47,7 @@ def check_folder(request: LoadRequest) -> None:
         patterns = (*SETTINGS, *tokenizer)
         weight_files.check_texts(file for pattern in patterns for file in sorted(folder.glob(pattern)))
         if (folder / WHOLE_TOKENIZER).is_file():
-            weight_files.check_values(folder / WHOLE_TOKENIZER)
+            bounded_files.check_values(folder / WHOLE_TOKENIZER)
         if (folder / ADDED).is_file():
             check_tokenizer({"model": {"vocab": weight_files.check_json(folder / ADDED)}}, folder / ADDED)
         if (folder / TOKENIZER).is_file():
