@@ -21,7 +21,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,7 +127,7 @@ def _shared_keys(model: str, rounds: int) -> dict[str, Any]:
 
 
 def union_map(rounds: int) -> dict[str, Any]:
-    """Seconds to build the union of the three demo vocabularies, and to load it from the cache."""
+    """Seconds to build the union of the three demo vocabularies."""
     return in_process("_union_map", rounds)
 
 
@@ -137,7 +136,7 @@ def _union_map(rounds: int) -> dict[str, Any]:
     from unisono.config.ensemble import load_spec
     from unisono.vocab.pieces import read_vocabulary
     from unisono.vocab.spelling import Speller
-    from unisono.vocab.union import UnionMember, build_union, load_union
+    from unisono.vocab.union import UnionMember, build_union
 
     prepared = prepare(load_spec(spec(("smol", "gemma", "qwen"), "llamacpp"))).members
 
@@ -152,15 +151,11 @@ def _union_map(rounds: int) -> dict[str, Any]:
             for m in prepared
         ]
 
-    built, loaded = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(rounds):
-            members = fresh()
-            built.append(timed(lambda members=members: build_union(members)))
-            load_union(members, Path(folder))
-            members = fresh()
-            loaded.append(timed(lambda members=members: load_union(members, Path(folder))))
-    return {"build": spread(built), "load": spread(loaded), "columns": build_union(fresh()).size}
+    built = []
+    for _ in range(rounds):
+        members = fresh()
+        built.append(timed(lambda members=members: build_union(members)))
+    return {"build": spread(built), "columns": build_union(fresh()).size}
 
 
 def memory(rounds: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ import transformers
 
 from support.gguf_files import rewrite_gguf, without_layer
 from support.real_tokenizers import EOS_IDS, real
+from support.reasoners import thinking_table
 from support.tiny_models import COMMON, save_model
 from unisono import self_check
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel, NextToken, register_fake
 from unisono.build import prepare
 from unisono.config.demo import demo_path
 from unisono.config.ensemble import load_spec
-from unisono.testing import LongestMatchTokenizer, byte_level_table, hashed_rule
+from unisono.testing import CHAT_TEMPLATE, LongestMatchTokenizer, byte_level_table, hashed_rule
 from unisono.vocab.pieces import token_bytes
-from unisono.vocab.tokenizer import TokenTable
+from unisono.vocab.tokenizer import Kind, TokenTable
 
 WORDS = ["'t", "'re", " =", " the", "():", "\n   "]
 ANSWER = "The capital of France is Paris."
@@ -73,6 +75,16 @@ def test_a_model_that_reads_and_answers_as_it_should_has_nothing_against_it() ->
         assert found(table, reader(table)) == []
     base = byte_level_table(WORDS, chat_template=None)
     assert found(base, reader(base)) == []
+
+
+@pytest.mark.parametrize("kind", ["added", "control"])
+def test_an_answer_with_the_marks_of_its_own_template_has_nothing_against_it(kind: Kind) -> None:
+    table = thinking_table()
+    table = replace(table, kinds=(*table.kinds[:-2], kind, kind))
+    assert found(table, reader(thinking_table(), f"<think>\nHm.\n</think>\n\n{ANSWER}")) == []
+    unmarked = replace(table, chat_template=CHAT_TEMPLATE, kinds=(*table.kinds[:-2], "control", "control"))
+    [words] = found(unmarked, reader(thinking_table(), f"<think>\nHm.\n</think>\n\n{ANSWER}"))
+    assert "with control tokens (<think>" in words
 
 
 def test_noise_is_found() -> None:

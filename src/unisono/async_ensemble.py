@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self, Unpack, overload
@@ -16,7 +17,7 @@ from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.ensemble import Ensemble
 from unisono.members import Report, silent
-from unisono.records import Generation
+from unisono.records import Generation, Part
 
 _Inbox = asyncio.Queue[Event | Exception]
 
@@ -95,22 +96,18 @@ class AsyncEnsemble:
         ordered = [texts[index] for index in range(request.n)]
         return ordered[0] if n is None else ordered
 
-    async def stream(
+    def stream(
         self,
         prompt: str | Prompt | None = None,
         *,
         messages: Sequence[Message] | None = None,
         **options: Unpack[GenerationOptions],
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncStream:
         """Generate one text and yield it, in whole characters, as it grows; see `generate`.
 
         Closing the iterator (`contextlib.aclosing`), or cancelling its task, frees its slots.
         """
-        request = self._ensemble.request(prompt, messages, options)
-        async with aclosing(self._events(request)) as events:
-            async for event in events:
-                if isinstance(event, Wrote) and event.text:
-                    yield event.text
+        return AsyncStream(self._events(self._ensemble.request(prompt, messages, options)))
 
     async def close(self) -> None:
         """Cancel all requests, end the thread and unload all members. Idempotent."""
@@ -161,3 +158,62 @@ class AsyncEnsemble:
         for inbox in self._inboxes.values():
             inbox.put_nowait(closed)
         return closed
+
+
+class AsyncStream:
+    """A text while it is being generated; see `AsyncEnsemble.stream`. It begins when it is first awaited.
+
+    What is reasoned before it is no part of the text: `parts` yields both, and `reasoning` is what there is so far.
+    After the last one, `generation` is there.
+    """
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._events = events
+        self._waiting: deque[tuple[Part, str]] = deque()
+        self._reasoning: list[str] = []
+        self._generation: Generation | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while (found := await self._next()) is not None:
+            part, text = found
+            if part == "answer":
+                return text
+        raise StopAsyncIteration
+
+    async def parts(self) -> AsyncIterator[tuple[Part, str]]:
+        """Yield what is written from here on: ``("reasoning", text)`` and ``("answer", text)``."""
+        while (found := await self._next()) is not None:
+            yield found
+
+    @property
+    def reasoning(self) -> str:
+        """What was reasoned, as far as it has been received."""
+        return "".join(self._reasoning)
+
+    @property
+    def generation(self) -> Generation:
+        """The finished record. Raises `RuntimeError` while the text is being generated."""
+        if self._generation is None:
+            raise RuntimeError("the text is still being written")
+        return self._generation
+
+    async def aclose(self) -> None:
+        """Stop generating and free the text's slots. Idempotent."""
+        await self._events.aclose()
+
+    async def _next(self) -> tuple[Part, str] | None:
+        while not self._waiting:
+            event = await anext(self._events, None)
+            if event is None:
+                return None
+            if isinstance(event, Wrote):
+                self._waiting += event.parts
+            elif isinstance(event, Ended):
+                self._generation = event.generation
+        part, text = self._waiting.popleft()
+        if part == "reasoning":
+            self._reasoning.append(text)
+        return part, text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -32,9 +32,10 @@ from unisono.members import (
     read_model,
     reporter,
     silent,
+    words_beyond,
 )
-from unisono.self_check import self_check
-from unisono.vocab.union import UnionMember, UnionVocabulary, load_union
+from unisono.self_check import kept, self_check
+from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,16 @@ class Prepared:
             )
         return encoders[name].call_form()
 
-    def load(self, report: Report = silent, *, longest_block: int | None = None, keep_prefixes: bool = False) -> Engine:
+    def load(
+        self,
+        report: Report = silent,
+        *,
+        longest_block: int | None = None,
+        keep_prefixes: bool = False,
+        diagnosed: bool = False,
+    ) -> Engine:
         """Load all weights, each once, and return the engine; see `load_models` and `Engine`."""
-        models = load_models([self], report, keep_prefixes=keep_prefixes)
+        models = load_models([self], report, keep_prefixes=keep_prefixes, diagnosed=diagnosed)
         return models.engine(self, longest_block=longest_block)
 
     def weighted(self, weights: Mapping[str, float]) -> Prepared:
@@ -151,10 +159,13 @@ class Models:
                 unloading.callback(engine.close)
 
 
-def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False) -> Models:
+def load_models(
+    ensembles: Iterable[Prepared], report: Report = silent, *, keep_prefixes: bool = False, diagnosed: bool = False
+) -> Models:
     """Load the weights of ensembles, each once; all are freed when one fails.
 
-    ``keep_prefixes`` keeps what ended texts have read for prompts that begin alike (`PrefixCache`).
+    ``keep_prefixes`` keeps what ended texts have read for prompts that begin alike (`PrefixCache`). ``diagnosed`` logs
+    no warning that `diagnosis.diagnose` has, too.
     """
     backends: dict[Loader, Backend] = {}
     caches: dict[Loader, PrefixCache] = {}
@@ -164,14 +175,23 @@ def load_models(ensembles: Iterable[Prepared], report: Report = silent, *, keep_
                 backend = member.loader.load(reporter(report, member.owner.name))
                 loaded.callback(backend.unload)
                 backends[member.loader] = backend
-                for warning in self_check(member, backend):
+                for warning in _warnings(member, backend, diagnosed):
                     log.warning("%s", warning)
-                for warning in (*member.facts.warnings, *backend.facts.warnings):
-                    log.warning("member %r: %s", member.owner.name, warning)
                 if keep_prefixes:
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()
     return Models(backends, caches)
+
+
+def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iterator[str]:
+    findings = self_check(member, backend)
+    if not (diagnosed and kept(member)):
+        yield from findings
+    if not diagnosed:
+        if beyond := member.tokenizer.table.beyond:
+            yield words_beyond(member.owner.name, member.facts.usable_rows, [text for text, _ in beyond])
+        yield from (f"member {member.owner.name!r}: {warning}" for warning in member.facts.warnings)
+    yield from (f"member {member.owner.name!r}: {warning}" for warning in backend.facts.warnings)
 
 
 def load_service(
@@ -236,6 +256,6 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
 
 
 def _union_of(members: Sequence[PreparedMember]) -> UnionVocabulary:
-    return load_union(
+    return build_union(
         [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
     )

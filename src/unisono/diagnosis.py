@@ -55,8 +55,11 @@ class Diagnosis:
         return {**asdict(self), "method": self.method.to_json()}
 
 
-def diagnose(prepared: Prepared) -> Diagnosis:
-    """Look at an ensemble's vocabularies, templates and sizes."""
+def diagnose(prepared: Prepared, *, loaded: bool = False) -> Diagnosis:
+    """Look at an ensemble's vocabularies, templates and sizes.
+
+    Unless its weights were ``loaded``, the warnings say what of them was not looked at.
+    """
     members = tuple(diagnose_member(member) for member in prepared.members)
     share = ordinary_text_share(prepared)
     method, weights = prepared.spec.method, {member.spec.name: member.weight for member in prepared.members}
@@ -74,7 +77,7 @@ def diagnose(prepared: Prepared) -> Diagnosis:
         host_memory_bytes=host,
         method=replace(method, lead=method.lead_among(weights)),
         warnings=(
-            *_warnings(members, share),
+            *_warnings(members, share, loaded),
             *_failed_checks(prepared),
             *_same_members(prepared),
             *_memory_warning(members, memory, host),
@@ -101,11 +104,11 @@ def _diagnose_pair(a: PreparedMember, b: PreparedMember) -> PairDiagnosis:
     return PairDiagnosis((a.spec.name, b.spec.name), shared, shared / len(of_a), shared / len(of_b))
 
 
-def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> Iterator[str]:
+def _warnings(members: tuple[MemberDiagnosis, ...], share: float, loaded: bool) -> Iterator[str]:
     if len(members) == 1:
         yield "only one member votes, so this is no ensemble: it writes what that model writes alone"
     for place, member in enumerate(members):
-        yield from _member_warnings(member, members[:place], alone=len(members) == 1)
+        yield from _member_warnings(member, members[:place], alone=len(members) == 1, loaded=loaded)
     if share < LOW_SHARE:
         yield (
             f"only {share:.0%} of the pieces of ordinary text are known to all members: they often read each other's "
@@ -119,7 +122,9 @@ def _warnings(members: tuple[MemberDiagnosis, ...], share: float) -> Iterator[st
         )
 
 
-def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis], *, alone: bool) -> Iterator[str]:
+def _member_warnings(
+    member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis], *, alone: bool, loaded: bool
+) -> Iterator[str]:
     name, unspellable = member.name, member.unspellable_bytes
     if member.chat_template == "none":
         yield (
@@ -133,6 +138,8 @@ def _member_warnings(member: MemberDiagnosis, earlier: Sequence[MemberDiagnosis]
         )
     if member.owner not in {other.owner for other in earlier}:
         yield from (f"{name}: {warning}" for warning in member.facts.warnings)
+        if not loaded:
+            yield from (f"{name}: not checked without loading it: {words}" for words in member.facts.unchecked)
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
     if not member.system_heard:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from unisono import self_check
 from unisono.backends.base import ModelFacts
+from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message
-from unisono.chat.prompt_encoder import own_messages
 from unisono.chat.template import TemplateFailure
 from unisono.errors import PromptError
 from unisono.members import PreparedMember
@@ -67,6 +67,10 @@ class MemberDiagnosis:
     """Whether the space before its answers is folded away."""
     opening: str
     """What is written before its answers, with control tokens, and so is part of its prompts; mostly nothing."""
+    marks: dict[str, str]
+    """How it writes each mark that it votes for: the texts of its tokens."""
+    reads: dict[str, str]
+    """What it reads where others choose a mark that it does not write; of others it reads nothing."""
     self_check: str
     """What the self-check of its model found when it was loaded: ``passed``, ``failed`` or ``not done``."""
     facts: ModelFacts
@@ -113,9 +117,24 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         adds_bos=table.adds_bos,
         leading_space=member.leading_space,
         opening=member.encoder.opening(),
+        marks=_marks_of(member),
+        reads={
+            mark: vocabulary.join(ids).decode(errors="replace")
+            for mark, ids in vocabulary.marks.reads.items()
+            if mark not in vocabulary.marks.known
+        },
         self_check=_self_check_of(member),
         facts=member.facts,
     )
+
+
+def _marks_of(member: PreparedMember) -> dict[str, str]:
+    forms, vocabulary, texts = member.vocabulary.marks, member.vocabulary, member.tokenizer.table.texts
+    begun = {mark: (*forms.opening, *ids) for mark, ids in forms.at_opening.items()}
+    return {
+        mark: "".join((vocabulary.pieces[token] or texts[token].encode()).decode(errors="replace") for token in ids)
+        for mark, ids in {**begun, **forms.anywhere}.items()
+    }
 
 
 def _self_check_of(member: PreparedMember) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import make_loader
+from unisono.chat.mark_probe import marks_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import probe_answer_form
@@ -20,6 +21,7 @@ from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError, nearest
 from unisono.vocab.bounded import within_rows
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
+from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
 from unisono.vocab.union import UnionMember, check_essentials
@@ -64,8 +66,8 @@ class Model:
     loader: Loader
     tokenizer: Tokenizer
     facts: ModelFacts
-    spellers: dict[tuple[int, ...], Speller] = field(default_factory=dict)
-    """By the ids that are END. Members differ in them only where their templates close answers differently."""
+    spellers: dict[tuple[Hashable, ...], Speller] = field(default_factory=dict)
+    """By the ids that are END, and the marks. Members differ in them only where their templates do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,8 +132,6 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     report(owner.name, 0.0, "reading the vocabulary")
     tokenizer, facts = loader.tokenizer(), loader.facts()
     tokenizer = within_rows(tokenizer, facts.usable_rows)
-    if beyond := tokenizer.table.beyond:
-        log.warning("%s", words_beyond(owner.name, facts.usable_rows, [text for text, _ in beyond]))
     return Model(owner=owner, backend=backend, source=source, loader=loader, tokenizer=tokenizer, facts=facts)
 
 
@@ -151,10 +151,13 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
     template = _template(spec, tokenizer)
     form = probe_answer_form(template, tokenizer)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
-    if tuple(endings) not in model.spellers:
-        vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows)
-        model.spellers[tuple(endings)] = Speller(vocabulary, tokenizer.encode)
-    speller = model.spellers[tuple(endings)]
+    marks = marks_of(spec.name, spec.marks, template, tokenizer, endings)
+    tokenizer = reserve(tokenizer, marks)
+    key = (*endings, repr(marks))
+    if key not in model.spellers:
+        vocabulary = read_vocabulary(tokenizer.table, endings, model.facts.rows, marks)
+        model.spellers[key] = Speller(vocabulary, tokenizer.encode)
+    speller = model.spellers[key]
     check_essentials(UnionMember(spec.name, speller))
     encoder = PromptEncoder(
         spec.name,
@@ -165,7 +168,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         system=spec.system,
         prefix=spec.prefix,
     )
-    shared = {key.name: getattr(model, key.name) for key in fields(Model)}
+    shared = {key.name: getattr(model, key.name) for key in fields(Model)} | {"tokenizer": tokenizer}
     return PreparedMember(
         **shared,
         spec=spec,

@@ -13,6 +13,10 @@ Finish = Literal["end", "stop", "length", "context"]
 context was full."""
 
 
+Part = Literal["answer", "reasoning"]
+"""Of a text: what stands between the marks of reasoning is no part of the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class GateReading:
     score: float
@@ -64,7 +68,7 @@ class StepRecord:
     """One step of generation, as it is written to a trace."""
 
     piece: bytes | None
-    """``None`` for END."""
+    """``None`` for END, and empty for a mark, here and below."""
     p: float
     """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
@@ -77,6 +81,10 @@ class StepRecord:
     """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for."""
     gate: GateReading | None = None
     draft: DraftRecord | None = None
+    mark: str | None = None
+    """Which mark was chosen, of reasoning for example; ``None`` for a piece and for END."""
+    part: Part = "answer"
+    """Which part of the text it belongs to."""
     seconds: StepSeconds | None = field(default=None, compare=False)
     standing: Standing | None = None
     """Of a prompt that is scored, where its most likely pieces are kept."""
@@ -92,6 +100,8 @@ class StepRecord:
             **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
             "gate": None if self.gate is None else self.gate.to_json(),
             "draft": None if self.draft is None else self.draft.to_json(),
+            **({"mark": self.mark} if self.mark else {}),
+            **({"part": self.part} if self.part != "answer" else {}),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
         }
 
@@ -130,7 +140,7 @@ class Usage:
     prompt_tokens: Mapping[str, int]
     """By member: each counts in its own tokenizer."""
     pieces: int
-    """END not counted."""
+    """Marks counted, END not."""
     ensembled: int
     """Pieces at which all members were asked."""
     blocks: int = 0
@@ -138,6 +148,8 @@ class Usage:
     drafted: int = 0
     """Pieces in drafts."""
     accepted: int = 0
+    reasoning: int = 0
+    """Pieces of reasoning."""
 
     def to_json(self) -> dict[str, object]:
         return {key.name: getattr(self, key.name) for key in fields(self)} | {"prompt_tokens": dict(self.prompt_tokens)}
@@ -168,6 +180,9 @@ class Generation:
     finish_reason: Finish
     usage: Usage
     seconds: Seconds
+    reasoning: str | None = None
+    """What was written between the marks of reasoning, without the white space beside them; ``None`` where no mark
+    was."""
     seed: int | None = None
     """The seed that draws this text again; ``None`` where nothing was drawn."""
     steps: tuple[StepRecord, ...] | None = None
@@ -175,6 +190,7 @@ class Generation:
     def to_json(self) -> dict[str, object]:
         out: dict[str, object] = {
             "text": self.text,
+            **({} if self.reasoning is None else {"reasoning": self.reasoning}),
             "finish_reason": self.finish_reason,
             "usage": self.usage.to_json(),
             "seconds": {

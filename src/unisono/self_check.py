@@ -31,6 +31,7 @@ from unisono.engine.member import read_losses
 from unisono.errors import CacheError, PromptError, UnisonoError, shown
 from unisono.members import PreparedMember
 from unisono.user_files import SETTINGS, read_bytes
+from unisono.vocab.marks import Ids, MarkForms
 from unisono.vocab.pieces import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -254,7 +255,8 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
         yield f"answers a plain question with the id {answer[-1]}, which it cannot read itself"
         return
     texts = member.tokenizer.table.texts
-    controls = [token for token in answer if vocabulary.pieces[token] is None]
+    marks = {token for form in _forms(vocabulary.marks) for token in form}
+    controls = [token for token in answer if vocabulary.pieces[token] is None and token not in marks]
     if controls:
         names = dict.fromkeys(texts[token] if token < len(texts) else f"id {token}" for token in controls)
         yield (
@@ -272,6 +274,10 @@ def _answer_findings(member: PreparedMember, backend: Backend) -> Iterator[str]:
             else f"the character {odd!r}, by which vocabularies write a space"
         )
         yield f"answers a plain question with {what}: its tokenizer is not the model's, or misread"
+
+
+def _forms(marks: MarkForms) -> tuple[Ids, ...]:
+    return (*marks.anywhere.values(), *marks.at_opening.values(), marks.opening)
 
 
 def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int], usable: int) -> list[int]:

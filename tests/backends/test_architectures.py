@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from support.recurrent_models import BODY, IDS, config_of  # noqa: E402
 from support.tiny_models import save_model  # noqa: E402
 from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
@@ -21,25 +22,7 @@ from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 
-IDS: dict[str, Any] = {"vocab_size": 264, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
-BODY: dict[str, Any] = IDS | {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-}
 OLD: dict[str, Any] = IDS | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
-LINEAR: dict[str, Any] = BODY | {
-    "head_dim": 8,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "layer_types": ["linear_attention", "full_attention"] * 2,
-}
-MAMBA: dict[str, Any] = IDS | {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
 WRITING: dict[str, tuple[str, dict[str, Any]]] = {
     "layers that differ in their heads": (
         "Gemma4TextConfig",
@@ -87,16 +70,9 @@ WRITING: dict[str, tuple[str, dict[str, Any]]] = {
     "ALiBi": ("MptConfig", {"vocab_size": 264, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
-    "MambaConfig": ("linear_attention", MAMBA),
-    "Mamba2Config": ("linear_attention", MAMBA | {"num_heads": 4, "head_dim": 16, "n_groups": 1}),
-    "RwkvConfig": ("recurrent state", IDS | {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}),
     "xLSTMConfig": ("recurrent state", IDS | {"hidden_size": 32, "num_heads": 4, "num_blocks": 2}),
-    "Lfm2Config": ("conv", BODY | {"layer_types": ["conv", "full_attention"] * 2}),
-    "Qwen3NextConfig": ("linear_attention", LINEAR | {"num_experts": 4, "moe_intermediate_size": 16}),
-    "GraniteMoeHybridConfig": (
-        "linear_attention",
-        BODY | {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_n_groups": 1},
-    ),
+    "RecurrentGemmaConfig": ("recurrent state", BODY | {"lru_width": 32, "attention_window_size": 8}),
+    "MiniMaxConfig": ("linear_attention", BODY | {"head_dim": 8, "num_local_experts": 2}),
     "Llama4TextConfig": (
         "chunked_attention",
         BODY | {"head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2},
@@ -107,11 +83,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 LONG = "The sea is 12 blue and wide. The sea is 12"
 TEXTS = (LONG, "Hello", "A somewhat longer prompt of more words than those")
 PIECES = 20
-
-
-def config_of(name: str, keys: dict[str, Any]) -> Any:
-    known = getattr(transformers, name, None)
-    return known(**keys) if known else pytest.skip(f"transformers {transformers.__version__} has no {name}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,10 +127,43 @@ def test_a_member_alone_is_its_own_generate(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_rewound_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_what_can_neither_be_rewound_nor_kept_is_refused_by_name(tmp_path: Path, name: str) -> None:
     words, keys = REFUSED[name]
     config_of(name, keys).save_pretrained(tmp_path)
     request = LoadRequest(name="m", source=ModelSource("folder", str(tmp_path)), device="cpu")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelUnsupported, match=rf"member 'm' .*{words}"):
         TransformersLoader(request).facts()
+
+
+class Talking(torch.nn.Module):
+    """Part of a model whose code wants more than tokens."""
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        raise KeyError("pixel_values")
+
+
+def test_a_model_whose_first_pass_fails_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = IDS | {"hidden_size": 32, "num_attention_heads": 4, "dim_head": 8, "dim_ff": 48, "num_hidden_layers": 2}
+    cases = {  # by what is wrong: it keeps keys of a prompt of its own; its code fails
+        "CpmAntForCausalLM": (config_of("CpmAntConfig", prompts), "RuntimeError: The size of tensor"),
+        "LlamaForCausalLM": (transformers.LlamaConfig(**BODY), "KeyError: 'pixel_values'"),
+        "Qwen2ForCausalLM": (transformers.Qwen2Config(**BODY), "KeyError: 'pixel_values'"),
+    }
+    monkeypatch.setattr(transformers.models.llama.modeling_llama, "LlamaMLP", lambda config: Talking())
+    monkeypatch.setattr(transformers.models.qwen2.modeling_qwen2, "Qwen2MLP", lambda *_: Talking())
+    for name, (config, words) in cases.items():
+        folder = tmp_path / name
+        save_model(folder, transformers.AutoModelForCausalLM.from_config(config))
+        for options in ({}, {"pack_weights": False}):
+            member = {"name": "m", "model": str(folder), "device": "cpu", "threads": 1, "options": options}
+            with pytest.raises(ModelUnsupported, match=f"member 'm' .* is a {name}, .*{words}") as caught:
+                Ensemble.load({"members": [member]})
+            assert "decoder-only" in str(caught.value.hint)
+
+
+def test_a_context_of_one_token_is_enough_for_a_first_pass(tmp_path: Path) -> None:
+    save_model(tmp_path, transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**BODY)))
+    for context in (1, 2, 3):
+        request = LoadRequest(name="m", source=ModelSource("folder", str(tmp_path)), device="cpu", context=context)
+        TransformersLoader(request).load(lambda *_: None).unload()

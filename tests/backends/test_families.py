@@ -22,7 +22,9 @@ from unisono.build import load_models, prepare  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.template_probe import as_given  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
+from unisono.config.reasoning import Reasoning  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
+from unisono.engine.request import encode_for  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported, PromptError  # noqa: E402
 from unisono.records import Limits  # noqa: E402
@@ -122,6 +124,8 @@ class Loaded:
         first_V = [vocabulary.canonical.get(piece or b"", -1) for piece in vocabulary.pieces]
         for token in vocabulary.end_ids:
             first_V[token] = vocabulary.end_ids[0]
+        for token in vocabulary.marks.first_ids - set(vocabulary.end_ids):
+            first_V[token] = token
         kept = [token for token, first in enumerate(first_V) if first >= 0]
         p_BV = torch.zeros_like(logits_BV)
         p_BV.index_add_(1, torch.tensor([first_V[token] for token in kept]), logits_BV.softmax(-1)[:, kept])
@@ -160,14 +164,18 @@ def test_a_file_that_this_transformers_misreads_is_refused_until_its_class_is_an
     assert prepare(spec).members[0].vocabulary.family == "byte-level BPE"
 
 
-def own_ids(engine: Engine, prompt: Prompt) -> list[int]:
+def own_ids(engine: Engine, prompt: Prompt) -> tuple[list[int], list[int]]:
+    """The ids of a prompt up to where the answer begins, and those of the answer: without reasoning in channels."""
     member = engine.members[0]
-    text = engine.add(prompt, Limits(max_new_tokens=PIECES))
+    reasoning = Reasoning(off=bool(member.encoder.marks.at_opening))
+    text = engine.add(prompt, Limits(max_new_tokens=PIECES), method=engine.method.but(reasoning=reasoning))
     while text.finish is None:
         engine.step()
-    ids = list(text.cursors[member.name].ids[len(member.encoder.encode(prompt)) :])
+    begin = encode_for(engine.members, prompt, reasoning)[0][member.name]
+    ids = list(text.cursors[member.name].ids)
     engine.drop(text)
-    return ids
+    assert ids[: len(begin)] == begin
+    return begin, ids[len(begin) :]
 
 
 def check_prompt(loaded: Loaded, messages: Any, tools: Any = None) -> list[int] | None:
@@ -203,6 +211,7 @@ def check_call(loaded: Loaded) -> None:
         tools=[TOOL],
         constraint={"lark": call_grammar(form, [TOOL])},
         sampling={"bias": dict.fromkeys((" ", "\n", "\t", "\r"), -60.0)},  # a random model would write no end of them
+        reasoning="off",  # a random model would not end it
         max_new_tokens=160,
     )
     content, calls = find_calls(form, ["paint"], answer.text)
@@ -216,12 +225,14 @@ def test_a_family_answers_and_calls_as_transformers_does(loaded: Loaded) -> None
     ids = check_prompt(loaded, QUESTION)
     engine = loaded.models.engine(loaded.alone)
     if ids is not None:
-        assert own_ids(engine, Prompt(messages=QUESTION)) == loaded.generated(ids)
+        begin, answer = own_ids(engine, Prompt(messages=QUESTION))
+        assert begin[: len(ids)] == ids
+        assert answer == loaded.generated(begin)
     for messages in (BRIEF, HISTORY):
         check_prompt(loaded, messages)
     for messages in (QUESTION, CALLED):
         check_prompt(loaded, messages, [TOOL])
     raw = " The sea,\n\tis 12345 é 日本"
     assert loaded.member.encoder.encode(Prompt(text=raw)) == list(loaded.theirs(raw)["input_ids"])
-    assert own_ids(loaded.models.engine(loaded.both), Prompt(text=raw))
+    assert own_ids(loaded.models.engine(loaded.both), Prompt(text=raw))[1]
     check_call(loaded)

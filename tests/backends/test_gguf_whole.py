@@ -93,7 +93,17 @@ def test_a_weight_of_another_shape_is_refused(tmp_path: Path, cache: Path, backe
     assert not list(cache.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["blk.7.ffn_up.weight", "vision.patch.weight", "rope_freqs.weight"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.attn_norm.weight", "blk.2.ffn_down.weight"])
+def test_whole_numbers_as_weights_are_refused(tmp_path: Path, backend: str, name: str) -> None:
+    """llama.cpp ends the process over them."""
+    tensors = tiny_tensors()
+    tensors[name] = (100 * tensors[name]).astype("int32")
+    with pytest.raises(ModelCorrupt, match=f"holds whole numbers as weights, 1 of the weights: {name}"):
+        load(write_tiny(tmp_path / "odd.gguf", tensors), backend)
+
+
+@pytest.mark.parametrize("name", ["blk.7.ffn_up.weight", "vision.patch.weight", "rope_other.weight"])
 def test_weights_that_transformers_does_not_read_are_said_each_time(tmp_path: Path, name: str) -> None:
     tensors = tiny_tensors()
     path = write_tiny(tmp_path / "more.gguf", {**tensors, name: tensors["output_norm.weight"]})

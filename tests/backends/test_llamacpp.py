@@ -296,7 +296,6 @@ def test_a_control_token_that_llama_cpp_finds_in_plain_text_is_spelled(tmp_path:
         ("clip", None, {"general__type": "mmproj"}, "no model but 'mmproj'"),
         ("clip", None, {}, "it has no tokenizer"),
         ("llama", "bert", {"llama__block_count": 1}, "kind 'bert', whose tokens do not spell bytes"),
-        ("mamba", "llama", {"mamba__block_count": 1}, "cannot be cut back"),
         ("t5", "t5", {"t5__block_count": 1}, "it has an encoder"),
         ("llama", "llama", {"llama__block_count": 0}, "how many layers"),
         ("zebra", "llama", {"zebra__block_count": 1}, "unknown model architecture"),

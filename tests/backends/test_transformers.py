@@ -396,14 +396,14 @@ def test_models_that_do_not_write_text_token_by_token_are_refused(tmp_path: Path
     small = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
     bert = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=ROWS, **small))
     encoder_decoder = transformers.T5Config(vocab_size=ROWS, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
-    mamba = transformers.MambaConfig(vocab_size=ROWS, hidden_size=16, num_hidden_layers=1, state_size=4)
-    with_state = transformers.Qwen3NextConfig(**{**COMMON, "num_hidden_layers": 4})
+    recurrent = transformers.xLSTMConfig(vocab_size=ROWS, hidden_size=32, num_heads=4, num_blocks=1)
+    with_state = transformers.MiniMaxConfig(**{**COMMON, "num_hidden_layers": 4})
     vision = transformers.ViTConfig(**small)
     for name, thing, words in (
         ("bert", bert, "BertForMaskedLM"),
         ("t5", encoder_decoder, "encoder-decoder"),
-        ("mamba", mamba, "cannot be rewound"),
-        ("qwen3-next", with_state, "linear_attention"),
+        ("xlstm", recurrent, "recurrent state is not in transformers' cache"),
+        ("minimax", with_state, "linear_attention"),
         ("vit", vision, "not a causal language model"),
     ):
         folder = tmp_path / name

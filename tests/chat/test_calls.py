@@ -74,15 +74,22 @@ def test_a_mark_that_begins_like_the_frame_of_a_reply_is_cut_out_whole() -> None
 
 
 @pytest.mark.parametrize(
-    ("call", "reply"), [("@calls" + OBJECT, "@case {{ m.content }}"), (OBJECT + "calls@", "{{ m.content }} falls@")]
+    ("call", "reply", "tokens"),
+    [
+        ("@calls" + OBJECT, "@case {{ m.content }}", ("@calls", None)),
+        (OBJECT + "calls@", "{{ m.content }} falls@", (None, "calls@")),
+    ],
 )
-def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(call: str, reply: str) -> None:
+def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(
+    call: str, reply: str, tokens: tuple[str | None, str | None]
+) -> None:
     names = {"<unk>": "@calls", "<s>": "calls@"}
     table = byte_level_table()
     table = dataclasses.replace(table, texts=tuple(names.get(text, text) for text in table.texts))
     template = calling(call.replace("c.", "m.tool_calls[0].")).replace("{{ m.content }}{{ eos", reply + "{{ eos")
-    with pytest.raises(PromptError, match=r"control token '(@calls|calls@)'"):
-        encoder_of(table, template).call_form()
+    form = encoder_of(table, template).call_form()
+    assert (form.begin_token, form.end_token) == tokens
+    assert (form.opening, form.closing) == tuple(token or "" for token in tokens)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(call: str, rep
     [
         (DEAF, "does not know tools"),
         (FUNCTIONAL, "does not write a call as a JSON object"),
-        (CONTROL, r"marks a call by the control token '<\|system\|>'"),
+        (CONTROL.replace("<|system|>{", "<|system|><|user|>{"), "marks a call by several control tokens"),
         (calling('[{"{{ m.tool_calls[0].function.name }}": {{ m.tool_calls[0].function.arguments | tojson }}}]'),
          "does not write a call as a JSON object"),
         (TAGGED.replace("<tool_call>", "<tool_call id={{ c.id }}>"), "writes a call's name or id outside"),
@@ -246,6 +253,74 @@ def test_a_call_that_breaks_off_is_told_and_is_content_of_the_whole() -> None:
     assert find_calls(HERMES, NAMES, text) == (text, ())
     assert isinstance(CallBroken(0, "").text, str)
     assert CallEnded(0).index == 0
+
+
+@pytest.mark.parametrize("name", UNDERSTOOD)
+@pytest.mark.parametrize("count", [1, 2])
+def test_wherever_a_limit_cuts_a_call_no_markup_is_content(name: str, count: int) -> None:
+    form, said = FORMS[name], "" if name == "bare" else "Hm."
+    if form.between is None:
+        count = 1
+    arguments = '{"a": "\\"x}", "b": [1]}'
+    text = said + answer(form, *[("ping", json.loads(arguments))] * count)
+    for size in range(len(said), len(text) + 1):
+        content, found = find_calls(form, NAMES, text[:size], cut=True)
+        mark = form.opening.strip() or '{"name"'
+        first = mark[:1] if mark[0] == "<" else mark[: len(mark) - 1]  # which may as well be text
+        assert said.startswith(content) or (not found and first.startswith(content.removeprefix(said).strip())), text[
+            :size
+        ]
+        assert len(found) <= count
+        for call_ in found[:-1]:
+            assert json.loads(call_.arguments) == json.loads(arguments)
+        if found:
+            assert found[-1].name == "ping"
+            whole = find_calls(form, NAMES, text)[1][-1].arguments
+            assert whole.startswith(found[-1].arguments)
+        finder = CallFinder(form, NAMES)
+        told = joined([*itertools.chain.from_iterable(map(finder.feed, text[:size])), *finder.finish(cut=True)])
+        assert "".join(each[1] for each in told if each[0] == "Content") == content
+        assert sum(each[0] in ("CallEnded", "CallCut") for each in told) == len(found)
+
+
+@pytest.mark.parametrize("name", UNDERSTOOD)
+@settings(max_examples=100, deadline=None)
+@given(text=TEXTS)
+def test_a_limit_cuts_nothing_off_but_the_call_that_it_cut(name: str, text: str) -> None:
+    form = FORMS[name]
+    (content, found), (kept, calls) = (find_calls(form, NAMES, text, cut=cut) for cut in (False, True))
+    assert content.startswith(kept)
+    assert calls[: len(found)] == found
+    assert len(calls) <= len(found) + 1
+    if content != kept:
+        mark, lost = form.opening.strip(), content[len(kept) :].strip()
+        assert not lost or mark.startswith(lost) or lost.startswith(mark)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "content", "calls"),
+    [
+        ("tagged", "a <", "a <", []),
+        ("tagged", "a <to", "a", []),
+        ("tagged", "a <tool_calls>", "a <tool_calls>", []),
+        ("tagged", 'a <tool_call>\n{"name": "pi', "a", []),
+        ("tagged", 'a <tool_call>\n{"name": "ping"', "a", [("ping", "")]),
+        ("tagged", 'a <tool_call>\n{"name": "pong"', 'a <tool_call>\n{"name": "pong"', []),
+        ("tagged", 'a <tool_call>\n{"name": "ping", "arguments": {"a', "a", [("ping", '{"a')]),
+        ("tagged", '<tool_call>{"arguments": {"a"', "", []),
+        ("tagged", '<tool_call>{"name": "ping", "arguments": {}}</tool', "", [("ping", "{}")]),
+        ("tagged", '<tool_call>{"name": "ping", "arguments": {}}</tool_call>\n<', "", [("ping", "{}")]),
+        ("lines", "The Call", "The Call", []),
+        ("lines", 'So Calls:\n{"name": "pi', "So", []),
+        ("bare", '{"na', '{"na', []),
+        ("bare", '{"name": "pi', "", []),
+        ("bare", '{"name": "Anna"', '{"name": "Anna"', []),
+        ("bare", '{"title": "pi', '{"title": "pi', []),
+    ],
+)
+def test_what_a_limit_leaves_of_a_call(form: str, text: str, content: str, calls: list[tuple[str, str]]) -> None:
+    told, found = find_calls(FORMS[form], NAMES, text, cut=True)
+    assert (told, [(each.name, each.arguments) for each in found]) == (content, calls)
 
 
 @pytest.mark.parametrize(

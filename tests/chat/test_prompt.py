@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import pytest
 
 from support.encoders import encoder_of
+from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message, Prompt, Tool
-from unisono.chat.prompt_encoder import PromptEncoder, own_messages
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import probe_answer_form
-from unisono.errors import PromptError
+from unisono.errors import PromptError, SpecError
 from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepiece_table
 
 
@@ -80,11 +82,19 @@ def test_a_base_model_without_a_template_reads_raw_text_only() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [Prompt(text=""), Prompt(messages=()), Prompt(messages=user("")), Prompt(messages=user("a", ""))],
+    [Prompt(text=""), Prompt(messages=()), Prompt(messages=user("")), Prompt(messages=user("", ""))],
 )
 def test_an_empty_prompt_is_refused(prompt: Prompt) -> None:
     with pytest.raises(PromptError, match="empty"):
         encoder_of(byte_level_table()).encode(prompt)
+
+
+@pytest.mark.parametrize("contents", [("a", ""), ("", "a"), ("", "", "a"), ("a", "b", "")])
+def test_one_message_that_is_not_empty_is_enough(contents: tuple[str, ...]) -> None:
+    encoder = encoder_of(byte_level_table())
+    ids = encoder.encode(Prompt(messages=user(*contents)))
+    assert encoder.template is not None
+    assert ids == encoder.tokenizer.encode_rendered(encoder.template.render(user(*contents)))
 
 
 def test_what_a_member_cannot_represent_is_refused_with_the_bytes() -> None:
@@ -285,6 +295,23 @@ def test_what_stands_before_an_answer_follows_the_variables_of_the_prompt(
     encoder = encoder_of(byte_level_table(chat_template=THINKS))
     ids = encoder.encode(Prompt(messages=user("Why?"), template_kwargs=variables))
     assert words(encoder, ids)[-len(ends) :] == ends
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "bos_token", "eos_token", "mask_token", "namespace", "range"])
+def test_no_variable_replaces_what_every_template_is_given(name: str) -> None:
+    with pytest.raises(SpecError, match=name):
+        Prompt(messages=user("Why?"), template_kwargs={name: "x"})
+    template = ChatTemplate("{{ bos_token }}{{ messages | length }}{{ self_given }}", {"bos_token": "<s>"})
+    taken = {"bos_token": "x", "messages": [], "self": 1, "self_given": "!"}
+    assert template.render(user("Why?"), variables=taken) == "<s>1!"
+
+
+def test_no_variable_replaces_a_special_token_that_only_one_model_names() -> None:
+    table = dataclasses.replace(byte_level_table(), special_texts={"image_token": "</s>"})
+    prompt = Prompt(messages=user("Why?"), template_kwargs={"image_token": "x"})
+    assert encoder_of(byte_level_table()).encode(prompt)
+    with pytest.raises(PromptError, match=r"image_token.*member 'm'"):
+        encoder_of(table).encode(prompt)
 
 
 def test_an_end_of_turn_that_holds_a_reply_hides_no_opening() -> None:

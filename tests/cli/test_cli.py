@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.command_line import Run, jsonl
+from unisono.records import Usage
 
 
 def test_an_answer_goes_to_stdout_and_talk_to_stderr(run: Run, duo: Path) -> None:
@@ -34,7 +36,7 @@ def test_json_has_what_the_contract_says(run: Run, duo: Path) -> None:
     shown = run("run", duo, "Hello", "--max-new-tokens", 6, "--json", "-q")
     (record,) = shown.lines()
     assert record.keys() == {"text", "finish_reason", "usage", "seconds"}
-    assert record["usage"].keys() == {"prompt_tokens", "pieces", "ensembled", "blocks", "drafted", "accepted"}
+    assert record["usage"].keys() == {field.name for field in dataclasses.fields(Usage)}
     assert record["usage"]["prompt_tokens"].keys() == {"a", "b"}
     assert record["usage"]["pieces"] == record["usage"]["ensembled"] == 6
     assert record["finish_reason"] == "length"
@@ -242,7 +244,8 @@ def test_doctor_tells_who_knows_tools_and_how_a_call_is_written(run: Run, duo: P
     told = json.loads(run("doctor", duo, "-q", "--json").out)["members"]
     assert [member["tools"] for member in told] == [True, True, False]
     written = '<tool_call>\n{"name": "NAME", "arguments": {}}\n</tool_call>'
-    assert [member["call"] for member in told] == [written, None, None]
+    marked = '<|system|>{"name": "NAME", "arguments": {}}'
+    assert [member["call"] for member in told] == [written, marked, None]
     shown = run("doctor", duo, "-q").out
     assert "<tool_call>" in shown
     assert "not known" in shown

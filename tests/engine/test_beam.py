@@ -46,7 +46,8 @@ def plain_beam(
                 for place, column in enumerate(columns):
                     piece = engine.union.piece(column)
                     assert piece is not None
-                    ids += member.spell(column, piece, first=place == 0 and prompt.messages is not None)
+                    first = place == 0 and prompt.messages is not None and member.opens()
+                    ids += member.spell(column, piece, first=first)
                 first = not columns and prompt.messages is not None
                 q_U += member.weight * plain_distribution(member, member.map, ids, first=first)
             best = np.argsort(-q_U, kind="stable")[: 2 * width]

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.engine.sequence import Detokenizer, decode_text
+from unisono.engine.detokenizer import Detokenizer, decode_text
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

@@ -70,7 +70,7 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
         found.append((float(q_U[column]), int(np.argmax(q_U)) == column))
         piece = union.piece(column)
         assert piece is not None
-        text.append(column, piece, members, first=first)
+        text.append(column, piece, members, dict.fromkeys((member.name for member in members), first))
     return found
 
 
@@ -157,7 +157,7 @@ def test_the_first_piece_of_an_answer_is_scored_without_the_space_that_a_templat
     prompt = Prompt(messages=(Message(role="user", content="Well?"),))
     with Ensemble.load({"members": [{"name": name, "model": f"fake:{name}"} for name in ("plain", "spaced")]}) as duo:
         engine = duo._engine
-        assert engine.members[1].leading_space
+        assert engine.members[1].opens()
         for text in ("Yes!", "No", "Yes"):
             [score] = engine.score([(prompt, text)])
             expected = plain_scores(engine, prompt, cut(engine.members[0], prompt, text), Method())

@@ -69,7 +69,7 @@ def expected(pair: Engine) -> dict[str, list[list[PlainStep]]]:
             patch.setattr(
                 reference,
                 "plain_distribution",
-                lambda member, _, ids, first=False, cached=cached: cached(member, tuple(ids), first),
+                lambda member, _, ids, first=False, inside=False, cached=cached: cached(member, tuple(ids), first),
             )
             for keys in GATES:
                 steps = plain_steps(pair.members, pair.union, prompt, PIECES, Method().but(**keys))

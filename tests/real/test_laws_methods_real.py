@@ -36,7 +36,7 @@ def read_once() -> Iterator[None]:
     """Let the plain loop keep what it reads: texts of several rules begin alike."""
     read = reference.plain_distribution
 
-    def reading(member: Member, member_map: Any, ids: list[int], *, first: bool = False) -> Any:
+    def reading(member: Member, member_map: Any, ids: list[int], *, first: bool = False, inside: bool = False) -> Any:
         key = member.name, tuple(ids), first
         if key not in found:
             found[key] = read(member, member_map, ids, first=first).astype(np.float32)

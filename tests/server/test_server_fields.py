@@ -24,10 +24,11 @@ from openai.types.completion_create_params import CompletionCreateParamsStreamin
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.body import KEYS, parse
+from unisono.server.body import parse
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
 from unisono.server.limits import ServerLimits
+from unisono.server.messages import KEYS
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -201,7 +202,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "messages are text",
     ),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "missing"),
-    ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]", "valid dict"),
+    ({"messages": [{"role": "user", "content": [3]}]}, "messages[0].content[0]", "valid dict"),
     ({"messages": [{"role": "user", "content": ""}]}, "messages", "empty"),
     ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "surrogate"),
     ({"messages": [{"role": "user", "content": "x" * 6000}]}, "messages", "context of 4096"),
@@ -243,7 +244,25 @@ def test_whatever_is_wrong_is_named(served: Served, change: dict[str, Any], para
     assert error["param"] == param
 
 
+def tools_of(function: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": function, **more}]}
+
+
 WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
+    ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]", "valid dict"),
+    ({"messages": [*SAY, {"role": "assistant", "content": ""}]}, "messages", "empty"),
+    ({"messages": [{"role": "system", "content": None}, *SAY]}, "messages[0].content", "valid string"),
+    ({"max_tokens": 5.0}, "max_tokens", "valid integer"),
+    ({"user": 3}, "user", "valid string"),
+    ({"logit_bias": []}, "logit_bias", "valid dict"),
+    ({"reasoning_effort": ""}, "reasoning_effort", "'low'"),
+    ({"response_format": form({}, description=None)}, "response_format.json_schema.description", "valid string"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        "response_format.json_schema.name",
+        "",
+    ),
+    ({"timeout": 3}, "timeout", "client"),
     ({"max_tokens": 10**6}, "max_tokens", "4096 at most"),
     ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "4096 at most"),
     ({"stop": ""}, "stop", "at least 1 character"),
@@ -256,6 +275,10 @@ WRONG_WHERE_STRICT: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id", "no place"),
     ({"messages": [*SAY, {"role": "assistant", "content": "x", "annotations": []}]}, "messages[1].annotations", ""),
     ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", "missing"),
+    (tools_of({"name": "x", "cache_control": {}}), "tools[0].function.cache_control", "unknown field"),
+    (tools_of({"name": "x"}, cache_control={}), "tools[0].cache_control", "unknown field"),
+    (tools_of({"name": "a.b"}), "tools[0].function.name", "up to 64 letters"),
+    ({"messages": [*SAY, {"role": "assistant", "content": None, "refusal": "x"}]}, "messages[1].refusal", "write it"),
     ({"tool_choice": "auto"}, "tool_choice", "no tools"),
 ]
 

@@ -83,6 +83,8 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
         {"stop": ["", ""]},
         {"stream_options": {"include_usage": True, "include_obfuscation": True, "continuous_usage_stats": False}},
         {"chat_template_kwargs": {"enable_thinking": False}},
+        {"chat_template_kwargs": {"add_generation_prompt": True, "continue_final_message": False, "documents": None}},
+        {"chat_template_kwargs": {"tools": None, "bos_token": None, "self": 1, "context": 2, "args": 3}},
         {"top_k": -1, "min_p": 0, "typical_p": 1, "repetition_penalty": 1, "n": 1, "best_of": 1},
         {"mirostat": 0, "mirostat_tau": 5, "xtc_probability": 0.0, "dry_multiplier": 0, "dry_sequence_breakers": ["x"]},
         {"repeat_penalty": 1.0, "repeat_last_n": 64, "cache_prompt": True, "timings_per_token": True, "id_slot": -1},
@@ -90,6 +92,28 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
         {"add_generation_prompt": True, "continue_final_message": False, "logits_processors": [], "prediction": {}},
         {"user": "x", "safety_identifier": "y", "logit_bias": {}, "seed": None, "max_completion_tokens": 12},
         {"top_k": 40, "top_p": 0.5, "typical_p": 0.3, "min_p": 0.2, "seed": 5},  # the file is greedy
+        {"max_tokens": 12.0, "n": 1.0, "top_k": 40.0, "seed": 3.0, "temperature": 0},
+        {"user": {"id": "x", "role": "user"}, "safety_identifier": 3, "reasoning_effort": "", "logit_bias": []},
+        {"stream_options": [], "chat_template_kwargs": [], "stop": [], "tools": [], "functions": [], "extra_body": {}},
+        {"timeout": 60, "keep_alive": "5m", "chat_id": "x", "session_id": "y", "usage": {"include": True}},
+        {"num_ctx": 4096, "truncation_length": 2048, "provider": {"order": ["x"]}, "transforms": [], "reasoning": {}},
+        {
+            "do_sample": None,
+            "num_beams": 1,
+            "early_stopping": False,
+            "typical": 1,
+            "tfs": 1.0,
+            "rep_pen": 1,
+            "rep_pen_range": 9,
+        },
+        {
+            "stopping_strings": [],
+            "ban_eos_token": False,
+            "sampler_order": [],
+            "smoothing_factor": 0,
+            "banned_tokens": "",
+        },
+        {"response_format": {"type": "text", "json_schema": None}, "enable_thinking": False},
     ],
 )
 def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[str, Any]) -> None:
@@ -118,6 +142,7 @@ def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[s
     assert texts[0] == texts[1]
 
 
+LABELLED = {"name": "x", "description": None, "strict": None}
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
 
 
@@ -126,6 +151,12 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": [
     [
         ({"guided_json": SCHEMA}, {"json_schema": SCHEMA}),
         ({"guided_json": json.dumps(SCHEMA)}, {"json_schema": SCHEMA}),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}, {"json_schema": SCHEMA}),
+        ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, {"json_schema": SCHEMA}),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {**LABELLED, "schema": SCHEMA}}},
+            {"json_schema": SCHEMA},
+        ),
         ({"json_schema": SCHEMA}, {"json_schema": SCHEMA}),
         ({"structured_outputs": {"json": SCHEMA, "regex": None}}, {"json_schema": SCHEMA}),
         ({"structured_outputs": {"json_object": True}}, "json_object"),
@@ -194,6 +225,7 @@ def test_off_replaces_what_the_file_says(served: Served) -> None:
         ({"temperature": 0.5, "unisono": {"sampling": "0.7"}}, ("temperature", "unisono.sampling")),
         ({"top_k": 5, "temperature": 1, "unisono": {"draw": "1 top_k:6"}}, ("top_k", "unisono.draw")),
         ({"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}}, ("reasoning_effort",) * 2),
+        ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}, ("enable_thinking",) * 2),
     ],
 )
 def test_two_names_of_one_thing_with_different_values_are_both_named(
@@ -225,6 +257,15 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
         ({"grammar": "root ::= x"}, "grammar", "unisono.constraint"),
         ({"chat_template": "x"}, "chat_template", "file"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "messages"),
+        ({"chat_template_kwargs": {"tools": [{}]}}, "chat_template_kwargs", "tools"),
+        ({"chat_template_kwargs": {"bos_token": "x"}}, "chat_template_kwargs", "bos_token"),
+        ({"chat_template_kwargs": {"eos_token": ""}}, "chat_template_kwargs", "eos_token"),
+        ({"chat_template_kwargs": {"additional_special_tokens": []}}, "chat_template_kwargs", "special_tokens"),
+        ({"chat_template_kwargs": {"raise_exception": 1}}, "chat_template_kwargs", "raise_exception"),
+        ({"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs.add_generation_prompt", ""),
+        ({"chat_template_kwargs": {"continue_final_message": True}}, "chat_template_kwargs.continue_final_message", ""),
+        ({"chat_template_kwargs": {"documents": [{"text": "x"}]}}, "chat_template_kwargs.documents", "message"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template", "file"),
         ({"reasoning_effort": "much"}, "reasoning_effort", "'low'"),
         ({"temperature": 101}, "temperature", "100"),
         ({"top_k": -2}, "top_k", "greater than or equal to -1"),
@@ -236,6 +277,15 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
             "",
         ),
         ({"wish": 1}, "wish", "unknown field"),
+        ({"max_new_tokens": 5}, "max_new_tokens", "max_tokens"),
+        ({"stop_sequences": ["x"]}, "stop_sequences", "stop"),
+        ({"do_sample": True}, "do_sample", "temperature"),
+        ({"rep_pen": 1.1}, "rep_pen", "repetition_penalty"),
+        ({"rep_pen_range": 64, "repetition_penalty": 1.1}, "rep_pen_range", "all that was written"),
+        ({"thinking": {"type": "disabled"}}, "thinking", "chat_template_kwargs"),
+        ({"reasoning": {"effort": "low"}}, "reasoning", "reasoning_effort"),
+        ({"extra_body": {"top_k": 1}}, "extra_body", "top level"),
+        ({"format": "json"}, "format", "response_format"),
     ],
 )
 def test_what_would_change_the_answer_is_refused_with_the_way_out(
@@ -290,6 +340,15 @@ CALL = {"id": "probe0001", "type": "function", "function": {"name": "ping", "arg
         ({"role": "user", "content": "yes", "name": "Anna"}, {"role": "user", "content": "yes"}),
         ({"role": "developer", "content": "yes"}, {"role": "system", "content": "yes"}),
         ({**PAST, "content": None}, {**PAST, "content": ""}),
+        ({**PAST, "content": None, "refusal": "yes", "audio": None}, PAST),
+        ({**PAST, "content": "", "refusal": "yes"}, PAST),
+        ({"role": "assistant", "refusal": "yes"}, PAST),
+        ({**PAST, "refusal": "yes"}, PAST),
+        ({**PAST, "content": [{"type": "refusal", "refusal": "yes"}]}, PAST),
+        ({**PAST, "content": [{"type": "output_text", "text": "yes", "annotations": []}]}, PAST),
+        ({"role": "user", "content": [{"type": "input_text", "text": "yes"}]}, {"role": "user", "content": "yes"}),
+        ({"role": "user", "content": ["y", {"type": "text", "text": "es"}]}, {"role": "user", "content": "yes"}),
+        ({"role": "system", "content": None}, {"role": "system", "content": ""}),
     ],
 )
 def test_unknown_keys_of_a_past_message_change_nothing(
@@ -321,6 +380,8 @@ def test_a_key_that_a_template_reads_is_read_and_a_special_token_in_it_is_text(s
         {**CALL, "function": {**CALL["function"], "parsed_arguments": {"a": 1}, "strict": None}},
         {**CALL, "function": {**CALL["function"], "arguments": ""}},
         {**CALL, "function": {**CALL["function"], "arguments": None}},
+        {**CALL, "function": {**CALL["function"], "arguments": "null"}},
+        {**CALL, "function": {**CALL["function"], "arguments": {}}},
         {key: value for key, value in CALL.items() if key != "type"},
     ],
 )
@@ -347,9 +408,35 @@ def test_past_messages_without_content_are_empty(served: Served, given: list[Any
     assert text(served, **sides[0]) == text(served, **sides[1])
 
 
-def test_what_clients_add_beside_a_function_changes_nothing(served: Served) -> None:
-    cached = {**PING, "cache_control": {"type": "ephemeral"}}
-    assert text(served, model="calls", tools=[cached]) == text(served, model="calls", tools=[PING])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {**PING, "cache_control": {"type": "ephemeral"}},
+        {**PING, "id": "x", "custom": None, "function": {**PING["function"], "strict": None}},
+        {**PING, "function": {**PING["function"], "cache_control": {"type": "ephemeral"}, "type": "function"}},
+        {**PING, "function": {**PING["function"], "returns": {"type": "string"}, "annotations": {}, "x-names": 3}},
+        {**PING, "function": {**PING["function"], "description": None, "parameters": None, "defer_loading": True}},
+        {"function": PING["function"]},
+    ],
+)
+def test_what_clients_add_to_a_tool_changes_nothing(served: Served, tool: dict[str, Any]) -> None:
+    sides = [{"model": "calls", "tools": [each]} for each in (tool, PING)]
+    assert text(served, **sides[0]) == text(served, **sides[1])
+    assert prompt_tokens(served, **sides[0]) == prompt_tokens(served, **sides[1])
+    chosen = [ask(served, **side, tool_choice="required", max_tokens=80) for side in sides]
+    assert call_of(chosen[0]) == call_of(chosen[1])
+
+
+@pytest.mark.parametrize("name", ["calendar.read", "server/list-files", "ns:tool"])
+def test_a_tool_may_have_a_name_as_other_protocols_have_it(served: Served, name: str) -> None:
+    tool = {"type": "function", "function": {"name": name}}
+    for model in ("calls", "bare"):
+        answer = ask(
+            served, model=model, tools=[tool], tool_choice="required", max_tokens=90, parallel_tool_calls=False
+        )
+        [call] = answer["choices"][0]["message"]["tool_calls"]
+        assert call["function"] == {"name": name, "arguments": "{}"}
+    ask(served, model="calls", tools=[tool, {"type": "function", "function": {"name": "x" * 128}}])
 
 
 def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
@@ -375,9 +462,12 @@ def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
         ),
         ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
         ({**PAST, "audio": {"id": "x"}}, "messages[0].audio"),
-        ({**PAST, "refusal": "no"}, "messages[0].refusal"),
+        ({**PAST, "refusal": "no"}, "messages[0].refusal"),  # the content is another text
+        ({"role": "user", "content": "x", "refusal": "no"}, "messages[0].refusal"),
+        ({**PAST, "content": [{"type": "refusal", "refusal": 3}]}, "messages[0].content[0].text"),
         ({**PAST, "function_call": {"name": "x", "arguments": "{}"}}, "messages[0].function_call"),
         ({"role": "user", "content": None}, "messages[0].content"),
+        ({"role": "user", "content": "x", "images": ["aGk="]}, "messages[0].images"),
         ({"role": "user", "content": "x", "tool_call_id": "y"}, "messages[0].tool_call_id"),
     ],
 )
@@ -387,6 +477,50 @@ def test_content_that_cannot_be_honoured_is_refused_by_name(
     error = ask(served, 400, messages=[message, *SAY])["error"]
     assert error["param"] == param
     assert "did you mean" not in error["message"]
+
+
+def test_reasoning_is_read_by_either_name(served: Served) -> None:
+    given = [[{**PAST, name: "hm"}, *SAY] for name in ("reasoning_content", "reasoning")]
+    tokens = [prompt_tokens(served, model="reads", messages=each) for each in (*given, [PAST, *SAY])]
+    assert tokens[0] == tokens[1] != tokens[2]
+
+
+@pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True), ("max", True)])
+def test_templates_that_only_know_whether_to_think_are_told(served: Served, effort: str, thinks: bool) -> None:
+    kwargs = {"enable_thinking": thinks, "reasoning_effort": effort}
+    tokens = [
+        prompt_tokens(served, model="reads", **each)
+        for each in ({"reasoning_effort": effort}, {"chat_template_kwargs": kwargs})
+    ]
+    assert tokens[0] == tokens[1]
+    other = {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": not thinks}}
+    assert prompt_tokens(served, model="reads", **other) != tokens[0]
+
+
+@pytest.mark.parametrize("key", ["prefix", "partial"])
+def test_a_last_message_that_is_to_be_continued_is_refused_and_a_past_one_is_not(served: Served, key: str) -> None:
+    begun = {**PAST, key: True}
+    error = ask(served, 400, messages=[*SAY, begun])["error"]
+    assert error["param"] == f"messages[1].{key}"
+    assert "/v1/completions" in error["message"]
+    assert text(served, messages=[*SAY, begun, *SAY]) == text(served, messages=[*SAY, PAST, *SAY])
+    assert ask(served, messages=[*SAY, {**PAST, key: False}])
+
+
+def test_an_empty_last_message_is_a_message(served: Served) -> None:
+    for role in ("assistant", "user"):
+        assert text(served, messages=[*SAY, {"role": role, "content": ""}])
+    assert "empty" in ask(served, 400, messages=[{"role": "user", "content": ""}])["error"]["message"]
+
+
+def test_whether_to_think_may_be_said_at_the_top_level(served: Served) -> None:
+    for thinks in (True, False):
+        sides: list[dict[str, Any]] = [
+            {"enable_thinking": thinks},
+            {"chat_template_kwargs": {"enable_thinking": thinks}},
+        ]
+        tokens = [prompt_tokens(served, model="reads", **each) for each in sides]
+        assert tokens[0] == tokens[1] != prompt_tokens(served, model="reads")
 
 
 def test_variables_reach_the_templates_that_read_them(served: Served) -> None:

@@ -116,6 +116,10 @@ def test_seed_minus_1_draws_another_seed_each_time_and_tells_it(served: Served) 
         {"include_reasoning": True, "separate_reasoning": True, "stream_reasoning": False, "reasoning_format": "auto"},
         {"separate_reasoning": False, "reasoning_format": "none"},
         {"reasoning_format": "raw"},
+        {"reasoning_format": "parsed", "include_reasoning": False},
+        {"reasoning_format": "deepseek", "reasoning": {"exclude": True}},
+        {"thinking_token_budget": 0},
+        {"reasoning_budget_tokens": -1},
     ],
 )
 def test_what_asks_for_nothing_is_accepted(served: Served, nothing: dict[str, Any]) -> None:
@@ -131,15 +135,13 @@ def test_false_log_probabilities_of_a_completion_are_none(served: Served) -> Non
 @pytest.mark.parametrize(
     "asked",
     [
-        {"include_reasoning": False},
         {"separate_reasoning": "yes"},
         {"reasoning_format": "hidden"},
-        {"reasoning_format": "parsed"},
-        {"reasoning_format": "deepseek"},
+        {"reasoning_format": "deepseek-legacy"},
         {"guided_whitespace_pattern": "[ ]?", "guided_json": {"type": "object"}},
     ],
 )
-def test_what_would_hide_or_separate_thoughts_is_refused(served: Served, asked: dict[str, Any]) -> None:
+def test_what_would_hide_thoughts_or_repeat_them_is_refused(served: Served, asked: dict[str, Any]) -> None:
     refused(served, next(iter(asked)), "not supported", **asked)
 
 

@@ -13,6 +13,8 @@ from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.constraints.grammar import Grammars, Parse
+from unisono.server.limits import ServerLimits
+from unisono.server.requests import read_chat
 from unisono.server.schemas import ChatRequest
 from unisono.server.tools import read_calling
 
@@ -118,15 +120,64 @@ def test_calls_are_found_in_what_is_written_freely(
     assert whole(ask(served, extra_body=forced(text), tool_choice="none")) == (text, [], "stop")
 
 
-def test_a_call_that_is_cut_off_is_content_and_its_reason_is_the_length(served: Served) -> None:
-    for found in (
-        whole(ask(served, extra_body=forced(CALL), max_tokens=30)),
-        streamed(ask(served, extra_body=forced(CALL), max_tokens=30, stream=True)),
-    ):
-        content, calls, reason = found
-        assert CALL.startswith(content)
-        assert len(content) > 10
-        assert (calls, reason) == ([], "length")
+@pytest.mark.parametrize("choice", [None, "required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_call_that_a_limit_cuts_off_keeps_what_was_written_of_it_and_is_no_content(
+    served: Served, choice: Any
+) -> None:
+    words = forced("So.\n" + CALL) if choice is None else None
+    said = "So." if choice is None else ""
+    for most in range(4, 81, 4):
+        keys = {"max_tokens": most, "tools": [WEATHER], "tool_choice": choice, "extra_body": words}
+        content, calls, reason = whole(ask(served, **keys, parallel_tool_calls=False if choice else None))
+        assert content.rstrip("\n<") == said
+        assert reason == "length" or most > 60
+        for name, arguments in calls:
+            assert name == "weather"
+            assert any(each.startswith(arguments) for each in ('{"city": "Sofia"}', '{"city": "日本"}'))
+        chunks = ask(served, **keys, parallel_tool_calls=False if choice else None, stream=True)
+        assert streamed(chunks) == (content, calls, reason)
+    assert calls
+
+
+def test_a_call_that_a_stop_string_cuts_off_is_content(served: Served) -> None:
+    keys = {"extra_body": forced(CALL), "stop": "Sof"}
+    for found in (whole(ask(served, **keys)), streamed(ask(served, **keys, stream=True))):
+        assert found == (CALL.partition("Sof")[0], [], "stop")
+
+
+def test_where_no_call_may_be_made_no_member_is_shown_the_tools(served: Served) -> None:
+    called = ask(served, extra_body=forced(CALL)).choices[0].message
+    [call] = called.tool_calls
+    answered = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+    for messages in (SAY, [*SAY, called.model_dump(exclude_none=True), answered]):
+        keys = {"model": "duo", "messages": messages, "max_tokens": 6}
+        sides = [ask(served, **keys, tools=tools, tool_choice="none") for tools in ([PING, WEATHER], None)]
+        assert whole(sides[0]) == whole(sides[1])
+        read = [side.unisono["choices"][0]["usage"]["prompt_tokens"] for side in sides]
+        assert read[0] == read[1]
+
+
+def test_where_none_may_be_made_after_calls_no_call_is_written(served: Served) -> None:
+    called = ask(served, extra_body=forced(CALL)).choices[0].message
+    answered = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "rain"}
+    past = [*SAY, called.model_dump(exclude_none=True), answered]
+    body = {"model": "duo", "tools": [WEATHER], "tool_choice": "none"}
+    engine = served.service.engines["duo"]
+
+    def bound(messages: Any, **more: Any) -> Any:
+        request = ChatRequest.model_validate({**body, "messages": messages, **more})
+        [wanted] = read_chat(request, served.service, ServerLimits()).requests
+        return wanted.constraint
+
+    silence = bound(past)
+    grammars = Grammars(engine.union)
+    for text, fits in (("It rains.", True), ("", True), ("a <tool_cal", True), (CALL, False), (f"Hm {CALL}", False)):
+        assert accepts(served, grammars(silence), text) == fits
+    assert bound(SAY) is None
+    assert bound(past, tool_choice="auto") is None
+    assert bound(past, response_format={"type": "json_object"}).kind == "json_object"
+    assert bound(past, regex="a").kind == "regex"
+    assert whole(ask(served, messages=past, tool_choice="none", max_tokens=6))[2] == "length"
 
 
 def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:
@@ -141,6 +192,11 @@ def test_calls_and_their_answers_go_back_as_messages(served: Served) -> None:
     assert whole(ask(served, messages=messages, max_tokens=3))[2] == "length"
     read = served.service.engines["duo"].members[0]
     assert read.name == "a"
+
+
+def function_with(**more: Any) -> dict[str, Any]:
+    """A tool whose function has other keys."""
+    return {"type": "function", "function": {"name": "x", **more}}
 
 
 def bound_to(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +277,9 @@ def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Serv
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "two words"}}]}, "tools"),
         ({"tools": [PING, PING]}, "tools"),
+        ({"tools": [PING, function_with(params={})]}, "tools[1].function.params"),
+        ({"tools": [function_with(inputSchema={})]}, "tools[0].function.inputSchema"),
+        ({"tools": [function_with(stric=True)]}, "tools[0].function.stric"),
         ({"tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),

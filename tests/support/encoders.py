@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unisono.chat.mark_probe import probe_marks
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
 from unisono.testing import LongestMatchTokenizer, byte_level_table
@@ -16,9 +17,11 @@ def encoder_of(
     table: TokenTable, template: object = OWN, tokenizer: Tokenizer | None = None, **own: str
 ) -> PromptEncoder:
     tokenizer = tokenizer or LongestMatchTokenizer(table)
-    speller = Speller(read_vocabulary(table, end_ids(table)), tokenizer.encode)
     source = table.chat_template if template is OWN else template
     compiled = ChatTemplate(str(source), table.special_texts) if source is not None else None
+    ends = end_ids(table)
+    marks = probe_marks(compiled, tokenizer, ends)
+    speller = Speller(read_vocabulary(table, ends, marks=marks), tokenizer.encode)
     return PromptEncoder("m", tokenizer, speller, compiled, given_template=template is not OWN, **own)
 
 

@@ -28,12 +28,21 @@ def tiny_tensors(seed: int = 5) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def write_tiny(
-    path: Path, tensors: dict[str, np.ndarray[Any, Any]], *, pre: str | None = "gpt-2", split: tuple[int, ...] = ()
+    path: Path,
+    tensors: dict[str, np.ndarray[Any, Any]],
+    *,
+    pre: str | None = "gpt-2",
+    split: tuple[int, ...] = (),
+    architecture: str = "llama",
+    **keys: str | float,
 ) -> Path:
-    """Write a model, or with ``split`` (number, count, tensors of all) a part of one."""
-    writer = gguf.GGUFWriter(path, "llama")
+    """Write a model, or with ``split`` (number, count, tensors of all) a part of one.
+
+    ``keys`` are more of its architecture's metadata, or others', with ``__`` for a dot.
+    """
+    writer = gguf.GGUFWriter(path, architecture)
     if not split or split[0] == 0:
-        _add_facts(writer, pre)
+        _add_facts(writer, pre, {key.replace("__", "."): value for key, value in keys.items()})
     if split:
         writer.add_uint16("split.no", split[0])
         writer.add_uint16("split.count", split[1])
@@ -61,7 +70,10 @@ def write_parts(folder: Path, count: int = 3) -> list[Path]:
     ]
 
 
-def _add_facts(writer: gguf.GGUFWriter, pre: str | None) -> None:
+def _add_facts(writer: gguf.GGUFWriter, pre: str | None, keys: dict[str, str | float]) -> None:
+    for key, value in keys.items():
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
+        add(f"{writer.arch}.{key}", value)
     writer.add_name("tiny")
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
@@ -70,7 +82,8 @@ def _add_facts(writer: gguf.GGUFWriter, pre: str | None) -> None:
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+    if "rope.dimension_count" not in keys:
+        writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(len(TOKENS))
     writer.add_file_type(0)
     writer.add_tokenizer_model("gpt2")

@@ -121,6 +121,9 @@ def test_doctor_says_it(run: Run, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     members = [member_of("small", enlarged(), SIZE + 1), member_of("padded", enlarged(), SIZE + 10)]
     spec.write_text(json.dumps({"members": members}))
+    for flags in (("-q",), ("-q", "--weights")):
+        said = run("doctor", spec, *flags)
+        assert (said.out + said.err).count("the tokenizer of small is larger than its model") == 1
     shown = run("doctor", spec, "-q").out
     assert f"{SIZE + 1} (tokenizer: 2 more)" in shown
     assert f"{SIZE + 10} (tokenizer: 7 fewer)" in shown

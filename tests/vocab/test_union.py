@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from unisono.testing import LongestMatchTokenizer, byte_level_table, sentencepie
 from unisono.vocab.pieces import end_ids, read_vocabulary
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import TokenTable
-from unisono.vocab.union import ABSENT, UnionMember, UnionVocabulary, build_union, load_union, read_union, union_key
+from unisono.vocab.union import ABSENT, UnionMember, UnionVocabulary, build_union
 
 
 def speller_of(table: TokenTable, encode: Callable[[str], list[int]] | None = None) -> Speller:
@@ -152,54 +151,3 @@ def same(left: UnionVocabulary, right: UnionVocabulary) -> None:
         np.testing.assert_array_equal(one.column_V, other.column_V)
         np.testing.assert_array_equal(one.id_U, other.id_U)
         assert (one.first_column_V is None) == (other.first_column_V is None)
-
-
-def test_a_union_comes_back_from_the_cache_as_it_was(tmp_path: Path) -> None:
-    members = [a(), b(leading_space=True), lame()]
-    built = load_union(members, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{union_key(members)}.npz"]
-    cached = read_union(next(tmp_path.iterdir()), members)
-    assert cached is not None
-    same(cached, built)
-
-
-def test_other_vocabularies_or_another_order_have_another_file() -> None:
-    keys = [union_key(members) for members in ([a(), b()], [b(), a()], [a()], [a(), b(leading_space=True)])]
-    assert len(set(keys)) == 4
-
-
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
-def test_a_damaged_file_is_found_out_and_replaced(tmp_path: Path, damage: str) -> None:
-    members = [a(), b()]
-    built = load_union(members, tmp_path)
-    path = next(tmp_path.iterdir())
-    data = bytearray(path.read_bytes())
-    if damage == "flipped":
-        data[len(data) // 2] ^= 0xFF
-    path.write_bytes({"empty": b"", "cut": bytes(data[: len(data) // 2]), "foreign": b"PK nonsense"}.get(damage, data))
-    assert read_union(path, members) is None
-    same(load_union(members, tmp_path), built)
-    assert read_union(path, members) is not None
-
-
-def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("in the way")
-    same(load_union([a(), b()], tmp_path / "file"), build_union([a(), b()]))
-    assert "cannot keep the union vocabulary" in caplog.text
-
-
-def load_in_process(folder: str) -> None:
-    for _ in range(10):
-        same(load_union([a(), b()], Path(folder)), build_union([a(), b()]))
-        for path in Path(folder).glob("*.npz"):
-            path.unlink(missing_ok=True)
-
-
-def test_two_processes_may_write_the_cache_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=load_in_process, args=(str(tmp_path),)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]

@@ -155,8 +155,12 @@ class ModelFacts:
     """How many host threads compute and how they wait."""
     input_rows: int | None = None
     """How many ids can be read, where that is known and not `rows`."""
+    tied: bool | None = None
+    """Whether its embeddings serve as its output layer, too, where that is known."""
     warnings: tuple[str, ...] = ()
     """What may be wrong with the model's files, and what the library warned of while it read the vocabulary."""
+    unchecked: tuple[str, ...] = ()
+    """What of the weights is looked at only when they are loaded."""
 
     @property
     def usable_rows(self) -> int:

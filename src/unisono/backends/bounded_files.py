@@ -17,6 +17,11 @@ LONGEST_HEADER = 100_000_000
 """Of a safetensors file, in bytes: the library's own limit."""
 MOST_IN_HEADER, MOST_IN_SETTINGS, MOST_IN_TOKENIZER = 4_000_000, 500_000, 8_000_000
 """Values in JSON."""
+LONGEST_HEAD = 256_000_000
+"""Of a GGUF file, in bytes; vocabularies of 262,144 tokens take 15 million."""
+MOST_TENSORS, MOST_PAIRS, MOST_TEXTS, MOST_DIMENSIONS = 100_000, 100_000, 4_000_000, 4
+LARGEST = 1 << 48
+"""Elements of a tensor."""
 _AGAIN = "download it again"
 
 
@@ -47,12 +52,28 @@ _ODD_ID = re.compile(rb":\s*(?:-|\d{8}|\d+[.eE])|\[{64}")
 """What no id of a token is, and nesting; whole files of a tokenizer are parsed only where they hold it."""
 
 
-def parse_json(data: bytes, most: int) -> Any:
-    """Parse JSON of at most ``most`` values, before it takes many times its size. Raises a `ValueError`."""
+def parse_json(data: bytes, most: int, *, once: bool = False) -> Any:
+    """Parse JSON of at most ``most`` values; ``once``: no key is given twice. Raises a `ValueError`."""
     values = data.count(b",") + 1
     if values > most:
         raise ValueError(f"it has about {values:,} values, and at most {most:,} are read")
     try:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_once if once else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it names {key} twice")
+        found[key] = value
+    return found
+
+
+def check_counts(tensors: int, keys: int) -> None:
+    """Raise an `EOFError` for a GGUF file that would have more than any model."""
+    for number, most, what in ((tensors, MOST_TENSORS, "tensors"), (keys, MOST_PAIRS, "keys")):
+        if number > most:
+            raise EOFError(f"it would have {number:,} {what}, and at most {most:,} are read")

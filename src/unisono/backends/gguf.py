@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from unisono.backends.bounded_files import LARGEST, LONGEST_HEAD, MOST_DIMENSIONS, MOST_TEXTS, check_counts
 from unisono.backends.weight_files import refuse_other_kinds
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
@@ -25,12 +26,7 @@ Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
 """A metadata value. Strings in arrays stay bytes: token texts need not be UTF-8."""
 
 VERSIONS = (2, 3)
-LONGEST_HEAD = 256_000_000
-"""In bytes; vocabularies of 262,144 tokens take 15 million."""
-MOST_TENSORS, MOST_PAIRS, MOST_TEXTS, MOST_DIMENSIONS = 100_000, 100_000, 4_000_000, 4
-LARGEST = 1 << 48
-"""Elements of a tensor."""
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 0, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _BLOCK_BYTES: dict[int, dict[int, int]] = {
     1: {0: 4, 1: 2, 24: 1, 25: 2, 26: 4, 27: 8, 28: 8, 30: 2},
@@ -47,6 +43,16 @@ _BLOCKS = {kind: (elements, size) for elements, kinds in _BLOCK_BYTES.items() fo
 """By ggml's number of a tensor's type: elements per block, and its bytes. The sizes of other types are not checked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies."""
+
+    path: Path
+    offset: int
+    kind: int
+    """ggml's number of its type."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GgufFile:
     path: Path
@@ -56,6 +62,8 @@ class GgufFile:
     data_bytes: int
     parts: tuple[Path, ...]
     """All files of the model. Shapes and bytes are those of all."""
+    places: Mapping[str, Place]
+    """Of the tensors, by name."""
 
     @property
     def tensors(self) -> int:
@@ -92,6 +100,13 @@ class GgufFile:
         number = self.number(key)
         return None if number is None else [number] * layers
 
+    def floats(self, name: str) -> list[float]:
+        """The values of a float32 tensor, as those of positions are. Raises `ModelUnsupported` for another type."""
+        place = self.places[name]
+        if place.kind != _FLOAT32:
+            raise ModelUnsupported(f"{place.path} holds {name} in another format than float32", hint="convert it again")
+        return [float(each) for each in np.fromfile(place.path, "<f4", math.prod(self.shapes[name]), "", place.offset)]
+
 
 def read_head(path: Path) -> GgufFile:
     """Read the head of one GGUF file, and check that its tensors lie within it.
@@ -122,35 +137,35 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
             else f"{path} is a big-endian GGUF file",
             hint="convert the model again",
         )
-    tensors, pairs = struct.unpack_from("<QQ", data, 8)
-    for count, most, what in ((tensors, MOST_TENSORS, "tensors"), (pairs, MOST_PAIRS, "keys")):
-        if count > most:
-            raise EOFError(f"it would have {count:,} {what}, and at most {most:,} are read")
+    count, pairs = struct.unpack_from("<QQ", data, 8)
+    check_counts(count, pairs)
     reader = _Reader(data, 24)
     metadata: dict[str, Value] = {}
     for _ in range(pairs):
         key = reader.string().decode()
         metadata[key] = reader.value(reader.unpack("<I"))
-    places = [reader.tensor() for _ in range(tensors)]
+    tensors = [reader.tensor() for _ in range(count)]
     alignment = metadata.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     start = -(-reader.position // step) * step
-    needed = max((start + tensor.offset + tensor.size for tensor in places), default=0)
+    needed = max((start + tensor.offset + tensor.size for tensor in tensors), default=0)
     if needed > len(data):
         raise ModelCorrupt(
             f"{path} is cut short: its tensors need {needed:,} bytes, it has {len(data):,}",
             hint="download or copy it again",
         )
-    shapes = {tensor.name: tensor.shape for tensor in places}
-    if len(shapes) < len(places):
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    if len(shapes) < len(tensors):
         raise ModelCorrupt(f"{path} names a tensor twice", hint="download or convert it again")
-    return GgufFile(path, metadata, shapes, max(0, len(data) - start), (path,))
+    places = {tensor.name: Place(path, start + tensor.offset, tensor.kind) for tensor in tensors}
+    return GgufFile(path, metadata, shapes, max(0, len(data) - start), (path,), places)
 
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
     name: str
     shape: tuple[int, ...]
+    kind: int
     offset: int
     size: int
     """In bytes; 0 where the type is not known here."""
@@ -160,10 +175,8 @@ class _Reader:
     """A cursor over the file's bytes. Raises when it reads past the end of the file, or of any head."""
 
     def __init__(self, data: mmap.mmap, position: int) -> None:
-        self.data = data
-        self.position = position
-        self.end = min(len(data), LONGEST_HEAD)
-        self.texts = MOST_TEXTS
+        self.data, self.position = data, position
+        self.end, self.texts = min(len(data), LONGEST_HEAD), MOST_TEXTS
 
     def unpack(self, layout: str) -> Any:
         (value,) = struct.unpack_from(layout, self.data, self.position)
@@ -219,8 +232,9 @@ class _Reader:
         shape = tuple(self.unpack("<Q") for _ in range(dimensions))
         if math.prod(shape) > min(LARGEST, 16 * len(self.data)):  # no format packs more than 8 into a byte
             raise EOFError(f"tensor {shown(name)} of {' × '.join(map(str, shape))} elements has no room in the file")
-        elements, size = _BLOCKS.get(self.unpack("<I"), (1, 0))
-        return _Tensor(name, shape, self.unpack("<Q"), math.prod(shape) // elements * size)
+        kind, offset = self.unpack("<I"), self.unpack("<Q")
+        elements, size = _BLOCKS.get(kind, (1, 0))
+        return _Tensor(name, shape, kind, offset, math.prod(shape) // elements * size)
 
 
 SCHEMES: dict[str, tuple[Scheme, str]] = {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unisono.backends.gguf import GgufFile, read_head
+from unisono.backends.gguf_optional import lacking_in_all
 from unisono.backends.model_facts import check_gguf
 from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
@@ -15,6 +16,11 @@ from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _OF_LAYER = re.compile(r"blk\.(?P<layer>\d+)\.(?P<rest>.+)")
 _OPTIONAL = re.compile(r"rope_|attn_sinks|.*\.(input_)?scale$")
+_COMPUTED = re.compile(
+    r"^(token_embd|output|output_norm)\.|\.(attn|ffn)_(q|k|v|qkv|output|up|down|gate|\w*norm)\.(weight|bias)$"
+)
+_WHOLE_NUMBERS = (24, 25, 26, 27)
+"""ggml's numbers of the types int8 to int64."""
 _AGAIN = "download or convert the model again"
 
 
@@ -80,22 +86,40 @@ def _joined(parts: list[GgufFile]) -> GgufFile:
             + ("" if declared is None else f", and should hold {declared:,}"),
             hint=_AGAIN,
         )
-    size = sum(part.data_bytes for part in parts)
-    return replace(first, shapes=shapes, data_bytes=size, parts=tuple(part.path for part in parts))
+    return replace(
+        first,
+        shapes=shapes,
+        data_bytes=sum(part.data_bytes for part in parts),
+        parts=tuple(part.path for part in parts),
+        places={name: place for part in parts for name, place in part.places.items()},
+    )
 
 
 def check_layers(file: GgufFile) -> None:
-    """Raise `ModelCorrupt` where a file lacks its embeddings, a whole layer, or a bias or norm that others have."""
+    """Raise `ModelCorrupt` where a file lacks weights.
+
+    These are its embeddings, a whole layer, a bias or norm that other layers have, and what a model of its kind always
+    has (`gguf_optional`).
+    """
+    _refuse_whole_numbers(file)
     layers = _layers(file)
     empty = _empty(file)
     gone = [n for n in range(_needed(file)) if n not in layers and not {"attn", "ffn"} <= empty.get(n, set())]
     lacking = [name for name in unlike_others(file) if len(_shape_elsewhere(file, name)) == 1]
     lacking += [] if "token_embd.weight" in file.shapes else ["token_embd.weight"]
+    lacking += lacking_in_all(file)
     if gone:
         usual = _usual(layers)
         lacking += [f"blk.{layer}.{rest}" for layer in gone for rest in usual or ["*"]]
     if lacking:
         raise ModelCorrupt(f"{file.path} lacks {named(lacking)}", hint=_AGAIN)
+
+
+def _refuse_whole_numbers(file: GgufFile) -> None:
+    """llama.cpp ends the process where a matrix or a norm holds whole numbers."""
+    odd = [name for name, place in file.places.items() if place.kind in _WHOLE_NUMBERS and _COMPUTED.search(name)]
+    if odd:
+        raise ModelCorrupt(f"{file.path} holds whole numbers as weights, {named(odd)}", hint=_AGAIN)
 
 
 def unlike_others(file: GgufFile) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from unisono.backends.gguf import GgufFile
+from unisono.backends.gguf_optional import perhaps_lacking
 from unisono.backends.gguf_parts import unlike_others
 from unisono.backends.weight_files import named
 
@@ -29,11 +30,12 @@ LLAMACPP_NOISE = (
 """Of llama.cpp: what changes nothing in what is written."""
 TRANSFORMERS_NOISE = (
     r"Dequantizing the whole model",  # as we ask for
-    r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal-conv1d",  # speed alone
+    r"fast path is not available|flash[-_ ]linear[-_ ]attention|causal[-_]conv1d|mamba_ssm",  # speed alone
     r"unauthenticated requests to the HF Hub",
     r"`?(torch_dtype|use_fast)`? is deprecated",
     r"`tokenizer_class` is .* but `tokenizer\.json` is .*; loading",  # the file is right; we compare it
     r"generation flags are not valid and may be ignored",  # they are not ours
+    r"present in the checkpoints with different values, so we will NOT tie",  # we compare them, and say so
     r"LOAD REPORT",  # read from `output_loading_info`, and told in our words
 )
 """Of transformers and Python's `warnings`."""
@@ -71,4 +73,5 @@ def gguf_warnings(file: GgufFile) -> list[str]:
         )
     if lacking := unlike_others(file):
         found.append(f"its file perhaps lacks {named(lacking)}, which similar layers have")
+    found += [f"its file perhaps lacks {name}, {why}" for name, why in perhaps_lacking(file)]
     return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import struct
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,8 @@ _PICKLE_HINT = "take the model as GGUF or safetensors, or convert it; a pickle c
 def refuse_other_kinds(path: Path, wanted: str) -> None:
     """Raise a `ModelError` that says what a file is, unless it may be what is ``wanted``.
 
-    That is ``gguf``, ``safetensors`` or ``text``. A Git LFS pointer, an empty file, a web page, a JSON message, an
-    archive, a pickle and weights of another format are recognised. Raises `ModelNotFound` for no file.
+    That is ``gguf``, ``safetensors``, ``pickle`` or ``text``. A Git LFS pointer, an empty file, a web page, a JSON
+    message, an archive, a pickle and weights of another format are recognised. Raises `ModelNotFound` for no file.
     """
     head = _head(path)
     if wanted == "safetensors" and _may_be_safetensors(head) and _head_length(head) <= path.stat().st_size - 8:
@@ -63,7 +65,21 @@ def refuse_other_kinds(path: Path, wanted: str) -> None:
         return
     if path.suffix != ".json" and begins.startswith((b'{"', b"{'", b"{\n", b"{\r", b"{ ", b"[")):
         raise ModelCorrupt(f"{path} is JSON text, perhaps an error message of the server", hint=_AGAIN)
-    _refuse_other_binaries(path, head, wanted)
+    if wanted == "pickle" and head.startswith(b"PK\x03\x04"):
+        _check_zip(path)
+    else:
+        _refuse_other_binaries(path, head, wanted)
+
+
+def _check_zip(path: Path) -> None:
+    """Check that the archive that torch writes is whole and holds a pickle."""
+    if not zipfile.is_zipfile(path):
+        raise ModelCorrupt(f"{path} is cut short: its archive has no end", hint=_AGAIN)
+    with zipfile.ZipFile(path) as archive:
+        if not any(name.endswith("data.pkl") for name in archive.namelist()):
+            raise ModelUnsupported(
+                f"{path} is a zip archive without a pickle", hint="unpack it, and give what it holds"
+            )
 
 
 def _head(path: Path) -> bytes:
@@ -80,6 +96,8 @@ def _head(path: Path) -> bytes:
 
 def _refuse_other_binaries(path: Path, head: bytes, wanted: str) -> None:
     if _is_pickle(head):
+        if wanted == "pickle":
+            return
         raise ModelUnsupported(f"{path} is a pickle", hint=_PICKLE_HINT)
     for magic, name in ARCHIVES.items():
         if head.startswith(magic):
@@ -141,8 +159,20 @@ def first_dimensions(path: Path) -> dict[str, int]:
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor in a safetensors file; none where its header cannot be read."""
     try:
+        return {name: tuple(map(int, tensor["shape"])) for name, tensor in _readable(path).items()}
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return {}
+
+
+def formats(path: Path) -> dict[str, str]:
+    """The number format of each tensor in a safetensors file; none where its header cannot be read."""
+    return {name: str(tensor.get("dtype")) for name, tensor in _readable(path).items()}
+
+
+def _readable(path: Path) -> dict[str, dict[str, Any]]:
+    try:
         _, header = _header(path, path.stat().st_size)
-        return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
+        return {name: dict(tensor) for name, tensor in header.items()}
     except (OSError, EOFError, ValueError, struct.error, AttributeError, TypeError, KeyError):
         return {}
 
@@ -155,7 +185,7 @@ def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
             raise ValueError(f"its head would have {length:,} bytes")
         if 8 + length > size:
             raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
-        header: dict[str, Any] = parse_json(file.read(length), MOST_IN_HEADER)
+        header: dict[str, Any] = parse_json(file.read(length), MOST_IN_HEADER, once=True)
     header.pop("__metadata__", None)
     return length, header
 
@@ -181,30 +211,63 @@ def _place_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int
 
 
 def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors that an index names. Raises a `ModelError` unless all its files are whole."""
-    places = read_index(index)
-    files = sorted(set(places.values()))
-    for number, file in enumerate(files, 1):
-        if not (index.parent / file).is_file():
-            raise ModelNotFound(
-                f"part {number} of {len(files)} of the weights is missing: {index.parent / file}",
-                hint="download the missing file, or the model again",
-            )
+    """Return the shapes of all tensors in the files of an index. Raises a `ModelError` unless all are whole."""
+    places, files = read_index(index), [file.name for file in shards(index)]
     held = {file: check_safetensors(index.parent / file) for file in files}
+    _refuse_differing(index, held)
     held_in_none = [name for name, file in places.items() if name not in held[file]]
     lacking = [name for name in held_in_none if name != "lm_head.weight"]  # which may be tied to the embeddings
     if lacking:
         raise ModelCorrupt(
             f"the files that {index} names lack {named(lacking)}", hint="download the model again: its parts do not fit"
         )
-    return {name: held[file][name] for name, file in places.items() if name in held[file]}
+    return {name: shape for shapes in held.values() for name, shape in shapes.items()}
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names. Raises `ModelNotFound` where one is missing."""
+    files = [index.parent / file for file in sorted(set(read_index(index).values()))]
+    for number, file in enumerate(files, 1):
+        if not file.is_file():
+            raise ModelNotFound(
+                f"part {number} of {len(files)} of the weights is missing: {file}",
+                hint="download the missing file, or the model again",
+            )
+    return files
+
+
+def _refuse_differing(index: Path, held: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse a tensor that several parts hold with different bytes: which one is read is left to chance."""
+    first: dict[str, str] = {}
+    for file, names in held.items():
+        for name in names:
+            other = first.setdefault(name, file)
+            if other != file and differ((index.parent / other, name), (index.parent / file, name)):
+                raise ModelCorrupt(
+                    f"two parts of the weights hold {name}, and differ: {index.parent / other} and {file}", hint=_AGAIN
+                )
+
+
+def differ(first: tuple[Path, str], second: tuple[Path, str], most: int | None = None) -> bool:
+    """Whether two tensors of safetensors files differ, in their first ``most`` chunks of 64 KiB."""
+    pairs = itertools.zip_longest(_chunks(*first), _chunks(*second))
+    return any(one != other for one, other in itertools.islice(pairs, most))
+
+
+def _chunks(path: Path, name: str, size: int = 1 << 16) -> Iterator[bytes]:
+    length, header = _header(path, path.stat().st_size)
+    begin, end = header[name]["data_offsets"]
+    with path.open("rb") as file:
+        file.seek(8 + length + begin)
+        for start in range(begin, end, size):
+            yield file.read(min(size, end - start))
 
 
 def read_index(index: Path) -> dict[str, str]:
     """The file of each tensor, by an index's word. Raises a `ModelError` for a file that is none."""
     refuse_other_kinds(index, "text")
     try:
-        places = dict(parse_json(read_bytes(index, LONGEST_HEADER), MOST_IN_HEADER)["weight_map"])
+        places = dict(parse_json(read_bytes(index, LONGEST_HEADER), MOST_IN_HEADER, once=True)["weight_map"])
         if not all(isinstance(file, str) for file in places.values()):
             raise TypeError("its files have no names")
         if outside := next(

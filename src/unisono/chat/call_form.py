@@ -22,6 +22,7 @@ from unisono.chat.template_probe import (
     as_given,
     exchange_of,
 )
+from unisono.vocab.spelling import cut_controls
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""
@@ -45,6 +46,10 @@ class CallForm:
     """As in `SEPARATORS`; ``None`` where the object is laid out in another way."""
     other_keys: tuple[str, ...] = ()
     """Further keys of the object, such as an id. They are read and ignored, and not written."""
+    begin_token: str | None = None
+    """The control token in ``opening``, which is a mark and no text; ``None`` where all is text."""
+    end_token: str | None = None
+    """The same of ``closing``."""
 
     def framed(self, name: str) -> tuple[str, str]:
         """The text of a call's object before and after its arguments."""
@@ -61,15 +66,16 @@ class CallForm:
 def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str], ends: Iterable[str]) -> CallForm:
     """Render one call, two calls and a reply, and take the call form from the texts around the calls.
 
-    ``controls`` are the texts of the member's special tokens, which no answer can contain, and ``ends`` those that are
-    END. Raises a `FormUnknown` where the template does not write calls, or not as JSON objects of which one key is the
-    name and one the arguments, or marks them by control tokens.
+    ``controls`` are the texts of the member's special tokens, which an answer contains only as marks, and ``ends``
+    those that are END. Raises a `FormUnknown` where the template does not write calls, or not as JSON objects of which
+    one key is the name and one the arguments, or marks them by more control tokens than one before and one behind.
     """
     if not use.knows_tools:
         raise FormUnknown("its chat template does not know tools")
     answers = _Answers(template, use, list(filter(None, controls)), list(filter(None, ends)))
     opening, first, closing = _around_object(answers.with_calls(1), NAMES[0])
     answers.check_marks(opening, closing)
+    begin_token, end_token = answers.control_in(opening), answers.control_in(closing)
     read: dict[str, Any] = json.loads(first)
     keys = list(read)
     name_key, arguments_key = (next(key for key in keys if read[key] == value) for value in (NAMES[0], ARGUMENTS))
@@ -77,6 +83,7 @@ def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str]
         before, _, rest = _around_object(answers.with_calls(2), NAMES[0])
         between, _, behind = _around_object(rest, NAMES[1])
         answers.check_marks(between)
+        answers.check_between(between, begin_token, end_token)
         several = (before, behind) == (opening, closing)
     except FormUnknown:
         several = False
@@ -89,6 +96,8 @@ def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str]
         name_first=keys.index(name_key) < keys.index(arguments_key),
         separators=next((pair for pair in SEPARATORS if json.dumps(read, separators=pair) == first), None),
         other_keys=tuple(key for key in keys if key not in (name_key, arguments_key)),
+        begin_token=begin_token,
+        end_token=end_token,
     )
 
 
@@ -123,13 +132,24 @@ class _Answers:
         return answer
 
     def check_marks(self, *marks: str) -> None:
-        """Refuse a mark that differs between calls, or that contains a special token."""
+        """Refuse a mark that differs between calls."""
         if any(changing in mark for mark in marks for changing in (*IDS, *NAMES)):
             raise FormUnknown("its chat template writes a call's name or id outside of its JSON object")
-        if control := next((control for control in self.controls for mark in marks if control in mark), None):
-            raise FormUnknown(
-                f"its chat template marks a call by the control token {control!r}, which is no text that members share"
-            )
+
+    def control_in(self, mark: str) -> str | None:
+        """The special token in what stands before or behind a call, if there is one. Refuses several."""
+        found = self._controls_in(mark)
+        if len(found) > 1:
+            raise FormUnknown(f"its chat template marks a call by several control tokens, {' and '.join(found)}")
+        return found[0] if found else None
+
+    def check_between(self, between: str, begin_token: str | None, end_token: str | None) -> None:
+        for control in self._controls_in(between):
+            if control not in (begin_token, end_token):
+                raise FormUnknown(f"its chat template writes the control token {control!r} between calls")
+
+    def _controls_in(self, text: str) -> list[str]:
+        return [part for part, control in cut_controls(text, dict.fromkeys(self.controls, 0)) if control is not None]
 
     def _render(self, answer: Sequence[Message]) -> str:
         given = as_given([QUESTION, *answer], self.use.style)

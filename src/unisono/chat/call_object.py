@@ -34,6 +34,13 @@ class CallObject:
         next(self._reader)
         self.at = 0
         self.whole = False
+        self.begun = False
+        """Whether one of a call's keys has been read."""
+
+    @property
+    def called(self) -> str | None:
+        """The function's name, known as soon as it has been read."""
+        return self._name
 
     @property
     def name(self) -> str | None:
@@ -63,6 +70,7 @@ class CallObject:
         while separator == ",":
             yield from self._expect('"')
             key = yield from self._string()
+            self.begun = self.begun or key in (self._form.name_key, self._form.arguments_key)
             yield from self._expect(":")
             yield from self._value_of(key)
             separator = yield from self._solid()

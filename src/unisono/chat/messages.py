@@ -17,8 +17,8 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
 
-TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-"""The names that OpenAI allows for a tool."""
+TOOL_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}", re.ASCII)
+"""Names of tools: OpenAI's, and those of the Model Context Protocol (SEP-986), which have dots and slashes."""
 _MESSAGE_HINT = 'each message is {"role": "user", "content": "…"}'
 _TOOL_HINT = 'each tool is {"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}'
 _CALL_HINT = 'each call is {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
@@ -64,8 +64,13 @@ class Tool(TypedDict):
 
 RESERVED = ("role", "content", "tool_calls", "tool_call_id", "extra")
 """What no further key of a message may be."""
-TEMPLATE_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
-"""What is given to every chat template, and so cannot be given beside it."""
+TEMPLATE_VARIABLES = (
+    *("messages", "tools", "documents", "add_generation_prompt"),
+    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    "additional_special_tokens",
+    *("raise_exception", "strftime_now", "namespace", "dict", "range", "cycler", "joiner", "lipsum"),
+)
+"""What every chat template is given, and so cannot be given beside it: the conversation, special tokens, functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +275,8 @@ def _function_of(record: object) -> Mapping[str, Any] | None:
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
         raise SpecError(
-            f"{what} has the name {shown(name)}", hint="a name is up to 64 letters, digits, underscores and hyphens"
+            f"{what} has the name {shown(name)}",
+            hint="a name is up to 128 letters, digits and the characters _ - . / :",
         )
 
 

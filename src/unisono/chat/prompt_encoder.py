@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
+from unisono.chat.conversation import check_messages, own_messages, with_past_reasoning
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
 from unisono.errors import PromptError
+from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -123,14 +124,20 @@ class PromptEncoder:
                 f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
                 hint=f"name one in the spec: chat_template: {template.names[0]}",
             )
-        _check_messages(messages)
+        check_messages(messages)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
             )
         self._check_known(messages, tools)
-        own = own_messages(messages, self.system, self.prefix)
+        if taken := template.special_names & (variables or {}).keys():
+            raise PromptError(
+                f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {self.name!r}",
+                hint="leave it out there: the model's files say which token that is",
+            )
+        told = with_past_reasoning(messages, template, self.marks, self.tokenizer.table)
+        own = own_messages(told, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
         texts = texts_of(given, tools, variables)
@@ -157,14 +164,36 @@ class PromptEncoder:
         return probe_tool_use(self._template(), with_tools=with_tools)
 
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
-        """What the template writes before an answer, which is part of prompts; see `probe_opening`."""
-        if self.template is None:
+        """What the template writes before an answer, which is part of prompts; see `probe_opening`.
+
+        Of a template that writes marks there it is nothing: these are voted for; see `begun`.
+        """
+        if self.template is None or self.marks.at_opening:
             return ""
         if variables:
-            return probe_opening(self.template, self._controls, with_tools=with_tools, variables=variables)
+            return self._probed_opening(with_tools=with_tools, variables=variables)
         if with_tools not in self._openings:
-            self._openings[with_tools] = probe_opening(self.template, self._controls, with_tools=with_tools)
+            self._openings[with_tools] = self._probed_opening(with_tools=with_tools)
         return self._openings[with_tools]
+
+    def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
+        found = probe_opening(self._template(), self._controls, with_tools=with_tools, variables=variables)
+        marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
+        return "" if any(mark in found for mark in marks) else found
+
+    @property
+    def marks(self) -> MarkForms:
+        return self.speller.vocabulary.marks
+
+    def begun(self, ids: Sequence[int], *, inside: bool = False, off: bool = False) -> list[int]:
+        """The ids of a conversation up to an answer's first piece: ``inside`` reasoning, or in an answer without it."""
+        marks = self.marks
+        if marks.is_open(ids):
+            closing = marks.spelled("reasoning_end") + (marks.spelled("answer_begin", opening=True) * marks.reopens)
+            return [*ids, *(closing if off and not inside else ())]
+        mark: Mark = "reasoning_begin" if inside else "answer_begin"
+        form = (*marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ()))
+        return [*ids, *(() if form and tuple(ids[-len(form) :]) == form else form)]
 
     @functools.cached_property
     def _edges(self) -> Edges:
@@ -177,7 +206,11 @@ class PromptEncoder:
         texts = self.tokenizer.table.texts
         ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
-            self._form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
+            for mark, token in (("call_begin", form.begin_token), ("call_end", form.end_token)):
+                if token is not None and mark not in self.marks.anywhere:
+                    raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
+            self._form = form
         except FormUnknown as unknown:
             raise PromptError(
                 f"no calls can be written as member {self.name!r} writes them: {unknown}",
@@ -271,33 +304,6 @@ class PromptEncoder:
 
 def _controls_of(parts: Sequence[tuple[str, int | None]]) -> list[int]:
     return [control for _, control in parts if control is not None]
-
-
-def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
-    """A conversation with a member's own system message and prefix.
-
-    The member's system text comes first, and that of the request follows in the same message, after a blank line. The
-    prefix comes right before the content of the first user message.
-    """
-    own = list(messages)
-    if prefix is not None:
-        first = next((place for place, message in enumerate(own) if message["role"] == "user"), None)
-        if first is not None:
-            own[first] = {**own[first], "content": prefix + content_of(own[first])}
-    if system is not None:
-        if own and own[0]["role"] == "system":
-            own[0] = {**own[0], "content": f"{system}\n\n{content_of(own[0])}"}
-        else:
-            own.insert(0, Message(role="system", content=system))
-    return own
-
-
-def _check_messages(messages: Sequence[Message]) -> None:
-    if not messages or (not content_of(messages[-1]) and messages[-1]["role"] != "tool"):
-        raise PromptError("the prompt is empty", hint="give some text to answer")
-    for message in messages:
-        if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
-            raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
 
 
 def _check_encodable(text: str) -> None:

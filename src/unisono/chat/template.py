@@ -56,6 +56,11 @@ class ChatTemplate:
         """Whether conversations with tools have a template of their own."""
         return TOOL_USE in self._templates
 
+    @property
+    def special_names(self) -> frozenset[str]:
+        """By which names templates refer to the model's special tokens."""
+        return frozenset(self._special_texts)
+
     def fits(self, *, with_tools: bool) -> bool:
         """Whether there is a template for conversations with or without tools."""
         return DEFAULT in self._templates or (with_tools and self.for_tools)
@@ -71,20 +76,22 @@ class ChatTemplate:
         """Write a conversation, by default up to where the assistant's answer begins.
 
         The messages are as the template expects them, see `unisono.chat.template_probe`; further ``variables`` are for
-        templates that read them. Raises a `TemplateFailure`
-        where the template refuses them, for example their order.
+        templates that read them, and replace none of what all are given. Raises a `TemplateFailure` where the template
+        refuses them, for example their order.
         """
         if not self.fits(with_tools=tools is not None):
             raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
         template = self._templates[TOOL_USE if tools is not None and self.for_tools else DEFAULT]
         try:
-            return template.render(
-                messages=[dict(message) for message in messages],
-                tools=None if tools is None else [dict(tool) for tool in tools],
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **{**self._special_texts, **(variables or {})},
-            )
+            given = {
+                **(variables or {}),
+                **self._special_texts,
+                "messages": [dict(message) for message in messages],
+                "tools": None if tools is None else [dict(tool) for tool in tools],
+                "documents": None,
+                "add_generation_prompt": add_generation_prompt,
+            }
+            return template.render(given)
         except jinja2.TemplateError as error:
             raise TemplateFailure(str(error)) from error
         except Exception as error:  # a template is a program and can fail in any way

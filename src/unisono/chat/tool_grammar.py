@@ -15,6 +15,7 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown
+from unisono.vocab.spelling import cut_controls
 
 
 def call_grammar(
@@ -49,11 +50,11 @@ def call_grammar(
     if free:
         lines = _freely(form)
     else:
-        lines = [f"start: {_literal(form.opening)} calls" + ("" if answer is None else " | answer")]
+        lines = [f"start: {_marked(form, form.opening)} calls" + ("" if answer is None else " | answer")]
     if answer is not None:
         lines.append(f"answer: %json {json.dumps({**answer, OPTIONS: {**JSON_OPTIONS, **SPACING}})}")
-    more = f" ({_literal(form.between)} call)*" if several and form.between is not None else ""
-    lines.append(f"calls: call{more} {_literal(form.closing)}")
+    more = f" ({_marked(form, form.between)} call)*" if several and form.between is not None else ""
+    lines.append(f"calls: call{more} {_marked(form, form.closing)}")
     lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(allowed))))
     for number, tool in enumerate(allowed):
         if answer is not None and not form.opening.strip():
@@ -68,14 +69,37 @@ def call_grammar(
 def _freely(form: CallForm) -> list[str]:
     """Any text without a call's mark; with it, a call follows. Where a call has no mark, it is all of the answer."""
     mark = form.opening.strip()
+    if form.begin_token is not None:  # it is no text, and text that reads like it is none of the answer's
+        return [
+            f"start: before {_marked(form, form.opening)} calls | TEXT |",
+            "before: TEXT |",
+            _text_without(form.begin_token),
+        ]
     if not mark:
         return ["start: calls | TEXT |", r"TEXT: /(?s:.+)/ & ~/\s*\{(?s:.*)/"]
     return [
         "start: before calls | TEXT |" if form.opening.endswith(mark) else "start: before begin calls | TEXT |",
         f"before[suffix={json.dumps(mark)}]: /(?s:.*)/",
         f"begin: {json.dumps(form.opening.partition(mark)[2])}",
-        f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/",
+        _text_without(mark),
     ]
+
+
+def _marked(form: CallForm, text: str) -> str:
+    """What stands around calls, as literals and, in the place of control tokens, marks."""
+    marks = {form.begin_token: "call_begin", form.end_token: "call_end"}
+    parts = cut_controls(text, {token: 0 for token in marks if token is not None})
+    return " ".join(_literal(part) if control is None else f"<|{marks[part]}|>" for part, control in parts)
+
+
+def no_call_grammar(form: CallForm) -> str | None:
+    """Any text without a call's mark; ``None`` where calls have none, and so cannot be told from JSON."""
+    mark = form.opening.strip()
+    return f"start: TEXT |\n{_text_without(mark)}\n" if mark else None
+
+
+def _text_without(mark: str) -> str:
+    return f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/"
 
 
 def _literal(text: str) -> str:

@@ -45,7 +45,14 @@ class CallBroken:
     """All of its text, which is content where only complete calls count."""
 
 
-CallEvent = Content | CallBegun | CallArguments | CallEnded | CallBroken
+@dataclass(frozen=True, slots=True)
+class CallCut:
+    """A call that the answer's limit cut off. What came of its arguments is the beginning of an object's JSON."""
+
+    index: int
+
+
+CallEvent = Content | CallBegun | CallArguments | CallEnded | CallBroken | CallCut
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,17 @@ class FoundCall:
     arguments: str
 
 
-def find_calls(form: CallForm, names: Collection[str], text: str) -> tuple[str, tuple[FoundCall, ...]]:
-    """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder`."""
+def find_calls(
+    form: CallForm, names: Collection[str], text: str, *, cut: bool = False
+) -> tuple[str, tuple[FoundCall, ...]]:
+    """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder`.
+
+    Of a ``cut`` answer, the last call may have the beginning of its arguments only.
+    """
     finder = CallFinder(form, names)
     content = ""
     calls: dict[int, FoundCall] = {}
-    for event in [*finder.feed(text), *finder.finish()]:
+    for event in [*finder.feed(text), *finder.finish(cut=cut)]:
         match event:
             case CallBegun(index, name):
                 calls[index] = FoundCall(name, "")
@@ -79,6 +91,10 @@ class CallFinder:
     Text that may begin a mark is held back, and so is white space, which is dropped before a call, between two, and
     after the last one. Text that turns out not to be a call comes out unchanged. With a form without an opening mark,
     only other calls may precede a call. The closing mark may be missing.
+
+    Where a limit cut the answer off, what was written of a call is no content: with its name, it is a call that lacks
+    the end of its arguments, and otherwise it is dropped. So is a mark's beginning, unless it may as well be text: one
+    character, or a part of a word.
 
     The joined contents and calls do not depend on how the text is cut into deltas.
     """
@@ -105,8 +121,10 @@ class CallFinder:
         self._held += text
         return list(self._run(last=False))
 
-    def finish(self) -> list[CallEvent]:
-        return list(self._run(last=True))
+    def finish(self, *, cut: bool = False) -> list[CallEvent]:
+        """End the text; ``cut`` says that a limit did, and not the writer."""
+        events = list(self._cut_off()) if cut else []
+        return events + list(self._run(last=True))
 
     def _run(self, *, last: bool) -> Iterator[CallEvent]:
         more = True
@@ -156,6 +174,24 @@ class CallFinder:
             self._place = "text"
             yield from self._content(size, broken_call=self._announced)
         return self._object.whole or broken
+
+    def _cut_off(self) -> Iterator[CallEvent]:
+        """Let go of a call, or of a mark, that is not whole, where text has been held back for it."""
+        if self._place == "text":
+            sure = self._sure()
+            mark = self._held[sure:].strip()
+            if not mark or (not self._after_call and (len(mark) == 1 or mark[0].isalnum())):
+                return
+            yield from self._content(sure)
+        elif self._place == "object":
+            if not self._opening and not self._object.begun:
+                return  # any object may begin so
+            if self._object.called is not None:
+                if not self._announced:
+                    self._begun += 1
+                    yield CallBegun(self._begun - 1, self._object.called)
+                yield CallCut(self._begun - 1)
+        self._held, self._place = "", "text"
 
     def _after(self, last: bool) -> bool:
         rest = self._held.lstrip()

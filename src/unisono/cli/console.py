@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
+
+
+def murmur(text: str) -> None:
+    """Write a part of a text as it comes: dimmed on a terminal."""
+    dims = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\x1b[2m{text}\x1b[0m" if dims else text, end="", file=sys.stderr, flush=True)
 
 
 def say_error(error: UnisonoError) -> None:

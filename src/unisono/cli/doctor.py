@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unisono.diagnosis import Diagnosis
     from unisono.member_diagnosis import MemberDiagnosis
 
+OUTPUT_LAYERS = {None: "unknown", True: "its embeddings (tied)", False: "its own"}
+
 
 def doctor(
     spec: Spec,
@@ -37,7 +39,7 @@ def doctor(
     with loading_report(quiet=quiet) as report:
         prepared = prepare(load_spec(spec), report=report)
         loaded = _load_weights(prepared, report) if weights else None
-        diagnosis = diagnose(prepared)
+        diagnosis = diagnose(prepared, loaded=weights)
     if as_json:
         extra = {} if loaded is None else {"weights": loaded}
         print(json.dumps({**diagnosis.to_json(), **extra}, indent=2, ensure_ascii=False))
@@ -60,7 +62,7 @@ def _load_weights(prepared: Prepared, report: Any) -> dict[str, float]:
     from unisono.records import Limits
 
     began = time.perf_counter()
-    with prepared.load(report) as engine:
+    with prepared.load(report, diagnosed=True) as engine:
         text = engine.add(prepared.prompt("Hello"), Limits(max_new_tokens=1))
         engine.step()
         engine.drop(text)
@@ -128,6 +130,8 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("vote", lambda member: f"{member.weight:.0%}")
     yield row("architecture", lambda member: member.facts.architecture)
     yield row("parameters", lambda member: _count(member.facts.parameters))
+    if any(member.facts.tied is not None for member in members):
+        yield row("output layer", lambda member: OUTPUT_LAYERS[member.facts.tied])
     yield row("vocabulary", lambda member: member.family)
     yield row("ids", _ids)
     yield row("pieces", lambda member: f"{member.pieces:,}")
@@ -143,6 +147,8 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
     yield row("space before answers", lambda member: "folded away" if member.leading_space else "none")
     if any(member.opening for member in members):
         yield row("written before answers", lambda member: member.opening or "nothing")
+    if any(member.marks or member.reads for member in members):
+        yield row("marks", _marks)
     yield row("self-check", lambda member: once(member, member.self_check))
     yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
     yield row("weights", lambda member: once(member, _size(member.facts.weight_bytes)))
@@ -173,6 +179,20 @@ def _tools(member: MemberDiagnosis) -> str:
     if not member.tools:
         return "not known"
     return f"known, called by {' '.join(member.call.split())}" if member.call else "known, but it cannot write calls"
+
+
+def _marks(member: MemberDiagnosis) -> str:
+    """Its marks, those of a beginning and its end in one line, and what it reads for those of others."""
+    lines = []
+    for mark, begin in member.marks.items():
+        what, _, place = mark.partition("_")
+        end = member.marks.get(f"{what}_end")
+        if place == "begin":
+            lines.append(f"{what} {begin}" + (f" … {end}" if end else ""))
+        elif f"{what}_begin" not in member.marks:
+            lines.append(f"{what} … {begin}")
+    lines += [f"{mark.replace('_', ' ')}s, read as {text!r}" for mark, text in member.reads.items()]
+    return "\n".join(lines) or "none"
 
 
 def _and(names: list[str]) -> str:

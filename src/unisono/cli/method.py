@@ -77,6 +77,13 @@ class MethodFlags:
             '"beam_width:4". Default: greedy.',
         ),
     ] = None
+    reasoning: Annotated[
+        str | None,
+        method_flag(
+            metavar="off|N",
+            help="Answer without reasoning, or end it after N pieces. Default: auto, as the members do.",
+        ),
+    ] = None
     temperature: Annotated[
         float | None, method_flag(metavar="T", help="Sample at this temperature; 0 takes the most likely piece.")
     ] = None
@@ -100,6 +107,7 @@ class MethodFlags:
 def method_words(method: Method, members: Sequence[str]) -> str:
     """How an ensemble writes, in words; empty for the default."""
     from unisono.config.combine import Combine
+    from unisono.config.reasoning import Reasoning
     from unisono.config.sampling import Sampling
 
     words = [] if method.combine == Combine() else [f"combined by {method.combine}"]
@@ -112,4 +120,6 @@ def method_words(method: Method, members: Sequence[str]) -> str:
         words.append(f"{method.speculate.drafter} drafts {method.speculate.max_pieces} pieces at most")
     if method.sampling != Sampling():
         words.append(f"sampling {method.sampling}")
+    if method.reasoning != Reasoning():
+        words.append(f"reasoning {method.reasoning}")
     return ", ".join(words)

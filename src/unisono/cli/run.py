@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
-from unisono.cli.console import say
+from unisono.cli.console import murmur, say
 from unisono.cli.flags import refuse_flags, takes_flags
 from unisono.cli.inputs import INLINE, RunFlags, read_text
 from unisono.cli.trace_file import TraceFile
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unisono.config.method import Method
     from unisono.engine.client import Stream
     from unisono.ensemble import Ensemble
-    from unisono.records import Generation
+    from unisono.records import Generation, Part
 
 AT_ONCE = 8
 
@@ -82,22 +82,51 @@ def _run_one(text: str, job: RunFlags) -> None:
 def _show(stream: Stream, job: RunFlags, trace: TraceFile | None) -> None:
     if trace is not None:
         trace.begin()
+    show = _Shown(job)
     try:
-        for part in stream:
-            if not job.as_json:
-                sys.stdout.write(part)
-                sys.stdout.flush()
+        for part, text in stream.parts():
+            show(part, text)
             if trace is not None:
                 trace.write(stream.steps)
     finally:
         if trace is not None:
             trace.write(stream.steps)
     if not job.as_json:
-        print(flush=True)
+        show.end()
         return
     record = stream.generation.to_json()
     record.pop("steps", None)
     print(json.dumps(record, ensure_ascii=False))
+
+
+class _Shown:
+    """Writes an answer to stdout, and to stderr what is reasoned before it."""
+
+    def __init__(self, job: RunFlags) -> None:
+        self._job = job
+        self._reasons = False
+
+    def __call__(self, part: Part, text: str) -> None:
+        if self._job.as_json:
+            return
+        if part == "reasoning":
+            if not self._job.quiet:
+                self._reasons = self._reasons or bool(text)
+                murmur(text)
+            return
+        self._answer()
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        self._answer()
+        print(flush=True)
+
+    def _answer(self) -> None:
+        """Leave a blank line below reasoning."""
+        if self._reasons:
+            say("\n")
+        self._reasons = False
 
 
 def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
@@ -105,7 +134,11 @@ def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
         if job.as_json:
             print(json.dumps(generation.to_json(), ensure_ascii=False))
         else:
-            print("---\n" * bool(number) + generation.text, flush=True)
+            print("---\n" * bool(number), end="", flush=True)
+            show = _Shown(job)
+            show("reasoning", generation.reasoning or "")
+            show("answer", generation.text)
+            show.end()
             if not job.quiet:
                 say(f"[seed:{generation.seed}; {generation.finish_reason}]")
 

@@ -16,6 +16,7 @@ from unisono.config.compact import renamed
 from unisono.config.gate import Gate
 from unisono.config.member import MemberSpec, Misplaced, check_owner
 from unisono.config.method import Method, Speculation, check_off, check_spelling
+from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import Sampling
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, deprecated, nearest, shown
@@ -48,6 +49,7 @@ class EnsembleSpec(BaseModel):
     gate: Gate = Gate()
     speculate: Speculation | None = None
     sampling: Sampling = Sampling()
+    reasoning: Reasoning = Reasoning()
     spelling: None = Field(default=None, exclude=True)
     tuned_on: list[TunedOn] = Field(default_factory=list)
     """What `unisono tune` looked at, and `unisono eval` therefore leaves out."""
@@ -62,10 +64,15 @@ class EnsembleSpec(BaseModel):
             raise SpecError(f"the lead is {shown(value)}", hint=f"members that vote: {', '.join(voters)}")
         return value
 
-    @field_validator("combine", "gate", "sampling", mode="before")
+    @field_validator("combine", "gate", "sampling", "reasoning", mode="before")
     @classmethod
     def _text_or_mapping_is_read(cls, value: object, info: ValidationInfo) -> object:
-        readers: dict[str | None, Any] = {"combine": Combine, "gate": Gate, "sampling": Sampling}
+        readers: dict[str | None, Any] = {
+            "combine": Combine,
+            "gate": Gate,
+            "sampling": Sampling,
+            "reasoning": Reasoning,
+        }
         reader = readers[info.field_name]
         if value is None:
             return reader()
@@ -117,7 +124,7 @@ class EnsembleSpec(BaseModel):
 
     @property
     def method(self) -> Method:
-        return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling)
+        return Method(self.lead, self.combine, self.gate, self.speculate, self.sampling, self.reasoning)
 
     def but(self, **keys: Any) -> EnsembleSpec:
         """This spec with keys of its method replaced, as `Method.but` takes them. Raises a `SpecError`."""

@@ -9,9 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from unisono.backends.registry import backend_entry
 from unisono.errors import SpecError, nearest, shown
+from unisono.vocab.marks import Mark
 
 OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options")
 """Keys that a member which takes another's weights cannot have."""
+
+
+class MarkReading(BaseModel):
+    """A mark for which a member has no token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    reads: Annotated[str, Field(min_length=1)]
+    """Text that the member reads in its place."""
 
 
 class MemberSpec(BaseModel):
@@ -42,6 +52,8 @@ class MemberSpec(BaseModel):
     """This member's own system message, put before that of the request."""
     prefix: Annotated[str, Field(min_length=1)] | None = None
     """Text that this member reads before the first user message, or before a raw prompt."""
+    marks: dict[Mark, Annotated[str, Field(min_length=1)] | MarkReading] = Field(default_factory=dict)
+    """How it writes marks, where its template does not show that: tokens as text, or ``{reads: …}``."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What only its backend understands."""
 

@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes
 from unisono.config.combine import Combine
 from unisono.config.compact import Number, numbers_of, read_form, read_named, renamed
 from unisono.config.gate import Gate
+from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import MIXTURE, OLD_MIXTURE, Sampling
 from unisono.config.sampling_options import SamplingOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
@@ -87,6 +88,8 @@ class MethodOptions(SamplingOptions, total=False):
     speculate: Speculation | str | Mapping[str, Any] | Literal[False] | None
     """Who drafts, as `Speculation.parse` reads it; ``"off"`` or ``False`` for nobody."""
     max_pieces: int | None
+    reasoning: Reasoning | str | int | Mapping[str, Any] | None
+    """Whether answers may begin with reasoning, as `Reasoning.parse` reads it: ``"auto"``, ``"off"``, ``256`` …"""
     sampling: Sampling | str | float | Mapping[str, Any] | None
     """How a piece is chosen, as `Sampling.parse` reads it: ``"greedy"``, ``0.7``, ``"one-member"`` …; ``temperature``
     and the like then replace options of it."""
@@ -103,7 +106,8 @@ class Method:
     """How an ensemble writes. The default is the paper's: ask everybody at every step, take the likeliest
     piece of the mean.
 
-    ``combine``, ``gate``, ``speculate`` and ``sampling`` may be given as the ``parse`` of each reads them.
+    ``combine``, ``gate``, ``speculate``, ``sampling`` and ``reasoning`` may be given as the ``parse`` of each reads
+    them.
     """
 
     lead: str | None = None
@@ -112,12 +116,12 @@ class Method:
     gate: Gate = field(default_factory=Gate)
     speculate: Speculation | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    reasoning: Reasoning = field(default_factory=Reasoning)
 
     def __post_init__(self) -> None:
         if self.lead is not None and not isinstance(self.lead, str):
             raise SpecError(f"the lead is {shown(self.lead)}", hint="name a member that votes")
-        readers = {"combine": Combine, "gate": Gate, "speculate": Speculation, "sampling": Sampling}
-        for key, reader in readers.items():
+        for key, reader in _READERS.items():
             object.__setattr__(self, key, reader.parse(getattr(self, key)))  # type: ignore[attr-defined]
         self._check_keys()
 
@@ -165,6 +169,7 @@ class Method:
             gate,
             speculation,
             sampling.but({name: given[name] for name in SamplingOptions.__annotations__ if name in given}),
+            Reasoning.parse(given.get("reasoning", self.reasoning)),
         )
 
     @property
@@ -191,6 +196,7 @@ class Method:
             "gate": asdict(self.gate),
             "speculate": None if self.speculate is None else asdict(self.speculate),
             "draw": draw,
+            "reasoning": asdict(self.reasoning),
             "spelling": PIECEWISE,  # which readers of run folders know
         }
 
@@ -236,6 +242,15 @@ class Method:
                 f"{drafter!r} votes alone: drafts of its own would be verified by nobody",
                 hint=f"let {NGRAM} draft, or nobody, or add a member",
             )
+
+
+_READERS = {
+    "combine": Combine,
+    "gate": Gate,
+    "speculate": Speculation,
+    "sampling": Sampling,
+    "reasoning": Reasoning,
+}
 
 
 def check_spelling(spelling: object) -> None:

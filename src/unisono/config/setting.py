@@ -9,7 +9,7 @@ from unisono.config.compact import read_number, renamed
 from unisono.config.method import MethodOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
-KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "spelling")
+KEYS = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "reasoning", "spelling")
 
 
 def parse_setting(text: str, others: Sequence[str] = ()) -> MethodOptions:

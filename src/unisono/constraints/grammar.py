@@ -1,7 +1,8 @@
 """Grammars over the columns of a union, by llguidance: the one file that knows the library.
 
 llguidance (https://github.com/guidance-ai/llguidance) computes which tokens of one tokenizer may follow. Here its
-"tokenizer" is the union: a token for each column, END as its end-of-sequence token. So one mask holds for all members.
+"tokenizer" is the union: a token for each piece, a special token for each mark, END as its end-of-sequence token. So
+one mask holds for all members.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from unisono.vocab.union import UnionVocabulary
 log = logging.getLogger(__name__)
 
 COMPILED = 32  # compiled grammars that are kept
+LONGEST_REASON = 400
+"""Characters of the library's words; they may repeat all of an expression."""
 SPECIAL = 0xFF
 """The byte with which llguidance marks special tokens. No text in UTF-8 has it, so no piece that does is allowed."""
 
@@ -121,11 +124,12 @@ class _Pieces:
     """The union as the tokenizer that llguidance's wrapper takes."""
 
     bos_token_id = None
-    special_token_ids = ()
 
     def __init__(self, union: UnionVocabulary) -> None:
-        pieces = [union.piece(column) or b"" for column in range(union.end)]
-        self.tokens: Sequence[bytes] = [b"" if SPECIAL in piece else piece for piece in pieces] + [b""]
+        pieces = [union.piece(column) or b"" for column in range(union.texts)]
+        marks = [f"<|{mark}|>".encode() for mark in union.marks]
+        self.tokens: Sequence[bytes] = [*(b"" if SPECIAL in piece else piece for piece in pieces), *marks, b""]
+        self.special_token_ids = list(range(union.texts, union.end))
         self.eos_token_id = union.end
 
     def __call__(self, text: bytes) -> list[int]:
@@ -157,8 +161,10 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
     return constraint.source + _ANY_SPELLING
 
 
-_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/')
-_FOREIGN = re.compile(r"<\[|\[[^\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b")
+# Both take time in proportion to the text, whatever it is: a quote that is not closed is read to the line's end, and a
+# bracket up to the next one.
+_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/?')
+_FOREIGN = re.compile(r"<\[|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b")
 
 
 def _check_lark(grammar: str) -> None:
@@ -186,4 +192,5 @@ def _reason(error: str) -> str:
     """The words of an error, without the grammar that it repeats."""
     words = re.split(r"\n +\d+ \|", re.split("<backtrace>|<non-verbose/>", error)[0])[0]
     words = re.sub(r"^(at )?\d+\(\d+\): ", "", words).replace("failed to compile JSON schema: ", "")
-    return " ".join(words.split())
+    words, half = " ".join(words.split()), LONGEST_REASON // 2
+    return words if len(words) <= LONGEST_REASON else f"{words[:half]} … {words[-half:]}"

@@ -28,6 +28,7 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "const": ((object,), "anything"),
 }
 """The keywords that require something, and the form of their values."""
+_LOWER = {known.lower(): known for known in _FORMS}
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
 FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
@@ -104,13 +105,19 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
             )
     elif keyword == "additionalItems":
         raise SpecError(f"{keyword} in {where} is of an older draft", hint="write prefixItems and items")
-    elif keyword not in _REMARKS:
-        lower = {known.lower(): known for known in _FORMS}
-        if near := difflib.get_close_matches(keyword.lower(), lower, 1, _NEAR):
-            raise SpecError(
-                f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {lower[near[0]]!r}?",
-                hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
-            )
+    elif keyword not in _REMARKS and (near := _near(keyword.lower())):
+        raise SpecError(
+            f"{keyword!r} in {where} is no keyword of JSON Schema; did you mean {near!r}?",
+            hint="unknown words ask for nothing: correct it, or rename it if it is a remark",
+        )
+
+
+def _near(word: str) -> str | None:
+    """The keyword of which a word is a slip, among those that begin or end alike: schemas have many words."""
+    if not 1 < len(word) < 2 * max(map(len, _LOWER)):
+        return None
+    alike = [known for known in _LOWER if known[0] == word[0] or known[-1] == word[-1]]
+    return next((_LOWER[near] for near in difflib.get_close_matches(word, alike, 1, _NEAR)), None)
 
 
 def _check_values(part: dict[str, Any], where: str) -> None:

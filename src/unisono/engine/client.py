@@ -14,7 +14,7 @@ from unisono.engine.scheduler import RequestId
 from unisono.engine.sequence import SEEDS
 from unisono.engine.service import Service
 from unisono.errors import CapacityError, UnisonoError
-from unisono.records import Generation, StepRecord
+from unisono.records import Generation, Part, StepRecord
 
 UNBOUNDED = 2**62
 """Requests that may wait, and ids that are read in a step."""
@@ -171,6 +171,7 @@ class Client:
 class Stream:
     """A text while it is being generated: iterate to receive it as whole characters.
 
+    What is reasoned before it is no part of the text: `parts` yields both, and `reasoning` is what there is so far.
     After the last one, `generation` is there. Closing it, or leaving a ``with``, gives the text up.
     """
 
@@ -178,7 +179,8 @@ class Stream:
         """Begin what is asked for. Raises what `Client.start` raises."""
         self._client = client
         self._id = client.start(request)
-        self._parts: deque[str] = deque()
+        self._parts: deque[tuple[Part, str]] = deque()
+        self._reasoning: list[str] = []
         self._steps: list[StepRecord] = []
         self._generation: Generation | None = None
         self._closed = False
@@ -188,22 +190,27 @@ class Stream:
         return self
 
     def __next__(self) -> str:
-        while not self._parts:
-            if self._closed:
-                raise StopIteration
-            try:
-                for event in self._client.receive([self._id]):
-                    self._take(event)
-            except BaseException:  # Ctrl-C, too
-                self.close()
-                raise
-        return self._parts.popleft()
+        while (found := self._next()) is not None:
+            part, text = found
+            if part == "answer":
+                return text
+        raise StopIteration
+
+    def parts(self) -> Iterator[tuple[Part, str]]:
+        """Yield what is written from here on: ``("reasoning", text)`` and ``("answer", text)``."""
+        while (found := self._next()) is not None:
+            yield found
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def reasoning(self) -> str:
+        """What was reasoned, as far as it has been received."""
+        return "".join(self._reasoning)
 
     @property
     def generation(self) -> Generation:
@@ -221,13 +228,27 @@ class Stream:
         self._closed = True
         self._client.cancel(self._id)
 
+    def _next(self) -> tuple[Part, str] | None:
+        while not self._parts:
+            if self._closed:
+                return None
+            try:
+                for event in self._client.receive([self._id]):
+                    self._take(event)
+            except BaseException:  # Ctrl-C, too
+                self.close()
+                raise
+        part, text = self._parts.popleft()
+        if part == "reasoning":
+            self._reasoning.append(text)
+        return part, text
+
     def _take(self, event: Event) -> None:
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, Wrote):
             self._steps += event.steps
-            if event.text:
-                self._parts.append(event.text)
+            self._parts += event.parts
         else:
             self._generation = event.generation
             self.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
+from unisono.config.reasoning import Reasoning
 from unisono.config.sampling import MEMBER, Sampling
 from unisono.engine.member import Member
 from unisono.errors import PromptError, SpecError, shown
@@ -80,9 +81,9 @@ def _columns_of(member: Member, ids: Sequence[int]) -> list[int]:
 
 
 def scored_by(method: Method) -> Method:
-    """A method without what concerns the choice of a piece alone: nothing is chosen."""
+    """A method without what concerns the choice of a piece alone: nothing is chosen. What is scored is an answer."""
     draw = replace(method.draw, **{name: _GREEDY[name] for name in _GREEDY if not name.startswith(MEMBER)})
-    return replace(method, sampling=draw, speculate=None)
+    return replace(method, sampling=draw, speculate=None, reasoning=Reasoning(off=True))
 
 
 _GREEDY = {key.name: getattr(Sampling(), key.name) for key in fields(Sampling)}

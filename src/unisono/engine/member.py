@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -13,9 +14,12 @@ from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
+from unisono.vocab.marks import Mark
 from unisono.vocab.spelling import Speller
-from unisono.vocab.union import ABSENT, MemberMap
+from unisono.vocab.union import ABSENT, Indices, MemberMap
 
+Place = Literal["opening", "inside"]
+"""Where a member's ids can mean something else: an answer's beginning, and reasoning."""
 SCORED_AT_ONCE = 32  # tokens of a prompt scored in one pass: their distributions are megabytes each
 
 
@@ -64,16 +68,29 @@ class Member:
         self.map = member_map
         self.seconds = 0.0
         """Forward time so far: of a pass that several members share, each one's part."""
-        self.plan = plan_fold(member_map.column_V, len(member_map.id_U))
+        size, classes = len(member_map.id_U), len(member_map.marks) + 1
+        self.plan = plan_fold(member_map.column_V, size, classes)
         first = member_map.first_column_V
-        self._first_plan = None if first is None else plan_fold(first, len(member_map.id_U))
+        maps: dict[Place, Indices | None] = {"opening": first, "inside": member_map.inside_column_V}
+        self._plans = {place: plan_fold(its, size, classes) for place, its in maps.items() if its is not None}
+        self._marks = speller.vocabulary.marks
+        self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
+    def opens(self, *, again: bool = False, off: bool = False) -> bool:
+        """Whether its ids mean something else at an answer's first step: ``again`` behind reasoning, or with it off.
+
+        The first piece carries a space that is folded away, or the answer begins with a mark.
+        """
+        if "opening" not in self._plans:
+            return False
+        return self._marks.reopens if again else not (off and self._marks.at_opening)
+
     @property
-    def leading_space(self) -> bool:
-        """Whether the first piece of its answers carries a space that is folded away."""
-        return self._first_plan is not None
+    def ends_reasoning_as_texts(self) -> bool:
+        """Whether an END of its is the end of reasoning there."""
+        return "inside" in self._plans
 
     def open(self, ids: list[int], *, unread: bool = False) -> Cursor:
         """A cursor over a new text, in a slot that holds a beginning of it, or nothing if ``unread``."""
@@ -130,23 +147,23 @@ class Member:
         """Let the distributions that were kept be overwritten."""
         self._kept.reset()
 
-    def fold(self, logits_BV: Array, opening: Sequence[bool] = (), *, keep: bool = False) -> Array:
+    def fold(self, logits_BV: Array, places: Sequence[Place | None] = (), *, keep: bool = False) -> Array:
         """Fold rows into the union: ``p_BU``, on the member's device.
 
-        ``opening`` tells which are at the first piece of an answer, if any is. The result lasts until the next call, or
-        if it is to be kept, until `begin_step`.
+        ``places`` tells of each where it stands, if any stands where its ids mean something else. The result lasts
+        until the next call, or if it is to be kept, until `begin_step`.
         """
         scratch = self._kept if keep else self._scratch
         if not keep:
             scratch.reset()
         if not self._placed and not isinstance(logits_BV, np.ndarray):
             self._place_plans(logits_BV)
-        if self._first_plan is None or not any(opening):
+        if not any(places):
             return fold(logits_BV, self.plan, scratch)
         return array_namespace(logits_BV).concat(
             [
-                fold(logits_BV[row : row + 1], self._first_plan if is_first else self.plan)
-                for row, is_first in enumerate(opening)
+                fold(logits_BV[row : row + 1], self.plan if place is None else self._plans[place])
+                for row, place in enumerate(places)
             ]
         )
 
@@ -156,11 +173,24 @@ class Member:
         return softmax(logits_BV, self.plan, self._scratch)
 
     def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
-        if first and self.leading_space and piece != b" ":
+        """The ids as which it reads a piece, or a mark: none where it does not know that.
+
+        ``first`` tells that an answer begins, of a member that `opens` one in its own way.
+        """
+        if column in self._mark_by_column:
+            return self._marks.spelled(self._mark_by_column[column], opening=first)
+        if first and self._marks.at_opening:
+            return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece)
+        if first and "opening" in self._plans and piece != b" ":
             whole = self.speller.spell(b" " + piece)
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
+
+    def markup(self, mark: Mark) -> bytes:
+        """The text of the token by which it votes for a mark; nothing where it does not."""
+        ids = self._marks.anywhere.get(mark)
+        return self.encoder.tokenizer.table.texts[ids[0]].encode() if ids else b""
 
     def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
         ids = self.speller.spell(piece)
@@ -170,8 +200,7 @@ class Member:
 
     def _place_plans(self, logits_BV: Array) -> None:
         self.plan = self.plan.to_device_of(logits_BV)
-        if self._first_plan is not None:
-            self._first_plan = self._first_plan.to_device_of(logits_BV)
+        self._plans = {place: plan.to_device_of(logits_BV) for place, plan in self._plans.items()}
         self._placed = True
 
 
@@ -197,8 +226,8 @@ class ForwardOutput:
     """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call."""
 
     def __init__(self, member: Member, logits_NV: Array) -> None:
-        self.opening: set[int] = set()
-        """Rows at the first piece of an answer, where the member folds a leading space away."""
+        self.places: dict[int, Place] = {}
+        """Of rows where the member's ids mean something else."""
         self._member = member
         self._logits_NV = logits_NV
         self._kept: tuple[Array, dict[int, int]] | None = None
@@ -218,13 +247,13 @@ class ForwardOutput:
     def softmax(self, rows: Sequence[int]) -> Softmax | None:
         """What some rows give the member's own ids, until the next call; ``None`` where folding is as good."""
         logits_NV = self._logits_NV
-        if self._kept is not None or self.opening or not isinstance(logits_NV, np.ndarray):
+        if self._kept is not None or self.places or not isinstance(logits_NV, np.ndarray):
             return None
         return self._member.softmax(_select(logits_NV, rows))
 
     def _fold(self, rows: Sequence[int], *, keep: bool) -> Array:
-        opening = [row in self.opening for row in rows] if self.opening else ()
-        return self._member.fold(_select(self._logits_NV, rows), opening, keep=keep)
+        places = list(map(self.places.get, rows)) if self.places else ()
+        return self._member.fold(_select(self._logits_NV, rows), places, keep=keep)
 
 
 def _select(array: Array, rows: Sequence[int]) -> Array:

@@ -26,6 +26,7 @@ class Plan:
         method.check({member.name: member.weight for member in members})
         speculation = method.speculate
         self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
+        self.reasoning = method.reasoning
         self.lead = lead_of(method, members)
         self.drafter = None if speculation is None else speculation.drafter
         """A member's name, ``ngram``, ``auto``, or ``None``."""

@@ -8,7 +8,7 @@ is held to, and the shortest way to see what the ensemble computes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan
+from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
@@ -58,27 +59,32 @@ def plain_steps(
     to; it is advanced.
     """
     plan = Plan(method, members, union)
-    text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
+    ids, inside = encode_for(members, prompt, plan.reasoning)
+    text = _PlainText(plan, union, ids)
     text.parse = parse
+    at_opening = prompt.messages is not None and not inside
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
-        first = step == 0 and prompt.messages is not None
-        lead_U = text.distribution(plan.lead, first=first)
+        first = {member.name: at_opening and member.opens(again=step > 0, off=plan.reasoning.off) for member in members}
+        lead_U = text.distribution(plan.lead, first=first[plan.lead.name], inside=inside)
         score = plan.gate.score(lead_U[None], [step])[0]
-        opens = plan.gate.opens(score)
-        if opens and plan.gate.boundary:
+        asked = plan.gate.opens(score)
+        if asked and plan.gate.boundary:
             others = {member.name: member.speller for member in members if member is not plan.lead}
-            opens = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
-        voters = text.voters(members, opens=opens)
-        p_U_K = [text.of_member(text.distribution(member, first=first)) for member in voters]
-        combines = opens and not plan.draw.mixture
+            asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
+        voters = text.voters(members, opens=asked)
+        p_U_K = [text.of_member(text.distribution(each, first=first[each.name], inside=inside)) for each in voters]
+        combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
         piece = union.piece(column)
-        yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), opens, score)
+        yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
-        text.append(column, piece, members, first=first)
+        text.append(column, piece, members, first)
+        mark = union.mark(column)
+        at_opening = mark == "reasoning_end"
+        inside = mark == "reasoning_begin" or (inside and mark != "reasoning_end")
 
 
 class _PlainText:
@@ -91,8 +97,8 @@ class _PlainText:
         self._ids = ids
         self._columns: list[int] = []
 
-    def distribution(self, member: Member, *, first: bool) -> Distribution:
-        return plain_distribution(member, member.map, self._ids[member.name], first=first)
+    def distribution(self, member: Member, *, first: bool, inside: bool = False) -> Distribution:
+        return plain_distribution(member, member.map, self._ids[member.name], first=first, inside=inside)
 
     def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
         if not opens:
@@ -117,7 +123,8 @@ class _PlainText:
         losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
         q_BU = combine([p_U[None] for p_U in p_U_K], [voter.weight for voter in voters], losses)
         if combine.sharpen is not None:
-            prefixes = plan_prefixes([self._union.piece(column) or b"" for column in range(self._union.end)])
+            pieces = [self._union.piece(column) or b"" for column in range(self._union.texts)]
+            prefixes = plan_prefixes(pieces, 1 + len(self._union.marks))
             q_BU = sharpen(q_BU, prefixes, combine.sharpen)
         return np.asarray(q_BU[0])
 
@@ -134,13 +141,16 @@ class _PlainText:
             return guess
         return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
 
-    def append(self, column: int, piece: bytes, members: list[Member], *, first: bool) -> None:
+    def append(self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool]) -> None:
         self._columns.append(column)
         if self.parse is not None:
             self.parse.consume(column)
-        self.written += piece
+        self.written = b"" if self._union.mark(column) else self.written + piece
         for member in members:
-            self._ids[member.name] = [*self._ids[member.name], *member.spell(column, piece, first=first)]
+            self._ids[member.name] = [
+                *self._ids[member.name],
+                *member.spell(column, piece, first=first[member.name]),
+            ]
 
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])
@@ -149,15 +159,17 @@ class _PlainText:
         return uniform(self.plan.draw.seed or 0, len(self._columns), purpose)
 
 
-def plain_distribution(member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False) -> Distribution:
+def plain_distribution(
+    member: Member, member_map: MemberMap, ids: list[int], *, first: bool = False, inside: bool = False
+) -> Distribution:
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:
         logits_V = np.asarray(member.backend.advance([Feed(slot, ids)])[0].tolist())
     finally:
         member.backend.close(slot)
-    first_column_V = member_map.first_column_V
-    column_V = member_map.column_V if first_column_V is None or not first else first_column_V
+    column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None
+    column_V = member_map.column_V if column_V is None else column_V
     kept = column_V >= 0
     mass = np.exp(logits_V[kept] - logits_V[kept].max())
     p_U = np.zeros(len(member_map.id_U))

@@ -12,14 +12,16 @@ import numpy as np
 from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
+from unisono.config.reasoning import Reasoning
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
+from unisono.constraints.reasoning import BesideReasoning
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
 from unisono.engine.scheduler import Cost, RequestId
 from unisono.errors import PromptError, SpecError, shown
-from unisono.records import Generation, Limits, StepRecord
+from unisono.records import Generation, Limits, Part, StepRecord
 from unisono.vocab.union import UnionVocabulary
 
 DEFAULT_LIMITS = Limits()
@@ -137,6 +139,8 @@ class PreparedRequest:
     """The columns of what is scored after the prompt."""
     unscored: Sequence[bytes] = ()
     """The pieces of a scored prompt before these; see `Given`."""
+    begins_inside: bool = False
+    """Whether the prompt ends inside reasoning, so that the text begins there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,14 @@ class Wrote:
     steps: tuple[StepRecord, ...]
     """The steps since the last event of this text, where a trace was asked for. A piece may be in the steps of
     one event, and its characters in the text of a later one."""
+    reasoning: str = ""
+    """The same as ``text``, of the reasoning that comes before it."""
+
+    @property
+    def parts(self) -> list[tuple[Part, str]]:
+        """What was written, in its order, by the part that it belongs to."""
+        parts: tuple[tuple[Part, str], ...] = (("reasoning", self.reasoning), ("answer", self.text))
+        return [each for each in parts if each[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +218,6 @@ class Preparer:
         """
         request.check()
         parse = None if request.constraint is None else self._begin_grammar(request.constraint)
-        if request.limits.min_new_tokens and not request.score:
-            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         plan = self._plan(request, self._default if default is None else default)
         prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
         if prompt.ids is not None and len(self._members) > 1:
@@ -216,12 +226,16 @@ class Preparer:
             whole = split(plan.lead, self._members, prompt)
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in self._members}
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
+        if self._union.marks and (parse is not None or plan.reasoning != Reasoning()):
+            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
+        if request.limits.min_new_tokens and not request.score:
+            parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         for member in self._members:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, unscored)
+        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -262,6 +276,27 @@ class Preparer:
                 hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
             )
         return self._grammars(given)
+
+
+def encode_for(
+    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False
+) -> tuple[dict[str, list[int]], bool]:
+    """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
+
+    It is where the template of some member opens reasoning: those that could do so follow it.
+    """
+    if reasoning.off and prompt.messages is not None:
+        prompt = replace(prompt, template_kwargs={**_WITHOUT_REASONING, **(prompt.template_kwargs or {})})
+    ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in members}
+    if prompt.messages is None:
+        return ids, False
+    inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
+    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=reasoning.off) for each in members}
+    return begun, inside
+
+
+_WITHOUT_REASONING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0, "thinking_mode": "disabled"}
+"""What chat templates call it."""
 
 
 def check_length(member: str, length: int, context: int) -> None:

@@ -193,9 +193,10 @@ def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot
         cursor = state.text.cursors[name]
         cursor.read = cursor.ends[last]
         row = row_by_slot[cursor.slot]
-        if first == 0 and state.opens_answer and member.leading_space:
-            output.opening.add(row)
         rows = [row] if first == last else [row + end - cursor.ends[first] for end in cursor.ends[first : last + 1]]
+        for position, its in enumerate(rows, first):
+            if place := state.place(member, position):
+                output.places[its] = place
         noted = state.outputs.setdefault(name, [])
         noted += [None] * (first - len(noted))
         noted += [(output, row) for row in rows]

@@ -126,7 +126,8 @@ class Sampler:
 
     @functools.cached_property
     def _prefixes(self) -> Prefixes:
-        return plan_prefixes([self._union.piece(column) or b"" for column in range(self._union.end)])
+        union = self._union
+        return plan_prefixes([union.piece(column) or b"" for column in range(union.texts)], 1 + len(union.marks))
 
 
 def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import copy
 import secrets
@@ -11,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from unisono.config.method import AUTO, NGRAM
+from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
-from unisono.records import Finish, Generation, Seconds, StepRecord, Usage
+from unisono.records import Finish, Generation, Part, Seconds, StepRecord, Usage
+from unisono.vocab.marks import OF_CALLS, Mark
 from unisono.vocab.union import UnionVocabulary
 
 SEEDS = 2**64  # seeds are below it
@@ -46,7 +47,14 @@ class TextSequence:
         self.steps: list[StepRecord] | None = [] if self.request.trace or self.request.top_logprobs else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
         self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
-        self._text = Detokenizer(self.request.limits.stop)
+        self.part: Part = "reasoning" if prepared.begins_inside else "answer"
+        """What is being written."""
+        self.at_opening = self.request.prompt.messages is not None and not prepared.begins_inside
+        """Whether an answer begins here."""
+        self.reasoned = 0  # pieces of reasoning
+        self._since_mark = 0  # bytes
+        self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside)
+        self._reasoning: ReasoningText | None = ReasoningText() if prepared.begins_inside else None
         self._began = time.perf_counter()
         self._first_piece: float | None = None
         self._ended: float | None = None
@@ -62,6 +70,7 @@ class TextSequence:
         twin.steps = None if self.steps is None else list(self.steps)
         twin.member_seconds = dict(self.member_seconds)
         twin._text = copy.deepcopy(self._text)
+        twin._reasoning = copy.deepcopy(self._reasoning)
         return twin
 
     def become(self, other: TextSequence) -> None:
@@ -76,10 +85,15 @@ class TextSequence:
         return self.request.limits.max_new_tokens - self.pieces
 
     def tail(self, size: int) -> bytes:
-        return self._text.tail(size)
+        """The last bytes, as far as no mark stands between."""
+        return self._written.tail(min(size, self._since_mark))
 
-    def append(self, piece: bytes, column: int) -> None:
-        """Add a chosen piece; ends the text when it completes a stop string or fills the limit."""
+    @property
+    def _written(self) -> Detokenizer:
+        return self._text if self.part == "answer" or self._reasoning is None else self._reasoning
+
+    def append(self, piece: bytes, column: int, mark: Mark | None = None) -> None:
+        """Add a chosen piece or mark; ends the text when it completes a stop string or fills the limit."""
         self.pieces += 1
         self.counts[column] += 1
         if self.history is not None:
@@ -88,11 +102,31 @@ class TextSequence:
             self.parse.consume(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
-        self._text.add(piece)
+        if mark in OF_CALLS and self.request.prompt.tools is not None:
+            piece = self.plan.lead.markup(mark)
+        elif mark is not None:
+            self._pass(mark)
+        if piece:
+            self._since_mark += len(piece)
+            self.reasoned += self.part == "reasoning"
+            self.at_opening = False
+            self._written.add(piece)
         if self._text.stopped:
             self.end("stop")
         elif self.pieces >= self.request.limits.max_new_tokens:
             self.end("length")
+
+    def _pass(self, mark: Mark) -> None:
+        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown."""
+        self._since_mark = 0
+        if mark == "reasoning_begin":
+            self.part = "reasoning"
+            self._reasoning = self._reasoning or ReasoningText()
+            self._text.strip()
+        elif mark == "reasoning_end":
+            self.part = "answer"
+            self._text.strip()
+        self.at_opening = mark == "reasoning_end"
 
     def end(self, reason: Finish) -> None:
         self.finish = reason
@@ -102,6 +136,10 @@ class TextSequence:
         """Return what has become safe to show since the last call: whole characters, no stop string."""
         return self._text.take(final=self.finish is not None)
 
+    def take_reasoning(self) -> str:
+        """The same of the reasoning."""
+        return "" if self._reasoning is None else self._reasoning.take(final=self.finish is not None)
+
     def generation(self) -> Generation:
         if self.finish is None or self._ended is None:
             raise RuntimeError("the text is still being written")
@@ -109,6 +147,7 @@ class TextSequence:
         return Generation(
             text=decode_text(data),
             data=data,
+            reasoning=None if self._reasoning is None else decode_text(self._reasoning.data),
             finish_reason=self.finish,
             usage=Usage(
                 prompt_tokens=self.prompt_tokens,
@@ -117,6 +156,7 @@ class TextSequence:
                 blocks=self.blocks,
                 drafted=self.drafted,
                 accepted=self.accepted,
+                reasoning=self.reasoned,
             ),
             seconds=Seconds(
                 total=self._ended - self._began,
@@ -205,58 +245,3 @@ class SequenceGroup:
         ended = [sequence for sequence in self._open if sequence.finish is not None]
         self._open = [sequence for sequence in self._open if sequence.finish is None]
         return ended
-
-
-class Detokenizer:
-    """Collects the bytes of one text and hands out what is safe to show.
-
-    What might still become a stop string, and an incomplete character at the end, wait.
-    """
-
-    def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._stops = [text.encode() for text in stop]
-        self._reach = max(map(len, self._stops), default=1) - 1
-        self._data = bytearray()
-        self._shown = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.stopped = False
-
-    @property
-    def data(self) -> bytes:
-        return bytes(self._data)
-
-    def tail(self, size: int) -> bytes:
-        return bytes(self._data[-size:]) if size else b""
-
-    def add(self, piece: bytes) -> None:
-        """Append a piece; sets `stopped` and cuts the text when it completes a stop string."""
-        before = len(self._data)
-        self._data += piece
-        found = [self._data.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops]
-        starts = [start for start in found if start >= 0]
-        if starts:
-            del self._data[min(starts) :]
-            self.stopped = True
-
-    def take(self, *, final: bool = False) -> str:
-        """Return the text that has become safe to show since the last call.
-
-        When it is ``final``, the rest is shown, except an incomplete character at its end, which no member finished.
-        """
-        until = len(self._data) if final else len(self._data) - self._waiting()
-        fresh = bytes(self._data[self._shown : until])
-        self._shown = max(self._shown, until)
-        return self._decoder.decode(fresh)
-
-    def _waiting(self) -> int:
-        """How many bytes at the end might be the beginning of a stop string."""
-        tail = bytes(self._data[-self._reach :]) if self._reach else b""
-        for length in range(len(tail), 0, -1):
-            if any(stop.startswith(tail[-length:]) for stop in self._stops):
-                return length
-        return 0
-
-
-def decode_text(data: bytes) -> str:
-    """The text of a finished generation: an incomplete character at the end is left out."""
-    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)

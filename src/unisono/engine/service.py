@@ -224,9 +224,10 @@ class Service:
             if index in running.ended:
                 continue
             sent = running.emitted.get(index, 0)
+            reasoning = "".join(iter(sequence.take_reasoning, ""))
             fresh, steps = "".join(iter(sequence.take_text, "")), tuple((sequence.steps or ())[sent:])
-            if fresh or steps:
-                self._events.append(Wrote(running.request_id, index, fresh, steps))
+            if fresh or reasoning or steps:
+                self._events.append(Wrote(running.request_id, index, fresh, steps, reasoning))
                 running.emitted[index] = sent + len(steps)
             if sequence.finish is not None:
                 self._events.append(Ended(running.request_id, index, sequence.generation()))

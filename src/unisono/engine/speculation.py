@@ -41,7 +41,7 @@ class Speculator:
         prefill: Prefill,
     ) -> None:
         self._members = {member.name: member for member in members}
-        self._end = union.end
+        self._texts = union.texts
         self._sampler = sampler
         self._runner = runner
         self.draft_length = draft_length
@@ -103,7 +103,7 @@ class Speculator:
 
         for column in state.found:
             outlook = Outlook(state.sure, chance, waits=True)
-            if not state.fits(column) or not self.draft_length.go_on([outlook], cost, texts):
+            if column >= self._texts or not state.fits(column) or not self.draft_length.go_on([outlook], cost, texts):
                 return
             state.sure *= chance
             state.draft(column)
@@ -133,7 +133,7 @@ class Speculator:
 
     def _able(self, state: StepState) -> bool:
         column = state.guesses[-1][0]
-        return state.last < state.plan.max_pieces and column != self._end and state.fits(column)
+        return state.last < state.plan.max_pieces and column < self._texts and state.fits(column)
 
     def _chance(self, state: StepState) -> float:
         if state.settles(state.last):

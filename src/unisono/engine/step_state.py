@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unisono.engine.member import Cursor, ForwardOutput, Member
+from unisono.engine.member import Cursor, ForwardOutput, Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, first_inside
@@ -46,7 +46,7 @@ class StepState:
         self.piece: bytes | None = None
         self._before = text.pieces
         self.opening = not text.pieces  # prompts are read
-        self.opens_answer = self.opening and text.request.prompt.messages is not None
+        self._at_opening, self._inside_reasoning = text.at_opening, text.part == "reasoning"
         self._committed: set[str] = set()
         self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
@@ -198,6 +198,16 @@ class StepState:
         wanted = [position for position in range(known) if position not in heard and member in self.voters(position)]
         return (wanted[0], wanted[-1]) if wanted else None
 
+    def begins_answer(self, member: Member) -> bool:
+        """Whether an answer begins at position 0, which the member reads and writes in its own way."""
+        return self._at_opening and member.opens(again=self._before > 0, off=self.plan.reasoning.off)
+
+    def place(self, member: Member, position: int) -> Place | None:
+        """Where a position stands for a member, if its ids mean something else there."""
+        if self._inside_reasoning:
+            return "inside" if member.ends_reasoning_as_texts else None
+        return "opening" if not position and self.begins_answer(member) else None
+
     def take(self, position: int, column: int) -> None:
         text, piece = self.text, self._union.piece(column)
         self.settled += 1
@@ -205,7 +215,7 @@ class StepState:
             text.end("end")
         else:
             text.ensembled += self.plan.asks_all or self.combines(position)
-            text.append(piece, column)
+            text.append(piece, column, self._union.mark(column))
         if position < len(self.drafted) and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None
@@ -225,7 +235,11 @@ class StepState:
                 if len(cursor.ids) > end or cursor.read > end:
                     member.cut(cursor, end)
                 if self.choice is not None and self.piece is not None:
-                    cursor.ids += member.spell(self.choice, self.piece, first=self.opens_answer and not self.accepted)
+                    cursor.ids += member.spell(
+                        self.choice, self.piece, first=not self.accepted and self.begins_answer(member)
+                    )
+                    if cursor.read == len(cursor.ids):  # a mark that it does not read: its distribution is as it was
+                        member.restore(cursor)
                 self._committed.add(member.name)
             full = full or len(cursor.ids) > member.backend.facts.context
         if full and self.text.finish is None:
@@ -268,5 +282,4 @@ class StepState:
     def _spell(self, member: Member, column: int) -> tuple[int, ...]:
         piece = self._union.piece(column)
         assert piece is not None, "END is never drafted"
-        first = self.opens_answer and not self.drafted
-        return member.spell(column, piece, first=first)
+        return member.spell(column, piece, first=not self.drafted and self.begins_answer(member))

@@ -33,6 +33,8 @@ def record(
     state.records.append(
         StepRecord(
             piece=union.piece(column),
+            mark=union.mark(column),
+            part=text.part,
             p=float(q_U[column]),
             voted=tuple(p_U_by_member),
             members={name: float(p_U[column]) for name, p_U in p_U_by_member.items()},

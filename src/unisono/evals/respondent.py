@@ -25,7 +25,7 @@ from unisono.members import Report, silent
 from unisono.records import Generation, Score
 
 BATCH = 8
-METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling")
+METHOD = ("lead", "combine", "gate", "boundary", "speculate", "max_pieces", "sampling", "reasoning")
 """Arguments that change how the ensemble writes, named as in `Method.but`."""
 _OLD = ("draw", "spelling")
 _OF_SEVERAL = ("lead", "combine", "gate", "boundary")

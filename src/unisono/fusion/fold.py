@@ -52,18 +52,18 @@ class FoldPlan:
         return replace(self, dropped=place(self.dropped), source=place(self.source), additions=additions)
 
 
-def plan_fold(column_V: NDArray[np.int32], size: int) -> FoldPlan:
+def plan_fold(column_V: NDArray[np.int32], size: int, classes: int = 1) -> FoldPlan:
     """Lay out a map from ids to columns (-1 where an id's mass is dropped) for `fold`.
 
-    ``size`` is U, the number of columns; the last one is END's.
+    ``size`` is U, the number of columns; the last ``classes`` are those of marks and END.
     """
-    rows, end = len(column_V), size - 1
-    pieces = np.flatnonzero((column_V >= 0) & (column_V != end))
+    rows, texts = len(column_V), size - classes
+    pieces = np.flatnonzero((column_V >= 0) & (column_V < texts))
     reach = int(column_V[pieces].max(initial=-1)) + 1
     source = np.full(reach, rows, np.int64)
     (columns, ids), *additions = _rounds(column_V, pieces) or [(pieces, pieces)]
     source[columns] = ids
-    ends = [(np.array([end]), np.array([token])) for token in np.flatnonzero(column_V == end)]
+    ends = [(column_V[[token]].astype(np.int64), np.array([token])) for token in np.flatnonzero(column_V >= texts)]
     dropped = np.append(np.flatnonzero(column_V < 0), rows)
     additions += ends
     further: dict[int, list[int]] = {}

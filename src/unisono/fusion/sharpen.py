@@ -20,19 +20,20 @@ class Prefixes:
     """Which pieces begin with which: sorted by their bytes, those that begin with one piece follow it."""
 
     order: NDArray[np.int64]
-    """Columns sorted by the bytes of their pieces, without END."""
+    """Columns sorted by the bytes of their pieces, without marks and END."""
     place_U: NDArray[np.int64]
-    """Where each column stands in ``order``; for END its length."""
+    """Where each column stands in ``order``; for marks and END its length."""
     stop_U: NDArray[np.int64]
     """Where in ``order`` the pieces end that begin with that of each column."""
 
 
-def plan_prefixes(pieces: Sequence[bytes]) -> Prefixes:
-    """Sort the pieces of a union, of each column but the last one, END's, for `sharpen`."""
+def plan_prefixes(pieces: Sequence[bytes], classes: int = 1) -> Prefixes:
+    """Sort the pieces of a union for `sharpen`; so many columns follow, those of marks and END."""
+    size = len(pieces) + classes
     order = sorted(range(len(pieces)), key=pieces.__getitem__)
-    place_U = np.full(len(pieces) + 1, len(pieces))
+    place_U = np.full(size, len(pieces))
     place_U[order] = np.arange(len(pieces))
-    stop_U = np.full(len(pieces) + 1, len(pieces))
+    stop_U = np.full(size, len(pieces))
     open_columns: list[int] = []
     for place, column in enumerate(order):
         while open_columns and not pieces[column].startswith(pieces[open_columns[-1]]):
@@ -64,7 +65,7 @@ def sharpen(q_BU: Array, prefixes: Prefixes, share: float) -> Array:
         for column in columns:
             start, stop = prefixes.place_U[column], prefixes.stop_U[column]
             if start < reach or start == stop:
-                continue  # its mass has moved to a shorter piece already, or it is END
+                continue  # its mass has moved to a shorter piece already, or it is a mark or END
             run = xp.asarray(prefixes.order[start:stop], device=device(q_BU))
             sharp_BU[row, run] = 0
             sharp_BU[row, column] = xp.sum(q_BU[row, :][run])

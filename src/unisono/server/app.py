@@ -7,12 +7,12 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -21,13 +21,14 @@ from unisono.server import gac
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.body import JSON, read_body, read_record
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties
+from unisono.server.event_stream import SLACK, EventStream, events_of
+from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalties, check_reasoning
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
-from unisono.server.responses import Answer, ChatResponse, CompletionResponse, events_of
+from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -39,8 +40,6 @@ from unisono.server.schemas import (
 )
 from unisono.server.telemetry import CONTENT_TYPE, say, where
 
-SLACK = 30.0
-"""Seconds, beyond a request's time-out, in which the client has to take the rest of a stream."""
 CLAMPED = "x-unisono-clamped"
 """The header that says which limit was too high, and what it became."""
 T = TypeVar("T")
@@ -149,6 +148,8 @@ class _Routes:
             call = endpoint.read(wanted, engine.service, engine.limits)
             if (method := call.first.method) is not None:
                 check_penalties(body, endpoint.fields, method.sampling)
+            if engine.service.engines[wanted.model].union.marks:
+                check_reasoning(body, endpoint.fields)
             answer, headers = endpoint.answer(call), {} if call.clamped is None else {CLAMPED: call.clamped}
             log.model = wanted.model
             left.callback(self._note, log, handle, answer)
@@ -170,6 +171,8 @@ class _Routes:
             log.facts["finish"] = [generation.finish_reason for generation in ended]
             if self._log_prompts:
                 log.facts["text"] = [generation.text for generation in ended]
+                if any(reasoning := [generation.reasoning for generation in ended]):
+                    log.facts["reasoning"] = reasoning
 
     async def pieces(self, request: Request) -> Response:
         engine = self._engine
@@ -234,34 +237,6 @@ class _Routes:
             return _json(json.dumps({"detail": refusal.message}), status, refusal.headers)
         except gac.Invalid as invalid:
             return _json(json.dumps({"detail": invalid.detail}), 422)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events. The call ends when the client leaves, or stops reading."""
-
-    media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        left: contextlib.ExitStack,
-        timeout: float,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
-        self._events = events
-        self._left = left
-        self._timeout = timeout
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        with self._left:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await super().__call__(scope, receive, send)
-            except TimeoutError:
-                say("stalled", level=30, id=scope[LOG].id)  # the client does not read: close the connection
-            finally:
-                await self._events.aclose()
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:

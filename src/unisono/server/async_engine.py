@@ -14,6 +14,7 @@ from functools import partial
 from typing import Literal
 
 from unisono.chat.messages import Prompt, content_of
+from unisono.config.constraint import Constraint
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
@@ -24,6 +25,7 @@ from unisono.server.errors import OVERLOADED, Refusal, not_ready, refusal_of, sh
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
+from unisono.server.workbench import Workbench
 
 State = Literal["loading", "serving", "draining", "broken", "closed"]
 REASONS: dict[State, str] = {
@@ -51,6 +53,7 @@ class AsyncEngine:
         self.error: BaseException | None = None
         self.thread = EngineThread(load, self)
         self._service: Service | None = None
+        self._workbench = Workbench()
         self._calls: set[RequestHandle] = set()
         self._by_request: dict[RequestId, RequestHandle] = {}
         self._seconds = 1.0
@@ -153,6 +156,8 @@ class AsyncEngine:
 
     async def _prepare(self, request: GenerationRequest, constraint_field: str) -> PreparedRequest:
         try:
+            if (constraint := Constraint.parse(request.constraint)) is not None:
+                await self._workbench.try_constraint(constraint)
             prepared = await self.thread.read(self.service.prepare, request)
         except (SpecError, BackendMissing) as error:
             if request.constraint is None:
@@ -189,6 +194,7 @@ class AsyncEngine:
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
+        self._workbench.close()
         return await self.thread.close(patience)
 
     # Called by the engine's thread, in the loop.

@@ -1,39 +1,35 @@
-"""Read a request's body: bytes, within the server's limits, into a checked record; and the messages of a chat.
+"""Read a request's body: bytes, within the server's limits, into a checked record.
 
-What becomes of the fields that no record has, `fields` says.
+What becomes of the fields that no record has, `fields` says; `messages` reads those of a chat.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from unisono.chat.messages import RESERVED, Message
 from unisono.config.compact import unique_keys
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
-from unisono.server.fields import NAMES_OF_ONE, OF_MESSAGES, Field, read_fields, unsupported
+from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
 from unisono.server.limits import ServerLimits
-from unisono.server.schemas import ROLES, TEXT_PART, Record
+from unisono.server.schemas import Record
 
 R = TypeVar("R", bound=Record)
 
 JSON = "application/json"
-
-
-KEYS = ("content", "tool_calls", "tool_call_id", "name")
-"""The other keys of a message, beside its role."""
-TEXT_KEYS = ("type", "text")
-"""The keys of a part of a message. Others, such as ``cache_control``, are for other servers."""
-CALL_KEYS = ("id", "type", "function", "custom")
-FUNCTION_KEYS = ("name", "arguments")
-"""The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
-SYSTEM = ("system", "developer")
-"""Roles that chat templates call ``system``."""
+TOOL_KEYS = ("name", "description", "parameters", "strict")
+"""The keys of a tool's function."""
+SCHEMA_KEYS = ("input_schema", "inputSchema")
+"""What other APIs call its parameters."""
+OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
+"""Fields that are no list. PHP writes an empty object as one."""
+LOGGED = ("user", "safety_identifier")
+"""Fields that only the log has."""
 
 
 async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], limits: ServerLimits) -> dict[str, Any]:
@@ -122,8 +118,11 @@ def _no_json(why: str) -> Refusal:
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     given = read_fields(body, table, strict=strict)
+    given = given if strict else {name: _plain(name, value) for name, value in given.items()}
+    given = {name: value for name, value in given.items() if value is not None}
     if not strict and isinstance(given.get("tools"), list):
-        given = {**given, "tools": [_plain_tool(tool) for tool in given["tools"]]}
+        tools = [_plain_tool(tool, f"tools[{number}]") for number, tool in enumerate(given["tools"])]
+        given = {**given, "tools": tools}
     try:
         return record.model_validate(given)
     except ValidationError as error:
@@ -131,11 +130,45 @@ def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Fi
         raise explained(error, given, known) from None
 
 
-def _plain_tool(given: Any) -> Any:
-    """A tool without what clients add beside its function (``cache_control`` …), which no template is given."""
+def _plain(name: str, value: Any) -> Any:
+    """A field's value as it was meant where clients write it in another way."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON has one kind of numbers
+    if (value == [] and name in OBJECTS) or (value == "" and name in ("reasoning_effort", *LOGGED)):
+        return None
+    if name in LOGGED and not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if name == "response_format" and isinstance(value, dict):
+        return _plain_format(value)
+    return value
+
+
+def _plain_format(given: dict[str, Any]) -> dict[str, Any]:
+    """A format without nulls, and with a name for its schema, which is a label."""
+    plain = {key: value for key, value in given.items() if value is not None}
+    if plain.get("type") == "json_schema" and "json_schema" not in plain and "schema" in plain:
+        plain["json_schema"] = {"schema": plain.pop("schema")}  # llama.cpp's form
+    if isinstance(schema := plain.get("json_schema"), dict):
+        named = {"name": "answer"} if "schema" in schema else {}
+        plain["json_schema"] = named | {key: value for key, value in schema.items() if value is not None}
+    return plain
+
+
+def _plain_tool(given: Any, name: str) -> Any:
+    """A tool without what clients add to it and its function (``cache_control`` …), which no template is given.
+
+    Raises a `Refusal` for a key that seems to be meant for one that is missing.
+    """
     if not isinstance(given, dict) or not isinstance(given.get("function"), dict):
         return given
-    return {key: value for key, value in given.items() if key in ("type", "function")}
+    function = {key: value for key, value in given["function"].items() if key in TOOL_KEYS and value is not None}
+    missing = [key for key in TOOL_KEYS if key not in function]
+    for key in sorted(given["function"].keys() - set(TOOL_KEYS)):
+        meant = "parameters" if key in SCHEMA_KEYS else key
+        if near := nearest(meant, missing):
+            path = f"{name}.function.{key}"
+            raise Refusal(400, f"unknown field {shown(path)}{near}", param=path, code="unknown_field")
+    return {"type": given.get("type") or "function", "function": function}
 
 
 def explained(error: ValidationError, given: object, known: list[str], within: str = "", depth: int = 0) -> Refusal:
@@ -179,88 +212,3 @@ def _named(path: tuple[int | str, ...], within: str) -> str:
     for step in path:
         name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
     return name or "the body"
-
-
-def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Message, ...]:
-    """Validate a conversation. Raises a `Refusal` that names the message and its field.
-
-    A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
-    ``strict`` refuses what is unknown, and names that a template does not write.
-    """
-    return tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
-
-
-def _read_message(given: Any, name: str, strict: bool) -> Message:
-    if not isinstance(given, dict):
-        raise Refusal(400, f"{name} is {shown(given)}, not an object", param=name, code="invalid_value")
-    role = given.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        near = nearest(role, ROLES) if isinstance(role, str) else ""
-        words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
-        raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
-    message, extra = _split(given, name, strict)
-    if isinstance(message.get("content"), list):
-        parts = enumerate(message["content"])
-        message["content"] = "".join(_read_part(part, f"{name}.content[{number}]", strict) for number, part in parts)
-    if not strict and role == "tool" and message.get("content") is None:
-        message["content"] = ""
-    called = message.pop("name", None) if role == "tool" else None
-    try:
-        ROLES[role].validate_python([message])
-    except ValidationError as error:
-        raise explained(error, message, list(KEYS), name, 1) from None
-    if message.get("content") is None and not message.get("tool_calls"):
-        if strict or role != "assistant" or ("content" not in message and not extra):
-            raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
-        message["content"] = ""  # an answer that was empty
-    if called not in (None, ""):
-        message["name"] = called
-    elif not strict and "name" in message:
-        extra["name"] = message.pop("name")
-    keys = {key: message[key] for key in KEYS if message.get(key) is not None}
-    further = {"extra": extra} if extra else {}
-    return cast(Message, {"role": "system" if role in SYSTEM else role, **keys, **further})
-
-
-def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A message without what says nothing, and its further keys."""
-    for key, field in OF_MESSAGES.items():
-        if given.get(key) is not None and given[key] not in field.neutral:
-            raise unsupported(f"{name}.{key}", given[key], field.why)
-    message = {key: value for key, value in given.items() if value is not None or key == "content"}
-    extra: dict[str, Any] = {}
-    for key in () if strict else [key for key in message if key not in ("role", *KEYS)]:
-        value = message.pop(key)
-        if key not in OF_MESSAGES and key not in RESERVED:
-            extra[key] = value
-    if not strict and message.get("tool_calls") == []:
-        del message["tool_calls"]
-    if not strict and isinstance(message.get("tool_calls"), list):
-        message["tool_calls"] = [_plain_call(call) for call in message["tool_calls"]]
-    return message, extra
-
-
-def _plain_call(given: Any) -> Any:
-    """A past call without the keys that clients add to it."""
-    if not isinstance(given, dict):
-        return given
-    call = {key: value for key, value in given.items() if key in CALL_KEYS and value is not None}
-    if isinstance(call.get("function"), dict):
-        call["function"] = {key: value for key, value in call["function"].items() if key in FUNCTION_KEYS}
-        if call["function"].get("arguments") in ("", None):
-            call["function"]["arguments"] = "{}"
-        call.setdefault("type", "function")
-    return call
-
-
-def _read_part(given: Any, name: str, strict: bool) -> str:
-    kind = given.get("type") if isinstance(given, dict) else None
-    if kind != "text" and isinstance(kind, str):
-        raise unsupported(f"{name}.type", kind, "messages are text")
-    part = given
-    if isinstance(given, dict):
-        part = {key: value for key, value in given.items() if value is not None and (strict or key in TEXT_KEYS)}
-    try:
-        return str(TEXT_PART.validate_python([part])[0]["text"])
-    except ValidationError as error:
-        raise explained(error, part, list(TEXT_KEYS), name, 1) from None

@@ -28,10 +28,12 @@ class Field:
     """The fields without which its other values change nothing."""
     of_penalties: bool = False
     """Whether its other values change nothing where no penalty is on, which the method says: see `check_penalties`."""
+    unmarked: tuple[object, ...] = ()
+    """Values that ask for nothing where no member marks reasoning: see `check_reasoning`."""
 
     def asks(self, value: object) -> bool:
         """Whether a value asks for something."""
-        return value is not None and not any(same(value, each) for each in self.neutral)
+        return value is not None and not any(same(value, each) for each in (*self.neutral, *self.unmarked))
 
 
 def _harmless(why: str, *neutral: object) -> Field:
@@ -42,7 +44,7 @@ _CACHED = "prompts that begin alike are read once without being asked to, and ke
 _STORED = "nothing is stored here"
 _QUEUED = "all requests are served alike, in the order in which they come"
 _NAMED = "the server names requests itself: x-request-id"
-_REASONING = "what a model writes is all content"
+_REASONING = "what a model reasons is reasoning_content, and to leave it out there is include_reasoning"
 _UNPICKED = "pieces are drawn by temperature, top_k, top_p, min_p and typical_p"
 _ALL = "penalties count all that was written: leave it out, or the penalty"
 _PENALTY = "to repeat less, use repetition_penalty, presence_penalty or frequency_penalty"
@@ -52,6 +54,11 @@ _TEXTS = "members share text and no special tokens, which are never written"
 _GRAMMAR = "restrict the answer with response_format or unisono.constraint (json_schema, regex, lark)"
 _TEMPLATES = "conversations are written by each member's own template: to change it, give chat_template in the file"
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
+_WHOLE = "prompts are read whole, or refused: shorten it"
+_THINKING = "what a template reads of this, give in chat_template_kwargs; or use reasoning_effort or enable_thinking"
+CONTINUED = "an answer is a new message: to continue text, use /v1/completions"
+_CLIENT = "it is a client's own option, or names a conversation"
+_ONE_MODEL = "the request's model answers, here"
 
 SHARED: dict[str, Field] = {
     "prompt_cache_key": _harmless(_CACHED),
@@ -66,14 +73,21 @@ SHARED: dict[str, Field] = {
     "id_slot": _harmless(_QUEUED, -1),
     "request_id": _harmless(_NAMED),
     "rid": _harmless(_NAMED),
+    **dict.fromkeys(
+        ("chat_id", "session_id", "conversation_id", "timeout", "extra_headers", "extra_query"), _harmless(_CLIENT)
+    ),
+    **dict.fromkeys(("drop_params", "keep_alive"), _harmless(_CLIENT)),
+    **dict.fromkeys(("provider", "route", "models"), _harmless(_ONE_MODEL)),
+    "usage": _harmless("usage is told anyway; in a stream, with stream_options"),
+    # The size of a context: what does not fit is refused anyway.
+    **dict.fromkeys(("num_ctx", "truncation_length", "max_context_length"), _harmless(_WHOLE)),
     "timings_per_token": _harmless("seconds stand under unisono, at the end", False),
     "return_progress": _harmless("a prompt's progress is not reported", False),
     "guided_decoding_backend": _harmless("one library reads all constraints", "auto"),
-    # Neutral is what a server does by default, where it knows how a model marks its thoughts, and what is done here.
-    "include_reasoning": Field(_REASONING, (True,)),  # vLLM: True
-    "separate_reasoning": Field(_REASONING, (True, False)),  # SGLang: True
-    "stream_reasoning": _harmless(_REASONING, True),  # SGLang: True
-    "reasoning_format": Field(_REASONING, ("none", "auto", "raw")),  # llama.cpp: auto; Groq: raw
+    # Neutral is what is done here: what a model reasons stands apart from its answer.
+    "separate_reasoning": Field(_REASONING, (True,), unmarked=(False,)),  # SGLang
+    "stream_reasoning": _harmless("reasoning streams as it is written", True),  # SGLang
+    "reasoning_format": Field(_REASONING, ("auto", "deepseek", "parsed"), unmarked=("none", "raw")),  # llama.cpp, Groq
     "spaces_between_special_tokens": _harmless(_TEXTS, True),
     # Parameters of what is refused below: alone they change nothing.
     **dict.fromkeys(("mirostat_tau", "mirostat_eta", "xtc_threshold", "dynatemp_exponent"), _harmless(_UNPICKED)),
@@ -94,13 +108,46 @@ SHARED: dict[str, Field] = {
     "penalize_nl": Field(_ALL, (True,), of_penalties=True),
     "guided_whitespace_pattern": Field("the whitespace of JSON is settled: leave it out", ("",), only_with=_JSON),
     "use_beam_search": Field(_BEAM, (False,)),
+    "num_beams": Field(_BEAM, (1,)),
+    "early_stopping": Field(_BEAM, (False,)),
     "length_penalty": Field(_BEAM, (1,)),
+    # Other servers' names of what has a name here, and their values that turn it off.
+    "extra_body": Field("openai's clients write what it holds at the top level: do so", ({},)),
+    "options": Field("write what it holds at the top level, by the names that are honoured here", ({},)),
+    "format": Field("use response_format", ("",)),
+    "do_sample": Field("use temperature: 0 is greedy"),
+    "random_seed": Field("use seed"),
+    "num_return_sequences": Field("use n", (1,)),
+    **dict.fromkeys(("max_new_tokens", "num_predict", "max_length"), Field("use max_tokens")),
+    **dict.fromkeys(("min_new_tokens", "min_length"), Field("use min_tokens", (0,))),
+    **dict.fromkeys(("stop_sequences", "stopping_strings", "custom_stopping_strings"), Field("use stop", ([], ""))),
+    "ban_eos_token": Field("use ignore_eos", (False,)),
+    "typical": Field("use typical_p", (1,)),
+    "rep_pen": Field(_PENALTY, (1,)),
+    "tfs": Field(_UNPICKED, (1,)),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff", "smoothing_factor", "penalty_alpha"), Field(_UNPICKED, (0,))),
+    "smoothing_curve": _harmless(_UNPICKED),
+    "nsigma": Field(_UNPICKED, (-1, 0)),
+    "mirostat_mode": Field(_UNPICKED, (0,)),
+    "temperature_last": Field(_UNPICKED, (False,)),
+    **dict.fromkeys(("sampler_order", "sampler_priority"), Field(_UNPICKED, ([],))),
+    "encoder_repetition_penalty": Field(_PENALTY, (1,)),
+    **dict.fromkeys(
+        ("repetition_penalty_range", "rep_pen_range", "repetition_context_size"),
+        Field(_ALL, (0, -1), of_penalties=True),
+    ),
+    "guidance_scale": Field("members are combined, not contrasted with a prompt", (1,)),
+    "negative_prompt": Field("members are combined, not contrasted with a prompt", ("",)),
+    **dict.fromkeys(("custom_token_bans", "banned_tokens", "banned_strings"), Field("use logit_bias", ([], ""))),
+    "grammar_string": Field(_GRAMMAR, ("",)),
+    "transforms": Field(_WHOLE, ([],)),
+    "plugins": Field("there are none", ([],)),
     "stop_regex": Field("texts end at strings: use stop", ([], "")),
     "include_stop_str_in_output": Field("a text ends before its stop string", (False,)),
     "no_stop_trim": Field("a text ends before its stop string", (False,)),
     "skip_special_tokens": Field(_TEXTS, (True,)),
-    "truncate_prompt_tokens": Field("prompts are read whole, or refused: shorten it"),
-    "n_keep": Field("prompts are read whole, or refused: shorten it", (0, -1)),
+    "truncate_prompt_tokens": Field(_WHOLE),
+    "n_keep": Field(_WHOLE, (0, -1)),
     "t_max_predict_ms": Field("use max_tokens, or leave: the request is cancelled", (0, -1)),
     "allowed_token_ids": Field(_GRAMMAR, ([],)),
     "bad_words": Field("use logit_bias, or unisono.sampling with a bias", ([],)),
@@ -126,6 +173,9 @@ SHARED: dict[str, Field] = {
 
 OF_CHATS: dict[str, Field] = {
     **SHARED,
+    "thinking": Field(_THINKING, ({},)),
+    "think": Field(_THINKING),
+    "thinking_budget": Field("use thinking_token_budget"),
     "verbosity": _harmless("models write as much as they do", "medium"),
     "prediction": _harmless("to draft, use unisono.speculate"),
     "audio": Field("answers are text"),
@@ -140,7 +190,8 @@ OF_CHATS: dict[str, Field] = {
     ),
     "add_generation_prompt": Field(_TEMPLATES, (True,)),
     "add_special_tokens": Field(_TEMPLATES, (False,)),
-    "continue_final_message": Field("an answer is a new message: to continue text, use /v1/completions", (False,)),
+    "continue_final_message": Field(CONTINUED, (False,)),
+    "add_bos_token": Field(_TEMPLATES, (True,)),
     "thinking_forced_open": Field(_TEMPLATES, (False,)),
     "parse_tool_calls": Field("calls are parsed where tools are given", (True,)),
     "chat_template": Field(_TEMPLATES),
@@ -150,18 +201,22 @@ OF_CHATS: dict[str, Field] = {
 OF_COMPLETIONS: dict[str, Field] = {
     **SHARED,
     "suffix": Field("texts are continued, not filled in", ("",)),
-    "add_special_tokens": Field("a prompt begins as its member's tokenizer begins it", (True,)),
+    **dict.fromkeys(
+        ("add_special_tokens", "add_bos_token"), Field("a prompt begins as its member's tokenizer begins it", (True,))
+    ),
 }
 OF_MESSAGES: dict[str, Field] = {
     "audio": Field("messages are text"),
-    "refusal": Field("write it as content", ("",)),
+    "refusal": Field("the content is another text: write it there", ("",)),
     "function_call": Field("it is deprecated: use tool_calls", ({},)),
+    "images": Field("messages are text", ([],)),
 }
 """Keys of a past message. Others that are unknown are handed to the members' templates, most of which ignore them."""
 
 NAMES_OF_ONE = (
     ("max_tokens", "max_completion_tokens", "n_predict"),
     ("repetition_penalty", "repeat_penalty"),
+    ("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
     ("n", "best_of"),
 )
 """Names of one thing. The records know all of them but ``best_of``: texts are not ranked, so it has to be ``n``."""
@@ -202,6 +257,14 @@ def check_penalties(body: Mapping[str, Any], table: Mapping[str, Field], samplin
     for name, value in body.items():
         field = table.get(name)
         if field is not None and field.of_penalties and field.asks(value):
+            raise unsupported(name, value, field.why)
+
+
+def check_reasoning(body: Mapping[str, Any], table: Mapping[str, Field]) -> None:
+    """Refuse what asks for reasoning within an answer's text, of an ensemble that marks it. Raises a `Refusal`."""
+    for name, value in body.items():
+        field = table.get(name)
+        if field is not None and any(same(value, each) for each in field.unmarked):
             raise unsupported(name, value, field.why)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from unisono.records import Generation, StepRecord
 from unisono.server.schemas import Logprobs, TopLogprob, chat
@@ -30,32 +31,53 @@ class Offsets:
 
 
 class Held:
-    """Holds back the steps whose characters may still be cut off by a stop string."""
+    """Holds back the steps whose characters may still be cut off by a stop string.
+
+    Reasoning, marks, and the white space beside marks, are no part of the text.
+    """
 
     def __init__(self) -> None:
+        self._taken: list[StepRecord] = []
+        """Steps of the answer, until its first character is known."""
         self._waiting: list[tuple[int, int, StepRecord]] = []
         """Where each piece begins, in bytes and in characters."""
         self._offsets = Offsets()
+        self._any = False  # step was taken
+        self._begun = False
         self._written = 0
         self._shown = 0
 
     def release(self, text: str, steps: Sequence[StepRecord]) -> list[StepRecord]:
         """Take new text and steps; return the steps whose pieces begin within the text so far."""
-        self._add(steps)
+        self._take(steps)
         self._shown += len(text)
+        if self._shown:
+            self._place(text.encode())
         return self._release(lambda _, character: character < self._shown)
 
     def rest(self, generation: Generation) -> list[StepRecord]:
         """The remaining steps of a finished text; all of its steps if none were taken before."""
-        if not self._written:
-            self._add(generation.steps or ())
+        if not self._any:
+            self._take(generation.steps or ())
+        self._place(generation.data)
         return self._release(lambda byte, _: byte < len(generation.data))
 
-    def _add(self, steps: Sequence[StepRecord]) -> None:
-        for step in steps:
-            if step.piece is not None:
-                self._waiting.append((self._written, self._offsets.before(step.piece), step))
-                self._written += len(step.piece)
+    def _take(self, steps: Sequence[StepRecord]) -> None:
+        self._any = self._any or bool(steps)
+        self._taken += [step for step in steps if step.piece and step.part == "answer"]
+
+    def _place(self, text: bytes) -> None:
+        """Find the places of new steps in the text, of which this is the first part, or a later one."""
+        for step in self._taken:
+            piece = step.piece or b""
+            if not self._begun and not text[:1].isspace():
+                piece = piece.lstrip()
+            if piece:
+                self._begun = True
+                kept = step if piece == step.piece else replace(step, piece=piece)
+                self._waiting.append((self._written, self._offsets.before(piece), kept))
+                self._written += len(piece)
+        self._taken = []
 
     def _release(self, is_safe: Callable[[int, int], bool]) -> list[StepRecord]:
         released = [step for byte, character, step in self._waiting if is_safe(byte, character)]
@@ -72,7 +94,7 @@ def chat_logprobs(steps: Iterable[StepRecord], count: int) -> list[chat.ChatComp
             logprob=logarithm(step.p),
             top_logprobs=[
                 TopLogprob(token=text_of(piece), bytes=_bytes(piece), logprob=logarithm(p))
-                for piece, p in step.likeliest[:count]
+                for piece, p in _texts(step.likeliest)[:count]
             ],
         )
         for step in steps
@@ -99,10 +121,16 @@ class CompletionLogprobs:
             offsets.append(self._offsets.before(step.piece or b""))
             tokens.append(_named(step.piece))
             logprobs.append(logarithm(step.p))
-            likeliest.append({_named(piece): logarithm(p) for piece, p in step.likeliest[: self._count]})
+            tops = _texts(step.likeliest)[: self._count]
+            likeliest.append({_named(piece): logarithm(p) for piece, p in tops})
         return Logprobs.model_construct(
             text_offset=offsets, tokens=tokens, token_logprobs=logprobs, top_logprobs=likeliest
         )
+
+
+def _texts(likeliest: Sequence[tuple[bytes | None, float]]) -> list[tuple[bytes | None, float]]:
+    """Pieces and END without marks, which are no tokens of a text."""
+    return [each for each in likeliest if each[0] != b""]
 
 
 def logarithm(p: float) -> float:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
+from unisono.server.reasoning import REASONING
 from unisono.server.schemas import (
     ChatAnswer,
     ChatChunk,
@@ -43,6 +44,9 @@ REFUSALS = {
 GENERATING = tuple(REFUSALS)
 READING = tuple(status for status in REFUSALS if status not in ("500", "504"))
 ALWAYS = ("401", "403", "405")
+
+REASONED = ("ChatCompletionMessage", "ChoiceDelta", "CompletionChoice")
+"""Records of OpenAI's that hold reasoning here."""
 
 Json = dict[str, Any]
 
@@ -110,6 +114,8 @@ def _schemas(models: tuple[str, ...], *, gac: bool) -> Json:
     for name in ("token_logprobs", "top_logprobs"):  # the first token of an echoed prompt has none
         listed = next(each for each in schemas["Logprobs"]["properties"][name]["anyOf"] if "items" in each)
         listed["items"] = {"anyOf": [listed["items"], {"type": "null"}]}
+    for name in REASONED:
+        schemas[name]["properties"][REASONING] = {"type": "string", "description": "What was reasoned before the text."}
     for record in read if models else ():
         if "model" in record.model_fields:
             schemas[record.__name__]["properties"]["model"]["enum"] = list(models)
@@ -120,7 +126,7 @@ def _property(field: Field) -> Json:
     """A field that is not honoured. One that is refused may have the values that ask for nothing."""
     if not field.matters or field.only_with:
         return {"description": f"Without effect: {field.why}."}
-    return {"description": f"Not supported: {field.why}.", "enum": [None, *field.neutral]}
+    return {"description": f"Not supported: {field.why}.", "enum": [None, *field.neutral, *field.unmarked]}
 
 
 def _post(

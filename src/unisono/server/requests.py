@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.messages import Prompt
+from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -13,19 +13,22 @@ from unisono.engine.request import GenerationRequest
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import Limits, is_unicode
-from unisono.server.body import read_messages
 from unisono.server.constraint import OWN, parsed, read_constraint
 from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
-from unisono.server.fields import contradiction, unsupported
+from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
 from unisono.server.limits import ServerLimits
+from unisono.server.messages import read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
+from unisono.server.reasoning import EFFORT, effort_of, reasoned_as, shows_reasoning
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
-from unisono.server.tools import Calling, read_calling
+from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
 
-EFFORT = "reasoning_effort"
+THINKING = "enable_thinking"
+ARGUMENTS = ("add_generation_prompt", "continue_final_message", "chat_template", "documents")
+"""What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class ApiCall:
     """The field that says how pieces are chosen, by its old name where that is used."""
     clamped: str | None = None
     """The limit that was clamped, and to what."""
+    shows_reasoning: bool = True
+    """Whether the answer tells what was reasoned."""
 
     @property
     def first(self) -> GenerationRequest:
@@ -74,7 +79,10 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
     likeliest = (request.top_logprobs or 0) if request.logprobs else None
     constraint = read_format(request.response_format, strict=limits.strict)
     call = _call(request, [_prompt(request, strict=limits.strict)], likeliest, service, limits)
-    calling = read_calling(request, service.engines[request.model], call.lead, constraint, strict=limits.strict)
+    engine = service.engines[request.model]
+    calling = read_calling(request, engine, call.lead, constraint, strict=limits.strict)
+    if constraint is None and call.first.constraint is None:
+        constraint = read_silence(request, engine, call.lead)
     return _constrained(call, constraint, calling)
 
 
@@ -92,9 +100,19 @@ def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
 
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
     """What the members' templates are given beside messages and tools."""
-    given, effort = dict(request.chat_template_kwargs or {}), request.reasoning_effort
-    if effort is not None and given.setdefault(EFFORT, effort) != effort:
-        raise contradiction(EFFORT, effort, f"chat_template_kwargs.{EFFORT}", given[EFFORT])
+    given = dict(request.chat_template_kwargs or {})
+    for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
+        field = OF_CHATS.get(name, Field(""))
+        if not field.asks(given[name]):
+            del given[name]
+        elif name in ARGUMENTS:
+            raise unsupported(f"chat_template_kwargs.{name}", given[name], field.why)
+    effort = effort_of(request)
+    for name, value in ((EFFORT, effort), (THINKING, request.enable_thinking)):
+        if value is not None and given.setdefault(name, value) != value:
+            raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
+    if effort is not None:  # as in vLLM: some templates read the one, some the other
+        given.setdefault(THINKING, effort != "none")
     return given or None
 
 
@@ -185,7 +203,7 @@ def _call(
             words = "chunks are not padded" if name == "include_obfuscation" else "usage comes once, at the end"
             raise unsupported(f"stream_options.{name}", True, words)
     check_stop_ids(request, engine)
-    method = read_method(request, engine)
+    method = reasoned_as(read_method(request, engine), request)
     constraint, constraint_field = read_constraint(request)
     kept = 0 if logprobs is None else max(1, logprobs)  # with 0, no step would be kept
     return ApiCall(
@@ -200,6 +218,7 @@ def _call(
         sampling_field="unisono.sampling" if extension is None or extension.draw is None else "unisono.draw",
         constraint_field=constraint_field,
         clamped=clamped,
+        shows_reasoning=shows_reasoning(request),
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from unisono.chat.tool_parser import FoundCall
@@ -13,9 +12,8 @@ from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.echo import ScoredPrompt
-from unisono.server.errors import Refusal, refusal_of
 from unisono.server.logprobs import CompletionLogprobs, Held, chat_logprobs
-from unisono.server.middleware import RequestLog
+from unisono.server.reasoning import REASONING
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall
 from unisono.server.schemas import (
@@ -31,7 +29,6 @@ from unisono.server.schemas import (
     chat_chunk,
     chat_completion,
 )
-from unisono.server.telemetry import say, where
 from unisono.server.tools import CallReader, NumberedCall
 
 Reason = Literal["stop", "length", "tool_calls"]
@@ -131,7 +128,14 @@ class Answer:
         if not self.call.requests:  # the prompts are all that was scored, and what precedes them
             read = sum(each.usage.prompt_tokens[self.call.lead] + each.usage.pieces for each in ended.values())
         written = sum(generation.usage.pieces for generation in texts.values())
-        return CompletionUsage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+        reasoned = sum(generation.usage.reasoning for generation in texts.values())
+        more = {"completion_tokens_details": {"reasoning_tokens": reasoned}} if reasoned else {}
+        found = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return CompletionUsage.model_validate({**found, **more})
+
+    def reasoning(self, text: str | None) -> dict[str, Any]:
+        """The field with what was reasoned, where something was and the call does not leave it out."""
+        return {REASONING: text} if text and self.call.shows_reasoning else {}
 
     def report(self, index: int, generation: Generation, steps: Sequence[StepRecord] | None = None) -> TextReport:
         """What a finished choice has beyond OpenAI's fields. In a stream, its steps were sent before."""
@@ -160,17 +164,22 @@ class ChatResponse(Answer):
     prefix, whole, part = "chatcmpl", ChatAnswer, ChatChunk
 
     def chunks(self, index: int, event: Wrote | Ended) -> Iterator[bytes]:
-        """First the role, then text with its log-probabilities and complete calls, last the finish reason."""
+        """First the role, then reasoning, text with log-probabilities and complete calls, last the finish reason."""
         if index not in self.written:
             self.written[index] = _Written(self.call)
             yield self._chunk(index, chat_chunk.ChoiceDelta(role="assistant", content=""))
         held, reader = self.written[index].held, self.written[index].calls
         if isinstance(event, Wrote):
             content, calls = reader.read(event.text)
-            released = held.release(event.text, event.steps)
-            yield from self._parts(index, content, calls, released, self.progress(index, event.steps))
+            released, report = held.release(event.text, event.steps), self.progress(index, event.steps)
+            if reasoning := self.reasoning(event.reasoning):
+                alone = not (content or released)  # the trace of a step comes once
+                delta = chat_chunk.ChoiceDelta.model_validate(reasoning)
+                yield self._chunk(index, delta, report=report if alone else None)
+                report = None if alone else report
+            yield from self._parts(index, content, calls, released, report)
             return
-        content, calls = reader.read("", last=True)
+        content, calls = reader.read("", ended=event.generation.finish_reason)
         yield from self._parts(index, content, calls, held.rest(event.generation), None)
         reason = _reason(reader, event.generation)
         yield self._chunk(index, chat_chunk.ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
@@ -206,8 +215,9 @@ class ChatResponse(Answer):
 
     def choice(self, index: int, generation: Generation) -> chat_completion.Choice:
         reader, count = CallReader(self.call.calling), self.call.logprobs
-        content, calls = reader.read(generation.text, last=True)
+        content, calls = reader.read(generation.text, ended=generation.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
+        message |= self.reasoning(generation.reasoning)
         if calls:
             message["tool_calls"] = [_call_json(identity, call) for _, identity, call in calls]
         logprobs = (
@@ -241,8 +251,9 @@ class CompletionResponse(Answer):
             yield self._chunk(index, "", held.rest(event.generation), reason=reason, report=last)
             return
         released, report = held.release(event.text, event.steps), self.progress(index, event.steps)
-        if event.text or report is not None or (released and self.call.logprobs is not None):
-            yield self._chunk(index, event.text, released, report=report)
+        reasoning = self.reasoning(event.reasoning)
+        if event.text or reasoning or report is not None or (released and self.call.logprobs is not None):
+            yield self._chunk(index, event.text, released, report=report, **reasoning)
 
     def _echo(self, index: int) -> str:
         return self.call.echo[index // self.n].text if self.call.echo else ""
@@ -255,9 +266,12 @@ class CompletionResponse(Answer):
         *,
         reason: Reason | None = None,
         report: TextReport | None = None,
+        **more: Any,
     ) -> bytes:
         logprobs = None if self.call.logprobs is None or not steps else self.written[index].logprobs.of(steps)
-        choice = CompletionChoice.model_construct(index=index, text=text, finish_reason=reason, logprobs=logprobs)
+        choice = CompletionChoice.model_construct(
+            index=index, text=text, finish_reason=reason, logprobs=logprobs, **more
+        )
         return self.chunk(choice, report)
 
     def choice(self, index: int, generation: Generation) -> CompletionChoice:
@@ -271,6 +285,7 @@ class CompletionResponse(Answer):
             finish_reason=REASONS[generation.finish_reason],
             logprobs=None if call.logprobs is None else self._logprobs(index, generation, call.logprobs),
             **more,
+            **self.reasoning(generation.reasoning if call.requests else None),
         )
 
     def _logprobs(self, index: int, generation: Generation, count: int) -> Logprobs:
@@ -284,24 +299,6 @@ class CompletionResponse(Answer):
         prompt = echo.logprobs(self.scored[index // self.n], count)
         written = CompletionLogprobs(count, len(echo.text)).of(steps)
         return Logprobs.model_construct(**{name: value + getattr(written, name) for name, value in prompt})
-
-
-async def events_of(first: bytes, bodies: AsyncIterator[bytes], log: RequestLog) -> AsyncGenerator[bytes, None]:
-    """The events of a stream, the last of which is ``[DONE]``, or an error."""
-    try:
-        yield b"data: %b\n\n" % first
-        async for body in bodies:
-            yield b"data: %b\n\n" % body
-        yield b"data: [DONE]\n\n"
-    except Exception as error:
-        if not isinstance(error, Refusal):
-            say("internal", level=40, id=log.id, error=where(error))
-        refusal = refusal_of(error)
-        log.facts |= {"error": refusal.code, "error_status": refusal.status}
-        yield b"data: %b\n\n" % refusal.body()
-    except (asyncio.CancelledError, GeneratorExit):
-        log.facts["left"] = True
-        raise
 
 
 OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", CompletionAnswer: "text_completion"}

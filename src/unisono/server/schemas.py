@@ -9,7 +9,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completi
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
+
+from unisono.server.message_types import Messages
 
 __all__ = [
     "CompletionChoice",
@@ -35,40 +37,6 @@ ROLES: dict[str, TypeAdapter[Any]] = {
 """Checks a list with one message of a role; in a list, pydantic can check a typed dictionary strictly."""
 TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTextParam], config=STRICT)
 
-_TEXT = {"type": "string", "minLength": 1}
-_NAME = {"anyOf": [_TEXT, {"type": "null"}]}
-_PARTS = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "required": ["type", "text"],
-        "properties": {"type": {"const": "text"}, "text": _TEXT},
-    },
-}
-
-
-def _message(role: str, required: tuple[str, ...] = ("content",), **more: Any) -> dict[str, Any]:
-    properties = {"role": {"const": role}, "content": {"anyOf": [_TEXT, _PARTS]}, "name": _NAME, **more}
-    return {"type": "object", "required": ["role", *required], "properties": properties}
-
-
-_MESSAGES = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "oneOf": [
-            *(_message(role) for role in ("system", "developer", "user")),
-            _message(
-                "assistant",
-                content={"anyOf": [_TEXT, _PARTS, {"type": "null"}]},
-                tool_calls={"type": "array", "items": {"type": "object"}},
-            ),
-            _message("tool", ("content", "tool_call_id"), tool_call_id=_TEXT),
-        ]
-    },
-}
-Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]
 Text = Annotated[str, Field(min_length=1)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 Ids = Annotated[list[int], Field(min_length=1)]
@@ -115,6 +83,8 @@ class UnisonoOptions(Record):
     boundary: bool | None = None
     speculate: str | dict[str, Any] | bool | None = None
     max_pieces: int | None = None
+    reasoning: str | int | dict[str, Any] | bool | None = None
+    """``auto``, ``off``, or the pieces of reasoning at most."""
     sampling: str | float | dict[str, Any] | None = None
     draw: str | float | dict[str, Any] | None = None
     """The old name of ``sampling``."""
@@ -149,6 +119,8 @@ class GenerationFields(Record):
     min_tokens: Annotated[int | None, Field(ge=0)] = None
     """Pieces before END can be chosen."""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    include_reasoning: bool | None = None
+    """``false`` leaves what was reasoned out of the answer; it is counted."""
     n: Annotated[int | None, Field(ge=1)] = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = Field(
@@ -164,6 +136,11 @@ class GenerationFields(Record):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
+    thinking_token_budget: Annotated[int | None, Field(ge=-1)] = Field(
+        None,
+        validation_alias=AliasChoices("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
+    )
+    """Pieces of reasoning at most: 0 stands for none, -1 for as many as the members want."""
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
@@ -171,6 +148,21 @@ class GenerationFields(Record):
     user: str | None = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
+
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class ReasoningOptions(Record):
+    """OpenRouter's ``reasoning``."""
+
+    effort: Effort | None = None
+    """The same as ``reasoning_effort``."""
+    enabled: bool | None = None
+    max_tokens: Annotated[int | None, Field(ge=-1)] = None
+    """The same as ``thinking_token_budget``."""
+    exclude: bool | None = None
+    """The opposite of ``include_reasoning``."""
 
 
 class ChatRequest(GenerationFields):
@@ -185,8 +177,11 @@ class ChatRequest(GenerationFields):
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    """A variable of the members' chat templates, too."""
+    enable_thinking: bool | None = None
+    """One of these, as other servers call it at the top level."""
+    reasoning_effort: Effort | None = None
+    """A variable of the members' chat templates, too. ``none`` lets no member reason."""
+    reasoning: ReasoningOptions | None = None
 
 
 class CompletionRequest(GenerationFields):

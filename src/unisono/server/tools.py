@@ -1,24 +1,39 @@
 """Tools: what a request lets an answer call, and the calls in the generated text.
 
-A call is sent when it is complete. An incomplete one is content, as it was written.
+A call is sent when it is complete, or when the answer's limit cuts it off. One that is incomplete for another reason is
+content, as it was written.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool, checked_tools, new_call_id
-from unisono.chat.tool_grammar import call_grammar, parameters_of
-from unisono.chat.tool_parser import CallArguments, CallBegun, CallBroken, CallEnded, CallFinder, Content, FoundCall
+from unisono.chat.tool_grammar import call_grammar, no_call_grammar, parameters_of
+from unisono.chat.tool_parser import (
+    CallArguments,
+    CallBegun,
+    CallBroken,
+    CallCut,
+    CallEnded,
+    CallFinder,
+    Content,
+    FoundCall,
+)
 from unisono.config.constraint import LARK, Constraint
 from unisono.constraints.json_schema import without_unknown_formats
 from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, shown
+from unisono.records import Finish
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.schemas import ChatRequest
+
+OPENAI_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +62,16 @@ class CallReader:
         self._begun: dict[int, tuple[str, list[str]]] = {}
         self.count = 0
 
-    def read(self, text: str, *, last: bool = False) -> tuple[str, list[NumberedCall]]:
-        """Take more text; return new content and newly complete calls."""
+    def read(self, text: str, *, ended: Finish | None = None) -> tuple[str, list[NumberedCall]]:
+        """Take more text; return new content and newly complete calls. ``ended`` is why the text ends with it."""
         if self._finder is None:
             return text, []
         content: list[str] = []
         calls: list[NumberedCall] = []
-        for event in [*self._finder.feed(text), *(self._finder.finish() if last else ())]:
+        events = self._finder.feed(text)
+        if ended is not None:
+            events += self._finder.finish(cut=ended in ("length", "context"))
+        for event in events:
             match event:
                 case Content(text):
                     content.append(text)
@@ -64,7 +82,7 @@ class CallReader:
                 case CallBroken(index, text):
                     content.append(text)
                     del self._begun[index]
-                case CallEnded(index):
+                case CallEnded(index) | CallCut(index):
                     name, parts = self._begun.pop(index)
                     calls.append((self.count, new_call_id(), FoundCall(name, "".join(parts))))
                     self.count += 1
@@ -93,6 +111,8 @@ def read_calling(
         return None
     try:
         offered = checked_tools([_without_nulls(tool) for tool in tools])
+        if strict:
+            _check_names(offered)
         if choice == "none":
             return None
         form = next(member for member in engine.members if member.name == lead).encoder.call_form()
@@ -101,6 +121,8 @@ def read_calling(
     several = parallel is not False
     if choice in (None, "auto"):
         field = _restricting(offered, several=several)
+        if field is None and form.begin_token is not None:
+            field = "tools"  # text that reads like the token is to begin no call
         if answer is not None:
             kept = [_without_formats(tool) for tool in offered]
             calling = _restricted(form, kept, "response_format", answer=answer, several=several)
@@ -112,6 +134,29 @@ def read_calling(
         return replace(calling, tools=offered)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
     return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
+
+
+def read_silence(request: ChatRequest, engine: Engine, lead: str) -> Constraint | None:
+    """The constraint of an answer that may call nothing, after messages with calls: members repeat what they read.
+
+    ``None`` where nothing is forbidden, or nobody can tell calls from text.
+    """
+    calls = any(isinstance(message, dict) and message.get("tool_calls") for message in request.messages)
+    if not (calls and request.tools and request.tool_choice == "none" and find_spec("llguidance")):
+        return None
+    try:
+        form = next(member for member in engine.members if member.name == lead).encoder.call_form()
+    except PromptError:
+        return None
+    grammar = no_call_grammar(form)
+    return None if grammar is None else Constraint(LARK, grammar)
+
+
+def _check_names(tools: Sequence[Tool]) -> None:
+    for number, tool in enumerate(tools):
+        if not OPENAI_NAME.fullmatch(name := tool["function"]["name"]):
+            words = f"tools[{number}] has the name {shown(name)}: a name is up to 64 letters, digits, _ and -"
+            raise invalid(f"tools[{number}].function.name", words)
 
 
 def _without_nulls(tool: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unisono.errors import VocabularyError
+from unisono.vocab.marks import NO_MARKS, MarkForms
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -96,17 +97,18 @@ def end_ids(table: TokenTable, turn_end_ids: Iterable[int] = ()) -> dict[int, st
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """One member's ids: each is a piece (non-empty bytes), END, or excluded."""
+    """One member's ids: each is a piece (non-empty bytes), END, the beginning of a mark, or excluded."""
 
     pieces: tuple[bytes | None, ...]
-    """By id; ``None`` for END and excluded ids."""
+    """By id; ``None`` for END, marks and excluded ids."""
     end_ids: tuple[int, ...]
     """Ascending."""
     byte_ids: frozenset[int] = frozenset()
     """Byte-fallback tokens: used only for bytes that no other token spells."""
     family: str = ""
     fingerprint: str = ""
-    """SHA-256 of pieces, END and byte-fallback ids: equal vocabularies have equal maps."""
+    """SHA-256 of pieces, END, byte-fallback ids and marks: equal vocabularies have equal maps."""
+    marks: MarkForms = NO_MARKS
 
     @property
     def rows(self) -> int:
@@ -125,8 +127,8 @@ class Vocabulary:
 
     @cached_property
     def excluded_ids(self) -> tuple[int, ...]:
-        end = set(self.end_ids)
-        return tuple(i for i, piece in enumerate(self.pieces) if piece is None and i not in end)
+        named = {*self.end_ids, *self.marks.first_ids}
+        return tuple(i for i, piece in enumerate(self.pieces) if piece is None and i not in named)
 
     @cached_property
     def missing_bytes(self) -> frozenset[int]:
@@ -134,12 +136,14 @@ class Vocabulary:
         return frozenset(byte for byte in range(256) if bytes([byte]) not in self.canonical)
 
     def join(self, ids: Iterable[int]) -> bytes:
-        """The bytes that ids spell; END and excluded ids add nothing."""
+        """The bytes that ids spell; END, marks and excluded ids add nothing."""
         return b"".join(piece for i in ids if (piece := self.pieces[i]) is not None)
 
 
-def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None = None) -> Vocabulary:
-    """Build a vocabulary from a token table and its END ids (see `end_ids`).
+def read_vocabulary(
+    table: TokenTable, end_ids: Iterable[int], rows: int | None = None, marks: MarkForms = NO_MARKS
+) -> Vocabulary:
+    """Build a vocabulary from a token table, its END ids (see `end_ids`) and the forms of its marks.
 
     ``rows`` is V, by default the table's length. Rows beyond the table are excluded. Tokens beyond the rows are
     unusable and left out. Raises a `VocabularyError` when a token's text does not fit its kind.
@@ -150,7 +154,7 @@ def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None 
         token_bytes(text, kind, table.scheme) for text, kind in zip(table.texts[:rows], table.kinds[:rows], strict=True)
     ]
     pieces.extend([None] * (rows - len(pieces)))
-    for token in ends:
+    for token in (*ends, *marks.first_ids):
         pieces[token] = None
     byte_ids = frozenset(i for i, kind in enumerate(table.kinds[:rows]) if kind == "byte")
     return Vocabulary(
@@ -158,13 +162,15 @@ def read_vocabulary(table: TokenTable, end_ids: Iterable[int], rows: int | None 
         end_ids=ends,
         byte_ids=byte_ids,
         family=table.family,
-        fingerprint=_fingerprint(pieces, ends, byte_ids),
+        fingerprint=_fingerprint(pieces, ends, byte_ids, marks),
+        marks=marks,
     )
 
 
-def _fingerprint(pieces: list[bytes | None], ends: tuple[int, ...], byte_ids: frozenset[int]) -> str:
+def _fingerprint(pieces: list[bytes | None], ends: tuple[int, ...], byte_ids: frozenset[int], marks: MarkForms) -> str:
     digest = hashlib.sha256()
     lengths = ",".join("-" if piece is None else str(len(piece)) for piece in pieces)
-    digest.update(f"{lengths};{ends};{sorted(byte_ids)};".encode())
+    forms = [sorted(forms.items()) for forms in (marks.anywhere, marks.at_opening)]
+    digest.update(f"{lengths};{ends};{sorted(byte_ids)};{forms};".encode())
     digest.update(b"".join(piece for piece in pieces if piece is not None))
     return digest.hexdigest()

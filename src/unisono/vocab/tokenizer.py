@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -69,6 +69,12 @@ class TokenTable:
         """The control tokens for which the model has no row."""
         rows = enumerate(self.beyond, len(self.texts))
         return {text: token for token, (text, kind) in rows if kind == "control" and text}
+
+    def with_controls(self, ids: Iterable[int]) -> TokenTable:
+        """The table with some added tokens as control tokens."""
+        controls = set(ids)
+        kinds = tuple("control" if token in controls else kind for token, kind in enumerate(self.kinds))
+        return replace(self, kinds=kinds)
 
     def first(self, rows: int) -> TokenTable:
         """The table for a model of this many rows: what lies beyond is neither BOS nor an end."""

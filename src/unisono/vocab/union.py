@@ -1,29 +1,24 @@
-"""The union vocabulary: one numbering of all members' pieces, cached on disk."""
+"""The union vocabulary: one numbering of all members' pieces and marks.
+
+It is built at every start, which takes a third of a second for 300,000 pieces. To check a file that kept it, piece by
+piece, would take as long.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import logging
-import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.cache import cache_root, replace_file
-from unisono.errors import CacheError, VocabularyError
+from unisono.errors import VocabularyError
+from unisono.vocab.marks import MARKS, Mark
 from unisono.vocab.pieces import ESSENTIAL_BYTES
 from unisono.vocab.spelling import Speller
 
-log = logging.getLogger(__name__)
-
 ABSENT = -1
-FORMAT = 1
-"""Increment when the numbering or the file format changes."""
 
 Indices = NDArray[np.int32]
 
@@ -35,6 +30,12 @@ class UnionMember:
     leading_space: bool = False
     """Whether its answers begin with a space, which the first step removes."""
 
+    @property
+    def ends_reasoning_as_texts(self) -> bool:
+        """Whether one id ends its reasoning and, outside of it, its texts."""
+        vocabulary = self.speller.vocabulary
+        return vocabulary.marks.anywhere.get("reasoning_end", (ABSENT,))[0] in vocabulary.end_ids
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberMap:
@@ -43,44 +44,60 @@ class MemberMap:
     column_V: Indices
     """The column of each id; `ABSENT` for excluded ids and left-out pieces."""
     first_column_V: Indices | None
-    """The same for an answer's first step, when the leading space is removed."""
+    """The same for an answer's first step, where the leading space is removed, or an answer begins with a mark."""
     id_U: Indices
-    """The canonical id of each column's piece; `ABSENT` where the member lacks it, and for END."""
+    """The canonical id of each column's piece; `ABSENT` where the member lacks it, and for marks and END."""
+    marks: tuple[Mark, ...] = ()
+    """The union's; their columns are the last ones before END's."""
+    inside_column_V: Indices | None = None
+    """The column of each id in reasoning, where an END that `reasoning_end` begins with is that mark."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnionVocabulary:
-    """All pieces that every member can spell, and END.
+    """All pieces that every member can spell, marks, and END.
 
     Columns follow the order of members, then of ids; a piece keeps its first number. Pieces that occur only without
-    their leading space follow. END is last.
+    their leading space follow, then the marks for which some member votes. END is last.
     """
 
     maps: tuple[MemberMap, ...]
     data: bytes
     """All pieces, concatenated."""
     offset_U: NDArray[np.int64]
-    """The start of each piece in ``data``, one entry per column; END's is ``len(data)``."""
+    """The start of each piece in ``data``, one entry per column; those of marks and END are ``len(data)``."""
     left_out: tuple[bytes, ...]
     """Pieces that some member cannot spell. No member may choose them."""
+    marks: tuple[Mark, ...] = ()
+    """Those of some member, in the order of their columns."""
 
     @property
     def size(self) -> int:
-        """U: the number of columns, END included."""
+        """U: the number of columns, marks and END included."""
         return len(self.offset_U)
+
+    @property
+    def texts(self) -> int:
+        """The number of columns that are text; they come first."""
+        return self.size - 1 - len(self.marks)
 
     @property
     def end(self) -> int:
         return self.size - 1
 
     def piece(self, column: int) -> bytes | None:
-        """The bytes of a column, or ``None`` for END."""
+        """The bytes of a column: none of a mark, or ``None`` for END."""
         offset_U = self.offset_U
         return None if column == len(offset_U) - 1 else self.data[offset_U[column] : offset_U[column + 1]]
 
+    def mark(self, column: int) -> Mark | None:
+        """The mark of a column; ``None`` for a piece and for END."""
+        place = column - self.size + 1 + len(self.marks)
+        return self.marks[place] if 0 <= place < len(self.marks) else None
+
     def columns(self, pieces: Collection[bytes]) -> dict[bytes, int]:
         """The columns of the given pieces that exist. Scans all columns, so it is too slow for every step."""
-        found = ((self.piece(column), column) for column in range(self.end))
+        found = ((self.piece(column), column) for column in range(self.texts))
         return {piece: column for piece, column in found if piece is not None and piece in pieces}
 
 
@@ -97,13 +114,16 @@ def build_union(members: Sequence[UnionMember]) -> UnionVocabulary:
         for piece in member.speller.vocabulary.pieces if member.leading_space else ():
             if piece is not None and piece in columns:
                 columns.setdefault(without_space(piece), len(columns))
-    end = len(columns)
-    lengths = np.fromiter(map(len, columns), dtype=np.int64, count=end)
+    known = {mark for member in members for mark in member.speller.vocabulary.marks.known}
+    marks = tuple(mark for mark in MARKS if mark in known)
+    lengths = np.fromiter(map(len, columns), dtype=np.int64, count=len(columns))
+    offset_U = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return UnionVocabulary(
-        maps=tuple(_map_member(member, columns, end) for member in members),
+        maps=tuple(_map_member(member, columns, marks) for member in members),
         data=b"".join(columns),
-        offset_U=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        offset_U=np.concatenate([offset_U, np.full(len(marks), offset_U[-1])]),
         left_out=tuple(sorted(left_out)),
+        marks=marks,
     )
 
 
@@ -133,92 +153,35 @@ def _unspellable(members: Sequence[UnionMember]) -> Iterator[bytes]:
                     yield piece
 
 
-def _map_member(member: UnionMember, columns: dict[bytes, int], end: int) -> MemberMap:
-    vocabulary = member.speller.vocabulary
+def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mark, ...]) -> MemberMap:
+    vocabulary, forms = member.speller.vocabulary, member.speller.vocabulary.marks
     found = (ABSENT if piece is None else columns.get(piece, ABSENT) for piece in vocabulary.pieces)
     column_V = np.fromiter(found, np.int32, vocabulary.rows)
+    column_by_mark = {mark: column for column, mark in enumerate(marks, len(columns))}
+    end = len(columns) + len(marks)
+    _set_marks(column_V, forms.anywhere, column_by_mark)
     column_V[list(vocabulary.end_ids)] = end
     first_column_V = None
-    if member.leading_space:
+    if forms.at_opening:
+        first_column_V = np.full_like(column_V, ABSENT)
+        first_column_V[list(vocabulary.end_ids)] = end
+        _set_marks(first_column_V, forms.at_opening, column_by_mark)
+    elif member.leading_space:
         first_column_V = column_V.copy()
         for token, piece in enumerate(vocabulary.pieces):
             if piece is not None and column_V[token] != ABSENT:
                 first_column_V[token] = columns[without_space(piece)]
+    inside_column_V = None
+    if member.ends_reasoning_as_texts:
+        inside_column_V = column_V.copy()
+        _set_marks(inside_column_V, {"reasoning_end": forms.anywhere["reasoning_end"]}, column_by_mark)
     id_U = np.full(end + 1, ABSENT, np.int32)
     for piece, token in vocabulary.canonical.items():
         if piece in columns:
             id_U[columns[piece]] = token
-    return MemberMap(column_V, first_column_V, id_U)
+    return MemberMap(column_V, first_column_V, id_U, marks, inside_column_V)
 
 
-def load_union(members: Sequence[UnionMember], folder: Path | None = None) -> UnionVocabulary:
-    """Return the members' union vocabulary, from the cache or newly built. Raises a `VocabularyError`.
-
-    The order of members is part of the numbering. ``folder`` defaults to ``unions`` in the user's cache folder. Damaged
-    or foreign files are replaced; an unwritable folder logs a warning.
-    """
-    path = (folder or cache_root() / "unions") / f"{union_key(members)}.npz"
-    if found := read_union(path, members):
-        return found
-    union = build_union(members)
-    try:
-        replace_file(path, lambda temporary: write_union(temporary, union), "the union vocabulary")
-    except CacheError as error:
-        log.warning("%s; %s", error.message, error.hint)
-    return union
-
-
-def union_key(members: Sequence[UnionMember]) -> str:
-    """A file name derived from the vocabularies' contents, in order, and nothing else."""
-    parts = [f"{member.speller.vocabulary.fingerprint}:{member.leading_space}" for member in members]
-    return hashlib.sha256(f"{FORMAT};{';'.join(parts)}".encode()).hexdigest()[:32]
-
-
-def write_union(path: Path, union: UnionVocabulary) -> None:
-    """Write a union as an uncompressed ``.npz``, whose entries carry their own checksums."""
-    arrays: dict[str, NDArray[Any]] = {"data": np.frombuffer(union.data, np.uint8), "offset_U": union.offset_U}
-    arrays["left_out"] = np.frombuffer(b"".join(union.left_out), np.uint8)
-    arrays["left_out_length"] = np.array([len(piece) for piece in union.left_out], np.int64)
-    for index, member_map in enumerate(union.maps):
-        arrays[f"column_V.{index}"] = member_map.column_V
-        arrays[f"id_U.{index}"] = member_map.id_U
-        if member_map.first_column_V is not None:
-            arrays[f"first_column_V.{index}"] = member_map.first_column_V
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-def read_union(path: Path, members: Sequence[UnionMember]) -> UnionVocabulary | None:
-    """Read a union's file; ``None`` when it is missing, damaged, or of other members."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            ends = np.cumsum(arrays["left_out_length"])
-            pieces = arrays["left_out"].tobytes()
-            union = UnionVocabulary(
-                maps=tuple(
-                    MemberMap(
-                        arrays[f"column_V.{index}"],
-                        arrays[f"first_column_V.{index}"] if member.leading_space else None,
-                        arrays[f"id_U.{index}"],
-                    )
-                    for index, member in enumerate(members)
-                ),
-                data=arrays["data"].tobytes(),
-                offset_U=arrays["offset_U"],
-                left_out=tuple(
-                    pieces[end - length : end] for end, length in zip(ends, arrays["left_out_length"], strict=True)
-                ),
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        log.warning("the cached union vocabulary %s is damaged (%s) and is built again", path, error)
-        return None
-    return union if _fits(union, members) else None
-
-
-def _fits(union: UnionVocabulary, members: Sequence[UnionMember]) -> bool:
-    return int(union.offset_U[-1]) == len(union.data) and all(
-        len(member_map.column_V) == member.speller.vocabulary.rows and len(member_map.id_U) == union.size
-        for member_map, member in zip(union.maps, members, strict=True)
-    )
+def _set_marks(column_V: Indices, forms: Mapping[Mark, Sequence[int]], column_by_mark: Mapping[Mark, int]) -> None:
+    for mark in sorted(forms, key=MARKS.index, reverse=True):  # of those that begin alike the first has the id
+        column_V[forms[mark][0]] = column_by_mark[mark]

@@ -95,7 +95,7 @@ def _check_rows(file: GgufFile) -> None:
 def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:
     return ModelUnsupported(
         f"{file.path} ({file.architecture}) cannot be a member: {reason}",
-        hint="give the GGUF file of a text-generation model with attention in every layer",
+        hint="give the GGUF file of a text-generation model",
     )
 
 
@@ -113,3 +113,22 @@ def cache_bytes_a_token(file: GgufFile, options: LlamaCppOptions) -> float:
     key = file.number(prefix + "attention.key_length") or width
     value = file.number(prefix + "attention.value_length") or width
     return sum(shared) * (key + value) * CACHE_TYPES[options.cache_dtype][1]
+
+
+def state_bytes(file: GgufFile) -> int:
+    """The bytes of one slot's recurrent state, in float32 as llama.cpp keeps it; 0 for a model that has none.
+
+    The sizes are those of llama.cpp's ``llama_hparams`` (``n_embd_r``, ``n_embd_s``).
+    """
+
+    def number(key: str) -> int:
+        return file.number(f"{file.architecture}.{key}") or 0
+
+    width, inner, size = number("embedding_length"), number("ssm.inner_size"), number("ssm.state_size")
+    convolution = max(0, number("ssm.conv_kernel") - 1) * (inner + 2 * number("ssm.group_count") * size)
+    short = max(0, number("shortconv.l_cache") - 1) * width
+    mixed = width * (number("wkv.head_size") + (number("token_shift_count") or 2)) if number("wkv.head_size") else 0
+    layers = number("block_count")
+    shared = file.per_layer(f"{file.architecture}.attention.head_count_kv", layers) or []
+    both = not any(shared) or all(shared)  # none has attention, or the file does not say which have a state
+    return 4 * (convolution + inner * size + short + mixed) * (layers if both else shared.count(0))

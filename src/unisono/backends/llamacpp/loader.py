@@ -22,13 +22,16 @@ from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,
     refuse_other_models,
+    state_bytes,
     trained_context,
     unsupported,
 )
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
+from unisono.backends.llamacpp.state_model import StateLlamaCppBackend
 from unisono.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from unisono.backends.notices import LLAMACPP_NOISE, Notices, gguf_warnings
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
+from unisono.backends.seams import SEAMS
 from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelError, SpecError, UnisonoError
 
@@ -75,6 +78,7 @@ class LlamaCppLoader:
             _ = self._tokenizer  # whose warnings belong to the facts
             tokens = file.metadata.get("tokenizer.ggml.tokens")
             padded = -(-context // _CACHE_STEP) * _CACHE_STEP
+            keys = round(cache_bytes_a_token(file, self._options) * padded)
             return ModelFacts(
                 architecture=file.architecture,
                 rows=len(tokens) if isinstance(tokens, list) else 0,
@@ -82,10 +86,11 @@ class LlamaCppLoader:
                 context=context,
                 trained_context=trained_context(file),
                 weight_bytes=file.data_bytes,
-                cache_bytes=round(cache_bytes_a_token(file, self._options) * padded * self._request.slots),
+                cache_bytes=(keys + SEAMS * state_bytes(file)) * self._request.slots,
                 dtype=_weight_format(file),
                 device=self._device.name,
                 threads=self._threads_told,
+                tied="output.weight" not in file.shapes,
                 warnings=(*gguf_warnings(file), *self._vocabulary_notices.told()),
             )
 
@@ -199,7 +204,8 @@ class LlamaCppLoader:
             neighbours=True,
             warnings=warnings,
         )
-        return LlamaCppBackend(library, request.name, loaded, facts, log.last_errors)
+        kind = StateLlamaCppBackend if _has_state(loaded.model) else LlamaCppBackend
+        return kind(library, request.name, loaded, facts, log.last_errors)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -267,10 +273,17 @@ def _held_interrupts() -> Iterator[list[int]]:
             previous(signal.SIGINT, None)
 
 
+def _has_state(model: int) -> bool:
+    return bool(library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model))
+
+
 def _refuse_other_memories(model: int, file: GgufFile) -> None:
-    """Reject models that cannot be rewound or do not generate left to right."""
-    if library.llama_model_is_recurrent(model) or library.llama_model_is_hybrid(model):
-        raise unsupported(file, "its memory is a running state, which cannot be cut back to an earlier token")
+    """Reject models whose memory can neither be rewound nor kept, or that do not generate left to right."""
+    if _has_state(model):
+        if not hasattr(library, "llama_state_seq_set_data_ext"):
+            raise unsupported(file, "its memory is a running state, which this llama-cpp-python cannot copy")
+        if library.llama_model_n_swa(model):
+            raise unsupported(file, "it has sliding windows beside a running state; a copy would lack tokens")
     if library.llama_model_is_diffusion(model):
         raise unsupported(file, "it does not write from left to right")
     if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):

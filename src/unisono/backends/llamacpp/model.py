@@ -28,7 +28,7 @@ class LlamaCppBackend:
         self._name = name
         self._library = library
         self._context = loaded.contexts[-1]
-        self._memory = library.llama_get_memory(self._context)
+        self._cache = library.llama_get_memory(self._context)
         self._last_errors = last_errors
         self._loaded = loaded
         self._lengths: list[int | None] = [None] * facts.slots
@@ -52,7 +52,7 @@ class LlamaCppBackend:
             raise RuntimeError(f"all {self.facts.slots} slots are taken")
         slot = self._lengths.index(None)
         if copy_of is not None and length and not self._copy_state(copy_of, slot, length):
-            self._library.llama_memory_seq_cp(self._memory, copy_of, slot, -1, -1)
+            self._library.llama_memory_seq_cp(self._cache, copy_of, slot, -1, -1)
             self._copying = True
         self._lengths[slot] = length
         return Slot(slot)
@@ -76,7 +76,7 @@ class LlamaCppBackend:
                 logits_NV = self._decode_parts(staged, total, wanted)
         except BaseException:  # Ctrl-C as well: a slot has read a feed, or it has not
             for feed, length in zip(feeds, lengths, strict=True):
-                self._library.llama_memory_seq_rm(self._memory, feed.slot, length, -1)
+                self._library.llama_memory_seq_rm(self._cache, feed.slot, length, -1)
             raise
         for feed, length in zip(feeds, lengths, strict=True):
             self._lengths[feed.slot] = length + len(feed.ids)
@@ -86,13 +86,13 @@ class LlamaCppBackend:
         held = self._length(slot)
         check_rewind(slot, held, length)
         if length < held:
-            if not self._library.llama_memory_seq_rm(self._memory, slot, length, -1):
+            if not self._library.llama_memory_seq_rm(self._cache, slot, length, -1):
                 raise ModelError(f"member {self._name!r}: llama.cpp could not cut slot {slot} back to {length}")
             self._lengths[slot] = length
 
     def close(self, slot: Slot) -> None:
         self._length(slot)
-        self._library.llama_memory_seq_rm(self._memory, slot, 0, -1)
+        self._library.llama_memory_seq_rm(self._cache, slot, 0, -1)
         self._lengths[slot] = None
 
     def unload(self) -> None:
@@ -111,9 +111,9 @@ class LlamaCppBackend:
             self._state = (ctypes.c_uint8 * (size + size // 4))()
         taken = library.llama_state_seq_get_data(self._context, self._state, size, source)
         given = library.llama_state_seq_set_data(self._context, self._state, taken, slot)
-        if given and library.llama_memory_seq_pos_min(self._memory, slot) == 0:
+        if given and library.llama_memory_seq_pos_min(self._cache, slot) == 0:
             return True
-        library.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        library.llama_memory_seq_rm(self._cache, slot, -1, -1)
         self._state_holds = length - 1
         return False
 

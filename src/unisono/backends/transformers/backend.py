@@ -69,12 +69,15 @@ class RowBackend:
         with forward.inference():
             self._gather(feeds)
         rows = [self._row(feed.slot) for feed in feeds]
-        outputs: list[Any] = [None] * len(feeds)
-        for parts in self._passes(forward, feeds, rows):
-            self._run(forward, sorted(parts, key=lambda part: rows[part.feed]), feeds, rows, outputs)
+        passes = self._passes(forward, feeds, rows)
+        outputs: list[list[Any]] = [[] for _ in feeds]
+        for parts in passes:
+            ordered = sorted(parts, key=lambda part: rows[part.feed])
+            logits_BTV = self._run(forward, ordered, feeds, rows)
+            place_rows(logits_BTV, ordered, outputs, whole=len(passes) == 1)
         for row, feed in zip(rows, feeds, strict=True):
             self._pool.lengths[row] += len(feed.ids)
-        return forward.finish([output for output in outputs if output is not None])
+        return forward.finish([output for own in outputs for output in own])
 
     def unload(self) -> None:
         if self._forward is not None:
@@ -106,9 +109,8 @@ class RowBackend:
             alike.setdefault((self._pool.lengths[row], part.length), []).append(part)
         return list(alike.values())
 
-    def _run(
-        self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int], outputs: list[Any]
-    ) -> None:
+    def _run(self, forward: RowForward, parts: Sequence[Part], feeds: Sequence[Feed], rows: Sequence[int]) -> Any:
+        """Run a pass; return ``[B, T, V]`` of the last positions, T the most that any part wants."""
         step = Pass(
             rows=tuple(rows[part.feed] for part in parts),
             starts=tuple(self._pool.lengths[rows[part.feed]] + part.start for part in parts),
@@ -117,17 +119,8 @@ class RowBackend:
         ids = [list(feeds[part.feed].ids[part.start : part.stop]) for part in parts]
         # A padded query reads a token of its own feed: what it computes is finite and not used.
         ids = [own[:1] * (step.width - len(own)) + own for own in ids]
-        keep = max(part.wanted for part in parts)
         self._pool.begin(step)
-        logits = forward(step, ids, max(keep, 1))
-        if keep == 0:
-            return
-        if [part.feed for part in parts] == list(range(len(feeds))) and all(part.wanted == keep for part in parts):
-            outputs[0] = logits.reshape(-1, logits.shape[-1])
-            return
-        for place, part in enumerate(parts):
-            if part.wanted:
-                outputs[part.feed] = logits[place, keep - part.wanted :]
+        return forward(step, ids, max(1, *(part.wanted for part in parts)))
 
     def _row(self, slot: Slot) -> int:
         try:
@@ -139,6 +132,18 @@ class RowBackend:
         if self._forward is None:
             raise RuntimeError("the model has been unloaded")
         return self._forward
+
+
+def place_rows(logits_BTV: Any, parts: Sequence[Part], outputs: list[list[Any]], *, whole: bool) -> None:
+    """Add what a pass gives to the outputs of its feeds; where it is the ``whole``, and all want alike, at once."""
+    keep = logits_BTV.shape[1]
+    alike = [part.feed for part in parts] == list(range(len(outputs))) and all(part.wanted == keep for part in parts)
+    if whole and alike:
+        outputs[0].append(logits_BTV.reshape(-1, logits_BTV.shape[-1]))
+        return
+    for place, part in enumerate(parts):
+        if part.wanted:
+            outputs[part.feed].append(logits_BTV[place, keep - part.wanted :])
 
 
 def _side_by_side(passes: list[list[Part]], rows: Sequence[int]) -> list[list[Part]]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from unisono.backends.transformers.listening import Unreported
 from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt
 
@@ -16,12 +17,13 @@ _UNREAD_HARMLESS = re.compile(
 """Constants that old checkpoints hold, and models compute."""
 
 
-def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], who: str) -> list[str]:
+def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who: str) -> list[str]:
     """Return warnings of weights that nothing reads, or raise `ModelCorrupt` where a model lacks some.
 
-    ``report`` is what transformers tells with ``output_loading_info``. ``ignored`` are missing names that transformers
-    leaves out of it by a pattern of the model's class: constants are harmless, parameters would be random.
+    ``told`` is what transformers tells with ``output_loading_info``. Missing names that it leaves out of it by a
+    pattern of the model's class are constants, which is harmless, or parameters, which would be random.
     """
+    report = left_out.reports[0] if left_out.reports else told
     odd = {name: (tuple(found), tuple(wanted)) for name, found, wanted in report.get("mismatched_keys") or ()}
     if odd:
         name = min(odd)
@@ -32,7 +34,7 @@ def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], 
             hint="its files are of different models: download all of them again",
         )
     parameters = dict(model.named_parameters())
-    missing = {*(report.get("missing_keys") or ()), *(name for name in ignored if name in parameters)}
+    missing = {*(report.get("missing_keys") or ()), *(name for name in left_out.ignored if name in parameters)}
     others = {name for name, _ in model.named_parameters(remove_duplicate=False)}.difference(parameters)
     missing = missing.difference(others) or missing  # a tied weight has one name
     if missing:
@@ -42,7 +44,17 @@ def check_loaded(model: Any, report: Mapping[str, Any], ignored: Iterable[str], 
         )
     if errors := report.get("error_msgs"):
         raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
-    return unread(name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config))
+    unknown = [name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config)]
+    return unread(unknown) + _unknown(parameters, model, left_out)
+
+
+def _unknown(parameters: Iterable[str], model: Any, left_out: Unreported) -> list[str]:
+    """A warning of weights that may be missing where transformers does not tell what it leaves out."""
+    patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    found = [name for name in parameters if any(re.search(pattern, name) for pattern in patterns)]
+    if left_out.deaf is None or not found:
+        return []
+    return [f"{left_out.deaf} does not tell whether its files hold {named(found)}; they would be random if not"]
 
 
 def _only_drafts(name: str, config: Any) -> bool:

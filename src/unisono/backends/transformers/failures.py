@@ -1,11 +1,13 @@
-"""Translates exceptions of transformers, torch, safetensors and the hub into unisono's."""
+"""Translates exceptions of transformers, torch, safetensors and the hub into unisono's, a first pass's included."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 from collections.abc import Iterator
 
+from unisono.backends.base import Backend, Feed
 from unisono.errors import BackendMissing, DeviceError, ModelCorrupt, ModelNotFound, ModelUnsupported, UnisonoError
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
@@ -19,7 +21,9 @@ DAMAGE_WORDS = ("not a valid json", "error while deserializing", "size mismatch"
 CUT_SHORT = (ValueError, IndexError, struct.error)
 """Raised for a GGUF file with truncated tensors."""
 
-
+_NO_WEIGHTS = re.compile(
+    r"Unsupported (global|class|operand|type)[^,;]{0,120}?(?= was | by default|[,;]|$)", re.IGNORECASE
+)
 LLAMACPP_HINT = "use the file through llama.cpp: `backend: llamacpp`"
 
 
@@ -50,12 +54,43 @@ def loading_errors_told(who: str, where: str, device: str) -> Iterator[None]:
         raise _translated(error, who, where) from error
 
 
-def _translated(error: Exception, who: str, where: str) -> UnisonoError:
+def check_passes(backend: Backend, architecture: str, who: str) -> None:
+    """Let a model that was loaded read two tokens and one more. Raises a `ModelUnsupported` where it cannot.
+
+    Its code may want what we do not give it, or use the cache otherwise than as one entry a token.
+    """
+    try:
+        slot = backend.open()
+        for ids in ([0, 0], [0])[: backend.facts.context - 1]:
+            backend.advance([Feed(slot, ids)])
+        backend.close(slot)
+    except UnisonoError:
+        raise
+    except Exception as error:
+        raise ModelUnsupported(
+            f"{who} is a {architecture}, which cannot be run token by token with a cache of keys and values: "
+            f"its first pass ends with {type(error).__name__}: {_short(error)}",
+            hint="use a decoder-only language model whose forward reads tokens and keeps one key and value for each",
+        ) from error
+
+
+def _short(error: Exception) -> str:
     said = " ".join(str(error).split())
-    short = said if len(said) <= 300 else said[:300] + " …"
+    return said if len(said) <= 300 else said[:300] + " …"
+
+
+def _translated(error: Exception, who: str, where: str) -> UnisonoError:
+    said, short = " ".join(str(error).split()), _short(error)
     chain = {type(each).__name__ for each in _chain(error)}
     lower = said.lower()
     gguf = where.endswith(".gguf")
+    if "weights_only" in said:  # torch's own advice is to run whatever the pickle holds
+        odd = _NO_WEIGHTS.search(said)
+        reason = odd[0] if odd else type(error).__name__
+        return ModelUnsupported(
+            f"{who} has a pickle that holds what is no weights, or is damaged ({reason})",
+            hint="take the model as safetensors or GGUF; a pickle that holds more than weights is not read",
+        )
     cut_short = gguf and isinstance(error, CUT_SHORT) and "not supported" not in lower
     if cut_short or chain & DAMAGE or any(words in lower for words in DAMAGE_WORDS):
         return ModelCorrupt(f"{who} is damaged or cut short: {short}", hint="download it again")

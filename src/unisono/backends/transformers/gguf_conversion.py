@@ -27,7 +27,11 @@ from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
 FORMAT = 4
-"""Increment when the result of a conversion changes, or how it is kept. Those of format 4 are sealed."""
+"""Increment when the result of a conversion changes, or how it is kept.
+
+Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
+those of format 3 had no seal.
+"""
 CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SPARE_BYTES = 64_000_000

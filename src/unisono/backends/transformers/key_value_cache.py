@@ -151,15 +151,9 @@ class RowLayer:
 
 
 class RowPool:
-    def __init__(
-        self,
-        windows: Sequence[int | None],
-        slots: int,
-        context: int,
-        integers: Callable[[Sequence[Sequence[int]], Any], Tensor],
-    ) -> None:
-        """``windows`` has each layer's sliding window, ``None`` for full attention."""
-        self.layers = [RowLayer(self, window) for window in windows]
+    def __init__(self, slots: int, context: int, integers: Callable[[Sequence[Sequence[int]], Any], Tensor]) -> None:
+        self.layers: list[RowLayer] = []
+        """The layers with keys and values; whoever makes the pool adds them."""
         self.slots = slots
         self.context = context
         self.rows = 0

@@ -15,6 +15,9 @@ from unisono.backends.notices import Notices
 OF_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
 """Python's warnings that concern code, and no result."""
 
+LEFT_OUT = "_adjust_missing_and_unexpected_keys"
+"""The private function of transformers that leaves names out of its report."""
+
 
 class _Handler(logging.Handler):
     def __init__(self, notices: Notices) -> None:
@@ -22,7 +25,12 @@ class _Handler(logging.Handler):
         self._notices = notices
 
     def emit(self, record: logging.LogRecord) -> None:
+        _said.add((record.name, record.getMessage()))
         self._notices.hear(record.getMessage())
+
+
+_said: set[tuple[str, str]] = set()
+"""By logger, what was heard of any model, and is not to be printed when a model is run."""
 
 
 @contextlib.contextmanager
@@ -52,6 +60,9 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
             if not issubclass(warning.category, OF_PROGRAMMERS):
                 notices.hear(str(warning.message))
     finally:
+        logger.handlers[:] = [logging.NullHandler()]
+        for name, words in _said:
+            notes.warning_once(logging.getLogger(name), words)
         logger.handlers[:], logger.propagate = handlers, propagate
         notes.set_verbosity(verbosity)
         if bars:
@@ -71,7 +82,7 @@ def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[Non
         setattr(owner, name, own)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Unreported:
     """What transformers knows of a loaded model and leaves out of its report."""
 
@@ -79,12 +90,18 @@ class Unreported:
     """Missing names that match a pattern of the model's class."""
     failed: dict[str, str] = field(default_factory=dict)
     """Weights that could not be made of those in the files, and why."""
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    """What it reports, of the model first: where peft is installed, its last report is that of an adapter."""
+    deaf: str | None = None
+    """The version of transformers, where it does not let these things be known."""
 
 
 @contextlib.contextmanager
 def unreported(library: Any) -> Iterator[Unreported]:
     """Collect what is left out of the reports on models that are loaded in this context."""
     found = Unreported()
+    if not hasattr(library.PreTrainedModel, LEFT_OUT):
+        found.deaf = f"transformers {library.__version__}"
 
     def noting(adjust: Any) -> Any:
         def adjusted(model: Any, info: Any, *more: Any) -> Any:
@@ -92,11 +109,13 @@ def unreported(library: Any) -> Iterator[Unreported]:
             found.failed.update(getattr(info, "conversion_errors", None) or {})
             result = adjust(model, info, *more)
             found.ignored.update(before.difference(getattr(info, "missing_keys", before)))
+            if hasattr(info, "to_dict"):
+                found.reports.append(info.to_dict())
             return result
 
         return adjusted
 
-    with _replaced(library.PreTrainedModel, "_adjust_missing_and_unexpected_keys", noting):
+    with _replaced(library.PreTrainedModel, LEFT_OUT, noting):
         yield found
 
 

@@ -7,37 +7,47 @@ count is process-wide: the last member with ``threads`` sets it.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
-import re
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import transformers as _transformers
 import transformers.modeling_gguf_pytorch_utils
+from transformers import cache_utils as _cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
+from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.model_facts import check_config
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
-from unisono.backends.transformers import model_config, torch_runtime
+from unisono.backends.transformers import model_config, model_shape, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import check_loaded, check_made, unread
-from unisono.backends.transformers.failures import loading_errors_told
+from unisono.backends.transformers.failures import check_passes, loading_errors_told
+from unisono.backends.transformers.gguf_config import POSITIONS, completed
 from unisono.backends.transformers.gguf_conversion import Conversion
-from unisono.backends.transformers.key_value_cache import RowLayer, RowPool
+from unisono.backends.transformers.key_value_cache import RowLayer
 from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
+from unisono.backends.transformers.memory import BackendMaker, CacheParts
+from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
 from unisono.backends.transformers.tokenizer_check import check_as_filed
-from unisono.errors import ModelError
+from unisono.backends.transformers.weight_folder import Shapes, check_rows, look_at
+from unisono.backends.transformers.weight_heads import REMOTE, Heads, look_at_heads
+from unisono.backends.weight_files import naming
 from unisono.vocab.tokenizer import Tokenizer
 
 library: Any = _transformers
 """Untyped, because its own annotations are incomplete."""
+cache_utils: Any = _cache_utils
 CacheLayerMixin.register(RowLayer)
+if hasattr(cache_utils, "LinearAttentionCacheLayerMixin"):  # older releases have no states in the cache
+    cache_utils.LinearAttentionCacheLayerMixin.register(StateLayer)
+    cache_utils.LinearAttentionAndFullAttentionLayer.register(HybridLayer)
+CACHE_PARTS = CacheParts(lambda layers: Cache(layers=layers), getattr(cache_utils, "DummyLayer", lambda: None))
 NOTICES = "unisono_warnings.json"
 """Where the warnings of a conversion are kept."""
 SHARING = "unisono_sdpa"
@@ -68,29 +78,34 @@ class TransformersLoader:
         return self._tokenizer
 
     def facts(self) -> ModelFacts:
+        heads = self._heads
+        model = heads.model
         with self._heard(), self._errors(), torch_runtime.shape_only():
-            model = library.AutoModelForCausalLM.from_config(
-                self._config, trust_remote_code=self.options.trust_remote_code
-            )
+            if model is None:
+                model = library.AutoModelForCausalLM.from_config(
+                    self._config, trust_remote_code=self.options.trust_remote_code
+                )
+            maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
+            cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
         if self.request.source.kind == "folder":
-            model_config.check_rows(self.request.source.path, torch_runtime.vocabulary_rows(model), self.who)
+            check_rows(self.request.source.path, model_shape.vocabulary_rows(model), self.who)
             model_config.check_weight_shapes(model, self.request.source.path, self.who)
         parameters = sum(each.numel() for each in model.parameters())
-        size = self._dtype.itemsize
-        context = self.context
         return ModelFacts(
             architecture=type(model).__name__,
-            rows=torch_runtime.output_rows(model),
-            input_rows=torch_runtime.input_rows(model),
+            rows=model_shape.output_rows(model),
+            input_rows=model_shape.input_rows(model),
             parameters=parameters,
-            context=context,
+            context=self.context,
             trained_context=model_config.trained_context(self._text),
-            weight_bytes=parameters * size,
-            cache_bytes=model_config.cache_numbers(self._text) * size * context * self.request.slots,
+            weight_bytes=parameters * self._dtype.itemsize,
+            cache_bytes=cache_bytes,
             dtype=self._dtype_name,
             device=str(self.device),
             threads=self._threads_told,
-            warnings=(*self._file_warnings(), *self._notices.told()),
+            tied=bool(getattr(self._config, "tie_word_embeddings", False)),
+            warnings=(*heads.warnings, *self._notices.told()),
+            unchecked=heads.unchecked,
             revision=getattr(self._config, "_commit_hash", None) if self.request.source.kind == "hub" else None,
         )
 
@@ -101,7 +116,7 @@ class TransformersLoader:
             progress(0.0, "reading the configuration")
             place = self._place
             if request.source.kind == "folder":
-                model_config.check_weights(request, self.options.allow_pickle)
+                self._look_at_folder(self._weight_notices)
             if self.gguf:
                 converted = self.gguf.weights(self._config, self._dtype_name, progress)
                 place = str(converted)
@@ -112,31 +127,53 @@ class TransformersLoader:
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
                 progress(0.9, "packing the weights")
                 torch_runtime.pack_linear_layers(model)
-            pool = RowPool(model_config.layer_windows(self._text), request.slots, self.context, torch_runtime.integers)
-            layers: Any = pool.layers
-            forward = torch_runtime.RowForward(model, self._text, pool, Cache(layers=layers), self.who)
+            backend = self._make_backend(model, progress)
             progress(1.0, "loaded")
-        already = self._notices.told()
-        facts = BackendFacts(
-            device=forward.device_name,
-            rows=forward.rows,
-            context=self.context,
-            slots=request.slots,
-            warnings=tuple(each for each in self._weight_notices.told() if each not in already),
-        )
-        return RowBackend(facts, pool, forward)
+        already = (*self._notices.told(), *vars(self).get("_heads", Heads()).warnings)
+        told = tuple(each for each in self._weight_notices.told() if each not in already)
+        backend.facts = replace(backend.facts, warnings=told)
+        return backend
 
-    def _file_warnings(self) -> list[str]:
+    def _make_backend(self, model: Any, progress: Progress) -> RowBackend:
+        maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
+        if not maker.has_states:
+            check_passes(maker.row_backend(1, self.context), type(model).__name__, self.who)
+            return maker.row_backend(self.request.slots, self.context)
+        progress(0.95, "trying how its state can be kept")
+        return maker.state_backend(self.request.slots, self.context, self._dtype_name)
+
+    @cached_property
+    def _heads(self) -> Heads:
         """What the files of the weights show. The vocabulary can be looked at without them."""
         if self.gguf:
-            return gguf_warnings(self.gguf.file)
-        try:
-            if self.request.source.kind == "folder":
-                model_config.check_weights(self.request, self.options.allow_pickle)
-        except ModelError as error:
-            said = error.message.removeprefix(f"member {self.request.name!r}: ")
-            return [f"its weights cannot be loaded: {said}; {error.hint}"]
-        return []
+            return Heads(warnings=tuple(gguf_warnings(self.gguf.file)))
+        if self.request.source.kind == "hub":
+            return Heads(unchecked=(REMOTE,))
+        return look_at_heads(
+            self.request, self._config, self.who, partial(self._look_at_folder, chunks=1), self._load_heads
+        )
+
+    def _look_at_folder(self, notices: Notices, chunks: int | None = None) -> Shapes:
+        return look_at(
+            self.request,
+            self._config,
+            notices,
+            allow_pickle=self.options.allow_pickle,
+            adapts=bool(library.utils.is_peft_available()),
+            chunks=chunks,
+        )
+
+    def _load_heads(self, shapes: Shapes, notices: Notices) -> tuple[Any, list[str]]:
+        known, config = self._known, self._config
+        if known is None:
+            raise ValueError("its model brings its own code")
+        if known.config_class == getattr(config, "sub_configs", {}).get("text_config"):
+            config = config.get_text_config()  # as the library's automatic class does
+        tensors = torch_runtime.without_values(shapes)
+        with heard(library, notices):
+            return self._load_whole(
+                None, known, config=config, dtype=self._dtype, state_dict=tensors, device_map=torch_runtime.SHAPES
+            )
 
     @property
     def context(self) -> int:
@@ -187,12 +224,17 @@ class TransformersLoader:
         else:
             with self._heard(), self._errors():
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
-        folder = self.request.source.path if self.request.source.kind == "folder" else None
-        model_config.check_made_of(config, folder, self.who)
-        if "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):  # it has no code of its own
+        model_config.check_made_of(config, self.request, self.who)
+        if not model_config.brings_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
             model_config.check_language_model(config, known, self.who)
         return config
+
+    @property
+    def _known(self) -> Any:
+        """The library's class of the model; ``None`` where the model brings its own."""
+        config = self._config
+        return None if model_config.brings_code(config) else library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
     @cached_property
     def _text(self) -> Any:
@@ -237,21 +279,21 @@ class TransformersLoader:
         model, warnings = self._load_whole(place, config=self._config, dtype=self._dtype, **wanted)
         for warning in warnings:
             self._weight_notices.hear(warning)
-        if self.options.attention is None and device_map is None and _may_share_keys(model):
+        if self.options.attention is None and device_map is None and model_shape.may_share_keys(model):
             model.set_attn_implementation(SHARING)
         return model.eval()
 
-    def _load_whole(self, place: Any, **wanted: Any) -> tuple[Any, list[str]]:
+    def _load_whole(self, place: Any, known: Any = None, **wanted: Any) -> tuple[Any, list[str]]:
         """Load a model all of whose weights come from its files, and what of the files it does not read."""
         with unreported(library) as left_out:
             try:
-                model, report = library.AutoModelForCausalLM.from_pretrained(
+                model, report = (known or library.AutoModelForCausalLM).from_pretrained(
                     place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted
                 )
             except RuntimeError:
                 check_made(left_out.failed, self.who)
                 raise
-        return model, check_loaded(model, report, left_out.ignored, self.who)
+        return model, check_loaded(model, report, left_out, self.who)
 
     def _generation_ends(self) -> list[int]:
         """The end ids in the model's files. Defaults of the configuration's class are ignored."""
@@ -265,9 +307,12 @@ class TransformersLoader:
         return [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
 
     def _read_gguf_config(self) -> dict[str, Any]:
+        assert self.gguf is not None
         path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
         with heard(library, notices), self._errors():
             config: dict[str, Any] = library.AutoConfig.from_pretrained(path.parent, gguf_file=path.name).to_dict()
+            with naming(f"member {self.request.name!r}: "):
+                config = completed(config, self.gguf.file)
         return config | {NOTICES: list(notices.told())}
 
     def _write_gguf_weights(self, config: Any, dtype: str, folder: Path, progress: Progress) -> None:
@@ -277,21 +322,10 @@ class TransformersLoader:
         with heard(library, notices, progress), self._errors(), mapped_tensors(library) as mapped:
             wanted = {"gguf_file": path.name, "config": config, "dtype": dtype}
             model, warnings = self._load_whole(path.parent, **wanted)
-        for warning in warnings or (unread(set(self.gguf.file.shapes).difference(mapped)) if mapped else ()):
+        not_mapped = set(self.gguf.file.shapes).difference(mapped, POSITIONS) if mapped else ()
+        for warning in warnings or unread(not_mapped):
             notices.hear(warning)
         folder.mkdir(exist_ok=True)
         config.save_pretrained(folder)
         torch_runtime.save_weights(model, folder / "model.safetensors")
         (folder / NOTICES).write_text(json.dumps(notices.told()), "utf-8")
-
-
-def _may_share_keys(model: Any) -> bool:
-    """Whether a model uses sdpa and none of its code depends on the attention's name."""
-    files = {inspect.getmodule(type(module)) for module in model.modules()}
-    own = [file for file in files if file is not None and not file.__name__.startswith("torch.")]
-    try:
-        code = "".join(map(inspect.getsource, own))
-    except (OSError, TypeError):
-        return False
-    compares = re.search(r"_attn_implementation\"?\)?\s*(==|!=|in\b|not in\b)", code)
-    return model.config._attn_implementation == "sdpa" and compares is None

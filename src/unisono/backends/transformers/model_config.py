@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unisono.backends import bounded_files, weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
-from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards
-from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
+from unisono.errors import ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
@@ -19,10 +18,16 @@ WHOLE_TOKENIZER = "tokenizer.json"
 GENERATION, ADDED, TOKENIZER = "generation_config.json", "added_tokens.json", "tokenizer_config.json"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
-PICKLES = ("*.bin", "*.pt", "*.pth")
 
 MASKED = {"full_attention", "sliding_attention"}
 """Layer kinds that rewind exactly and support rows of unequal length through a mask."""
+STATES = ("linear_attention", "conv")
+"""Layer kinds with a state in place of keys and values."""
+HYBRID = ("hybrid", "hybrid_sliding")
+"""Layer kinds with both."""
+SLIDING = ("sliding_attention", "hybrid_sliding")
+FORGETFUL = ("moe", "mlp")
+"""Layers that remember nothing."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
@@ -34,6 +39,8 @@ def check_folder(request: LoadRequest) -> None:
     if not folder.is_dir():
         raise ModelNotFound(f"{who}there is no folder {folder}", hint="check the path")
     if not (folder / "config.json").is_file():
+        if (folder / ADAPTER).is_file():
+            raise adapter_alone(folder, who)
         raise ModelNotFound(
             f"{who}{folder} holds no config.json, so it is no model of transformers",
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
@@ -65,63 +72,18 @@ def check_folder(request: LoadRequest) -> None:
         )
 
 
-def check_weights(request: LoadRequest, allow_pickle: bool) -> None:
-    """Check that a folder holds weights that are safe to load: pickles can run code. Raises a `ModelError`."""
-    folder, who = request.source.path, f"member {request.name!r}: "
-    with weight_files.naming(who):
-        if (folder / WEIGHTS).is_file():
-            check_safetensors(folder / WEIGHTS)
-            return
-        if (folder / INDEX).is_file():
-            check_shards(folder / INDEX)
-            return
-        others = sorted(folder.glob("*.safetensors"))
-        for file in others:
-            check_safetensors(file)
-    if others:
-        raise ModelNotFound(
-            f"{who}{folder} has neither {WEIGHTS} nor {INDEX}, by which the weights are found; it has {others[0].name}",
-            hint="download the missing file, or the model again",
-        )
-    pickles = [file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))]
-    if not pickles:
-        raise ModelNotFound(f"{who}{folder} holds no weights (no .safetensors file)", hint="download the model again")
-    if not allow_pickle:
-        raise ModelUnsupported(
-            f"{who}{folder} holds only pickled weights ({pickles[0]}), which can run any code when loaded",
-            hint="convert them to safetensors, or set `options: {allow_pickle: true}` if you trust their author",
-        )
+def brings_code(config: Any) -> bool:
+    """Whether a model's folder or repository holds the code of its class."""
+    return "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
 
 
-def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
-    """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
-    for file in _weights(folder):
-        for name, rows in weight_files.first_dimensions(file).items():
-            if name in expected and rows != expected[name]:
-                more, less = ("the weights are", "config.json") if rows > expected[name] else ("config.json is", "they")
-                raise ModelCorrupt(
-                    f"{who}: {more} larger than {less} by {abs(rows - expected[name]):,} ids: vocab_size is "
-                    f"{expected[name]:,}, and {name} in {file.name} has {rows:,} rows",
-                    hint="write the number of rows into config.json as vocab_size, or download the model again",
-                )
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The safetensors files that are read: one, or those of the index."""
-    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        return [folder / WEIGHTS]
-    try:
-        return [folder / name for name in sorted(set(weight_files.read_index(folder / INDEX).values()))]
-    except ModelError:
-        return []  # `check_weights` says what is wrong with it
-
-
-def check_made_of(config: Any, folder: Path | None, who: str) -> None:
+def check_made_of(config: Any, request: LoadRequest, who: str) -> None:
     """Hold a configuration, defaults filled in, against bounds and what its files have. Raises `ModelCorrupt`."""
     text = config.get_text_config(decoder=True)
     check_config(text.to_dict(), who)
-    if folder is not None:
-        names = [name for file in sorted(folder.glob("*.safetensors")) for name in weight_files.first_dimensions(file)]
+    if request.source.kind == "folder":
+        files = sorted(request.source.path.glob("*.safetensors"))
+        names = [name for file in files for name in weight_files.first_dimensions(file)]
         check_layers_held(getattr(text, "num_hidden_layers", None), names, who)
 
 
@@ -133,7 +95,7 @@ def check_weight_shapes(model: Any, folder: Path, who: str) -> None:
 
 
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
-    """Raise a `ModelUnsupported` unless the model generates token by token and can be rewound."""
+    """Raise a `ModelUnsupported` unless the model generates token by token and its memory can be kept."""
     hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
     kind = getattr(config, "model_type", "unknown")
     if getattr(config, "is_encoder_decoder", False):
@@ -147,22 +109,53 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
     check_cache(model_class, who)
     text = config.get_text_config(decoder=True)
     kinds = set(layer_kinds(text))
-    if getattr(model_class, "_is_stateful", False) or not kinds <= MASKED:
-        odd = ", ".join(sorted(kinds - MASKED)) or "a recurrent state"
+    odd = kinds.difference(MASKED, (*STATES, *HYBRID, *FORGETFUL) if _updates_states(model_class) else ())
+    if odd:
         raise ModelUnsupported(
-            f"{who} has layers ({odd}) whose memory of a text cannot be rewound to an earlier length",
-            hint="use a model all of whose layers have full or sliding-window attention",
+            f"{who} has layers ({', '.join(sorted(odd))}) whose memory of a text can neither be rewound nor kept",
+            hint="use a model whose layers have full or sliding-window attention, or states in transformers' cache",
         )
 
 
 def check_cache(model_class: Any, who: str) -> None:
     """Raise a `ModelUnsupported` for a model that takes no cache from us: it would forget what it has read."""
-    stateful = getattr(model_class, "_is_stateful", False)  # refused for its state, which says more
-    if not stateful and "past_key_values" not in inspect.signature(model_class.forward).parameters:
+    if memory_argument(model_class) is not None:
+        return
+    if getattr(model_class, "_is_stateful", False):
         raise ModelUnsupported(
-            f"{who} is a {model_class.__name__}, which keeps no keys and values of the tokens that it has read",
-            hint="use a decoder-only language model whose forward takes past_key_values",
+            f"{who} is a {model_class.__name__}, whose recurrent state is not in transformers' cache",
+            hint="use a model whose layers have full or sliding-window attention, or states in transformers' cache",
         )
+    raise ModelUnsupported(
+        f"{who} is a {model_class.__name__}, which keeps no keys and values of the tokens that it has read",
+        hint="use a decoder-only language model whose forward takes past_key_values",
+    )
+
+
+def memory_argument(model_class: Any) -> str | None:
+    """The argument of a model's forward by which it gets its memory of a text; ``None`` where there is none for us."""
+    parameters = inspect.signature(model_class.forward).parameters
+    if not getattr(model_class, "_is_stateful", False):
+        return "past_key_values" if "past_key_values" in parameters else None
+    if "state" in parameters:  # RWKV: a list of tensors
+        return "state"
+    names = ("past_key_values", "cache_params") if _updates_states(model_class) else ()
+    return next((name for name in names if name in parameters), None)
+
+
+def has_states(model_class: Any, text: Any) -> bool:
+    """Whether a model, which is not refused, keeps a state that no rewind can cut back."""
+    return memory_argument(model_class) == "state" or not set(layer_kinds(text)).isdisjoint((*STATES, *HYBRID))
+
+
+def _updates_states(model_class: Any) -> bool:
+    """Whether a model's code keeps its states in transformers' cache, rather than in one of its own."""
+    module = inspect.getmodule(model_class)
+    try:
+        code = inspect.getsource(module) if module is not None else ""
+    except (OSError, TypeError):
+        return False
+    return "update_conv_state(" in code or "update_recurrent_state(" in code
 
 
 def layer_kinds(text: Any) -> list[str]:
@@ -180,11 +173,11 @@ def layer_kinds(text: Any) -> list[str]:
 
 
 def layer_windows(text: Any) -> list[int | None]:
-    kinds = zip(layer_kinds(text), _layers(text), strict=True)
-    return [int(layer.sliding_window) if kind == "sliding_attention" else None for kind, layer in kinds]
+    kinds = zip(layer_kinds(text), layer_configs(text), strict=True)
+    return [int(layer.sliding_window) if kind in SLIDING else None for kind, layer in kinds]
 
 
-def _layers(text: Any) -> list[Any]:
+def layer_configs(text: Any) -> list[Any]:
     """The configuration of each layer. Where layers differ, transformers refuses to read it from that of the model."""
     count, differ = len(layer_kinds(text)), getattr(text, "is_heterogeneous", False)
     return [text.per_layer_config[layer] for layer in range(count)] if differ else [text] * count
@@ -215,7 +208,8 @@ def context_of(text: Any, asked: int | None) -> int:
 
 def cache_numbers(text: Any) -> int:
     """Numbers per token in the key-value cache."""
-    return sum(map(_cache_numbers_of_layer, _layers(text)))
+    kinds = zip(layer_kinds(text), layer_configs(text), strict=True)
+    return sum(_cache_numbers_of_layer(layer) for kind, layer in kinds if kind not in (*STATES, *FORGETFUL))
 
 
 def _cache_numbers_of_layer(layer: Any) -> int:

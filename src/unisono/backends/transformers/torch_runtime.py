@@ -9,7 +9,7 @@ import logging
 import platform
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from unisono.backends.threads import within_quota
 from unisono.backends.transformers import model_config
 from unisono.backends.transformers.failures import out_of_memory_told
 from unisono.backends.transformers.key_value_cache import Pass, RowPool
+from unisono.backends.transformers.model_shape import output_rows
+from unisono.backends.transformers.state_layer import StateLayer
 from unisono.errors import DeviceError, SpecError
 
 log = logging.getLogger(__name__)
@@ -63,9 +65,19 @@ def find_dtype(named: str | None, device: torch.device, own: object, spread: boo
     return torch.bfloat16 if own is None else own if isinstance(own, torch.dtype) else torch.float32
 
 
+SHAPES = "meta"
+"""Torch's device of tensors without values."""
+
+
 def shape_only() -> contextlib.AbstractContextManager[Any]:
     """Models built in this context allocate no memory for weights."""
-    return torch.device("meta")
+    return torch.device(SHAPES)
+
+
+def without_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Tensors that have a shape alone."""
+    with shape_only():
+        return {name: torch.empty(shape) for name, shape in shapes.items()}
 
 
 def use_threads(asked: int | None) -> None:
@@ -85,41 +97,27 @@ def save_weights(model: Any, file: Path) -> None:
     safetensors.torch.save_file(named, file, metadata={"format": "pt"})
 
 
-def output_rows(model: Any) -> int:
-    head = model.get_output_embeddings()
-    return int(head.weight.shape[0] if head is not None else model.config.get_text_config(decoder=True).vocab_size)
-
-
-def input_rows(model: Any) -> int:
-    return int(model.get_input_embeddings().weight.shape[0])
-
-
-def vocabulary_rows(model: Any) -> dict[str, int]:
-    """The rows of the embedding and of the output layer, by the names of their weights."""
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    weights = [each.weight for each in layers if each is not None]
-    return {
-        name: int(each.shape[0])
-        for name, each in model.named_parameters(remove_duplicate=False)
-        if any(each is weight for weight in weights)
-    }
-
-
 class RowForward:
-    def __init__(self, model: Any, text: Any, pool: RowPool, cache: Any, who: str) -> None:
-        """``cache`` is the transformers cache object that holds the pool's layers."""
+    def __init__(
+        self, model: Any, text: Any, pool: RowPool, cache: Any, who: str, states: Sequence[StateLayer] = ()
+    ) -> None:
+        """``cache`` is the transformers cache object that holds the pool's layers and ``states``."""
         self.rows = output_rows(model)
         self.device = model.get_input_embeddings().weight.device
         devices = sorted({str(each.device) for each in model.parameters()})
         self.device_name = "+".join(devices)
+        self.dtype = model.dtype
         self.pool = pool
         self._model = model
         self._cache = cache
         self._kinds = sorted(set(model_config.layer_kinds(text)))
         model_config.check_cache(type(model), who)
+        self._states = states
         parameters = inspect.signature(model.forward).parameters
+        self._memory = model_config.memory_argument(type(model))
+        self._placed = "position_ids" in parameters and not _has_fixed_masks(model)
         # Whether rows of unequal length can share a pass.
-        self.ragged = "position_ids" in parameters and not _has_fixed_masks(model)
+        self.ragged = self._placed and not states
         self._keeps = "logits_to_keep" in parameters
         self._additive = model.config._attn_implementation == "eager"
         self._who = who
@@ -127,15 +125,31 @@ class RowForward:
     def __call__(self, step: Pass, ids_BT: list[list[int]], keep: int) -> Any:
         """Return logits ``[B, keep, V]`` of the last ``keep`` queries."""
         inputs: dict[str, Any] = {"input_ids": integers(ids_BT, self.device)}
-        if self.ragged:
+        if self._placed:
             inputs["position_ids"] = positions_BT = integers(step.positions(), self.device)
-            if not step.uniform:
+            if not step.uniform and self.pool.layers:
                 inputs["attention_mask"] = self._masks(positions_BT)
         if self._keeps:
             inputs["logits_to_keep"] = keep
         with self.inference():
-            logits = self._model(**inputs, past_key_values=self._cache, use_cache=True).logits
-        return logits[:, -keep:]
+            if self._memory == "state":
+                return self._read_with_state(inputs)[:, -keep:]
+            return self._model(**inputs, **{str(self._memory): self._cache}, use_cache=True).logits[:, -keep:]
+
+    def by_itself(self, blocks_NT: Sequence[Sequence[int]]) -> Any:
+        """Return the last logits ``[N, V]`` of blocks of one text, read with the model's own memory."""
+        given: dict[str, Any] = {}
+        rows: list[torch.Tensor] = []
+        start = 0
+        with self.inference():
+            for ids in blocks_NT:
+                if self._placed:
+                    given["position_ids"] = integers([range(start, start + len(ids))], self.device)
+                output = self._model(input_ids=integers([ids], self.device), use_cache=True, **given)
+                given[str(self._memory)] = getattr(output, str(self._memory))
+                rows.append(output.logits[0, -1:])
+                start += len(ids)
+        return self.finish(rows)
 
     def finish(self, parts: Sequence[torch.Tensor]) -> Array:
         """Join logits ``[n, V]`` into one float32 array: numpy on the host, torch elsewhere."""
@@ -154,13 +168,28 @@ class RowForward:
             yield
 
     def unload(self) -> None:
-        del self._model, self._cache, self.pool
+        del self._model, self._cache, self.pool, self._states
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _read_with_state(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Run a model that takes all its states as one list of tensors, and returns it."""
+        [layer] = self._states
+        given = list(layer.recurrent_states.values()) if layer.has_previous_state[0] else None
+        output = self._model(**inputs, state=given, use_cache=True)
+        layer.recurrent_states = dict(enumerate(output.state))
+        logits: torch.Tensor = output.logits
+        return logits
+
     def _masks(self, positions_BT: torch.Tensor) -> Any:
         """The attention mask for rows of unequal length: one, or one per kind of layer."""
+        if self._states:  # nothing is padded, so that layers with states need none
+            sliding = {layer.is_sliding for layer in self.pool.layers}
+            masks = {
+                ("sliding_attention" if each else "full_attention"): self._mask(positions_BT, each) for each in sliding
+            }
+            return masks | dict.fromkeys(model_config.STATES)
         masks = {kind: self._mask(positions_BT, kind == "sliding_attention") for kind in self._kinds}
         return masks if len(masks) > 1 else masks[self._kinds[0]]
 
@@ -277,6 +306,11 @@ def _unpack(layer: torch.nn.Linear) -> None:
 def _has_fixed_masks(model: Any) -> bool:
     """Whether layers keep a mask of their own (GPT-Neo's local attention), which takes all rows for equally long."""
     return any(each.dtype == torch.bool and each.dim() == 4 and each.shape[-1] > 1 for each in model.buffers())
+
+
+def join(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """A new tensor of others, along their first axis."""
+    return torch.cat(tensors)
 
 
 def integers(numbers: Sequence[Sequence[int]], device: Any) -> torch.Tensor:

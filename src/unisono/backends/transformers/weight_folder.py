@@ -1,0 +1,184 @@
+"""The files of a folder's weights: which ones transformers reads, whether they are whole, and what lies beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unisono.backends import weight_files
+from unisono.backends.base import LoadRequest
+from unisono.backends.notices import Notices
+from unisono.backends.weight_files import INDEX, WEIGHTS, check_safetensors, check_shards, named
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+
+Shapes = Mapping[str, tuple[int, ...]]
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth")
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+NAMES_ITS_FILE = "transformers_weights"
+"""The key of config.json that names the file of the weights, or their index."""
+_AGAIN = "download the model again"
+_MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), and give the folder of the result"
+INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
+HALVES = {"F16", "BF16"}
+OUTPUT = ("lm_head.weight", "embed_out.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+
+
+def look_at(
+    request: LoadRequest, config: Any, notices: Notices, *, allow_pickle: bool, adapts: bool, chunks: int | None = None
+) -> Shapes:
+    """Check a folder's weights (`check_weights`) and hear warnings of them.
+
+    ``adapts``: peft applies adapters. ``chunks``: how much is compared of weights that should be one; all by default.
+    """
+    shapes, folder = check_weights(request, allow_pickle), request.source.path
+    found = (*beside_the_weights(folder, adapts), *odd_formats(folder, config), *untied(folder, config, chunks))
+    for warning in found:
+        notices.hear(warning)
+    return shapes
+
+
+def check_weights(request: LoadRequest, allow_pickle: bool) -> Shapes:
+    """Check that a folder holds weights that are whole and safe to load: pickles can run code.
+
+    Returns the shapes of the tensors by name; none for pickles, which do not show them. Raises a `ModelError`.
+    """
+    folder, who = request.source.path, f"member {request.name!r}: "
+    with weight_files.naming(who):
+        chosen = _chosen(folder)
+        if chosen is not None:
+            return check_shards(chosen) if chosen.name.endswith(".index.json") else check_safetensors(chosen)
+        pickles = _pickles(folder)
+        if allow_pickle and (pickles & {PICKLE, PICKLE_INDEX}):
+            _check_pickles(folder)
+            return {}
+        others = sorted(folder.glob("*.safetensors"))
+        for file in others:
+            check_safetensors(file)
+    if others and not all(file.name in ADAPTER_WEIGHTS for file in others):
+        raise ModelNotFound(
+            f"{who}{folder} has neither {WEIGHTS} nor {INDEX}, by which the weights are found; it has {others[0].name}",
+            hint="download the missing file, or the model again",
+        )
+    if not pickles:
+        if (folder / ADAPTER).is_file():
+            raise adapter_alone(folder, who)
+        raise ModelNotFound(f"{who}{folder} holds no weights (no .safetensors file)", hint=_AGAIN)
+    if not allow_pickle:
+        raise ModelUnsupported(
+            f"{who}{folder} holds only pickled weights ({min(pickles)}), which can run any code when loaded",
+            hint="convert them to safetensors, or set `options: {allow_pickle: true}` if you trust their author",
+        )
+    raise ModelNotFound(
+        f"{who}{folder} has neither {PICKLE} nor {PICKLE_INDEX}, by which pickled weights are found; it has "
+        f"{min(pickles)}",
+        hint=_AGAIN,
+    )
+
+
+def _chosen(folder: Path) -> Path | None:
+    """The safetensors file, or the index of several, that transformers reads; ``None`` where there is none."""
+    config = folder / "config.json"
+    name = weight_files.check_json(config).get(NAMES_ITS_FILE) if config.is_file() else None
+    if name is None:
+        return next((folder / name for name in (WEIGHTS, INDEX) if (folder / name).is_file()), None)
+    if not isinstance(name, str) or not name.endswith((".safetensors", ".safetensors.index.json")):
+        raise ModelUnsupported(
+            f"{config} names {name!r} as the file of the weights ({NAMES_ITS_FILE})",
+            hint="it has to be a .safetensors file of the folder, or a .safetensors.index.json",
+        )
+    file = folder / name
+    if not Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder)):  # a link may lead elsewhere
+        raise ModelUnsupported(f"{config} names {name!r}, outside of its folder ({NAMES_ITS_FILE})", hint=_AGAIN)
+    if not file.is_file():
+        raise ModelNotFound(f"the weights that {config} names are missing: {file} ({NAMES_ITS_FILE})", hint=_AGAIN)
+    return file
+
+
+def _pickles(folder: Path) -> set[str]:
+    """The names of the pickled weights of a model; those of an adapter are none."""
+    found = {file.name for pattern in (*PICKLES, PICKLE_INDEX) for file in folder.glob(pattern)}
+    return found.difference(ADAPTER_WEIGHTS)
+
+
+def _check_pickles(folder: Path) -> None:
+    if (folder / PICKLE).is_file():
+        weight_files.refuse_other_kinds(folder / PICKLE, "pickle")
+        return
+    for file in weight_files.shards(folder / PICKLE_INDEX):
+        weight_files.refuse_other_kinds(file, "pickle")
+
+
+def check_rows(folder: Path, expected: Mapping[str, int], who: str) -> None:
+    """Raise a `ModelCorrupt` where a tensor in a folder has not the ``expected`` number of rows, by name."""
+    for file in read_files(folder):
+        for name, rows in weight_files.first_dimensions(file).items():
+            if name in expected and rows != expected[name]:
+                more, less = ("the weights are", "config.json") if rows > expected[name] else ("config.json is", "they")
+                raise ModelCorrupt(
+                    f"{who}: {more} larger than {less} by {abs(rows - expected[name]):,} ids: vocab_size is "
+                    f"{expected[name]:,}, and {name} in {file.name} has {rows:,} rows",
+                    hint="write the number of rows into config.json as vocab_size, or download the model again",
+                )
+
+
+def read_files(folder: Path) -> list[Path]:
+    """The safetensors files that are read: one, or those of the index."""
+    try:
+        chosen = _chosen(folder)
+        if chosen is None or not chosen.name.endswith(".index.json"):
+            return [] if chosen is None else [chosen]
+        return sorted(chosen.parent / name for name in set(weight_files.read_index(chosen).values()))
+    except ModelError:
+        return []  # `check_weights` says what is wrong with it
+
+
+def beside_the_weights(folder: Path, adapts: bool) -> list[str]:
+    """Warnings of what a folder holds beside its weights, ``adapts``: peft applies adapters."""
+    found = [name for name in (ADAPTER, *ADAPTER_WEIGHTS) if (folder / name).is_file()]
+    if not found:
+        return []
+    lies = f"an adapter lies beside its weights ({', '.join(found)}) and"
+    if adapts and ADAPTER in found:
+        return [f"{lies} peft applies it to them, unchecked; {_MERGE}"]
+    return [f"{lies} is not applied: no key of a member gives an adapter; {_MERGE}"]
+
+
+def odd_formats(folder: Path, config: Any) -> list[str]:
+    """Warnings of number formats that weights of one model do not have together, or at all."""
+    if getattr(config, "quantization_config", None) is not None:
+        return []
+    formats = {name: kind for file in read_files(folder) for name, kind in weight_files.formats(file).items()}
+    whole = [name for name, kind in formats.items() if kind in INTEGERS and name.endswith((".weight", ".bias"))]
+    found = [f"its files hold whole numbers as weights, {named(whole)}"] if whole else []
+    if set(formats.values()) >= HALVES:
+        fewer = min(HALVES, key=list(formats.values()).count)
+        odd = [name for name, kind in formats.items() if kind == fewer]
+        found.append(f"its files hold some weights as {fewer}, unlike the others, {named(odd)}")
+    return found
+
+
+def untied(folder: Path, config: Any, chunks: int | None = None) -> list[str]:
+    """A warning where a model is said to be tied and its output layer differs, in its first chunks at least."""
+    places = {name: file for file in read_files(folder) for name in weight_files.formats(file)}
+    heads, embeddings = ([name for name in places if name.endswith(ends)] for ends in (OUTPUT, EMBEDDINGS))
+    if not getattr(config, "tie_word_embeddings", False) or len(heads) != 1 or len(embeddings) != 1:
+        return []
+    [head], [embedding] = heads, embeddings
+    if not weight_files.differ((places[head], head), (places[embedding], embedding), chunks):
+        return []
+    return [
+        f"its files hold an output layer ({head}) that is not its embeddings ({embedding}), though its configuration "
+        "ties them: it is used as it is in the files; set tie_word_embeddings to false if that is meant"
+    ]
+
+
+def adapter_alone(folder: Path, who: str) -> ModelUnsupported:
+    try:
+        base = weight_files.check_json(folder / ADAPTER).get("base_model_name_or_path") or "another model"
+    except ModelError:
+        base = "another model"
+    return ModelUnsupported(f"{who}{folder} holds an adapter of {base}, and no model", hint=_MERGE)

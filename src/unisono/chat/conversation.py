@@ -1,0 +1,98 @@
+"""A conversation as one member hears it: with its own system message and prefix, and past reasoning in its place.
+
+Clients send the reasoning of past answers under several names, or as text before an answer's content, as servers that
+do not keep it apart return it. No text becomes a mark, so that what a template would write of it is given apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from unisono.chat.mark_probe import CONVENTIONAL, KEYS
+from unisono.chat.messages import Message, content_of
+from unisono.chat.template import ChatTemplate
+from unisono.errors import PromptError
+from unisono.vocab.marks import MarkForms
+from unisono.vocab.tokenizer import TokenTable
+
+KEY, *_ = KEYS
+
+
+def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
+    """A conversation with a member's own system message and prefix.
+
+    The member's system text comes first, and that of the request follows in the same message, after a blank line. The
+    prefix comes right before the content of the first user message.
+    """
+    own = list(messages)
+    if prefix is not None:
+        first = next((place for place, message in enumerate(own) if message["role"] == "user"), None)
+        if first is not None:
+            own[first] = {**own[first], "content": prefix + content_of(own[first])}
+    if system is not None:
+        if own and own[0]["role"] == "system":
+            own[0] = {**own[0], "content": f"{system}\n\n{content_of(own[0])}"}
+        else:
+            own.insert(0, Message(role="system", content=system))
+    return own
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raise a `PromptError` where there is nothing to answer, or a role is no name."""
+    if not any(content_of(message) or message["role"] == "tool" for message in messages):
+        raise PromptError("the prompt is empty", hint="give some text to answer")
+    for message in messages:
+        if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
+            raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
+
+
+def with_past_reasoning(
+    messages: Sequence[Message], template: ChatTemplate, marks: MarkForms, table: TokenTable
+) -> list[Message]:
+    """A conversation whose past reasoning stands under a key that a template reads, if it reads one.
+
+    It is cut from the content of answers that begin with it, for a member that marks reasoning.
+    """
+    names = [key for key in KEYS if re.search(rf"""[.'"]{key}\b""", template.source)]
+    pairs = _pairs(marks, table)
+    return [_placed(_split(message, pairs), names) for message in messages]
+
+
+def _pairs(marks: MarkForms, table: TokenTable) -> list[tuple[str, str]]:
+    """The texts around reasoning: a member's own, and those of other models; none where it marks no reasoning.
+
+    The first begins nowhere, for answers of a template that writes the beginning into the prompt.
+    """
+    if "reasoning_end" not in marks.known:
+        return []
+    begin, end = (
+        "".join(table.texts[token] for token in marks.anywhere.get(mark, ()))
+        for mark in ("reasoning_begin", "reasoning_end")
+    )
+    own = [(begin, end), ("", end)] if begin and end else []
+    return [*own, *CONVENTIONAL]
+
+
+def _split(message: Message, pairs: Sequence[tuple[str, str]]) -> Message:
+    content, given = content_of(message).lstrip(), message.get("extra", {})
+    if message["role"] != "assistant":
+        return message
+    for begin, end in pairs:
+        thought, found, rest = content.removeprefix(begin).partition(end)
+        thought = thought.strip()
+        opens = content.startswith(begin) if begin else thought and pairs[0][0] not in content
+        if opens and found and given.get(KEY, thought) in (thought, None):
+            split: Message = {**message, "content": rest.lstrip()}
+            return {**split, "extra": {**given, KEY: thought}} if thought else split
+    return message
+
+
+def _placed(message: Message, names: Sequence[str]) -> Message:
+    given = message.get("extra", {})
+    key = next((key for key in KEYS if given.get(key) and isinstance(given[key], str)), None)
+    if message["role"] != "assistant" or key is None or not names or given.keys() & set(names):
+        return message
+    if names[0] == "thinking" and message.get("tool_calls") and content_of(message):
+        return message  # gpt-oss takes one of them beside calls, and the content was said
+    return {**message, "extra": {**given, names[0]: given[key]}}

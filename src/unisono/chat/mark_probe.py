@@ -1,0 +1,195 @@
+"""The forms of marks that a chat template writes, found by rendering an answer with and without reasoning.
+
+Templates take reasoning under one of several keys of a message. Some write it only into prompts, or not at all; of
+those, the conventional names are looked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from unisono.chat.call_form import FormUnknown, find_call_form
+from unisono.chat.messages import Message
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
+from unisono.config.member import MarkReading
+from unisono.errors import SpecError, shown
+from unisono.vocab.marks import NO_MARKS, Ids, Mark, MarkForms
+from unisono.vocab.pieces import token_bytes
+from unisono.vocab.tokenizer import Tokenizer
+
+THOUGHT = "probe thought"
+KEYS = ("reasoning_content", "thinking", "reasoning")
+"""Of a message: where templates look for reasoning."""
+CONVENTIONAL = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel>thought", "<channel|>"),
+)
+"""What stands around reasoning, by its names: of models whose templates show one of them, or none in a rendering."""
+_MARKUP = ("control", "added")
+
+
+def probe_marks(template: ChatTemplate | None, tokenizer: Tokenizer, end_ids: Collection[int] = ()) -> MarkForms:
+    """The forms in which a member's template writes marks; none of what it does not mark, or only by text."""
+    if template is None:
+        return NO_MARKS
+    reader = _Reader(tokenizer)
+    reasoning = _of_renderings(template, reader) or _of_names(template, reader) or NO_MARKS
+    if reasoning.anywhere.get("reasoning_begin", (-1,))[0] in end_ids:  # a text that ended there would never go on
+        reasoning = NO_MARKS
+    return replace(reasoning, anywhere={**_of_calls(template, tokenizer, end_ids), **reasoning.anywhere})
+
+
+def _of_calls(template: ChatTemplate, tokenizer: Tokenizer, end_ids: Collection[int]) -> dict[Mark, Ids]:
+    """The control tokens around calls."""
+    if "tool" not in template.source:
+        return {}
+    table = tokenizer.table
+    try:
+        ends = [table.texts[token] for token in end_ids if token < len(table.texts)]
+        form = find_call_form(template, probe_tool_use(template), table.controls, ends)
+    except FormUnknown:
+        return {}
+    tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
+    return {mark: (table.controls[token],) for mark, token in tokens.items() if token is not None}
+
+
+def marks_of(
+    name: str,
+    given: Mapping[Mark, str | MarkReading],
+    template: ChatTemplate | None,
+    tokenizer: Tokenizer,
+    end_ids: Collection[int],
+) -> MarkForms:
+    """The forms of a member: those of its template, and in their place what its spec gives.
+
+    Raises a `SpecError` where a form that is given begins with text, which is no mark.
+    """
+    found = probe_marks(template, tokenizer, end_ids)
+    anywhere = {mark: form for mark, form in found.anywhere.items() if mark not in given}
+    at_opening = {mark: form for mark, form in found.at_opening.items() if mark not in given}
+    reads: dict[Mark, Ids] = {}
+    for mark, value in given.items():
+        if isinstance(value, MarkReading):
+            reads[mark] = tuple(tokenizer.encode(value.reads))
+            continue
+        ids = tuple(tokenizer.encode_rendered(value))
+        if not ids or tokenizer.table.kinds[ids[0]] not in _MARKUP:
+            raise SpecError(
+                f"the mark {mark} of member {name!r} is {shown(value)}: it begins with no control token",
+                hint=f"begin with one, or let the member read text there: {mark}: {{reads: …}}",
+            )
+        anywhere[mark] = ids
+    return replace(found, anywhere=anywhere, at_opening=at_opening, reads=reads) if given else found
+
+
+def _of_renderings(template: ChatTemplate, reader: _Reader) -> MarkForms | None:
+    asked = reader.ids(_rendered(template))
+    plain = reader.ids(_rendered(template, {"content": REPLY}))
+    for key in KEYS:
+        whole = reader.ids(_rendered(template, {"content": REPLY, key: THOUGHT}))
+        thought, reply = reader.find(whole, THOUGHT), reader.find(whole, REPLY)
+        if thought is not None and reply is not None and thought[1] <= reply[0]:
+            between = reader.stripped(whole[thought[1] : reply[0]])
+            before = whole[: thought[0]]
+            if not between or not reader.is_markup(between[0]):
+                return None  # text marks it
+            begin = before[_common(asked, before) :]
+            if not reader.stripped(begin):
+                return _of_open_prompt(reader, reader.stripped(before), between)
+            found = reader.find(plain, REPLY)
+            head = plain[: found[0]] if found else ()
+            return _forms(reader, begin, between, head[len(asked) :] if head[: len(asked)] == asked else ())
+    return None
+
+
+def _of_open_prompt(reader: _Reader, before: Ids, end: Ids) -> MarkForms | None:
+    """The forms of a template that writes the beginning of reasoning into the prompt; of one token, or not known."""
+    if not before or not reader.is_markup(before[-1]) or before.count(before[-1]) > 1:
+        return None
+    return MarkForms({"reasoning_begin": before[-1:], "reasoning_end": end})
+
+
+def _forms(reader: _Reader, begin: Ids, end: Ids, answer: Ids) -> MarkForms | None:
+    """The forms where reasoning stands between ``begin`` and ``end``, and an answer without it behind ``answer``."""
+    mark = reader.stripped(begin)
+    if reader.stripped(answer)[: len(mark)] == mark or not any(map(reader.is_markup, answer)):
+        return MarkForms({"reasoning_begin": mark, "reasoning_end": end}) if reader.is_markup(mark[0]) else None
+    begin, answer = reader.stripped(begin, left=False), reader.stripped(answer, left=False)
+    shared = _common(begin, answer)
+    if shared in (len(begin), len(answer)):
+        return None
+    rest = end[: -len(answer)] if end[-len(answer) :] == answer else ()
+    return MarkForms(
+        {"reasoning_end": rest + answer[:shared] if rest else end},
+        at_opening={"reasoning_begin": begin[shared:], "answer_begin": answer[shared:]},
+        opening=answer[:shared],
+        reopens=bool(rest),
+    )
+
+
+def _of_names(template: ChatTemplate, reader: _Reader) -> MarkForms | None:
+    for begin, end in CONVENTIONAL:
+        if begin in template.source or end in template.source:
+            forms = reader.ids(begin), reader.ids(end)
+            if all(reader.is_form(ids, text) for ids, text in zip(forms, (begin, end), strict=True)):
+                return MarkForms({"reasoning_begin": forms[0], "reasoning_end": forms[1]})
+    return None
+
+
+def _rendered(template: ChatTemplate, answer: Mapping[str, Any] | None = None) -> str:
+    messages: list[Mapping[str, Any]] = [QUESTION]
+    if answer is not None:
+        messages.append({**Message(role="assistant", content=""), **answer})
+    try:
+        return template.render(messages, add_generation_prompt=answer is None)
+    except TemplateFailure:
+        return ""
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+class _Reader:
+    """Looks at a rendered conversation token by token."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._table = tokenizer.table
+
+    def ids(self, text: str) -> Ids:
+        return tuple(self._tokenizer.encode_rendered(text))
+
+    def find(self, ids: Ids, text: str) -> tuple[int, int] | None:
+        """From which token to which a text stands, where it stands last."""
+        spelled = [self._bytes(token) for token in ids]
+        edges = list(itertools.accumulate(map(len, spelled), initial=0))
+        begin = b"".join(spelled).rfind(text.encode())
+        if begin < 0:
+            return None
+        first = max(place for place, edge in enumerate(edges) if edge <= begin)
+        return first, next(place for place, edge in enumerate(edges) if edge >= begin + len(text.encode()))
+
+    def is_form(self, ids: Ids, text: str) -> bool:
+        """Whether a text is one token, or begins with one, that is markup."""
+        return bool(ids) and self.is_markup(ids[0]) and text.startswith(self._table.texts[ids[0]])
+
+    def is_markup(self, token: int) -> bool:
+        return self._table.kinds[token] in _MARKUP
+
+    def stripped(self, ids: Ids, *, left: bool = True) -> Ids:
+        """Ids without those of white space at both ends, or at the right one."""
+        kept = [place for place, token in enumerate(ids) if not self._bytes(token).isspace()]
+        return ids[kept[0] * left : kept[-1] + 1] if kept else ()
+
+    def _bytes(self, token: int) -> bytes:
+        text, kind = self._table.texts[token], self._table.kinds[token]
+        return text.encode() if kind == "control" else token_bytes(text, kind, self._table.scheme) or b""

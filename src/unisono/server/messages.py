@@ -1,0 +1,147 @@
+"""Read the messages of a chat: what clients add to them, and other forms of what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from unisono.chat.messages import RESERVED, Message
+from unisono.errors import nearest, shown
+from unisono.server.body import explained
+from unisono.server.errors import Refusal
+from unisono.server.fields import CONTINUED, OF_MESSAGES, unsupported
+from unisono.server.schemas import ROLES, TEXT_PART
+
+KEYS = ("content", "tool_calls", "tool_call_id", "name")
+"""The other keys of a message, beside its role."""
+TEXT_KEYS = ("type", "text")
+"""The keys of a part of a message. Others, such as ``cache_control``, are for other servers."""
+CALL_KEYS = ("id", "type", "function", "custom")
+FUNCTION_KEYS = ("name", "arguments")
+"""The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+CONTINUING = ("prefix", "partial")
+"""Keys by which some servers are asked to go on with the last message."""
+SYSTEM = ("system", "developer")
+"""Roles that chat templates call ``system``."""
+
+
+def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Message, ...]:
+    """Validate a conversation. Raises a `Refusal` that names the message and its field.
+
+    A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
+    ``strict`` refuses what is unknown, and names that a template does not write.
+    """
+    for key in CONTINUING:
+        if isinstance(given[-1], dict) and given[-1].get(key) is True:
+            raise unsupported(f"messages[{len(given) - 1}].{key}", True, CONTINUED)
+    read = tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
+    if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
+        raise Refusal(
+            400, "the last message is empty: give some text to answer", param="messages", code="invalid_prompt"
+        )
+    return read
+
+
+def _read_message(given: Any, name: str, strict: bool) -> Message:
+    if not isinstance(given, dict):
+        raise Refusal(400, f"{name} is {shown(given)}, not an object", param=name, code="invalid_value")
+    role = given.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        near = nearest(role, ROLES) if isinstance(role, str) else ""
+        words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
+        raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
+    message, extra = _split(given, name, strict)
+    if isinstance(message.get("content"), list):
+        parts = [part if strict else _said(part) for part in message["content"]]
+        texts = (_read_part(part, f"{name}.content[{number}]", strict) for number, part in enumerate(parts))
+        message["content"] = "".join(texts)
+    empty = role == "tool" or (role in SYSTEM and "content" in message)
+    if not strict and empty and message.get("content") is None:
+        message["content"] = ""
+    called = message.pop("name", None) if role == "tool" else None
+    try:
+        ROLES[role].validate_python([message])
+    except ValidationError as error:
+        raise explained(error, message, list(KEYS), name, 1) from None
+    if message.get("content") is None and not message.get("tool_calls"):
+        if strict or role != "assistant" or ("content" not in message and not extra):
+            raise Refusal(400, f"{name}.content is missing", param=f"{name}.content", code="missing_field")
+        message["content"] = ""  # an answer that was empty
+    if called not in (None, ""):
+        message["name"] = called
+    elif not strict and "name" in message:
+        extra["name"] = message.pop("name")
+    keys = {key: message[key] for key in KEYS if message.get(key) is not None}
+    further = {"extra": extra} if extra else {}
+    return cast(Message, {"role": "system" if role in SYSTEM else role, **keys, **further})
+
+
+def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A message without what says nothing, and its further keys."""
+    given = given if strict else _with_refusal(given)
+    for key, field in OF_MESSAGES.items():
+        if given.get(key) is not None and given[key] not in field.neutral:
+            raise unsupported(f"{name}.{key}", given[key], field.why)
+    message = {key: value for key, value in given.items() if value is not None or key == "content"}
+    extra: dict[str, Any] = {}
+    for key in () if strict else [key for key in message if key not in ("role", *KEYS)]:
+        value = message.pop(key)
+        if key not in OF_MESSAGES and key not in RESERVED:
+            extra[key] = value
+    if isinstance(extra.get("reasoning"), str):  # its name in vLLM's answers; templates read the other
+        extra.setdefault("reasoning_content", extra["reasoning"])
+    if not strict and message.get("tool_calls") == []:
+        del message["tool_calls"]
+    if not strict and isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_plain_call(call) for call in message["tool_calls"]]
+    return message, extra
+
+
+def _with_refusal(given: dict[str, Any]) -> dict[str, Any]:
+    """A message whose refusal is its content where it has no other: it is what the assistant said."""
+    said, content = given.get("refusal"), given.get("content")
+    if given.get("role") != "assistant" or not isinstance(said, str) or content not in (None, "", [], said):
+        return given
+    return {**given, "content": said, "refusal": None}
+
+
+def _plain_call(given: Any) -> Any:
+    """A past call without the keys that clients add to it."""
+    if not isinstance(given, dict):
+        return given
+    call = {key: value for key, value in given.items() if key in CALL_KEYS and value is not None}
+    if isinstance(call.get("function"), dict):
+        call["function"] = {key: value for key, value in call["function"].items() if key in FUNCTION_KEYS}
+        arguments = call["function"].get("arguments")
+        if arguments in ("", "null", None):
+            call["function"]["arguments"] = "{}"
+        elif isinstance(arguments, dict):
+            call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
+        call.setdefault("type", "function")
+    return call
+
+
+def _said(part: Any) -> Any:
+    """A part of a message's content, where a string, what other APIs call text, and a refusal are text."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "refusal":
+        return {"type": "text", "text": part.get("refusal")}
+    return {**part, "type": "text"} if kind in ("input_text", "output_text") else part
+
+
+def _read_part(given: Any, name: str, strict: bool) -> str:
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind != "text" and isinstance(kind, str):
+        raise unsupported(f"{name}.type", kind, "messages are text")
+    part = given
+    if isinstance(given, dict):
+        part = {key: value for key, value in given.items() if value is not None and (strict or key in TEXT_KEYS)}
+    try:
+        return str(TEXT_PART.validate_python([part])[0]["text"])
+    except ValidationError as error:
+        raise explained(error, part, list(TEXT_KEYS), name, 1) from None

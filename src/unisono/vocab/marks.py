@@ -1,0 +1,68 @@
+"""Marks: classes beside pieces, such as "reasoning begins", and the ids with which one member writes them.
+
+A mark is voted for like a piece, by the first id of a member's form of it; the rest of the form follows without a vote
+(docs/adr/0014). A mark is no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Mark = Literal["reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end"]
+MARKS: tuple[Mark, ...] = get_args(Mark)
+"""In the order of their columns; where two forms of a member begin with one id, the first of them has it."""
+
+OF_CALLS: tuple[Mark, ...] = ("call_begin", "call_end")
+"""Marks of tool calls. Where tools are given, the lead's markup stands for them in the text, to find the calls."""
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkForms:
+    """How one member writes marks."""
+
+    anywhere: Mapping[Mark, Ids] = field(default_factory=dict)
+    """Forms that begin with a control token."""
+    at_opening: Mapping[Mark, Ids] = field(default_factory=dict)
+    """Forms where an answer begins, of a model whose answers begin with a mark always. Their first ids may be text
+    elsewhere; where an answer begins the model writes nothing but them."""
+    opening: Ids = ()
+    """What stands before each form of ``at_opening``. It is part of the prompt."""
+    reopens: bool = False
+    """Whether an answer begins anew behind ``reasoning_end``, as at the opening."""
+    reads: Mapping[Mark, Ids] = field(default_factory=dict)
+    """What the member reads where others choose a mark that it does not write itself."""
+
+    def __bool__(self) -> bool:
+        return bool(self.anywhere or self.at_opening or self.reads)
+
+    @property
+    def known(self) -> set[Mark]:
+        """The marks for which the member can vote."""
+        return {*self.anywhere, *self.at_opening}
+
+    @property
+    def first_ids(self) -> frozenset[int]:
+        """The ids that stand for marks anywhere, and so are no pieces."""
+        return frozenset(ids[0] for ids in self.anywhere.values())
+
+    def spelled(self, mark: Mark, *, opening: bool = False) -> Ids:
+        """The ids that a member reads for a mark; none where it reads nothing."""
+        places = (self.at_opening, self.anywhere) if opening else (self.anywhere,)
+        return next((forms[mark] for forms in (*places, self.reads) if mark in forms), ())
+
+    def is_open(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt ends inside reasoning, so that the answer's first piece belongs to it."""
+        opened = self.opening + self.at_opening.get("reasoning_begin", ())
+        if len(opened) > len(self.opening) and tuple(ids[-len(opened) :]) == opened:
+            return True
+        begin, end = (self.anywhere.get(mark, ()) for mark in ("reasoning_begin", "reasoning_end"))
+        if not begin or not end:
+            return False
+        return next((token == begin[0] for token in reversed(ids) if token in (begin[0], end[0])), False)
+
+
+NO_MARKS = MarkForms()
