@@ -227,7 +227,8 @@ class TransformersLoader:
         model_config.check_made_of(config, self.request, self.who)
         if not model_config.brings_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-            model_config.check_language_model(config, known, self.who)
+            with self._errors():
+                model_config.check_language_model(config, known, self.who)
         return config
 
     @property

@@ -102,7 +102,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
         raise ModelUnsupported(f"{who} is an encoder-decoder model ({kind}), not a causal language model", hint=hint)
     if model_class is None:
         raise ModelUnsupported(f"{who} is a model of the type {kind!r}, not a causal language model", hint=hint)
-    names = list(getattr(config, "architectures", None) or ())
+    names = list(map(str, getattr(config, "architectures", None) or ()))
     known = (*LANGUAGE_HEADS, getattr(model_class, "__name__", ""))
     if names and not any(part in name for name in names for part in known if part):
         raise ModelUnsupported(f"{who} is a {names[0]}, which has no head that predicts the next token", hint=hint)
