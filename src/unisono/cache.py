@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
 import platformdirs
 
 from unisono.errors import CacheError
+from unisono.user_files import SETTINGS, open_plain, read_bytes
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT_KEY = "UNISONO_CACHE"
+SEAL = "unisono_seal.json"
 
 
 def cache_root() -> Path:
@@ -56,6 +64,72 @@ def build_once(path: Path, build: Callable[[Path], None], what: str) -> Path:
                     shutil.rmtree(left, ignore_errors=True)
                 _write(path, build)
     return path
+
+
+def build_sealed(path: Path, build: Callable[[Path], None], what: str, key: str) -> Path:
+    """Return a folder that holds what ``build`` made for ``key``, byte for byte; where it does not, it is built again.
+
+    ``build`` is given a temporary folder. A seal in it has the key, and the size and SHA-256 of every file: whatever
+    was changed, added or lost since is found. Raises a `CacheError` as `build_once` does.
+    """
+
+    def build_and_seal(target: Path) -> None:
+        target.mkdir()
+        build(target)
+        (target / SEAL).write_text(json.dumps({"key": key, "files": _sums(target)}), "utf-8")
+
+    with _cache_errors(path.parent, what):
+        if _is_sealed(path, key):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):
+            if os.path.lexists(path):
+                if _is_sealed(path, key):  # another process has built it meanwhile
+                    return path
+                log.warning("%s in the cache is not what was kept there, and is made again: %s", what, path)
+                _remove(path)
+            for left in path.parent.glob(f".{path.name}.*"):
+                shutil.rmtree(left, ignore_errors=True)
+            _write(path, build_and_seal)
+    return path
+
+
+def _is_sealed(path: Path, key: str) -> bool:
+    """Whether a folder holds what its seal says, and the seal is of a key."""
+    try:
+        seal = json.loads(read_bytes(path / SEAL, SETTINGS))
+        if not isinstance(seal, dict) or seal.get("key") != key or not isinstance(seal.get("files"), dict):
+            return False
+        return bool(seal["files"] == _sums(path, seal["files"]))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def _sums(folder: Path, sealed: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
+    """Size and SHA-256 of each file but the seal. Raises a `ValueError` where a size is not that ``sealed``."""
+    found: dict[str, list[Any]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != SEAL:
+            with open_plain(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if sealed is not None and sealed.get(path.name, ())[:1] != [size]:
+                    raise ValueError(f"{path.name} is of another size")
+                found[path.name] = [size, hashlib.file_digest(file, "sha256").hexdigest()]
+    return found
+
+
+def clear(path: Path, what: str) -> None:
+    """Remove whatever is at a path, if anything is. Raises a `CacheError`."""
+    with _cache_errors(path.parent, what):
+        if os.path.lexists(path):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def replace_file(path: Path, build: Callable[[Path], None], what: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import SpecError
+from unisono.user_files import DATA, read_bytes
 
 
 def write_line(file: FileIO, record: Mapping[str, Any]) -> None:
@@ -38,7 +39,7 @@ def complete_lines(path: Path, key: str, *, what: str, line_is: str) -> tuple[li
     records: list[dict[str, Any]] = []
     length = 0
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = read_bytes(path, DATA).splitlines(keepends=True)
     except OSError as error:
         raise SpecError(f"cannot read {str(path)!r}: {error.strerror}", hint="check the file") from error
     for number, line in enumerate(lines, 1):
@@ -46,7 +47,7 @@ def complete_lines(path: Path, key: str, *, what: str, line_is: str) -> tuple[li
             break
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or key not in record:
             raise SpecError(

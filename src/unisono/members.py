@@ -100,16 +100,18 @@ def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wan
                 ", but for its weights, which others share" if member.name in sharing else "",
             )
     found: dict[str, Wanted] = {}
+    copies: Counter[Hashable] = Counter()
+    by_name = {member.name: member for member in spec.members}
     for name, members in sharing.items():
-        owner, say = spec.member(name), reporter(report, name)
+        owner, say = by_name[name], reporter(report, name)
         say(0.0, "finding the model")
         source = find_model(owner, spec.folder, say)
         backend = choose_backend(owner, source).name
         slots = batch * spec.sampling.beam_width * members
         wanted = Wanted(owner=owner, backend=backend, source=source, slots=slots)
-        while any(wanted.key == other.key for other in found.values()):
-            wanted = replace(wanted, copy=wanted.copy + 1)
-        found[name] = wanted
+        key = wanted.key
+        found[name] = replace(wanted, copy=copies[key])
+        copies[key] += 1
     return found
 
 

@@ -30,6 +30,7 @@ from unisono.chat.messages import Message
 from unisono.engine.member import read_losses
 from unisono.errors import CacheError, PromptError, UnisonoError, shown
 from unisono.members import PreparedMember
+from unisono.user_files import SETTINGS, read_bytes
 from unisono.vocab.marks import Ids, MarkForms
 from unisono.vocab.pieces import Vocabulary
 
@@ -119,15 +120,21 @@ def kept(member: PreparedMember) -> tuple[str, ...] | None:
 
 def _read(path: Path | None) -> tuple[str, ...] | None:
     try:
-        return None if path is None else tuple(json.loads(path.read_text("utf-8"))["findings"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = None if path is None else json.loads(read_bytes(path, SETTINGS))
+        return tuple(kept["findings"]) if path and kept and kept["sum"] == _sum(path, kept["findings"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _sum(path: Path, findings: Sequence[str]) -> str:
+    """What tells the findings of an entry from any others."""
+    return hashlib.sha256(json.dumps([path.name, list(findings)]).encode()).hexdigest()
 
 
 def _keep(path: Path | None, model: str, findings: Sequence[str]) -> None:
     if path is None:
         return
-    content = json.dumps({"model": model, "findings": findings}, ensure_ascii=False)
+    content = json.dumps({"model": model, "findings": findings, "sum": _sum(path, findings)}, ensure_ascii=False)
     try:
         replace_file(path, partial(_write, content), "the result of a self-check")
     except CacheError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,21 @@ def test_a_damaged_joined_file_is_joined_again(damaged: bytes, site: Path, monke
     model = make_model(monkeypatch, *HALVES)
     install(site, model, *HALVES)
     demo_path("tiny").write_bytes(damaged)
+    assert demo_path("tiny").read_bytes() == b"".join(HALVES)
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "huge file"])
+def test_what_is_no_joined_file_is_replaced_unread(what: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, make_model(monkeypatch, *HALVES), *HALVES)
+    path = demo_path("tiny")
+    path.unlink()
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        (path / "inside").mkdir(parents=True)
+    else:
+        path.touch()
+        os.truncate(path, 10**13)
     assert demo_path("tiny").read_bytes() == b"".join(HALVES)
 
 

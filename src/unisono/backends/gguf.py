@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from unisono.backends.bounded_files import LARGEST, LONGEST_HEAD, MOST_DIMENSIONS, MOST_TEXTS, check_counts
 from unisono.backends.weight_files import refuse_other_kinds
-from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
+from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 Value = bool | int | float | str | list[bytes] | np.ndarray[Any, Any]
 """A metadata value. Strings in arrays stay bytes: token texts need not be UTF-8."""
 
 VERSIONS = (2, 3)
-_FLOAT32 = 0
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 0, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _BLOCK_BYTES: dict[int, dict[int, int]] = {
     1: {0: 4, 1: 2, 24: 1, 25: 2, 26: 4, 27: 8, 28: 8, 30: 2},
@@ -138,6 +138,7 @@ def _read_head(path: Path, data: mmap.mmap) -> GgufFile:
             hint="convert the model again",
         )
     count, pairs = struct.unpack_from("<QQ", data, 8)
+    check_counts(count, pairs)
     reader = _Reader(data, 24)
     metadata: dict[str, Value] = {}
     for _ in range(pairs):
@@ -171,11 +172,11 @@ class _Tensor:
 
 
 class _Reader:
-    """A cursor over the file's bytes. Raises when it reads past the end."""
+    """A cursor over the file's bytes. Raises when it reads past the end of the file, or of any head."""
 
     def __init__(self, data: mmap.mmap, position: int) -> None:
-        self.data = data
-        self.position = position
+        self.data, self.position = data, position
+        self.end, self.texts = min(len(data), LONGEST_HEAD), MOST_TEXTS
 
     def unpack(self, layout: str) -> Any:
         (value,) = struct.unpack_from(layout, self.data, self.position)
@@ -184,8 +185,8 @@ class _Reader:
 
     def take(self, size: int) -> bytes:
         end = self.position + size
-        if end > len(self.data):
-            raise EOFError(f"{size} bytes expected at {self.position}, the file has {len(self.data)}")
+        if end > self.end:
+            raise EOFError(f"{size:,} bytes expected at {self.position:,}, the head has {self.end:,} at most")
         taken = self.data[self.position : end]
         self.position = end
         return taken
@@ -200,6 +201,8 @@ class _Reader:
             kind, size = self.unpack("<I"), self.unpack("<Q")
             if kind == _STRING:
                 return self.strings(size)
+            if kind not in _SCALARS:
+                raise EOFError(f"an array holds values of the kind {kind}, which is none of numbers or texts")
             numbers = np.dtype("<" + _SCALARS[kind])
             return np.frombuffer(self.take(size * numbers.itemsize), numbers)
         value: bool | int | float = self.unpack("<" + _SCALARS[kind])
@@ -207,23 +210,28 @@ class _Reader:
 
     def strings(self, size: int) -> list[bytes]:
         """The hot loop: a vocabulary has hundreds of thousands of strings."""
-        unpack, data, position = struct.Struct("<Q").unpack_from, self.data, self.position
+        self.texts -= size
+        if self.texts < 0:
+            raise EOFError(f"its arrays would have more than {MOST_TEXTS:,} texts")
+        unpack, data, position, end = struct.Struct("<Q").unpack_from, self.data, self.position, self.end
         found: list[bytes] = []
         for _ in range(size):
             start = position + 8
             position = start + unpack(data, position)[0]
+            if position > end:
+                raise EOFError("an array of strings does not end")
             found.append(data[start:position])
-        if position > len(data):
-            raise EOFError("an array of strings does not end")
         self.position = position
         return found
 
     def tensor(self) -> _Tensor:
         name = self.string().decode()
         dimensions = self.unpack("<I")
-        if dimensions > 8:
-            raise EOFError(f"tensor {name!r} would have {dimensions} dimensions")
+        if dimensions > MOST_DIMENSIONS:
+            raise EOFError(f"tensor {shown(name)} would have {dimensions:,} dimensions")
         shape = tuple(self.unpack("<Q") for _ in range(dimensions))
+        if math.prod(shape) > min(LARGEST, 16 * len(self.data)):  # no format packs more than 8 into a byte
+            raise EOFError(f"tensor {shown(name)} of {' × '.join(map(str, shape))} elements has no room in the file")
         kind, offset = self.unpack("<I"), self.unpack("<Q")
         elements, size = _BLOCKS.get(kind, (1, 0))
         return _Tensor(name, shape, kind, offset, math.prod(shape) // elements * size)

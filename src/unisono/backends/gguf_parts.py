@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unisono.backends.gguf import GgufFile, read_head
 from unisono.backends.gguf_optional import lacking_in_all
+from unisono.backends.model_facts import check_gguf
 from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
@@ -32,6 +33,7 @@ def read_gguf(path: Path) -> GgufFile:
         ModelUnsupported: this is no GGUF model, or a part but the first.
     """
     first = read_head(path)
+    check_gguf(path, first.architecture, first.metadata)
     number, count = first.number("split.no") or 0, first.number("split.count") or 1
     if count <= 1:
         return first

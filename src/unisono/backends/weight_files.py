@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import struct
 import zipfile
@@ -12,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+from unisono.backends.bounded_files import LONGEST_HEADER, MOST_IN_HEADER, MOST_IN_SETTINGS, parse_json
+from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported, shown
+from unisono.user_files import DOCUMENT, open_plain, read_bytes
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = 512
 """Bytes that show what a file is."""
-LONGEST_HEADER = 100_000_000
-"""Of a safetensors file, in bytes: the library's own limit."""
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -84,14 +83,15 @@ def _check_zip(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    if not path.is_file():
-        problem = f"{path} is not a file" if path.exists() else f"there is no file {path}"
-        raise ModelNotFound(problem, hint="check the path; download what is missing")
+    if not path.is_file() and not path.exists():
+        raise ModelNotFound(f"there is no file {path}", hint="check the path; download what is missing")
+    if path.is_dir():
+        raise ModelNotFound(f"{path} is not a file", hint="check the path; download what is missing")
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return file.read(HEAD)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
 
 
 def _refuse_other_binaries(path: Path, head: bytes, wanted: str) -> None:
@@ -137,7 +137,7 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     size = path.stat().st_size
     try:
         length, header = _header(path, size)
-        end = max((_end_of(name, **tensor) for name, tensor in header.items()), default=0)
+        end = _covered({name: _place_of(name, **tensor) for name, tensor in header.items()})
         shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
     except (EOFError, struct.error) as error:
         raise ModelCorrupt(f"{path} is cut short: {error}", hint=_AGAIN) from error
@@ -153,7 +153,15 @@ def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
 
 def first_dimensions(path: Path) -> dict[str, int]:
     """The first dimension of each tensor in a safetensors file; none where its header cannot be read."""
-    return {name: int(tensor["shape"][0]) for name, tensor in _readable(path).items() if tensor.get("shape")}
+    return {name: shape[0] for name, shape in shapes(path).items() if shape}
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a safetensors file; none where its header cannot be read."""
+    try:
+        return {name: tuple(map(int, tensor["shape"])) for name, tensor in _readable(path).items()}
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return {}
 
 
 def formats(path: Path) -> dict[str, str]:
@@ -177,26 +185,29 @@ def _header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
             raise ValueError(f"its head would have {length:,} bytes")
         if 8 + length > size:
             raise EOFError(f"its head has {length:,} bytes, the file has {size:,}")
-        header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_once)
+        header: dict[str, Any] = parse_json(file.read(length), MOST_IN_HEADER, once=True)
     header.pop("__metadata__", None)
     return length, header
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON whose keys come once."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"it names {next(key for key in keys if keys.count(key) > 1)} twice")
-    return found
+def _covered(places: Mapping[str, tuple[int, int]]) -> int:
+    """The end of the bytes that tensors take, one after the other without gaps. Raises a `ValueError`."""
+    reached = 0
+    for name, (begin, end) in sorted(places.items(), key=lambda item: item[1]):
+        if begin != reached:
+            raise ValueError(f"{name} begins at {begin:,}, and what stands before it ends at {reached:,}")
+        reached = end
+    return reached
 
 
-def _end_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> int:
+def _place_of(name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> tuple[int, int]:
     begin, end = data_offsets
+    if not all(type(each) is int and 0 <= each < 1 << 63 for each in (begin, end, *shape)):
+        raise ValueError(f"the shape or the place of {name} is no row of whole numbers")
     bits = BITS.get(dtype)
     if not 0 <= begin <= end or (bits is not None and (end - begin) * 8 != math.prod(shape) * bits):
         raise ValueError(f"the {dtype} {shape} of {name} do not fit its {end - begin:,} bytes")
-    return end
+    return begin, end
 
 
 def check_shards(index: Path) -> dict[str, tuple[int, ...]]:
@@ -256,26 +267,36 @@ def read_index(index: Path) -> dict[str, str]:
     """The file of each tensor, by an index's word. Raises a `ModelError` for a file that is none."""
     refuse_other_kinds(index, "text")
     try:
-        places = dict(json.loads(index.read_bytes(), object_pairs_hook=_once)["weight_map"])
+        places = dict(parse_json(read_bytes(index, LONGEST_HEADER), MOST_IN_HEADER, once=True)["weight_map"])
         if not all(isinstance(file, str) for file in places.values()):
             raise TypeError("its files have no names")
+        if outside := next(
+            (file for file in set(places.values()) if file == ".." or Path(file).name != file or "\0" in file), None
+        ):
+            raise ValueError(f"it names {shown(outside)}, which is no file of its own folder")
+    except OSError as error:
+        raise ModelError(f"{index} cannot be read: {error.strerror}", hint="check the file") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelCorrupt(f"{index} is no index of weights ({error})", hint=_AGAIN) from error
     return places
 
 
 def check_texts(paths: Iterable[Path]) -> None:
-    """Raise a `ModelError` for a file that is no text: a Git LFS pointer, a web page, nothing at all."""
+    """Raise a `ModelError` for a file that is no text: a Git LFS pointer, a web page, nothing, or too much."""
     for path in paths:
         if path.is_file():
             refuse_other_kinds(path, "text")
+            if (size := path.stat().st_size) > LONGEST_HEADER:
+                raise ModelCorrupt(f"{path} has {size:,} bytes, and at most {LONGEST_HEADER:,} are read", hint=_AGAIN)
 
 
 def check_json(path: Path) -> Mapping[str, Any]:
     """The object in a JSON file. Raises `ModelCorrupt`, or says what the file is instead."""
     refuse_other_kinds(path, "text")
     try:
-        parsed = json.loads(path.read_text("utf-8"))
+        parsed = parse_json(read_bytes(path, DOCUMENT), MOST_IN_SETTINGS)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
     except ValueError as error:  # a UnicodeDecodeError is one
         raise ModelCorrupt(f"{path} is no JSON ({error})", hint="download the model again") from error
     if not isinstance(parsed, dict):

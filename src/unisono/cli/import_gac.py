@@ -13,6 +13,7 @@ import typer
 from unisono.cli.console import say
 from unisono.cli.flags import Overwrite, optional
 from unisono.errors import SpecError
+from unisono.user_files import SETTINGS, read_text
 
 
 def import_gac(
@@ -43,11 +44,12 @@ def import_gac(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, SETTINGS)
     except FileNotFoundError:
         raise SpecError(f"there is no configuration {str(path)!r}", hint="check its path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the configuration {str(path)!r}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
+        raise SpecError(f"cannot read the configuration {str(path)!r}: {why}", hint="check the file") from error
 
 
 def _write(path: Path, text: str, *, overwrite: bool) -> None:

@@ -22,6 +22,7 @@ from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
 from unisono.json_lines import complete_lines, write_line
 from unisono.records import Generation
+from unisono.user_files import DATA, read_bytes
 
 Id = str | int
 
@@ -111,7 +112,7 @@ def _answer(ensemble: Ensemble, sound: dict[str, _Task], faulty: list[_Task], fi
 
 def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:
     try:
-        lines = prompts.read_bytes().split(b"\n")
+        lines = read_bytes(prompts, DATA).split(b"\n")
     except OSError as error:
         raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}") from error
     seen: set[str] = set()

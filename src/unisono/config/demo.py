@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unisono.cache import build_once, cache_root, replace_file, require_space
+from unisono.cache import build_once, cache_root, clear, replace_file, require_space
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, nearest
 
 PREFIX = "demo:"
@@ -150,10 +150,11 @@ def _joined(model: DemoModel, report: Progress) -> Path:
         _join(model, target, report)
 
     if not path.is_file():
+        clear(path, model.spec_name)  # a pipe or a folder is no model
         parts = _part_paths(model)  # what is missing is said before a folder is made for it
         require_space(path.parent, sum(part.stat().st_size for part in parts), model.spec_name)
         return build_once(path, join, model.spec_name)  # join checks the sum as it writes
-    if _checked_sum(model, path, report) != model.sha256:
+    if path.stat().st_size != model.size or _checked_sum(model, path, report) != model.sha256:
         replace_file(path, join, model.spec_name)
     return path
 

@@ -20,6 +20,7 @@ from unisono.config.sampling import Sampling
 from unisono.config.yaml_source import Places, path_of, place_of, read_yaml
 from unisono.errors import SpecError, deprecated, nearest, shown
 from unisono.fusion.weights import scaled
+from unisono.user_files import SETTINGS, read_text
 
 
 class TunedOn(BaseModel):
@@ -99,14 +100,14 @@ class EnsembleSpec(BaseModel):
 
     @model_validator(mode="after")
     def _members_fit_together(self) -> EnsembleSpec:
-        names = [member.name for member in self.members]
-        second = next((place for place, name in enumerate(names) if name in names[:place]), None)
-        if second is not None:
-            raise Misplaced(
-                f"is given again: two members are named {names[second]!r}",
-                *("members", second, "name"),
-                hint="give each a name of its own",
-            )
+        places: dict[str, int] = {}
+        for place, member in enumerate(self.members):
+            if places.setdefault(member.name, place) != place:
+                raise Misplaced(
+                    f"is given again: two members are named {member.name!r}",
+                    *("members", place, "name"),
+                    hint="give each a name of its own",
+                )
         if not any(member.weight > 0 for member in self.members):
             raise Misplaced(
                 "have no vote: no weight is positive", "members", hint="give at least one member a positive weight"
@@ -178,11 +179,12 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
             f"cannot read the spec file {str(path)!r}: it is a folder", hint=f"name the ensemble file{there}"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, SETTINGS)
     except FileNotFoundError:
         raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the spec file {str(path)!r}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
+        raise SpecError(f"cannot read the spec file {str(path)!r}: {why}", hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
     return _validate(data, str(path), places, path.resolve().parent)
 

@@ -10,7 +10,8 @@ from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, ins
 from unisono.backends.weight_files import naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
 from unisono.config.member import MemberSpec
-from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, SpecError, nearest
+from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, ModelUnsupported, SpecError, nearest
+from unisono.user_files import special
 
 GGUF_MAGIC = b"GGUF"
 
@@ -34,6 +35,11 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user that is not there
         raise ModelNotFound(f"the model of member {spec.name!r}, {name!r}, cannot be looked up: {error}") from error
+    if not is_folder and not is_file and path.exists():
+        raise ModelUnsupported(
+            f"the model of member {spec.name!r}, {str(path)!r}, is {special(path.stat()) or 'neither file nor folder'}",
+            hint="give a GGUF file, a folder with a Hugging Face model, or a hub id",
+        )
     if is_folder:
         return ModelSource("folder", str(path))
     if is_file:

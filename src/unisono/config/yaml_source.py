@@ -11,6 +11,13 @@ import yaml
 
 from unisono.errors import SpecError, shown
 
+MOST_NODES = 10_000
+"""Of a document, the nodes of an alias counted at each use."""
+DEEPEST = 50
+"""Mappings and lists inside one another."""
+LONGEST_NUMBER = 400
+"""Characters of what is no text: the digits of a number, a date."""
+
 Place = tuple[int, int]
 """Line and column, counted from 1."""
 Places = dict[tuple[Hashable, ...], Place]
@@ -21,14 +28,16 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
     """Return the document, and where each of its values stands; ``path`` is its name in messages.
 
     Raises:
-        SpecError: it is no YAML, a key is given twice or is no plain text, or it is nested too deeply.
+        SpecError: it is no YAML, a key is given twice or is no plain text, or it is nested too deeply or too large.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _BoundedLoader(text, path)
+        node = loader.get_single_node()
         places: Places = {}
-        if node is not None:
-            _locate(node, (), places, path)
-        return yaml.safe_load(text), places
+        if node is None:
+            return None, places
+        _locate(node, (), places, path)
+        return loader.construct_document(node), places
     except SpecError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -36,14 +45,68 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(
             f"{path}{where}: this is not valid YAML: {error.problem or error.context}",
-            hint=_without_the_space(text.splitlines()[mark.line])
-            if mark and mark.line < text.count("\n") + 1
-            else None,
+            hint=_without_the_space("".join(text.splitlines()[mark.line : mark.line + 1])) if mark else None,
         ) from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError(
+            f"{path}, line {line}: this is not valid YAML: the character {chr(error.character)!r} is not allowed"
+        ) from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise SpecError(f"{path}: this is not valid YAML: {error}") from error
-    except RecursionError:
-        raise SpecError(f"{path}: this is nested too deeply, or refers to itself") from None
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Composes a document of bounded size: what its aliases stand for is counted before anything walks over it."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self._path = path
+        self._depth = self._nodes = 0
+        self._sizes: dict[int, tuple[int, int]] = {}
+        """The nodes in a node and how deep they lie, by its `id`; nothing for one that is being composed."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if self._depth >= DEEPEST:
+            raise self._fault(event, f"this is nested too deeply: {DEEPEST} levels are read")
+        if self._nodes >= MOST_NODES:
+            raise self._fault(event, _TOO_LARGE)
+        self._depth += 1
+        self._nodes += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self._sizes:
+                raise self._fault(event, f"the alias *{event.anchor} refers to what it stands in")
+        else:
+            self._sizes[id(node)] = self._measured(node)
+        nodes, deep = self._sizes[id(node)]
+        if self._depth + deep > DEEPEST:
+            raise self._fault(event, f"this is nested too deeply: {DEEPEST} levels are read, aliases written out")
+        if nodes > MOST_NODES:
+            raise self._fault(event, _TOO_LARGE)
+        return node
+
+    def _measured(self, node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag != _TEXT and len(node.value) > LONGEST_NUMBER:
+                raise self._fault(node, f"a number has at most {LONGEST_NUMBER} characters; quote what is text")
+            return 1, 1
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [part for item in node.value for part in (item if pairs else (item,))]
+        sizes = [self._sizes[id(part)] for part in inner]
+        return 1 + sum(nodes for nodes, _ in sizes), 1 + max((deep for _, deep in sizes), default=0)
+
+    def _fault(self, node: yaml.Node | yaml.Event, words: str) -> SpecError:
+        line, column = _place(node)
+        return SpecError(f"{self._path}, line {line}, column {column}: {words}")
+
+
+_TEXT = "tag:yaml.org,2002:str"
+_TOO_LARGE = f"this is too large: at most {MOST_NODES:,} values are read, aliases written out"
 
 
 def place_of(where: tuple[Hashable, ...], places: Places) -> str:
@@ -86,5 +149,6 @@ def _locate(node: yaml.Node, where: tuple[Hashable, ...], places: Places, path: 
             _locate(value, inner, places, path)
 
 
-def _place(node: yaml.Node) -> Place:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+def _place(node: yaml.Node | yaml.Event) -> Place:
+    mark = node.start_mark
+    return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)

@@ -27,6 +27,7 @@ import filelock
 from unisono.errors import SpecError, shown
 from unisono.evals.records import Answer, Key, Question, Results, Task, Times
 from unisono.json_lines import complete_lines, write_lines
+from unisono.user_files import DATA, DOCUMENT, check_plain, read_bytes
 
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
 LOCK = ".lock"
@@ -110,7 +111,7 @@ class RunFolder:
         self.known = {answer.key: answer for answer in answers}
         self.times = {each.key: each for each in times if each.key in self.known}
         self._wave = max((each.wave for each in self.times.values()), default=0)
-        lines = (self.folder / ANSWERS).read_bytes().splitlines(keepends=True)
+        lines = read_bytes(self.folder / ANSWERS, DATA).splitlines(keepends=True)
         # The answers first: until then the times show that a wave was cut off.
         self._answers.truncate(sum(map(len, lines[: len(answers)])))
         _replace(self.folder / TIMES, _lines(each.to_json() for each in self.times.values()))
@@ -140,8 +141,8 @@ def _questions(folder: Path) -> list[dict[str, Any]]:
 
 def read_about(folder: Path) -> dict[str, Any]:
     try:
-        about = json.loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError) as error:
+        about = json.loads(read_bytes(folder / ABOUT, DOCUMENT))
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"cannot read {str(folder / ABOUT)!r}: {error}", hint="choose another --out") from error
     if not isinstance(about, dict):
         raise SpecError(f"{str(folder / ABOUT)!r} is not about a run", hint="choose another --out")
@@ -208,6 +209,9 @@ def _earlier(there: Mapping[str, Any], about: Mapping[str, Any]) -> list[Mapping
 
 def _is_begun(folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (ABOUT, QUESTIONS, ANSWERS, TIMES, LOCK):
+        with contextlib.suppress(FileNotFoundError):
+            check_plain(folder / name, (folder / name).stat())
     if (folder / ABOUT).exists():
         return True
     ours = {LOCK, ANSWERS, *(_new(folder / name).name for name in (ABOUT, TIMES)), TIMES}

@@ -19,6 +19,7 @@ from unisono.errors import SpecError, shown
 from unisono.server.errors import Refusal
 from unisono.server.hosts import is_local
 from unisono.server.telemetry import Metrics, cut, say
+from unisono.user_files import SETTINGS, read_text
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -177,7 +178,7 @@ def read_keys(path: Path) -> Keys:
         SpecError: the file cannot be read or has no key, or a key is too short or has blanks. No key is shown.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, SETTINGS).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
         raise SpecError(

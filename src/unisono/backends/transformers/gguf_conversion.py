@@ -22,15 +22,17 @@ from unisono.backends.gguf_parts import check_layers, read_gguf
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.backends.weight_files import naming
-from unisono.cache import build_once, cache_root, require_space
+from unisono.cache import build_sealed, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 3
-"""Increment when the result of a conversion changes.
+FORMAT = 4
+"""Increment when the result of a conversion changes, or how it is kept.
 
-Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions.
+Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
+those of format 3 had no seal.
 """
+CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SPARE_BYTES = 64_000_000
 
@@ -107,7 +109,7 @@ class Conversion:
             progress(0.0, f"converting {self.path.name} once, for this and later runs")
             self._write_weights(config, dtype, target, progress)
 
-        return build_once(entry, build, self._what("weights"))
+        return build_sealed(entry, build, self._what("weights"), self._key(dtype))
 
     @cached_property
     def file(self) -> GgufFile:
@@ -124,20 +126,27 @@ class Conversion:
     def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
         def build(target: Path) -> None:
-            target.write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
+            (target / CONTENT).write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
 
-        entry = build_once(self._entry(f"{part}.json"), build, self._what(part))
-        content: dict[str, Any] = json.loads(entry.read_text("utf-8"))
+        entry = build_sealed(self._entry(part), build, self._what(part), self._key(part))
+        content: dict[str, Any] = json.loads((entry / CONTENT).read_text("utf-8"))
         return content
 
     def _what(self, part: str) -> str:
         return f"the converted {part} of {self.path.name}"
 
     def _entry(self, name: str) -> Path:
-        if self._sha256 is None:
-            with self.path.open("rb") as file:
-                self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return cache_root() / "transformers" / f"{self._sha256[:32]}-v{FORMAT}" / name
+        return cache_root() / "transformers" / f"{self._sum[:32]}-v{FORMAT}" / name
+
+    def _key(self, name: str) -> str:
+        return f"{self._sum} {FORMAT} {name}"
+
+    @cached_property
+    def _sum(self) -> str:
+        if self._sha256 is not None:
+            return self._sha256
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:

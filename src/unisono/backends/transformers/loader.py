@@ -19,6 +19,7 @@ from transformers import cache_utils as _cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from unisono.backends.base import LoadRequest, ModelFacts, Progress
+from unisono.backends.model_facts import check_config
 from unisono.backends.notices import TRANSFORMERS_NOISE, Notices, gguf_warnings
 from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
@@ -88,6 +89,7 @@ class TransformersLoader:
             cache_bytes = maker.cache_bytes(self.request.slots, self.context, self._dtype.itemsize)
         if self.request.source.kind == "folder":
             check_rows(self.request.source.path, model_shape.vocabulary_rows(model), self.who)
+            model_config.check_weight_shapes(model, self.request.source.path, self.who)
         parameters = sum(each.numel() for each in model.parameters())
         return ModelFacts(
             architecture=type(model).__name__,
@@ -181,6 +183,10 @@ class TransformersLoader:
     def _place(self) -> str:
         if self.request.source.kind == "folder":
             model_config.check_folder(self.request)
+        elif self.request.source.kind == "hub":
+            with self._heard(), self._errors():
+                stated, _ = library.PreTrainedConfig.get_config_dict(self.request.source.location, **self._hub_options)
+                check_config(stated, self.who)
         return self.request.source.location
 
     @cached_property
@@ -218,9 +224,11 @@ class TransformersLoader:
         else:
             with self._heard(), self._errors():
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
+        model_config.check_made_of(config, self.request, self.who)
         if not model_config.brings_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-            model_config.check_language_model(config, known, self.who)
+            with self._errors():
+                model_config.check_language_model(config, known, self.who)
         return config
 
     @property

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
-from unisono.backends import weight_files
+from unisono.backends import bounded_files, weight_files
 from unisono.backends.base import LoadRequest
+from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
 from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
 from unisono.errors import ModelNotFound, ModelUnsupported
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 WHOLE_TOKENIZER = "tokenizer.json"
+GENERATION, ADDED, TOKENIZER = "generation_config.json", "added_tokens.json", "tokenizer_config.json"
 PARTS = ("tekken.json", "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.model.v*")
 """What a tokenizer is read from where there is no `tokenizer.json`. Other files of a folder nobody reads."""
 
@@ -43,10 +46,23 @@ def check_folder(request: LoadRequest) -> None:
             hint="give the folder that `save_pretrained` or `hf download` wrote, or a .gguf file",
         )
     with weight_files.naming(who):
-        weight_files.check_json(folder / "config.json")
+        bounded_files.refuse_specials(folder)
+        check_config(weight_files.check_json(folder / "config.json"), folder / "config.json")
+        if (folder / GENERATION).is_file():
+            check_config(weight_files.check_json(folder / GENERATION), folder / GENERATION)
         tokenizer = (WHOLE_TOKENIZER,) if (folder / WHOLE_TOKENIZER).is_file() else PARTS
         patterns = (*SETTINGS, *tokenizer)
         weight_files.check_texts(file for pattern in patterns for file in sorted(folder.glob(pattern)))
+        if (folder / WHOLE_TOKENIZER).is_file():
+            bounded_files.check_values(folder / WHOLE_TOKENIZER)
+        if (folder / ADDED).is_file():
+            check_tokenizer({"model": {"vocab": weight_files.check_json(folder / ADDED)}}, folder / ADDED)
+        if (folder / TOKENIZER).is_file():
+            decoder = weight_files.check_json(folder / TOKENIZER).get("added_tokens_decoder")
+            ids = (
+                {token: int(token[:20]) for token in decoder if token.isdecimal()} if isinstance(decoder, dict) else {}
+            )
+            check_tokenizer({"model": {"vocab": ids}}, folder / TOKENIZER)
         templates = sorted(folder.glob("*.jinja"))
         weight_files.check_texts(file for file in templates if file.stat().st_size)  # an empty one is none
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
@@ -61,6 +77,23 @@ def brings_code(config: Any) -> bool:
     return "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
 
 
+def check_made_of(config: Any, request: LoadRequest, who: str) -> None:
+    """Hold a configuration, defaults filled in, against bounds and what its files have. Raises `ModelCorrupt`."""
+    text = config.get_text_config(decoder=True)
+    check_config(text.to_dict(), who)
+    if request.source.kind == "folder":
+        files = sorted(request.source.path.glob("*.safetensors"))
+        names = [name for file in files for name in weight_files.first_dimensions(file)]
+        check_layers_held(getattr(text, "num_hidden_layers", None), names, who)
+
+
+def check_weight_shapes(model: Any, folder: Path, who: str) -> None:
+    """Hold a model without weights against the heads of the files in its folder. Raises `ModelCorrupt`."""
+    made = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    for file in sorted(folder.glob("*.safetensors")):
+        check_shapes(made, weight_files.shapes(file), who)
+
+
 def check_language_model(config: Any, model_class: Any, who: str) -> None:
     """Raise a `ModelUnsupported` unless the model generates token by token and its memory can be kept."""
     hint = "use a decoder-only language model (one of transformers' …ForCausalLM)"
@@ -69,7 +102,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
         raise ModelUnsupported(f"{who} is an encoder-decoder model ({kind}), not a causal language model", hint=hint)
     if model_class is None:
         raise ModelUnsupported(f"{who} is a model of the type {kind!r}, not a causal language model", hint=hint)
-    names = list(getattr(config, "architectures", None) or ())
+    names = list(map(str, getattr(config, "architectures", None) or ()))
     known = (*LANGUAGE_HEADS, getattr(model_class, "__name__", ""))
     if names and not any(part in name for name in names for part in known if part):
         raise ModelUnsupported(f"{who} is a {names[0]}, which has no head that predicts the next token", hint=hint)

@@ -9,8 +9,9 @@ from typing import Any
 
 import tokenizers
 
+from unisono.backends.model_facts import check_ids
 from unisono.backends.transformers.native_tokenizer import read_native
-from unisono.errors import ModelCorrupt, ModelUnsupported
+from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
 from unisono.vocab.pieces import BYTE_TOKEN
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
@@ -87,8 +88,8 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
     facts |= {"adds_bos": bos is not None and bos in opening}
     try:
         table = read_json_table(content, tokenizer.all_special_ids, **facts)
-    except ModelUnsupported as error:
-        raise ModelUnsupported(f"{who}: {error.message}", hint=error.hint) from error
+    except ModelError as error:
+        raise type(error)(f"{who}: {error.message}", hint=error.hint) from error
     return JsonTokenizer(table, content, opening)
 
 
@@ -111,6 +112,7 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
         raise ModelCorrupt("the tokenizer has no vocabulary", hint="download its files again")
     ids = vocab if isinstance(vocab, dict) else {text: i for i, (text, _) in enumerate(vocab)}
     added = {int(token["id"]): token for token in content.get("added_tokens") or ()}
+    check_ids((*ids.values(), *added), len(ids) + len(added), "the tokenizer")
     length = max([*ids.values(), *added]) + 1
     texts = [""] * length
     kinds: list[Kind] = ["unused"] * length

@@ -1,0 +1,68 @@
+"""Reads the files that users name, whole and bounded.
+
+A pipe or a device has no end, or never begins: it is refused unread. So is a file larger than its kind ever is. What is
+wrong is an `OSError` whose ``strerror`` says it, as for a file that cannot be opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+SETTINGS = 500_000
+"""The most bytes of an ensemble file, a configuration or a file of keys."""
+DOCUMENT = 16_000_000
+"""The most bytes of a schema, or of what a run notes about itself."""
+DATA = 1_000_000_000
+"""The most bytes of prompts, questions and answers: they are read whole."""
+
+_SOME = 1_000_000
+"""Bytes of a file of /proc, which says that it is empty."""
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. Raises an `OSError`."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most and len(data := file.read(min(most, size or _SOME) + 1)) <= most:
+            return data
+    raise OSError(errno.EFBIG, f"it has {max(size, most + 1):,} bytes, and at most {most:,} are read", str(path))
+
+
+def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
+    """The text of a regular file, its line ends made newlines. Raises an `OSError` or a `UnicodeDecodeError`."""
+    return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a regular file for reading, without ever waiting for it. Raises an `OSError`."""
+    check_plain(path, os.stat(path))
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        check_plain(path, os.fstat(handle))  # it may have been another file a moment ago
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_plain(path: Path, found: os.stat_result) -> None:
+    """Raise an `OSError` where what was ``found`` at a path is no regular file."""
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, f"it is {special(found) or 'no file'}, and only files are read", str(path))
+
+
+def special(found: os.stat_result) -> str | None:
+    """What a pipe, a device or a socket is, in words; ``None`` for files and folders."""
+    return next((words for is_one, words in _KINDS if is_one(found.st_mode)), None)

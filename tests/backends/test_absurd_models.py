@@ -1,0 +1,142 @@
+"""Models whose files say what no model's can are refused by both backends, by name, in a second, and write nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.gguf_files import rewrite_gguf
+from support.tiny_gguf import TOKENS, tiny_tensors, write_tiny
+from support.tiny_models import save_tiny
+from unisono.build import prepare
+from unisono.cache import ENVIRONMENT_KEY
+from unisono.config.ensemble import load_spec
+from unisono.errors import ModelError
+
+SECONDS = 3.0
+Change = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny(tmp_path_factory.mktemp("sound") / "llama", "llama")
+    load(folder)  # the libraries are imported once
+    return folder
+
+
+def load(model: Path, **keys: object) -> None:
+    spec = load_spec({"members": [{"name": "odd", "model": str(model), **keys}]})
+    prepare(spec).load().close()
+
+
+def edited(name: str, **keys: object) -> Change:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | keys))
+
+    return change
+
+
+def with_token(token: int, *, added: bool = False) -> Change:
+    def change(folder: Path) -> None:
+        content: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text())
+        if added:
+            content["added_tokens"].append(content["added_tokens"][0] | {"id": token, "content": "<odd>"})
+        else:
+            content["model"]["vocab"]["odd"] = token
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+    return change
+
+
+def holding(name: str, data: bytes) -> Change:
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def replaced(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+FOLDERS: dict[str, tuple[Change, str]] = {
+    "a billion layers": (edited("config.json", num_hidden_layers=10**9), "num_hidden_layers"),
+    "fewer than no layers": (edited("config.json", num_hidden_layers=-1), "num_hidden_layers"),
+    "layers that no file holds": (edited("config.json", num_hidden_layers=900), "900 layers"),
+    "2^50 ids": (edited("config.json", vocab_size=2**50), "vocab_size"),
+    "ids that no weight has": (edited("config.json", vocab_size=9_999_999), "vocab_size"),
+    "no width": (edited("config.json", hidden_size=0), "hidden_size"),
+    "a width that no weight has": (edited("config.json", hidden_size=10**6), "1,000,000"),
+    "a context below nothing": (edited("config.json", max_position_embeddings=-5), "max_position_embeddings"),
+    "a million ends": (edited("generation_config.json", eos_token_id=[1] * 10**6), "generation_config.json"),
+    "a billion labels": (edited("config.json", num_labels=10**9), "num_labels"),
+    "a head without a name": (edited("config.json", architectures=[None]), "None"),
+    "positions that are no numbers": (
+        edited("config.json", rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": float("nan")}),
+        "factor",
+    ),
+    "the id 2^31": (with_token(2**31), "2147483648"),
+    "the added id 2^31": (with_token(2**31, added=True), "2147483648"),
+    "the id -5": (with_token(-5), "-5"),
+    "an id far from the others": (with_token(3_000_000), "3,000,000"),
+    "a nested configuration": (holding("config.json", NESTED), "config.json"),
+    "a nested tokenizer": (holding("tokenizer.json", NESTED), "tokenizer.json"),
+    "nested settings": (holding("tokenizer_config.json", NESTED), "tokenizer_config.json"),
+    "a huge configuration": (lambda folder: os.truncate(folder / "config.json", 500_000_000), "config.json"),
+    "a pipe for weights": (replaced("model.safetensors"), "model.safetensors is a pipe"),
+    "a pipe for a tokenizer": (replaced("tokenizer.json"), "tokenizer.json is a pipe"),
+    "a header of 2^63 bytes": (
+        holding("model.safetensors", (2**63).to_bytes(8, "little") + b"{}"),
+        "model.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_of_absurd_facts_is_refused(tmp_path: Path, sound: Path, kind: str) -> None:
+    change, named = FOLDERS[kind]
+    folder = shutil.copytree(sound, tmp_path / "llama")
+    change(folder)
+    began = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert time.perf_counter() - began < SECONDS
+    assert caught.value.message.startswith("member 'odd'")
+    assert named in caught.value.message
+
+
+METADATA: dict[str, object] = {
+    "llama.block_count": 2**32 - 1,
+    "llama.embedding_length": 0,
+    "llama.attention.head_count": 3,
+    "llama.attention.head_count_kv": 2**31,
+    "llama.context_length": 0,
+    "llama.attention.layer_norm_rms_epsilon": float("nan"),
+    "tokenizer.ggml.eos_token_id": 2**31,
+    "tokenizer.ggml.tokens": [*TOKENS[:-1], "a"],
+}
+
+
+@pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
+@pytest.mark.parametrize("key", METADATA)
+def test_a_gguf_file_of_absurd_facts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, backend: str
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT_KEY, str(tmp_path / "cache"))
+    whole = write_tiny(tmp_path / "tiny.gguf", tiny_tensors())
+    path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={key: METADATA[key]})
+    began = time.perf_counter()
+    with pytest.raises(ModelError, match=r"member 'odd': .*odd\.gguf") as caught:
+        load(path, backend=backend)
+    assert time.perf_counter() - began < SECONDS
+    assert key.rpartition(".")[2] in caught.value.message or "twice" in caught.value.message
