@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from unisono.backends.transformers.listening import Unreported
+from unisono.backends.transformers.listening import Unreported, unreported
 from unisono.backends.weight_files import named
 from unisono.errors import ModelCorrupt
 
@@ -15,6 +15,19 @@ _UNREAD_HARMLESS = re.compile(
     r"|num_batches_tracked$"
 )
 """Constants that old checkpoints hold, and models compute."""
+
+
+def load_whole(library: Any, model_class: Any, place: Any, who: str, **wanted: Any) -> tuple[Any, list[str]]:
+    """Load a model all of whose weights come from its files, and what of the files it does not read."""
+    with unreported(library) as left_out:
+        try:
+            model, report = model_class.from_pretrained(
+                place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted
+            )
+        except RuntimeError:
+            check_made(left_out.failed, who)
+            raise
+    return model, check_loaded(model, report, left_out, who)
 
 
 def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who: str) -> list[str]:

@@ -25,12 +25,12 @@ from unisono.backends.options import TransformersOptions
 from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
-from unisono.backends.transformers.completeness import check_loaded, check_made, unread
+from unisono.backends.transformers.completeness import load_whole, unread
 from unisono.backends.transformers.failures import check_passes, loading_errors_told
 from unisono.backends.transformers.gguf_config import POSITIONS, completed
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer
-from unisono.backends.transformers.listening import heard, mapped_tensors, unreported
+from unisono.backends.transformers.listening import heard, mapped_tensors
 from unisono.backends.transformers.memory import BackendMaker, CacheParts
 from unisono.backends.transformers.state_layer import HybridLayer, StateLayer
 from unisono.backends.transformers.tokenizer import encode_exactly, read_tokenizer
@@ -285,16 +285,7 @@ class TransformersLoader:
         return model.eval()
 
     def _load_whole(self, place: Any, known: Any = None, **wanted: Any) -> tuple[Any, list[str]]:
-        """Load a model all of whose weights come from its files, and what of the files it does not read."""
-        with unreported(library) as left_out:
-            try:
-                model, report = (known or library.AutoModelForCausalLM).from_pretrained(
-                    place, output_loading_info=True, ignore_mismatched_sizes=True, **wanted
-                )
-            except RuntimeError:
-                check_made(left_out.failed, self.who)
-                raise
-        return model, check_loaded(model, report, left_out, self.who)
+        return load_whole(library, known or library.AutoModelForCausalLM, place, self.who, **wanted)
 
     def _generation_ends(self) -> list[int]:
         """The end ids in the model's files. Defaults of the configuration's class are ignored."""
