@@ -57,6 +57,10 @@ class Notices:
         if short not in alike:
             alike.append(short)
 
+    def hear_all(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
+            self.hear(warning)
+
     def told(self) -> tuple[str, ...]:
         return tuple(
             first + (f" (and {len(more):,} more like this)" if more else "") for first, *more in self._heard.values()

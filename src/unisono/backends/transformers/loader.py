@@ -120,8 +120,7 @@ class TransformersLoader:
             if self.gguf:
                 converted = self.gguf.weights(self._config, self._dtype_name, progress)
                 place = str(converted)
-                for warning in json.loads((converted / NOTICES).read_text("utf-8")):
-                    self._weight_notices.hear(warning)
+                self._weight_notices.hear_all(json.loads((converted / NOTICES).read_text("utf-8")))
             progress(0.5 if self.gguf else 0.05, "loading the weights")
             model = self._load_weights(place)
             if self.options.pack_weights and self.device.type == "cpu" and self.options.device_map is None:
@@ -217,8 +216,7 @@ class TransformersLoader:
     def _config(self) -> Any:
         if self.gguf:
             raw = self.gguf.config()
-            for warning in raw.pop(NOTICES):
-                self._notices.hear(warning)
+            self._notices.hear_all(raw.pop(NOTICES))
             config = library.AutoConfig.for_model(**raw)
             config.architectures = raw.get("architectures")
         else:
@@ -270,16 +268,16 @@ class TransformersLoader:
         return loading_errors_told(self.who, self.request.source.location, str(self.device))
 
     def _load_weights(self, place: str) -> Any:
-        wanted: dict[str, Any] = {} if self.gguf else dict(self._hub_options)
+        wanted = {"use_safetensors": None if self.options.allow_pickle else True} | (
+            {} if self.gguf else self._hub_options
+        )
         device_map = self.options.device_map or ({"": str(self.device)} if self.device.type != "cpu" else None)
         if device_map is not None:
             wanted["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         if self.options.attention:
             wanted["attn_implementation"] = self.options.attention
-        wanted["use_safetensors"] = None if self.options.allow_pickle else True
         model, warnings = self._load_whole(place, config=self._config, dtype=self._dtype, **wanted)
-        for warning in warnings:
-            self._weight_notices.hear(warning)
+        self._weight_notices.hear_all(warnings)
         if self.options.attention is None and device_map is None and model_shape.may_share_keys(model):
             model.set_attn_implementation(SHARING)
         return model.eval()
@@ -312,11 +310,9 @@ class TransformersLoader:
         assert self.gguf is not None
         path, notices = self.request.source.path, Notices(TRANSFORMERS_NOISE)
         with heard(library, notices, progress), self._errors(), mapped_tensors(library) as mapped:
-            wanted = {"gguf_file": path.name, "config": config, "dtype": dtype}
-            model, warnings = self._load_whole(path.parent, **wanted)
+            model, warnings = self._load_whole(path.parent, gguf_file=path.name, config=config, dtype=dtype)
         not_mapped = set(self.gguf.file.shapes).difference(mapped, POSITIONS) if mapped else ()
-        for warning in warnings or unread(not_mapped):
-            notices.hear(warning)
+        notices.hear_all(warnings or unread(not_mapped))
         folder.mkdir(exist_ok=True)
         config.save_pretrained(folder)
         torch_runtime.save_weights(model, folder / "model.safetensors")
