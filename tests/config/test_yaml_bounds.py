@@ -17,9 +17,8 @@ from unisono.cli.inputs import _read_constraint
 from unisono.config.ensemble import load_spec
 from unisono.config.yaml_source import DEEPEST, MOST_NODES, read_yaml
 from unisono.errors import SpecError
-from unisono.json_lines import complete_lines
 from unisono.server.middleware import read_keys
-from unisono.user_files import SETTINGS
+from unisono.user_files import SETTINGS, complete_lines
 
 SECOND = 2.0
 """Of a machine that does other things, too."""

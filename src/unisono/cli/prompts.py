@@ -20,9 +20,8 @@ from unisono.cli.inputs import RunFlags
 from unisono.engine.request import Request
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError, UnisonoError
-from unisono.json_lines import complete_lines, write_line
 from unisono.records import Generation
-from unisono.user_files import DATA, read_bytes
+from unisono.user_files import DATA, complete_lines, read_bytes, write_line
 
 Id = str | int
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from unisono.errors import SpecError
-from unisono.json_lines import write_line
+from unisono.user_files import write_line
 
 if TYPE_CHECKING:
     from unisono.records import StepRecord

@@ -26,8 +26,7 @@ import filelock
 
 from unisono.errors import SpecError, shown
 from unisono.evals.records import Answer, Key, Question, Results, Task, Times
-from unisono.json_lines import complete_lines, write_lines
-from unisono.user_files import DATA, DOCUMENT, check_plain, read_bytes
+from unisono.user_files import DATA, DOCUMENT, check_plain, complete_lines, read_bytes, write_lines
 
 ABOUT, QUESTIONS, ANSWERS, TIMES = "run.json", "questions.jsonl", "answers.jsonl", "times.jsonl"
 LOCK = ".lock"
