@@ -108,6 +108,10 @@ class Parse:
             )
         return allowed_U
 
+    def settle(self, column: int) -> int:
+        """What a choice stands for: mostly itself."""
+        return column
+
     def consume(self, column: int) -> None:
         self._feed(self._matcher, [column])
 

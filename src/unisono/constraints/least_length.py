@@ -29,6 +29,10 @@ class LeastLength(Parse):
         going_on_U[self._union.end] = False
         return going_on_U if going_on_U.any() else allowed_U
 
+    def settle(self, column: int) -> int:
+        """What a choice stands for."""
+        return column if self._parse is None else self._parse.settle(column)
+
     def consume(self, column: int) -> None:
         """Advance by a chosen piece."""
         self._left -= 1

@@ -53,15 +53,25 @@ class BesideReasoning(Parse):
         return (self._union.piece(column) or b"x").isspace()
 
     def _allowed_inside(self, ahead: int) -> Allowed:
-        union = self._union
-        end_column = None if "reasoning_end" not in union.marks else union.texts + union.marks.index("reasoning_end")
-        if self._left <= ahead and end_column is not None:
-            allowed_U = np.zeros(union.size, np.bool_)
-            allowed_U[end_column] = True
+        size, end = self._union.size, self._reasoning_end
+        if self._left <= ahead and end is not None:
+            allowed_U = np.zeros(size, np.bool_)
+            allowed_U[end] = True
             return allowed_U
-        allowed_U = np.ones(union.size, np.bool_)
-        allowed_U[union.end] = self._parse is None  # the answer is still to come
+        allowed_U = np.ones(size, np.bool_)
+        allowed_U[self._union.end] = self._parse is None or end is not None  # see `settle`
         return allowed_U
+
+    @property
+    def _reasoning_end(self) -> int | None:
+        marks = self._union.marks
+        return self._union.texts + marks.index("reasoning_end") if "reasoning_end" in marks else None
+
+    def settle(self, column: int) -> int:
+        """What a choice stands for: END ends the reasoning alone, where a grammar's answer is still to come."""
+        end = self._reasoning_end
+        bound = self._inside and self._parse is not None and end is not None
+        return end if bound and column == self._union.end and end is not None else column
 
     def consume(self, column: int) -> None:
         """Advance by a chosen piece or mark."""

@@ -78,14 +78,23 @@ class Member:
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
-    def opens(self, *, again: bool = False, off: bool = False) -> bool:
-        """Whether its ids mean something else at an answer's first step: ``again`` behind reasoning, or with it off.
+    def opens(self, *, off: bool = False) -> bool:
+        """Whether its ids mean something else where an answer begins; ``off`` tells that it may not reason first.
 
         The first piece carries a space that is folded away, or the answer begins with a mark.
         """
-        if "opening" not in self._plans:
-            return False
-        return self._marks.reopens if again else not (off and self._marks.at_opening)
+        return "opening" in self._plans and not (off and self._marks.at_opening)
+
+    def opens_behind(self, mark: Mark, *, opening: bool) -> bool:
+        """Whether an answer begins for it behind a mark: anew behind reasoning, or still, where it has read nothing."""
+        if mark == "reasoning_end" and self._marks.reopens:
+            return True
+        return opening and not self._marks.spelled(mark, opening=True)
+
+    @property
+    def ends_reasoning(self) -> bool:
+        """Whether it can vote for the end of reasoning."""
+        return "reasoning_end" in self._marks.known
 
     @property
     def ends_reasoning_as_texts(self) -> bool:

@@ -62,13 +62,14 @@ def plain_steps(
     ids, inside = encode_for(members, prompt, plan.reasoning)
     text = _PlainText(plan, union, ids)
     text.parse = parse
-    at_opening = prompt.messages is not None and not inside
+    answers = prompt.messages is not None and not inside
+    first = {member.name: answers and member.opens(off=plan.reasoning.off) for member in members}
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
-        first = {member.name: at_opening and member.opens(again=step > 0, off=plan.reasoning.off) for member in members}
         lead_U = text.distribution(plan.lead, first=first[plan.lead.name], inside=inside)
         score = plan.gate.score(lead_U[None], [step])[0]
-        asked = plan.gate.opens(score)
+        ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
+        asked = plan.gate.opens(score) or (inside and not ends)
         if asked and plan.gate.boundary:
             others = {member.name: member.speller for member in members if member is not plan.lead}
             asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
@@ -77,13 +78,18 @@ def plain_steps(
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
+        if parse is not None:
+            column = parse.settle(column)
         piece = union.piece(column)
         yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
         text.append(column, piece, members, first)
         mark = union.mark(column)
-        at_opening = mark == "reasoning_end"
+        first = {
+            member.name: mark is not None and member.opens_behind(mark, opening=first[member.name])
+            for member in members
+        }
         inside = mark == "reasoning_begin" or (inside and mark != "reasoning_end")
 
 

@@ -227,7 +227,8 @@ class Preparer:
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
         ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
-        if self._union.marks and (parse is not None or plan.reasoning != Reasoning()):
+        bound = parse is not None or plan.reasoning != Reasoning()
+        if self._union.marks and bound and not request.score:
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)

@@ -49,8 +49,8 @@ class TextSequence:
         self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
         self.part: Part = "reasoning" if prepared.begins_inside else "answer"
         """What is being written."""
-        self.at_opening = self.request.prompt.messages is not None and not prepared.begins_inside
-        """Whether an answer begins here."""
+        self.openings = frozenset[str]()
+        """The members for which an answer begins here, and which open one in their own way."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
         self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside)
@@ -102,15 +102,13 @@ class TextSequence:
             self.parse.consume(column)
         if self._first_piece is None:
             self._first_piece = time.perf_counter()
-        if mark in OF_CALLS and self.request.prompt.tools is not None:
-            piece = self.plan.lead.markup(mark)
-        elif mark is not None:
-            self._pass(mark)
-        if piece:
+        if mark is None:
             self._since_mark += len(piece)
             self.reasoned += self.part == "reasoning"
-            self.at_opening = False
+            self.openings = frozenset()
             self._written.add(piece)
+        else:
+            self._pass(mark)
         if self._text.stopped:
             self.end("stop")
         elif self.pieces >= self.request.limits.max_new_tokens:
@@ -119,14 +117,15 @@ class TextSequence:
     def _pass(self, mark: Mark) -> None:
         """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown."""
         self._since_mark = 0
-        if mark == "reasoning_begin":
+        if mark in OF_CALLS and self.request.prompt.tools is not None:
+            self._written.add(self.plan.lead.markup(mark))
+        elif mark == "reasoning_begin":
             self.part = "reasoning"
             self._reasoning = self._reasoning or ReasoningText()
             self._text.strip()
         elif mark == "reasoning_end":
             self.part = "answer"
             self._text.strip()
-        self.at_opening = mark == "reasoning_end"
 
     def end(self, reason: Finish) -> None:
         self.finish = reason
@@ -174,6 +173,8 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
     sequence = TextSequence(prepared, cursors)
+    if prepared.request.prompt.messages is not None and not prepared.begins_inside:
+        sequence.openings = frozenset(each.name for each in members if each.opens(off=plan.reasoning.off))
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
         sequence.history = NgramIndex(union.end, (int(column_V[token]) for token in ids[plan.lead.name]))

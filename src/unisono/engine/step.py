@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from unisono.chat.messages import Prompt
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
@@ -114,7 +115,8 @@ class Stepper:
             state.commit()
 
     def _choose(self, group: Sequence[StepState], position: int, distributions: Distributions) -> None:
-        columns = self._sampler.choose(group, position, distributions)
+        chosen = self._sampler.choose(group, position, distributions)
+        columns = [state.settled_as(column) for state, column in zip(group, chosen, strict=True)]
         if self._speculator.draft_length.in_use:
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
@@ -130,7 +132,8 @@ class Stepper:
         for voting, distributions in self._sampler.combine(states, 0):
             outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
         shaped = [outputs[state][0].shaped_BU[outputs[state][1]] for state in states]
-        ranked = list(beam.rank(shaped, self._union.end))
+        likely = beam.rank(shaped, self._union.end)
+        ranked = [replace(each, column=states[each.parent].settled_as(each.column)) for each in likely]
         parents = {continuation.parent for continuation in ranked if continuation.column != self._union.end}
         for number, state in enumerate(states):
             if number not in parents:

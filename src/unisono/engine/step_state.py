@@ -46,7 +46,7 @@ class StepState:
         self.piece: bytes | None = None
         self._before = text.pieces
         self.opening = not text.pieces  # prompts are read
-        self._at_opening, self._inside_reasoning = text.at_opening, text.part == "reasoning"
+        self._openings, self._inside_reasoning = text.openings, text.part == "reasoning"
         self._committed: set[str] = set()
         self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
@@ -135,11 +135,17 @@ class StepState:
         ``choice`` is the column that the lead would write, if it were alone.
         """
         gate = self.plan.gate
-        asked, inside = gate.opens(score), None
+        asked, inside = gate.opens(score) or self._awaits_end, None
         if asked and gate.boundary:
             inside = self._inside(likeliest)
         self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside))
         self.lead_choices.append(choice)
+
+    @property
+    def _awaits_end(self) -> bool:
+        """Whether others have to be asked, because the text is in reasoning, which the lead cannot end."""
+        ends = self.plan.lead.ends_reasoning or "reasoning_end" not in self._union.marks
+        return self._inside_reasoning and not ends
 
     def opens(self, position: int) -> bool:
         return not self.plan.is_gated or self.gates[position].asked
@@ -200,13 +206,17 @@ class StepState:
 
     def begins_answer(self, member: Member) -> bool:
         """Whether an answer begins at position 0, which the member reads and writes in its own way."""
-        return self._at_opening and member.opens(again=self._before > 0, off=self.plan.reasoning.off)
+        return member.name in self._openings
 
     def place(self, member: Member, position: int) -> Place | None:
         """Where a position stands for a member, if its ids mean something else there."""
         if self._inside_reasoning:
             return "inside" if member.ends_reasoning_as_texts else None
         return "opening" if not position and self.begins_answer(member) else None
+
+    def settled_as(self, column: int) -> int:
+        """What a choice stands for, by the text's grammar."""
+        return column if self.text.parse is None else self.text.parse.settle(column)
 
     def take(self, position: int, column: int) -> None:
         text, piece = self.text, self._union.piece(column)
@@ -215,7 +225,13 @@ class StepState:
             text.end("end")
         else:
             text.ensembled += self.plan.asks_all or self.combines(position)
-            text.append(piece, column, self._union.mark(column))
+            mark = self._union.mark(column)
+            text.append(piece, column, mark)
+            if mark is not None:
+                openings = {
+                    each.name: each.opens_behind(mark, opening=each.name in text.openings) for each in self._members
+                }
+                text.openings = frozenset(name for name, opens in openings.items() if opens)
         if position < len(self.drafted) and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None

@@ -14,6 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
+from unisono.errors import SpecError
 from unisono.fusion.fold import Array
 
 
@@ -70,6 +71,8 @@ def _confine(q_U: Array, allowed_U: Allowed | None) -> Array:
     if total == 0:
         kept_U = xp.astype(there_U, q_U.dtype)
         total = float(xp.sum(kept_U))
+    if total == 0:
+        raise SpecError("the constraint allows nothing any more", hint="make it simpler")
     kept_U /= total
     return kept_U
 
