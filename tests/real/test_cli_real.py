@@ -67,7 +67,7 @@ def test_ctrl_c_while_loading_ends_cleanly() -> None:
     with start("run", DUO, "Hello") as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "vocabulary" in line:
+            if "loaded" in line:
                 break
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()

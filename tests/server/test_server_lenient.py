@@ -283,7 +283,6 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
         ({"rep_pen": 1.1}, "rep_pen", "repetition_penalty"),
         ({"rep_pen_range": 64, "repetition_penalty": 1.1}, "rep_pen_range", "all that was written"),
         ({"thinking": {"type": "disabled"}}, "thinking", "chat_template_kwargs"),
-        ({"reasoning": {"effort": "low"}}, "reasoning", "reasoning_effort"),
         ({"extra_body": {"top_k": 1}}, "extra_body", "top level"),
         ({"format": "json"}, "format", "response_format"),
     ],

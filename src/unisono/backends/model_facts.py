@@ -217,8 +217,8 @@ def _check_ids(path: Path, metadata: Mapping[str, Any]) -> None:
         key = f"tokenizer.ggml.{name}_token_id"
         value = metadata.get(key)
         none = value is None or (isinstance(value, int) and value in (-1, 2**32 - 1))  # which stand for no token
-        if isinstance(tokens, list) and not none:
-            _check(key, value, Bound(0, len(tokens) - 1), path)
+        if not none:
+            _check(key, value, _ID, path)  # one that names no token is none, as in llama.cpp
 
 
 def check_shapes(made: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]], source: object) -> None:
