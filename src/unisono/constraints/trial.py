@@ -27,6 +27,9 @@ MEMORY = 2 * 2**30
 """Bytes of address space, with the interpreter and its libraries."""
 STACK = 2**20
 """Bytes, an eighth of what threads have where the grammar is compiled afterwards."""
+WORDS = 300
+"""Characters of an unexpected error that are told."""
+SIMPLER = "make it simpler"
 
 
 def main() -> None:
@@ -48,7 +51,7 @@ def main() -> None:
         trial.start()
         trial.join()
         _limit(0)
-        print(json.dumps(outcome[0]), flush=True)
+        print(json.dumps(outcome[0] if outcome else ["the constraint cannot be compiled", SIMPLER]), flush=True)
 
 
 def _limit(seconds: float) -> None:
@@ -65,7 +68,10 @@ def _try(union: UnionVocabulary, line: str, outcome: list[object]) -> None:
     except BackendMissing:  # which the server says by itself
         outcome.append(None)
     except (RecursionError, MemoryError):
-        outcome.append(["the constraint is nested too deeply, or too large", "make it simpler"])
+        outcome.append(["the constraint is nested too deeply, or too large", SIMPLER])
+    except BaseException as error:  # a panic in native code is no Exception
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:WORDS]
+        outcome.append([f"the constraint cannot be compiled: {words}", SIMPLER])
     else:
         outcome.append(None)
 

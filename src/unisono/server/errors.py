@@ -75,6 +75,11 @@ def not_ready(reason: str) -> Refusal:
     return Refusal(503, f"the server is not ready: {reason}", kind=FAULT, code="not_ready", retry_after=5)
 
 
+def no_process(why: str) -> Refusal:
+    words = f"the server cannot start the process that tries constraints{why and ': '}{why}; try again"
+    return Refusal(503, words, kind=FAULT, code="overloaded", retry_after=5)
+
+
 def shutting_down() -> Refusal:
     return Refusal(503, "the server is shutting down", kind=FAULT, code="shutting_down", retry_after=5)
 

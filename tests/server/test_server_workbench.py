@@ -1,0 +1,140 @@
+"""Processes that try constraints: whose fault an end is, what is remembered, and what they do not run."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unisono.config.constraint import LARK, REGEX, Constraint
+from unisono.constraints import trial
+from unisono.errors import SpecError
+from unisono.server import workbench
+from unisono.server.errors import Refusal
+from unisono.server.workbench import Workbench, _Trial
+
+GOOD = Constraint(REGEX, "a+b")
+BAD = Constraint(LARK, "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(3000)) + '\nr3000: "a"\n')
+
+
+def tried(bench: Workbench, *constraints: Constraint) -> None:
+    async def each() -> None:
+        for constraint in constraints:
+            await bench.try_constraint(constraint)
+
+    asyncio.run(each())
+
+
+def trial_of(bench: Workbench) -> _Trial:
+    return bench._trials[True]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    started: list[Any] = []
+    start = workbench._start
+
+    def _start() -> Any:
+        started.append(start())
+        return started[-1]
+
+    monkeypatch.setattr(workbench, "_start", _start)
+    return started
+
+
+def test_a_module_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("llguidance", "numpy"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    bench = Workbench()
+    tried(bench, GOOD)
+    bench.close()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_process_that_ended_while_idle_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = counted(monkeypatch)
+    bench = Workbench()
+    tried(bench, GOOD)
+    os.kill(started[0].pid, signal.SIGKILL)
+    time.sleep(0.2)
+    tried(bench, Constraint(REGEX, "b"))
+    monkeypatch.setattr(started[1], "poll", lambda: None)  # it ends between the look and the question
+    os.kill(started[1].pid, signal.SIGKILL)
+    tried(bench, Constraint(REGEX, "c"))
+    bench.close()
+    assert len(started) == 3
+
+
+def test_an_answer_that_was_read_counts_though_the_clock_has_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Trial, "_answer", lambda _self, _line: (b"null\n", True))
+    bench = Workbench()
+    tried(bench, GOOD)
+    bench.close()
+
+
+def test_a_late_process_is_ended_and_its_lateness_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = counted(monkeypatch)
+    bench = Workbench(patience=0.001)
+    for _ in range(2):
+        with pytest.raises(SpecError, match="within"):
+            tried(bench, GOOD)
+    bench.close()
+    assert len(started) == 2
+
+
+def test_failures_are_remembered_and_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    started = counted(monkeypatch)
+    bench = Workbench()
+    with caplog.at_level(logging.INFO, logger="unisono"):
+        for constraint in (BAD, BAD, BAD, Constraint(REGEX, "("), Constraint(REGEX, "(")):
+            with pytest.raises(SpecError):
+                tried(bench, constraint)
+    bench.close()
+    ended = [record for record in caplog.records if record.getMessage() == "trial"]
+    assert len(started) == 2  # one for long constraints, one for short ones
+    assert len(ended) == 1
+    assert len(bench._tried) == 2
+
+
+def test_where_no_process_can_start_the_client_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(workbench, "_start", full)
+    bench = Workbench()
+    with pytest.raises(Refusal, match="Too many open files") as refused:
+        tried(bench, GOOD)
+    bench.close()
+    assert refused.value.status == 503
+    assert refused.value.headers
+    assert not bench._tried
+
+
+def test_a_closed_bench_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = counted(monkeypatch)
+    one = _Trial(1.0)
+    one._closed = True
+    with pytest.raises(Refusal, match="shutting down"):
+        one._ask(b'["regex", "a"]\n')
+    assert not started
+
+
+def test_an_unexpected_error_is_an_answer_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic(_union: object) -> Any:
+        raise Panic("no\nway")
+
+    monkeypatch.setattr(trial, "Grammars", panic)
+    outcome: list[Any] = []
+    trial._try(None, json.dumps([GOOD.kind, GOOD.source]), outcome)  # type: ignore[arg-type]
+    assert outcome[0][0] == "the constraint cannot be compiled: Panic: no way"
