@@ -282,7 +282,7 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
         ({"do_sample": True}, "do_sample", "temperature"),
         ({"rep_pen": 1.1}, "rep_pen", "repetition_penalty"),
         ({"rep_pen_range": 64, "repetition_penalty": 1.1}, "rep_pen_range", "all that was written"),
-        ({"thinking": {"type": "disabled"}}, "thinking", "chat_template_kwargs"),
+        ({"think": True}, "think", "chat_template_kwargs"),
         ({"extra_body": {"top_k": 1}}, "extra_body", "top level"),
         ({"format": "json"}, "format", "response_format"),
     ],
@@ -494,6 +494,21 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
     assert tokens[0] == tokens[1]
     other = {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": not thinks}}
     assert prompt_tokens(served, model="reads", **other) != tokens[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinks"),
+    [
+        ({"reasoning": {"enabled": False}}, False),
+        ({"reasoning": {"enabled": True}}, True),
+        ({"thinking_token_budget": 0}, False),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, True),
+        ({"thinking_token_budget": 0, "chat_template_kwargs": {"enable_thinking": True}}, True),
+    ],
+)
+def test_templates_are_told_whether_to_think_by_any_field(served: Served, fields: dict[str, Any], thinks: bool) -> None:
+    told = prompt_tokens(served, model="reads", enable_thinking=thinks)
+    assert prompt_tokens(served, model="reads", **fields) == told
 
 
 @pytest.mark.parametrize("key", ["prefix", "partial"])

@@ -20,7 +20,14 @@ def served() -> Iterator[Served]:
     make_reasoners()
     make_fakes()
     both = {"members": [THINKER, PLAIN]}
-    with serving({"both": both, "other": {"members": [A]}, "never": {**both, "reasoning": "off"}}) as server:
+    with serving(
+        {
+            "both": both,
+            "other": {"members": [A]},
+            "never": {**both, "reasoning": "off"},
+            "brief": {**both, "reasoning": 3},
+        }
+    ) as server:
         yield server
     FAKE_MODELS.clear()
 
@@ -99,6 +106,8 @@ OFF = (
     {"reasoning": {"effort": "none"}},
     {"reasoning": {"enabled": False}, "thinking_token_budget": 0},
     {"thinking_budget_tokens": 0},
+    {"enable_thinking": False},
+    {"thinking": {"type": "disabled"}},
     {"reasoning_budget_tokens": 0, "unisono": {"reasoning": "off"}},
     {"model": "never"},
 )
@@ -118,6 +127,9 @@ BUDGETS = (
     {"thinking_budget_tokens": 3, "reasoning_budget_tokens": 3},
     {"reasoning": {"max_tokens": 3}},
     {"model": "never", "thinking_token_budget": 3},
+    {"thinking": {"type": "enabled", "budget_tokens": 3}, "reasoning_effort": "high"},
+    {"model": "brief", "reasoning_effort": "high", "enable_thinking": True},
+    {"unisono": {"reasoning": 3}, "reasoning": {"enabled": True}},
 )
 
 
@@ -138,6 +150,12 @@ def test_a_budget_ends_reasoning_under_each_of_its_names(served: Served, fields:
         {"include_reasoning": True, "separate_reasoning": True, "reasoning_format": "deepseek"},
         {"stream_reasoning": False, "reasoning_format": "parsed"},
         {"model": "never", "unisono": {"reasoning": "auto"}},
+        {"model": "never", "reasoning": {"enabled": True}},
+        {"model": "never", "reasoning": {"effort": "low"}},
+        {"model": "never", "reasoning_effort": "high"},
+        {"model": "never", "thinking": {"type": "enabled"}},
+        {"model": "brief", "thinking_token_budget": -1},
+        {"thinking": {}},
     ],
 )
 def test_what_asks_for_reasoning_as_it_comes_changes_nothing(served: Served, fields: dict[str, Any]) -> None:
@@ -163,6 +181,24 @@ def test_what_asks_for_reasoning_as_it_comes_changes_nothing(served: Served, fie
         ({"reasoning": {"max_tokens": 3}, "unisono": {"reasoning": 4}}, "reasoning.max_tokens", "is 4"),
         ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, "reasoning_effort", "'low'"),
         ({"reasoning": {"exclude": True}, "include_reasoning": True}, "include_reasoning", "exclude"),
+        ({"reasoning": {"enabled": False, "effort": "high"}}, "reasoning.effort", "reasoning.enabled is False"),
+        (
+            {"thinking_token_budget": 0, "reasoning_effort": "high"},
+            "thinking_token_budget",
+            "reasoning_effort is 'high'",
+        ),
+        ({"thinking_token_budget": 0, "enable_thinking": True}, "thinking_token_budget", "enable_thinking is True"),
+        ({"enable_thinking": True, "reasoning_effort": "none"}, "reasoning_effort", "enable_thinking is True"),
+        ({"enable_thinking": False, "reasoning": {"max_tokens": 3}}, "enable_thinking", "reasoning.max_tokens is 3"),
+        (
+            {"reasoning_effort": "low", "unisono": {"reasoning": "off"}},
+            "reasoning_effort",
+            "unisono.reasoning is 'off'",
+        ),
+        ({"thinking": {"type": "disabled", "budget_tokens": 3}}, "thinking.type", "thinking.budget_tokens is 3"),
+        ({"thinking": {"type": "enabled"}, "reasoning_effort": "none"}, "reasoning_effort", "thinking.type"),
+        ({"thinking": {"budget_tokens": 3}, "thinking_token_budget": -1}, "thinking_token_budget", "is 3"),
+        ({"thinking": {"type": "much"}}, "thinking.type", "'enabled'"),
     ],
 )
 def test_what_is_wrong_or_differs_is_refused_by_name(

@@ -173,7 +173,6 @@ SHARED: dict[str, Field] = {
 
 OF_CHATS: dict[str, Field] = {
     **SHARED,
-    "thinking": Field(_THINKING, ({},)),
     "think": Field(_THINKING),
     "thinking_budget": Field("use thinking_token_budget"),
     "verbosity": _harmless("models write as much as they do", "medium"),

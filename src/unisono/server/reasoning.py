@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from unisono.config.method import Method
 from unisono.config.reasoning import Reasoning
@@ -16,25 +17,46 @@ from unisono.server.schemas import ChatRequest, GenerationFields
 REASONING = "reasoning_content"
 """Of messages, deltas and choices: DeepSeek's name, and that of SGLang and llama.cpp. Clients of vLLM read it, too."""
 EFFORT = "reasoning_effort"
+THINKING = "enable_thinking"
+"""A field, and a variable of chat templates."""
 BUDGET = "thinking_token_budget"
 UNBOUNDED = -1
 """llama.cpp's budget for as much as a model wants."""
 MOST = 1_000_000
 
 
+class Wish(NamedTuple):
+    """What a field says of whether and how long to reason."""
+
+    name: str
+    value: object
+    wanted: Reasoning
+    is_exact: bool = True
+    """Whether it says how long; otherwise it agrees with every budget."""
+
+    def differs(self, wanted: Reasoning) -> bool:
+        return wanted != self.wanted if self.is_exact else wanted.off
+
+
 def reasoned_as(method: Method, request: GenerationFields) -> Method:
     """The method with what a call says of reasoning. Raises a `Refusal` where two fields differ."""
-    asked = list(_asked(request))
-    if not asked:
+    wish = wish_of(request)
+    if wish is None or not wish.differs(method.reasoning):
         return method
-    name, value, wanted = asked[0]
-    for other, its_value, also in asked[1:]:
-        if also != wanted:
-            raise contradiction(name, value, other, its_value)
     given = None if request.unisono is None else request.unisono.reasoning
-    if given is not None and method.reasoning != wanted:  # the method is as the extension says
-        raise contradiction(name, value, "unisono.reasoning", given)
-    return method if method.reasoning == wanted else replace(method, reasoning=wanted)
+    if given is not None:  # the method is as the extension says
+        raise contradiction(wish.name, wish.value, "unisono.reasoning", given)
+    return replace(method, reasoning=wish.wanted)
+
+
+def wish_of(request: GenerationFields) -> Wish | None:
+    """What a call's fields say together, or nothing. Raises a `Refusal` where two differ."""
+    wishes = list(_wishes(request))
+    for place, wish in enumerate(wishes):
+        for other in wishes[:place]:
+            if wish.wanted.off != other.wanted.off or (wish.is_exact and other.is_exact and wish[2:] != other[2:]):
+                raise contradiction(other.name, other.value, wish.name, wish.value)
+    return max(wishes, key=lambda each: each.is_exact, default=None)
 
 
 def shows_reasoning(request: GenerationFields) -> bool:
@@ -55,22 +77,31 @@ def effort_of(request: ChatRequest) -> str | None:
     return effort or its_effort
 
 
-def _asked(request: GenerationFields) -> Iterator[tuple[str, object, Reasoning]]:
-    """The fields that say whether and how long to reason: their names, their values and what they ask for."""
+def _wishes(request: GenerationFields) -> Iterator[Wish]:
     if request.thinking_token_budget is not None:
-        yield BUDGET, request.thinking_token_budget, _budget(request.thinking_token_budget)
+        yield Wish(BUDGET, request.thinking_token_budget, _budget(request.thinking_token_budget))
     if not isinstance(request, ChatRequest):
         return
-    if request.reasoning_effort == "none":
-        yield EFFORT, "none", Reasoning(off=True)
-    if (options := request.reasoning) is None:
-        return
-    if options.effort == "none":
-        yield "reasoning.effort", "none", Reasoning(off=True)
-    if options.enabled is False:
-        yield "reasoning.enabled", False, Reasoning(off=True)
-    if options.max_tokens is not None:
-        yield "reasoning.max_tokens", options.max_tokens, _budget(options.max_tokens)
+    if request.reasoning_effort is not None:
+        yield _whether(EFFORT, request.reasoning_effort, request.reasoning_effort != "none")
+    if request.enable_thinking is not None:
+        yield _whether(THINKING, request.enable_thinking, request.enable_thinking)
+    if (options := request.reasoning) is not None:
+        if options.effort is not None:
+            yield _whether("reasoning.effort", options.effort, options.effort != "none")
+        if options.enabled is not None:
+            yield _whether("reasoning.enabled", options.enabled, options.enabled)
+        if options.max_tokens is not None:
+            yield Wish("reasoning.max_tokens", options.max_tokens, _budget(options.max_tokens))
+    if (thinking := request.thinking) is not None:
+        if thinking.type is not None:
+            yield _whether("thinking.type", thinking.type, thinking.type == "enabled")
+        if thinking.budget_tokens is not None:
+            yield Wish("thinking.budget_tokens", thinking.budget_tokens, _budget(thinking.budget_tokens))
+
+
+def _whether(name: str, value: object, reasons: bool) -> Wish:
+    return Wish(name, value, Reasoning(off=not reasons), is_exact=not reasons)
 
 
 def _budget(pieces: int) -> Reasoning:

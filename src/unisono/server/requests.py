@@ -21,12 +21,11 @@ from unisono.server.limits import ServerLimits
 from unisono.server.messages import read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
-from unisono.server.reasoning import EFFORT, effort_of, reasoned_as, shows_reasoning
+from unisono.server.reasoning import EFFORT, THINKING, effort_of, reasoned_as, shows_reasoning, wish_of
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
 
-THINKING = "enable_thinking"
 ARGUMENTS = ("add_generation_prompt", "continue_final_message", "chat_template", "documents")
 """What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
@@ -111,8 +110,8 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
     for name, value in ((EFFORT, effort), (THINKING, request.enable_thinking)):
         if value is not None and given.setdefault(name, value) != value:
             raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
-    if effort is not None:  # as in vLLM: some templates read the one, some the other
-        given.setdefault(THINKING, effort != "none")
+    if (wish := wish_of(request)) is not None:  # as in vLLM: some templates read an effort, some whether to think
+        given.setdefault(THINKING, not wish.wanted.off)
     return given or None
 
 

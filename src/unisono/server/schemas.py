@@ -165,6 +165,14 @@ class ReasoningOptions(Record):
     """The opposite of ``include_reasoning``."""
 
 
+class ThinkingOptions(Record):
+    """Anthropic's ``thinking``."""
+
+    type: Literal["enabled", "disabled"] | None = None
+    budget_tokens: Annotated[int | None, Field(ge=-1)] = None
+    """The same as ``thinking_token_budget``."""
+
+
 class ChatRequest(GenerationFields):
     """A request for ``/v1/chat/completions``."""
 
@@ -182,6 +190,7 @@ class ChatRequest(GenerationFields):
     reasoning_effort: Effort | None = None
     """A variable of the members' chat templates, too. ``none`` lets no member reason."""
     reasoning: ReasoningOptions | None = None
+    thinking: ThinkingOptions | None = None
 
 
 class CompletionRequest(GenerationFields):
