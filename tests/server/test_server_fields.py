@@ -464,3 +464,12 @@ def test_a_value_of_another_type_is_blamed_on_its_field(
     response = served.post(path, {"model": "duo", **change})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+def test_a_byte_order_mark_before_the_body_is_passed_over_unless_strict(served: Served, strict: Served) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode()
+    given: Any = {"content": body, "headers": {"content-type": "application/json"}}
+    assert httpx2.post(f"{served.url}/v1/completions", **given).status_code == 200
+    refused = httpx2.post(f"{strict.url}/v1/completions", **given)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "invalid_json"

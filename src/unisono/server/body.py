@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
@@ -55,6 +56,8 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
     except TimeoutError:
         words = f"the request did not arrive within {limits.reading:g} seconds"
         raise Refusal(408, words, code="request_timeout") from None
+    if not limits.strict:
+        data = data.removeprefix(BOM_UTF8)  # which some clients on Windows write
     body = parse(data)
     if _is_more(body, limits.values):
         words = f"the request has more than {limits.values} values, which is what this server takes"
