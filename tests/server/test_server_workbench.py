@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,21 @@ def test_where_no_process_can_start_the_client_is_told_to_come_again(monkeypatch
     bench.close()
     assert refused.value.status == 503
     assert refused.value.headers
+    assert not bench._tried
+
+
+def test_a_process_that_cannot_work_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        code = [sys.executable, "-c", "raise SystemExit(1)"]
+        return subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(workbench, "_start", broken)
+    started = counted(monkeypatch)
+    bench = Workbench()
+    with pytest.raises(Refusal, match="status 1"):
+        tried(bench, GOOD)
+    bench.close()
+    assert len(started) == 2
     assert not bench._tried
 
 

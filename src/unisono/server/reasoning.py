@@ -54,7 +54,9 @@ def wish_of(request: GenerationFields) -> Wish | None:
     wishes = list(_wishes(request))
     for place, wish in enumerate(wishes):
         for other in wishes[:place]:
-            if wish.wanted.off != other.wanted.off or (wish.is_exact and other.is_exact and wish[2:] != other[2:]):
+            if wish.wanted.off != other.wanted.off or (
+                wish.is_exact and other.is_exact and wish.wanted != other.wanted
+            ):
                 raise contradiction(other.name, other.value, wish.name, wish.value)
     return max(wishes, key=lambda each: each.is_exact, default=None)
 

@@ -91,6 +91,8 @@ class _Trial:
             if self._closed:
                 raise shutting_down()
             say("trial", ended=status, late=late or None, characters=len(line))
+            if last and status == 1:  # Python's own: it does not start, or has a bug
+                raise no_process("it ends with status 1")
             if late or status in _statuses(LIMITS) or last:
                 return TOO_COSTLY, status not in _statuses(("SIGKILL",))
         raise AssertionError
