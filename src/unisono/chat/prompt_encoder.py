@@ -143,10 +143,11 @@ class PromptEncoder:
         texts = texts_of(given, tools, variables)
         for text in texts:
             _check_encodable(text)
-        escaped = escape_special_tokens(given, tools, self._controls, variables)
+        escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
+        escaped = escape(given, tools, self._controls, variables)
         rendered, parts = self._render(template, escaped)
         if any(map(self._edges.may_join, texts)):
-            apart = escape_special_tokens(given, tools, self._controls, variables, apart=True)
+            apart = escape(given, tools, self._controls, variables, apart=True)
             its_rendered, its_parts = self._render(template, apart)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts

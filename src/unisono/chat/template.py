@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -24,6 +25,8 @@ LONGEST_SOURCE = 1_000_000
 """Characters of a template; the longest that are known have 40,000."""
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
+
+_OF_CASE = ("lower", "upper", "title", "capitalize", "swapcase", "casefold")
 
 
 class ChatTemplate:
@@ -62,6 +65,11 @@ class ChatTemplate:
     def special_names(self) -> frozenset[str]:
         """By which names templates refer to the model's special tokens."""
         return frozenset(self._special_texts)
+
+    @functools.cached_property
+    def changes_case(self) -> bool:
+        """Whether it may change the case of a text."""
+        return any(word in self.source for word in _OF_CASE)
 
     def fits(self, *, with_tools: bool) -> bool:
         """Whether there is a template for conversations with or without tools."""
