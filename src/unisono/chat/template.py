@@ -14,7 +14,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
 from unisono.chat.messages import Message, Tool
-from unisono.chat.template_bounds import BoundedEnvironment
+from unisono.chat.template_bounds import BoundedEnvironment, OutOfTime
 
 
 class TemplateFailure(Exception):
@@ -26,6 +26,8 @@ LONGEST_SOURCE = 1_000_000
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
 
+SMALL = 10_000
+"""Characters of a conversation for which every template has time enough."""
 _OF_CASE = ("lower", "upper", "title", "capitalize", "swapcase", "casefold")
 
 
@@ -39,6 +41,8 @@ class ChatTemplate:
         """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
         self._templates = {DEFAULT: _compiled(source)}
+        self._hopeless: dict[str, str] = {}
+        """Why templates ran out of time on a small conversation: they are not tried again."""
 
     @classmethod
     def of_named(cls, sources: Mapping[str, str], special_texts: Mapping[str, str]) -> ChatTemplate:
@@ -91,7 +95,10 @@ class ChatTemplate:
         """
         if not self.fits(with_tools=tools is not None):
             raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
-        template = self._templates[TOOL_USE if tools is not None and self.for_tools else DEFAULT]
+        name = TOOL_USE if tools is not None and self.for_tools else DEFAULT
+        if name in self._hopeless:
+            raise TemplateFailure(self._hopeless[name])
+        template = self._templates[name]
         environment = cast(BoundedEnvironment, template.environment)
         try:
             given = {
@@ -105,9 +112,19 @@ class ChatTemplate:
             environment.begin()
             return template.render(given)
         except jinja2.TemplateError as error:
+            if isinstance(error, OutOfTime) and not variables and _is_small(messages, tools):
+                self._hopeless[name] = str(error)
             raise TemplateFailure(str(error)) from error
         except Exception as error:  # a template is a program and can fail in any way
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+
+
+def _is_small(messages: Sequence[Mapping[str, Any]] | Sequence[Message], tools: Sequence[Any] | None) -> bool:
+    """Whether all of a conversation is short, the number of its messages and their other keys too."""
+    try:
+        return len(json.dumps([[dict(message) for message in messages], tools], default=repr)) < SMALL
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _compiled(source: str, name: str | None = None) -> jinja2.Template:
