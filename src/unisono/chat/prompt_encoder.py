@@ -209,7 +209,7 @@ class PromptEncoder:
         try:
             form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
             for mark, token in (("call_begin", form.begin_token), ("call_end", form.end_token)):
-                if token is not None and mark not in self.marks.anywhere:
+                if token is not None and self.marks.anywhere.get(mark) != (self._controls[token],):
                     raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
             self._form = form
         except FormUnknown as unknown:
