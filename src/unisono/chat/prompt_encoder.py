@@ -208,7 +208,8 @@ class PromptEncoder:
         ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
             form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
-            for mark, token in (("call_begin", form.begin_token), ("call_end", form.end_token)):
+            tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
+            for mark, token in tokens.items():
                 if token is not None and self.marks.anywhere.get(mark) != (self._controls[token],):
                     raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
             self._form = form
