@@ -34,6 +34,7 @@ from support.tool_templates import (
 )
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template_probe import CallStyle, as_given
 from unisono.chat.tool_grammar import call_grammar
 from unisono.chat.tool_parser import (
@@ -49,6 +50,9 @@ from unisono.chat.tool_parser import (
 )
 from unisono.errors import PromptError, SpecError
 from unisono.testing import byte_level_table
+from unisono.vocab.marks import MarkForms
+from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.spelling import Speller
 
 FORMS = {name: knowing(template).call_form() for name, template in UNDERSTOOD.items()}
 HERMES = FORMS["tagged"]
@@ -90,6 +94,19 @@ def test_a_control_token_that_begins_or_ends_like_a_reply_is_seen(
     form = encoder_of(table, template).call_form()
     assert (form.begin_token, form.end_token) == tokens
     assert (form.opening, form.closing) == tuple(token or "" for token in tokens)
+
+
+@pytest.mark.parametrize("other", [("<|user|>",), ("<s>", "<|user|>"), ()])
+def test_calls_that_a_template_marks_otherwise_than_the_spec_are_refused(other: tuple[str, ...]) -> None:
+    table = byte_level_table()
+    encoder = encoder_of(table, calling(f"<s>{OBJECT}".replace("c.", "m.tool_calls[0].")))
+    assert encoder.call_form().begin_token == "<s>"
+    ids = tuple(table.texts.index(text) for text in other)
+    marks = MarkForms({"call_begin": ids} if ids else {})
+    speller = Speller(read_vocabulary(table, encoder.speller.vocabulary.end_ids, marks=marks), encoder.tokenizer.encode)
+    own = PromptEncoder("m", encoder.tokenizer, speller, encoder.template)
+    with pytest.raises(PromptError, match="marks a call by '<s>', and the spec has another call_begin"):
+        own.call_form()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from support.families import CONTROLS, TEMPLATES, TOKENIZERS
 from support.real_tokenizers import SETUP
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.chat.mark_probe import probe_marks
+from unisono.chat.mark_probe import given_marks, probe_marks
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
@@ -26,7 +26,7 @@ from unisono.engine.request import encode_for
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
-from unisono.vocab.marks import OF_CALLS, MarkForms
+from unisono.vocab.marks import NO_MARKS, OF_CALLS, Mark, MarkForms
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
@@ -253,7 +253,9 @@ def test_reasoning_that_a_client_sends_back_as_text_is_read_as_the_template_read
 
     expected = read("Yes.", extra={"reasoning_content": "Hm, hm."})
     assert read(f"{begin}\nHm, hm.\n{end}\n\nYes.") == expected
-    assert read(f"Hm, hm.\n{end}\n\nYes.") == expected
+    begun = voter.prompt("auto")[0]
+    opens = voter.text(begun).rstrip().endswith(begin)  # elsewhere an answer may mention the end as text
+    assert (read(f"Hm, hm.\n{end}\n\nYes.") == expected) == opens
     assert read(f"{begin}\n\n{end}\n\nYes.") == read("Yes.")
     said = f"Write {begin} and {end}."
     assert said in read(said)
@@ -333,3 +335,21 @@ def test_a_spec_gives_forms_and_what_is_read_in_their_place(fakes: None) -> None
     assert "reasoning_end" not in found.known
     with pytest.raises(SpecError, match="begins with no control token"):
         marks(reasoning_begin="Let me think.")
+
+
+def test_what_begins_reasoning_by_the_spec_has_to_end_it(fakes: None) -> None:
+    tokenizer = LongestMatchTokenizer(table_of("{{ messages[0].content }}", ("<think>",)))
+    with pytest.raises(SpecError, match="have reasoning_begin and no reasoning_end"):
+        given_marks("it", NO_MARKS, {"reasoning_begin": "<think>"}, {}, tokenizer)
+    both = given_marks("it", NO_MARKS, {"reasoning_begin": "<think>", "reasoning_end": "</think>"}, {}, tokenizer)
+    assert both.known == {"reasoning_begin", "reasoning_end"}
+    assert given_marks("it", both, {"reasoning_begin": "<think>"}, {}, tokenizer) == both
+
+
+def test_text_that_is_read_in_a_marks_place_holds_no_mark() -> None:
+    table = table_of("{{ messages[0].content }}", ("<think>",))
+    tokenizer = LongestMatchTokenizer(table)
+    forms: dict[Mark, str] = {"reasoning_begin": "<think>", "reasoning_end": "</think>"}
+    found = given_marks("it", NO_MARKS, forms, {"answer_begin": "<think>So"}, tokenizer)
+    assert not found.first_ids & {*found.reads["answer_begin"]}
+    assert "".join(table.texts[token] for token in found.reads["answer_begin"]) == "<think>So"

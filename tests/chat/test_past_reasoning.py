@@ -120,6 +120,14 @@ def test_beside_calls_and_content_no_thinking_is_added_which_gpt_oss_refuses() -
     assert keys("{{ m.thinking }}", alone, result)[0] == {"reasoning_content": "hm", "thinking": "hm"}
 
 
+def test_reasoning_that_an_answer_only_ends_is_cut_from_it_where_prompts_begin_it() -> None:
+    opens = TEMPLATE.removesuffix("{% endif %}") + "<think>\n{% endif %}"
+    past = answer("hm</think>x")
+    assert keys(opens, past) == [{"reasoning_content": "hm"}]
+    assert keys(TEMPLATE, past) == keys("{{ raise_exception('no') }}", past) == [{}]
+    assert keys(opens, answer("Write <think> before, </think> behind it.")) == [{}]
+
+
 def test_without_marks_content_is_not_split() -> None:
     past = answer("<think>hm</think>x")
     for marks, extra in ((MARKS, {"reasoning_content": "hm"}), (NO_MARKS, {})):

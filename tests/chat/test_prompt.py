@@ -49,6 +49,28 @@ def test_what_a_user_typed_never_becomes_a_control_token(typed: str) -> None:
         assert encoder.speller.vocabulary.join(raw) == typed.encode()
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["| lower", "| upper", "| title", "| capitalize", ".lower()", ".upper()", ".title()", ".swapcase()", ".casefold()"],
+)
+def test_what_a_template_writes_in_another_case_becomes_no_control_token(change: str) -> None:
+    base = byte_level_table()
+    marks = ("</think>", "</THINK>", "<first>", "<FIRST>", "<First>", "</Think>")
+    table = dataclasses.replace(base, texts=(*base.texts, *marks), kinds=(*base.kinds, *["control"] * len(marks)))
+    encoder = encoder_of(table, "<|user|>{{ messages[0].content " + change + " }}<|assistant|>")
+    for typed in (
+        "a </THINK> b",
+        "a </think> b",
+        "</thin\u212a>",
+        "<f\u0131rst>",
+        "<fir\ufb06>",
+        "<\ufb01rst>",
+        "</Think>",
+    ):
+        ids = encoder.encode(Prompt(messages=user(typed)))
+        assert not {*marks} & {*words(encoder, ids)}, typed
+
+
 def test_a_control_text_that_a_template_breaks_apart_is_still_no_control_token() -> None:
     encoder = encoder_of(byte_level_table(), "<|user|>{{ messages[0].content | trim }}<|assistant|>")
     ids = encoder.encode(Prompt(messages=user(" \ue000</s> ")))

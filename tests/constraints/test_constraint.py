@@ -568,6 +568,8 @@ def test_a_name_does_not_come_in_disguise() -> None:
         ("lark:start: foo", "unknown name"),
         ("lark:start: <think>", "special token"),
         ("lark:start: <[3]>", "token numbers"),
+        ("lark:start: <|reasoning_end|>", "has '<|reasoning_end|>': token numbers, marks"),
+        ('lark:start: "<|reasoning_end|>" x\nx: <|answer_begin|> /a/', "has '<|answer_begin|>'"),
         ("lark:start: x\nx[temperature=0.5]: /a/", "temperature"),
         ("json_schema:{", "not JSON"),
         ("json_schema:[1]", "not an object"),

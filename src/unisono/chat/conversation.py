@@ -6,12 +6,14 @@ do not keep it apart return it. No text becomes a mark, so that what a template 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, content_of
-from unisono.chat.template import ChatTemplate
+from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_probe import QUESTION
 from unisono.errors import PromptError
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable
@@ -55,14 +57,14 @@ def with_past_reasoning(
     It is cut from the content of answers that begin with it, for a member that marks reasoning.
     """
     names = [key for key in KEYS if re.search(rf"""[.'"]{key}\b""", template.source)]
-    pairs = _pairs(marks, table)
+    pairs = _pairs(template, marks, table)
     return [_placed(_split(message, pairs), names) for message in messages]
 
 
-def _pairs(marks: MarkForms, table: TokenTable) -> list[tuple[str, str]]:
+def _pairs(template: ChatTemplate, marks: MarkForms, table: TokenTable) -> list[tuple[str, str]]:
     """The texts around reasoning: a member's own, and those of other models; none where it marks no reasoning.
 
-    The first begins nowhere, for answers of a template that writes the beginning into the prompt.
+    One begins nowhere, for answers of a template that writes the beginning into the prompt.
     """
     if "reasoning_end" not in marks.known:
         return []
@@ -70,8 +72,19 @@ def _pairs(marks: MarkForms, table: TokenTable) -> list[tuple[str, str]]:
         "".join(table.texts[token] for token in marks.anywhere.get(mark, ()))
         for mark in ("reasoning_begin", "reasoning_end")
     )
-    own = [(begin, end), ("", end)] if begin and end else []
+    own = [(begin, end)] if begin and end else []
+    if own and _opens_reasoning(template, begin):
+        own.append(("", end))
     return [*own, *CONVENTIONAL]
+
+
+@functools.lru_cache(64)
+def _opens_reasoning(template: ChatTemplate, begin: str) -> bool:
+    """Whether a prompt ends inside reasoning by default."""
+    try:
+        return template.render([QUESTION]).rstrip().endswith(begin.strip())
+    except TemplateFailure:
+        return False
 
 
 def _split(message: Message, pairs: Sequence[tuple[str, str]]) -> Message:

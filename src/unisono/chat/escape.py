@@ -42,10 +42,12 @@ def escape_special_tokens(
     variables: Mapping[str, Any] | None = None,
     *,
     apart: bool = False,
+    any_case: bool = False,
 ) -> Escaped:
     """Break up every special token in the text of a request, so that only the template's own are left.
 
-    Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text. The
+    Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text, and
+    not there either in ``any_case``, for a template that may change the case of any text. The
     names of ``variables`` stay as they are: a template reads one by its name, and cannot list them.
     ``messages`` and ``tools`` are in the form that the template expects; ``controls`` are the texts of the special
     tokens, ``variables`` what the template is given beside them. ``apart`` puts a mark before and behind every text as
@@ -53,9 +55,9 @@ def escape_special_tokens(
     """
     variables = dict(variables or {})
     written = "\n".join(texts_of(messages, tools, variables))
-    plain = tools is None and not variables and all(message.keys() <= _SIMPLE for message in messages)
-    cases = [written] if plain else [written, written.lower(), written.upper()]
-    typed = [control for control in controls if any(control in text for text in cases)]
+    plain = not any_case and tools is None and not variables and all(message.keys() <= _SIMPLE for message in messages)
+    folded = "" if plain else _folded(written)
+    typed = [control for control in controls if control in written or (not plain and _folded(control) in folded)]
     if not typed and not apart:
         kept = None if tools is None else [dict(tool) for tool in tools]
         return Escaped([dict(each) for each in messages], kept, variables, "")
@@ -64,10 +66,13 @@ def escape_special_tokens(
         raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
     longest_first = sorted(typed, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)), 0 if plain else re.IGNORECASE)
+    growing = [] if plain else [letter for letter in sorted(set(written)) if len(_folded(letter)) > 1]  # such as ﬁ
 
     def broken(text: str) -> str:
         if typed:
             text = pattern.sub(lambda match: mark.join(match.group()) + mark, text)
+            for letter in growing:
+                text = text.replace(letter, f"{mark}{letter}{mark}")
         return f"{mark}{text}{mark}" if apart and text else text
 
     return Escaped(
@@ -82,7 +87,7 @@ class Edges:
     """Parts of special tokens: whether a text may become one together with what stands beside it."""
 
     def __init__(self, controls: Iterable[str]) -> None:
-        lower = [control.lower() for control in controls]  # templates may change the case of a text
+        lower = [_folded(control) for control in controls]  # templates may change the case of a text
         self._heads = {control[:size] for control in lower for size in range(1, len(control))}
         self._tails = {control[-size:] for control in lower for size in range(1, len(control))}
         self._all = "\0".join(lower)
@@ -90,7 +95,7 @@ class Edges:
 
     def may_join(self, text: str) -> bool:
         """Whether a text begins as a special token ends, ends as one begins, or is the middle of one."""
-        text = text.lower()
+        text = _folded(text)
         sizes = range(1, min(len(text) + 1, self._longest))
         joins = any(text[-size:] in self._heads or text[:size] in self._tails for size in sizes)
         return joins or (text != "" and text in self._all)
@@ -114,6 +119,11 @@ def texts_of(
         _record(tool["function"], kept, _OF_FUNCTIONS)
     _record(variables or {}, kept, ())
     return found
+
+
+def _folded(text: str) -> str:
+    """The same for all texts that a change of case makes of one."""
+    return text.upper().casefold()
 
 
 def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
 from unisono.errors import SpecError, shown
 from unisono.vocab.marks import NO_MARKS, Ids, Mark, MarkForms
 from unisono.vocab.pieces import token_bytes
+from unisono.vocab.reserved import reserve
 from unisono.vocab.tokenizer import Tokenizer
 
 THOUGHT = "probe thought"
@@ -65,7 +66,8 @@ def given_marks(
 ) -> MarkForms:
     """The forms of a member whose spec gives some: tokens as text, and text that it reads in the place of a mark.
 
-    ``found`` are those of its template. Raises a `SpecError` where a form begins with text, which is no mark.
+    ``found`` are those of its template. Raises a `SpecError` where a form begins with text, which is no mark, and where
+    reasoning would begin and not end.
     """
     given = {*forms, *reads}
     anywhere = {mark: form for mark, form in found.anywhere.items() if mark not in given}
@@ -78,8 +80,14 @@ def given_marks(
                 hint=f"begin with one, or let the member read text there: {mark}: {{reads: …}}",
             )
         anywhere[mark] = ids
-    read = {mark: tuple(tokenizer.encode(text)) for mark, text in reads.items()}
-    return replace(found, anywhere=anywhere, at_opening=at_opening, reads=read)
+    written = replace(found, anywhere=anywhere, at_opening=at_opening, reads={})
+    if "reasoning_begin" in written.known and "reasoning_end" not in written.known | reads.keys():
+        raise SpecError(
+            f"the marks of member {name!r} have reasoning_begin and no reasoning_end: it could not end what it begins",
+            hint="give reasoning_end, too: the token as text, or what the member reads in its place ({reads: …})",
+        )
+    reserved = reserve(tokenizer, written)  # to which text that reads like a mark is text
+    return replace(written, reads={mark: tuple(reserved.encode(text)) for mark, text in reads.items()})
 
 
 def _of_renderings(template: ChatTemplate, reader: _Reader) -> MarkForms | None:

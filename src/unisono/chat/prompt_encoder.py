@@ -143,10 +143,11 @@ class PromptEncoder:
         texts = texts_of(given, tools, variables)
         for text in texts:
             _check_encodable(text)
-        escaped = escape_special_tokens(given, tools, self._controls, variables)
+        escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
+        escaped = escape(given, tools, self._controls, variables)
         rendered, parts = self._render(template, escaped)
         if any(map(self._edges.may_join, texts)):
-            apart = escape_special_tokens(given, tools, self._controls, variables, apart=True)
+            apart = escape(given, tools, self._controls, variables, apart=True)
             its_rendered, its_parts = self._render(template, apart)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts
@@ -207,8 +208,9 @@ class PromptEncoder:
         ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
         try:
             form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
-            for mark, token in (("call_begin", form.begin_token), ("call_end", form.end_token)):
-                if token is not None and mark not in self.marks.anywhere:
+            tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
+            for mark, token in tokens.items():
+                if token is not None and self.marks.anywhere.get(mark) != (self._controls[token],):
                     raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
             self._form = form
         except FormUnknown as unknown:

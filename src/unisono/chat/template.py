@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
 from unisono.chat.messages import Message, Tool
-from unisono.chat.template_bounds import BoundedEnvironment
+from unisono.chat.template_bounds import BoundedEnvironment, OutOfTime
 
 
 class TemplateFailure(Exception):
@@ -24,6 +25,10 @@ LONGEST_SOURCE = 1_000_000
 """Characters of a template; the longest that are known have 40,000."""
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
+
+SMALL = 10_000
+"""Characters of a conversation for which every template has time enough."""
+_OF_CASE = ("lower", "upper", "title", "capitalize", "swapcase", "casefold")
 
 
 class ChatTemplate:
@@ -36,6 +41,8 @@ class ChatTemplate:
         """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
         self._templates = {DEFAULT: _compiled(source)}
+        self._hopeless: dict[str, str] = {}
+        """Why templates ran out of time on a small conversation: they are not tried again."""
 
     @classmethod
     def of_named(cls, sources: Mapping[str, str], special_texts: Mapping[str, str]) -> ChatTemplate:
@@ -63,6 +70,11 @@ class ChatTemplate:
         """By which names templates refer to the model's special tokens."""
         return frozenset(self._special_texts)
 
+    @functools.cached_property
+    def changes_case(self) -> bool:
+        """Whether it may change the case of a text."""
+        return any(word in self.source for word in _OF_CASE)
+
     def fits(self, *, with_tools: bool) -> bool:
         """Whether there is a template for conversations with or without tools."""
         return DEFAULT in self._templates or (with_tools and self.for_tools)
@@ -83,7 +95,10 @@ class ChatTemplate:
         """
         if not self.fits(with_tools=tools is not None):
             raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
-        template = self._templates[TOOL_USE if tools is not None and self.for_tools else DEFAULT]
+        name = TOOL_USE if tools is not None and self.for_tools else DEFAULT
+        if name in self._hopeless:
+            raise TemplateFailure(self._hopeless[name])
+        template = self._templates[name]
         environment = cast(BoundedEnvironment, template.environment)
         try:
             given = {
@@ -97,9 +112,19 @@ class ChatTemplate:
             environment.begin()
             return template.render(given)
         except jinja2.TemplateError as error:
+            if isinstance(error, OutOfTime) and not variables and _is_small(messages, tools):
+                self._hopeless[name] = str(error)
             raise TemplateFailure(str(error)) from error
         except Exception as error:  # a template is a program and can fail in any way
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+
+
+def _is_small(messages: Sequence[Mapping[str, Any]] | Sequence[Message], tools: Sequence[Any] | None) -> bool:
+    """Whether all of a conversation is short, the number of its messages and their other keys too."""
+    try:
+        return len(json.dumps([[dict(message) for message in messages], tools], default=repr)) < SMALL
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _compiled(source: str, name: str | None = None) -> jinja2.Template:

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 LONGEST = 16_000_000
 """Characters of a text, or entries of a list, that a template makes; a prompt of a million tokens has a quarter."""
 SECONDS = 2.0
-"""Processor time of one rendering. Templates that exceeded it have a tenth of it from then on."""
+"""Processor time of one rendering."""
 OFTEN = 16  # steps between two looks at the clock
 WIDEST = 6
 """Digits of a width in a format."""
@@ -36,6 +36,10 @@ class Exceeded(SecurityError):
     """A template worked for too long, or made too large a value."""
 
 
+class OutOfTime(Exceeded):
+    """A template worked for too long."""
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with bounds on time and size."""
 
@@ -44,14 +48,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._clock = threading.local()
-        self._seconds = SECONDS
         del self.globals["lipsum"]  # works as long as it is told to
         self.filters[_TICKED] = self._tick
         self.filters[_JOINED] = lambda *texts: self.concat(map(str, texts))
 
     def begin(self) -> None:
         """Give a rendering in this thread its time."""
-        self._clock.end = time.thread_time() + self._seconds
+        self._clock.end = time.thread_time() + SECONDS
         self._clock.steps = 0
 
     def bound(self, name: str, function: Callable[..., Any]) -> None:
@@ -109,8 +112,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if steps >= OFTEN:
             clock.steps = 0
             if time.thread_time() > getattr(clock, "end", float("inf")):
-                self._seconds = SECONDS / 10
-                raise Exceeded(f"it works for more than {SECONDS:g} s")
+                raise OutOfTime(f"it works for more than {SECONDS:g} s")
 
     def _bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)  # with the marks by which Jinja knows what to pass

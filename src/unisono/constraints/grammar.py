@@ -168,14 +168,17 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
 # Both take time in proportion to the text, whatever it is: a quote that is not closed is read to the line's end, and a
 # bracket up to the next one.
 _LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/?')
-_FOREIGN = re.compile(r"<\[|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b")
+_FOREIGN = re.compile(
+    r"<\[|<\|(?!call_(?:begin|end)\|>)[^|>\s]*\|?>?|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b"
+)
 
 
 def _check_lark(grammar: str) -> None:
-    """Refuse what means tokens of one model, or would be read and not done."""
+    """Refuse what means tokens of one model or marks beside the text, or would be read and not done."""
     if found := _FOREIGN.search(_LITERALS.sub('""', grammar)):
         raise SpecError(
-            f"the lark grammar has {found.group()!r}: token numbers, temperature, max_tokens, stop mean nothing here",
+            f"the lark grammar has {found.group()!r}: "
+            "token numbers, marks, temperature, max_tokens, stop mean nothing here",
             hint="write the text itself; lazy and suffix work, and how pieces are drawn is said by draw",
         )
     for schema in _schemas_in(grammar):
