@@ -127,6 +127,9 @@ class ListParse:
         assert wanted, f"asked behind {written!r}, which is not allowed"
         return np.asarray([self.union.piece(column) in wanted for column in range(self.union.size)])
 
+    def settle(self, column: int) -> int:
+        return column
+
     def consume(self, column: int) -> None:
         self.written += self.union.piece(column) or b""
 

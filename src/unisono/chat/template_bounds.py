@@ -91,6 +91,17 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         _check_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        found = super().wrap_str_format(value)
+        if found is None:
+            return None
+
+        def bounded(*args: Any, **keywords: Any) -> str:
+            _check_format(value.__self__, [*args, *keywords.values()])
+            return found(*args, **keywords)
+
+        return bounded
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
