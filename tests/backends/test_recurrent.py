@@ -33,6 +33,8 @@ from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 from unisono.testing import ContractCase, check_backend_contract, total_variation  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(3)
 IDS = tuple(tuple(int(i) for i in RNG.integers(0, 256, length)) for length in (11, 23, 7, 40))
 TEXTS = (

@@ -26,6 +26,8 @@ from unisono.engine.engine import Engine  # noqa: E402
 from unisono.engine.reference import plain_steps  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 THOUGHT = "Two, two."
 ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
 NEXT = "<|end|><|start|>assistant"

@@ -22,6 +22,8 @@ import pytest
 
 from support.server_process import Process, process
 
+pytestmark = pytest.mark.slow
+
 FILES = 256
 CROWD = 300
 AGAIN = 20
