@@ -87,7 +87,7 @@ def test_doctor_tells_who_marks_reasoning_and_how(run: Run, both: Path, duo: Pat
     ("given", "words"),
     [
         ({"reasoning_begin": {"reads": "Let me think."}}, "reasoning begins, read as 'Let me think.'"),
-        ({"reasoning_begin": "<|system|>", "reasoning_end": "<|user|>"}, "reasoning <|system|>"),
+        ({"reasoning_begin": "<|system|>", "reasoning_end": "<|user|>"}, "reasoning <|system|> … <|user|>"),
         ({"reasoning_end": "<|system|>"}, "reasoning … <|system|>"),
         ({"reasoning_begin": "<|user|>Hm", "reasoning_end": "<|system|>"}, "reasoning <|user|>Hm … <|system|>"),
         ({}, "none"),
