@@ -116,8 +116,8 @@ class _Answers:
         """
         whole = self._render(exchange_of(count)[:1])
         reply = self._render([Message(role="assistant", content=REPLY)])
-        begin = _common(whole, reply)
-        behind = len(whole) - min(_common(whole[::-1], reply[::-1]), len(whole) - begin)
+        begin = common_length(whole, reply)
+        behind = len(whole) - min(common_length(whole[::-1], reply[::-1]), len(whole) - begin)
         if bracket := re.search(r"[<\[][^\s<>\[\]]*$", whole[:begin]):
             begin = bracket.start()
         if bracket := re.match(r"[^\s<>\[\]]*[>\]]", whole[behind:]):
@@ -160,7 +160,8 @@ class _Answers:
             raise FormUnknown(words) from failure
 
 
-def _common(one: str, other: str) -> int:
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How long the beginning is that two texts, or two lists of ids, have in common."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 

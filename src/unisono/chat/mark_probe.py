@@ -7,11 +7,11 @@ those, the conventional names are looked for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unisono.chat.call_form import FormUnknown, find_call_form
+from unisono.chat.call_form import FormUnknown, common_length, find_call_form
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
@@ -101,7 +101,7 @@ def _of_renderings(template: ChatTemplate, reader: _Reader) -> MarkForms | None:
             before = whole[: thought[0]]
             if not between or not reader.is_markup(between[0]):
                 return None  # text marks it
-            begin = before[_common(asked, before) :]
+            begin = before[common_length(asked, before) :]
             if not reader.stripped(begin):
                 return _of_open_prompt(reader, reader.stripped(before), between)
             found = reader.find(plain, REPLY)
@@ -123,7 +123,7 @@ def _forms(reader: _Reader, begin: Ids, end: Ids, answer: Ids) -> MarkForms | No
     if reader.stripped(answer)[: len(mark)] == mark or not any(map(reader.is_markup, answer)):
         return MarkForms({"reasoning_begin": mark, "reasoning_end": end}) if reader.is_markup(mark[0]) else None
     begin, answer = reader.stripped(begin, left=False), reader.stripped(answer, left=False)
-    shared = _common(begin, answer)
+    shared = common_length(begin, answer)
     if shared in (len(begin), len(answer)):
         return None
     rest = end[: -len(answer)] if end[-len(answer) :] == answer else ()
@@ -152,10 +152,6 @@ def _rendered(template: ChatTemplate, answer: Mapping[str, Any] | None = None) -
         return template.render(messages, add_generation_prompt=answer is None)
     except TemplateFailure:
         return ""
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 class _Reader:

@@ -171,7 +171,7 @@ class PromptEncoder:
         """
         if self.template is None or self.marks.at_opening:
             return ""
-        if variables:
+        if variables and any(name in self.template.source for name in variables):  # it reads one by its name
             return self._probed_opening(with_tools=with_tools, variables=variables)
         if with_tools not in self._openings:
             self._openings[with_tools] = self._probed_opening(with_tools=with_tools)

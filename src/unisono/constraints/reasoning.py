@@ -70,8 +70,9 @@ class BesideReasoning(Parse):
     def settle(self, column: int) -> int:
         """What a choice stands for: END ends the reasoning alone, where a grammar's answer is still to come."""
         end = self._reasoning_end
-        bound = self._inside and self._parse is not None and end is not None
-        return end if bound and column == self._union.end and end is not None else column
+        if end is None or self._parse is None or not self._inside or column != self._union.end:
+            return column
+        return end
 
     def consume(self, column: int) -> None:
         """Advance by a chosen piece or mark."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+_SPACE = b" \t\n\r\v\f"  # what `bytes.strip` takes away
+
 
 class Detokenizer:
     """Collects the bytes of one text and hands out what is safe to show.
@@ -81,12 +83,12 @@ class ReasoningText(Detokenizer):
         return super().data.rstrip()
 
     def take(self, *, final: bool = False) -> str:
-        """What has become safe to show since the last call; white space waits for what follows it."""
-        waiting = len(self._data) - len(self._data.rstrip())
-        until = max(self._shown, len(self._data) - waiting)
-        fresh = bytes(self._data[self._shown : until])
-        self._shown = until
-        return self._decoder.decode(fresh)
+        """What has become safe to show since the last call; white space waits for what follows it, also at the end."""
+        return super().take()
+
+    def _waiting(self) -> int:
+        """How many bytes at the end are white space."""
+        return next((count for count, byte in enumerate(reversed(self._data)) if byte not in _SPACE), len(self._data))
 
 
 def decode_text(data: bytes) -> str:

@@ -221,7 +221,7 @@ class Engine:
         method = scored_by(method or self.method)
         requests = [GenerationRequest("", prompt, UNLIMITED) for prompt, _ in asked]
         plan = Plan(method, self.members, self.union)
-        prepared = [self.prepare(each, plan, may_be_empty=True) for each in requests]
+        prepared = [replace(self.prepare(each, plan, may_be_empty=True), parse=None) for each in requests]
         prompts = [tuple(tuple(ids) for ids in each.ids.values()) for each in prepared]
         groups: dict[object, SequenceGroup] = {}
         given: dict[TextSequence, list[int]] = {}
