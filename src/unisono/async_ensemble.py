@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self, Unpack, overload
 
 from unisono.chat.messages import Message, Prompt
 from unisono.config.ensemble import EnsembleSpec
+from unisono.engine.client import Received
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationOptions, Request, Wrote
 from unisono.engine.scheduler import RequestId
@@ -161,7 +161,7 @@ class AsyncEnsemble:
         return closed
 
 
-class AsyncStream:
+class AsyncStream(Received):
     """A text while it is being generated; see `AsyncEnsemble.stream`. It begins when it is first awaited.
 
     What is reasoned before it is no part of the text: `parts` yields both, and `reasoning` is what there is so far.
@@ -169,10 +169,8 @@ class AsyncStream:
     """
 
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        super().__init__()
         self._events = events
-        self._waiting: deque[tuple[Part, str]] = deque()
-        self._reasoning: list[str] = []
-        self._generation: Generation | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -189,18 +187,6 @@ class AsyncStream:
         while (found := await self._next()) is not None:
             yield found
 
-    @property
-    def reasoning(self) -> str:
-        """What was reasoned, as far as it has been received."""
-        return "".join(self._reasoning)
-
-    @property
-    def generation(self) -> Generation:
-        """The finished record. Raises `RuntimeError` while the text is being generated."""
-        if self._generation is None:
-            raise RuntimeError("the text is still being written")
-        return self._generation
-
     async def aclose(self) -> None:
         """Stop generating and free the text's slots. Idempotent."""
         await self._events.aclose()
@@ -214,7 +200,4 @@ class AsyncStream:
                 self._waiting += event.parts
             elif isinstance(event, Ended):
                 self._generation = event.generation
-        part, text = self._waiting.popleft()
-        if part == "reasoning":
-            self._reasoning.append(text)
-        return part, text
+        return self._yielded()

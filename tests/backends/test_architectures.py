@@ -15,10 +15,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from support.recurrent_models import BODY, IDS, config_of  # noqa: E402
-from support.tiny_models import save_model  # noqa: E402
+from support.tiny_models import generated_by, save_model  # noqa: E402
 from unisono.backends.base import LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
-from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 
@@ -105,21 +104,7 @@ def test_a_member_alone_is_its_own_generate(tmp_path: Path, kind: str) -> None:
     plain = {"backend": "transformers", "device": "cpu", "threads": 1, "options": {"pack_weights": False}}
     with Ensemble.load({"members": [{"name": "m", "model": str(tmp_path), **plain}]}, batch=3) as ensemble:
         member = ensemble.prepared.members[0]
-        vocabulary = member.vocabulary
-
-        def generated(text: str) -> bytes:
-            ids_BT = torch.tensor([member.encoder.encode(Prompt(text=text))])
-            whole = model.generate(
-                ids_BT,
-                attention_mask=torch.ones_like(ids_BT),
-                max_new_tokens=PIECES,
-                do_sample=False,
-                eos_token_id=list(vocabulary.end_ids),
-                suppress_tokens=list(vocabulary.excluded_ids),
-            )[0, ids_BT.shape[1] :].tolist()
-            return vocabulary.join(next((whole[:n] for n, i in enumerate(whole) if i in vocabulary.end_ids), whole))
-
-        expected = [generated(text) for text in TEXTS]
+        expected = [generated_by(model, member, text, PIECES) for text in TEXTS]
         assert [each.data for each in ensemble.generate(list(TEXTS), max_new_tokens=PIECES)] == expected
         for speculate in (None, "ngram:4"):
             for _ in range(2):

@@ -15,20 +15,21 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from support.demo import written  # noqa: E402
-from support.fakes import check  # noqa: E402
-from support.methods import FixedDraftLength  # noqa: E402
-from support.recurrent_models import RECURRENT, STEPPED, config_of, save_recurrent, try_slots  # noqa: E402
+from support.recurrent_models import (  # noqa: E402
+    RECURRENT,
+    STEPPED,
+    check_gated,
+    config_of,
+    save_recurrent,
+    try_slots,
+)
+from support.tiny_models import generated_by  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.prefix_cache import PrefixCache  # noqa: E402
 from unisono.backends.seams import INSIDE, SEAMS  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.backends.transformers.state_backend import StateBackend  # noqa: E402
 from unisono.backends.transformers.state_layer import LayerState, StateLayer  # noqa: E402
-from unisono.chat.messages import Prompt  # noqa: E402
-from unisono.config.method import Method  # noqa: E402
-from unisono.engine.engine import Engine  # noqa: E402
-from unisono.engine.reference import plain_steps  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 from unisono.testing import ContractCase, check_backend_contract, total_variation  # noqa: E402
@@ -84,7 +85,6 @@ def ensemble_of(folders: list[Path], **keys: Any) -> Ensemble:
     return Ensemble.load({"members": members}, batch=4, **keys)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_the_contract_of_the_waist_is_kept(saved: Callable[[str], tuple[Path, Any]], kind: str) -> None:
     check_backend_contract(load(saved(kind)[0]), ContractCase(IDS, tolerance=2e-4))
@@ -96,21 +96,7 @@ def test_a_member_alone_is_its_own_generate(saved: Callable[[str], tuple[Path, A
     folder, model = saved(kind)
     with ensemble_of([folder]) as ensemble:
         member = ensemble.prepared.members[0]
-        vocabulary = member.vocabulary
-
-        def generated(text: str) -> bytes:
-            ids_BT = torch.tensor([member.encoder.encode(Prompt(text=text))])
-            whole = model.generate(
-                ids_BT,
-                attention_mask=torch.ones_like(ids_BT),
-                max_new_tokens=PIECES,
-                do_sample=False,
-                eos_token_id=list(vocabulary.end_ids),
-                suppress_tokens=list(vocabulary.excluded_ids),
-            )[0, ids_BT.shape[1] :].tolist()
-            return vocabulary.join(next((whole[:n] for n, i in enumerate(whole) if i in vocabulary.end_ids), whole))
-
-        expected = [generated(text) for text in TEXTS]
+        expected = [generated_by(model, member, text, PIECES) for text in TEXTS]
         assert [ensemble.generate(text, max_new_tokens=PIECES).data for text in TEXTS] == expected
         assert [each.data for each in ensemble.generate(list(TEXTS), max_new_tokens=PIECES)] == expected
         for speculate in (None, "ngram:4"):
@@ -122,23 +108,14 @@ def test_a_member_alone_is_its_own_generate(saved: Callable[[str], tuple[Path, A
 PAIRS = (("Mamba", "LFM2"), ("Falcon-H1", "RWKV"), ("Qwen3-Next", "Mamba-2"), ("Granite 4", "Jamba"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids="+".join)
 @pytest.mark.parametrize("gate", ["always", "confidence:0.3", "every:3"])
 def test_gated_and_drafted_texts_are_those_of_the_plain_loop(
     saved: Callable[[str], tuple[Path, Any]], pair: tuple[str, str], gate: str
 ) -> None:
     """A recurrent lead and a recurrent voter, which lags, drafts, and is rewound to where its draft was cut."""
-    prompts = [Prompt(text=text) for text in TEXTS]
     with ensemble_of([saved(kind)[0] for kind in pair]) as ensemble:
-        engine, method = ensemble._engine, Method(lead="a").but(gate=gate)
-        expected = [list(plain_steps(engine.members, engine.union, each, PIECES, method)) for each in prompts]
-        for size in (1, 4):
-            check(written(engine, prompts, PIECES, size, method), expected, ("a", "b"))
-        for drafter in ("a:4", "b:4", "ngram:6"):
-            drafting = Engine(engine.members, engine.union, draft_length=FixedDraftLength())
-            texts = written(drafting, prompts, PIECES, 4, method.but(speculate=drafter))
-            check(texts, expected, ("a", "b"))
+        for drafter, texts in check_gated(ensemble, TEXTS, gate, PIECES):
             assert drafter.startswith("ngram") or any(text.drafted for text in texts)
 
 

@@ -14,20 +14,14 @@ pytest.importorskip("transformers")
 pytest.importorskip("gguf")
 pytest.importorskip("llama_cpp")
 
-from support.demo import written  # noqa: E402
-from support.fakes import check  # noqa: E402
-from support.methods import FixedDraftLength  # noqa: E402
 from support.recurrent_gguf import ROWS, write_recurrent  # noqa: E402
-from support.recurrent_models import save_recurrent, try_slots  # noqa: E402
+from support.recurrent_models import check_gated, save_recurrent, try_slots  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
 from unisono.backends.llamacpp import loader  # noqa: E402
 from unisono.backends.llamacpp.loader import LlamaCppLoader  # noqa: E402
 from unisono.backends.llamacpp.state_model import StateLlamaCppBackend  # noqa: E402
 from unisono.backends.seams import SEAMS  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
-from unisono.config.method import Method  # noqa: E402
-from unisono.engine.engine import Engine  # noqa: E402
-from unisono.engine.reference import plain_steps  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelError, ModelUnsupported  # noqa: E402
 from unisono.testing import ContractCase, alone, check_backend_contract, total_variation  # noqa: E402
@@ -126,15 +120,8 @@ def test_texts_alone_at_once_and_drafted_are_greedy_ones(saved: Callable[[str], 
 def test_gated_and_drafted_texts_are_those_of_the_plain_loop(
     saved: Callable[[str], tuple[Path, Any]], gate: str
 ) -> None:
-    prompts = [Prompt(text=text) for text in TEXTS]
     with ensemble_of([saved(kind)[0] for kind in KINDS]) as ensemble:
-        engine, method = ensemble._engine, Method(lead="a").but(gate=gate)
-        expected = [list(plain_steps(engine.members, engine.union, each, PIECES, method)) for each in prompts]
-        for size in (1, 4):
-            check(written(engine, prompts, PIECES, size, method), expected, ("a", "b"))
-        for drafter in ("a:4", "b:4", "ngram:6"):
-            drafting = Engine(engine.members, engine.union, draft_length=FixedDraftLength())
-            check(written(drafting, prompts, PIECES, 4, method.but(speculate=drafter)), expected, ("a", "b"))
+        assert len(list(check_gated(ensemble, TEXTS, gate, PIECES))) == 3
 
 
 def test_a_failed_pass_leaves_the_slot_as_it_was(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.demo import written
+from support.fakes import check
+from support.methods import FixedDraftLength
 from unisono.backends.base import Backend, Feed, Slot
+from unisono.chat.messages import Prompt
+from unisono.config.method import Method
+from unisono.engine.engine import Engine
+from unisono.engine.reference import plain_steps
+from unisono.engine.sequence import TextSequence
+from unisono.ensemble import Ensemble
 from unisono.testing import alone, total_variation
 
 IDS: dict[str, Any] = {"vocab_size": 264, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
@@ -133,3 +142,22 @@ def try_slots(backend: Backend, turns: int, tolerance: float) -> Iterator[None]:
                 apart = total_variation(row_V, alone(backend, held[each])[0])
                 assert apart < tolerance, (turn, len(held[each]), apart)
         yield
+
+
+def check_gated(
+    ensemble: Ensemble, texts: Sequence[str], gate: str, pieces: int
+) -> Iterator[tuple[str, list[TextSequence]]]:
+    """Hold gated texts of ``a``, which leads, and ``b`` to the plain loop: alone, in batches, and drafted.
+
+    Yields each drafter with what was written with it.
+    """
+    engine, method = ensemble._engine, Method(lead="a").but(gate=gate)
+    prompts = [Prompt(text=text) for text in texts]
+    expected = [list(plain_steps(engine.members, engine.union, each, pieces, method)) for each in prompts]
+    for size in (1, 4):
+        check(written(engine, prompts, pieces, size, method), expected, ("a", "b"))
+    for drafter in ("a:4", "b:4", "ngram:6"):
+        drafting = Engine(engine.members, engine.union, draft_length=FixedDraftLength())
+        drafted = written(drafting, prompts, pieces, 4, method.but(speculate=drafter))
+        check(drafted, expected, ("a", "b"))
+        yield drafter, drafted

@@ -10,6 +10,8 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
+from unisono.chat.messages import Prompt
+from unisono.members import PreparedMember
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET
 
 ROWS = 264
@@ -70,3 +72,18 @@ def save_tiny(folder: Path, name: str) -> Path:
         for each in model.parameters():  # the usual start is so small that all tokens are alike
             each.copy_(torch.randn_like(each) * 0.3)
     return save_model(folder, model)
+
+
+def generated_by(model: Any, member: PreparedMember, text: str, pieces: int) -> bytes:
+    """What transformers' own `generate` writes after a text, of what a member can write: the oracle of law 1."""
+    vocabulary = member.vocabulary
+    ids_BT = torch.tensor([member.encoder.encode(Prompt(text=text))])
+    whole = model.generate(
+        ids_BT,
+        attention_mask=torch.ones_like(ids_BT),
+        max_new_tokens=pieces,
+        do_sample=False,
+        eos_token_id=list(vocabulary.end_ids),
+        suppress_tokens=list(vocabulary.excluded_ids),
+    )[0, ids_BT.shape[1] :].tolist()
+    return vocabulary.join(next((whole[:n] for n, i in enumerate(whole) if i in vocabulary.end_ids), whole))

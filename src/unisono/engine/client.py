@@ -168,7 +168,35 @@ class Client:
             self.cancel(self._left.pop())
 
 
-class Stream:
+class Received:
+    """What has been received of a text that is being generated."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Part, str]] = deque()
+        """What has come and was not yielded."""
+        self._reasoning: list[str] = []
+        self._generation: Generation | None = None
+
+    @property
+    def reasoning(self) -> str:
+        """What was reasoned, as far as it has been received."""
+        return "".join(self._reasoning)
+
+    @property
+    def generation(self) -> Generation:
+        """The finished record. Raises `RuntimeError` while the text is being generated."""
+        if self._generation is None:
+            raise RuntimeError("the text is still being written")
+        return self._generation
+
+    def _yielded(self) -> tuple[Part, str]:
+        part, text = self._waiting.popleft()
+        if part == "reasoning":
+            self._reasoning.append(text)
+        return part, text
+
+
+class Stream(Received):
     """A text while it is being generated: iterate to receive it as whole characters.
 
     What is reasoned before it is no part of the text: `parts` yields both, and `reasoning` is what there is so far.
@@ -177,12 +205,10 @@ class Stream:
 
     def __init__(self, client: Client, request: GenerationRequest) -> None:
         """Begin what is asked for. Raises what `Client.start` raises."""
+        super().__init__()
         self._client = client
         self._id = client.start(request)
-        self._parts: deque[tuple[Part, str]] = deque()
-        self._reasoning: list[str] = []
         self._steps: list[StepRecord] = []
-        self._generation: Generation | None = None
         self._closed = False
         weakref.finalize(self, client.leave, self._id)
 
@@ -208,18 +234,6 @@ class Stream:
         self.close()
 
     @property
-    def reasoning(self) -> str:
-        """What was reasoned, as far as it has been received."""
-        return "".join(self._reasoning)
-
-    @property
-    def generation(self) -> Generation:
-        """The finished record. Raises `RuntimeError` while the text is being generated."""
-        if self._generation is None:
-            raise RuntimeError("the text is still being written")
-        return self._generation
-
-    @property
     def steps(self) -> tuple[StepRecord, ...]:
         return tuple(self._steps)
 
@@ -229,7 +243,7 @@ class Stream:
         self._client.cancel(self._id)
 
     def _next(self) -> tuple[Part, str] | None:
-        while not self._parts:
+        while not self._waiting:
             if self._closed:
                 return None
             try:
@@ -238,17 +252,14 @@ class Stream:
             except BaseException:  # Ctrl-C, too
                 self.close()
                 raise
-        part, text = self._parts.popleft()
-        if part == "reasoning":
-            self._reasoning.append(text)
-        return part, text
+        return self._yielded()
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, Wrote):
             self._steps += event.steps
-            self._parts += event.parts
+            self._waiting += event.parts
         else:
             self._generation = event.generation
             self.close()
