@@ -36,8 +36,7 @@ def look_at(
     """
     shapes, folder = check_weights(request, allow_pickle), request.source.path
     found = (*beside_the_weights(folder, adapts), *odd_formats(folder, config), *untied(folder, config, chunks))
-    for warning in found:
-        notices.hear(warning)
+    notices.hear_all(found)
     return shapes
 
 

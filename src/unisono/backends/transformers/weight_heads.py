@@ -46,8 +46,7 @@ def look_at_heads(
             unchecked = (PACKED,)
         else:
             model, unread = load(shapes, notices)
-            for warning in unread:
-                notices.hear(warning)
+            notices.hear_all(unread)
     except ModelError as error:
         said = error.message.removeprefix(f"{who} ").removeprefix(f"member {request.name!r}: ")
         return Heads(None, (f"its weights cannot be loaded: {said}; {error.hint}", *notices.told()))
