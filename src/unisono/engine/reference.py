@@ -24,7 +24,7 @@ from unisono.engine.plan import Bias, Plan
 from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.logits_processors import confine, shape
-from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
+from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
@@ -111,8 +111,8 @@ class _PlainText:
             return [self.plan.lead]
         if not self.plan.draw.mixture:
             return members
-        weights = np.asarray([[member.weight for member in members]])
-        return [members[inverse_transform(weights, [self._uniform(Purpose.MEMBER)])[0]]]
+        weights = np.asarray([member.weight for member in members])
+        return [members[draw_from(weights, self._numbers(Purpose.MEMBER))]]
 
     def of_member(self, p_U: Distribution) -> Distribution:
         draw = self.plan.member_draw
@@ -142,10 +142,10 @@ class _PlainText:
             p_U for p_U, voter in zip(p_U_K, voters, strict=True) if combines and voter.name == self.plan.drafter
         ]
         own_U = self.bound(drafter[0]) if drafter else shaped_U
-        [guess] = inverse_transform(own_U[None], [self._uniform(Purpose.PIECE)])
-        if not drafter or accepts(own_U, shaped_U, guess, self._uniform(Purpose.ACCEPTANCE)):
+        guess = draw_from(own_U, self._numbers(Purpose.PIECE))
+        if not drafter or accepts(own_U, shaped_U, guess, self._numbers(Purpose.ACCEPTANCE)):
             return guess
-        return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
+        return draw_from(residual(own_U, shaped_U), self._numbers(Purpose.RESIDUAL))
 
     def append(self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool]) -> None:
         self._columns.append(column)
@@ -161,8 +161,8 @@ class _PlainText:
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])
 
-    def _uniform(self, purpose: Purpose) -> float:
-        return uniform(self.plan.draw.seed or 0, len(self._columns), purpose)
+    def _numbers(self, purpose: Purpose) -> RandomNumbers:
+        return RandomNumbers(self.plan.draw.seed or 0, len(self._columns), purpose)
 
 
 def plain_distribution(

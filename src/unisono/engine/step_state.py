@@ -13,7 +13,7 @@ from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, first_inside
 from unisono.fusion.logits_processors import Allowed
-from unisono.fusion.sampling import Purpose, inverse_transform, uniform
+from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
@@ -167,8 +167,8 @@ class StepState:
         known = not self.plan.is_gated or position < len(self.gates)
         return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
 
-    def uniform(self, position: int, purpose: Purpose) -> float:
-        return uniform(self.text.seed, self._before + position, purpose)
+    def numbers(self, position: int, purpose: Purpose) -> RandomNumbers:
+        return RandomNumbers(self.text.seed, self._before + position, purpose)
 
     def counts(self, position: int) -> Counter[int]:
         ahead = self.drafted[self.settled : position]
@@ -290,9 +290,8 @@ class StepState:
 
     def _draw_member(self, position: int) -> Member:
         if position not in self._drawn:
-            weights = np.asarray([[member.weight for member in self._members]])
-            [drawn] = inverse_transform(weights, [self.uniform(position, Purpose.MEMBER)])
-            self._drawn[position] = self._members[drawn]
+            weights = np.asarray([member.weight for member in self._members])
+            self._drawn[position] = self._members[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
         return self._drawn[position]
 
     def _spell(self, member: Member, column: int) -> tuple[int, ...]:
