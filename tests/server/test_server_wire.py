@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from support.fakes import make_fakes
 from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.connections import Phase
 from unisono.server.hosts import is_local, read_host
-from unisono.server.strict_http import HEAD, HEADERS
+from unisono.server.limits import ServerLimits
+from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
@@ -56,6 +58,13 @@ def exchange(served: Served, data: bytes, *, shut: bool = False) -> bytes:
         while part := connection.recv(65536):
             answer += part
         return answer
+
+
+def slow(served: Served, seconds: float = 0.05) -> None:
+    """Let every pass of the first member take a while."""
+    backend = served.service.engines["duo"].members[0].backend
+    advance = backend.advance
+    backend.advance = lambda feeds: time.sleep(seconds) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
 
 
 WRONG = {
@@ -120,12 +129,112 @@ def test_requests_that_are_well_formed_are_served_one_after_the_other(served: Se
     assert answer.count(b"HTTP/1.1 200 ") == 2
 
 
+def test_empty_lines_before_a_request_are_passed_over(served: Served) -> None:
+    request = START + HOST + TYPE + LENGTH
+    first, last = request + b"\r\n" + BODY, request + b"connection: close\r\n\r\n" + BODY
+    answer = exchange(served, b"\r\n" + first + b"\r\n" + first + b"\r\n" * EMPTY_LINES + last)
+    assert answer.count(b"HTTP/1.1 200 ") == 3
+    with connect(served) as connection:
+        for part in (b"\r", b"\n", last[:1], last[1:]):  # as they happen to arrive
+            connection.sendall(part)
+            time.sleep(0.02)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    for empty in (b"\n", b"\r", b"\r\r\n", b"\r\n" * (EMPTY_LINES + 1)):
+        assert exchange(served, empty + last).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://127.0.0.1:8000/v1/models", 200),
+        (b"HTTP://LOCALHOST/v1/models?a=/b", 200),
+        (b"https://[::1]/v1/models", 200),
+        (b"http://localhost", 404),
+        (b"http://localhost?a", 404),
+        (b"http://evil.com/v1/models", 403),
+        (b"http://localhost:80.evil.com/v1/models", 403),
+        (b"http://localhost@evil.com/v1/models", 400),
+        (b"http://user@localhost/v1/models", 400),
+        (b"http:///v1/models", 400),
+        (b"http://localhost/v1/models#a", 400),
+        (b"ftp://localhost/v1/models", 400),
+        (b"v1/models", 400),
+        (b"localhost:80", 400),
+        (b"*", 404),
+    ],
+)
+def test_a_target_may_be_a_whole_url_whose_host_counts(served: Served, target: bytes, status: int) -> None:
+    for host in (b"localhost", b"evil.com"):
+        head = b"GET " + target + b" HTTP/1.1\r\nconnection: close\r\nhost: " + host + b"\r\n\r\n"
+        expected = 403 if (status, target, host) == (404, b"*", b"evil.com") else status
+        assert int(exchange(served, head).split(b" ")[1]) == expected
+    body = START.replace(b"/v1", b"http://localhost/v1") + HOST + TYPE + LENGTH + b"connection: close\r\n\r\n" + BODY
+    assert exchange(served, body).startswith(b"HTTP/1.1 200 ")
+
+
+PAGE = b"https://app.example"
+REFUSED = {
+    "a head that is no HTTP": (b"GET /v1/models\r\norigin: %b\r\n\r\n", 400),
+    "a length twice": (START + HOST + b"origin: %b\r\n" + LENGTH + LENGTH + b"\r\n", 400),
+    "a head too large": (START + HOST + b"origin: %b\r\nx: " + b"a" * HEAD + b"\r\n\r\n", 431),
+    "a coding not known": (START + HOST + b"origin: %b\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+    "a chunk without a size": (
+        START + HOST + b"origin: %b\r\n" + TYPE + b"transfer-encoding: chunked\r\n\r\nx\r\n",
+        400,
+    ),
+    "a body that does not arrive": (START + HOST + b"origin: %b\r\n" + TYPE + LENGTH + b"\r\n", 408),
+    "a foreign host": (START + b"host: evil.com\r\norigin: %b\r\n" + TYPE + LENGTH + b"\r\n" + BODY, 403),
+}
+
+
+@pytest.mark.parametrize(("origins", "told"), [((PAGE.decode(),), PAGE), (("*",), b"*"), ((), None)])
+def test_who_refuses_makes_no_difference_to_the_answer(origins: tuple[str, ...], told: bytes | None) -> None:
+    """Whether the connection or the app refuses: OpenAI's form, a request id, and what a browser has to see."""
+    with serving(local=True, origins=origins) as served:
+        for data, status in REFUSED.values():
+            with connect(served) as connection:
+                connection.sendall(data.replace(b"%b", PAGE))
+                if status == 408:
+                    reading = served.server.connections._all.of[Phase.READING]
+                    served.wait(lambda of=reading: bool(of))  # type: ignore[misc]
+                    served.call(lambda: served.server.connections.sweep(time.monotonic() + 60))
+                answer = b""
+                while part := connection.recv(65536):
+                    answer += part
+            head, _, body = answer.partition(b"\r\n\r\n")
+            lines = [line.partition(b": ") for line in head.split(b"\r\n")[1:]]
+            headers = {name: value for name, _, value in lines}
+            assert int(head.split(b" ")[1]) == status
+            assert len(headers) == len(lines)
+            assert headers[b"content-type"] == b"application/json"
+            assert headers[b"x-request-id"].startswith(b"req-")
+            assert headers.get(b"access-control-allow-origin") == told
+            assert (headers.get(b"access-control-expose-headers") is not None) == bool(origins)
+            assert json.loads(body)["error"].keys() == {"message", "type", "param", "code"}
+        served.free()
+
+
+def test_a_connection_too_many_is_refused_as_all_else_is() -> None:
+    with (
+        serving(limits=ServerLimits(connections=2, connections_per_address=2), origins=("*",)) as served,
+        connect(served) as first,
+    ):
+        slow(served)
+        bias = {str(served.service.engines["duo"].union.end): -100}
+        body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
+        first.sendall(START + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body)
+        served.wait(lambda: served.service.served == 1)
+        refused = served.get("/v1/models", origin=PAGE.decode())
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["code"] == "too_many_connections"
+        assert refused.headers["access-control-allow-origin"] == "*"
+        assert refused.headers["x-request-id"].startswith("req-")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream: bool, number: int) -> None:
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(0.05) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+    slow(served, 0.05)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps(
         {"model": "duo", "prompt": "the", "max_tokens": 12, "stream": stream, "logit_bias": bias}
@@ -142,9 +251,7 @@ def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 def test_a_client_that_has_left_is_not_worked_for(served: Served, version: bytes) -> None:
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(0.02) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+    slow(served, 0.02)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
     request = START.replace(b"1.1", version) + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body
@@ -199,7 +306,8 @@ def test_what_is_read_as_this_machine_is_nothing_else(header: str) -> None:
     host = read_host(header)
     if host is None:
         return
-    name, colon, port = header.rpartition(":") if header.rpartition(":")[2].isdigit() else (header, "", "")
+    ported = ":" in header and header.rpartition(":")[2].isdigit()
+    name, colon, port = header.rpartition(":") if ported else (header, "", "")
     if header.startswith("["):
         assert header.count("]") == 1
         name, port = header[1:].split("]")

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.connections import Connection, Connections, Phase, network_of
 from unisono.server.errors import Refusal, shutting_down
-from unisono.server.middleware import OPEN, Receive, Scope, Send, refuse
+from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
 from unisono.server.strict_http import StrictConnection
 from unisono.server.telemetry import say, where
 
@@ -119,12 +119,14 @@ class HttpProtocol(H11Protocol):
             self.cycle.message_event.set()
         due = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if refusal is not None and due and not self.transport.is_closing():
-            self.transport.write(_plain(refusal))
+            begun = self.cycle is not None and not self.cycle.response_complete
+            scope: Scope = self.cycle.scope if begun else _blank_scope(self._strict.origin)  # type: ignore[assignment]
+            self.transport.write(answer_to(self._app, scope, refusal))
 
     def _begins(self, request: h11.Request) -> None:
         path = request.target.partition(b"?")[0].decode("ascii").removesuffix("/")
         refusal = self._connections.reads(self._place, time.monotonic(), always=path in OPEN)
-        self.app = self._app if refusal is None else partial(_refusing, refusal)
+        self.app = self._app if refusal is None else partial(_refusing, self._app, refusal)
 
     def _complete(self) -> None:
         done = self.cycle.response_complete if self.conn.our_state is h11.DONE else False
@@ -249,19 +251,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _refusing(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    await refuse(send, refusal)
+def _blank_scope(origin: bytes | None) -> Scope:
+    """What is known of a request that could not be read."""
+    headers = [] if origin is None else [(b"origin", origin)]
+    return {"type": "http", "method": "", "path": "", "client": None, "headers": headers}
 
 
-def _plain(refusal: Refusal) -> bytes:
-    """A refusal as it is sent, with the end of the connection."""
-    body = refusal.body()
-    reason = {408: "Request Timeout", 431: "Request Header Fields Too Large"}.get(refusal.status, "Refused")
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **refusal.headers,
-    }
-    lines = [f"HTTP/1.1 {refusal.status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode() + body
+async def _refusing(app: App, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    scope[REFUSED] = refusal
+    await app(scope, receive, send)
