@@ -209,7 +209,7 @@ def read_keys(path: Path) -> Keys:
         SpecError: the file cannot be read or has no key, or a key is too short or has blanks. No key is shown.
     """
     try:
-        lines = read_text(path, SETTINGS).splitlines()
+        lines = read_text(path, SETTINGS, named=True).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
         raise SpecError(
