@@ -22,8 +22,11 @@ SHORT = 4096
 """Characters up to which a constraint is tried by a process that longer ones do not use."""
 KNOWN = 1024
 """Constraints that are remembered as tried."""
-PATIENCE = 20.0
-"""Seconds after which a process has to have answered, on a machine however busy."""
+PATIENCE, PATIENCE_ALONE = 20.0, 5.0
+"""Seconds after which a process has to have answered, on a machine however busy; and where the system has no timer that
+bounds its processor time (Windows), so that this does."""
+LONGEST = 2**16
+"""Bytes of an answer."""
 LIMITS = ("SIGPROF", "SIGSEGV", "SIGBUS", "SIGABRT")
 """The signals that end a process whose constraint takes too much time, stack or memory."""
 TOO_COSTLY = (
@@ -39,7 +42,9 @@ Failure = tuple[str, str | None]
 class Workbench:
     """Two processes, one for short constraints and one for long ones; each is started when it is first needed."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float | None = None) -> None:
+        timed = hasattr(signal, "setitimer")
+        patience = (PATIENCE if timed else PATIENCE_ALONE) if patience is None else patience
         self._trials = {short: _Trial(patience) for short in (True, False)}
         self._tried: OrderedDict[Constraint, Failure | None] = OrderedDict()
 
@@ -113,7 +118,7 @@ class _Trial:
         with contextlib.suppress(OSError):
             process.stdin.write(line)
             process.stdin.flush()
-            found = process.stdout.readline()
+            found = process.stdout.readline(LONGEST)
         clock.cancel()
         return found, late.is_set()
 
