@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -18,9 +20,11 @@ from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.server.connections import Phase
 from unisono.server.hosts import is_local, read_host
+from unisono.server.http_server import AHEAD
 from unisono.server.limits import ServerLimits
 from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines
+from unisono.server.turns import APART, Turns
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
 HOST = b"host: localhost\r\n"
@@ -229,6 +233,48 @@ def test_a_connection_too_many_is_refused_as_all_else_is() -> None:
         assert refused.json()["error"]["code"] == "too_many_connections"
         assert refused.headers["access-control-allow-origin"] == "*"
         assert refused.headers["x-request-id"].startswith("req-")
+
+
+@pytest.mark.parametrize("start", [b"GET /health HTTP/1.1\r\n", START])
+def test_a_flood_of_requests_on_one_connection_is_read_as_it_is_answered(served: Served, start: bytes) -> None:
+    """A request that reads its body reads on: without a bound the connection would hold all that is sent."""
+    requests, sent = (start + HOST + TYPE + LENGTH + b"\r\n" + BODY) * 5000, 0
+    with connect(served) as connection:
+        connection.setblocking(False)
+        served.wait(lambda: bool(served.server.server_state.connections))
+        [protocol] = served.server.server_state.connections
+        answer, most = b"", 0
+        while answer.count(b"HTTP/1.1 200 ") < 20:
+            with contextlib.suppress(BlockingIOError):
+                sent += connection.send(requests[sent % len(requests) :])
+            with contextlib.suppress(BlockingIOError):
+                answer += connection.recv(65536)
+            most = max(most, protocol._strict.waiting)  # type: ignore[union-attr]
+        assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ")
+        assert most <= AHEAD + 256 * 1024
+        began = time.monotonic()
+        assert served.post("/v1/completions", json.loads(BODY)).status_code == 200
+        assert time.monotonic() - began < 5
+    served.wait(lambda: not served.server.server_state.connections)
+
+
+def test_requests_ahead_of_their_time_take_turns() -> None:
+    called: list[int] = []
+
+    async def crowd() -> None:
+        loop, turns, over = asyncio.get_running_loop(), Turns(), asyncio.Event()
+        for number in range(5):
+            turns.take(partial(called.append, number))
+        assert called == []
+        began = loop.time()
+        turns.take(over.set)
+        await over.wait()
+        assert loop.time() - began >= 4 * APART
+        turns.take(partial(called.append, 5))
+        await asyncio.sleep(2 * APART)
+
+    asyncio.run(crowd())
+    assert called == list(range(6))
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -19,6 +19,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from unisono.server.async_engine import AsyncEngine
@@ -27,9 +28,12 @@ from unisono.server.errors import Refusal, shutting_down
 from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
 from unisono.server.strict_http import StrictConnection
 from unisono.server.telemetry import say, where
+from unisono.server.turns import Turns
 
 BACKLOG = 2048
 """Connections that wait in the kernel to be accepted."""
+AHEAD = 1 << 16
+"""Bytes of a connection's next requests after which it is not read until they are answered."""
 SWEEP_SECONDS = 0.25
 PROBE_SECONDS = (0.05, 5.0)
 """The first and the longest time between two probes of a client that has shut down its side."""
@@ -42,20 +46,36 @@ LOGGER.setLevel(logging.ERROR)  # uvicorn warns of each request that is not HTTP
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+class _Flow(FlowControl):
+    """Reads no more of a connection while enough of its next requests has arrived."""
+
+    def __init__(self, transport: asyncio.Transport, connection: StrictConnection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        if self._connection.their_state is not h11.DONE or self._connection.waiting < AHEAD:
+            super().resume_reading()
+
+
 class HttpProtocol(H11Protocol):
     """A connection of uvicorn that `Connections` knows."""
 
-    def __init__(self, connections: Connections, **options: Any) -> None:
+    def __init__(self, connections: Connections, turns: Turns, **options: Any) -> None:
         super().__init__(**options)
         self.conn = self._strict = StrictConnection(self._begins, self._complete)
         self.logger = LOGGER
         self._connections = connections
+        self._turns = turns
+        self._in_line = False
+        """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
         self._shut = False
         """Whether the client has shut down its side."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._strict)
         address = network_of(self.client[0]) if self.client else ""
         self._place = Connection(
             address, self.end, transport.get_write_buffer_size, transport.is_closing, time.monotonic()
@@ -76,15 +96,25 @@ class HttpProtocol(H11Protocol):
         A client that has left altogether looks the same, until something is sent to it. HTTP/1.0 has nothing that could
         be sent before the answer; such a client has left.
         """
-        if self._place.phase is not Phase.SERVED or self.scope["http_version"] != "1.1":
+        if (self._place.phase is not Phase.SERVED and not self._in_line) or self.scope["http_version"] != "1.1":
             return None
         self._shut = True
-        self._probe(self.cycle, PROBE_SECONDS[0])
+        if not self._in_line:
+            self._probe(self.cycle, PROBE_SECONDS[0])
         return True
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is not h11.SEND_BODY:
             self._connections.waits(self._place, time.monotonic())
+        if self.conn.their_state is h11.DONE and self._strict.waiting:
+            self._connections.starts(self._place, time.monotonic())
+            self._in_line = True
+            self._turns.take(self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._in_line = False
         super().on_response_complete()
         if self._shut and self._place.phase is not Phase.SERVED:  # no other request had arrived whole
             self.transport.close()
@@ -154,7 +184,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(HttpProtocol, self.connections),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections, Turns()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -42,6 +42,11 @@ class StrictConnection(h11.Connection):
         self.origin: bytes | None = None
         """The page that the request is of, after an error."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that have arrived and are not read: of the next requests, once this one is complete."""
+        return len(self._receive_buffer)
+
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.their_state is not h11.IDLE:
             return self._read(b"")
@@ -70,7 +75,7 @@ class StrictConnection(h11.Connection):
     def _without_empty_lines(self) -> bytes:
         """What has arrived, from the request's line on."""
         while (arrived := self.trailing_data[0]).startswith(b"\r\n") and self._empty < EMPTY_LINES:
-            self._receive_buffer.maybe_extract_at_most(2)  # h11 has no public way
+            self._receive_buffer.maybe_extract_at_most(2)  # h11 has no public way, nor for `waiting` a cheap one
             self._empty += 1
         return arrived
 
