@@ -182,10 +182,6 @@ def reversed_end(path: Path) -> None:
     path.write_bytes(data[:half] + data[half:][::-1])
 
 
-def huge(path: Path) -> None:
-    os.truncate(path, 10**12)
-
-
 def many(folder: Path) -> Measured:
     folder.mkdir()
     sound = run(["-c", MEMBERS.replace("COUNT", "2")], folder)
@@ -208,10 +204,11 @@ MEASURES: dict[str, Callable[[Path], Measured]] = {
     "folder: a template with a wide format": folder_with(template("{{ '%1000000000d' % 1 }}")),
     "GGUF: a tensor of 500,000 dimensions": dimensions,
     "GGUF: 2³² - 1 layers": metadata("llama.block_count", 2**32 - 1),
-    "cache: the union's columns changed": cached("unions/*", reversed_end),
-    "cache: the union of 10¹² bytes": cached("unions/*", huge),
     "cache: converted weights changed": cached(
         "transformers/**/*.safetensors", reversed_end, backend="transformers", dtype="float32"
+    ),
+    "cache: converted weights of 10¹² bytes": cached(
+        "transformers/**/*.safetensors", lambda path: os.truncate(path, 10**12), backend="transformers", dtype="float32"
     ),
     "cache: converted tokenizer changed": cached("transformers/**/*.json", reversed_end, backend="transformers"),
     "1,000 members": many,
