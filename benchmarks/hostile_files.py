@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,17 +92,26 @@ def yaml(form: str) -> Callable[[Path], Measured]:
     return measure
 
 
+@functools.cache
+def sound(kind: str) -> tuple[float, int]:
+    """Seconds and megabytes of doctor for a sound model: a folder or a GGUF file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = write_tiny(folder / "a.gguf", tiny_tensors()) if kind == "gguf" else save_tiny(folder / "a", "llama")
+        found = run(unisono("doctor", spec_of(model, folder)), folder)
+        return found.seconds, found.megabytes
+
+
 def folder_with(change: Callable[[Path], object]) -> Callable[[Path], Measured]:
-    """What doctor says of a model's folder, before and after a change."""
+    """What doctor says of a model's folder after a change."""
 
     def measure(folder: Path) -> Measured:
         folder.mkdir()
         model = save_tiny(folder / "model", "llama")
         spec = spec_of(model, folder)
-        sound = run(unisono("doctor", spec), folder)
         change(model)
         odd = run(unisono("doctor", spec), folder)
-        return Measured(odd.said, odd.seconds, odd.megabytes, (sound.seconds, sound.megabytes))
+        return Measured(odd.said, odd.seconds, odd.megabytes, sound("folder"))
 
     return measure
 
@@ -133,24 +144,22 @@ def dimensions(folder: Path) -> Measured:
     """A GGUF file whose first tensor has 500,000 dimensions."""
     folder.mkdir()
     path = write_tiny(folder / "tiny.gguf", tiny_tensors())
-    sound = run(unisono("doctor", spec_of(path, folder)), folder)
     data = bytearray(path.read_bytes())
     name = b"token_embd.weight"
     place = data.index(len(name).to_bytes(8, "little") + name) + 8 + len(name)
     data[place : place + 4] = (500_000).to_bytes(4, "little")
     path.write_bytes(data)
     odd = run(unisono("doctor", spec_of(path, folder)), folder)
-    return Measured(odd.said, odd.seconds, odd.megabytes, (sound.seconds, sound.megabytes))
+    return Measured(odd.said, odd.seconds, odd.megabytes, sound("gguf"))
 
 
 def metadata(key: str, value: object) -> Callable[[Path], Measured]:
     def measure(folder: Path) -> Measured:
         folder.mkdir()
         whole = write_tiny(folder / "tiny.gguf", tiny_tensors())
-        sound = run(unisono("doctor", spec_of(whole, folder)), folder)
         path = rewrite_gguf(whole, folder / "odd.gguf", metadata={key: value})
         odd = run(unisono("doctor", spec_of(path, folder)), folder)
-        return Measured(odd.said, odd.seconds, odd.megabytes, (sound.seconds, sound.megabytes))
+        return Measured(odd.said, odd.seconds, odd.megabytes, sound("gguf"))
 
     return measure
 
@@ -163,7 +172,7 @@ def cached(pattern: str, change: Callable[[Path], object], **keys: object) -> Ca
         model = write_tiny(folder / "tiny.gguf", tiny_tensors())
         words = unisono("run", spec_of(model, folder, **keys), "Hello", "--raw", "--max-new-tokens", 8, "-q")
         run(words, folder)  # fills the cache
-        sound = run(words, folder)
+        before = run(words, folder)
         text = (folder / "out").read_bytes()
         paths = [path for path in (folder / "cache").glob(pattern) if path.is_file()]
         for path in paths:
@@ -171,7 +180,7 @@ def cached(pattern: str, change: Callable[[Path], object], **keys: object) -> Ca
         odd = run(words, folder)
         same = (folder / "out").read_bytes().endswith(text[-20:])
         said = f"{len(paths)} files changed, {'the same text' if same and paths else 'ANOTHER TEXT'}: {odd.said}"
-        return Measured(said, odd.seconds, odd.megabytes, (sound.seconds, sound.megabytes))
+        return Measured(said, odd.seconds, odd.megabytes, (before.seconds, before.megabytes))
 
     return measure
 
@@ -184,9 +193,9 @@ def reversed_end(path: Path) -> None:
 
 def many(folder: Path) -> Measured:
     folder.mkdir()
-    sound = run(["-c", MEMBERS.replace("COUNT", "2")], folder)
+    two = run(["-c", MEMBERS.replace("COUNT", "2")], folder)
     odd = run(["-c", MEMBERS.replace("COUNT", str(MANY))], folder)
-    return Measured(odd.said, odd.seconds, odd.megabytes, (sound.seconds, sound.megabytes))
+    return Measured(odd.said, odd.seconds, odd.megabytes, (two.seconds, two.megabytes))
 
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}"
