@@ -111,7 +111,7 @@ def _answer(ensemble: Ensemble, sound: dict[str, _Task], faulty: list[_Task], fi
 
 def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:
     try:
-        lines = read_bytes(prompts, DATA).split(b"\n")
+        lines = read_bytes(prompts, DATA, named=True).split(b"\n")
     except OSError as error:
         raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}") from error
     seen: set[str] = set()

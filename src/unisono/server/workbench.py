@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import signal
 import subprocess
@@ -21,9 +22,12 @@ from unisono.server.telemetry import say
 SHORT = 4096
 """Characters up to which a constraint is tried by a process that longer ones do not use."""
 KNOWN = 1024
-"""Constraints that are remembered as tried."""
-PATIENCE = 20.0
-"""Seconds after which a process has to have answered, on a machine however busy."""
+"""Constraints that are remembered as tried, by their SHA-256: one may be as long as a request."""
+PATIENCE, PATIENCE_ALONE = 20.0, 5.0
+"""Seconds after which a process has to have answered, on a machine however busy; and where the system has no timer that
+bounds its processor time (Windows), so that this does."""
+LONGEST = 2**16
+"""Bytes of an answer."""
 LIMITS = ("SIGPROF", "SIGSEGV", "SIGBUS", "SIGABRT")
 """The signals that end a process whose constraint takes too much time, stack or memory."""
 TOO_COSTLY = (
@@ -39,22 +43,25 @@ Failure = tuple[str, str | None]
 class Workbench:
     """Two processes, one for short constraints and one for long ones; each is started when it is first needed."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float | None = None) -> None:
+        timed = hasattr(signal, "setitimer")
+        patience = (PATIENCE if timed else PATIENCE_ALONE) if patience is None else patience
         self._trials = {short: _Trial(patience) for short in (True, False)}
-        self._tried: OrderedDict[Constraint, Failure | None] = OrderedDict()
+        self._tried: OrderedDict[bytes, Failure | None] = OrderedDict()
 
     async def try_constraint(self, constraint: Constraint) -> None:
         """Return once it is known that a constraint compiles at a bounded cost. Raises a `SpecError` or a `Refusal`."""
         if constraint.kind == JSON_OBJECT:
             return
-        if constraint in self._tried:
-            self._tried.move_to_end(constraint)
-            failure = self._tried[constraint]
+        line = json.dumps([constraint.kind, constraint.source])
+        key = hashlib.sha256(line.encode()).digest()
+        if key in self._tried:
+            self._tried.move_to_end(key)
+            failure = self._tried[key]
         else:
-            line = json.dumps([constraint.kind, constraint.source])
             failure, lasts = await self._trials[len(line) <= SHORT].ask(line)
             if lasts:
-                self._tried[constraint] = failure
+                self._tried[key] = failure
             if len(self._tried) > KNOWN:
                 self._tried.popitem(last=False)
         if failure is not None:
@@ -113,7 +120,7 @@ class _Trial:
         with contextlib.suppress(OSError):
             process.stdin.write(line)
             process.stdin.flush()
-            found = process.stdout.readline()
+            found = process.stdout.readline(LONGEST)
         clock.cancel()
         return found, late.is_set()
 
