@@ -199,7 +199,9 @@ def test_what_is_read_as_this_machine_is_nothing_else(header: str) -> None:
     host = read_host(header)
     if host is None:
         return
-    name, colon, port = header.rpartition(":") if header.rpartition(":")[2].isdigit() else (header, "", "")
+    name, colon, port = header.rpartition(":")
+    if not colon or not port.isdigit():
+        name, colon, port = header, "", ""
     if header.startswith("["):
         assert header.count("]") == 1
         name, port = header[1:].split("]")
