@@ -33,7 +33,7 @@ demo:
 
 test:
 	@$(INSTALL) tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast:
 	@$(INSTALL)
@@ -41,7 +41,7 @@ test-fast:
 
 test-clients:
 	@$(INSTALL)
-	@$(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install_clients.py
+	@.venv/bin/python tools/install_clients.py
 	UNISONO_CLIENTS=$(CURDIR)/.clients-venv .venv/bin/python -m pytest tests/clients $(ARGS)
 
 check:

@@ -354,8 +354,9 @@ def test_what_is_read_as_this_machine_is_nothing_else(header: str) -> None:
     host = read_host(header)
     if host is None:
         return
-    ported = ":" in header and header.rpartition(":")[2].isdigit()
-    name, colon, port = header.rpartition(":") if ported else (header, "", "")
+    name, colon, port = header.rpartition(":")
+    if not colon or not port.isdigit():
+        name, colon, port = header, "", ""
     if header.startswith("["):
         assert header.count("]") == 1
         name, port = header[1:].split("]")

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import CodeType
 from typing import Any, cast
 
 import jinja2
@@ -132,11 +133,18 @@ def _compiled(source: str, name: str | None = None) -> jinja2.Template:
     if len(source) > LONGEST_SOURCE:
         raise TemplateFailure(f"{which}it has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
     try:
-        return _environment().from_string(source)
+        code = _code(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFailure(f"{which}line {error.lineno}: {error.message}") from error
     except RecursionError as error:
         raise TemplateFailure(f"{which}it is nested too deeply") from error
+    environment = _environment()  # which counts what one rendering takes, so that each template has its own
+    return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+
+
+@functools.lru_cache(maxsize=32)
+def _code(source: str) -> CodeType:
+    return _environment().compile(source)
 
 
 class _GenerationTag(Extension):

@@ -23,6 +23,7 @@ from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan
 from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
+from unisono.fusion.fold import bring
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
@@ -171,7 +172,7 @@ def plain_distribution(
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:
-        logits_V = np.asarray(member.backend.advance([Feed(slot, ids)])[0].tolist())
+        logits_V = bring(member.backend.advance([Feed(slot, ids)])[0], np.empty(0)).astype(np.float64)
     finally:
         member.backend.close(slot)
     column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None
