@@ -262,8 +262,8 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
         ({"chat_template_kwargs": {"eos_token": ""}}, "chat_template_kwargs", "eos_token"),
         ({"chat_template_kwargs": {"additional_special_tokens": []}}, "chat_template_kwargs", "special_tokens"),
         ({"chat_template_kwargs": {"raise_exception": 1}}, "chat_template_kwargs", "raise_exception"),
-        ({"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs.add_generation_prompt", ""),
-        ({"chat_template_kwargs": {"continue_final_message": True}}, "chat_template_kwargs.continue_final_message", ""),
+        ({"chat_template_kwargs": {"add_generation_prompt": False}}, "add_generation_prompt", "continue_final_message"),
+        ({"chat_template_kwargs": {"continue_final_message": True}}, "continue_final_message", "the role 'user'"),
         ({"chat_template_kwargs": {"documents": [{"text": "x"}]}}, "chat_template_kwargs.documents", "message"),
         ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template", "file"),
         ({"reasoning_effort": "much"}, "reasoning_effort", "'low'"),
@@ -509,16 +509,6 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
 def test_templates_are_told_whether_to_think_by_any_field(served: Served, fields: dict[str, Any], thinks: bool) -> None:
     told = prompt_tokens(served, model="reads", enable_thinking=thinks)
     assert prompt_tokens(served, model="reads", **fields) == told
-
-
-@pytest.mark.parametrize("key", ["prefix", "partial"])
-def test_a_last_message_that_is_to_be_continued_is_refused_and_a_past_one_is_not(served: Served, key: str) -> None:
-    begun = {**PAST, key: True}
-    error = ask(served, 400, messages=[*SAY, begun])["error"]
-    assert error["param"] == f"messages[1].{key}"
-    assert "/v1/completions" in error["message"]
-    assert text(served, messages=[*SAY, begun, *SAY]) == text(served, messages=[*SAY, PAST, *SAY])
-    assert ask(served, messages=[*SAY, {**PAST, key: False}])
 
 
 def test_an_empty_last_message_is_a_message(served: Served) -> None:

@@ -11,14 +11,15 @@ import re
 from collections.abc import Sequence
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
-from unisono.chat.messages import Message, content_of
+from unisono.chat.messages import Message, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import QUESTION
+from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name
 from unisono.errors import PromptError
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable
 
 KEY, *_ = KEYS
+_OF_TOOLS = {"tool_calls", "tool_call_id"}
 
 
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
@@ -47,6 +48,43 @@ def check_messages(messages: Sequence[Message]) -> None:
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
             raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
+
+
+def check_known(name: str, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
+    """Raise a `PromptError` where the template of the member ``name`` leaves out what messages or tools hold."""
+    if tools is not None and not probe_tool_use(template).tools:
+        raise _unread(name, "tools", "does not write tools")
+    for message in messages:
+        use = probe_tool_use(template, with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
+        if use is not None and "tool_calls" in message and use.style is None:
+            only = tools is None and probe_tool_use(template).style is not None
+            raise _unread(name, "tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
+        if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
+            raise _unread(name, "content", "does not write the content of a message with tool_calls")
+        if use is not None and message["role"] == "tool" and not use.results:
+            raise _unread(name, "role tool", "does not write the answers to calls")
+        role = message["role"]
+        named = role != "tool" and "name" in message
+        if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
+            raise _unread(name, "name", f"does not write the name of a message of the role {role}")
+
+
+def check_continued(name: str, message: Message, template: ChatTemplate, marks: MarkForms, table: TokenTable) -> None:
+    """Raise a `PromptError` where a message that is to be continued ends within reasoning: no text becomes a mark."""
+    pairs = _pairs(template, marks, table)
+    content = content_of(_split(message, pairs)).lstrip()
+    if begin := next((begin for begin, _ in pairs if begin and content.startswith(begin.strip())), None):
+        raise PromptError(
+            f"member {name!r} cannot continue reasoning: the last message begins with {begin.strip()!r} and no end",
+            hint="end the reasoning there, or leave it out: the answer is continued",
+        )
+
+
+def _unread(name: str, field: str, words: str) -> PromptError:
+    return PromptError(
+        f"member {name!r} cannot read {field}: its chat template {words}",
+        hint="leave that out, or give the member a chat_template in the spec that writes it",
+    )
 
 
 def with_past_reasoning(

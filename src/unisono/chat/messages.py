@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 
+from unisono.chat.continuation import check_last_message
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
 
@@ -88,6 +89,13 @@ class Prompt:
     """Further variables of the members' chat templates, values of JSON. What a template does not read has no effect."""
     ids: Sequence[int] | None = None
     """Raw text as one member's tokens, which are read as they are."""
+    continue_final_message: bool = False
+    """Whether the last message, an assistant's, is continued in place of being answered."""
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether what is written is an answer from its beginning on."""
+        return self.messages is not None and not self.continue_final_message
 
     def __post_init__(self) -> None:
         given = [each for each in (self.text, self.messages, self.ids) if each is not None]
@@ -104,6 +112,8 @@ class Prompt:
             if self.messages is None:
                 raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
             object.__setattr__(self, "tools", checked_tools(self.tools))
+        if self.continue_final_message is not False:
+            check_last_message(self.messages, self.continue_final_message)
         if self.template_kwargs:
             if self.messages is None:
                 raise SpecError("raw text has no chat template", hint="give messages, or leave template_kwargs out")

@@ -8,17 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
-from unisono.chat.conversation import check_messages, own_messages, with_past_reasoning
+from unisono.chat.continuation import up_to_mark, with_end_marked
+from unisono.chat.conversation import (
+    check_continued,
+    check_known,
+    check_messages,
+    own_messages,
+    with_past_reasoning,
+)
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
-from unisono.chat.messages import Message, Prompt, Tool, content_of
+from unisono.chat.messages import Message, Prompt, Tool
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
+from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.spelling import Speller, cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
-_OF_TOOLS = {"tool_calls", "tool_call_id"}
 NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
 """Those in which a tokenizer may read a text, in place of the text's own."""
@@ -70,7 +76,9 @@ class PromptEncoder:
         if checked is not None and checked[0] is prompt:
             return checked[1]
         if prompt.messages is not None:
-            return self.encode_messages(prompt.messages, prompt.tools, prompt.template_kwargs)
+            return self.encode_messages(
+                prompt.messages, prompt.tools, prompt.template_kwargs, continued=prompt.continue_final_message
+            )
         if prompt.ids is not None:
             return self._checked_ids(prompt.ids)
         if not prompt.text and not may_be_empty:
@@ -116,8 +124,13 @@ class PromptEncoder:
         messages: Sequence[Message],
         tools: Sequence[Tool] | None = None,
         variables: Mapping[str, Any] | None = None,
+        *,
+        continued: bool = False,
     ) -> list[int]:
-        """Encode a conversation with the member's template, system text and prefix. See `encode`."""
+        """Encode a conversation with the member's template, system text and prefix. See `encode`.
+
+        It is to be answered, or its last message is to be ``continued``.
+        """
         template = self._template()
         if not template.fits(with_tools=tools is not None):
             raise PromptError(
@@ -130,12 +143,14 @@ class PromptEncoder:
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
             )
-        self._check_known(messages, tools)
+        check_known(self.name, template, messages, tools)
         if taken := template.special_names & (variables or {}).keys():
             raise PromptError(
                 f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {self.name!r}",
                 hint="leave it out there: the model's files say which token that is",
             )
+        if continued:
+            check_continued(self.name, messages[-1], template, self.marks, self.tokenizer.table)
         told = with_past_reasoning(messages, template, self.marks, self.tokenizer.table)
         own = own_messages(told, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
@@ -143,12 +158,13 @@ class PromptEncoder:
         texts = texts_of(given, tools, variables)
         for text in texts:
             _check_encodable(text)
+        given, end = with_end_marked(given, texts) if continued else (given, None)
         escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
         escaped = escape(given, tools, self._controls, variables)
-        rendered, parts = self._render(template, escaped)
+        rendered, parts = self._render(template, escaped, end)
         if any(map(self._edges.may_join, texts)):
             apart = escape(given, tools, self._controls, variables, apart=True)
-            its_rendered, its_parts = self._render(template, apart)
+            its_rendered, its_parts = self._render(template, apart, end)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts
         self._check_rows(_controls_of(parts))
@@ -228,23 +244,6 @@ class PromptEncoder:
             )
         return self.template
 
-    def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
-        if tools is not None and not self.tool_use().tools:
-            raise self._unread("tools", "does not write tools")
-        for message in messages:
-            use = self.tool_use(with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
-            if use is not None and "tool_calls" in message and use.style is None:
-                only = tools is None and self.tool_use().style is not None
-                raise self._unread("tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
-            if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
-                raise self._unread("content", "does not write the content of a message with tool_calls")
-            if use is not None and message["role"] == "tool" and not use.results:
-                raise self._unread("role tool", "does not write the answers to calls")
-            role, template = message["role"], self._template()
-            named = role != "tool" and "name" in message
-            if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
-                raise self._unread("name", f"does not write the name of a message of the role {role}")
-
     def _check_rows(self, controls: Iterable[int]) -> None:
         table = self.tokenizer.table
         for token in controls:
@@ -256,23 +255,26 @@ class PromptEncoder:
                     "or give the member a chat_template without that token",
                 )
 
-    def _unread(self, field: str, words: str) -> PromptError:
-        return PromptError(
-            f"member {self.name!r} cannot read {field}: its chat template {words}",
-            hint="leave that out, or give the member a chat_template in the spec that writes it",
-        )
-
-    def _render(self, template: ChatTemplate, given: Escaped) -> tuple[str, list[tuple[str, int | None]]]:
-        """A prompt up to where the answer begins, and the same cut at its special tokens."""
+    def _render(
+        self, template: ChatTemplate, given: Escaped, end: str | None
+    ) -> tuple[str, list[tuple[str, int | None]]]:
+        """A prompt up to where the answer begins or the last message has its ``end``, and the same cut at its special
+        tokens.
+        """
         try:
-            rendered = template.render(given.messages, tools=given.tools, variables=given.variables)
+            rendered = template.render(
+                given.messages, tools=given.tools, variables=given.variables, add_generation_prompt=end is None
+            )
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
-        rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
+        if end is None:
+            rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
+        else:
+            rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
         return rendered, cut_controls(rendered, self._controls)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:

@@ -62,7 +62,7 @@ def plain_steps(
     ids, inside = encode_for(members, prompt, plan.reasoning)
     text = _PlainText(plan, union, ids)
     text.parse = parse
-    answers = prompt.messages is not None and not inside
+    answers = prompt.begins_answer and not inside
     first = {member.name: answers and member.opens(off=plan.reasoning.off) for member in members}
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):

@@ -32,6 +32,8 @@ class GenerationOptions(MethodOptions, total=False):
 
     tools: Sequence[Tool] | None
     """What the answer to messages may call; `Ensemble.call_form` tells how it does."""
+    continue_final_message: bool
+    """Whether the last message, an assistant's, is continued in place of being answered."""
     max_new_tokens: int
     """Pieces to choose at most."""
     stop: str | Sequence[str]
@@ -229,7 +231,8 @@ class Preparer:
         ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
-            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
+            answered = prompt.continue_final_message
+            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         for member in self._members:
@@ -291,7 +294,15 @@ def encode_for(
     ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in members}
     if prompt.messages is None:
         return ids, False
-    inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
+    open_ones = [each.name for each in members if each.encoder.marks.is_open(ids[each.name])]
+    if prompt.continue_final_message:
+        if open_ones:
+            raise PromptError(
+                f"the chat template of member {open_ones[0]!r} writes what is to be continued within reasoning",
+                hint="ask its template not to think, as in chat_template_kwargs, or leave continue_final_message out",
+            )
+        return ids, False
+    inside = not reasoning.off and bool(open_ones)
     begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=reasoning.off) for each in members}
     return begun, inside
 

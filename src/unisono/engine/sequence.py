@@ -173,7 +173,7 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
     sequence = TextSequence(prepared, cursors)
-    if prepared.request.prompt.messages is not None and not prepared.begins_inside:
+    if prepared.request.prompt.begins_answer and not prepared.begins_inside:
         sequence.openings = frozenset(each.name for each in members if each.opens(off=plan.reasoning.off))
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
