@@ -116,9 +116,12 @@ class TextSequence:
             self.end("length")
 
     def _pass(self, mark: Mark) -> None:
-        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown."""
+        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown.
+
+        Text that is scored has no parts: a mark is in it as its member's token.
+        """
         self._since_mark = 0
-        if mark in OF_CALLS and self.request.prompt.tools is not None:
+        if self.request.score or (mark in OF_CALLS and self.request.prompt.tools is not None):
             self._written.add(self.plan.lead.markup(mark))
         elif mark == "reasoning_begin":
             self.part = "reasoning"
