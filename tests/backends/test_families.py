@@ -23,8 +23,8 @@ from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.template_probe import as_given  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.reasoning import Reasoning  # noqa: E402
+from unisono.engine.encoding import encode_for  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
-from unisono.engine.request import encode_for  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported, PromptError  # noqa: E402
 from unisono.records import Limits  # noqa: E402

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, Tool, content_of
@@ -50,8 +51,29 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
 
 
-def check_known(name: str, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
-    """Raise a `PromptError` where the template of the member ``name`` leaves out what messages or tools hold."""
+def check_conversation(
+    name: str,
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None,
+    variables: Mapping[str, Any] | None,
+) -> None:
+    """Raise a `PromptError` where the template of the member ``name`` cannot write all that is given, as it is."""
+    if not template.fits(with_tools=tools is not None):
+        raise PromptError(
+            f"member {name!r} has the chat templates {', '.join(template.names)}, and none is the default",
+            hint=f"name one in the spec: chat_template: {template.names[0]}",
+        )
+    check_messages(messages)
+    _check_known(name, template, messages, tools)
+    if taken := template.special_names & (variables or {}).keys():
+        raise PromptError(
+            f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {name!r}",
+            hint="leave it out there: the model's files say which token that is",
+        )
+
+
+def _check_known(name: str, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
     if tools is not None and not probe_tool_use(template).tools:
         raise _unread(name, "tools", "does not write tools")
     for message in messages:
@@ -78,6 +100,18 @@ def check_continued(name: str, message: Message, template: ChatTemplate, marks: 
             f"member {name!r} cannot continue reasoning: the last message begins with {begin.strip()!r} and no end",
             hint="end the reasoning there, or leave it out: the answer is continued",
         )
+
+
+def check_rows(name: str, table: TokenTable, controls: Iterable[int]) -> None:
+    """Raise a `PromptError` where a template writes a token for which the model of the member ``name`` has no row."""
+    for token in controls:
+        if token >= len(table.texts):
+            raise PromptError(
+                f"the chat template of member {name!r} writes {table.beyond[token - len(table.texts)][0]!r}, "
+                f"token {token}, and its model knows only the ids below {len(table.texts)}",
+                hint="take a model whose vocabulary was resized with its tokenizer's, "
+                "or give the member a chat_template without that token",
+            )
 
 
 def _unread(name: str, field: str, words: str) -> PromptError:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.continuation import up_to_mark, with_end_marked
 from unisono.chat.conversation import (
     check_continued,
-    check_known,
-    check_messages,
+    check_conversation,
+    check_rows,
     own_messages,
     with_past_reasoning,
 )
@@ -20,6 +21,7 @@ from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
+from unisono.chat.thinking import thinking_words
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.spelling import Speller, cut_controls
@@ -55,29 +57,31 @@ class PromptEncoder:
         self.system = system
         self.prefix = prefix
         self._openings: dict[bool, str] = {}
-        self._checked: tuple[Prompt, list[int]] | None = None
+        self._checked: tuple[Prompt, bool, list[int]] | None = None
         self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
         self._form: CallForm | None = None
 
-    def check(self, prompt: Prompt) -> int:
+    def check(self, prompt: Prompt, *, off: bool = False) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
-        ids = self.encode(prompt)
-        self._checked = prompt, ids
+        ids = self.encode(prompt, off=off)
+        self._checked = prompt, off and prompt.messages is not None, ids
         return len(ids)
 
-    def encode(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
+    def encode(self, prompt: Prompt, *, off: bool = False, may_be_empty: bool = False) -> list[int]:
         """Return the member's ids of a prompt to be continued or answered.
 
-        Raw text that ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
+        With reasoning ``off``, its template is told by the variables that it reads for that. Raw text that
+        ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
         language models score whole texts after it. Raises a `PromptError` where the prompt is empty, has no place for
         the member's system text or prefix, or cannot be read by its template or its vocabulary.
         """
-        checked, self._checked = self._checked, None
-        if checked is not None and checked[0] is prompt:
-            return checked[1]
+        off, (checked, self._checked) = off and prompt.messages is not None, (self._checked, None)
+        if checked is not None and checked[0] is prompt and checked[1] == off:
+            return checked[2]
         if prompt.messages is not None:
+            continued = prompt.continue_final_message
             return self.encode_messages(
-                prompt.messages, prompt.tools, prompt.template_kwargs, continued=prompt.continue_final_message
+                prompt.messages, prompt.tools, prompt.template_kwargs, continued=continued, off=off
             )
         if prompt.ids is not None:
             return self._checked_ids(prompt.ids)
@@ -126,28 +130,18 @@ class PromptEncoder:
         variables: Mapping[str, Any] | None = None,
         *,
         continued: bool = False,
+        off: bool = False,
     ) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`.
 
         It is to be answered, or its last message is to be ``continued``.
         """
         template = self._template()
-        if not template.fits(with_tools=tools is not None):
-            raise PromptError(
-                f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
-                hint=f"name one in the spec: chat_template: {template.names[0]}",
-            )
-        check_messages(messages)
+        check_conversation(self.name, template, messages, tools, variables)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
-            )
-        check_known(self.name, template, messages, tools)
-        if taken := template.special_names & (variables or {}).keys():
-            raise PromptError(
-                f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {self.name!r}",
-                hint="leave it out there: the model's files say which token that is",
             )
         if continued:
             check_continued(self.name, messages[-1], template, self.marks, self.tokenizer.table)
@@ -155,19 +149,26 @@ class PromptEncoder:
         own = own_messages(told, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
+        words = thinking_words(template, variables, off=off)
+        variables = {name: value for name, value in (variables or {}).items() if name not in words}
         texts = texts_of(given, tools, variables)
         for text in texts:
             _check_encodable(text)
         given, end = with_end_marked(given, texts) if continued else (given, None)
-        escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
-        escaped = escape(given, tools, self._controls, variables)
+
+        def escape(*, apart: bool = False) -> Escaped:
+            any_case = template.changes_case
+            found = escape_special_tokens(given, tools, self._controls, variables, apart=apart, any_case=any_case)
+            return replace(found, variables={**found.variables, **words})
+
+        escaped = escape()
         rendered, parts = self._render(template, escaped, end)
         if any(map(self._edges.may_join, texts)):
-            apart = escape(given, tools, self._controls, variables, apart=True)
+            apart = escape(apart=True)
             its_rendered, its_parts = self._render(template, apart, end)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts
-        self._check_rows(_controls_of(parts))
+        check_rows(self.name, self.tokenizer.table, _controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
         if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
@@ -208,6 +209,8 @@ class PromptEncoder:
         if marks.is_open(ids):
             closing = marks.spelled("reasoning_end") + (marks.spelled("answer_begin", opening=True) * marks.reopens)
             return [*ids, *(closing if off and not inside else ())]
+        if unfinished := () if inside else marks.unfinished(ids):
+            return [*ids, *unfinished]
         mark: Mark = "reasoning_begin" if inside else "answer_begin"
         form = (*marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ()))
         return [*ids, *(() if form and tuple(ids[-len(form) :]) == form else form)]
@@ -243,17 +246,6 @@ class PromptEncoder:
                 hint="give it one in the spec (chat_template: …), or ask in plain text: run --raw, eval without --chat",
             )
         return self.template
-
-    def _check_rows(self, controls: Iterable[int]) -> None:
-        table = self.tokenizer.table
-        for token in controls:
-            if token >= len(table.texts):
-                raise PromptError(
-                    f"the chat template of member {self.name!r} writes {table.beyond[token - len(table.texts)][0]!r}, "
-                    f"token {token}, and its model knows only the ids below {len(table.texts)}",
-                    hint="take a model whose vocabulary was resized with its tokenizer's, "
-                    "or give the member a chat_template without that token",
-                )
 
     def _render(
         self, template: ChatTemplate, given: Escaped, end: str | None

@@ -19,9 +19,9 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
+from unisono.engine.encoding import encode_for
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan
-from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform

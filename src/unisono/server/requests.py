@@ -21,7 +21,7 @@ from unisono.server.limits import ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
-from unisono.server.reasoning import EFFORT, THINKING, effort_of, reasoned_as, shows_reasoning, wish_of
+from unisono.server.reasoning import EFFORT, THINKING, effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
@@ -114,14 +114,14 @@ def _continues(request: ChatRequest) -> str | None:
         if None not in (its, given[name]) and its != given[name]:
             raise contradiction(name, given[name], f"{inside}.{name}", its)
         given[name] = its if given[name] is None else given[name]
-    name = CONTINUE if given[CONTINUE] else continuing(request.messages)
-    if name is not None and (given[ANSWER] or given[CONTINUE] is False):
+    wanted = CONTINUE if given[CONTINUE] else continuing(request.messages)
+    if wanted is not None and (given[ANSWER] or given[CONTINUE] is False):
         other = ANSWER if given[ANSWER] else CONTINUE
-        raise contradiction(name, True, other, given[other])
-    if name is None and given[ANSWER] is False:
+        raise contradiction(wanted, True, other, given[other])
+    if wanted is None and given[ANSWER] is False:
         words = f"a message is written whole: to continue the last one, use {CONTINUE}"
         raise unsupported(ANSWER, False, words)
-    return name
+    return wanted
 
 
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
@@ -139,7 +139,7 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
     for name, value in ((EFFORT, effort), (THINKING, request.enable_thinking)):
         if value is not None and given.setdefault(name, value) != value:
             raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
-    if (wish := wish_of(request)) is not None:  # as in vLLM: some templates read an effort, some whether to think
+    if (wish := tells_templates(request)) is not None:  # as in vLLM: some read an effort, some whether to think
         given.setdefault(THINKING, not wish.wanted.off)
     return given or None
 
