@@ -7,6 +7,7 @@ do not keep it apart return it. No text becomes a mark, so that what a template 
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name
-from unisono.errors import PromptError
+from unisono.errors import PromptError, shown
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable
 
@@ -100,6 +101,26 @@ def check_continued(name: str, message: Message, template: ChatTemplate, marks: 
             f"member {name!r} cannot continue reasoning: the last message begins with {begin.strip()!r} and no end",
             hint="end the reasoning there, or leave it out: the answer is continued",
         )
+
+
+def check_arguments(name: str, messages: Sequence[Mapping[str, Any]], written: str) -> None:
+    """Raise a `PromptError` where past arguments that are no object, as a template is given them, are not written."""
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    odd = [value for call in calls if not isinstance(value := call["function"]["arguments"], Mapping)]
+    bare = "".join(written.split()) if odd else ""
+    for value in odd:
+        if not any("".join(form.split()) in bare for form in _forms(value)):
+            raise PromptError(
+                f"member {name!r} cannot read the arguments {shown(value)} of a past call: its chat template writes an "
+                "object alone",
+                hint='send the call with arguments that are an object, such as {"input": "…"}, or leave it out',
+            )
+
+
+def _forms(value: Any) -> list[str]:
+    """How a template may write a value: as JSON, and a text also as it is."""
+    texts = [json.dumps(value, ensure_ascii=ascii_only) for ascii_only in (False, True)]
+    return [value, *(text[1:-1] for text in texts)] if isinstance(value, str) else texts
 
 
 def check_rows(name: str, table: TokenTable, controls: Iterable[int]) -> None:

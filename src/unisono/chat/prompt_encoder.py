@@ -11,6 +11,7 @@ from typing import Any, Literal
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
 from unisono.chat.continuation import up_to_mark, with_end_marked
 from unisono.chat.conversation import (
+    check_arguments,
     check_continued,
     check_conversation,
     check_rows,
@@ -170,6 +171,7 @@ class PromptEncoder:
                 escaped, rendered, parts = apart, its_rendered, its_parts
         check_rows(self.name, self.tokenizer.table, _controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
+        check_arguments(self.name, given, escaped.plain(plain))
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
         if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
             ids = self._encode_parts(parts, escaped)

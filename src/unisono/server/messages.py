@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from unisono.chat.messages import RESERVED, Message
+from unisono.chat.messages import RESERVED, Message, read_arguments
 from unisono.errors import nearest, shown
 from unisono.server.body import explained
 from unisono.server.errors import Refusal
@@ -65,6 +65,9 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
     if not strict and empty and message.get("content") is None:
         message["content"] = ""
     called = message.pop("name", None) if role == "tool" else None
+    calls: Any = message.get("tool_calls")
+    for number, call in enumerate(calls if strict and isinstance(calls, list) else ()):
+        _check_arguments(call, f"{name}.tool_calls[{number}].function.arguments")
     try:
         ROLES[role].validate_python([message])
     except ValidationError as error:
@@ -121,10 +124,21 @@ def _plain_call(given: Any) -> Any:
         arguments = call["function"].get("arguments")
         if arguments in ("", "null", None):
             call["function"]["arguments"] = "{}"
-        elif isinstance(arguments, dict):
+        elif isinstance(arguments, dict | list):
             call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
         call.setdefault("type", "function")
     return call
+
+
+def _check_arguments(call: Any, name: str) -> None:
+    """Refuse a past call whose arguments are text and no JSON of an object."""
+    function = call.get("function") if isinstance(call, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    try:
+        read_arguments(arguments if isinstance(arguments, str) else "{}")
+    except ValueError as error:
+        words = f"{name} is {shown(arguments)}, not the JSON of an object: {error}"
+        raise Refusal(400, words, param=name, code="invalid_value") from None
 
 
 def _said(part: Any) -> Any:
