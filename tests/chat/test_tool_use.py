@@ -265,14 +265,10 @@ def test_past_arguments_that_are_no_object_are_read_as_a_model_wrote_them(
 
 @pytest.mark.parametrize("arguments", ["[1, 2]", '{"city": "Par', "7"])
 def test_past_arguments_that_a_template_would_leave_out_are_refused(arguments: str) -> None:
-    drops = TAGGED.replace(
-        "c.function.arguments |", "(c.function.arguments if c.function.arguments is mapping else {}) |"
-    )
-    fails = TAGGED.replace("c.function.arguments |", "dict(c.function.arguments.items()) |")
-    for template, words in (
-        (drops, "'m' cannot read the arguments .* of a past call"),
-        (fails, "refuses these messages"),
-    ):
+    value = "c.function.arguments"
+    drops = TAGGED.replace(f"{value} |", f"({value} if {value} is mapping else {{}}) |")
+    fails = TAGGED.replace(f"{value} |", f"dict({value}.items()) |")
+    for template, words in ((drops, "'m' cannot read the arguments .* of a past"), (fails, "refuses these messages")):
         assert said(knowing(template), past('{"a": 1}'))
         with pytest.raises(PromptError, match=words) as caught:
             knowing(template).encode(past(arguments))

@@ -14,7 +14,9 @@ from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import BARE, TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.errors import SpecError
+from unisono.server.errors import Refusal
 from unisono.server.limits import ServerLimits
+from unisono.server.messages import read_messages
 from unisono.server.middleware import Keys, read_origins
 
 READS = (
@@ -390,6 +392,16 @@ def test_unknown_keys_of_a_past_call_change_nothing(served: Served, call: dict[s
     sides = [{"model": "calls", "messages": each, "tools": [PING]} for each in (given, wanted)]
     assert prompt_tokens(served, **sides[0]) == prompt_tokens(served, **sides[1])
     assert text(served, **sides[0]) == text(served, **sides[1])
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Par', "[1, 2]", [1, 2], "7"])
+def test_past_arguments_that_are_no_object_are_read_unless_strict(served: Served, arguments: Any) -> None:
+    made = {**CALL, "function": {**CALL["function"], "arguments": arguments}}
+    messages = [*SAY, {**PAST, "tool_calls": [made]}, {"role": "tool", "tool_call_id": "probe0001", "content": "no"}]
+    assert ask(served, model="calls", messages=messages, tools=[PING])
+    if isinstance(arguments, str):
+        with pytest.raises(Refusal, match="not the JSON of an object"):
+            read_messages([*SAY, {"role": "assistant", "tool_calls": [made]}], strict=True)
 
 
 @pytest.mark.parametrize(
