@@ -61,9 +61,7 @@ def escape_special_tokens(
     if not typed and not apart:
         kept = None if tools is None else [dict(tool) for tool in tools]
         return Escaped([dict(each) for each in messages], kept, variables, "")
-    mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
-    if mark is None:
-        raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
+    mark = unused_mark(written)
     longest_first = sorted(typed, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)), 0 if plain else re.IGNORECASE)
     growing = [] if plain else [letter for letter in sorted(set(written)) if len(_folded(letter)) > 1]  # such as ﬁ
@@ -81,6 +79,14 @@ def escape_special_tokens(
         _record(variables, broken, variables.keys()),
         mark,
     )
+
+
+def unused_mark(written: str) -> str:
+    """A character that a text has in no form. Raises a `PromptError` where there is none."""
+    mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
+    if mark is None:
+        raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
+    return mark
 
 
 class Edges:

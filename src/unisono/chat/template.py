@@ -10,7 +10,7 @@ from types import CodeType
 from typing import Any, cast
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
@@ -41,6 +41,7 @@ class ChatTemplate:
         self.source = source
         """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
+        self._named = False
         self._templates = {DEFAULT: _compiled(source)}
         self._hopeless: dict[str, str] = {}
         """Why templates ran out of time on a small conversation: they are not tried again."""
@@ -53,7 +54,7 @@ class ChatTemplate:
         none that fits by itself, and renders nothing.
         """
         template = cls("", special_texts)
-        template.source = json.dumps(dict(sources))
+        template.source, template._named = json.dumps(dict(sources)), True
         template._templates = {name: _compiled(source, name) for name, source in sources.items()}
         return template
 
@@ -70,6 +71,15 @@ class ChatTemplate:
     def special_names(self) -> frozenset[str]:
         """By which names templates refer to the model's special tokens."""
         return frozenset(self._special_texts)
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that templates read and may not have set before."""
+        sources = json.loads(self.source) if self._named else {DEFAULT: self.source}
+        environment = _environment()
+        return frozenset().union(
+            *(meta.find_undeclared_variables(environment.parse(each)) for each in sources.values())
+        )
 
     @functools.cached_property
     def changes_case(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unisono.chat.messages import Message, Tool, ToolCall, content_of, read_arguments
+from unisono.chat.messages import Message, Tool, ToolCall, content_of, past_arguments
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.spelling import cut_controls
@@ -235,9 +235,9 @@ def _calling(message: Message, calls: Sequence[ToolCall], style: CallStyle) -> d
     if not given["content"] and style.empty == "absent":
         del given["content"]
     given["tool_calls"] = [{**call, "function": dict(call["function"])} for call in calls]
-    if style.arguments == "mapping":
-        for call in given["tool_calls"]:
-            call["function"]["arguments"] = read_arguments(call["function"]["arguments"])
+    for call in given["tool_calls"]:
+        text = call["function"]["arguments"]
+        call["function"]["arguments"] = past_arguments(text) if style.arguments == "mapping" else text.strip() or "{}"
     return given
 
 

@@ -18,9 +18,18 @@ class BesideReasoning(Parse):
     """Lets a text begin with reasoning, of which its grammar knows nothing. Drafts hold no marks."""
 
     def __init__(
-        self, reasoning: Reasoning, union: UnionVocabulary, parse: Parse | None = None, *, inside: bool = False
+        self,
+        reasoning: Reasoning,
+        union: UnionVocabulary,
+        parse: Parse | None = None,
+        *,
+        inside: bool = False,
+        answered: bool = False,
     ) -> None:
-        """``parse`` is the beginning of the answer's grammar; ``inside`` tells that the text begins in reasoning."""
+        """``parse`` is the beginning of the answer's grammar.
+
+        ``inside`` tells that the text begins in reasoning, ``answered`` that it goes on with an answer.
+        """
         self._reasoning = reasoning
         self._union = union
         self._parse = parse
@@ -28,7 +37,7 @@ class BesideReasoning(Parse):
         self._written = 0  # pieces of reasoning
         self._reasoned = False
         self._begun = False  # the answer, by its mark
-        self._answered = False  # white space before reasoning is no answer
+        self._answered = answered  # white space before reasoning is no answer
 
     @property
     def _left(self) -> int:

@@ -19,9 +19,9 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
+from unisono.engine.encoding import encode_for
 from unisono.engine.member import Member
 from unisono.engine.plan import Bias, Plan
-from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.fold import bring
 from unisono.fusion.logits_processors import confine, shape
@@ -63,7 +63,7 @@ def plain_steps(
     ids, inside = encode_for(members, prompt, plan.reasoning)
     text = _PlainText(plan, union, ids)
     text.parse = parse
-    answers = prompt.messages is not None and not inside
+    answers = prompt.begins_answer and not inside
     first = {member.name: answers and member.opens(off=plan.reasoning.off) for member in members}
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):

@@ -25,7 +25,8 @@ SEED_BITS = 53  # of seeds that are chosen here: they survive where numbers of J
 class TextSequence:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
-    def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor]) -> None:
+    def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor], *, marked: bool) -> None:
+        """A text of members that write marks or do not, where nothing is written yet."""
         self.request, self.plan = prepared.request, prepared.plan
         self.cursors = cursors
         seed = prepared.plan.draw.seed
@@ -53,7 +54,7 @@ class TextSequence:
         """The members for which an answer begins here, and which open one in their own way."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
-        self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside)
+        self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside, marked=marked)
         self._reasoning: ReasoningText | None = ReasoningText() if prepared.begins_inside else None
         self._began = time.perf_counter()
         self._first_piece: float | None = None
@@ -115,9 +116,12 @@ class TextSequence:
             self.end("length")
 
     def _pass(self, mark: Mark) -> None:
-        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown."""
+        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown.
+
+        Text that is scored has no parts: a mark is in it as its member's token.
+        """
         self._since_mark = 0
-        if mark in OF_CALLS and self.request.prompt.tools is not None:
+        if self.request.score or (mark in OF_CALLS and self.request.prompt.tools is not None):
             self._written.add(self.plan.lead.markup(mark))
         elif mark == "reasoning_begin":
             self.part = "reasoning"
@@ -172,8 +176,8 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     plan, ids = prepared.plan, prepared.ids
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
-    sequence = TextSequence(prepared, cursors)
-    if prepared.request.prompt.messages is not None and not prepared.begins_inside:
+    sequence = TextSequence(prepared, cursors, marked=bool(union.marks))
+    if prepared.request.prompt.begins_answer and not prepared.begins_inside:
         sequence.openings = frozenset(each.name for each in members if each.opens(off=plan.reasoning.off))
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V

@@ -183,6 +183,9 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    """Whether the last message, an assistant's, is continued in place of being answered, which is the opposite."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
     enable_thinking: bool | None = None

@@ -64,5 +64,13 @@ class MarkForms:
             return False
         return next((token == begin[0] for token in reversed(ids) if token in (begin[0], end[0])), False)
 
+    def unfinished(self, ids: Sequence[int]) -> Ids:
+        """The rest of the end of reasoning, of a prompt that ends with its beginning, behind reasoning of nothing."""
+        begin, end = (self.anywhere.get(mark, ()) for mark in ("reasoning_begin", "reasoning_end"))
+        for size in range(len(end) - 1, 0, -1) if begin else ():
+            if tuple(ids[-size - len(begin) :]) == begin + end[:size]:
+                return end[size:]
+        return ()
+
 
 NO_MARKS = MarkForms()
