@@ -7,10 +7,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
+from unisono.chat.call_form import CallForm
 from unisono.chat.conversation import check_messages, own_messages, with_past_reasoning
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
+from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
 from unisono.errors import PromptError
@@ -50,8 +51,7 @@ class PromptEncoder:
         self.prefix = prefix
         self._openings: dict[bool, str] = {}
         self._checked: tuple[Prompt, list[int]] | None = None
-        self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
-        self._form: CallForm | None = None
+        self.controls = tokenizer.table.controls | tokenizer.table.controls_beyond
 
     def check(self, prompt: Prompt) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
@@ -104,7 +104,7 @@ class PromptEncoder:
         if self._is_own_form(self.speller.vocabulary.join(ids), text):
             return ids
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
-        return [*opening, *self._spell(text)]
+        return [*opening, *self.spell_text(text)]
 
     def opened(self, ids: list[int]) -> list[int]:
         """The ids of a text behind the member's BOS or, where it has none, behind an END, as evaluations read them."""
@@ -118,7 +118,7 @@ class PromptEncoder:
         variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Encode a conversation with the member's template, system text and prefix. See `encode`."""
-        template = self._template()
+        template = self.own_template()
         if not template.fits(with_tools=tools is not None):
             raise PromptError(
                 f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
@@ -144,10 +144,10 @@ class PromptEncoder:
         for text in texts:
             _check_encodable(text)
         escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
-        escaped = escape(given, tools, self._controls, variables)
+        escaped = escape(given, tools, self.controls, variables)
         rendered, parts = self._render(template, escaped)
         if any(map(self._edges.may_join, texts)):
-            apart = escape(given, tools, self._controls, variables, apart=True)
+            apart = escape(given, tools, self.controls, variables, apart=True)
             its_rendered, its_parts = self._render(template, apart)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts
@@ -162,7 +162,7 @@ class PromptEncoder:
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""
-        return probe_tool_use(self._template(), with_tools=with_tools)
+        return probe_tool_use(self.own_template(), with_tools=with_tools)
 
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
         """What the template writes before an answer, which is part of prompts; see `probe_opening`.
@@ -178,7 +178,7 @@ class PromptEncoder:
         return self._openings[with_tools]
 
     def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
-        found = probe_opening(self._template(), self._controls, with_tools=with_tools, variables=variables)
+        found = probe_opening(self.own_template(), self.controls, with_tools=with_tools, variables=variables)
         marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
         return "" if any(mark in found for mark in marks) else found
 
@@ -198,29 +198,19 @@ class PromptEncoder:
 
     @functools.cached_property
     def _edges(self) -> Edges:
-        return Edges(self._controls)
+        return Edges(self.controls)
+
+    @functools.cached_property
+    def seams(self) -> Seams:
+        """How it reads and writes calls by seams."""
+        return Seams(self)
 
     def call_form(self) -> CallForm:
         """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
-        if self._form is not None:
-            return self._form
-        texts = self.tokenizer.table.texts
-        ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
-        try:
-            form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
-            tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-            for mark, token in tokens.items():
-                if token is not None and self.marks.anywhere.get(mark) != (self._controls[token],):
-                    raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
-            self._form = form
-        except FormUnknown as unknown:
-            raise PromptError(
-                f"no calls can be written as member {self.name!r} writes them: {unknown}",
-                hint="make another member the lead, or give this one a chat_template in the spec",
-            ) from unknown
-        return self._form
+        return self.seams.form
 
-    def _template(self) -> ChatTemplate:
+    def own_template(self) -> ChatTemplate:
+        """The member's template. Raises a `PromptError` where it has none."""
         if self.template is None:
             raise PromptError(
                 f"member {self.name!r} has no chat template: its model is a base model",
@@ -240,7 +230,7 @@ class PromptEncoder:
                 raise self._unread("content", "does not write the content of a message with tool_calls")
             if use is not None and message["role"] == "tool" and not use.results:
                 raise self._unread("role tool", "does not write the answers to calls")
-            role, template = message["role"], self._template()
+            role, template = message["role"], self.own_template()
             named = role != "tool" and "name" in message
             if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
                 raise self._unread("name", f"does not write the name of a message of the role {role}")
@@ -273,7 +263,7 @@ class PromptEncoder:
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
         rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
-        return rendered, cut_controls(rendered, self._controls)
+        return rendered, cut_controls(rendered, self.controls)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")
@@ -281,7 +271,8 @@ class PromptEncoder:
             found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in NORMAL_FORMS
         )
 
-    def _spell(self, text: str) -> list[int]:
+    def spell_text(self, text: str) -> list[int]:
+        """The ids of text within a prompt, exact byte for byte."""
         data = text.encode()
         ids = self.speller.own_encoding(data) or self.speller.longest_match(data)
         if ids is None:
@@ -300,7 +291,7 @@ class PromptEncoder:
                 ids.append(control)
             elif plain := escaped.plain(part):
                 own = self.tokenizer.encode(plain)
-                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self._spell(plain)
+                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
         return ids
 
 
