@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unisono.chat.call_form import FormUnknown, common_length, find_call_form
+from unisono.chat.call_form import common_length, find_call_form
+from unisono.chat.call_segments import FormUnknown
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use

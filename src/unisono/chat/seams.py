@@ -64,7 +64,9 @@ class Seams:
         """The same as ids; ``first`` tells that an answer begins."""
         key = (mark, number, first)
         if key not in self._known:
-            self._known[key] = self._begin(first) if mark == "call_begin" else self._encode(self.text(mark, number))
+            again = mark == "call_next" and self.segments.again is None  # it writes one call at a time
+            begins = mark == "call_begin" or again
+            self._known[key] = self._begin(first) if begins else self._encode(self.text(mark, number))
         return self._known[key]
 
     def turns(self) -> dict[Turn, dict[int, Mark | None]]:

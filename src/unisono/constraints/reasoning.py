@@ -46,7 +46,8 @@ class BesideReasoning(Parse):
                 free = self._parse is None or not (answered or self._reasoned)
                 allowed_U[column] = free and not self._reasoning.off and self._left > 0
             elif self._parse is not None and mark not in OF_CALLS:
-                allowed_U[column] = mark == "answer_begin" and not answered and not self._begun
+                begins = mark == "answer_begin" and not answered and not self._begun
+                allowed_U[column] = begins and bool(allowed_U[: self._union.texts].any())
         return allowed_U
 
     def _is_space(self, column: int) -> bool:

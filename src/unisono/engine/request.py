@@ -141,6 +141,8 @@ class PreparedRequest:
     """The pieces of a scored prompt before these; see `Given`."""
     begins_inside: bool = False
     """Whether the prompt ends inside reasoning, so that the text begins there."""
+    by_seams: bool = False
+    """Whether its grammar is one of calls by seams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,8 @@ class Preparer:
             whole = split(plan.lead, self._members, prompt)
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
+        by_seams = parse is not None and parse.by_seams
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, by_seams=by_seams)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
@@ -236,7 +239,8 @@ class Preparer:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside)
+        cost = self._cost(request, plan, ids)
+        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, by_seams)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -280,11 +284,17 @@ class Preparer:
 
 
 def encode_for(
-    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False
+    members: Sequence[Member],
+    prompt: Prompt,
+    reasoning: Reasoning,
+    *,
+    may_be_empty: bool = False,
+    by_seams: bool = False,
 ) -> tuple[dict[str, list[int]], bool]:
     """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
 
-    It is where the template of some member opens reasoning: those that could do so follow it.
+    It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
+    ``by_seams``, an answer's first mark is left open even where there is to be no reasoning: it may be that of a call.
     """
     if reasoning.off and prompt.messages is not None:
         prompt = replace(prompt, template_kwargs={**_WITHOUT_REASONING, **(prompt.template_kwargs or {})})
@@ -292,7 +302,8 @@ def encode_for(
     if prompt.messages is None:
         return ids, False
     inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
-    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=reasoning.off) for each in members}
+    off = reasoning.off and not by_seams
+    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=off) for each in members}
     return begun, inside
 
 

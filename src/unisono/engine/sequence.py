@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from unisono.config.method import AUTO, NGRAM
+from unisono.engine.calls import Calls
 from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
@@ -51,6 +52,8 @@ class TextSequence:
         """What is being written."""
         self.openings = frozenset[str]()
         """The members for which an answer begins here, and which open one in their own way."""
+        self.calls = Calls() if prepared.by_seams else None
+        """Where it stands in its calls, where these are written by seams."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
         self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside)
@@ -117,7 +120,10 @@ class TextSequence:
     def _pass(self, mark: Mark) -> None:
         """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown."""
         self._since_mark = 0
-        if mark in OF_CALLS and self.request.prompt.tools is not None:
+        if mark in OF_CALLS and self.calls is not None:
+            self.calls = self.calls.behind(mark)
+            self._written.add(self.plan.lead.encoder.seams.text(mark, self.calls.number).encode())
+        elif mark in OF_CALLS and self.request.prompt.tools is not None:
             self._written.add(self.plan.lead.markup(mark))
         elif mark == "reasoning_begin":
             self.part = "reasoning"
@@ -126,6 +132,11 @@ class TextSequence:
         elif mark == "reasoning_end":
             self.part = "answer"
             self._text.strip()
+
+    def close_calls(self) -> None:
+        """Write what stands behind the last call in the lead's form, which ends with END."""
+        if self.calls is not None and self.calls.last == "call_end":
+            self._written.add(self.plan.lead.encoder.seams.segments.end.encode())
 
     def end(self, reason: Finish) -> None:
         self.finish = reason
@@ -174,7 +185,8 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
     sequence = TextSequence(prepared, cursors)
     if prepared.request.prompt.messages is not None and not prepared.begins_inside:
-        sequence.openings = frozenset(each.name for each in members if each.opens(off=plan.reasoning.off))
+        off = plan.reasoning.off and not prepared.by_seams
+        sequence.openings = frozenset(each.name for each in members if each.opens(off=off))
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
         sequence.history = NgramIndex(union.end, (int(column_V[token]) for token in ids[plan.lead.name]))
