@@ -75,8 +75,11 @@ def caller_table(name: str) -> TokenTable:
     return replace(table, texts=(*table.texts, *tokens), kinds=(*table.kinds, *kinds))
 
 
-def follows(table: TokenTable, script: str, seed: int = 0, noise: float = 0.0) -> NextToken:
-    """A rule that goes on with a script behind the longest end of what it has read that stands there."""
+def follows(table: TokenTable, script: str, seed: int = 0, noise: float = 0.0, *, letters: bool = False) -> NextToken:
+    """A rule that goes on with a script behind the longest end of what it has read that stands there.
+
+    In ``letters``, it spells the script's control tokens as text.
+    """
     spelled = [bytes_of(table, token) for token in range(len(table.texts))]
     whole = script.encode()
     end = table.declared_end_ids[0]
@@ -90,7 +93,10 @@ def follows(table: TokenTable, script: str, seed: int = 0, noise: float = 0.0) -
         tail = b"".join(spelled[token] for token in read[-80:])
         size = next((size for size in range(min(len(tail), 90), 0, -1) if tail[-size:] in whole), 0)
         rest = whole[whole.find(tail[len(tail) - size :]) + size :] if size else whole
-        fitting = [token for token, piece in enumerate(spelled) if piece and rest.startswith(piece)]
+        tokens = (
+            token for token in range(len(spelled)) if not letters or table.kinds[token] not in ("control", "added")
+        )
+        fitting = [token for token in tokens if spelled[token] and rest.startswith(spelled[token])]
         best = max(fitting, default=end, key=lambda token: len(spelled[token]))
         logits[best] += 30.0
         return logits

@@ -83,11 +83,13 @@ class Grammars:
 class Parse:
     """The state of one sequence in its grammar."""
 
+    by_seams = False
+    """Whether it names marks between the names and the arguments of calls."""
+
     def __init__(self, matcher: Any, union: UnionVocabulary, *, by_seams: bool = False) -> None:
         self._matcher = matcher
         self._union = union
         self.by_seams = by_seams
-        """Whether it names marks between the names and the arguments of calls."""
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
         """The columns that may follow what is written and the drafted pieces ``ahead``; END where the text may end.

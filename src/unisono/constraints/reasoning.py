@@ -24,6 +24,7 @@ class BesideReasoning(Parse):
         self._reasoning = reasoning
         self._union = union
         self._parse = parse
+        self.by_seams = parse is not None and parse.by_seams
         self._inside = inside
         self._written = 0  # pieces of reasoning
         self._reasoned = False

@@ -228,8 +228,8 @@ class Preparer:
             whole = split(plan.lead, self._members, prompt)
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        by_seams = parse is not None and parse.by_seams
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, by_seams=by_seams)
+        seams = parse is not None and parse.by_seams
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, by_seams=seams)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
@@ -240,7 +240,7 @@ class Preparer:
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
         cost = self._cost(request, plan, ids)
-        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, by_seams)
+        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, seams)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -293,8 +293,8 @@ def encode_for(
 ) -> tuple[dict[str, list[int]], bool]:
     """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
 
-    It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
-    ``by_seams``, an answer's first mark is left open even where there is to be no reasoning: it may be that of a call.
+    It is where the template of some member opens reasoning: those that could do so follow it. ``by_seams``, an
+    answer's first mark is left open even where there is to be no reasoning: it may be that of a call.
     """
     if reasoning.off and prompt.messages is not None:
         prompt = replace(prompt, template_kwargs={**_WITHOUT_REASONING, **(prompt.template_kwargs or {})})
@@ -303,8 +303,7 @@ def encode_for(
         return ids, False
     inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
     off = reasoning.off and not by_seams
-    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=off) for each in members}
-    return begun, inside
+    return {each.name: each.encoder.begun(ids[each.name], inside=inside, off=off) for each in members}, inside
 
 
 _WITHOUT_REASONING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0, "thinking_mode": "disabled"}
