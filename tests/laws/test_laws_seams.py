@@ -96,7 +96,7 @@ def test_a_model_that_spells_the_form_in_letters_makes_no_call(name: str) -> Non
             messages=[ASK], tools=TOOLS, constraint=bound(ensemble, free=True), max_new_tokens=60, trace=True
         )
         assert answer.steps is not None
-        assert not any(step.mark for step in answer.steps)
+        assert not any((step.mark or "").startswith("call") for step in answer.steps)
         assert len(answer.text) > 8
         assert find_calls(form, ["ping", "ping_all"], answer.text) == (answer.text, ())
 
