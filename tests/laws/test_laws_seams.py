@@ -89,6 +89,8 @@ def test_mass_is_kept_and_marks_are_no_text(names: tuple[str, ...]) -> None:
 def test_a_model_that_spells_the_form_in_letters_makes_no_call(name: str) -> None:
     table, script = caller_table(name), SCRIPTS[name][1]
     letters = "Like this: " + script[script.rfind("assistant") :].removeprefix("assistant|>").removesuffix("</s>")
+    if name == "harmony":  # which names its channel first
+        letters = f"<|start|>assistant<|channel|>final<|message|>{letters.replace('assistant', '')}"
     register_fake("letters", FakeModel(LongestMatchTokenizer(table), follows(table, letters, letters=True)))
     with load(["letters"]) as ensemble:
         form = ensemble.call_form()
