@@ -51,7 +51,7 @@ class PromptEncoder:
         self.prefix = prefix
         self._openings: dict[bool, str] = {}
         self._checked: tuple[Prompt, list[int]] | None = None
-        self.controls = tokenizer.table.controls | tokenizer.table.controls_beyond
+        self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
 
     def check(self, prompt: Prompt) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
@@ -144,10 +144,10 @@ class PromptEncoder:
         for text in texts:
             _check_encodable(text)
         escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
-        escaped = escape(given, tools, self.controls, variables)
+        escaped = escape(given, tools, self._controls, variables)
         rendered, parts = self._render(template, escaped)
         if any(map(self._edges.may_join, texts)):
-            apart = escape(given, tools, self.controls, variables, apart=True)
+            apart = escape(given, tools, self._controls, variables, apart=True)
             its_rendered, its_parts = self._render(template, apart)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts
@@ -178,7 +178,7 @@ class PromptEncoder:
         return self._openings[with_tools]
 
     def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
-        found = probe_opening(self.own_template(), self.controls, with_tools=with_tools, variables=variables)
+        found = probe_opening(self.own_template(), self._controls, with_tools=with_tools, variables=variables)
         marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
         return "" if any(mark in found for mark in marks) else found
 
@@ -198,12 +198,12 @@ class PromptEncoder:
 
     @functools.cached_property
     def _edges(self) -> Edges:
-        return Edges(self.controls)
+        return Edges(self._controls)
 
     @functools.cached_property
     def seams(self) -> Seams:
         """How it reads and writes calls by seams."""
-        return Seams(self)
+        return Seams(self.name, self.tokenizer.table, self.speller.vocabulary, self.own_template, self.spell_text)
 
     def call_form(self) -> CallForm:
         """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
@@ -263,7 +263,7 @@ class PromptEncoder:
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
         rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
-        return rendered, cut_controls(rendered, self.controls)
+        return rendered, cut_controls(rendered, self._controls)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")

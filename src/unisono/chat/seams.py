@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from unisono.chat.call_form import CallForm, find_call_form
 from unisono.chat.call_segments import CallSegments, FormUnknown, cut_open
 from unisono.chat.mark_probe import text_of
+from unisono.chat.template import ChatTemplate
+from unisono.chat.template_probe import probe_tool_use
 from unisono.errors import PromptError
 from unisono.vocab.marks import Ids, Mark, Turn
+from unisono.vocab.pieces import Vocabulary
 from unisono.vocab.spelling import cut_controls
-
-if TYPE_CHECKING:
-    from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.vocab.tokenizer import TokenTable
 
 _PLAIN = CallForm("", "\n", "", "name", "arguments")
 """What a member reads whose own form is not understood."""
@@ -24,28 +24,41 @@ _MARKUP = ("control", "added")
 class Seams:
     """The segments of one member's calls, as its ids. See docs/adr/0014."""
 
-    def __init__(self, encoder: PromptEncoder) -> None:
-        self._encoder = encoder
-        self._table = encoder.tokenizer.table
+    def __init__(
+        self,
+        name: str,
+        table: TokenTable,
+        vocabulary: Vocabulary,
+        template: Callable[[], ChatTemplate],
+        spell: Callable[[str], list[int]],
+    ) -> None:
+        """Bind a member's parts: ``template`` raises a `PromptError` where it has none, ``spell`` gives text's ids."""
+        self._name = name
+        self._table = table
+        self._vocabulary = vocabulary
+        self._template = template
+        self._spell = spell
         self._known: dict[tuple[Mark, int, bool], Ids] = {}
 
     @cached_property
     def form(self) -> CallForm:
         """How the member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
-        encoder, texts = self._encoder, self._table.texts
-        template, use, marks = encoder.own_template(), encoder.tool_use(), encoder.marks
-        ends = [texts[token] for token in encoder.speller.vocabulary.end_ids if token < len(texts)]
+        template, table, marks = self._template(), self._table, self._vocabulary.marks
+        ends = [table.texts[token] for token in self._vocabulary.end_ids if token < len(table.texts)]
+        controls, channel = table.controls | table.controls_beyond, text_of(table, marks.opening)
         try:
-            controls, channel = encoder.controls, text_of(self._table, marks.opening)
-            form = find_call_form(template, use, controls, ends, channel=channel)
+            form = find_call_form(template, probe_tool_use(template), controls, ends, channel=channel)
             tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-            for mark, token in tokens.items() if not form.only_first else ():
-                if token is not None and marks.anywhere.get(mark) != (controls[token],):
+            for mark, token in tokens.items():
+                if token is None:
+                    continue
+                own = None if form.only_first else (controls[token],)  # what stands first alone is no mark elsewhere
+                if marks.anywhere.get(mark) != own:
                     raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
             return form
         except FormUnknown as unknown:
             raise PromptError(
-                f"no calls can be written as member {encoder.name!r} writes them: {unknown}",
+                f"no calls can be written as member {self._name!r} writes them: {unknown}",
                 hint="make another member the lead, or give this one a chat_template in the spec",
             ) from unknown
 
@@ -63,6 +76,8 @@ class Seams:
     def ids(self, mark: Mark, number: int = 0, *, first: bool = False) -> Ids:
         """The same as ids; ``first`` tells that an answer begins."""
         key = (mark, number, first)
+        if mark in self._vocabulary.marks.reads:
+            return self._vocabulary.marks.reads[mark]
         if key not in self._known:
             again = mark == "call_next" and self.segments.again is None  # it writes one call at a time
             begins = mark == "call_begin" or again
@@ -90,11 +105,11 @@ class Seams:
     @cached_property
     def _channel(self) -> str:
         """What an answer begins with before the name of its channel, where a call names one, too; mostly nothing."""
-        opening = text_of(self._table, self._encoder.marks.opening)
+        opening = text_of(self._table, self._vocabulary.marks.opening)
         return opening if self.segments.before.startswith(opening) else ""
 
     def _begin(self, first: bool) -> Ids:
-        marks, text = self._encoder.marks, self.text("call_begin", 0)
+        marks, text = self._vocabulary.marks, self.text("call_begin", 0)
         if self._channel:
             ids = self._encode(text.removeprefix(self._channel))
             if first:
@@ -108,7 +123,7 @@ class Seams:
     def _encode(self, text: str) -> Ids:
         ids: list[int] = []
         for part, control in cut_controls(text, self._controls):
-            ids += self._encoder.spell_text(part) if control is None else [control]
+            ids += self._spell(part) if control is None else [control]
         return tuple(ids)
 
     def _beginning(self, text: str) -> Iterable[int]:
@@ -117,7 +132,7 @@ class Seams:
         if not parts:
             return []
         part, control = parts[0]
-        canonical, data = self._encoder.speller.vocabulary.canonical, part.encode()
+        canonical, data = self._vocabulary.canonical, part.encode()
         spelled = (canonical.get(data[:size]) for size in range(1, len(data) + 1))
         return [token for token in spelled if token is not None] if control is None else [control]
 
