@@ -63,7 +63,7 @@ def plain_steps(
     """
     plan = Plan(method, members, union)
     calls = Calls() if parse is not None and parse.by_seams else None
-    ids, inside = encode_for(members, prompt, plan.reasoning, by_seams=calls is not None)
+    ids, inside = encode_for(members, prompt, plan.reasoning, seams=calls is not None)
     text = _PlainText(plan, union, ids)
     text.parse = parse
     answers = prompt.messages is not None and not inside

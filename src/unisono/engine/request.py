@@ -16,6 +16,7 @@ from unisono.config.reasoning import Reasoning
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
+from unisono.engine.calls import free_calls
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -228,8 +229,10 @@ class Preparer:
             whole = split(plan.lead, self._members, prompt)
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
+        free = None if parse or request.score or self._grammars is None else free_calls(plan.lead.encoder, prompt)
+        parse = parse or self._begin_grammar(free)
         seams = parse is not None and parse.by_seams
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, by_seams=seams)
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
@@ -239,8 +242,9 @@ class Preparer:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        cost = self._cost(request, plan, ids)
-        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, seams)
+        return PreparedRequest(
+            request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside, seams
+        )
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -284,17 +288,12 @@ class Preparer:
 
 
 def encode_for(
-    members: Sequence[Member],
-    prompt: Prompt,
-    reasoning: Reasoning,
-    *,
-    may_be_empty: bool = False,
-    by_seams: bool = False,
+    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False, seams: bool = False
 ) -> tuple[dict[str, list[int]], bool]:
     """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
 
-    It is where the template of some member opens reasoning: those that could do so follow it. ``by_seams``, an
-    answer's first mark is left open even where there is to be no reasoning: it may be that of a call.
+    It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
+    by ``seams``, an answer's first mark is left open even where there is to be no reasoning: it may be a call's.
     """
     if reasoning.off and prompt.messages is not None:
         prompt = replace(prompt, template_kwargs={**_WITHOUT_REASONING, **(prompt.template_kwargs or {})})
@@ -302,7 +301,7 @@ def encode_for(
     if prompt.messages is None:
         return ids, False
     inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
-    off = reasoning.off and not by_seams
+    off = reasoning.off and not seams
     return {each.name: each.encoder.begun(ids[each.name], inside=inside, off=off) for each in members}, inside
 
 
