@@ -142,8 +142,6 @@ class PreparedRequest:
     """The pieces of a scored prompt before these; see `Given`."""
     begins_inside: bool = False
     """Whether the prompt ends inside reasoning, so that the text begins there."""
-    by_seams: bool = False
-    """Whether its grammar is one of calls by seams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +240,7 @@ class Preparer:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        return PreparedRequest(
-            request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside, seams
-        )
+        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method

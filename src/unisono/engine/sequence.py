@@ -52,7 +52,7 @@ class TextSequence:
         """What is being written."""
         self.openings = frozenset[str]()
         """The members for which an answer begins here, and which open one in their own way."""
-        self.calls = Calls() if prepared.by_seams else None
+        self.calls = Calls() if self.parse is not None and self.parse.by_seams else None
         """Where it stands in its calls, where these are written by seams."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
@@ -185,7 +185,7 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
     sequence = TextSequence(prepared, cursors)
     if prepared.request.prompt.messages is not None and not prepared.begins_inside:
-        off = plan.reasoning.off and not prepared.by_seams
+        off = plan.reasoning.off and sequence.calls is None
         sequence.openings = frozenset(each.name for each in members if each.opens(off=off))
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
