@@ -256,6 +256,15 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
 
 
 def _union_of(members: Sequence[PreparedMember]) -> UnionVocabulary:
+    by_seams = any(member.encoder.marks.seams for member in members)
     return build_union(
-        [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
+        [
+            UnionMember(
+                member.spec.name,
+                member.speller,
+                leading_space=member.leading_space,
+                turns=member.encoder.seams.turns() if by_seams else {},
+            )
+            for member in members
+        ]
     )

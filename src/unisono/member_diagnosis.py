@@ -11,6 +11,7 @@ from unisono.chat.messages import Message
 from unisono.chat.template import TemplateFailure
 from unisono.errors import PromptError
 from unisono.members import PreparedMember
+from unisono.vocab.marks import OF_CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ def _marks_of(member: PreparedMember) -> dict[str, str]:
     return {
         mark: "".join((vocabulary.pieces[token] or texts[token].encode()).decode(errors="replace") for token in ids)
         for mark, ids in {**begun, **forms.anywhere}.items()
+        if not (forms.seams and mark in OF_CALLS)  # of which the form of calls tells all
     }
 
 

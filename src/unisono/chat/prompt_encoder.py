@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
+from unisono.chat.call_form import CallForm
 from unisono.chat.continuation import up_to_mark, with_end_marked
 from unisono.chat.conversation import (
     check_arguments,
@@ -20,6 +20,7 @@ from unisono.chat.conversation import (
 )
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.chat.thinking import thinking_words
@@ -60,7 +61,6 @@ class PromptEncoder:
         self._openings: dict[bool, str] = {}
         self._checked: tuple[Prompt, bool, list[int]] | None = None
         self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
-        self._form: CallForm | None = None
 
     def check(self, prompt: Prompt, *, off: bool = False) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
@@ -117,7 +117,7 @@ class PromptEncoder:
         if self._is_own_form(self.speller.vocabulary.join(ids), text):
             return ids
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
-        return [*opening, *self._spell(text)]
+        return [*opening, *self.spell_text(text)]
 
     def opened(self, ids: list[int]) -> list[int]:
         """The ids of a text behind the member's BOS or, where it has none, behind an END, as evaluations read them."""
@@ -137,7 +137,7 @@ class PromptEncoder:
 
         It is to be answered, or its last message is to be ``continued``.
         """
-        template = self._template()
+        template = self.own_template()
         check_conversation(self.name, template, messages, tools, variables)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
@@ -181,7 +181,7 @@ class PromptEncoder:
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""
-        return probe_tool_use(self._template(), with_tools=with_tools)
+        return probe_tool_use(self.own_template(), with_tools=with_tools)
 
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
         """What the template writes before an answer, which is part of prompts; see `probe_opening`.
@@ -197,7 +197,7 @@ class PromptEncoder:
         return self._openings[with_tools]
 
     def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
-        found = probe_opening(self._template(), self._controls, with_tools=with_tools, variables=variables)
+        found = probe_opening(self.own_template(), self._controls, with_tools=with_tools, variables=variables)
         marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
         return "" if any(mark in found for mark in marks) else found
 
@@ -221,27 +221,17 @@ class PromptEncoder:
     def _edges(self) -> Edges:
         return Edges(self._controls)
 
+    @functools.cached_property
+    def seams(self) -> Seams:
+        """How it reads and writes calls by seams."""
+        return Seams(self.name, self.tokenizer.table, self.speller.vocabulary, self.own_template, self.spell_text)
+
     def call_form(self) -> CallForm:
         """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
-        if self._form is not None:
-            return self._form
-        texts = self.tokenizer.table.texts
-        ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
-        try:
-            form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
-            tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-            for mark, token in tokens.items():
-                if token is not None and self.marks.anywhere.get(mark) != (self._controls[token],):
-                    raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
-            self._form = form
-        except FormUnknown as unknown:
-            raise PromptError(
-                f"no calls can be written as member {self.name!r} writes them: {unknown}",
-                hint="make another member the lead, or give this one a chat_template in the spec",
-            ) from unknown
-        return self._form
+        return self.seams.form
 
-    def _template(self) -> ChatTemplate:
+    def own_template(self) -> ChatTemplate:
+        """The member's template. Raises a `PromptError` where it has none."""
         if self.template is None:
             raise PromptError(
                 f"member {self.name!r} has no chat template: its model is a base model",
@@ -277,7 +267,8 @@ class PromptEncoder:
             found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in NORMAL_FORMS
         )
 
-    def _spell(self, text: str) -> list[int]:
+    def spell_text(self, text: str) -> list[int]:
+        """The ids of text within a prompt, exact byte for byte."""
         data = text.encode()
         ids = self.speller.own_encoding(data) or self.speller.longest_match(data)
         if ids is None:
@@ -296,7 +287,7 @@ class PromptEncoder:
                 ids.append(control)
             elif plain := escaped.plain(part):
                 own = self.tokenizer.encode(plain)
-                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self._spell(plain)
+                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
         return ids
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
 from unisono.fusion.logits_processors import Allowed
@@ -67,7 +67,7 @@ class Grammars:
             )
         for warning in matcher.get_grammar_warnings():
             log.warning("the constraint %s: %s", constraint.kind, warning)
-        parse = Parse(matcher, self._union)
+        parse = Parse(matcher, self._union, by_seams=_names_seams(constraint))
         parse.allowed(())
         return parse
 
@@ -83,9 +83,13 @@ class Grammars:
 class Parse:
     """The state of one sequence in its grammar."""
 
-    def __init__(self, matcher: Any, union: UnionVocabulary) -> None:
+    by_seams = False
+    """Whether it names marks between the names and the arguments of calls."""
+
+    def __init__(self, matcher: Any, union: UnionVocabulary, *, by_seams: bool = False) -> None:
         self._matcher = matcher
         self._union = union
+        self.by_seams = by_seams
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
         """The columns that may follow what is written and the drafted pieces ``ahead``; END where the text may end.
@@ -116,7 +120,7 @@ class Parse:
         self._feed(self._matcher, [column])
 
     def copy(self) -> Parse:
-        return Parse(self._matcher.deep_copy(), self._union)
+        return Parse(self._matcher.deep_copy(), self._union, by_seams=self.by_seams)
 
     def _feed(self, matcher: Any, columns: Sequence[int]) -> None:
         if not matcher.consume_tokens(list(columns)):
@@ -169,7 +173,8 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
 # bracket up to the next one.
 _LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/?')
 _FOREIGN = re.compile(
-    r"<\[|<\|(?!call_(?:begin|end)\|>)[^|>\s]*\|?>?|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b"
+    r"<\[|<\|(?!call_(?:begin|end|arguments|next)\|>)[^|>\s]*\|?>?"
+    r"|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b"
 )
 
 
@@ -186,6 +191,10 @@ def _check_lark(grammar: str) -> None:
         if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *SPACING}:
             raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *SPACING])}")
         check_schema(schema)
+
+
+def _names_seams(constraint: Constraint) -> bool:
+    return constraint.kind == LARK and "<|call_arguments|>" in _LITERALS.sub('""', constraint.source)
 
 
 def _schemas_in(grammar: str) -> Iterator[dict[str, Any]]:

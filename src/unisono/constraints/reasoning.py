@@ -33,6 +33,7 @@ class BesideReasoning(Parse):
         self._reasoning = reasoning
         self._union = union
         self._parse = parse
+        self.by_seams = parse is not None and parse.by_seams
         self._inside = inside
         self._written = 0  # pieces of reasoning
         self._reasoned = False
@@ -55,7 +56,8 @@ class BesideReasoning(Parse):
                 free = self._parse is None or not (answered or self._reasoned)
                 allowed_U[column] = free and not self._reasoning.off and self._left > 0
             elif self._parse is not None and mark not in OF_CALLS:
-                allowed_U[column] = mark == "answer_begin" and not answered and not self._begun
+                begins = mark == "answer_begin" and not answered and not self._begun
+                allowed_U[column] = begins and bool(allowed_U[: self._union.texts].any())
         return allowed_U
 
     def _is_space(self, column: int) -> bool:

@@ -13,11 +13,12 @@ from unisono.errors import PromptError, SpecError, shown
 
 
 def encode_for(
-    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False
+    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False, seams: bool = False
 ) -> tuple[dict[str, list[int]], bool]:
     """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
 
-    It is where the template of some member opens reasoning: those that could do so follow it.
+    It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
+    by ``seams``, an answer's first mark is left open even where there is to be no reasoning: it may be a call's.
     """
     off = reasoning.off
     ids = {each.name: each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty) for each in members}
@@ -32,7 +33,8 @@ def encode_for(
             )
         return ids, False
     inside = not off and bool(open_ones)
-    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=off) for each in members}
+    closed = off and not seams
+    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=closed) for each in members}
     return begun, inside
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +20,16 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
+from unisono.engine.calls import Calls
 from unisono.engine.encoding import encode_for
-from unisono.engine.member import Member
+from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias, Plan
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.fold import bring
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
+from unisono.vocab.marks import OF_CALLS
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -60,14 +63,17 @@ def plain_steps(
     to; it is advanced.
     """
     plan = Plan(method, members, union)
-    ids, inside = encode_for(members, prompt, plan.reasoning)
+    calls = Calls() if parse is not None and parse.by_seams else None
+    ids, inside = encode_for(members, prompt, plan.reasoning, seams=calls is not None)
     text = _PlainText(plan, union, ids)
     text.parse = parse
     answers = prompt.begins_answer and not inside
-    first = {member.name: answers and member.opens(off=plan.reasoning.off) for member in members}
+    off = plan.reasoning.off and calls is None
+    first = {member.name: answers and member.opens(off=off) for member in members}
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
-        lead_U = text.distribution(plan.lead, first=first[plan.lead.name], inside=inside)
+        places = {each.name: each.place(calls, inside=inside, first=first[each.name]) for each in members}
+        lead_U = text.distribution(plan.lead, places[plan.lead.name])
         score = plan.gate.score(lead_U[None], [step])[0]
         ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
         asked = plan.gate.opens(score) or (inside and not ends)
@@ -75,7 +81,7 @@ def plain_steps(
             others = {member.name: member.speller for member in members if member is not plan.lead}
             asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
         voters = text.voters(members, opens=asked)
-        p_U_K = [text.of_member(text.distribution(each, first=first[each.name], inside=inside)) for each in voters]
+        p_U_K = [text.of_member(text.distribution(each, places[each.name])) for each in voters]
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
@@ -85,12 +91,13 @@ def plain_steps(
         yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
-        text.append(column, piece, members, first)
+        text.append(column, piece, members, first, calls)
         mark = union.mark(column)
         first = {
-            member.name: mark is not None and member.opens_behind(mark, opening=first[member.name])
-            for member in members
+            each.name: mark is not None and each.opens_behind(mark, opening=first[each.name], calls=calls)
+            for each in members
         }
+        calls = calls.behind(mark) if calls is not None and mark in OF_CALLS else calls
         inside = mark == "reasoning_begin" or (inside and mark != "reasoning_end")
 
 
@@ -104,8 +111,12 @@ class _PlainText:
         self._ids = ids
         self._columns: list[int] = []
 
-    def distribution(self, member: Member, *, first: bool, inside: bool = False) -> Distribution:
-        return plain_distribution(member, member.map, self._ids[member.name], first=first, inside=inside)
+    def distribution(self, member: Member, place: Place | None) -> Distribution:
+        ids = self._ids[member.name]
+        for turn, column_V in member.map.turns.items():
+            if turn == place:
+                return plain_distribution(member, replace(member.map, column_V=column_V), ids)
+        return plain_distribution(member, member.map, ids, first=place == "opening", inside=place == "inside")
 
     def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
         if not opens:
@@ -148,7 +159,9 @@ class _PlainText:
             return guess
         return draw_from(residual(own_U, shaped_U), self._numbers(Purpose.RESIDUAL))
 
-    def append(self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool]) -> None:
+    def append(
+        self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool], calls: Calls | None
+    ) -> None:
         self._columns.append(column)
         if self.parse is not None:
             self.parse.consume(column)
@@ -156,7 +169,7 @@ class _PlainText:
         for member in members:
             self._ids[member.name] = [
                 *self._ids[member.name],
-                *member.spell(column, piece, first=first[member.name]),
+                *member.spell(column, piece, first=first[member.name], calls=calls),
             ]
 
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:

@@ -16,6 +16,7 @@ from unisono.config.reasoning import Reasoning
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
+from unisono.engine.calls import free_calls
 from unisono.engine.encoding import check_length, check_thinking, encode_for
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
@@ -230,7 +231,10 @@ class Preparer:
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
         check_thinking(prompt.template_kwargs, plan.reasoning)
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
+        free = None if parse or request.score or self._grammars is None else free_calls(plan.lead.encoder, prompt)
+        parse = parse or self._begin_grammar(free)
+        seams = parse is not None and parse.by_seams
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
             answered = prompt.continue_final_message
