@@ -12,7 +12,7 @@ from unisono.chat.conversation import check_messages, own_messages, with_past_re
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
+from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name, writes_users
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
 from unisono.vocab.spelling import Speller, cut_controls
@@ -231,6 +231,9 @@ class PromptEncoder:
     def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
         if tools is not None and not self.tool_use().tools:
             raise self._unread("tools", "does not write tools")
+        template, own_tools = self._template(), tools is not None and self._template().for_tools
+        if messages[-1]["role"] == "user" and not writes_users(template, with_tools=own_tools):
+            raise self._unread("content", "does not write what a user says")
         for message in messages:
             use = self.tool_use(with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
             if use is not None and "tool_calls" in message and use.style is None:
@@ -240,9 +243,8 @@ class PromptEncoder:
                 raise self._unread("content", "does not write the content of a message with tool_calls")
             if use is not None and message["role"] == "tool" and not use.results:
                 raise self._unread("role tool", "does not write the answers to calls")
-            role, template = message["role"], self._template()
-            named = role != "tool" and "name" in message
-            if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
+            role, named = message["role"], "name" in message and message["role"] != "tool"
+            if named and not writes_name(template, role, with_tools=own_tools):
                 raise self._unread("name", f"does not write the name of a message of the role {role}")
 
     def _check_rows(self, controls: Iterable[int]) -> None:
