@@ -22,6 +22,8 @@ TEXT_KEYS = ("type", "text")
 CALL_KEYS = ("id", "type", "function", "custom")
 FUNCTION_KEYS = ("name", "arguments")
 """The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+THOUGHTS = ("thinking", "reasoning", "text", "summary")
+"""The keys of a part that was reasoned, of which one has its text."""
 CONTINUING = ("prefix", "partial")
 """Keys by which some servers are asked to go on with the last message."""
 SYSTEM = ("system", "developer")
@@ -54,6 +56,8 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message, extra = _split(given, name, strict)
+    if role == "assistant" and not strict:
+        _take_thoughts(message, extra)
     if isinstance(message.get("content"), list):
         parts = [part if strict else _said(part) for part in message["content"]]
         texts = (_read_part(part, f"{name}.content[{number}]", strict) for number, part in enumerate(parts))
@@ -122,6 +126,29 @@ def _plain_call(given: Any) -> Any:
             call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
         call.setdefault("type", "function")
     return call
+
+
+def _take_thoughts(message: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Move the parts of a past answer that were reasoned, as Anthropic's and Mistral's clients keep them, apart."""
+    parts = message.get("content")
+    thoughts = [part for part in parts if _is_thought(part)] if isinstance(parts, list) else []
+    if not thoughts:
+        return
+    message["content"] = [part for part in parts if part not in thoughts] or ""
+    texts = (next((part[key] for key in THOUGHTS if part.get(key)), "") for part in thoughts)
+    if thought := "".join(_thought_of(text) for text in texts):
+        extra.setdefault("reasoning_content", thought)
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("thinking", "redacted_thinking", "reasoning")
+
+
+def _thought_of(given: Any) -> str:
+    """A thought as text; Mistral has a list of parts there."""
+    parts = given if isinstance(given, list) else [given]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _said(part: Any) -> Any:
