@@ -18,7 +18,7 @@ import numpy as np
 
 from unisono.backends.base import ModelSource, Progress
 from unisono.backends.gguf import GgufFile, read_table
-from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.gguf_parts import check_layers, read_gguf, refuse_other_kinds_of_model
 from unisono.backends.transformers.failures import LLAMACPP_HINT
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.backends.weight_files import naming
@@ -26,11 +26,11 @@ from unisono.cache import build_sealed, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 4
+FORMAT = 5
 """Increment when the result of a conversion changes, or how it is kept.
 
 Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
-those of format 3 had no seal.
+those of format 3 had no seal, those of format 4 lacked numbers of the file.
 """
 CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -120,6 +120,7 @@ class Conversion:
                     f"{self.path} is the first of {len(file.parts)} parts of a model, and transformers reads one file",
                     hint=f"{LLAMACPP_HINT}, or join the parts: llama-gguf-split --merge {self.path.name} whole.gguf",
                 )
+            refuse_other_kinds_of_model(file)
             check_layers(file)
         return file
 

@@ -9,6 +9,7 @@ from typing import Any
 from unisono.backends import bounded_files, weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
+from unisono.backends.transformers.direction import check_direction_said
 from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
 from unisono.errors import ModelNotFound, ModelUnsupported
 
@@ -106,6 +107,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
     known = (*LANGUAGE_HEADS, getattr(model_class, "__name__", ""))
     if names and not any(part in name for name in names for part in known if part):
         raise ModelUnsupported(f"{who} is a {names[0]}, which has no head that predicts the next token", hint=hint)
+    check_direction_said(config, who)
     check_cache(model_class, who)
     text = config.get_text_config(decoder=True)
     kinds = set(layer_kinds(text))
