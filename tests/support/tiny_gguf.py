@@ -34,6 +34,7 @@ def write_tiny(
     pre: str | None = "gpt-2",
     split: tuple[int, ...] = (),
     architecture: str = "llama",
+    name: str = "tiny",
     **keys: str | float,
 ) -> Path:
     """Write a model, or with ``split`` (number, count, tensors of all) a part of one.
@@ -42,13 +43,14 @@ def write_tiny(
     """
     writer = gguf.GGUFWriter(path, architecture)
     if not split or split[0] == 0:
+        writer.add_name(name)
         _add_facts(writer, pre, {key.replace("__", "."): value for key, value in keys.items()})
     if split:
         writer.add_uint16("split.no", split[0])
         writer.add_uint16("split.count", split[1])
         writer.add_int32("split.tensors.count", split[2])
-    for name, values in tensors.items():
-        writer.add_tensor(name, values)
+    for each, values in tensors.items():
+        writer.add_tensor(each, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -74,7 +76,6 @@ def _add_facts(writer: gguf.GGUFWriter, pre: str | None, keys: dict[str, str | f
     for key, value in keys.items():
         add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(f"{writer.arch}.{key}", value)
-    writer.add_name("tiny")
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)

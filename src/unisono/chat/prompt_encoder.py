@@ -15,7 +15,7 @@ from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name, writes_users
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
-from unisono.vocab.spelling import Speller, cut_controls
+from unisono.vocab.spelling import Speller, cut_controls, without_taken
 from unisono.vocab.tokenizer import Tokenizer
 
 _OF_TOOLS = {"tool_calls", "tool_call_id"}
@@ -275,7 +275,7 @@ class PromptEncoder:
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
         rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
-        return rendered, cut_controls(rendered, self._controls)
+        return rendered, without_taken(cut_controls(rendered, self._controls), self.tokenizer.table.strips)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")

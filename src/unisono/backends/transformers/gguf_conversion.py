@@ -67,6 +67,7 @@ _SPLITS = {
     "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
 }
 SPLITS = {name: splits for names, splits in _SPLITS.items() for name in names.split()}
+_PHI3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
 IGNORES_MERGES = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
 )
@@ -91,7 +92,8 @@ class Conversion:
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, with the table read from the GGUF file."""
-        table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
+        table = read_table(self.file)
+        table = replace(table, adds_bos=adds_bos(self.file), strips=strips_of(self.file, table))
         content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
         return JsonTokenizer(table, content, table.opening)
 
@@ -150,6 +152,16 @@ class Conversion:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def strips_of(file: GgufFile, table: TokenTable) -> dict[int, tuple[bool, bool]]:
+    """The tokens that take in the white space behind them: llama.cpp knows them by the model's name."""
+    name = (file.text("general.name") or "").lower()
+    if "phi-3" not in name and "phi3" not in name:
+        return {}
+    pairs = enumerate(zip(table.texts, table.kinds, strict=True))
+    taking = {i for i, (text, kind) in pairs if kind in ("control", "added") and text not in _PHI3_KEEPS}
+    return dict.fromkeys(taking, (False, True))
+
+
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
     """Build a `tokenizer.json` that splits and merges as llama.cpp does, or raise `ModelUnsupported`."""
     build = _byte_level if table.scheme == "byte-level" else _sentencepiece
@@ -158,8 +170,8 @@ def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
             f"{file.path} has a Unigram vocabulary, which is read from GGUF files by llama.cpp only", hint=LLAMACPP_HINT
         )
     added = [
-        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        | {"special": kind == "control"}
+        {"id": i, "content": text, "single_word": False, "normalized": False, "special": kind == "control"}
+        | dict(zip(("lstrip", "rstrip"), table.strips.get(i, (False, False)), strict=True))
         for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
         if kind in ("control", "added") and text
     ]
