@@ -289,7 +289,9 @@ class TransformersLoader:
         declared, options = None, dict(self._hub_options)
         with contextlib.suppress(OSError):  # most base models have no such file
             del options["trust_remote_code"]
-            declared = library.GenerationConfig.from_pretrained(self._place, **options).eos_token_id
+            generation = library.GenerationConfig.from_pretrained(self._place, **options)
+            declared = generation.eos_token_id
+            self._notices.hear(model_config.not_applied(generation.to_diff_dict()))
         if declared is None:
             stated, _ = library.PreTrainedConfig.get_config_dict(self._place, **self._hub_options)
             declared = (stated.get("text_config") or stated).get("eos_token_id")
