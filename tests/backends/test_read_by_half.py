@@ -78,6 +78,22 @@ def test_how_pieces_are_drawn_is_for_the_file_to_say(stated: dict[str, Any]) -> 
     assert not_applied(stated) == ""
 
 
+@pytest.mark.parametrize("kind", ["su", "mrope", "weird"])
+def test_an_unknown_scaling_of_positions_is_named(tmp_path: Path, kind: str) -> None:
+    config = json.loads((save_tiny(tmp_path, "llama") / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    scaling = {
+        "type": kind,
+        "factor": 4.0,
+        "mrope_section": [1, 1, 2],
+        "short_factor": [1.0] * 4,
+        "long_factor": [2.0] * 4,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_scaling": scaling}))
+    with pytest.raises(ModelUnsupported, match=f"scales its positions by '{kind}' \\(rope_scaling\\)"):
+        facts_of(tmp_path)
+
+
 def test_it_is_told_of_a_model_once(tmp_path: Path) -> None:
     save_tiny(tmp_path, "llama")
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 257, "repetition_penalty": 1.05}))
