@@ -78,6 +78,10 @@ class ChatTemplate:
         """Whether it may change the case of a text."""
         return any(word in self.source for word in _OF_CASE)
 
+    @functools.cached_property
+    def _may_read_parts(self) -> bool:
+        return may_read_parts(self.source)
+
     def fits(self, *, with_tools: bool) -> bool:
         """Whether there is a template for conversations with or without tools."""
         return DEFAULT in self._templates or (with_tools and self.for_tools)
@@ -105,7 +109,7 @@ class ChatTemplate:
     def _told(self, name: str, message: Mapping[str, Any]) -> dict[str, Any]:
         """A message in the form that a template reads."""
         content, role = message.get("content"), message.get("role")
-        if not isinstance(content, str) or role not in ROLES or not may_read_parts(self.source):
+        if not isinstance(content, str) or role not in ROLES or not self._may_read_parts:
             return dict(message)
         if (name, role) not in self._in_parts:
             self._in_parts[name, role] = reads_parts_alone(role, functools.partial(self._tried, name))

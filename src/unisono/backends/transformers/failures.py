@@ -109,8 +109,7 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
         )
     if isinstance(error, KeyError) and _raised_by_positions(error):
         return ModelUnsupported(
-            f"{who} scales its positions by {error.args[0]!r} (rope_scaling), which this transformers does not know for "
-            "its architecture",
+            f"{who} scales its positions by {error.args[0]!r} (rope_scaling), which this transformers does not know",
             hint=LLAMACPP_HINT if gguf else "update transformers, or take a GGUF file of the model",
         )
     if isinstance(error, ImportError):
