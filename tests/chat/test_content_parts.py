@@ -8,6 +8,7 @@ import pytest
 
 from support.encoders import knowing
 from unisono.chat.messages import Prompt
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_answer_form
 from unisono.errors import PromptError
@@ -58,3 +59,36 @@ def test_how_answers_end_is_found_in_such_a_template() -> None:
 def test_a_template_that_writes_nothing_of_a_question_is_refused(key: str) -> None:
     with pytest.raises(PromptError, match="'m' cannot read content: its chat template does not write what a user says"):
         knowing(each("{{ m" + key + " }}")).encode(Prompt(messages=SAID))
+
+
+ALTERNATING = (
+    "{% if messages[0].role == 'system' %}<|system|>{{ messages[0].content | trim }}{{ eos_token }}{% endif %}"
+    + each("{{ m.content }}").replace("in messages", "in messages if m.role != 'system'")
+)
+LATE: list[Any] = [*SAID[1:3], {"role": "system", "content": " Be kind.\nNow. \n"}, SAID[3]]
+
+
+def own(template: str) -> PromptEncoder:
+    """An encoder whose template is its model's."""
+    member = knowing(template)
+    member.given_template = False
+    return member
+
+
+def test_a_system_message_that_a_template_passes_over_is_refused() -> None:
+    assert own(ALTERNATING).encode(Prompt(messages=SAID))
+    with pytest.raises(
+        PromptError, match="cannot read message 3: its chat template passes over a system message there"
+    ):
+        own(ALTERNATING).encode(Prompt(messages=LATE))
+
+
+@pytest.mark.parametrize(
+    "said", ["{{ m.content }}", "{{ m.content | trim }}", "{{ m.content | replace('kind', 'x') }}"]
+)
+def test_one_that_is_written_in_some_form_is_read(said: str) -> None:
+    assert own(each(said)).encode(Prompt(messages=LATE))
+
+
+def test_a_template_of_the_file_may_read_what_it_likes() -> None:
+    assert knowing(ALTERNATING).encode(Prompt(messages=LATE))

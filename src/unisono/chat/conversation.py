@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, content_of
@@ -47,6 +48,22 @@ def check_messages(messages: Sequence[Message]) -> None:
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
             raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
+
+
+def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:
+    """Raise a `PromptError` where a template passes over a system message after the first message, as several do.
+
+    A line of it that is written is enough: some change a message's ends, or take words out of it.
+    """
+    for number, message in enumerate(messages[1:], 2):
+        content = message.get("content")
+        lines = content.split("\n") if message["role"] == "system" and isinstance(content, str) else []
+        said = [line.strip() for line in lines if line.strip()]
+        if said and not any(line in rendered for line in said):
+            raise PromptError(
+                f"member {name!r} cannot read message {number}: its chat template passes over a system message there",
+                hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
+            )
 
 
 def with_past_reasoning(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
-from unisono.chat.conversation import check_messages, own_messages, with_past_reasoning
+from unisono.chat.conversation import check_heard, check_messages, own_messages, with_past_reasoning
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
 from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
@@ -55,9 +55,8 @@ class PromptEncoder:
 
     def check(self, prompt: Prompt) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
-        ids = self.encode(prompt)
-        self._checked = prompt, ids
-        return len(ids)
+        self._checked = prompt, self.encode(prompt)
+        return len(self._checked[1])
 
     def encode(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
         """Return the member's ids of a prompt to be continued or answered.
@@ -243,8 +242,8 @@ class PromptEncoder:
                 raise self._unread("content", "does not write the content of a message with tool_calls")
             if use is not None and message["role"] == "tool" and not use.results:
                 raise self._unread("role tool", "does not write the answers to calls")
-            role, named = message["role"], "name" in message and message["role"] != "tool"
-            if named and not writes_name(template, role, with_tools=own_tools):
+            role = message["role"] if "name" in message else "tool"  # whose name is that of the function
+            if role != "tool" and not writes_name(template, role, with_tools=own_tools):
                 raise self._unread("name", f"does not write the name of a message of the role {role}")
 
     def _check_rows(self, controls: Iterable[int]) -> None:
@@ -274,6 +273,7 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
+        check_heard(self.name, () if self.given_template else given.messages, rendered)
         rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
         return rendered, without_taken(cut_controls(rendered, self._controls), self.tokenizer.table.strips)
 
