@@ -18,6 +18,7 @@ from unisono.backends.transformers.completeness import _SCALES  # noqa: E402
 from unisono.backends.transformers.model_config import not_applied  # noqa: E402
 from unisono.build import prepare  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
+from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported  # noqa: E402
 
 
@@ -34,8 +35,10 @@ def test_scales_that_nothing_reads_are_a_refusal(tmp_path: Path, suffix: str) ->
         weights[name] = weights[name].to(torch.float8_e4m3fn)
         weights[name.removesuffix("weight") + suffix] = torch.ones(1, 1)
     save_file(weights, file, metadata={"format": "pt"})
+    [warning] = facts_of(tmp_path).warnings
+    assert "its weights cannot be loaded: holds scales of quantised weights" in warning
     with pytest.raises(ModelUnsupported, match="holds scales of quantised weights") as caught:
-        facts_of(tmp_path)
+        Ensemble.load({"members": [{"name": "m", "model": str(tmp_path), "backend": "transformers"}]})
     assert "quantization_config" in str(caught.value.hint)
 
 
