@@ -93,18 +93,19 @@ def test_only_what_a_token_takes_is_left_out() -> None:
 def test_both_backends_read_a_gguf_file_as_llama_cpp_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, taken: bool
 ) -> None:
-    for module in ("gguf", "llama_cpp", "transformers"):
-        pytest.importorskip(module)
-    from support.tiny_gguf import tiny_tensors, write_tiny
+    pytest.importorskip("gguf")
+    loaders = pytest.importorskip("unisono.backends.llamacpp.loader")
+    from support.tiny_gguf import TOKENS, tiny_tensors, write_tiny
     from unisono.backends.base import LoadRequest, ModelSource
-    from unisono.backends.registry import make_loader
+    from unisono.backends.transformers.gguf_conversion import Conversion
 
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
-    path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors(), name=name)
+    path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors(), name=name, controls=("<unk>", "<|endoftext|>"))
+    source, never = ModelSource("gguf", str(path)), lambda *_: pytest.fail("only the tokenizer is read")
+    own = loaders.LlamaCppLoader(LoadRequest("m", source, device="cpu")).tokenizer()
     found = []
-    for backend in ("llamacpp", "transformers"):
-        tokenizer = make_loader(backend, LoadRequest("m", ModelSource("gguf", str(path)), device="cpu")).tokenizer()
+    for tokenizer in (own, Conversion(source, never, never, "m").tokenizer()):
         member = encoder_of(tokenizer.table, "{% for m in messages %}<s>\n{{ m.content }}</s>\n{% endfor %}", tokenizer)
         found.append(member.encode(Prompt(messages=[{"role": "user", "content": "Hi\n"}] * 2)))
     assert found[0] == found[1]
-    assert found[0].count(BYTE_LEVEL_ALPHABET["Ċ"]) == (4 if taken else 6)
+    assert found[0].count(TOKENS.index("Ċ")) == (4 if taken else 6)
