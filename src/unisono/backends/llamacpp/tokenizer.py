@@ -35,7 +35,8 @@ class LlamaCppTokenizer:
 
     def _strips(self, table: TokenTable) -> dict[int, tuple[bool, bool]]:
         """The control tokens that take in white space: llama.cpp says so of Phi-3's, by the model's name."""
-        library, found = self._library, {}
+        library = self._library
+        found: dict[int, tuple[bool, bool]] = {}
         for token, kind in enumerate(table.kinds):
             flags = library.llama_vocab_get_attr(self._vocab, token) if kind == "control" else 0
             sides = bool(flags & library.LLAMA_TOKEN_ATTR_LSTRIP), bool(flags & library.LLAMA_TOKEN_ATTR_RSTRIP)
