@@ -72,7 +72,6 @@ def test_what_is_no_function_stays_refused(tool: dict[str, Any]) -> None:
     ("given", "choice"),
     [
         *(({"type": name}, name) for name in ("auto", "none", "required")),
-        ("any", "required"),
         ({"type": "any"}, "required"),
         ({"type": "tool", "name": "weather"}, NAMED),
         ({"type": "function", "name": "weather"}, NAMED),
@@ -84,7 +83,8 @@ def test_a_choice_in_another_apis_form_is_that_choice(given: Any, choice: Any) -
 
 
 @pytest.mark.parametrize(
-    "given", [{"type": "auto", "disable_parallel_tool_use": True}, "weather", {"type": "tool"}, {"type": ["auto"]}, 1]
+    "given",
+    [{"type": "auto", "disable_parallel_tool_use": True}, "weather", "any", {"type": "tool"}, {"type": ["auto"]}, 1],
 )
 def test_a_choice_that_says_more_or_nothing_is_refused(given: Any) -> None:
     with pytest.raises(Refusal, match="tool_choice"):

@@ -30,7 +30,7 @@ TOOL_KEYS = ("name", "description", "parameters", "strict")
 SCHEMA_KEYS = ("input_schema", "inputSchema")
 """What other APIs call its parameters."""
 CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
-"""Choices of tools by their names, in all APIs."""
+"""The types of choices that are a word here."""
 FORMAT_KEYS = ("name", "description", "strict", "schema")
 """The keys of a format's ``json_schema``."""
 OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
@@ -188,11 +188,13 @@ def _plain_format(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain_choice(given: Any) -> Any:
-    """A choice of tools in OpenAI's form, where it is in Anthropic's, Mistral's, or that of the Responses API."""
-    kind = given.get("type") if isinstance(given, dict) else given
-    if isinstance(kind, str) and kind in CHOICES and (given == kind or len(given) == 1):
+    """A choice of tools in OpenAI's form, where it is in Anthropic's or that of the Responses API."""
+    if not isinstance(given, dict):
+        return given
+    kind = given.get("type")
+    if isinstance(kind, str) and kind in CHOICES and len(given) == 1:
         return CHOICES[kind]
-    if isinstance(given, dict) and given.keys() == {"type", "name"} and kind in ("function", "tool"):
+    if given.keys() == {"type", "name"} and kind in ("function", "tool"):
         return {"type": "function", "function": {"name": given["name"]}}
     return given
 
