@@ -9,6 +9,7 @@ from unisono.backends.base import ModelFacts
 from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message
 from unisono.chat.template import TemplateFailure
+from unisono.chat.template_probe import writes_users
 from unisono.errors import PromptError
 from unisono.members import PreparedMember
 from unisono.vocab.marks import OF_CALLS
@@ -155,7 +156,7 @@ def _is_deaf(member: PreparedMember) -> bool:
             for question in ("Why?", "How many?")
         )
     except PromptError:
-        return False
+        return not writes_users(member.encoder.template)
     return first == second
 
 

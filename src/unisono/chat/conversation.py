@@ -15,7 +15,7 @@ from typing import Any
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name
+from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name, writes_users
 from unisono.errors import PromptError, shown
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable
@@ -77,6 +77,9 @@ def check_conversation(
 def _check_known(name: str, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
     if tools is not None and not probe_tool_use(template).tools:
         raise _unread(name, "tools", "does not write tools")
+    own_tools = tools is not None and template.for_tools
+    if messages[-1]["role"] == "user" and not writes_users(template, with_tools=own_tools):
+        raise _unread(name, "content", "does not write what a user says")
     for message in messages:
         use = probe_tool_use(template, with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
         if use is not None and "tool_calls" in message and use.style is None:
@@ -86,9 +89,8 @@ def _check_known(name: str, template: ChatTemplate, messages: Sequence[Message],
             raise _unread(name, "content", "does not write the content of a message with tool_calls")
         if use is not None and message["role"] == "tool" and not use.results:
             raise _unread(name, "role tool", "does not write the answers to calls")
-        role = message["role"]
-        named = role != "tool" and "name" in message
-        if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
+        role = message["role"] if "name" in message else "tool"  # whose name is that of the function
+        if role != "tool" and not writes_name(template, role, with_tools=own_tools):
             raise _unread(name, "name", f"does not write the name of a message of the role {role}")
 
 
@@ -140,6 +142,22 @@ def _unread(name: str, field: str, words: str) -> PromptError:
         f"member {name!r} cannot read {field}: its chat template {words}",
         hint="leave that out, or give the member a chat_template in the spec that writes it",
     )
+
+
+def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:
+    """Raise a `PromptError` where a template passes over a system message after the first message, as several do.
+
+    A line of it that is written is enough: some change a message's ends, or take words out of it.
+    """
+    for number, message in enumerate(messages[1:], 2):
+        content = message.get("content")
+        lines = content.split("\n") if message["role"] == "system" and isinstance(content, str) else []
+        said = [line.strip() for line in lines if line.strip()]
+        if said and not any(line in rendered for line in said):
+            raise PromptError(
+                f"member {name!r} cannot read message {number}: its chat template passes over a system message there",
+                hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
+            )
 
 
 def with_past_reasoning(

@@ -14,6 +14,7 @@ from unisono.chat.conversation import (
     check_arguments,
     check_continued,
     check_conversation,
+    check_heard,
     check_rows,
     own_messages,
     with_past_reasoning,
@@ -26,7 +27,7 @@ from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_
 from unisono.chat.thinking import thinking_words
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
-from unisono.vocab.spelling import Speller, cut_controls
+from unisono.vocab.spelling import Speller, cut_controls, without_taken
 from unisono.vocab.tokenizer import Tokenizer
 
 NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
@@ -255,11 +256,12 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
+        check_heard(self.name, () if self.given_template else given.messages, rendered)
         if end is None:
             rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
         else:
             rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
-        return rendered, cut_controls(rendered, self._controls)
+        return rendered, without_taken(cut_controls(rendered, self._controls), self.tokenizer.table.strips)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")

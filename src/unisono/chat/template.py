@@ -14,6 +14,7 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
+from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
 from unisono.chat.template_bounds import BoundedEnvironment, OutOfTime
 
@@ -45,6 +46,8 @@ class ChatTemplate:
         self._templates = {DEFAULT: _compiled(source)}
         self._hopeless: dict[str, str] = {}
         """Why templates ran out of time on a small conversation: they are not tried again."""
+        self._in_parts: dict[tuple[str, str], bool] = {}
+        """By template and role, whether it reads content in parts alone."""
 
     @classmethod
     def of_named(cls, sources: Mapping[str, str], special_texts: Mapping[str, str]) -> ChatTemplate:
@@ -86,6 +89,10 @@ class ChatTemplate:
         """Whether it may change the case of a text."""
         return any(word in self.source for word in _OF_CASE)
 
+    @functools.cached_property
+    def _may_read_parts(self) -> bool:
+        return may_read_parts(self.source)
+
     def fits(self, *, with_tools: bool) -> bool:
         """Whether there is a template for conversations with or without tools."""
         return DEFAULT in self._templates or (with_tools and self.for_tools)
@@ -100,13 +107,39 @@ class ChatTemplate:
     ) -> str:
         """Write a conversation, by default up to where the assistant's answer begins.
 
-        The messages are as the template expects them, see `unisono.chat.template_probe`; further ``variables`` are for
-        templates that read them, and replace none of what all are given. Raises a `TemplateFailure` where the template
-        refuses them, for example their order.
+        The messages are as the template expects them, see `unisono.chat.template_probe`; text goes in parts to a
+        template that reads nothing else. Further ``variables`` are for templates that read them, and replace none of
+        what all are given. Raises a `TemplateFailure` where the template refuses them, for example their order.
         """
         if not self.fits(with_tools=tools is not None):
             raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
         name = TOOL_USE if tools is not None and self.for_tools else DEFAULT
+        told = [self._told(name, message) for message in messages]
+        return self._rendered(name, told, tools, add_generation_prompt, variables)
+
+    def _told(self, name: str, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A message in the form that a template reads."""
+        content, role = message.get("content"), message.get("role")
+        if not isinstance(content, str) or role not in ROLES or not self._may_read_parts:
+            return dict(message)
+        if (name, role) not in self._in_parts:
+            self._in_parts[name, role] = reads_parts_alone(role, functools.partial(self._tried, name))
+        return {**message, "content": parts_of(content) if self._in_parts[name, role] else content}
+
+    def _tried(self, name: str, messages: Sequence[Mapping[str, Any]]) -> str:
+        try:
+            return self._rendered(name, messages)
+        except TemplateFailure:
+            return ""
+
+    def _rendered(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         if name in self._hopeless:
             raise TemplateFailure(self._hopeless[name])
         template = self._templates[name]

@@ -181,6 +181,16 @@ def writes_name(template: ChatTemplate, role: str, *, with_tools: bool = False) 
     return SPEAKER in _rendered(template, messages, CallStyle(), PROBE_TOOLS if with_tools else None)
 
 
+@functools.lru_cache(64)
+def writes_users(template: ChatTemplate, *, with_tools: bool = False) -> bool:
+    """Whether a template writes what a user says; true where it refuses the question."""
+    try:
+        text = template.render([Message(role="user", content=REPLY)], tools=PROBE_TOOLS if with_tools else None)
+    except TemplateFailure:
+        return True
+    return REPLY.casefold() in text.casefold()
+
+
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
     """Convert messages to the form that a template expects. Only calls and their results change.
 

@@ -91,8 +91,9 @@ def make_app(
     for method, path, route in routes.table():
         # The name is the route's label in logs and metrics.
         name = gac.GENERATE if path.startswith("/api") else path.replace(":path", "")
+        methods = [method, *(["HEAD"] if method == "GET" else [])]
         for each in (path.removesuffix("/"), path.removesuffix("/") + "/"):
-            app.add_api_route(each, route, methods=[method], name=name, response_model=None)
+            app.add_api_route(each, route, methods=methods, name=name, response_model=None)
     guarded = Middleware(app, engine.metrics, keys, local=local)
     if not (allowed := read_origins(origins)):
         return guarded
@@ -123,9 +124,7 @@ class _Routes:
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
             ("GET", "/health", self.health),
-            ("HEAD", "/health", self.health),
             ("GET", "/ready", self.ready),
-            ("HEAD", "/ready", self.ready),
             ("GET", "/metrics", self.metrics),
             ("GET", "/openapi.json", self.openapi),
         ]

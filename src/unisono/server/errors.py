@@ -88,7 +88,8 @@ def refusal_of_status(status: int, method: str) -> Refusal:
     """What is answered where no route does, or where one breaks."""
     match status:
         case 404:
-            return Refusal(404, "there is nothing at this path", code="not_found")
+            words = "there is nothing at this path; the API is below /v1, such as /v1/chat/completions and /v1/models"
+            return Refusal(404, words, code="not_found")
         case 405:
             return Refusal(405, f"this path does not take {method}", code="method_not_allowed")
         case 499:

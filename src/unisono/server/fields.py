@@ -178,7 +178,7 @@ OF_CHATS: dict[str, Field] = {
     "prediction": _harmless("to draft, use unisono.speculate"),
     "audio": Field("answers are text"),
     "modalities": Field("answers are text", (["text"],)),
-    "function_call": Field("it is deprecated: use tools and tool_choice", ("none",)),
+    "function_call": Field("it is deprecated: use tools and tool_choice", ("none", "auto")),
     "functions": Field("it is deprecated: use tools", ([],)),
     "moderation": Field("nothing is moderated here"),
     "web_search_options": Field("nothing is searched for"),

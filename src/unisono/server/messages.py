@@ -22,6 +22,8 @@ TEXT_KEYS = ("type", "text")
 CALL_KEYS = ("id", "type", "function", "custom")
 FUNCTION_KEYS = ("name", "arguments")
 """The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+THOUGHTS = ("thinking", "reasoning", "text", "summary")
+"""The keys of a part that was reasoned, of which one has its text."""
 CONTINUING = ("prefix", "partial")
 """Keys by which some servers (DeepSeek, Mistral; Moonshot) are asked to continue the last message."""
 SYSTEM = ("system", "developer")
@@ -57,6 +59,8 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message, extra = _split(given, name, strict)
+    if role == "assistant" and not strict:
+        _take_thoughts(message, extra)
     if isinstance(message.get("content"), list):
         parts = [part if strict else _said(part) for part in message["content"]]
         texts = (_read_part(part, f"{name}.content[{number}]", strict) for number, part in enumerate(parts))
@@ -139,6 +143,29 @@ def _check_arguments(call: Any, name: str) -> None:
     except ValueError as error:
         words = f"{name} is {shown(arguments)}, not the JSON of an object: {error}"
         raise Refusal(400, words, param=name, code="invalid_value") from None
+
+
+def _take_thoughts(message: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Move the parts of a past answer that were reasoned, as Anthropic's and Mistral's clients keep them, apart."""
+    parts = message.get("content")
+    if not isinstance(parts, list) or not any(map(_is_thought, parts)):
+        return
+    thoughts = [part for part in parts if _is_thought(part)]
+    message["content"] = [part for part in parts if part not in thoughts] or ""
+    texts = (next((part[key] for key in THOUGHTS if part.get(key)), "") for part in thoughts)
+    if thought := "".join(_thought_of(text) for text in texts):
+        extra.setdefault("reasoning_content", thought)
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("thinking", "redacted_thinking", "reasoning")
+
+
+def _thought_of(given: Any) -> str:
+    """A thought as text; Mistral has a list of parts there."""
+    parts = given if isinstance(given, list) else [given]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _said(part: Any) -> Any:

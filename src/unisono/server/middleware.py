@@ -39,6 +39,8 @@ LEAST = 16
 LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
 
+USUAL = re.compile(r"/+(?:v1/+)*(chat/+completions|completions|models|pieces)(/.*)?")
+"""The API's paths, also where a client joins a base URL and a path with two slashes, a second ``/v1`` or none."""
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 PORTS = {"http": ":80", "https": ":443"}
 """The ports that browsers leave out."""
@@ -84,6 +86,7 @@ class Middleware:
             return
         known = scope.get(LOG)  # of a request that the app has begun to read, refused meanwhile
         log = scope[LOG] = known or RequestLog(f"req-{secrets.token_hex(8)}")
+        scope["path"] = usual_path(scope["path"])
         began = time.perf_counter()
 
         async def sending(message: MutableMapping[str, Any]) -> None:
@@ -133,6 +136,15 @@ class Middleware:
                 seconds=round(seconds, 4),
                 **log.facts,
             )
+
+
+def usual_path(path: str) -> str:
+    """A path of the API as it is served; other paths as they are."""
+    found = USUAL.fullmatch(path)
+    if found is None:
+        return path
+    name, rest = found[1], found[2] or ""
+    return "/v1/" + re.sub("/+", "/", name) + re.sub("^/+", "/", rest)
 
 
 async def refuse(send: Send, refusal: Refusal) -> None:

@@ -16,7 +16,7 @@ import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
 from unisono.backends.gguf import GgufFile, read_table
-from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
 from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
@@ -24,7 +24,6 @@ from unisono.backends.llamacpp.facts import (
     refuse_other_models,
     state_bytes,
     trained_context,
-    unsupported,
 )
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp.state_model import StateLlamaCppBackend

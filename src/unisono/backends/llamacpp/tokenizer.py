@@ -21,7 +21,9 @@ class LlamaCppTokenizer:
         self._free = weakref.finalize(self, library.llama_model_free, model)
         self._library = library
         self._vocab = library.llama_model_get_vocab(model)
-        self.table = replace(table, adds_bos=bool(library.llama_vocab_get_add_bos(self._vocab)))
+        self.table = replace(
+            table, adds_bos=bool(library.llama_vocab_get_add_bos(self._vocab)), strips=self._strips(table)
+        )
         bos = library.llama_vocab_bos(self._vocab)
         # Where a file names no BOS, or one that it does not have, llama.cpp takes a fixed id, which may be any token.
         has_bos = 0 <= bos < len(table.kinds) and (bos == table.bos_id or table.kinds[bos] == "control")
@@ -30,6 +32,16 @@ class LlamaCppTokenizer:
         self._adds_space = self.table.scheme == "sentencepiece" and any(
             self.table.texts[token].startswith("\u2581") for token in first
         )
+
+    def _strips(self, table: TokenTable) -> dict[int, tuple[bool, bool]]:
+        """The control tokens that take in white space: llama.cpp says so of Phi-3's, by the model's name."""
+        library = self._library
+        found: dict[int, tuple[bool, bool]] = {}
+        for token, kind in enumerate(table.kinds):
+            flags = library.llama_vocab_get_attr(self._vocab, token) if kind == "control" else 0
+            sides = bool(flags & library.LLAMA_TOKEN_ATTR_LSTRIP), bool(flags & library.LLAMA_TOKEN_ATTR_RSTRIP)
+            found |= {token: sides} if any(sides) else {}
+        return found
 
     def encode(self, text: str) -> list[int]:
         return encode_plain(text, self._controls, self._middle, self._middle)

@@ -11,6 +11,7 @@ from typing import Any
 
 from unisono.backends.gguf import GgufFile
 from unisono.backends.transformers.failures import LLAMACPP_HINT
+from unisono.backends.transformers.gguf_numbers import with_numbers
 from unisono.errors import ModelCorrupt, ModelUnsupported
 
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
@@ -25,6 +26,7 @@ _WIDE_GEMMAS = {("gemma2", 46), ("gemma3", 62)}
 
 def completed(config: dict[str, Any], file: GgufFile) -> dict[str, Any]:
     """Return a configuration with a file's positions. Raises a `ModelError` where transformers knows no such ones."""
+    config = with_numbers(config, file)
     rope = config.get("rope_parameters")
     if (file.architecture, file.number(f"{file.architecture}.block_count")) in _WIDE_GEMMAS:
         config = config | {"query_pre_attn_scalar": config["hidden_size"] // config["num_attention_heads"]}

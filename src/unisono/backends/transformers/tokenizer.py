@@ -126,6 +126,9 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
     for i in (*special_ids, *_unknown_ids(model)):
         if 0 <= i < length:
             kinds[i] = "control"
+    facts["strips"] = {
+        i: sides for i, token in added.items() if any(sides := (bool(token.get("lstrip")), bool(token.get("rstrip"))))
+    }
     return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
 
 
