@@ -14,8 +14,9 @@ from unisono.chat.messages import Message, Prompt, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
 from unisono.errors import PromptError
+from unisono.vocab.controls import Controls
 from unisono.vocab.marks import Mark, MarkForms
-from unisono.vocab.spelling import Speller, cut_controls
+from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
 
 _OF_TOOLS = {"tool_calls", "tool_call_id"}
@@ -50,7 +51,7 @@ class PromptEncoder:
         self.prefix = prefix
         self._openings: dict[bool, str] = {}
         self._checked: tuple[Prompt, list[int]] | None = None
-        self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
+        self._controls = Controls(tokenizer.table.controls | tokenizer.table.controls_beyond)
         self._form: CallForm | None = None
 
     def check(self, prompt: Prompt) -> int:
@@ -273,7 +274,7 @@ class PromptEncoder:
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
         rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
-        return rendered, cut_controls(rendered, self._controls)
+        return rendered, self._controls.cut(rendered)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")

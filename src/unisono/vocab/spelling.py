@@ -64,13 +64,6 @@ class Speller:
         return max(map(len, self.vocabulary.canonical), default=0)
 
 
-def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
-    """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id."""
-    here = sorted((control for control in controls if control in text), key=len, reverse=True)
-    parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
-    return [(part, controls.get(part)) for part in parts if part]
-
-
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:
     """Encode plain text with a library that still recognises some control tokens.
 
