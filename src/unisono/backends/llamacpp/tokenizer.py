@@ -9,8 +9,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from unisono.vocab.controls import Controls
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import TokenTable
+
+CONTROL = 1 << 0 | 1 << 3
+"""``LLAMA_TOKEN_ATTR_UNKNOWN`` and ``…_CONTROL``."""
+STRIPPING = 1 << 7 | 1 << 8
+"""``LLAMA_TOKEN_ATTR_LSTRIP`` and ``…_RSTRIP``."""
 
 
 class LlamaCppTokenizer:
@@ -38,8 +44,32 @@ class LlamaCppTokenizer:
         return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """As llama.cpp's own chat: a vocabulary that adds a leading space also adds it after control tokens."""
-        return self._call(self._representable(text), special=True)
+        """As llama.cpp's own chat: a vocabulary that adds a leading space also adds it after control tokens.
+
+        llama.cpp looks through all of a text for each control token: of thousands it is told where they are.
+        """
+        if self._strips:
+            return self._call(self._representable(text), special=True)
+        ids: list[int] = []
+        for part, control in self._recognised.cut(text):
+            ids += self._whole(part) if control is None else [control]
+        return ids
+
+    @cached_property
+    def _recognised(self) -> Controls:
+        """What llama.cpp takes for control tokens, and the table does."""
+        rows = zip(self.table.texts, self.table.kinds, self._attributes, strict=True)
+        its = {i: text for i, (text, kind, each) in enumerate(rows) if text and (kind == "control" or each & CONTROL)}
+        return Controls({text: token for token, text in its.items()})
+
+    @cached_property
+    def _strips(self) -> bool:
+        """Whether some control token takes the blanks beside it."""
+        return any(self._attributes[token] & STRIPPING for token in self._recognised.values())
+
+    @cached_property
+    def _attributes(self) -> list[int]:
+        return [self._library.llama_vocab_get_attr(self._vocab, token) for token in range(len(self.table.texts))]
 
     @cached_property
     def _controls(self) -> dict[int, str]:
