@@ -40,6 +40,7 @@ class ChatTemplate:
         self.source = source
         """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
+        self._sources: dict[str, str] | None = None
         self._templates = {DEFAULT: _compiled(source)}
         self._hopeless: dict[str, str] = {}
         """Why templates ran out of time on a small conversation: they are not tried again."""
@@ -52,9 +53,15 @@ class ChatTemplate:
         none that fits by itself, and renders nothing.
         """
         template = cls("", special_texts)
-        template.source = json.dumps(dict(sources))
+        template._sources = dict(sources)
+        template.source = json.dumps(template._sources)
         template._templates = {name: _compiled(source, name) for name, source in sources.items()}
         return template
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._sources is not None:
+            return ChatTemplate.of_named, (self._sources, self._special_texts)
+        return ChatTemplate, (self.source, self._special_texts)
 
     @property
     def names(self) -> tuple[str, ...]:

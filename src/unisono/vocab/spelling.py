@@ -25,6 +25,9 @@ class Speller:
         self._encode = encode
         self._known: dict[bytes, tuple[int, ...] | None] = {}
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.vocabulary, self._encode)  # without what is known, which grows meanwhile
+
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
         if piece not in self._known:
             canonical = self.vocabulary.canonical.get(piece)

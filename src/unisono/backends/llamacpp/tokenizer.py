@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import unicodedata
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -22,8 +23,11 @@ STRIPPING = 1 << 7 | 1 << 8
 class LlamaCppTokenizer:
     """Encodes with llama.cpp, through a model loaded with its vocabulary only."""
 
-    def __init__(self, library: Any, model: int, table: TokenTable) -> None:
-        """Take ownership of ``model``, a llama.cpp handle."""
+    def __init__(
+        self, library: Any, model: int, table: TokenTable, again: Callable[[], LlamaCppTokenizer] | None = None
+    ) -> None:
+        """Take ownership of ``model``, a llama.cpp handle; ``again`` makes the same tokenizer in another process."""
+        self._again = again
         self._free = weakref.finalize(self, library.llama_model_free, model)
         self._library = library
         self._vocab = library.llama_model_get_vocab(model)
@@ -36,6 +40,11 @@ class LlamaCppTokenizer:
         self._adds_space = self.table.scheme == "sentencepiece" and any(
             self.table.texts[token].startswith("\u2581") for token in first
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._again is None:
+            raise TypeError("this tokenizer belongs to its process")
+        return self._again, ()
 
     def encode(self, text: str) -> list[int]:
         return encode_plain(text, self._controls, self._middle, self._middle)
