@@ -26,7 +26,7 @@ class Speller:
         self._known: dict[bytes, tuple[int, ...] | None] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.vocabulary, self._encode)  # without what is known, which grows meanwhile
+        return Speller, (self.vocabulary, self._encode)  # without what is known, which grows meanwhile
 
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
         if piece not in self._known:
