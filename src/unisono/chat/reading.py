@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import pickle
 import signal
@@ -33,7 +32,7 @@ MEMORY = 2**31
 STACK = 2**29
 """Bytes: regular expressions of llama.cpp take up to 400 for a character of a word."""
 IDLE = 600
-"""Seconds without a question after which the process ends: a large vocabulary takes some 100 MB."""
+"""Seconds without a question after which the process ends: a vocabulary of 262,000 tokens takes up to 1 GB."""
 OF_MESSAGE = 64
 """Characters for which a message counts, however short it is."""
 
@@ -50,9 +49,9 @@ def size_of(prompt: Prompt) -> int:
 
 def packed(encoders: Sequence[PromptEncoder]) -> bytes:
     """Encoders for the process. Raises what `pickle` raises where one cannot leave this process."""
-    file = io.BytesIO()
-    _Pickler(file).dump(list(encoders))
-    return file.getvalue()
+    frames = _Frames()
+    _Pickler(frames).dump(list(encoders))
+    return b"".join(frames)
 
 
 def question(encoder: int, what: Prompt | bytes, *, may_be_empty: bool, most: int) -> bytes:
@@ -61,6 +60,14 @@ def question(encoder: int, what: Prompt | bytes, *, may_be_empty: bool, most: in
         return json.dumps([encoder, "spell", what.decode(), most]).encode() + b"\n"
     given = {field.name: getattr(what, field.name) for field in dataclasses.fields(what)}
     return json.dumps([encoder, "prompt", given, may_be_empty, most]).encode() + b"\n"
+
+
+class _Frames(list[bytes]):
+    """A file in memory. Between two writes other threads have their turn, as they would not with `io.BytesIO`."""
+
+    def write(self, frame: Any) -> int:
+        self.append(bytes(frame))
+        return len(frame)
 
 
 class _Pickler(pickle.Pickler):
