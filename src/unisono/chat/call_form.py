@@ -23,7 +23,7 @@ from unisono.chat.template_probe import (
     as_given,
     exchange_of,
 )
-from unisono.vocab.spelling import cut_controls
+from unisono.vocab.controls import cut_controls
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""

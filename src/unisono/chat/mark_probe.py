@@ -18,10 +18,10 @@ from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
 from unisono.errors import SpecError, shown
+from unisono.vocab.controls import cut_controls
 from unisono.vocab.marks import NO_MARKS, OF_CALLS, Ids, Mark, MarkForms
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.reserved import reserve
-from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
 THOUGHT = "probe thought"

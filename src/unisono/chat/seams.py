@@ -11,9 +11,9 @@ from unisono.chat.mark_probe import text_of
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_tool_use
 from unisono.errors import PromptError
+from unisono.vocab.controls import cut_controls
 from unisono.vocab.marks import Ids, Mark, Turn
 from unisono.vocab.pieces import Vocabulary
-from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import TokenTable
 
 _PLAIN = CallForm("", "\n", "", "name", "arguments")

@@ -42,7 +42,7 @@ class ChatTemplate:
         self.source = source
         """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
-        self._named = False
+        self._sources: dict[str, str] | None = None
         self._templates = {DEFAULT: _compiled(source)}
         self._hopeless: dict[str, str] = {}
         """Why templates ran out of time on a small conversation: they are not tried again."""
@@ -57,9 +57,15 @@ class ChatTemplate:
         none that fits by itself, and renders nothing.
         """
         template = cls("", special_texts)
-        template.source, template._named = json.dumps(dict(sources)), True
+        template._sources = dict(sources)
+        template.source = json.dumps(template._sources)
         template._templates = {name: _compiled(source, name) for name, source in sources.items()}
         return template
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._sources is not None:
+            return ChatTemplate.of_named, (self._sources, self._special_texts)
+        return ChatTemplate, (self.source, self._special_texts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +84,7 @@ class ChatTemplate:
     @functools.cached_property
     def variables(self) -> frozenset[str]:
         """The names that templates read and may not have set before."""
-        sources = json.loads(self.source) if self._named else {DEFAULT: self.source}
+        sources = self._sources or {DEFAULT: self.source}
         environment = _environment()
         return frozenset().union(
             *(meta.find_undeclared_variables(environment.parse(each)) for each in sources.values())

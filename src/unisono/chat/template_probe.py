@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from unisono.chat.messages import Message, Tool, ToolCall, content_of, past_arguments
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.vocab.controls import cut_controls
 from unisono.vocab.pieces import token_bytes
-from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
 QUESTION = Message(role="user", content="Hi")

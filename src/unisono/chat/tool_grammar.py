@@ -16,7 +16,7 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown
-from unisono.vocab.spelling import cut_controls
+from unisono.vocab.controls import cut_controls
 
 
 def call_grammar(

@@ -76,7 +76,7 @@ def not_ready(reason: str) -> Refusal:
 
 
 def no_process(why: str) -> Refusal:
-    words = f"the server cannot start the process that tries constraints{why and ': '}{why}; try again"
+    words = f"the server cannot start the process that this request needs{why and ': '}{why}; try again"
     return Refusal(503, words, kind=FAULT, code="overloaded", retry_after=5)
 
 

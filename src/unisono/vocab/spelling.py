@@ -25,6 +25,9 @@ class Speller:
         self._encode = encode
         self._known: dict[bytes, tuple[int, ...] | None] = {}
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Speller, (self.vocabulary, self._encode)  # without what is known, which grows meanwhile
+
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
         if piece not in self._known:
             canonical = self.vocabulary.canonical.get(piece)
@@ -64,17 +67,10 @@ class Speller:
         return max(map(len, self.vocabulary.canonical), default=0)
 
 
-def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
-    """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id."""
-    here = sorted((control for control in controls if control in text), key=len, reverse=True)
-    parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
-    return [(part, controls.get(part)) for part in parts if part]
-
-
 def without_taken(
     parts: Sequence[tuple[str, int | None]], strips: Mapping[int, tuple[bool, bool]]
 ) -> list[tuple[str, int | None]]:
-    """The parts of a text, see `cut_controls`, without the white space that control tokens take in."""
+    """The parts of a text, see `Controls.cut`, without the white space that control tokens take in."""
     if not strips:
         return list(parts)
     kept: list[tuple[str, int | None]] = []
