@@ -1,0 +1,1 @@
+"""Hostile requests and files by the thousand, for a real server and for `unisono doctor`: ``make fuzz``."""
