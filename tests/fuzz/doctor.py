@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.case import Case, Outcome, memory_of
-from fuzz.files import BACKENDS, CACHE, MODEL, RUN, of_gguf
+from fuzz.files import BACKENDS, CACHE, MODEL, RUN, SPEC, of_gguf
 
 SECONDS = 2.0
 """For a refusal, or for a tiny model to load."""
@@ -45,7 +45,9 @@ class Doctor:
         self._sound = of_gguf("sound", [], BACKENDS[0], RUN)
         self.entries: dict[str, bytes] = {}
         """What the sound model leaves in the cache."""
-        self._text = self._ask(self._sound)[1]
+        status, self._text, _ = self._ask(self._sound)
+        if status != 0:
+            raise RuntimeError(f"the sound model cannot be run: {self._text}")
         for path in sorted(path for path in self._cache.rglob("*") if path.is_file() and path.suffix != ".lock"):
             self.entries[str(path.relative_to(self._cache))] = path.read_bytes()
 
@@ -75,7 +77,8 @@ class Doctor:
         assert self._process.stdout is not None
         began = time.monotonic()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(case.words[1:]).encode() + b"\n")
+            words = [str(self._place / SPEC) if word == SPEC else word for word in case.words[1:]]
+            self._process.stdin.write(json.dumps(words).encode() + b"\n")
             self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
         line = self._process.stdout.readline() if ready else b""
@@ -122,7 +125,7 @@ class Doctor:
                 stdout=subprocess.PIPE,
                 stderr=said,
                 env=os.environ | quiet,
-                cwd=self._place.parent,
+                cwd=self._folder,
             )
 
 
@@ -139,7 +142,6 @@ def main() -> None:
 
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    os.chdir("case")
     for number, line in enumerate(sys.stdin):
         answer = _said_by(json.loads(line))
         if not number and sys.platform == "linux":

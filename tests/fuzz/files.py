@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fuzz.case import FOLDERS, GGUF, Case, Part
 from fuzz.heads import gguf_bytes, read_gguf, read_safetensors, safetensors_bytes
-from fuzz.mutations import Draw, as_bytes, as_json, mutated_bytes, mutated_json, mutated_text
+from fuzz.mutations import Draw, as_bytes, as_json, mutated_bytes, mutated_json, mutated_text, words
 from support.reasoners import TEMPLATE
 from support.thinkers import IN_CHANNELS, IN_PARTS
 from support.tool_templates import LISTED, TAGGED, WRAPPED
@@ -21,66 +21,9 @@ from unisono.backends import model_facts
 SPEC, MODEL, CACHE = "spec.yaml", "model", "cache"
 WEIGHTS = "model.safetensors"
 BACKENDS = ("transformers", "llamacpp")
-CONFIG_KEYS = (
-    *model_facts.CONFIG,
-    *(
-        "model_type",
-        "architectures",
-        "quantization_config",
-        "auto_map",
-        "rope_scaling",
-        "rope_parameters",
-        "text_config",
-    ),
-    *("layer_types", "tie_word_embeddings", "transformers_weights", "torch_dtype", "dtype", "is_encoder_decoder"),
-    *("attention_bias", "hidden_act", "use_cache", "id2label", "_name_or_path", "sub_configs", "tokenizer_class"),
-)
-SETTINGS_KEYS = (
-    *(
-        "chat_template",
-        "tokenizer_class",
-        "added_tokens_decoder",
-        "model_max_length",
-        "bos_token",
-        "eos_token",
-        "legacy",
-    ),
-    *("additional_special_tokens", "extra_special_tokens", "clean_up_tokenization_spaces", "add_bos_token", "auto_map"),
-)
-TOKENIZER_KEYS = (
-    "model",
-    "added_tokens",
-    "normalizer",
-    "pre_tokenizer",
-    "post_processor",
-    "decoder",
-    "truncation",
-    "type",
-)
-GGUF_KEYS = (
-    *(f"llama.{key}" for key in model_facts.GGUF),
-    *("general.alignment", "general.architecture", "split.count", "split.no", "tokenizer.chat_template"),
-    *("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.scores", "tokenizer.ggml.precompiled_charsmap"),
-)
+CONFIG_KEYS = (*model_facts.CONFIG, *words("config"))
+GGUF_KEYS = (*(f"llama.{key}" for key in model_facts.GGUF), *words("gguf"))
 TEMPLATES = (TEMPLATE, TAGGED, LISTED, WRAPPED, IN_CHANNELS, IN_PARTS)
-TEMPLATE_WORDS = (
-    *("{% for a in range(99999) %}", "{% endfor %}", "{% if x %}", "{% endif %}", "{{", "}}", "{%", "%}", "{#", "loop"),
-    *(
-        "{{ messages | tojson }}",
-        "{{ ''.__class__ }}",
-        "{{ 10 ** 999 }}",
-        "| join('x' * 9999)",
-        "{{ raise_exception(1) }}",
-    ),
-    *("{% set ns = namespace(a=[]) %}", "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "{% include 'a' %}"),
-    *(
-        "{{ m.content[::-1] }}",
-        "{{ tools[0] }}",
-        "{{ strftime_now('%Y') }}",
-        "{% generation %}",
-        "{{ '%999999d' % 1 }}",
-    ),
-)
 YAMLS = (
     """members:
 - {name: a, model: ./model, threads: 1}
@@ -108,42 +51,6 @@ combine: {kind: contrastive, alpha: 0.1}
 speculate: {drafter: ngram, length: 4}
 """,
 )
-YAML_WORDS = (
-    *(
-        "- ",
-        ": ",
-        "\n",
-        "\n  ",
-        "{",
-        "}",
-        "[",
-        "]",
-        "&a ",
-        "*a",
-        "*b",
-        "<<: *b",
-        "!!python/object:os.system ",
-        "!!binary ",
-    ),
-    *(
-        "!!set ",
-        "? ",
-        "| ",
-        ">- ",
-        "# ",
-        "'",
-        '"',
-        "---\n",
-        "...\n",
-        "%YAML 9.9\n",
-        "0x",
-        "1_0:0",
-        "2001-01-01",
-        ".inf",
-        "~",
-    ),
-    *("members: ", "combine: product", "gate: entropy:2", "draw: 1", "options: {mmap: false}", "dtype: float16", "\t"),
-)
 DOCTOR, WITH_WEIGHTS = ("doctor", SPEC), ("doctor", SPEC, "--weights")
 RUN = ("run", SPEC, "Hello", "--raw", "--max-new-tokens", "4", "--quiet")
 
@@ -153,12 +60,12 @@ def spec(model: str, **keys: object) -> Part:
     return SPEC, json.dumps({"members": [member]}).encode()
 
 
-def of_folder(target: str, base: str, parts: Sequence[Part], words: tuple[str, ...] = WITH_WEIGHTS) -> Case:
-    return Case(target, (base, *words), (spec(MODEL), *((f"{MODEL}/{name}", data) for name, data in parts)))
+def of_folder(target: str, base: str, parts: Sequence[Part], command: tuple[str, ...] = WITH_WEIGHTS) -> Case:
+    return Case(target, (base, *command), (spec(MODEL), *((f"{MODEL}/{name}", data) for name, data in parts)))
 
 
-def of_gguf(target: str, parts: Sequence[Part], backend: str, words: tuple[str, ...] = WITH_WEIGHTS) -> Case:
-    return Case(target, ("gguf", *words), (spec(f"{MODEL}/{GGUF}", backend=backend), *parts))
+def of_gguf(target: str, parts: Sequence[Part], backend: str, command: tuple[str, ...] = WITH_WEIGHTS) -> Case:
+    return Case(target, ("gguf", *command), (spec(f"{MODEL}/{GGUF}", backend=backend), *parts))
 
 
 class Files:
@@ -169,7 +76,7 @@ class Files:
         self._head, self._tensors = read_gguf(models / "gguf" / GGUF)
         self.targets: dict[str, st.SearchStrategy[Case]] = {
             "config": self._settings("config", ("config.json", "config.json", "generation_config.json"), CONFIG_KEYS),
-            "tokenizer": self._settings("tokenizer", ("tokenizer.json", "tokenizer_config.json"), TOKENIZER_KEYS),
+            "tokenizer": self._settings("tokenizer", ("tokenizer.json", "tokenizer_config.json"), words("tokenizer")),
             "weights": self._weights(),
             "adapter": self._adapters(),
             "template": self._templates(),
@@ -199,7 +106,7 @@ class Files:
         @st.composite
         def cases(draw: Draw) -> Case:
             base, name = draw(st.sampled_from(FOLDERS)), draw(st.sampled_from(names))
-            more = SETTINGS_KEYS if name == "tokenizer_config.json" else keys
+            more = words("settings") if name == "tokenizer_config.json" else keys
             data = as_json(draw(mutated_json(self._json(base, name), more)))
             if draw(st.integers(0, 9)) == 0:
                 data = draw(mutated_bytes(data))
@@ -213,9 +120,7 @@ class Files:
             base = draw(st.sampled_from(FOLDERS))
             header, data = read_safetensors(self._models / base / WEIGHTS)
             if draw(st.booleans()):
-                made = safetensors_bytes(
-                    draw(mutated_json(header, ("__metadata__", "dtype", "shape", "data_offsets"))), data
-                )
+                made = safetensors_bytes(draw(mutated_json(header, words("weights"))), data)
             else:
                 made = draw(mutated_bytes(safetensors_bytes(header, data), 3_000))
             return of_folder("weights", base, [(WEIGHTS, made)])
@@ -242,7 +147,7 @@ class Files:
     def _templates(self) -> st.SearchStrategy[Case]:
         @st.composite
         def cases(draw: Draw) -> Case:
-            text = draw(mutated_text(draw(st.sampled_from(TEMPLATES)), TEMPLATE_WORDS))
+            text = draw(mutated_text(draw(st.sampled_from(TEMPLATES)), words("template")))
             match draw(st.sampled_from(("file", "settings", "named", "gguf"))):
                 case "file":
                     return of_folder("template", "llama", [("chat_template.jinja", as_bytes(text))], DOCTOR)
@@ -277,10 +182,8 @@ class Files:
         def cases(draw: Draw) -> Case:
             text = draw(st.sampled_from(YAMLS))
             if draw(st.booleans()):
-                text = json.dumps(
-                    draw(mutated_json(yaml.safe_load(text), ("gate", "marks", "options", "combine", "draw")))
-                )
-            data = as_bytes(draw(mutated_text(text, YAML_WORDS)) if draw(st.integers(0, 3)) else text)
+                text = json.dumps(draw(mutated_json(yaml.safe_load(text), words("spec"))))
+            data = as_bytes(draw(mutated_text(text, words("yaml"))) if draw(st.integers(0, 3)) else text)
             return Case("yaml", ("llama", *DOCTOR), ((SPEC, data),))
 
         return cases()

@@ -18,6 +18,7 @@ from support.tool_templates import TAGGED
 
 
 def main(root: Path) -> None:
+    transformers.utils.logging.disable_progress_bar()
     for name in FOLDERS[:-1]:
         save_tiny(root / name, name)
     save_family(root / "spaced", Family("sentencepiece"))

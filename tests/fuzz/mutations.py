@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import struct
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,6 +26,14 @@ TEXTS = (
 )
 LARGEST = 300_000
 """Bytes or characters; the rest of what becomes longer is cut off."""
+
+
+@cache
+def words(name: str) -> tuple[str, ...]:
+    """Those under a heading of ``words.txt``."""
+    _, _, after = Path(__file__).with_name("words.txt").read_text("utf-8").partition(f"[{name}]\n")
+    lines = itertools.takewhile(bool, after.splitlines())
+    return tuple(line.translate(str.maketrans("␊␍␉␀␠", "\n\r\t\0 ")) for line in lines)
 
 
 def nested(depth: int, kind: str) -> Any:
@@ -121,13 +132,13 @@ def mutated_bytes(draw: Draw, data: bytes, head: int = LARGEST, most: int = 4) -
 
 
 @st.composite
-def mutated_text(draw: Draw, text: str, words: Sequence[str], most: int = 4) -> str:
+def mutated_text(draw: Draw, text: str, known: Sequence[str], most: int = 4) -> str:
     """A text with spans dropped or repeated, and words put in."""
     for _ in range(draw(st.integers(1, most))):
         place = draw(st.integers(0, len(text)))
         length = draw(st.sampled_from((1, 3, 10, 40)))
         before, span, after = text[:place], text[place : place + length], text[place + length :]
-        word = draw(st.sampled_from(tuple(words)) | st.sampled_from(TEXTS))
+        word = draw(st.sampled_from(tuple(known)) | st.sampled_from(TEXTS))
         match draw(st.sampled_from(("put", "replace", "drop", "repeat", "many", "cut"))):
             case "put":
                 text = before + word + span + after

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fuzz.case import Case, Part
-from fuzz.mutations import VALUES, Draw, as_json, mutated_bytes, mutated_json, mutated_text
+from fuzz.mutations import VALUES, Draw, as_json, mutated_bytes, mutated_json, mutated_text, words
 from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
 from unisono.server.gac import GENERATE, GacRequest
 from unisono.server.schemas import ChatRequest, CompletionRequest, UnisonoOptions
@@ -106,15 +106,7 @@ LARKS = (
     'start: %json {"type": "object", "properties": {"a": {"type": "integer"}}} | "none"\n',
     "start[max_tokens=5]: x{1,3}\nx[capture]: /(?s:.*)/ & ~/a/\n",
 )
-LARK_WORDS = (
-    *("start", ":", "|", "*", "+", "?", "~ 3", "{1,99999}", "(", ")", "[", "]", '"', "/", "\\", "%json {", "%ignore "),
-    *("%regex {", "%import common.NUMBER", "&", "~", "\n", "<[1-9]>", "<|eos|>", "/(a*)*b/", "start: start start\n"),
-)
 REGEXES = ("[a-z]+@[a-z]+\\.(com|org)", "(a|b){2,30}c?", "(?i:x)\\d{3}|\\p{L}+", "[^\\x00-\\x7f]*", "((ab)*|c+)*")
-REGEX_WORDS = (
-    *("(", ")", "[", "]", "{", "}", "{1000}", "{1,99999}", "*", "+", "?", "|", ".", "\\", "\\p{L}", "\\w", "(?=a)"),
-    *("(?i:", "^", "$", "[^", "\\b", "\\1", "(?P<n>", "\\u{10ffff}", "x{0,500}"),
-)
 SCHEMAS: tuple[dict[str, Any], ...] = (
     CITY,
     {"type": "array", "items": {"anyOf": [{"type": "string", "pattern": "^a+$"}, {"enum": [1, None]}]}, "maxItems": 3},
@@ -122,39 +114,6 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     {"type": "object", "patternProperties": {"^x": {"type": "number", "multipleOf": 0.1}}, "minProperties": 1},
     {"allOf": [{"type": "string", "format": "date-time"}, {"minLength": 2, "maxLength": 40}], "title": "t"},
     {"type": ["integer", "null"], "exclusiveMaximum": 10, "not": {"const": 3}, "default": 2},
-)
-SCHEMA_KEYS = (
-    *("type", "properties", "items", "anyOf", "allOf", "oneOf", "not", "if", "then", "$ref", "$defs", "definitions"),
-    *("pattern", "format", "enum", "const", "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum"),
-    *("multipleOf", "required", "additionalProperties", "prefixItems", "uniqueItems", "contains", "propertyNames"),
-    *("dependentRequired", "unevaluatedProperties", "$id", "$anchor", "$dynamicRef", "x-guidance", "minProperties"),
-)
-HEADERS = (
-    *(
-        "\r\nTransfer-Encoding: chunked",
-        "\r\nContent-Length: 5",
-        "\r\nContent-Length: -1",
-        "\r\nHost: evil.com",
-        "\r\n",
-    ),
-    *("\r\nExpect: 100-continue", "\r\nConnection: close", "\r\nUpgrade: websocket\r\nConnection: Upgrade", "\r\n\r\n"),
-    *(
-        "\r\n folded",
-        "\r\nContent-Type: text/plain",
-        "\r\nAuthorization: Bearer x",
-        "\0",
-        "\r",
-        "\n",
-        "\r\nX: " + "a" * 9_000,
-    ),
-    *("HTTP/1.0", "HTTP/2.0", "GET ", "OPTIONS ", "CONNECT ", "/health", "/v1/models/hf%2fa", "/%00", "/../metrics"),
-    *(
-        "\r\nOrigin: null",
-        "\r\nContent-Encoding: gzip",
-        "5\r\nhello\r\n0\r\n\r\n",
-        "ffffffffffffffff\r\n",
-        "\r\nA:b" * 300,
-    ),
 )
 ENDS = ("end", "end", "leave", "hold")
 
@@ -174,7 +133,8 @@ def bodies(draw: Draw, path: str) -> dict[str, Any]:
     body: dict[str, Any] = {**BASES[path]}
     if "model" in body:
         body["model"] = draw(st.sampled_from(MODELS))
-    for name in draw(st.lists(st.sampled_from(FIELDS[path]), max_size=6)):
+    usual = [name for name in FIELDS[path] if name in GOOD]
+    for name in draw(st.lists(st.sampled_from(usual) | st.sampled_from(FIELDS[path]), max_size=6)):
         good = st.sampled_from(GOOD[name]) if name in GOOD else VALUES
         body[name] = draw(good if draw(st.integers(0, 3)) else VALUES)
     return body
@@ -191,15 +151,15 @@ def requests(draw: Draw) -> Case:
 
 @st.composite
 def grammars(draw: Draw) -> Case:
-    kind, bases, words = draw(st.sampled_from((("lark", LARKS, LARK_WORDS), ("regex", REGEXES, REGEX_WORDS))))
-    source = draw(mutated_text(draw(st.sampled_from(bases)), words))
+    kind, bases = draw(st.sampled_from((("lark", LARKS), ("regex", REGEXES))))
+    source = draw(mutated_text(draw(st.sampled_from(bases)), words(kind)))
     body = {**BASES[COMPLETE], "model": draw(st.sampled_from(MODELS[:4])), "unisono": {"constraint": {kind: source}}}
     return whole("grammar", COMPLETE, body)
 
 
 @st.composite
 def schemas(draw: Draw) -> Case:
-    schema = draw(mutated_json(draw(st.sampled_from(SCHEMAS)), SCHEMA_KEYS))
+    schema = draw(mutated_json(draw(st.sampled_from(SCHEMAS)), words("schema")))
     body = {**BASES[CHAT], "model": draw(st.sampled_from(MODELS[:4]))}
     match draw(st.sampled_from(("format", "tools", "guided_json", "json_schema"))):
         case "format":
@@ -223,7 +183,7 @@ def wires(draw: Draw) -> Case:
             data += b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
     if draw(st.booleans()):
         head, blank, rest = data.partition(b"\r\n\r\n")
-        data = draw(mutated_text(head.decode(), HEADERS, 3)).encode("utf-8", "surrogatepass") + blank + rest
+        data = draw(mutated_text(head.decode(), words("http"), 3)).encode("utf-8", "surrogatepass") + blank + rest
     if draw(st.booleans()):
         data = draw(mutated_bytes(data, 2_000))
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=3)))
