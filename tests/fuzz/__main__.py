@@ -69,6 +69,7 @@ class Run:
         self._began = time.monotonic()
         self._ends = self._began + 60 * options.minutes
         self._memory = [subject.memory()]
+        self._seen: set[int] = set()
 
     def run(self) -> int:
         """Return the number of faults."""
@@ -102,8 +103,9 @@ class Run:
         )
         @given(self._strategies[target])
         def one(case: Case) -> None:
-            if time.monotonic() > self._ends:
+            if time.monotonic() > self._ends or (not hunted and hash(case) in self._seen):
                 return
+            self._seen.add(hash(case))
             outcome = self._subject.run(case)
             if not hunted:
                 self._tried[target].kinds[outcome.kind] += 1

@@ -16,7 +16,7 @@ from unisono.server.schemas import ChatRequest, CompletionRequest, UnisonoOption
 
 MODELS = ("hf", "gguf", "mixed", "hf/a", "gguf/a", "mixed/b", "duo", "")
 CHAT, COMPLETE, PIECES = "/v1/chat/completions", "/v1/completions", "/v1/pieces"
-HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}{}\r\n\r\n"
 ALIASES = [name for names in NAMES_OF_ONE for name in names]
 FIELDS = {
     CHAT: [*ChatRequest.model_fields, *OF_CHATS, *ALIASES],
@@ -118,13 +118,15 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
 ENDS = ("end", "end", "leave", "hold")
 
 
-def post(path: str, body: bytes) -> bytes:
-    return HEAD.format(path, len(body)).encode() + body
+def post(path: str, body: bytes, *, last: bool = False) -> bytes:
+    """A request, after which the server closes the connection if it is the ``last``."""
+    head = HEAD.format(path, len(body), "\r\nConnection: close" if last else "")
+    return head.encode() + body
 
 
 def whole(target: str, path: str, body: Any) -> Case:
     """A request that has to be answered."""
-    return Case(target, ("whole",), (("send", post(path, as_json(body))), ("end", None)))
+    return Case(target, ("whole",), (("send", post(path, as_json(body), last=True)),))
 
 
 @st.composite

@@ -21,7 +21,16 @@ from fuzz.requests import COMPLETE, MODELS, post
 SECONDS = 2.0
 """For any answer, and for one of /health meanwhile."""
 PATIENCE = 20.0
-FLAGS = ("--port=0", "--gac-api", "--max-output=16", "--max-n=4", "--batch=4", "--timeout=15", "--body-timeout=1")
+FLAGS = (
+    "--port=0",
+    "--gac-api",
+    "--max-output=16",
+    "--max-n=4",
+    "--batch=4",
+    "--timeout=15",
+    "--body-timeout=1",
+    "--header-timeout=1",
+)
 BUSY = (429, 503)
 """What a server says where it is not to blame."""
 STATUS = re.compile(rb"(?:\A|\n|\})HTTP/1\.1 (\d{3}) ")
@@ -87,7 +96,7 @@ class Server:
         self._log.clear()
         self._deaf = 0.0
         data, seconds = self._talk(case.parts, PATIENCE)
-        statuses = [int(each) for each in STATUS.findall(data)]
+        statuses = [status for each in STATUS.findall(data) if (status := int(each)) >= 200]
         fault = self._fault(case, statuses, seconds)
         if fault in ("hang", "deaf") or self._process.poll() is not None:
             self._process.kill()
@@ -98,7 +107,7 @@ class Server:
 
     def _fault(self, case: Case, statuses: list[int], seconds: float) -> str | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return f"crash: status {self._process.wait(0.2 if seconds == 0 or not statuses else 0)}"
+            return f"crash: status {self._process.wait(0 if statuses else 0.02)}"
         if self._log:
             return self._log[0]
         if bad := [each for each in statuses if each >= 500 and each not in BUSY]:
@@ -133,8 +142,7 @@ class Server:
         """The texts of plain requests, which nothing may change."""
         bodies = [{"model": model, "prompt": "Hello", "max_tokens": 8, "temperature": 0} for model in MODELS[:4]]
         answers = [
-            self._talk([("send", post(COMPLETE, json.dumps(each).encode())), ("end", None)], PATIENCE)
-            for each in bodies
+            self._talk([("send", post(COMPLETE, json.dumps(each).encode(), last=True))], PATIENCE) for each in bodies
         ]
         return [b"".join(re.findall(rb'"text":"(?:[^"\\]|\\.)*"', answer)) for answer, _ in answers]
 
