@@ -45,7 +45,7 @@ def nested(depth: int, kind: str) -> Any:
 
 
 SIMPLE = st.one_of(st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.sampled_from([None, True, False]))
-VALUES = st.one_of(
+_VALUES = st.one_of(
     SIMPLE,
     st.integers(-10, 300),
     st.floats(),
@@ -55,6 +55,7 @@ VALUES = st.one_of(
     st.dictionaries(st.sampled_from(("a", "type", "content", "name", "")), SIMPLE, max_size=3),
     st.builds(nested, st.sampled_from((3, 60, 150)), st.sampled_from(("list", "type", "items", "a"))),
 )
+VALUES = _VALUES.map(copy.deepcopy)  # changed in their places later on
 
 
 def as_json(value: Any) -> bytes:
