@@ -94,7 +94,8 @@ def _edit(draw: Draw, whole: Any, keys: Sequence[str]) -> None:
     elif kind == "drop":
         del holder[place]
     elif kind == "repeat":
-        holder[place] = [inner] * draw(st.sampled_from((1, 2, 50, 3_000)))
+        most = LARGEST // len(json.dumps(inner)) + 1
+        holder[place] = [inner] * min(most, draw(st.sampled_from((1, 2, 50, 3_000))))
     elif kind == "other":
         holder[place] = copy.deepcopy(holder[draw(st.sampled_from(places))])
     elif kind in ("add", "rename") and isinstance(holder, dict):
