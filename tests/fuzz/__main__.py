@@ -86,7 +86,6 @@ class Run:
             if time.monotonic() - told > LINES:
                 told = time.monotonic()
                 self._tell(f"{told - self._began:.0f} s")
-        self._subject.close()
         return self._summary()
 
     def _round(self, target: str, seed: int) -> None:
@@ -189,7 +188,8 @@ def _both(options: argparse.Namespace) -> int:
 def _side(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="case-", dir=options.models) as folder:
         subject, strategies = _subject(options.target[0], options.models, Path(folder))
-        return Run(subject, {target: strategies[target] for target in options.target}, options).run()
+        with contextlib.closing(subject):
+            return Run(subject, {target: strategies[target] for target in options.target}, options).run()
 
 
 def _subject(target: str, models: Path, folder: Path) -> tuple[Subject, dict[str, SearchStrategy[Case]]]:
@@ -205,12 +205,12 @@ def _replay(options: argparse.Namespace) -> int:
         case = Case.load(path)
         with tempfile.TemporaryDirectory(prefix="case-", dir=options.models) as folder:
             subject, _ = _subject(case.target, options.models, Path(folder))
-            outcome = subject.run(case)
+            with contextlib.closing(subject):
+                outcome = subject.run(case)
             print(
                 f"{path}: {outcome.kind} after {outcome.seconds:.2f} s, {outcome.fault or 'no fault'}\n{outcome.detail}"
             )
             faults += outcome.fault is not None
-            subject.close()
     return int(faults > 0)
 
 
