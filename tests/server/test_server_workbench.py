@@ -103,7 +103,7 @@ def test_failures_are_remembered_and_logged(monkeypatch: pytest.MonkeyPatch, cap
     ended = [record for record in caplog.records if record.getMessage() == "trial"]
     assert len(started) == 2  # one for long constraints, one for short ones
     assert len(ended) == 1
-    assert len(bench._tried) == 2
+    assert [len(key) for key in bench._tried] == [32, 32]  # a source may be as long as a request
 
 
 def test_where_no_process_can_start_the_client_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:

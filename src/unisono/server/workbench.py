@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import signal
 import subprocess
@@ -41,20 +42,22 @@ class Workbench:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._trials = {short: _Trial(patience) for short in (True, False)}
-        self._tried: OrderedDict[Constraint, Failure | None] = OrderedDict()
+        self._tried: OrderedDict[bytes, Failure | None] = OrderedDict()
+        """By what tells a constraint from any other: its source can be as long as a request."""
 
     async def try_constraint(self, constraint: Constraint) -> None:
         """Return once it is known that a constraint compiles at a bounded cost. Raises a `SpecError` or a `Refusal`."""
         if constraint.kind == JSON_OBJECT:
             return
-        if constraint in self._tried:
-            self._tried.move_to_end(constraint)
-            failure = self._tried[constraint]
+        line = json.dumps([constraint.kind, constraint.source])
+        key = hashlib.sha256(line.encode()).digest()
+        if key in self._tried:
+            self._tried.move_to_end(key)
+            failure = self._tried[key]
         else:
-            line = json.dumps([constraint.kind, constraint.source])
             failure, lasts = await self._trials[len(line) <= SHORT].ask(line)
             if lasts:
-                self._tried[constraint] = failure
+                self._tried[key] = failure
             if len(self._tried) > KNOWN:
                 self._tried.popitem(last=False)
         if failure is not None:
