@@ -9,10 +9,10 @@ from typing import Any
 
 from gguf import GGUFReader, GGUFValueType
 
+from fuzz.mutations import as_bytes
+
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, LIST = 8, 9
-BITS = {"B": 8, "b": 8, "H": 16, "h": 16, "I": 32, "i": 32, "Q": 64, "q": 64}
-
 Head = dict[str, Any]
 """``metadata``: by key, the number of a type and a value, which is a pair again for a list. ``tensors``: by name, the
 dimensions, type and offset."""
@@ -44,48 +44,34 @@ def gguf_bytes(head: Head, data: bytes) -> bytes:
     made = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
     for name, pair in metadata.items():
         kind, value = pair if isinstance(pair, list) and len(pair) == 2 else (TEXT, pair)
-        number = int(_number("I", kind))
-        made += _text(name) + struct.pack("<I", number) + _value(number, value)
+        made += _text(name) + _packed("I", kind) + _value(kind, value)
     for name, facts in tensors.items():
         shape, kind, offset = facts if isinstance(facts, list) and len(facts) == 3 else ([facts], 0, 0)
         sizes = shape if isinstance(shape, list) else [shape]
-        made += _text(name) + struct.pack("<I", len(sizes))
-        made += b"".join(struct.pack("<Q", int(_number("Q", size))) for size in sizes)
-        made += struct.pack("<IQ", int(_number("I", kind)), int(_number("Q", offset)))
+        made += _text(name) + _packed("I", len(sizes)) + b"".join(_packed("Q", size) for size in sizes)
+        made += _packed("I", kind) + _packed("Q", offset)
     return made + bytes(-len(made) % 32) + data
 
 
-def _value(kind: int, value: Any) -> bytes:
+def _value(kind: Any, value: Any) -> bytes:
     if kind == LIST:
         inner, values = value if isinstance(value, list) and len(value) == 2 else (TEXT, [value])
-        number, items = int(_number("I", inner)), values if isinstance(values, list) else [values]
-        made = [_value(TEXT if number == LIST else number, each) for each in items[:100_000]]
-        return struct.pack("<IQ", number, len(made)) + b"".join(made)
-    if kind in SCALARS:
-        layout = SCALARS[kind]
-        return struct.pack(f"<{layout}", _number(layout, value))
-    return _text(value)
+        made = [_value(TEXT if inner == LIST else inner, each) for each in (values if isinstance(values, list) else [])]
+        return _packed("I", inner) + _packed("Q", len(made)) + b"".join(made)
+    return _packed(SCALARS[kind], value) if type(kind) is int and kind in SCALARS else _text(value)
 
 
-def _number(layout: str, value: Any) -> float:
-    """A number that fits its type, whatever is given."""
-    if layout == "?":
-        return bool(value)
-    if layout in "fd":
-        try:
-            struct.pack(f"<{layout}", float(value))
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            return 0.0
+def _packed(layout: str, value: Any) -> bytes:
+    """A number in its type's bytes; 0 for what is no number."""
     try:
-        whole = int(value) % 2 ** BITS[layout]
-    except (TypeError, ValueError, OverflowError):
-        return 0
-    return whole - 2 ** BITS[layout] if layout.islower() and whole >= 2 ** (BITS[layout] - 1) else whole
+        return struct.pack(f"<{layout}", value)
+    except (struct.error, OverflowError, TypeError):
+        size = struct.calcsize(f"<{layout}")
+        return ((value if isinstance(value, int) else 0) % 256**size).to_bytes(size, "little")
 
 
 def _text(value: Any) -> bytes:
-    data = (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "surrogatepass")
+    data = as_bytes(value if isinstance(value, str) else json.dumps(value))
     return struct.pack("<Q", len(data)) + data
 
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 COMPILED = 32
 """Compiled grammars that are kept."""
 CHARACTERS = 500_000
-"""Of their sources, all together: a grammar takes some thirty times as many bytes, and up to a hundred if it is short."""
+"""Of their sources, all together: a compiled grammar takes 30 to 250 times as many bytes."""
 LONGEST_REASON = 400
 """Characters of the library's words; they may repeat all of an expression."""
 SPECIAL = 0xFF
