@@ -30,6 +30,8 @@ PATIENCE = 20.0
 """Seconds after which a process that says nothing is ended."""
 MEMORY = 2 * 2**30
 """Bytes of address space beyond what the libraries take."""
+CASES = 1_000
+"""After so many another process takes over: libraries keep a little of every model."""
 REFUSED = 2
 """The exit status of an error that the user can mend."""
 
@@ -73,6 +75,7 @@ class Doctor:
     def _ask(self, case: Case) -> tuple[int | None, str, float]:
         """The exit status, ``None`` where the process ended; what was said; the seconds."""
         self._lay_out(case)
+        self._asked += 1
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         began = time.monotonic()
@@ -105,6 +108,9 @@ class Doctor:
 
     def check(self) -> str | None:
         """Whether the sound model still writes what it wrote."""
+        if self._asked > CASES:
+            self.close()
+            self._process = self._start()
         status, said, _ = self._ask(self._sound)
         return None if (status, said) == (0, self._text) else f"the sound model says {said!r}, not {self._text!r}"
 
@@ -116,6 +122,7 @@ class Doctor:
         self._process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._asked = 0
         self._place.mkdir(parents=True, exist_ok=True)
         quiet = {"UNISONO_CACHE": str(self._cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         with self._said.open("wb") as said:
