@@ -129,6 +129,22 @@ METADATA: dict[str, object] = {
 }
 
 
+NEEDED = (
+    "block_count", "embedding_length", "context_length", "attention.head_count", "attention.layer_norm_rms_epsilon"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_what_a_gguf_file_does_not_say_is_not_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT_KEY, str(tmp_path / "cache"))
+    whole = write_tiny(tmp_path / "tiny.gguf", tiny_tensors())
+    path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={f"llama.{key}": None})
+    with pytest.raises(ModelError, match=rf"odd\.gguf does not say llama\.{key}"):
+        load(path, backend="transformers")
+
+
 @pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
 @pytest.mark.parametrize("key", METADATA)
 def test_a_gguf_file_of_absurd_facts_is_refused(

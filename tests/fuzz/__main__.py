@@ -111,7 +111,8 @@ class Run:
                 self._tried[target].seconds.append(outcome.seconds)
             if outcome.fault is not None:
                 known = self._note(case, outcome)
-                if (not known and not hunted) or (hunted and same_fault(hunted[0], outcome.fault)):
+                first = not known and not hunted and outcome.seconds < 1  # what is slow is slow to make smaller, too
+                if first or (hunted and same_fault(hunted[0], outcome.fault)):
                     hunted[:] = [outcome.fault]
                     raise Broken(outcome.fault)
 
