@@ -48,7 +48,7 @@ test-clients:
 
 fuzz:
 	@$(INSTALL)
-	PYTHONPATH=tests .venv/bin/python -m fuzz --minutes $(MINUTES) $(ARGS)
+	PYTHONPATH=$(CURDIR)/tests .venv/bin/python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 check:
 	@$(INSTALL)
