@@ -28,6 +28,8 @@ LONGEST_SOURCE = 1_000_000
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
 
+WORDS = 200
+"""Characters of an unexpected error that are told."""
 SMALL = 10_000
 """Characters of a conversation for which every template has time enough."""
 _OF_CASE = ("lower", "upper", "title", "capitalize", "swapcase", "casefold")
@@ -187,6 +189,8 @@ def _compiled(source: str, name: str | None = None) -> jinja2.Template:
         raise TemplateFailure(f"{which}line {error.lineno}: {error.message}") from error
     except RecursionError as error:
         raise TemplateFailure(f"{which}it is nested too deeply") from error
+    except Exception as error:  # what Python does not take: a number too long, too many blocks in one another
+        raise TemplateFailure(f"{which}it cannot be compiled: {type(error).__name__}: {str(error)[:WORDS]}") from error
     environment = _environment()  # which counts what one rendering takes, so that each template has its own
     return jinja2.Template.from_code(environment, code, environment.make_globals(None))
 

@@ -13,6 +13,8 @@ import importlib.util
 import json
 import logging
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -27,7 +29,10 @@ from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)
 
-COMPILED = 32  # compiled grammars that are kept
+COMPILED = 32
+"""Compiled grammars that are kept."""
+CHARACTERS = 500_000
+"""Of their sources, all together: a compiled grammar takes 30 to 250 times as many bytes."""
 LONGEST_REASON = 400
 """Characters of the library's words; they may repeat all of an expression."""
 SPECIAL = 0xFF
@@ -47,13 +52,25 @@ class Grammars:
 
     def __init__(self, union: UnionVocabulary) -> None:
         self._union = union
-        self._compiled = functools.lru_cache(COMPILED)(self._compile)
+        self._compiled: OrderedDict[Constraint, Parse] = OrderedDict()
+        self._keeping = threading.Lock()
 
     def __call__(self, constraint: Constraint) -> Parse:
         """Return the initial state of a constraint's grammar. Raises a `SpecError` where no grammar keeps all that the
         constraint says, and a `BackendMissing` without llguidance.
         """
-        return self._compiled(constraint).copy()
+        parse = self._compiled.get(constraint) or self._compile(constraint)
+        self._keep(constraint, parse)
+        return parse.copy()
+
+    def _keep(self, constraint: Constraint, parse: Parse) -> None:
+        """Keep what was used last: few grammars, and of long ones fewer, because clients may write them."""
+        kept = self._compiled
+        with self._keeping:
+            kept[constraint] = parse
+            kept.move_to_end(constraint)
+            while len(kept) > 1 and (len(kept) > COMPILED or sum(len(each.source) for each in kept) > CHARACTERS):
+                kept.popitem(last=False)
 
     def _compile(self, constraint: Constraint) -> Parse:
         library = _library()

@@ -20,6 +20,7 @@ from unisono.backends.base import ModelSource, Progress
 from unisono.backends.gguf import GgufFile, read_table
 from unisono.backends.gguf_parts import check_layers, read_gguf, refuse_other_kinds_of_model
 from unisono.backends.transformers.failures import LLAMACPP_HINT
+from unisono.backends.transformers.gguf_config import check_stated
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.backends.weight_files import naming
 from unisono.cache import build_sealed, cache_root, require_space
@@ -124,6 +125,7 @@ class Conversion:
                 )
             refuse_other_kinds_of_model(file)
             check_layers(file)
+            check_stated(file)
         return file
 
     def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -221,7 +221,8 @@ class TransformersLoader:
         else:
             with self._heard(), self._errors():
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
-        model_config.check_made_of(config, self.request, self.who)
+        with self._errors():
+            model_config.check_made_of(config, self.request, self.who)
         if not model_config.brings_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
             with self._errors():
