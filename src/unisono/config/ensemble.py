@@ -188,8 +188,8 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: b
         why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
         raise SpecError(f"cannot read the spec file {str(path)!r}: {why}", hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
-    there = path.resolve()  # /dev/stdin and /dev/fd/3 lead to no file where they are pipes
-    folder = there.parent if there.exists() and not there.is_relative_to("/dev") else Path.cwd()
+    resolved = path.resolve()  # /dev/stdin and /dev/fd/3 lead to no file where they are pipes
+    folder = resolved.parent if resolved.exists() and not resolved.is_relative_to("/dev") else Path.cwd()
     return _validate(data, str(path), places, folder)
 
 
