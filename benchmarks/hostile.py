@@ -31,6 +31,7 @@ from served import Served, serve
 from support.tiny_models import save_tiny
 
 OPEN_FILES = 256
+CONTEXT = 65_536
 PIECES = 8
 SETTLING = 0.5
 """Seconds after a client has begun or ended."""
@@ -123,7 +124,7 @@ def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
 def clients(wanted: list[str], rounds: int, answers: int) -> Iterator[Row]:
     """Measure clients, each against a server that goes on."""
     with tempfile.TemporaryDirectory() as folder:
-        members = [{"name": name, "model": str(save_tiny(Path(folder) / name, name))} for name in ("llama", "qwen2")]
+        members = [{"name": name, "model": str(_model(Path(folder) / name))} for name in ("llama", "qwen2")]
         with serve({"members": members}, files=OPEN_FILES) as served:
             ends = httpx2.post(f"{served.url}/v1/pieces", json={"model": "duo", "text": ""}).json()["end"]
             served_ends.update({str(column): -100 for column in ends})
@@ -132,6 +133,13 @@ def clients(wanted: list[str], rounds: int, answers: int) -> Iterator[Row]:
                 row = attack(served, name, rounds, answers)
                 print(f"{name}: {row.ratio:.1f} times idle, answers {row.answers}", file=sys.stderr, flush=True)
                 yield row
+
+
+def _model(folder: Path) -> Path:
+    """A tiny model that could read long prompts: else they are refused before they are read."""
+    config = save_tiny(folder, folder.name) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": CONTEXT}))
+    return folder
 
 
 def files(wanted: list[str]) -> Iterator[tuple[File, Measured]]:

@@ -30,7 +30,7 @@ OVER = threading.Event()
 FOUND: list[tuple[str, float]] = []
 """The status of each answer, and the seconds that it took."""
 
-CHAT = {"model": "duo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+ASKED = {"model": "duo", "prompt": "Hi", "max_tokens": 2}
 CHAIN = "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(3000)) + '\nr3000: "a"\n'
 LISTS = {
     "allOf": [{"$ref": "#/$defs/a0"}],
@@ -40,7 +40,7 @@ DOUBLING = {"$ref": "#/$defs/a0", "$defs": {f"a{i}": {"allOf": [{"$ref": f"#/$de
 POST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
 SLOW = HEALTH + b"x: "
-BODY = json.dumps({"model": "duo", "prompt": "Hi", "max_tokens": 2}).encode()
+BODY = json.dumps(ASKED).encode()
 LENGTH = b"content-length: %d\r\n" % len(BODY)
 TWO_WAYS = (
     POST + LENGTH + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
@@ -57,7 +57,7 @@ def constrained(make: Callable[[int], dict[str, Any]]) -> Callable[[int], None]:
 
     def attack(port: int) -> None:
         for number in itertools.count():
-            post(port, "/v1/chat/completions", {**CHAT, "unisono": {"constraint": make(number)}})
+            post(port, "/v1/completions", {**ASKED, "unisono": {"constraint": make(number)}})
 
     return attack
 
@@ -166,12 +166,12 @@ def together(one: Callable[[int], None], number: int) -> Callable[[int], None]:
 def long_prompts(port: int) -> None:
     prompt = ("<s></s><think>" * LONG)[:LONG]
     while not OVER.is_set():
-        post(port, "/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": prompt}]})
+        post(port, "/v1/completions", {**ASKED, "prompt": prompt})
 
 
 def long_users(port: int) -> None:
     while not OVER.is_set():
-        post(port, "/v1/chat/completions", {**CHAT, "user": "x\n" * 300_000})
+        post(port, "/v1/completions", {**ASKED, "user": "x\n" * 300_000})
 
 
 CLIENTS: dict[str, Callable[[int], None]] = {

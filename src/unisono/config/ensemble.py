@@ -189,7 +189,8 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: b
         raise SpecError(f"cannot read the spec file {str(path)!r}: {why}", hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
     resolved = path.resolve()  # /dev/stdin and /dev/fd/3 lead to no file where they are pipes
-    folder = resolved.parent if resolved.exists() and not resolved.is_relative_to("/dev") else Path.cwd()
+    nowhere = not resolved.exists() or (not resolved.is_file() and resolved.is_relative_to("/dev"))
+    folder = Path.cwd() if nowhere else resolved.parent
     return _validate(data, str(path), places, folder)
 
 
