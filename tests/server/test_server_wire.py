@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -35,10 +35,23 @@ def fakes() -> Iterator[None]:
     FAKE_MODELS.clear()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
+    make_fakes()
     with serving(local=True) as served:
         yield served
+
+
+@pytest.fixture
+def slow(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets each pass of the first member take some seconds more."""
+    backend = served.service.engines["duo"].members[0].backend
+    advance = backend.advance
+
+    def wait(seconds: float) -> None:
+        monkeypatch.setattr(backend, "advance", lambda feeds: time.sleep(seconds) or advance(feeds))
+
+    return wait
 
 
 def connect(served: Served) -> socket.socket:
@@ -122,10 +135,10 @@ def test_requests_that_are_well_formed_are_served_one_after_the_other(served: Se
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream: bool, number: int) -> None:
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(0.05) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+def test_a_client_that_has_shut_down_its_side_is_answered(
+    served: Served, slow: Callable[[float], None], stream: bool, number: int
+) -> None:
+    slow(0.05)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps(
         {"model": "duo", "prompt": "the", "max_tokens": 12, "stream": stream, "logit_bias": bias}
@@ -141,10 +154,10 @@ def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_a_client_that_has_left_is_not_worked_for(served: Served, version: bytes) -> None:
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(0.02) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+def test_a_client_that_has_left_is_not_worked_for(
+    served: Served, slow: Callable[[float], None], version: bytes
+) -> None:
+    slow(0.02)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
     request = START.replace(b"1.1", version) + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body
