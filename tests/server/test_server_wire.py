@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -41,10 +41,23 @@ def fakes() -> Iterator[None]:
     FAKE_MODELS.clear()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
+    make_fakes()
     with serving(local=True) as served:
         yield served
+
+
+def slow_down(served: Served, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let each pass of the first member take so much longer."""
+    backend = served.service.engines["duo"].members[0].backend
+    advance = backend.advance
+    monkeypatch.setattr(backend, "advance", lambda feeds: time.sleep(seconds) or advance(feeds))
+
+
+@pytest.fixture
+def slow(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    return partial(slow_down, served, monkeypatch)
 
 
 def connect(served: Served) -> socket.socket:
@@ -62,13 +75,6 @@ def exchange(served: Served, data: bytes, *, shut: bool = False) -> bytes:
         while part := connection.recv(65536):
             answer += part
         return answer
-
-
-def slow(served: Served, seconds: float = 0.05) -> None:
-    """Let every pass of the first member take a while."""
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(seconds) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
 
 
 WRONG = {
@@ -218,12 +224,12 @@ def test_who_refuses_makes_no_difference_to_the_answer(origins: tuple[str, ...],
         served.free()
 
 
-def test_a_connection_too_many_is_refused_as_all_else_is() -> None:
+def test_a_connection_too_many_is_refused_as_all_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         serving(limits=ServerLimits(connections=2, connections_per_address=2), origins=("*",)) as served,
         connect(served) as first,
     ):
-        slow(served)
+        slow_down(served, monkeypatch, 0.05)
         bias = {str(served.service.engines["duo"].union.end): -100}
         body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
         first.sendall(START + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body)
@@ -279,8 +285,10 @@ def test_requests_ahead_of_their_time_take_turns() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream: bool, number: int) -> None:
-    slow(served, 0.05)
+def test_a_client_that_has_shut_down_its_side_is_answered(
+    served: Served, slow: Callable[[float], None], stream: bool, number: int
+) -> None:
+    slow(0.05)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps(
         {"model": "duo", "prompt": "the", "max_tokens": 12, "stream": stream, "logit_bias": bias}
@@ -296,8 +304,10 @@ def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_a_client_that_has_left_is_not_worked_for(served: Served, version: bytes) -> None:
-    slow(served, 0.02)
+def test_a_client_that_has_left_is_not_worked_for(
+    served: Served, slow: Callable[[float], None], version: bytes
+) -> None:
+    slow(0.02)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
     request = START.replace(b"1.1", version) + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body
