@@ -25,6 +25,7 @@ READS = (
     "{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
     "<|assistant|>"
 )
+GRANITE = "{% if thinking %}Think first.{% endif %}" + READS.partition("{% endif %}")[2]
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -49,6 +50,7 @@ def served() -> Iterator[Served]:
     ensembles = {
         "duo": {"members": [A, B]},
         "reads": {"members": [{**each, "chat_template": READS} for each in (A, B)]},
+        "granite": {"members": [{**each, "chat_template": GRANITE} for each in (A, B)]},
         "half": {"members": [{**A, "chat_template": READS}, B]},
         "calls": {"members": [{**each, "chat_template": TAGGED} for each in (A, B)]},
         "bare": {"members": [{**each, "chat_template": BARE} for each in (A, B)]},
@@ -521,6 +523,8 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
 def test_templates_are_told_whether_to_think_by_any_field(served: Served, fields: dict[str, Any], thinks: bool) -> None:
     told = prompt_tokens(served, model="reads", enable_thinking=thinks)
     assert prompt_tokens(served, model="reads", **fields) == told
+    other = prompt_tokens(served, model="granite", chat_template_kwargs={"thinking": thinks})
+    assert prompt_tokens(served, model="granite", **fields) == other
 
 
 def test_an_empty_last_message_is_a_message(served: Served) -> None:

@@ -20,6 +20,8 @@ REASONING = "reasoning_content"
 EFFORT = "reasoning_effort"
 THINKING = "enable_thinking"
 """A field, and a variable of chat templates."""
+SWITCHES = (THINKING, "thinking")
+"""Variables of chat templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
 VARIABLES = "chat_template_kwargs"
 BUDGET = "thinking_token_budget"
 UNBOUNDED = -1

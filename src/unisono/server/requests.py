@@ -21,7 +21,15 @@ from unisono.server.limits import ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
-from unisono.server.reasoning import EFFORT, THINKING, effort_of, reasoned_as, shows_reasoning, tells_templates
+from unisono.server.reasoning import (
+    EFFORT,
+    SWITCHES,
+    THINKING,
+    effort_of,
+    reasoned_as,
+    shows_reasoning,
+    tells_templates,
+)
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
@@ -140,7 +148,8 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
         if value is not None and given.setdefault(name, value) != value:
             raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
     if (wish := tells_templates(request)) is not None:  # as in vLLM: some read an effort, some whether to think
-        given.setdefault(THINKING, not wish.wanted.off)
+        for name in SWITCHES:
+            given.setdefault(name, not wish.wanted.off)
     return given or None
 
 
