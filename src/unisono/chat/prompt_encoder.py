@@ -231,8 +231,6 @@ class PromptEncoder:
         if tools is not None and not self.tool_use().tools:
             raise self._unread("tools", "does not write tools")
         template, own_tools = self._template(), tools is not None and self._template().for_tools
-        if messages[-1]["role"] == "user" and not writes_users(template, with_tools=own_tools):
-            raise self._unread("content", "does not write what a user says")
         for message in messages:
             use = self.tool_use(with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
             if use is not None and "tool_calls" in message and use.style is None:
@@ -273,6 +271,8 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
+        if given.messages[-1]["role"] == "user" and not writes_users(template, with_tools=given.tools is not None):
+            raise self._unread("content", "does not write what a user says")
         check_heard(self.name, () if self.given_template else given.messages, rendered)
         rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
         return rendered, without_taken(cut_controls(rendered, self._controls), self.tokenizer.table.strips)
