@@ -78,8 +78,6 @@ def _check_known(name: str, template: ChatTemplate, messages: Sequence[Message],
     if tools is not None and not probe_tool_use(template).tools:
         raise _unread(name, "tools", "does not write tools")
     own_tools = tools is not None and template.for_tools
-    if messages[-1]["role"] == "user" and not writes_users(template, with_tools=own_tools):
-        raise _unread(name, "content", "does not write what a user says")
     for message in messages:
         use = probe_tool_use(template, with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
         if use is not None and "tool_calls" in message and use.style is None:
@@ -142,6 +140,12 @@ def _unread(name: str, field: str, words: str) -> PromptError:
         f"member {name!r} cannot read {field}: its chat template {words}",
         hint="leave that out, or give the member a chat_template in the spec that writes it",
     )
+
+
+def check_asked(name: str, template: ChatTemplate, messages: Sequence[Mapping[str, Any]], *, with_tools: bool) -> None:
+    """Raise a `PromptError` where a user asks last, and the template writes no user's words."""
+    if messages[-1]["role"] == "user" and not writes_users(template, with_tools=with_tools):
+        raise _unread(name, "content", "does not write what a user says")
 
 
 def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:

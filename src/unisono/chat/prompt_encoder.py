@@ -12,6 +12,7 @@ from unisono.chat.call_form import CallForm
 from unisono.chat.continuation import up_to_mark, with_end_marked
 from unisono.chat.conversation import (
     check_arguments,
+    check_asked,
     check_continued,
     check_conversation,
     check_heard,
@@ -257,6 +258,7 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
+        check_asked(self.name, template, given.messages, with_tools=given.tools is not None)
         check_heard(self.name, () if self.given_template else given.messages, rendered)
         if end is None:
             rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
