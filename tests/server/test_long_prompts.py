@@ -161,6 +161,7 @@ def test_the_process_reads_what_the_server_would(service: Service, lent: LongPro
         near = member.encoder._near
         object.__setattr__(member.encoder._reader, "most", 10**6)
         assert member.encoder.encode(prompt) == near.encode(prompt)
+        assert member.encoder.encode_text(LONG) == near.encode_text(LONG)
         data = LONG.encode()
         own = near.speller.own_encoding(data) or near.speller.longest_match(data)
         assert (member.speller.own_encoding(data) or member.speller.longest_match(data)) == own
@@ -231,11 +232,3 @@ def test_the_size_of_a_prompt_is_all_that_members_read() -> None:
         Prompt(messages=({"role": "user", "content": "a", "name": "a" * SHORT},)),
     ]
     assert [size_of(prompt) > SHORT for prompt in (*small, *large)] == [False] * 3 + [True] * 6
-
-
-def test_a_list_of_pieces_has_no_more_than_a_prompt_may() -> None:
-    make_fakes()
-    with serving(limits=ServerLimits(prompt=100)) as served:
-        few, many = (served.post("/v1/pieces", {"model": "duo", "text": "z" * size}) for size in (100, 101))
-    assert (few.status_code, many.status_code) == (200, 400)
-    assert many.json()["error"]["code"] == "context_length_exceeded"

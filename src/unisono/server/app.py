@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -186,8 +185,7 @@ class _Routes:
             request.scope[LOG].model = wanted.model
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
-            its = partial(pieces_of, wanted.text, wanted.model, its_engine, engine.limits)
-            found = await engine.read(len(wanted.text), its)
+            found = await engine.read(len(wanted.text), pieces_of, wanted.text, wanted.model, its_engine)
             return _json(found.model_dump_json())
 
     async def models(self, request: Request) -> Response:
