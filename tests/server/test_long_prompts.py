@@ -23,6 +23,7 @@ from unisono.server.errors import Refusal
 from unisono.server.helper_process import HelperProcess
 from unisono.server.limits import ServerLimits
 from unisono.server.long_prompts import SHORT, Line, LongPrompts
+from unisono.server.requests import pieces_json, pieces_of
 
 LONG = "the cat <|user|> sees 日本. " * 1000
 CHAT = Prompt(messages=({"role": "user", "content": LONG},), template_kwargs={"a": [1, None, "é"]})
@@ -232,3 +233,9 @@ def test_the_size_of_a_prompt_is_all_that_members_read() -> None:
         Prompt(messages=({"role": "user", "content": "a", "name": "a" * SHORT},)),
     ]
     assert [size_of(prompt) > SHORT for prompt in (*small, *large)] == [False] * 3 + [True] * 6
+
+
+def test_a_list_that_is_written_piece_by_piece_is_the_same(service: Service) -> None:
+    text, model = "the cat 日本", 'a "data":[] b'
+    found = pieces_json(text, model, service.engines["duo"])
+    assert found == pieces_of(text, model, service.engines["duo"]).model_dump_json()
