@@ -252,7 +252,7 @@ def _stops(stop: str | list[str] | None, limits: ServerLimits) -> list[str]:
 
 
 def pieces_json(text: str, model: str, engine: Engine) -> str:
-    """What `pieces_of` finds, written a piece at a time: half a million of them at once would stop all other threads."""
+    """What `pieces_of` finds, written a piece at a time: half a million at once would stop all other threads."""
     found = pieces_of(text, model, engine)
     data = ",".join(piece.model_dump_json() for piece in found.data)
     return found.model_copy(update={"data": []}).model_dump_json().replace('"data":[]', f'"data":[{data}]', 1)
