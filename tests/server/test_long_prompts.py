@@ -23,6 +23,7 @@ from unisono.server.errors import Refusal
 from unisono.server.helper_process import HelperProcess
 from unisono.server.limits import ServerLimits
 from unisono.server.long_prompts import SHORT, Line, LongPrompts
+from unisono.server.requests import pieces_json, pieces_of
 
 LONG = "the cat <|user|> sees 日本. " * 1000
 CHAT = Prompt(messages=({"role": "user", "content": LONG},), template_kwargs={"a": [1, None, "é"]})
@@ -161,6 +162,7 @@ def test_the_process_reads_what_the_server_would(service: Service, lent: LongPro
         near = member.encoder._near
         object.__setattr__(member.encoder._reader, "most", 10**6)
         assert member.encoder.encode(prompt) == near.encode(prompt)
+        assert member.encoder.encode_text(LONG) == near.encode_text(LONG)
         data = LONG.encode()
         own = near.speller.own_encoding(data) or near.speller.longest_match(data)
         assert (member.speller.own_encoding(data) or member.speller.longest_match(data)) == own
@@ -233,9 +235,7 @@ def test_the_size_of_a_prompt_is_all_that_members_read() -> None:
     assert [size_of(prompt) > SHORT for prompt in (*small, *large)] == [False] * 3 + [True] * 6
 
 
-def test_a_list_of_pieces_has_no_more_than_a_prompt_may() -> None:
-    make_fakes()
-    with serving(limits=ServerLimits(prompt=100)) as served:
-        few, many = (served.post("/v1/pieces", {"model": "duo", "text": "z" * size}) for size in (100, 101))
-    assert (few.status_code, many.status_code) == (200, 400)
-    assert many.json()["error"]["code"] == "context_length_exceeded"
+def test_a_list_that_is_written_piece_by_piece_is_the_same(service: Service) -> None:
+    text, model = "the cat 日本", 'a "data":[] b'
+    found = pieces_json(text, model, service.engines["duo"])
+    assert found == pieces_of(text, model, service.engines["duo"]).model_dump_json()

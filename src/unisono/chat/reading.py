@@ -3,7 +3,7 @@
 Templates and tokenizers hold the interpreter's lock for as long as they work, and some tokenizers recurse over what a
 client wrote. Here that delays no step of the models, and crashes nothing: the process ends at its limits, and the
 server starts another one. From stdin it reads the members' encoders (a pickle of the server's own), then a question a
-line, in JSON: ``[encoder, "prompt" or "spell", …, the most ids]``. It answers with a line: ``{"ids": […]}``,
+line, in JSON: ``[encoder, "prompt", "text" or "spell", …, the most ids]``. It answers with a line: ``{"ids": […]}``,
 ``{"length": …}`` where there are more, ``{"error": [message, hint]}``, or ``{"unable": why}`` where the encoders cannot
 be had in a second process.
 """
@@ -54,10 +54,11 @@ def packed(encoders: Sequence[PromptEncoder]) -> bytes:
     return b"".join(frames)
 
 
-def question(encoder: int, what: Prompt | bytes, *, off: bool, may_be_empty: bool, most: int) -> bytes:
-    """What the process is asked: the ids of a prompt, or the exact ones of a text's bytes."""
-    if isinstance(what, bytes):
-        return json.dumps([encoder, "spell", what.decode(), most]).encode() + b"\n"
+def question(encoder: int, what: Prompt | str | bytes, *, off: bool, may_be_empty: bool, most: int) -> bytes:
+    """What the process is asked: the ids of a prompt, those of a plain text, or the exact ones of a text's bytes."""
+    if isinstance(what, str | bytes):
+        kind, text = ("text", what) if isinstance(what, str) else ("spell", what.decode())
+        return json.dumps([encoder, kind, text, most]).encode() + b"\n"
     given = {field.name: getattr(what, field.name) for field in dataclasses.fields(what)}
     return json.dumps([encoder, "prompt", given, off, may_be_empty, most]).encode() + b"\n"
 
@@ -119,6 +120,8 @@ def _read(encoders: Sequence[PromptEncoder], line: bytes, outcome: list[dict[str
         if kind == "spell":
             data = given.encode()
             ids = list(encoder.speller.own_encoding(data) or encoder.speller.longest_match(data) or ())
+        elif kind == "text":
+            ids = encoder.encode_text(given)
         else:
             ids = encoder.encode(Prompt(**given), off=how[0], may_be_empty=how[1])
         outcome.append({"ids": ids} if len(ids) <= most else {"length": len(ids)})

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -28,7 +27,7 @@ from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
+from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (
     ChatRequest,
@@ -185,9 +184,8 @@ class _Routes:
             request.scope[LOG].model = wanted.model
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
-            its = partial(pieces_of, wanted.text, wanted.model, its_engine, engine.limits)
-            found = await engine.read(len(wanted.text), its)
-            return _json(found.model_dump_json())
+            found = await engine.read(len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
+            return _json(found)
 
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._engine.service.models]

@@ -187,11 +187,12 @@ class _Reader:
     encoder: int
     member: Member
     most: int
-    """Ids."""
+    """Ids of a prompt."""
 
-    def ids(self, what: Prompt | bytes, *, off: bool = False, may_be_empty: bool = False) -> list[int] | None:
+    def ids(self, what: Prompt | str | bytes, *, off: bool = False, may_be_empty: bool = False) -> list[int] | None:
         """The ids; ``None`` where nobody else can read. Raises a `PromptError` or a `Refusal`."""
-        answer = self.prompts.ask(question(self.encoder, what, off=off, may_be_empty=may_be_empty, most=self.most))
+        most = self.most if isinstance(what, Prompt) else LONGEST
+        answer = self.prompts.ask(question(self.encoder, what, off=off, may_be_empty=may_be_empty, most=most))
         if answer is None:
             return None
         if "error" in answer:
@@ -215,6 +216,10 @@ class _FarEncoder(PromptEncoder):
     def encode(self, prompt: Prompt, *, off: bool = False, may_be_empty: bool = False) -> list[int]:
         found = self._reader.ids(prompt, off=off, may_be_empty=may_be_empty) if size_of(prompt) > NEAR else None
         return super().encode(prompt, off=off, may_be_empty=may_be_empty) if found is None else found
+
+    def encode_text(self, text: str) -> list[int]:
+        found = self._reader.ids(text) if len(text) > NEAR else None
+        return super().encode_text(text) if found is None else found
 
 
 class _FarSpeller(Speller):
