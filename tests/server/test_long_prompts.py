@@ -15,8 +15,12 @@ import pytest
 
 from support.fakes import make_fakes
 from support.real_server import DUO, SAY, load_fakes, serving
+from support.real_tokenizers import gguf_path
+from unisono.backends.base import LoadRequest, ModelSource
+from unisono.backends.registry import make_loader
 from unisono.chat.messages import Prompt
-from unisono.chat.reading import size_of
+from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.chat.reading import question, size_of
 from unisono.engine.service import Service
 from unisono.errors import PromptError
 from unisono.server.errors import Refusal
@@ -24,6 +28,8 @@ from unisono.server.helper_process import HelperProcess
 from unisono.server.limits import ServerLimits
 from unisono.server.long_prompts import SHORT, Line, LongPrompts
 from unisono.server.requests import pieces_json, pieces_of
+from unisono.vocab.pieces import read_vocabulary
+from unisono.vocab.spelling import Speller
 
 LONG = "the cat <|user|> sees 日本. " * 1000
 CHAT = Prompt(messages=({"role": "user", "content": LONG},), template_kwargs={"a": [1, None, "é"]})
@@ -239,3 +245,18 @@ def test_a_list_that_is_written_piece_by_piece_is_the_same(service: Service) -> 
     text, model = "the cat 日本", 'a "data":[] b'
     found = pieces_json(text, model, service.engines["duo"])
     assert found == pieces_of(text, model, service.engines["duo"]).model_dump_json()
+
+
+@pytest.mark.tokenizers
+def test_a_word_on_which_a_tokenizer_recurses_is_read() -> None:
+    path = gguf_path("deepseek-llm")  # in a thread's 8 MB, llama.cpp's regular expression ends the process
+    tokenizer = make_loader(
+        "llamacpp", LoadRequest(name="x", source=ModelSource("gguf", str(path)), slots=1)
+    ).tokenizer()
+    speller = Speller(read_vocabulary(tokenizer.table, ()), tokenizer.encode)
+    prompts = LongPrompts(ServerLimits(), 10**6)
+    prompts._encoders = [PromptEncoder("x", tokenizer, speller, None)]
+    answer = prompts.ask(question(0, Prompt(text="a" * 100_000), may_be_empty=False, most=10**6))
+    prompts.close()
+    assert answer is not None
+    assert speller.vocabulary.join(answer["ids"]) == b"a" * 100_000
