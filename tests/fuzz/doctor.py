@@ -23,6 +23,7 @@ from typing import Any
 
 from fuzz.case import Case, Outcome, memory_of
 from fuzz.files import BACKENDS, CACHE, MODEL, RUN, SPEC, of_gguf
+from unisono.chat.template_bounds import SECONDS as RENDERING
 
 SECONDS = 2.0
 """For a refusal, or for a tiny model to load."""
@@ -70,7 +71,8 @@ class Doctor:
             return Outcome(kind, seconds, said.splitlines()[0], said)
         if case.target == "cache" and said != self._text:
             return Outcome(kind, seconds, "another text", said)
-        return Outcome(kind, seconds, "slow" if seconds > SECONDS else None, said)
+        limit = SECONDS + (2 * RENDERING if case.target == "template" else 0)  # which is of processor time
+        return Outcome(kind, seconds, "slow" if seconds > limit else None, said)
 
     def _ask(self, case: Case) -> tuple[int | None, str, float]:
         """The exit status, ``None`` where the process ended; what was said; the seconds."""
