@@ -131,8 +131,7 @@ def _plain_call(given: Any) -> Any:
 def _take_thoughts(message: dict[str, Any], extra: dict[str, Any]) -> None:
     """Move the parts of a past answer that were reasoned, as Anthropic's and Mistral's clients keep them, apart."""
     parts = message.get("content")
-    thoughts = [part for part in parts if _is_thought(part)] if isinstance(parts, list) else []
-    if not thoughts:
+    if not isinstance(parts, list) or not (thoughts := [part for part in parts if _is_thought(part)]):
         return
     message["content"] = [part for part in parts if part not in thoughts] or ""
     texts = (next((part[key] for key in THOUGHTS if part.get(key)), "") for part in thoughts)
