@@ -60,7 +60,9 @@ def read(template: str, prompt: Prompt) -> str:
     [(USUAL, ""), (TRIMS, ""), (EMPTY_THOUGHT, "<think>\n\n</think>\n\n"), (SPLITS, "")],
     ids=["usual", "trims", "an empty thought", "splits"],
 )
-@pytest.mark.parametrize("content", ["It is", "It is:\n  ", "", "It is </s>", "It is <|us", "a\ue000b"])
+@pytest.mark.parametrize(
+    "content", ["It is", "It is:\n  ", "", "It is </s>", "so </think> It is", "It is <|us", "a\ue000b"]
+)
 def test_a_prompt_ends_behind_the_last_content_as_it_was_given(template: str, before: str, content: str) -> None:
     assert read(template, begun(content)) == f"<|user|>Hello</s><|assistant|>{before}{content}"
 
@@ -91,7 +93,6 @@ def test_reasoning_before_what_is_continued_is_given_apart() -> None:
     [
         (USUAL.replace("m.content", "m.content[:3]"), "It is", "does not write it as it is"),
         (USUAL.replace("m.content", "m.content | upper"), "It is", "does not write it as it is"),
-        (SPLITS, "so </think> It is", "does not write it as it is"),
         (USUAL.replace("m.content", "'x'"), "It is", "does not write it as it is"),
         (OPENED, "<think>It", "cannot continue reasoning: the last message begins with '<think>'"),
     ],

@@ -544,16 +544,16 @@ def test_whether_to_think_may_be_said_at_the_top_level(served: Served) -> None:
 
 
 def test_variables_reach_the_templates_that_read_them(served: Served) -> None:
-    kwargs = {"enable_thinking": False, "unread": {"deep": ["<|user|>"]}}
+    kwargs = {"enable_thinking": True, "unread": {"deep": ["<|user|>"]}}
     for model, readers in (("duo", ""), ("half", "a"), ("reads", "ab")):
         before = prompt_tokens(served, model=model)
         after = prompt_tokens(served, model=model, chat_template_kwargs=kwargs, reasoning_effort="low")
         assert {name for name in before if before[name] != after[name]} == set(readers)
     tokens = prompt_tokens(
-        served, model="reads", chat_template_kwargs={"enable_thinking": False, "reasoning_effort": "low"}
+        served, model="reads", chat_template_kwargs={"enable_thinking": True, "reasoning_effort": "low"}
     )
     assert tokens == prompt_tokens(
-        served, model="reads", chat_template_kwargs={"enable_thinking": False}, reasoning_effort="low"
+        served, model="reads", chat_template_kwargs={"enable_thinking": True}, reasoning_effort="low"
     )
 
 
