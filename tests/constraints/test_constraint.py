@@ -116,6 +116,8 @@ def completable(union: UnionVocabulary, language: Iterable[bytes], written: byte
 class ListParse:
     """The same as a `Parse`, so that the engine is tried without the library."""
 
+    by_seams = False
+
     def __init__(self, union: UnionVocabulary, language: frozenset[bytes] | None, written: bytes = b"") -> None:
         self.union, self.language, self.written = union, language, written
 
