@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,17 +22,22 @@ from support.tool_templates import (
     NAMES,
     SOLAR,
     TOKENS,
-    WEATHER,
 )
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_segments import IDENTITY, NUMBERS, CallSegments
+from unisono.chat.mark_probe import text_of
+from unisono.chat.messages import Tool
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.tool_parser import find_calls
+from unisono.chat.tool_grammar import call_grammar
+from unisono.chat.tool_parser import FoundCall, find_calls
+from unisono.ensemble import Ensemble
 from unisono.errors import PromptError
-from unisono.testing import byte_level_table
+from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 from unisono.vocab.tokenizer import Kind, TokenTable
 
 N, ID = NUMBERS[0], IDENTITY
+SWITCH = {"type": "object", "properties": {"s": {"enum": ["on"]}}, "required": ["s"], "additionalProperties": False}
 HARMONIC = CallSegments("<|channel|>commentary to=functions.", " json<|message|>", "", None, "")
 KIMIS = CallSegments(
     "<|tool_calls_section_begin|><|tool_call_begin|>functions.",
@@ -105,8 +110,6 @@ REAL: dict[str, CallSegments | str] = {
 
 def with_tokens(source: str, kind: Kind = "control", texts: tuple[str, ...] = ()) -> TokenTable:
     """A vocabulary of bytes with the control tokens of a template."""
-    from dataclasses import replace
-
     table = byte_level_table(texts)
     tokens = dict.fromkeys((*TOKENS.findall(source), *CONTROLS.findall(source)))
     found = [token for token in tokens if token not in table.texts]
@@ -192,6 +195,33 @@ def test_what_breaks_off_or_names_no_tool_is_content(name: str) -> None:
 
 
 def test_tools_are_written_to_all() -> None:
-    for source, _ in itertools.chain(OWN.values()):
+    for source, _ in OWN.values():
         assert encoder_for(source).tool_use().knows_tools
-    assert WEATHER["function"]["name"] == NAMES[0]
+
+
+@pytest.mark.parametrize("name", [name for name, expected in REAL.items() if isinstance(expected, CallSegments)])
+def test_a_model_with_a_real_template_makes_the_call_that_is_demanded(name: str) -> None:
+    pytest.importorskip("llguidance")
+    file = TEMPLATES / f"{name}.jinja"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    source = file.read_text("utf-8")
+    table = replace(with_tokens(source, texts=("ping", "on")), chat_template=source)
+    register_fake("real", FakeModel(LongestMatchTokenizer(table), hashed_rule(len(table.texts)), context=8192))
+    tool = Tool(type="function", function={"name": "ping", "description": "Nothing.", "parameters": SWITCH})
+    with Ensemble.load({"members": [{"name": "real", "model": "fake:real"}]}) as ensemble:
+        form = ensemble.call_form()
+        answer = ensemble.generate(
+            messages=[{"role": "user", "content": "Hi"}],
+            tools=[tool],
+            constraint={"lark": call_grammar(form, [tool])},
+            reasoning="off",
+            max_new_tokens=40,
+        )
+        assert find_calls(form, ["ping"], answer.text) == ("", (FoundCall("ping", '{"s": "on"}'),))
+        [member] = ensemble._engine.members
+        read = [token for each in FAKE_MODELS["real"].passes for feed in each.feeds for token in feed.ids]
+        whole = text_of(member.encoder.tokenizer.table, tuple(read))
+    FAKE_MODELS.clear()
+    text = form.seams.at("call_begin") + "ping" + form.seams.at("call_arguments") + '{"s": "on"}'
+    assert text + form.seams.at("call_end") in whole + form.seams.at("call_end") * (not form.by_seams)
