@@ -198,7 +198,7 @@ class Member:
         ``first`` tells that an answer begins, of a member that `opens` one in its own way, and ``calls`` where the text
         stands in calls by seams.
         """
-        mark = self._mark_by_column.get(column)
+        mark = self.mark_of(column)
         if mark in OF_CALLS and calls is not None:
             return self.encoder.seams.ids(mark, calls.behind(mark).number, first=first)
         if mark is not None:
@@ -210,6 +210,9 @@ class Member:
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
+
+    def mark_of(self, column: int) -> Mark | None:
+        return self._mark_by_column.get(column)
 
     def markup(self, mark: Mark) -> bytes:
         """The text of the token by which it votes for a mark; nothing where it does not."""
