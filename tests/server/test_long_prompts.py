@@ -117,6 +117,24 @@ def test_a_turn_that_is_given_to_somebody_who_leaves_is_passed_on() -> None:
     asyncio.run(crowd())
 
 
+def test_a_turn_is_not_given_to_somebody_who_is_leaving() -> None:
+    async def crowd() -> None:
+        line = Line(1000)
+        await line.enter(1, 1)
+        leaving, next_one = asyncio.create_task(line.enter(1, 1)), asyncio.create_task(line.enter(2, 1))
+        await asyncio.sleep(0)
+        leaving.cancel()  # it has not run since
+        line.leave()
+        await next_one
+        last = asyncio.create_task(line.enter(1, 1))
+        await asyncio.sleep(0)
+        assert not last.done()
+        line.leave()
+        await last
+
+    asyncio.run(crowd())
+
+
 def test_what_nobody_waits_for_any_more_is_not_read() -> None:
     async def crowd() -> None:
         prompts, going_on, read = LongPrompts(ServerLimits(), 10**6), threading.Event(), list[str]()

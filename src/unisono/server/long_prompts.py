@@ -74,11 +74,12 @@ class Line:
         except asyncio.CancelledError:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-            else:
+            if not turn.cancelled():
                 self.leave()  # it was given the turn meanwhile
             raise
 
     def leave(self) -> None:
+        self._waiting = [entry for entry in self._waiting if not entry[2].done()]  # who is about to leave
         self._taken = bool(self._waiting)
         if self._waiting:
             entry = min(self._waiting, key=lambda each: each[0])
