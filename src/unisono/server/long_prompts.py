@@ -7,12 +7,10 @@ beside the server for the ids of a long text, `unisono.chat.reading`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -94,8 +92,7 @@ class LongPrompts:
         """``room`` is how many characters may wait."""
         self.limits = limits
         self._line = Line(room)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="unisono-long-reader")
-        self._process = HelperProcess("reader", self._start, patience, LONGEST)
+        self._process = HelperProcess("reader", _start, patience, LONGEST, lambda: self._packed or b"")
         self._asking = threading.Lock()
         self._encoders: list[PromptEncoder] = []
         self._packed: bytes | None = None
@@ -117,7 +114,7 @@ class LongPrompts:
         """Do what encodes so many characters when its turn comes, which it has until it is done. Raises a `Refusal`."""
         await self._line.enter(size, retry_after)
         try:
-            working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+            working = asyncio.get_running_loop().run_in_executor(self._process.thread, work)
         except RuntimeError:  # it is closed
             self._line.leave()
             raise shutting_down() from None
@@ -132,9 +129,6 @@ class LongPrompts:
     def close(self) -> None:
         """End the process, and refuse what waits for it."""
         self._process.close()
-        with contextlib.suppress(RuntimeError):
-            self._thread.submit(self._process.end)
-        self._thread.shutdown(wait=False)
 
     def ask(self, line: bytes) -> dict[str, Any] | None:
         """What the process answers; ``None`` where there can be none. Called in any thread.
@@ -169,15 +163,9 @@ class LongPrompts:
         self._process.end()
         say("reader", level=30, stays=f"long prompts are read in this process: {why}")
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = start_module("unisono.chat.reading")
-        assert process.stdin is not None
-        clock = threading.Timer(PATIENCE, process.kill)
-        clock.start()
-        with contextlib.suppress(BrokenPipeError):  # it says why by its status
-            process.stdin.write(self._packed or b"")
-        clock.cancel()
-        return process
+
+def _start() -> subprocess.Popen[bytes]:
+    return start_module("unisono.chat.reading")
 
 
 @dataclass(frozen=True, slots=True)
