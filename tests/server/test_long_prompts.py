@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.reading import question, size_of
+from unisono.chat.reading import PROCESSOR_SECONDS, question, seconds_for, size_of
 from unisono.engine.service import Service
 from unisono.errors import PromptError
 from unisono.server.errors import Refusal
@@ -35,6 +37,10 @@ LONG = "the cat <|user|> sees 日本. " * 1000
 CHAT = Prompt(messages=({"role": "user", "content": LONG},), template_kwargs={"a": [1, None, "é"]})
 
 
+def members_of(service: Service) -> list[Any]:
+    return service.engines["duo"].members
+
+
 @pytest.fixture
 def service() -> Service:
     make_fakes()
@@ -42,15 +48,17 @@ def service() -> Service:
 
 
 @pytest.fixture
-def lent(service: Service) -> Any:
+def near(service: Service) -> dict[str, PromptEncoder]:
+    """The encoders that read in this process."""
+    return {member.name: member.encoder for member in members_of(service)}
+
+
+@pytest.fixture
+def lent(service: Service, near: dict[str, PromptEncoder]) -> Any:
     prompts = LongPrompts(ServerLimits(prompt=100_000), 10**6)
     prompts.lend(service)
     yield prompts
     prompts.close()
-
-
-def members_of(service: Service) -> list[Any]:
-    return service.engines["duo"].members
 
 
 def entered(line: Line, sizes: list[int]) -> list[int]:
@@ -181,16 +189,23 @@ def test_a_short_prompt_is_answered_while_a_long_one_is_being_read(monkeypatch: 
 
 
 @pytest.mark.parametrize("prompt", [Prompt(text=LONG), CHAT], ids=["text", "chat"])
-def test_the_process_reads_what_the_server_would(service: Service, lent: LongPrompts, prompt: Prompt) -> None:
+def test_the_process_reads_what_the_server_would(
+    service: Service, near: dict[str, PromptEncoder], lent: LongPrompts, prompt: Prompt
+) -> None:
     for member in members_of(service):
-        near = member.encoder._near
-        object.__setattr__(member.encoder._reader, "most", 10**6)
-        assert member.encoder.encode(prompt) == near.encode(prompt)
-        assert member.encoder.encode_text(LONG) == near.encode_text(LONG)
+        own = near[member.name]
+        member.backend.facts = replace(member.backend.facts, context=10**6)
+        assert member.encoder.encode(prompt) == own.encode(prompt)
+        assert member.encoder.encode_text(LONG) == own.encode_text(LONG)
         data = LONG.encode()
-        own = near.speller.own_encoding(data) or near.speller.longest_match(data)
-        assert (member.speller.own_encoding(data) or member.speller.longest_match(data)) == own
-    assert not lent.stays
+        spelled = own.speller.own_encoding(data) or own.speller.longest_match(data)
+        assert (member.speller.own_encoding(data) or member.speller.longest_match(data)) == spelled
+    assert staying(lent) == []
+
+
+def staying(prompts: LongPrompts) -> list[list[str]]:
+    """The names of members that read in this process, by tokenizer."""
+    return [[each.name for each in parcel.encoders] for parcel in prompts._parcels.values() if parcel.stays]
 
 
 def test_errors_of_the_process_are_those_of_the_server(service: Service, lent: LongPrompts) -> None:
@@ -231,15 +246,42 @@ class Local:
 
 
 @pytest.mark.parametrize("part", [Rooted(), Local()])
-def test_encoders_that_cannot_be_had_elsewhere_encode_here(service: Service, lent: LongPrompts, part: object) -> None:
-    [member, _] = members_of(service)
-    member.encoder._near.tokenizer.part = part
+def test_an_encoder_that_cannot_be_had_elsewhere_encodes_here_and_the_others_do_not(
+    service: Service, near: dict[str, PromptEncoder], lent: LongPrompts, part: object
+) -> None:
+    rooted, other = members_of(service)
+    rooted.encoder.tokenizer.part = part
     try:
-        assert member.encoder.encode(Prompt(text=LONG)) == member.encoder._near.encode(Prompt(text=LONG))
-        assert member.speller.own_encoding(LONG.encode())
+        for _ in range(2):
+            assert rooted.encoder.encode(Prompt(text=LONG)) == near[rooted.name].encode(Prompt(text=LONG))
+            with pytest.raises(PromptError, match="more than its context"):  # which only the process says
+                other.encoder.encode(Prompt(text=LONG))
+        assert rooted.speller.own_encoding(LONG.encode()) == near[rooted.name].speller.own_encoding(LONG.encode())
     finally:
-        del member.encoder._near.tokenizer.part
-    assert lent.stays
+        del rooted.encoder.tokenizer.part
+    assert staying(lent) == [[rooted.name]]
+
+
+def test_encoders_with_one_tokenizer_are_sent_together(near: dict[str, PromptEncoder]) -> None:
+    [one, other] = near.values()
+    twin = copy.copy(one)
+    prompts = LongPrompts(ServerLimits(), 10**6)
+    places = [(parcel.number, place) for parcel, place in map(prompts.take, (one, other, twin, one))]
+    assert places == [(0, 0), (1, 0), (0, 1), (0, 0)]
+    prompts.close()
+
+
+@pytest.mark.parametrize("text", ["é", "日", "\0", '"'])
+def test_the_time_for_a_question_goes_by_its_characters_in_whatever_letters(text: str) -> None:
+    def seconds(text: str) -> list[float]:
+        message: Any = {"role": "user", "content": text}
+        tool: Any = {"type": "function", "function": {"name": "f", "description": text}}
+        prompts = [Prompt(text=text), Prompt(messages=(message,)), Prompt(messages=(message,), tools=[tool])]
+        asked = [*prompts, text, text.encode()]
+        return [seconds_for(question((0, 0), each, off=False, may_be_empty=False, most=None)) for each in asked]
+
+    assert seconds(text * 50_000) == seconds("a" * 50_000)
+    assert seconds(text * 500_000)[0] == PROCESSOR_SECONDS + 5
 
 
 def test_the_size_of_a_prompt_is_all_that_members_read() -> None:
@@ -273,8 +315,9 @@ def test_a_word_on_which_a_tokenizer_recurses_is_read() -> None:
     ).tokenizer()
     speller = Speller(read_vocabulary(tokenizer.table, ()), tokenizer.encode)
     prompts = LongPrompts(ServerLimits(), 10**6)
-    prompts._encoders = [PromptEncoder("x", tokenizer, speller, None)]
-    answer = prompts.ask(question(0, Prompt(text="a" * 100_000), may_be_empty=False, most=10**6))
+    parcel, _ = prompts.take(PromptEncoder("x", tokenizer, speller, None))
+    asked = question((0, 0), Prompt(text="a" * 100_000), off=False, may_be_empty=False, most=10**6)
+    answer = prompts.ask(parcel, asked)
     prompts.close()
     assert answer is not None
     assert speller.vocabulary.join(answer["ids"]) == b"a" * 100_000
