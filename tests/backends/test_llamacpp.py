@@ -323,7 +323,6 @@ def test_a_file_without_its_layers_lacks_them(tmp_path: Path, layers: int) -> No
             use(loader(path))
 
 
-@pytest.mark.models
 @pytest.mark.parametrize("change", [{"pre": "llama-bpe"}, {"name": "phi-3"}, {"controls": ("<|x|>",)}])
 def test_another_process_takes_no_tokenizer_of_a_file_that_was_replaced(tmp_path: Path, change: dict[str, Any]) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors())
@@ -335,6 +334,7 @@ def test_another_process_takes_no_tokenizer_of_a_file_that_was_replaced(tmp_path
         pickle.loads(sent)
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("size", [3, 4, 20, 1_000, 500_000, 40_000_000])
 def test_a_file_cut_short_is_corrupt(tmp_path: Path, smol: Path, size: int) -> None:
     path = tmp_path / "cut.gguf"
