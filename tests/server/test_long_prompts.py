@@ -25,11 +25,13 @@ from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.reading import question
 from unisono.engine.service import Service
 from unisono.errors import PromptError
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.errors import Refusal
 from unisono.server.helper_process import HelperProcess
 from unisono.server.limits import ServerLimits
-from unisono.server.long_prompts import Line, LongPrompts
+from unisono.server.long_prompts import SHORT, Line, LongPrompts
 from unisono.server.requests import pieces_json, pieces_of
+from unisono.server.telemetry import Metrics
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.spelling import Speller
 
@@ -161,6 +163,49 @@ def test_what_nobody_waits_for_any_more_is_not_read() -> None:
         prompts.close()
 
     asyncio.run(crowd())
+
+
+def test_who_still_waits_when_the_grace_is_over_is_refused(service: Service) -> None:
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    async def end() -> list[Any]:
+        engine = AsyncEngine(lambda: service, ServerLimits(), Metrics())
+        process = engine._long._process
+        process._start = lambda: subprocess.Popen(sleeping, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        waiting = [asyncio.create_task(engine.read(SHORT + 1, process.exchange, b"?\n")) for _ in range(6)]
+        while process._process is None:
+            await asyncio.sleep(0.01)
+        engine.state = "serving"
+        engine._idle.clear()
+        draining = asyncio.create_task(engine.drain(0))
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        engine._idle.set()
+        await draining
+        engine._refuse_waiting()  # again, which is harmless
+        return found
+
+    refusals = asyncio.run(end())
+    assert [(each.status, each.code) for each in refusals] == [(503, "shutting_down")] * 6
+
+
+def test_a_text_whose_pieces_cost_too_much_is_refused_by_name_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_fakes()
+    going_on = threading.Event()
+
+    def refused(*_: Any) -> None:
+        raise PromptError("it cannot be read")
+
+    with serving(limits=ServerLimits(timeout=0.2, prompt=100_000)) as served:
+        for ask, found in (
+            (refused, (400, "text", "invalid_prompt")),
+            (lambda *_: going_on.wait(20), (504, None, "timeout")),
+        ):
+            monkeypatch.setattr(LongPrompts, "ask", ask)
+            answer = served.post("/v1/pieces", {"model": "duo", "text": LONG})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"], error["code"]) == found
+        monkeypatch.setattr(LongPrompts, "ask", lambda *_: None)
+        going_on.set()
 
 
 def test_a_short_prompt_is_answered_while_a_long_one_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:

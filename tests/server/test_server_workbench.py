@@ -166,6 +166,11 @@ def test_a_closed_bench_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     one._closed = True
     with pytest.raises(Refusal, match="shutting down"):
         one._ask(b'["regex", "a"]\n')
+    bench = Workbench()
+    for _ in range(2):
+        bench.close()
+    with pytest.raises(Refusal, match="shutting down"):
+        tried(bench, GOOD)
     assert not started
 
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from unisono.config.constraint import JSON_OBJECT, Constraint
 from unisono.constraints.trial import PROCESSOR_SECONDS
 from unisono.errors import SpecError
+from unisono.server.errors import shutting_down
 from unisono.server.helper_process import HelperProcess, TooMuch, start_module
 
 SHORT = 4096
@@ -73,7 +74,11 @@ class _Trial(HelperProcess):
 
     async def ask(self, line: str) -> tuple[Failure | None, bool]:
         """The error that comes of a constraint, if one does, and whether the same would come of it again."""
-        return await asyncio.get_running_loop().run_in_executor(self.thread, self._ask, line.encode() + b"\n")
+        try:
+            asking = asyncio.get_running_loop().run_in_executor(self.thread, self._ask, line.encode() + b"\n")
+        except RuntimeError:  # it is closed
+            raise shutting_down() from None
+        return await asking
 
     def _ask(self, line: bytes) -> tuple[Failure | None, bool]:
         try:
