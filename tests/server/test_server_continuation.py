@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.fakes import make_fakes
-from support.real_server import SAY, Served, serving
+from support.real_server import SAY, Served, ask, serving, text
 from unisono.backends.fake.backend import FAKE_MODELS
 
 
@@ -18,16 +18,6 @@ def served() -> Iterator[Served]:
     with serving() as server:
         yield server
     FAKE_MODELS.clear()
-
-
-def ask(served: Served, status: int = 200, **keys: Any) -> Any:
-    response = served.post("/v1/chat/completions", {"model": "duo", "messages": SAY, "max_tokens": 12, **keys})
-    assert response.status_code == status, response.text
-    return response.json()
-
-
-def text(served: Served, **keys: Any) -> str:
-    return str(ask(served, **keys)["choices"][0]["message"]["content"])
 
 
 BEGUN: list[dict[str, Any]] = [*SAY, {"role": "assistant", "content": "the dog sees"}]

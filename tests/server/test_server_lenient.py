@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from support.fakes import make_fakes
-from support.real_server import SAY, A, B, Served, serving
+from support.real_server import SAY, A, B, Served, ask, serving, text
 from support.tool_templates import BARE, TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.errors import SpecError
@@ -59,16 +59,6 @@ def served() -> Iterator[Served]:
     with serving(ensembles, limits=ServerLimits(output=90)) as server:
         yield server
     FAKE_MODELS.clear()
-
-
-def ask(served: Served, status: int = 200, **keys: Any) -> Any:
-    response = served.post("/v1/chat/completions", {"model": "duo", "messages": SAY, "max_tokens": 12, **keys})
-    assert response.status_code == status, response.text
-    return response.json()
-
-
-def text(served: Served, **keys: Any) -> str:
-    return str(ask(served, **keys)["choices"][0]["message"]["content"])
 
 
 def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:

@@ -129,3 +129,14 @@ def serving(
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+def ask(served: Served, status: int = 200, **keys: Any) -> Any:
+    """What a chat is answered, which has to have a status."""
+    response = served.post("/v1/chat/completions", {"model": "duo", "messages": SAY, "max_tokens": 12, **keys})
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def text(served: Served, **keys: Any) -> str:
+    return str(ask(served, **keys)["choices"][0]["message"]["content"])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unisono.chat.call_segments import CallSegments, FormUnknown, filled, find_segments, fixed, recipient_behind
+from unisono.chat.call_segments import (
+    CallSegments,
+    FormUnknown,
+    common_length,
+    filled,
+    find_segments,
+    fixed,
+    recipient_behind,
+)
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import (
@@ -236,11 +243,6 @@ class _Answers:
         except TemplateFailure as failure:
             words = f"its chat template refuses a conversation that ends with an answer: {failure}"
             raise FormUnknown(words) from failure
-
-
-def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How long the beginning is that two texts, or two lists of ids, have in common."""
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _holds_object(text: str) -> bool:

@@ -5,10 +5,12 @@ Where a template writes the name outside of a call's JSON, this is its form. Seg
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unisono.chat.template_probe import ARGUMENTS, IDS, NAMES
 from unisono.vocab.marks import Mark
@@ -100,6 +102,11 @@ def recipient_behind(segments: CallSegments, channel: str) -> CallSegments:
     return CallSegments(channel + before, middle, segments.behind, segments.again, segments.end)
 
 
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How long the beginning is that two texts, or two lists of ids, have in common."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 def _without_ids(text: str) -> str:
     for identity in IDS:
         text = text.replace(identity, IDENTITY)
@@ -128,7 +135,7 @@ def _around_call(text: str, name: str) -> tuple[str, str, str, str]:
 
 def _common(one: str, other: str, controls: Collection[str]) -> int:
     """How much two texts begin with in common, cut before a control token that is not whole."""
-    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    length = common_length(one, other)
     for text in (one, other):
         for control in filter(None, controls):
             for match in re.finditer(re.escape(control), text):

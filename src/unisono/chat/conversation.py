@@ -156,12 +156,11 @@ def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str)
     One of its first lines that is written is enough, also as JSON or in another case: some templates change a message's
     ends, or take words out of it.
     """
-    for message in messages[1:]:
-        content = message.get("content")
-        if message["role"] != "system" or not isinstance(content, str) or not content.strip():
-            continue
+    later = [message.get("content") for message in messages[1:] if message["role"] == "system"]
+    contents = [content for content in later if isinstance(content, str) and content.strip()]
+    written = rendered.casefold() if contents else ""
+    for content in contents:
         lines = [line.strip() for line in content.strip().split("\n", _LINES)[:_LINES] if line.strip()]
-        written = rendered.casefold()
         if not any(form.casefold() in written for line in lines for form in _forms(line)):
             raise PromptError(
                 f"member {name!r} cannot read the system message {shown(content)}: its chat template passes it over",

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unisono.chat.call_form import common_length, find_call_form
-from unisono.chat.call_segments import FormUnknown
+from unisono.chat.call_form import find_call_form
+from unisono.chat.call_segments import FormUnknown, common_length
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
@@ -36,7 +36,7 @@ CONVENTIONAL = (
     ("<|channel>thought", "<channel|>"),
 )
 """What stands around reasoning, by its names: of models whose templates show one of them, or none in a rendering."""
-_MARKUP = ("control", "added")
+MARKUP = ("control", "added")
 
 
 def probe_marks(template: ChatTemplate | None, tokenizer: Tokenizer, end_ids: Collection[int] = ()) -> MarkForms:
@@ -58,7 +58,7 @@ def _of_calls(
     if "tool" not in template.source:
         return {}, ()
     table = tokenizer.table
-    markup = {text: token for token, text in enumerate(table.texts) if table.kinds[token] in _MARKUP and text}
+    markup = {text: token for token, text in enumerate(table.texts) if table.kinds[token] in MARKUP and text}
     ends = [table.texts[token] for token in end_ids if token < len(table.texts)]
     channel = text_of(table, reasoning.opening)
     try:
@@ -107,7 +107,7 @@ def given_marks(
     at_opening = {mark: form for mark, form in found.at_opening.items() if mark not in given}
     for mark, text in forms.items():
         ids = tuple(tokenizer.encode_rendered(text))
-        if not ids or tokenizer.table.kinds[ids[0]] not in _MARKUP:
+        if not ids or tokenizer.table.kinds[ids[0]] not in MARKUP:
             raise SpecError(
                 f"the mark {mark} of member {name!r} is {shown(text)}: it begins with no control token",
                 hint=f"begin with one, or let the member read text there: {mark}: {{reads: …}}",
@@ -212,7 +212,7 @@ class _Reader:
         return bool(ids) and self.is_markup(ids[0]) and text.startswith(self._table.texts[ids[0]])
 
     def is_markup(self, token: int) -> bool:
-        return self._table.kinds[token] in _MARKUP
+        return self._table.kinds[token] in MARKUP
 
     def stripped(self, ids: Ids, *, left: bool = True) -> Ids:
         """Ids without those of white space at both ends, or at the right one."""

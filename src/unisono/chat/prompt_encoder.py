@@ -142,11 +142,7 @@ class PromptEncoder:
         """
         template = self.own_template()
         check_conversation(self.name, template, messages, tools, variables)
-        if self.prefix is not None and all(message["role"] != "user" for message in messages):
-            raise PromptError(
-                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
-                hint="add a user message, or leave the prefix out",
-            )
+        self._check_prefix(messages)
         if continued:
             check_continued(self.name, messages[-1], template, self.marks, self.tokenizer.table)
         told = with_past_reasoning(messages, template, self.marks, self.tokenizer.table)
@@ -181,6 +177,13 @@ class PromptEncoder:
         table = self.tokenizer.table
         lacks_bos = self.given_template and bool(table.opening) and ids[:1] != table.opening
         return [*table.opening, *ids] if lacks_bos else ids
+
+    def _check_prefix(self, messages: Sequence[Message]) -> None:
+        if self.prefix is not None and all(message["role"] != "user" for message in messages):
+            raise PromptError(
+                f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
+                hint="add a user message, or leave the prefix out",
+            )
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from unisono.chat.call_form import CallForm, find_call_form
 from unisono.chat.call_segments import CallSegments, FormUnknown, cut_open
-from unisono.chat.mark_probe import text_of
+from unisono.chat.mark_probe import MARKUP, text_of
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_tool_use
 from unisono.errors import PromptError
-from unisono.vocab.controls import cut_controls
+from unisono.vocab.controls import Controls
 from unisono.vocab.marks import Ids, Mark, Turn
 from unisono.vocab.pieces import Vocabulary
 from unisono.vocab.tokenizer import TokenTable
 
 _PLAIN = CallForm("", "\n", "", "name", "arguments")
 """What a member reads whose own form is not understood."""
-_MARKUP = ("control", "added")
 
 
 class Seams:
@@ -88,7 +87,7 @@ class Seams:
         """By place, the ids that stand for marks there, or for END (``None``)."""
         segments = self.segments
         begin = self._encode(segments.before.lstrip())[:1]
-        marked = {token: "call_begin" for token in begin if self._table.kinds[token] in _MARKUP}
+        marked = {token: "call_begin" for token in begin if self._table.kinds[token] in MARKUP}
         calling: dict[int, Mark | None] = {} if self._channel else dict(marked)  # type: ignore[arg-type]
         first: dict[int, Mark | None] = {self._begin(True)[0]: "call_begin"} if self._channel else calling
         frame, *more = cut_open(segments.middle)
@@ -116,19 +115,19 @@ class Seams:
                 return ids
             return (marks.spelled("reasoning_end") if marks.reopens else marks.opening) + ids
         ids = self._encode(text)
-        if first and marks.at_opening and self._table.kinds[ids[0]] not in _MARKUP:
+        if first and marks.at_opening and self._table.kinds[ids[0]] not in MARKUP:
             return marks.spelled("answer_begin", opening=True) + ids
         return ids
 
     def _encode(self, text: str) -> Ids:
         ids: list[int] = []
-        for part, control in cut_controls(text, self._controls):
+        for part, control in self._controls.cut(text):
             ids += self._spell(part) if control is None else [control]
         return tuple(ids)
 
     def _beginning(self, text: str) -> Iterable[int]:
         """The ids with which a segment can begin: its control token, or each piece that its text begins with."""
-        parts = cut_controls(text, self._controls)
+        parts = self._controls.cut(text)
         if not parts:
             return []
         part, control = parts[0]
@@ -136,6 +135,6 @@ class Seams:
         spelled = (canonical.get(data[:size]) for size in range(1, len(data) + 1))
         return [token for token in spelled if token is not None] if control is None else [control]
 
-    @property
-    def _controls(self) -> Mapping[str, int]:
-        return self._table.controls
+    @cached_property
+    def _controls(self) -> Controls:
+        return Controls(self._table.controls)

@@ -9,12 +9,13 @@ from typing import Any
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION
 
-EFFORT = "reasoning_effort"
+EFFORT, THINKING = "reasoning_effort", "enable_thinking"
+SWITCHES = (THINKING, "thinking")
+"""Variables that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
 NO_EFFORT = ("none", "no_think")
 """Efforts that stand for no reasoning, in templates that know one by its name."""
 WITHOUT: Mapping[str, Any] = {
-    "enable_thinking": False,
-    "thinking": False,
+    **dict.fromkeys(SWITCHES, False),
     "thinking_budget": 0,
     "thinking_mode": "disabled",
     "thinking_option": "off",
@@ -22,7 +23,7 @@ WITHOUT: Mapping[str, Any] = {
 """By variable, what stands for no reasoning."""
 WORDS = ("minimal", "low", "medium", "high", "xhigh", "max", "enabled", "disabled", "adaptive", "on", "off", *NO_EFFORT)
 """Values that templates compare, and that are no user's words."""
-_SWITCHES = {"thinking_mode": ("enabled", "disabled"), "thinking_option": ("on", "off")}
+_STATES = {"thinking_mode": ("enabled", "disabled"), "thinking_option": ("on", "off")}
 _NONSENSE = "probe_effort"
 
 
@@ -61,7 +62,7 @@ def thinking_words(template: ChatTemplate, variables: Mapping[str, Any] | None, 
     known = {name: value for name, value in (variables or {}).items() if isinstance(value, str) and value in WORDS}
     if known.get(EFFORT) in NO_EFFORT and EFFORT in own:  # the template's own word for it
         del known[EFFORT]
-    return {**own, **{name: value for name, value in known.items() if name in (EFFORT, *_SWITCHES)}}
+    return {**own, **{name: value for name, value in known.items() if name in (EFFORT, *_STATES)}}
 
 
 def asked(variables: Mapping[str, Any] | None) -> Iterator[tuple[str, Any, bool]]:
@@ -69,9 +70,9 @@ def asked(variables: Mapping[str, Any] | None) -> Iterator[tuple[str, Any, bool]
     for name, value in (variables or {}).items():
         if name == EFFORT and isinstance(value, str):
             yield name, value, value.lower() not in NO_EFFORT
-        elif name in ("enable_thinking", "thinking") and isinstance(value, bool):
+        elif name in SWITCHES and isinstance(value, bool):
             yield name, value, value
         elif name == "thinking_budget" and isinstance(value, int) and not isinstance(value, bool):
             yield name, value, value != 0
-        elif name in _SWITCHES and value in _SWITCHES[name]:
+        elif name in _STATES and value in _STATES[name]:
             yield name, value, value != WITHOUT[name]

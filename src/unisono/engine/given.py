@@ -70,19 +70,19 @@ def _beginning(lead: Member, members: Sequence[Member], ids: Sequence[int], text
 
 
 def _columns_of(member: Member, ids: Sequence[int]) -> list[int]:
-    column_V, ends = member.map.column_V, member.speller.vocabulary.end_ids
-    for token in ids:
-        if token in ends or column_V[token] == ABSENT:
+    ends, columns = member.speller.vocabulary.end_ids, [int(member.map.column_V[token]) for token in ids]
+    for token, column in zip(ids, columns, strict=True):
+        if token in ends or column == ABSENT:
             raise PromptError(
                 f"the token {token} of member {member.name!r} is no text, and so has no likelihood",
                 hint="a special token may only be the first",
             )
-        if (mark := member.mark_of(int(column_V[token]))) and len(member.spell(int(column_V[token]), b"")) > 1:
+        if (mark := member.mark_of(column)) and len(member.spell(column, b"")) > 1:
             raise PromptError(
                 f"the token {token} begins {mark} of member {member.name!r}, which it writes as several tokens",
                 hint="score texts and marks of one token",
             )
-    return [int(column_V[token]) for token in ids]
+    return columns
 
 
 def scored_by(method: Method) -> Method:

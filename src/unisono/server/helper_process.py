@@ -5,6 +5,7 @@ It is started when it is first needed, ended when it is late, and replaced when 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -13,13 +14,16 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from unisono.server.errors import no_process, shutting_down
 from unisono.server.telemetry import say
 
 LIMITS = ("SIGPROF", "SIGSEGV", "SIGBUS", "SIGABRT")
 """The signals that end a process whose work takes too much time, stack or memory."""
+
+
+T = TypeVar("T")
 
 
 class TooMuch(Exception):
@@ -51,7 +55,7 @@ class HelperProcess:
             longest: bytes of an answer.
             opening: what a process is sent before its first line.
         """
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"unisono-{name}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"unisono-{name}")
         self._name = name
         self._longest = longest
         self._start = start
@@ -59,6 +63,13 @@ class HelperProcess:
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+
+    def run(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Do some work in the thread, behind what waits for that. Raises a `Refusal` where it is closed."""
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except RuntimeError:
+            raise shutting_down() from None
 
     def exchange(self, line: bytes) -> Any:
         """What the process answers to a line, in JSON.
@@ -140,14 +151,14 @@ class HelperProcess:
         if (process := self._process) is not None:
             process.kill()
         with contextlib.suppress(RuntimeError):  # the thread has its last task
-            self.thread.submit(self.end)
-        self.thread.shutdown(wait=False)
+            self._thread.submit(self.end)
+        self._thread.shutdown(wait=False)
 
 
-def start_module(module: str, *options: str) -> subprocess.Popen[bytes]:
+def start_module(module: str) -> subprocess.Popen[bytes]:
     """Start a module of ours that reads stdin and writes stdout."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module, *options],  # -P: no module of the current folder is run
+        [sys.executable, "-P", "-m", module],  # -P: no module of the current folder is run
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

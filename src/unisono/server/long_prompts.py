@@ -22,7 +22,7 @@ from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.errors import PromptError
-from unisono.server.errors import OVERLOADED, Refusal, shutting_down
+from unisono.server.errors import OVERLOADED, Refusal
 from unisono.server.helper_process import HelperProcess, TooMuch, start_module
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say
@@ -115,10 +115,10 @@ class LongPrompts:
         """Do what encodes so many characters when its turn comes, which it has until it is done. Raises a `Refusal`."""
         await self._line.enter(size, retry_after)
         try:
-            working = asyncio.get_running_loop().run_in_executor(self._process.thread, work)
-        except RuntimeError:  # it is closed
+            working = self._process.run(work)
+        except Refusal:
             self._line.leave()
-            raise shutting_down() from None
+            raise
         working.add_done_callback(self._done)
         return await asyncio.shield(working)  # a thread cannot be interrupted
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from unisono.chat.thinking import asked
+from unisono.chat.thinking import EFFORT, NO_EFFORT, THINKING, asked
 from unisono.config.method import Method
 from unisono.config.reasoning import Reasoning
 from unisono.server.fields import contradiction
@@ -17,11 +17,6 @@ from unisono.server.schemas import ChatRequest, GenerationFields
 
 REASONING = "reasoning_content"
 """Of messages, deltas and choices: DeepSeek's name, and that of SGLang and llama.cpp. Clients of vLLM read it, too."""
-EFFORT = "reasoning_effort"
-THINKING = "enable_thinking"
-"""A field, and a variable of chat templates."""
-SWITCHES = (THINKING, "thinking")
-"""Variables of chat templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
 VARIABLES = "chat_template_kwargs"
 BUDGET = "thinking_token_budget"
 UNBOUNDED = -1
@@ -93,15 +88,13 @@ def _wishes(request: GenerationFields) -> Iterator[Wish]:
         yield Wish(BUDGET, request.thinking_token_budget, _budget(request.thinking_token_budget))
     if not isinstance(request, ChatRequest):
         return
-    if request.reasoning_effort is not None:
-        yield _whether(EFFORT, request.reasoning_effort, request.reasoning_effort != "none")
-    if request.enable_thinking is not None:
-        yield _whether(THINKING, request.enable_thinking, request.enable_thinking)
+    for name, value, thinks in asked({EFFORT: request.reasoning_effort, THINKING: request.enable_thinking}):
+        yield _whether(name, value, thinks)
     for name, value, thinks in asked(request.chat_template_kwargs):
         yield _whether(f"{VARIABLES}.{name}", value, thinks)
     if (options := request.reasoning) is not None:
         if options.effort is not None:
-            yield _whether("reasoning.effort", options.effort, options.effort != "none")
+            yield _whether("reasoning.effort", options.effort, options.effort not in NO_EFFORT)
         if options.enabled is not None:
             yield _whether("reasoning.enabled", options.enabled, options.enabled)
         if options.max_tokens is not None:

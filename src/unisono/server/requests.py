@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.chat.messages import TEMPLATE_VARIABLES, Prompt
+from unisono.chat.thinking import EFFORT, SWITCHES, THINKING
 from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, Constraint
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
@@ -21,15 +22,7 @@ from unisono.server.limits import ServerLimits
 from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
-from unisono.server.reasoning import (
-    EFFORT,
-    SWITCHES,
-    THINKING,
-    effort_of,
-    reasoned_as,
-    shows_reasoning,
-    tells_templates,
-)
+from unisono.server.reasoning import effort_of, reasoned_as, shows_reasoning, tells_templates
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import signal
@@ -12,7 +11,6 @@ from collections import OrderedDict
 from unisono.config.constraint import JSON_OBJECT, Constraint
 from unisono.constraints.trial import PROCESSOR_SECONDS
 from unisono.errors import SpecError
-from unisono.server.errors import shutting_down
 from unisono.server.helper_process import HelperProcess, TooMuch, start_module
 
 SHORT = 4096
@@ -74,11 +72,7 @@ class _Trial(HelperProcess):
 
     async def ask(self, line: str) -> tuple[Failure | None, bool]:
         """The error that comes of a constraint, if one does, and whether the same would come of it again."""
-        try:
-            asking = asyncio.get_running_loop().run_in_executor(self.thread, self._ask, line.encode() + b"\n")
-        except RuntimeError:  # it is closed
-            raise shutting_down() from None
-        return await asking
+        return await self.run(self._ask, line.encode() + b"\n")
 
     def _ask(self, line: bytes) -> tuple[Failure | None, bool]:
         try:

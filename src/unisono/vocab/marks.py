@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Mark = Literal[
-    "reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end", "call_arguments", "call_next"
-]
-MARKS: tuple[Mark, ...] = get_args(Mark)
-"""In the order of their columns; where two forms of a member begin with one id, the first of them has it."""
-
 GivenMark = Literal["reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end"]
 """Those of which a spec may give forms; the others stand within calls, and templates alone show them."""
+
+Mark = Literal[GivenMark, "call_arguments", "call_next"]
+MARKS: tuple[Mark, ...] = get_args(Mark)
+"""In the order of their columns; where two forms of a member begin with one id, the first of them has it."""
 
 OF_CALLS: tuple[Mark, ...] = ("call_begin", "call_end", "call_arguments", "call_next")
 """Marks of tool calls. Where tools are given, the lead's markup stands for them in the text, to find the calls."""

@@ -14,9 +14,6 @@ from unisono.vocab.controls import Controls
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import TokenTable
 
-CONTROL = 1 << 0 | 1 << 3
-"""``LLAMA_TOKEN_ATTR_UNKNOWN`` and ``…_CONTROL``."""
-
 
 class LlamaCppTokenizer:
     """Encodes with llama.cpp, through a model loaded with its vocabulary only."""
@@ -77,13 +74,16 @@ class LlamaCppTokenizer:
     @cached_property
     def _recognised(self) -> Controls:
         """What llama.cpp takes for control tokens, and the table does."""
-        rows = zip(self.table.texts, self.table.kinds, self._attributes, strict=True)
-        its = {i: text for i, (text, kind, each) in enumerate(rows) if text and (kind == "control" or each & CONTROL)}
-        return Controls({text: token for token, text in its.items()})
-
-    @cached_property
-    def _attributes(self) -> list[int]:
-        return [self._library.llama_vocab_get_attr(self._vocab, token) for token in range(len(self.table.texts))]
+        library = self._library
+        flags = library.LLAMA_TOKEN_ATTR_UNKNOWN | library.LLAMA_TOKEN_ATTR_CONTROL
+        rows = enumerate(zip(self.table.texts, self.table.kinds, strict=True))
+        return Controls(
+            {
+                text: token
+                for token, (text, kind) in rows
+                if text and (kind == "control" or library.llama_vocab_get_attr(self._vocab, token) & flags)
+            }
+        )
 
     @cached_property
     def _controls(self) -> dict[int, str]:

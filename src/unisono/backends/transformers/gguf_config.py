@@ -11,7 +11,7 @@ from typing import Any
 
 from unisono.backends.gguf import GgufFile
 from unisono.backends.transformers.failures import LLAMACPP_HINT
-from unisono.backends.transformers.gguf_numbers import with_numbers
+from unisono.backends.transformers.gguf_numbers import EPSILON_KEYS, with_numbers
 from unisono.errors import ModelCorrupt, ModelUnsupported
 
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
@@ -23,7 +23,6 @@ _UNCLEAR = ("yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier", "alpha
 _WIDE_GEMMAS = {("gemma2", 46), ("gemma3", 62)}
 """Architecture and layers of the models of 27 billion weights, whose scores are divided by another root."""
 _STATED = ("block_count", "embedding_length", "context_length")
-_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 
 
 def check_stated(file: GgufFile) -> None:
@@ -33,7 +32,7 @@ def check_stated(file: GgufFile) -> None:
     """
     attends = any(".attn_q" in name or ".attn_k" in name for name in file.shapes)
     wanted = [(name,) for name in (*_STATED, *(("attention.head_count",) if attends else ()))]
-    for names in (*wanted, _EPSILONS):
+    for names in (*wanted, EPSILON_KEYS):
         keys = [f"{file.architecture}.{name}" for name in names]
         if not any(key in file.metadata for key in keys):
             raise ModelCorrupt(
