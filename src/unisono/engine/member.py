@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot
+from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, dense
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
@@ -221,7 +221,7 @@ def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tu
     for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
         block = ids[start : start + SCORED_AT_ONCE]
         wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
-        logits_NV = backend.advance([Feed(slot, block, len(block))])
+        logits_NV = dense(backend.advance([Feed(slot, block, len(block))]))
         xp = array_namespace(logits_NV)
         for logits_V, token in zip(logits_NV, wanted, strict=False):
             highest = xp.max(logits_V)
