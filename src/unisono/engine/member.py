@@ -62,6 +62,8 @@ class Member:
         self.backend = backend
         self.model = id(backend)
         """Which loaded model it is: the same number for members that share one."""
+        self.is_truncated = backend.facts.truncated is not None
+        """Whether it tells its likeliest ids only."""
         self.prefixes = prefixes
         self.encoder = encoder
         self.speller = speller
