@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.base import Feed
+from unisono.backends.base import Feed, dense
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
@@ -171,7 +171,7 @@ def plain_distribution(
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:
-        logits_V = np.asarray(member.backend.advance([Feed(slot, ids)])[0].tolist())
+        logits_V = np.asarray(dense(member.backend.advance([Feed(slot, ids)]))[0].tolist())
     finally:
         member.backend.close(slot)
     column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None

@@ -14,7 +14,7 @@ from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
-from unisono.backends.base import Array, Feed, Slot
+from unisono.backends.base import Array, Feed, Slot, TopLogprobs
 from unisono.config.gate import Gate
 from unisono.engine.draft_length import BLOCK_LIMIT, DraftLengthController, Work
 from unisono.engine.member import Cursor, ForwardOutput, Member
@@ -64,6 +64,16 @@ class Runner:
         for portion in portions:
             passes[portion.member.model].append(portion)
         self._run((together[0].member, partial(read_ahead, together)) for together in passes.values())
+
+    def ask_again(self, asked: Iterable[Again]) -> None:
+        """Ask truncated members for more of what they told, in one pass a model; the new rows replace the old ones.
+
+        A slot ends where it was asked: what a draft had beyond is read again as lag.
+        """
+        passes: defaultdict[int, list[Again]] = defaultdict(list)
+        for again in asked:
+            passes[again.member.model].append(again)
+        self._run((together[0].member, partial(_ask_again, together)) for together in passes.values())
 
     def run_leads(self, states: Sequence[StepState], *, given: bool = False) -> None:
         """Run the leads that gates wait for, and let the gates decide position by position.
@@ -186,7 +196,9 @@ class MemberBatch:
             self.tokens += end - cursor.read
 
 
-def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
+def _note_output(
+    batch: MemberBatch, logits_NV: Array | TopLogprobs, row_by_slot: Mapping[Slot, int], seconds: float
+) -> None:
     member, name = batch.member, batch.member.name
     output, own = ForwardOutput(member, logits_NV), list[int]()
     for state, first, last in batch.spans:
@@ -230,7 +242,37 @@ def read_ahead(portions: Sequence[Portion]) -> None:
         text.member_seconds[member.name] += spent * ids / total
 
 
-def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array, float]:
+class Again(NamedTuple):
+    """A distribution of which a truncated member is to tell more."""
+
+    state: StepState
+    member: Member
+    position: int
+    top: int
+    also: tuple[int, ...]
+
+
+def _ask_again(asked: Sequence[Again]) -> None:
+    asked = sorted(asked, key=lambda again: again.state.cursor(again.member).slot)
+    feeds = []
+    for state, member, position, top, also in asked:
+        cursor, end = state.cursor(member), state.cursor(member).ends[position]
+        if cursor.read >= end:
+            member.backend.rewind(cursor.slot, end - 1)
+            cursor.read = end - 1
+        feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], 1, top, also))
+    told, spent = _advance(asked[0].member, feeds)
+    for row, (state, member, position, _, _) in enumerate(asked):
+        state.cursor(member).read = state.cursor(member).ends[position]
+        output = ForwardOutput(member, told)
+        if place := state.place(member, position):
+            output.places[row] = place
+        state.outputs[member.name][position] = (output, row)
+        member.seconds += spent / len(asked)
+        state.text.member_seconds[member.name] += spent / len(asked)
+
+
+def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array | TopLogprobs, float]:
     """One pass of a member's model, and the time that it took. A failure says whose it was."""
     began = time.perf_counter()
     try:

@@ -24,7 +24,8 @@ CLOSER = 1e-5
 _SAME = 1e-6  # masses as close as this are a tie of the dense rules
 _NOTHING = 1e-12  # a kept mass that may be less than this is unknown
 _SURE = 1e-3  # columns of a dense distribution of so much mass are looked at one by one
-_ABOVE_FLOOR = 1.001 * (1 + CLOSER)  # see `rules.geometric`
+_BARELY = 1.001  # see `rules.geometric`
+_ABOVE_FLOOR = _BARELY * (1 + CLOSER)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +82,7 @@ def fold_top(
     p, column = np.exp(logp_K[is_told].astype(np.float64)), plan.column_V[ids_K[is_told]]
     kept = column >= 0
     columns, place = np.unique(column[kept], return_inverse=True)
-    known = np.bincount(place, weights=p[kept], minlength=len(columns))
+    known = np.bincount(place, weights=p[kept], minlength=len(columns)).astype(np.float64)
     told, each = np.bincount(place, minlength=len(columns)), min(unseen, kth)
     most = float(known.sum()) + unseen
     least = most - min(unseen, each * (plan.dropped - int((~kept).sum())))
@@ -137,8 +138,10 @@ class Certificate(NamedTuple):
     rivals: Columns
     """Told columns that may be larger, the most dangerous first."""
     least: float
-    """Its share of the voters' mean, or the like, at least: its score by known masses over the largest kept ones."""
+    """Its probability by the rule, at least."""
     most: float
+    open_K: tuple[bool, ...] = ()
+    """Of which voters something is unknown that could decide."""
 
 
 def certify(
@@ -168,14 +171,20 @@ def certify(
     rival_N = scores(rule, high_KN * scale_KN, weights, floor)
     beaten_N = own_N > rival_N * (1 + CLOSER)
     beaten_N[best] = True
-    exact = all(voter.unseen == 0 for voter in voters)
-    is_certain = exact or bool(beaten_N.all() and low_K1.any() and all(voter.least > _NOTHING for voter in voters))
-    if rule == "geometric" and not exact and score_N[best] <= floor * _ABOVE_FLOOR:
+    is_exact = all(voter.unseen == 0 for voter in voters)
+    is_certain = is_exact or bool(beaten_N.all() and low_K1.any() and all(voter.least > _NOTHING for voter in voters))
+    if rule == "geometric" and not is_exact and score_N[best] <= floor * _ABOVE_FLOOR:
         is_certain = False
     dangerous = np.flatnonzero(~beaten_N[: len(few)])
     rivals = few[dangerous[np.argsort(-rival_N[dangerous], kind="stable")]]
-    most = scores(rule, high_KN[:, best : best + 1] * largest_scale, weights, floor)
-    return Certificate(int(few[best]), is_certain, rivals, float(score_N[best]), float(most[0]))
+    least, most = float(score_N[best]), scores(rule, high_KN[:, best : best + 1] * largest_scale, weights, floor)[0]
+    total = 1.0
+    if rule != "mean":  # of what is known: the others add to it, up to 1 and what floors add
+        total = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
+        least /= total if is_exact and total else 1 + floor * len(kinds.kind_U)
+    open_K = tuple(voter.unseen > 0 for voter in voters)
+    most = min(1.0, float(most) / total) if total else 1.0
+    return Certificate(int(few[best]), is_certain, rivals, min(least, most), most, open_K)
 
 
 def scores(rule: str, p_KN: Masses, weights: Sequence[float], floor: float = FLOOR) -> Masses:
