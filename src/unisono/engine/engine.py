@@ -76,7 +76,7 @@ class Engine:
         self._is_stepping = False
         self._given_up: list[SequenceGroup] = []
         self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
-        self._runner = Runner(members, self._sampler, self._draft_length)
+        self._runner = Runner(members, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
         self._speculator = Speculator(members, union, self._runner, self._sampler, self._draft_length, self._prefill)
         certifier = Certifier(self._runner) if any(member.is_truncated for member in members) else None

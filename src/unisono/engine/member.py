@@ -78,8 +78,10 @@ class Member:
         self._plans = {place: plan_fold(its, size, classes) for place, its in maps.items() if its is not None}
         self._marks = speller.vocabulary.marks
         self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
-        places: dict[Place | None, Indices | None] = {None: member_map.column_V, **maps} if self.is_truncated else {}
-        self.top_plans = {place: plan_top(its, size) for place, its in places.items() if its is not None}
+        places = [(None, member_map.column_V), *maps.items()] if self.is_truncated else []
+        self.top_plans: dict[Place | None, TopPlan] = {
+            place: plan_top(its, size) for place, its in places if its is not None
+        }
         """By place, its map as `fold_top` reads it."""
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False

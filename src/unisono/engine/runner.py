@@ -15,13 +15,10 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from unisono.backends.base import Array, Feed, Slot, TopLogprobs
-from unisono.config.gate import Gate
 from unisono.engine.draft_length import BLOCK_LIMIT, DraftLengthController, Work
 from unisono.engine.member import Cursor, ForwardOutput, Member
-from unisono.engine.sampler import Sampler, rows_at
 from unisono.engine.sequence import TextSequence
 from unisono.engine.step_state import StepState
-from unisono.fusion.sampling import greedy
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +31,8 @@ ENOUGH = 8
 class Runner:
     """Runs passes; the states note their output."""
 
-    def __init__(self, members: Sequence[Member], sampler: Sampler, draft_length: DraftLengthController) -> None:
-        self._members = members
-        self._sampler = sampler
+    def __init__(self, members: Sequence[Member], draft_length: DraftLengthController) -> None:
+        self.members = members
         self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
         self._slow = SlowPasses()
@@ -75,23 +71,6 @@ class Runner:
             passes[again.member.model].append(again)
         self._run((together[0].member, partial(_ask_again, together)) for together in passes.values())
 
-    def run_leads(self, states: Sequence[StepState], *, given: bool = False) -> None:
-        """Run the leads that gates wait for, and let the gates decide position by position.
-
-        The drafted pieces may be ``given``: they are the text then, whatever the leads would choose.
-        """
-        led = [state for state in states if state.awaits_lead]
-        if not led:
-            return
-        spans: dict[Member, list[tuple[StepState, int, int]]] = {member: [] for member in self._members}
-        for state in led:
-            spans[state.plan.lead].append((state, 0, state.last))
-        self.run([MemberBatch(member, its_spans, keep=True) for member, its_spans in spans.items()])
-        position = 0
-        while led := [state for state in led if (position <= state.last if given else state.reaches(position))]:
-            self.read_gates(led, position)
-            position += 1
-
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.
 
@@ -101,23 +80,10 @@ class Runner:
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]
         batches = []
-        for member in self._members:
+        for member in self.members:
             spans = [(state, *span) for state in others if (span := state.span(member))]
             batches.append(MemberBatch(member, everybody + spans, keep))
         self.run(batches)
-
-    def read_gates(self, states: Sequence[StepState], position: int) -> None:
-        """Let the gates of sequences whose lead was run decide at a position."""
-        groups: defaultdict[tuple[Member, Gate], list[StepState]] = defaultdict(list)
-        for state in states:
-            groups[state.plan.lead, state.plan.gate].append(state)
-        for (lead, gate), group in groups.items():
-            p_BU = rows_at(group, lead, position)
-            scores = gate.score(p_BU, [state.text.pieces + position for state in group])
-            likeliest = greedy(p_BU)
-            choices = [column for column, _ in self._sampler.guess(group, position, lead)]
-            for state, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
-                state.read_gate(score, top, choice)
 
     def _run(self, passes: Iterable[tuple[Member, Callable[[], None]]]) -> None:
         """Run passes: those of one device one after the other, devices side by side."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from unisono.chat.messages import Prompt
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.certifier import Certifier
+from unisono.engine.gating import run_leads
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
@@ -55,7 +56,7 @@ class Stepper:
         if any(state.plan.drafter is not None for state in flat):
             self._speculator.extend(flat)
         if any(state.plan.is_gated for state in flat):
-            self._runner.run_leads(flat)
+            run_leads(flat, self._runner, self._sampler)
         if self._prefill.longest_block is not None:
             for group, its_states in list(states.items()):
                 if late := {member for state in its_states for member in self._prefill.late(state)}:
