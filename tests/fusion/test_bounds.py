@@ -10,6 +10,7 @@ import pytest
 
 from unisono.backends.fake.backend import IMPOSSIBLE
 from unisono.backends.truncated import top_logprobs
+from unisono.engine.reference import PlainTold, plain_certificate
 from unisono.fusion.bounds import FoldedTop, TopPlan, Voter, certify, fold_top, kinds_of, plan_top, whole
 from unisono.fusion.rules import COMBINE_RULES
 
@@ -131,3 +132,27 @@ def test_a_choice_between_columns_of_the_same_mass_is_left_open_until_all_is_tol
         True
     ]
     assert certify([told(masses, MAPS[0], 4)], [1.0], kinds, "mean").column == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_bounds_of_kinds_say_what_bounds_of_all_columns_say(rule: str) -> None:
+    random, size, certain = np.random.default_rng(11), 14, 0
+    for _ in range(250):
+        members = int(random.integers(1, 4))
+        columns_K = [random.integers(-1, size, 18).astype(np.int32) for _ in range(members)]
+        weights = random.dirichlet(np.ones(members)).tolist()
+        floor = float(random.choice([1e-10, 1e-3]))
+        voters, plain, plans = list[Voter](), list[PlainTold](), list[TopPlan]()
+        for column_V in columns_K:
+            logits_V = (3 * random.standard_normal(18)).astype(np.float32)
+            also = random.permutation(18)[: random.integers(0, 4)].tolist()
+            row = top_logprobs(logits_V[None], [(int(random.integers(1, 19)), also)])
+            row_parts = row.ids_NK[0], row.logp_NK[0], float(row.unseen_N[0]), float(row.kth_N[0])
+            plans.append(plan_top(column_V, size))
+            voters.append(fold_top(*row_parts, plans[-1]))
+            p_by_id = dict(zip(row.ids_NK[0].tolist(), np.exp(row.logp_NK[0].astype(float)), strict=True))
+            plain.append(PlainTold(column_V, p_by_id, row_parts[2], min(row_parts[2:])))
+        found = certify(voters, weights, kinds_of([its.ids_U for its in plans]), rule, floor)
+        assert (found.column, found.is_certain) == plain_certificate(plain, weights, size, rule, floor)
+        certain += found.is_certain
+    assert 40 < certain < 240
