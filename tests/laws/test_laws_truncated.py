@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from tests.support.fakes import PROMPTS, check, engine_of, fail, make_fakes, oracle
-from tests.support.methods import FixedDraftLength
 
+from support.fakes import PROMPTS, check, engine_of, fail, make_fakes, oracle
+from support.methods import FixedDraftLength
+from support.thinkers import QUESTIONS, make_thinkers
 from unisono.backends.base import Truncation
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
@@ -149,3 +150,18 @@ def test_a_failure_while_asking_again_is_undone() -> None:
     assert [[step.piece for step in text.steps] for text in texts] == [
         [step.piece for step in text.steps] for text in expected
     ]
+
+
+@pytest.mark.parametrize("names", [("t",), ("p", "t", "h"), ("o", "h", "p"), ("s",)])
+@pytest.mark.parametrize("k", [4, ALL])
+def test_marks_and_places_are_read_as_those_of_whole_distributions(names: tuple[str, ...], k: int) -> None:
+    make_thinkers()
+    method = Method(speculate="ngram:3")
+    engine = truncated(dict.fromkeys(names, Truncation(k, k)), names, FixedDraftLength())
+    texts = write(engine, method, QUESTIONS, 28)
+    certain, uncertain = hold(engine, texts, method, names)
+    assert certain > 20
+    assert not uncertain or k < ALL
+    if k == ALL:
+        check(texts, oracle(engine_of(names), QUESTIONS, method, 28), names)
+        assert len(names) < 2 or any(step.mark for text in texts for step in text.steps)
