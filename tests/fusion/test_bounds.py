@@ -83,14 +83,14 @@ def test_two_members_are_certain_only_of_what_whole_distributions_give(
         }
         for columns in columns_K
     ]
-    chosen = np.random.default_rng(left + right).permutation(len(cases[0]) * len(cases[1]))[:700]
+    chosen = np.random.default_rng(left + right).permutation(len(cases[0]) * len(cases[1]))[:300]
     both = [list(its.values()) for its in cases]
     for number in chosen:
         (one, p_U), (other, r_U) = both[0][number // len(both[1])], both[1][number % len(both[1])]
         found = certify([one, other], weights, kinds, rule)
         certain += found.is_certain
         assert not found.is_certain or is_right(found.column, [p_U, r_U], weights, rule)
-    assert certain > 60
+    assert certain > 25
 
 
 def random_ways(count: int) -> list[tuple[int, ...]]:

@@ -68,7 +68,7 @@ def hold(engine: Engine, texts: Sequence[Any], method: Method, names: Sequence[s
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("k", [1, 2, 5, 20, 100])
+@pytest.mark.parametrize("k", [1, 5, 40])
 def test_certain_choices_are_those_of_whole_distributions(rule: str, k: int) -> None:
     method = Method(combine=rule)
     engine = truncated(dict.fromkeys(NAMES, Truncation(k, k)))

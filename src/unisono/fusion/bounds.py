@@ -125,10 +125,12 @@ class Kinds(NamedTuple):
 
 def kinds_of(ids_U_K: Sequence[NDArray[np.int64]]) -> Kinds:
     """Count the kinds of columns that a set of truncated voters makes; once, as it takes a while."""
-    rows, first, kind_U, columns = np.unique(
-        np.stack(ids_U_K, axis=1), axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    return Kinds(kind_U.reshape(-1), rows.T, columns, first)
+    ids_KU = np.stack(ids_U_K)
+    key_U = np.zeros(ids_KU.shape[1], np.int64)
+    for ids_U in ids_KU:  # one number for each kind
+        key_U = key_U * (int(ids_U.max(initial=0)) + 1) + ids_U
+    _, first, kind_U, columns = np.unique(key_U, return_index=True, return_inverse=True, return_counts=True)
+    return Kinds(kind_U, ids_KU[:, first], columns, first)
 
 
 class Certificate(NamedTuple):
@@ -182,7 +184,10 @@ def certify(
     if rule != "mean":  # of what is known: the others add to it, up to 1 and what floors add
         total = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
         least /= total if is_exact and total else 1 + floor * len(kinds.kind_U)
-    open_K = tuple(voter.unseen > 0 for voter in voters)
+    matters_N = ~beaten_N
+    matters_N[best] = True
+    open_KN = high_KN > np.concatenate([low_KN, np.zeros_like(untold)], axis=1)
+    open_K = tuple((open_KN[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
     most = min(1.0, float(most) / total) if total else 1.0
     return Certificate(int(few[best]), is_certain, rivals, min(least, most), most, open_K)
 
