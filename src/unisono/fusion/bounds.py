@@ -154,20 +154,12 @@ def certify(
     Each score grows with each mass, so a rival's largest masses are held against the column's least ones. A member's
     scale is the one end that is worse: if a rival wins at some scale, it does at that end.
     """
-    few = np.unique(np.concatenate([voter.columns for voter in voters])).astype(np.int64)
-    bounds = [voter.bounds(few) for voter in voters]
-    untold = _untold(voters, few, kinds)
-    if len(few):
-        low_KN = np.stack([low for low, _ in bounds])
-    else:  # nothing that counts was told of anything
-        few, low_KN = kinds.first_D[:1], np.stack([voter.bounds(kinds.first_D[:1])[0] for voter in voters])
-        bounds = [voter.bounds(few) for voter in voters]
-    high_KN = np.concatenate([np.stack([high for _, high in bounds]), untold], axis=1)
+    few, low_KN, high_KN = _bounds(voters, kinds)
     largest_scale = np.array([[1 / max(voter.least, _NOTHING)] for voter in voters])
     least_scale = np.array([[1 / max(voter.most, _NOTHING)] for voter in voters])
-    score_N = scores(rule, low_KN * least_scale, weights, floor)
+    score_N = scores(rule, low_KN[:, : len(few)] * least_scale, weights, floor)
     best = int(np.flatnonzero(score_N >= _nearly(score_N.max(), rule, floor))[0])
-    low_K1 = low_KN[:, best : best + 1]
+    low_K1 = low_KN[:, [best]]
     scale_KN = np.where(low_K1 >= high_KN * (1 + CLOSER), least_scale, largest_scale)
     own_N = scores(rule, low_K1 * scale_KN, weights, floor)
     rival_N = scores(rule, high_KN * scale_KN, weights, floor)
@@ -179,17 +171,28 @@ def certify(
         is_certain = False
     dangerous = np.flatnonzero(~beaten_N[: len(few)])
     rivals = few[dangerous[np.argsort(-rival_N[dangerous], kind="stable")]]
-    least, most = float(score_N[best]), scores(rule, high_KN[:, best : best + 1] * largest_scale, weights, floor)[0]
-    total = 1.0
-    if rule != "mean":  # of what is known: the others add to it, up to 1 and what floors add
-        total = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
-        least /= total if is_exact and total else 1 + floor * len(kinds.kind_U)
     matters_N = ~beaten_N
     matters_N[best] = True
-    open_KN = high_KN > np.concatenate([low_KN, np.zeros_like(untold)], axis=1)
-    open_K = tuple((open_KN[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
-    most = min(1.0, float(most) / total) if total else 1.0
-    return Certificate(int(few[best]), is_certain, rivals, min(least, most), most, open_K)
+    open_K = tuple(((high_KN > low_KN)[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
+    most = float(scores(rule, high_KN[:, [best]] * largest_scale, weights, floor)[0])
+    least, most = _shares(rule, score_N, best, most, floor * len(kinds.kind_U) if not is_exact else None, floor)
+    return Certificate(int(few[best]), is_certain, rivals, least, most, open_K)
+
+
+def _shares(
+    rule: str, score_N: Masses, best: int, most: float, floors: float | None, floor: float
+) -> tuple[float, float]:
+    """The least and the largest probability of a column: its scores over what those of all columns sum to.
+
+    Masses sum to 1, so scores do at most, but for what the floors of all columns add; ``None`` where all is known.
+    """
+    least = float(score_N[best])
+    if rule == "mean":
+        return least, min(1.0, most)
+    known = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
+    if not known:
+        return 0.0, 1.0
+    return least / (known if floors is None else 1 + floors), min(1.0, most / known)
 
 
 def scores(rule: str, p_KN: Masses, weights: Sequence[float], floor: float = FLOOR) -> Masses:
@@ -209,6 +212,16 @@ def _nearly(largest: float, rule: str, floor: float) -> float:
     if rule == "geometric" and largest <= floor * _ABOVE_FLOOR:
         return 0.0  # nobody gives anything mass: all are as likely
     return largest * (1 - _SAME)
+
+
+def _bounds(voters: Sequence[Voter], kinds: Kinds) -> tuple[Columns, Masses, Masses]:
+    """The columns that are looked at one by one, and the bounds of these and of what stands for all others."""
+    few = np.unique(np.concatenate([voter.columns for voter in voters])).astype(np.int64)
+    if not len(few):  # nothing was told of any: one of the commonest kind
+        few = kinds.first_D[[int(np.argmax(kinds.columns_D))]]
+    bounds, untold = [voter.bounds(few) for voter in voters], _untold(voters, few, kinds)
+    low_KN = np.concatenate([np.stack([low for low, _ in bounds]), np.zeros_like(untold)], axis=1)
+    return few, low_KN, np.concatenate([np.stack([high for _, high in bounds]), untold], axis=1)
 
 
 def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds) -> Masses:
