@@ -8,6 +8,7 @@ import pytest
 from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs, Truncation
 from unisono.backends.fake.backend import IMPOSSIBLE
 from unisono.backends.registry import make_loader
+from unisono.backends.truncated import top_logprobs
 from unisono.errors import ModelError, ModelNotFound, SpecError
 from unisono.testing import (
     FakeBackend,
@@ -154,3 +155,9 @@ def test_a_truncated_fake_tells_the_likeliest_ids_and_the_mass_of_the_others() -
         with pytest.raises(ValueError, match="asked for"):
             backend.advance([Feed(slot, [3], **wrong)])
     assert first.ids_NK.tolist() == [[5, 3]] * 2
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused_and_not_ranked(odd: float) -> None:
+    with pytest.raises(ModelError, match="no probabilities"):
+        top_logprobs(np.array([[0.0, odd, 1.0]], np.float32), [(2, ())])

@@ -46,7 +46,8 @@ class TruncatedBackend:
 def top_logprobs(logits_NV: Array, asked: Sequence[tuple[int, Sequence[int]]]) -> TopLogprobs:
     """The likeliest ids of rows of logits: of each as many as are asked for, and those asked for by number."""
     host_NV = np.asarray(logits_NV.detach().cpu() if hasattr(logits_NV, "detach") else logits_NV)
-    rows = [_told(row_V, top, also) for row_V, (top, also) in zip(host_NV, asked, strict=True)]
+    with np.errstate(invalid="ignore"):  # of no numbers: the record refuses them
+        rows = [_told(row_V, top, also) for row_V, (top, also) in zip(host_NV, asked, strict=True)]
     width = max((len(ids) for ids, *_ in rows), default=0)
     ids_NK, logp_NK = np.full((len(rows), width), -1, np.int32), np.full((len(rows), width), -np.inf, np.float32)
     for row, (ids, logp, _, _) in enumerate(rows):
