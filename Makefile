@@ -1,22 +1,24 @@
 # Every target first installs what it needs into .venv; a second time that takes no time.
-# PYTHON=… chooses another Python (3.11 or newer), ARGS=… is passed on to pytest or the benchmarks.
+# PYTHON=… chooses another Python (3.11 or newer), ARGS=… is passed on to pytest, the fuzzing kit or the benchmarks.
 
 ifndef PYTHON
 PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
   $$name -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys.executable)' 2>/dev/null && break; done)
 endif
 INSTALL = $(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install.py
+MINUTES = 3
 QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo test test-fast test-clients check bench
+.PHONY: help install demo test test-fast test-clients fuzz check bench
 
 help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
 	@echo 'make test     run the tests, with real models'
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
+	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
 	@echo 'make install  only install, into .venv'
@@ -33,7 +35,7 @@ demo:
 
 test:
 	@$(INSTALL) tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast:
 	@$(INSTALL)
@@ -41,8 +43,12 @@ test-fast:
 
 test-clients:
 	@$(INSTALL)
-	@$(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install_clients.py
+	@.venv/bin/python tools/install_clients.py
 	UNISONO_CLIENTS=$(CURDIR)/.clients-venv .venv/bin/python -m pytest tests/clients $(ARGS)
+
+fuzz:
+	@$(INSTALL)
+	PYTHONPATH=$(CURDIR)/tests .venv/bin/python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 check:
 	@$(INSTALL)
@@ -50,6 +56,7 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/mypy tools
+	MYPYPATH=tests .venv/bin/mypy --follow-imports silent -p fuzz
 	.venv/bin/lint-imports
 
 bench:

@@ -129,7 +129,7 @@ def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], obj
     from unisono.config.combine import Combine
     from unisono.config.sampling import Sampling
     from unisono.fusion.logits_processors import shape
-    from unisono.fusion.sampling import accepts, greedy, inverse_transform, residual
+    from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, greedy, residual
     from unisono.fusion.sharpen import sharpen
     from unisono.fusion.weights import top_columns
 
@@ -168,8 +168,9 @@ def _works(heard: _Heard, prefixes: Any) -> Iterator[tuple[str, Callable[[], obj
     p_U, q_U = p_BU_K[0][0], q_BU[0]
     draft = int(p_U.argmax())
     yield "draw: the likeliest", lambda: greedy(q_BU)
-    yield "draw: inverse transform", lambda: inverse_transform(q_BU, [0.7])
-    yield "draw: accept a draft", lambda: accepts(p_U, q_U, draft, 0.7)
+    numbers = RandomNumbers(1, 1, Purpose.PIECE)
+    yield "draw: one of the columns", lambda: draw_from(q_U, numbers)
+    yield "draw: accept a draft", lambda: accepts(p_U, q_U, draft, numbers)
     yield "draw: residual", lambda: residual(p_U, q_U)
     yield "draw: the eight likeliest", lambda: top_columns(q_U, 2 * WIDTH)
 

@@ -42,13 +42,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(spec: dict[str, Any] | Path, *flags: object, port: int | None = None) -> Iterator[Served]:
+def serve(
+    spec: dict[str, Any] | Path, *flags: object, port: int | None = None, files: int | None = None
+) -> Iterator[Served]:
     """Serve a spec as the model ``duo``; end the server afterwards.
 
     Args:
         spec: the spec, or its file.
         flags: more for ``unisono serve``.
         port: by default one that is free.
+        files: the most that the server may open.
     """
     with contextlib.ExitStack() as used:
         folder = Path(used.enter_context(tempfile.TemporaryDirectory()))
@@ -58,7 +61,8 @@ def serve(spec: dict[str, Any] | Path, *flags: object, port: int | None = None) 
         port = free_port() if port is None else port
         log = used.enter_context((folder / "log").open("w+b"))
         command = [sys.executable, "-m", "unisono", "serve", f"duo={spec}", "--port", str(port), *map(str, flags)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        limit = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
+        process = subprocess.Popen([*limit, *command], stdout=log, stderr=log)
         try:
             served = Served(f"http://127.0.0.1:{port}", process, folder / "log")
             _await(served)

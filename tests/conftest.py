@@ -18,6 +18,10 @@ from support.demo import demo_spec
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("UNISONO_SELF_CHECK", "off")
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+"""No certificates, as every server here is ours and speaks plain HTTP: each new client of httpx would read all of the
+system's, for 25 ms."""
 
 
 def _take_a_core() -> None:
@@ -37,14 +41,17 @@ _take_a_core()
 
 TOKENIZERS = ("test_pieces_real.py", "test_hf_tokenizer.py")
 """Files that read nothing but real tokenizers."""
+LONG = ("models", "tokenizers", "slow")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what reads real tokenizers."""
+    """Mark what reads real tokenizers, and put files whose tests take long first, as nobody then waits for the last."""
     for item in items:
         names = getattr(getattr(item, "function", None), "__code__", None)
         if item.path.name in TOKENIZERS or (names is not None and "real" in names.co_names):
             item.add_marker(pytest.mark.tokenizers)
+    long = {item.path for item in items if any(item.get_closest_marker(name) for name in LONG)}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

@@ -36,9 +36,9 @@ def _environment(requirements: Path) -> None:
     if _is_done(name, made_from):
         return
     print(f"Installing the clients of {requirements.name}", file=sys.stderr, flush=True)
-    _run(sys.executable, "-m", "venv", "--clear", str(INTO / name))
-    python = str(INTO / name / "bin" / "python")
-    _run(python, "-m", "pip", "-qq", "--disable-pip-version-check", "install", "-r", str(requirements))
+    _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(INTO / name))
+    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "--python", str(INTO / name)]
+    _run(*pip, "install", "--no-compile", "-r", str(requirements))  # most of what is installed is never imported
     _set_done(name, made_from)
 
 

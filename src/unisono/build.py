@@ -18,9 +18,9 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
 from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
+from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
-from unisono.engine.request import check_length
 from unisono.engine.service import Service
 from unisono.errors import SpecError, nearest, shown
 from unisono.fusion.weights import scaled
@@ -55,8 +55,9 @@ class Prepared:
             self.grammars(given)
 
     def check_prompt(self, prompt: Prompt) -> None:
+        off = self.spec.method.reasoning.off
         for member in self.members:
-            check_length(member.spec.name, member.encoder.check(prompt), member.facts.context)
+            check_length(member.spec.name, member.encoder.check(prompt, off=off), member.facts.context)
 
     def prompt(self, text: str) -> Prompt:
         """A prompt of some text that all members can read: raw, or a message where one has a system message."""
@@ -257,6 +258,15 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
 
 
 def _union_of(members: Sequence[PreparedMember]) -> UnionVocabulary:
+    by_seams = any(member.encoder.marks.seams for member in members)
     return build_union(
-        [UnionMember(member.spec.name, member.speller, leading_space=member.leading_space) for member in members]
+        [
+            UnionMember(
+                member.spec.name,
+                member.speller,
+                leading_space=member.leading_space,
+                turns=member.encoder.seams.turns() if by_seams else {},
+            )
+            for member in members
+        ]
     )

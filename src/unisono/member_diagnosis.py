@@ -9,8 +9,10 @@ from unisono.backends.base import ModelFacts
 from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message
 from unisono.chat.template import TemplateFailure
+from unisono.chat.template_probe import writes_users
 from unisono.errors import PromptError
 from unisono.members import PreparedMember
+from unisono.vocab.marks import OF_CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def _marks_of(member: PreparedMember) -> dict[str, str]:
     return {
         mark: "".join((vocabulary.pieces[token] or texts[token].encode()).decode(errors="replace") for token in ids)
         for mark, ids in {**begun, **forms.anywhere}.items()
+        if not (forms.seams and mark in OF_CALLS)  # of which the form of calls tells all
     }
 
 
@@ -153,7 +156,7 @@ def _is_deaf(member: PreparedMember) -> bool:
             for question in ("Why?", "How many?")
         )
     except PromptError:
-        return False
+        return not writes_users(member.encoder.template)
     return first == second
 
 

@@ -20,6 +20,7 @@ from unisono.config.member import MemberSpec
 from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError, nearest
 from unisono.vocab.bounded import within_rows
+from unisono.vocab.marks import Mark
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
@@ -153,8 +154,8 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
     endings = end_ids(tokenizer.table, form.turn_end_ids)
     marks = probe_marks(template, tokenizer, endings)
     if spec.marks:
-        forms = {mark: value for mark, value in spec.marks.items() if isinstance(value, str)}
-        reads = {mark: value.reads for mark, value in spec.marks.items() if not isinstance(value, str)}
+        forms: dict[Mark, str] = {mark: value for mark, value in spec.marks.items() if isinstance(value, str)}
+        reads: dict[Mark, str] = {m: value.reads for m, value in spec.marks.items() if not isinstance(value, str)}
         marks = given_marks(spec.name, marks, forms, reads, tokenizer)
     tokenizer = reserve(tokenizer, marks)
     key = (*endings, repr(marks))

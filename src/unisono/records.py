@@ -17,6 +17,10 @@ Part = Literal["answer", "reasoning"]
 """Of a text: what stands between the marks of reasoning is no part of the answer."""
 
 
+TopPieces = tuple[tuple[bytes | str | None, float], ...]
+"""Pieces and their probabilities; END is ``None``, and a mark is a `str`, its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class GateReading:
     score: float
@@ -68,16 +72,16 @@ class StepRecord:
     """One step of generation, as it is written to a trace."""
 
     piece: bytes | None
-    """``None`` for END, and empty for a mark, here and below."""
+    """``None`` for END, and empty for a mark, whose name is ``mark``."""
     p: float
     """Its combined probability ``q(piece)``, before the draw reshaped it; of a lone voter, its own."""
     voted: tuple[str, ...]
     """The members that were asked; the lead alone where the gate was shut, or the one that was drawn."""
     members: Mapping[str, float]
     """Each voter's folded probability of the piece."""
-    top: Mapping[str, tuple[tuple[bytes | None, float], ...]] = field(default_factory=dict)
+    top: Mapping[str, TopPieces] = field(default_factory=dict)
     """Each voter's own most probable pieces and their probabilities: five at most, none below 0.001 but the first."""
-    likeliest: tuple[tuple[bytes | None, float], ...] = ()
+    likeliest: TopPieces = ()
     """The most probable pieces of the distribution of ``p``, with probabilities: as many as were asked for."""
     gate: GateReading | None = None
     draft: DraftRecord | None = None
@@ -261,8 +265,11 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in seconds.items()}
 
 
-def _json_pieces(pieces: Sequence[tuple[bytes | None, float]]) -> list[dict[str, object]]:
-    return [{"bytes": _json_piece(piece), "p": p} for piece, p in pieces]
+def _json_pieces(pieces: TopPieces) -> list[dict[str, object]]:
+    return [
+        {"bytes": [], "mark": piece, "p": p} if isinstance(piece, str) else {"bytes": _json_piece(piece), "p": p}
+        for piece, p in pieces
+    ]
 
 
 def _json_piece(piece: bytes | None) -> list[int] | None:

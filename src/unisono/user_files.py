@@ -1,7 +1,8 @@
 """Reads the files that users name, whole and bounded, and writes JSON lines that survive a crash.
 
-A pipe or a device has no end, or never begins: it is refused unread. So is a file larger than its kind ever is. What is
-wrong is an `OSError` whose ``strerror`` says it, as for a file that cannot be opened.
+A pipe or a device has no end, or never begins: it is refused unread, but for a pipe (or stdin) that a user has named as
+the input. So is a file larger than its kind ever is. What is wrong is an `OSError` whose ``strerror`` says it, as for a
+file that cannot be opened.
 """
 
 from __future__ import annotations
@@ -34,18 +35,30 @@ _KINDS = (
 )
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most ``most`` bytes. Raises an `OSError`."""
-    with open_plain(path) as file:
+def read_bytes(path: Path, most: int, *, named: bool = False) -> bytes:
+    """The content of a regular file of at most ``most`` bytes; ``named``: or of a pipe. Raises an `OSError`.
+
+    What a user has named may be a pipe, such as ``<(command)`` and ``/dev/stdin``. It is waited for, as commands do.
+    """
+    with path.open("rb") if named and _is_stream(path) else open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size <= most and len(data := file.read(min(most, size or _SOME) + 1)) <= most:
-            return data
+        data = bytearray()
+        while size <= most and len(data) <= most and (part := file.read(min(most + 1 - len(data), max(size, _SOME)))):
+            data += part
+        if max(size, len(data)) <= most:
+            return bytes(data)
     raise OSError(errno.EFBIG, f"it has {max(size, most + 1):,} bytes, and at most {most:,} are read", str(path))
 
 
-def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
-    """The text of a regular file, its line ends made newlines. Raises an `OSError` or a `UnicodeDecodeError`."""
-    return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+def read_text(path: Path, most: int, encoding: str = "utf-8", *, named: bool = False) -> str:
+    """The text of what `read_bytes` reads, its line ends newlines. Raises an `OSError` or a `UnicodeDecodeError`."""
+    return read_bytes(path, most, named=named).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a pipe, or the terminal that stdin is."""
+    found = os.stat(path)
+    return stat.S_ISFIFO(found.st_mode) or (os.isatty(0) and os.path.samestat(found, os.fstat(0)))
 
 
 def open_plain(path: Path) -> BufferedReader:

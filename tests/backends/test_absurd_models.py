@@ -80,6 +80,8 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "a context below nothing": (edited("config.json", max_position_embeddings=-5), "max_position_embeddings"),
     "a million ends": (edited("generation_config.json", eos_token_id=[1] * 10**6), "generation_config.json"),
     "a billion labels": (edited("config.json", num_labels=10**9), "num_labels"),
+    "a language part that is none": (edited("config.json", text_config=False), "text_config is False"),
+    "another part that is none": (edited("config.json", generator=False), "cannot be loaded by transformers"),
     "a head without a name": (edited("config.json", architectures=[None]), "None"),
     "positions that are no numbers": (
         edited("config.json", rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": float("nan")}),
@@ -125,6 +127,22 @@ METADATA: dict[str, object] = {
     "tokenizer.ggml.eos_token_id": 2**31,
     "tokenizer.ggml.tokens": [*TOKENS[:-1], "a"],
 }
+
+
+NEEDED = (
+    "block_count", "embedding_length", "context_length", "attention.head_count", "attention.layer_norm_rms_epsilon"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_what_a_gguf_file_does_not_say_is_not_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT_KEY, str(tmp_path / "cache"))
+    whole = write_tiny(tmp_path / "tiny.gguf", tiny_tensors())
+    path = rewrite_gguf(whole, tmp_path / "odd.gguf", metadata={f"llama.{key}": None})
+    with pytest.raises(ModelError, match=rf"odd\.gguf does not say llama\.{key}"):
+        load(path, backend="transformers")
 
 
 @pytest.mark.parametrize("backend", ["llamacpp", "transformers"])

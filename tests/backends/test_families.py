@@ -23,8 +23,8 @@ from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.template_probe import as_given  # noqa: E402
 from unisono.config.ensemble import load_spec  # noqa: E402
 from unisono.config.reasoning import Reasoning  # noqa: E402
+from unisono.engine.encoding import encode_for  # noqa: E402
 from unisono.engine.engine import Engine  # noqa: E402
-from unisono.engine.request import encode_for  # noqa: E402
 from unisono.ensemble import Ensemble  # noqa: E402
 from unisono.errors import ModelUnsupported, PromptError  # noqa: E402
 from unisono.records import Limits  # noqa: E402
@@ -200,6 +200,20 @@ def drops(loaded: Loaded, messages: Any, tools: Any) -> bool:
     return any(loaded.rendered(*map(json.loads, other)) == written for other in others)
 
 
+def check_continued(loaded: Loaded, content: str) -> None:
+    """Both go on with an answer from the same ids; ours keep white space at its end that a template trims."""
+    messages = [*QUESTION, {"role": "assistant", "content": content}]
+    prompt = Prompt(messages=messages, continue_final_message=True)
+    try:
+        text = loaded.theirs.apply_chat_template(messages, continue_final_message=True, tokenize=False)
+    except Exception:  # a template can refuse in any way
+        with pytest.raises(PromptError):
+            loaded.member.encoder.encode(prompt)
+        return
+    whole = text.rstrip() + content[len(content.rstrip()) :]
+    assert loaded.member.encoder.encode(prompt) == loaded.theirs(whole, add_special_tokens=False)["input_ids"]
+
+
 def check_call(loaded: Loaded) -> None:
     """An answer of both members that has to be a call is one, where the template's form can be written."""
     try:
@@ -230,6 +244,8 @@ def test_a_family_answers_and_calls_as_transformers_does(loaded: Loaded) -> None
         assert answer == loaded.generated(begin)
     for messages in (BRIEF, HISTORY):
         check_prompt(loaded, messages)
+    for content in ("The sea is", " It is, é: \n "):
+        check_continued(loaded, content)
     for messages in (QUESTION, CALLED):
         check_prompt(loaded, messages, [TOOL])
     raw = " The sea,\n\tis 12345 é 日本"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,10 @@ def test_an_adapter_beside_the_weights_is_said_once(tmp_path: Path, file: str) -
     plain = load(folder)
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
     (folder / file).write_bytes((folder / "model.safetensors").read_bytes())
+    began = time.perf_counter()
     made = loader(folder)
     [warning] = made.facts().warnings
+    assert time.perf_counter() - began < 3
     assert warning.startswith(f"an adapter lies beside its weights (adapter_config.json, {file}) and is not applied")
     assert "no key of a member gives an adapter; merge it" in warning
     assert made.load(lambda fraction, words: None).facts.warnings == ()

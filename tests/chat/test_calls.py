@@ -22,6 +22,7 @@ from support.tool_templates import (
     LISTED,
     NAMES,
     OBJECT,
+    PARAMETERS,
     PING,
     REVERSED,
     TAGGED,
@@ -113,10 +114,13 @@ def test_calls_that_a_template_marks_otherwise_than_the_spec_are_refused(other: 
     ("template", "why"),
     [
         (DEAF, "does not know tools"),
-        (FUNCTIONAL, "does not write a call as a JSON object"),
+        (PARAMETERS, "writes the arguments of a call one by one, and not as one JSON object"),
+        (FUNCTIONAL.replace("c.function.arguments", "c.function.arguments.items() | list"), "writes the arguments"),
+        (FUNCTIONAL.replace("<function=", "{{ c.function.name }}"), "writes a call's name more than once"),
+        (FUNCTIONAL.replace("<function=", "").replace("</function>", "<s>"), "begins a call with text, and holds"),
         (CONTROL.replace("<|system|>{", "<|system|><|user|>{"), "marks a call by several control tokens"),
         (calling('[{"{{ m.tool_calls[0].function.name }}": {{ m.tool_calls[0].function.arguments | tojson }}}]'),
-         "does not write a call as a JSON object"),
+         "begins a call with its name alone, or with signs that texts have"),
         (TAGGED.replace("<tool_call>", "<tool_call id={{ c.id }}>"), "writes a call's name or id outside"),
     ],
 )  # fmt: skip

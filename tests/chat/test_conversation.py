@@ -42,7 +42,6 @@ def test_a_conversation_with_calls_and_answers_is_taken_as_it_is() -> None:
         ([assistant(tool_calls=[{**CALL, "id": ""}])], "call 1 of message 1 has no id"),
         ([assistant(tool_calls=[{**CALL, "function": {"name": "a b", "arguments": "{}"}}])], "the name 'a b'"),
         ([assistant(tool_calls=[{**CALL, "function": {"name": "a", "arguments": {}}}])], "are {}, not text"),
-        ([assistant(tool_calls=[{**CALL, "function": {"name": "a", "arguments": "{"}}])], "not the JSON of an object"),
         ([assistant(tool_calls=[CALL])], "the call 'abcdefgh1' is not answered in these messages"),
         ([assistant(tool_calls=[CALL]), USER], "the call 'abcdefgh1' is not answered before message 2"),
         ([assistant(tool_calls=[CALL, CALL])], "two calls of message 1 have the id 'abcdefgh1'"),

@@ -22,7 +22,7 @@ from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
 from unisono.config.reasoning import Reasoning
-from unisono.engine.request import encode_for
+from unisono.engine.encoding import encode_for
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
 from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake

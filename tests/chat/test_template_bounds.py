@@ -47,6 +47,11 @@ HUGE = {
     "nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "its own length": "x" * 1_000_001,
 }
+UNCOMPILED = {
+    "a number too long": "{{ " + "9" * 5000 + " }}",
+    "blocks in blocks": "{% for a in messages %}" * 30 + "{% endfor %}" * 30,
+    "an odd name": "{% set None = 1 %}",
+}
 QUESTION = [{"role": "user", "content": "Hi"}]
 
 
@@ -113,3 +118,10 @@ def test_what_templates_do_works_as_before() -> None:
     )
     written = "1/1 lastHiuser-07JiJi[1, 2, 3]1024usera1Nonea1none"
     assert ChatTemplate(source, {}).render(QUESTION) == written
+
+
+@pytest.mark.parametrize("name", UNCOMPILED)
+def test_what_python_does_not_compile_is_a_template_that_is_not_valid(name: str) -> None:
+    with pytest.raises(TemplateFailure) as caught:
+        ChatTemplate(UNCOMPILED[name], {})
+    assert len(str(caught.value)) < 400

@@ -231,3 +231,45 @@ def test_an_ensemble_reads_tools_in_each_members_form_and_writes_calls_in_the_le
         assert trio.call_form("tagged").opening == "<tool_call>\n"
         with pytest.raises(SpecError, match="the lead 'tager' is no member that votes; did you mean 'tagged'"):
             trio.call_form("tager")
+
+
+def past(arguments: str) -> Prompt:
+    made = {**call("ping", {}), "function": {"name": "ping", "arguments": arguments}}
+    return Prompt(messages=[USER, *exchange(made), USER], tools=[PING])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mapping", "text"),
+    [
+        ("", "{}", "{}"),
+        (" \n", "{}", "{}"),
+        ("[1, 2]", "[1, 2]", "[1, 2]"),
+        ("7", "7", "7"),
+        ('{"city": "Par', json.dumps('{"city": "Par'), '{"city": "Par'),
+        ('"Paris"', json.dumps('"Paris"'), '"Paris"'),
+        ('{"a": 1, "a": 2}', json.dumps('{"a": 1, "a": 2}'), '{"a": 1, "a": 2}'),
+        ('{"a": NaN} </s>', json.dumps('{"a": NaN} </s>'), '{"a": NaN} </s>'),
+        ("null", '"null"', "null"),
+    ],
+)
+def test_past_arguments_that_are_no_object_are_read_as_a_model_wrote_them(
+    arguments: str, mapping: str, text: str
+) -> None:
+    for template, expected in ((TAGGED, mapping), (JOINED, text)):
+        encoder = knowing(template)
+        assert f'"arguments": {expected}' in said(encoder, past(arguments))
+        assert encoder.encode(past(arguments)).count(TABLE.texts.index("</s>")) == encoder.encode(past("{}")).count(
+            TABLE.texts.index("</s>")
+        )
+
+
+@pytest.mark.parametrize("arguments", ["[1, 2]", '{"city": "Par', "7"])
+def test_past_arguments_that_a_template_would_leave_out_are_refused(arguments: str) -> None:
+    value = "c.function.arguments"
+    drops = TAGGED.replace(f"{value} |", f"({value} if {value} is mapping else {{}}) |")
+    fails = TAGGED.replace(f"{value} |", f"dict({value}.items()) |")
+    for template, words in ((drops, "'m' cannot read the arguments .* of a past"), (fails, "refuses these messages")):
+        assert said(knowing(template), past('{"a": 1}'))
+        with pytest.raises(PromptError, match=words) as caught:
+            knowing(template).encode(past(arguments))
+        assert caught.value.hint

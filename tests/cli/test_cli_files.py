@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Run
+from unisono.config.ensemble import load_spec
 from unisono.errors import SpecError
 from unisono.evals.tasks.rows import RECIPES, read_rows
+from unisono.server.middleware import read_keys
+from unisono.user_files import SETTINGS, read_bytes
 
 KINDS = ("pipe", "loop", "huge", "device", "folder")
 
@@ -32,10 +37,25 @@ def odd(folder: Path, kind: str, name: str = "odd.jsonl") -> Path:
     return path
 
 
+def piped(path: Path, text: str) -> Path:
+    """A pipe in which a text comes, in two parts."""
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("w") as pipe:
+            pipe.write(text[:10])
+            pipe.flush()
+            pipe.write(text[10:])
+
+    threading.Thread(target=write, daemon=True).start()
+    return path
+
+
 PLACES: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "the spec of run": lambda path, duo: ("run", path, "Hello"),
     "the spec of doctor": lambda path, duo: ("doctor", path),
     "the spec of eval": lambda path, duo: ("eval", path, "--tasks", "gsm8k"),
+    "the spec of tune": lambda path, duo: ("tune", path, "--task", "gsm8k"),
     "the prompts": lambda path, duo: ("run", duo, "--prompts", path),
     "the schema": lambda path, duo: ("run", duo, "Hello", "--json-schema", path),
     "the keys": lambda path, duo: ("serve", duo, "--api-key-file", path),
@@ -43,8 +63,14 @@ PLACES: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", PLACES)
+READ_AGAIN = ("the spec of eval", "the spec of tune")
+"""Where the name of a pipe is refused."""
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [(place, kind) for place in PLACES for kind in KINDS if kind != "pipe" or place in READ_AGAIN],
+)
 def test_what_is_no_file_to_read_is_refused(run: Run, duo: Path, tmp_path: Path, place: str, kind: str) -> None:
     path = odd(tmp_path, kind)
     began = time.perf_counter()
@@ -54,6 +80,31 @@ def test_what_is_no_file_to_read_is_refused(run: Run, duo: Path, tmp_path: Path,
     assert "Traceback" not in shown.err
     assert "internal error" not in shown.err
     assert path.name in shown.err
+
+
+def test_what_a_command_is_given_may_come_through_a_pipe(run: Run, duo: Path, tmp_path: Path) -> None:
+    """As `<(command)` gives it. Models are named from the pipe's folder, or the current one."""
+    spec = piped(tmp_path / "spec.yaml", duo.read_text())
+    prompts = piped(tmp_path / "prompts.jsonl", '{"id": 1, "prompt": "Hello"}\n')
+    shown = run("run", spec, "--prompts", prompts, "--max-new-tokens", 2)
+    assert (shown.code, json.loads(shown.out)["id"]) == (0, 1)
+    schema = piped(tmp_path / "schema.json", '{"const": 7}')
+    assert run("run", duo, "Hello", "--json-schema", schema, "-q").out.strip() == "7"
+    assert read_keys(piped(tmp_path / "keys", "a-key-of-some-length\n"))
+    ended, writing = os.pipe()
+    os.write(writing, duo.read_bytes())
+    os.close(writing)
+    assert load_spec(f"/dev/fd/{ended}").folder == Path.cwd()
+    os.close(ended)
+
+
+@pytest.mark.parametrize("spec", [True, False])
+def test_a_pipe_without_end_is_read_up_to_its_bound(tmp_path: Path, spec: bool) -> None:
+    path, most = tmp_path / "pipe", SETTINGS if spec else 1000
+    pipe = piped(path, "#" * (most + 1))
+    words = f"it has {most + 1:,} bytes, and at most {most:,} are read"
+    with pytest.raises(SpecError if spec else OSError, match=words):
+        load_spec(pipe) if spec else read_bytes(pipe, most, named=True)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "loop", "device"])

@@ -99,8 +99,8 @@ def test_doctor_tells_marks_that_a_file_gives(both: Path, given: dict[str, objec
 
 
 def test_a_report_names_marks_where_voters_differ() -> None:
-    tops = {"a": ((b"", 0.6),), "b": ((None, 0.5),), "c": ((b"x", 0.4),)}
+    tops = {"a": (("reasoning_end", 0.6),), "b": ((None, 0.5),), "c": ((b"x", 0.4),)}
     step = StepRecord(b"", 0.5, ("a", "b", "c"), {}, tops, mark="reasoning_begin")
     [found] = _disputes([step])
     assert vote((found.piece, found.p)) == "“<reasoning_begin>” 50.0"
-    assert [vote(found.members[name]) for name in "abc"] == ["“<mark>” 60.0", "END 50.0", "“x” 40.0"]
+    assert [vote(found.members[name]) for name in "abc"] == ["“<reasoning_end>” 60.0", "END 50.0", "“x” 40.0"]

@@ -13,7 +13,8 @@ check(streamed == whole, "the stream is another text", streamed)
 formed = Weather.model_validate_json(litellm.completion(**ask, response_format=Weather).choices[0].message.content)
 schema = {**Weather.model_json_schema(), "additionalProperties": False}
 tools = [{"type": "function", "function": {"name": "weather", "description": "Of a city.", "parameters": schema}}]
-calls = litellm.completion(**ask, tools=tools, tool_choice="required").choices[0].message.tool_calls
+one = {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
+calls = litellm.completion(**ask, **one).choices[0].message.tool_calls
 check(calls, "no call", calls)
 arguments = [Weather.model_validate(json.loads(call.function.arguments)).city for call in calls]
 done("litellm", answer=whole, formed=formed.city, calls=arguments)

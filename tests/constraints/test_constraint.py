@@ -99,6 +99,24 @@ def grammars() -> Grammars:
     return load().prepared.grammars
 
 
+def test_as_many_grammars_are_kept_as_their_sources_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.constraints.grammar.CHARACTERS", 100)
+    compiled = grammars()
+    short = [Constraint("regex", letter) for letter in "abc"]
+    for constraint in (*short, short[0]):
+        compiled(constraint)
+    assert list(compiled._compiled) == [*short[1:], short[0]]
+    assert compiled._compiled[short[0]] is not compiled(short[0])
+    middle, long = Constraint("regex", "a" * 98), Constraint("regex", "b" * 200)
+    compiled(middle)
+    assert list(compiled._compiled) == [short[2], short[0], middle]
+    compiled(long)
+    assert list(compiled._compiled) == [long]
+    for number in range(40):
+        compiled(Constraint("regex", str(number)))
+    assert [each.source for each in compiled._compiled] == [str(number) for number in range(8, 40)]
+
+
 def columns(union: UnionVocabulary, allowed_U: NDArray[np.bool_]) -> set[bytes | None]:
     return {union.piece(int(column)) for column in np.nonzero(allowed_U)[0]}
 
@@ -115,6 +133,8 @@ def completable(union: UnionVocabulary, language: Iterable[bytes], written: byte
 
 class ListParse:
     """The same as a `Parse`, so that the engine is tried without the library."""
+
+    by_seams = False
 
     def __init__(self, union: UnionVocabulary, language: frozenset[bytes] | None, written: bytes = b"") -> None:
         self.union, self.language, self.written = union, language, written

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.engine.detokenizer import Detokenizer, decode_text
+from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -64,3 +64,54 @@ def test_an_unfinished_character_at_the_end_is_left_out_of_the_text_but_kept_in_
     assert assembler.take(final=True) == ""
     assert decode_text(assembler.data) == "a"
     assert assembler.data == b"a\xe2\x82"
+
+
+MARK = None
+TAKES = st.lists(st.booleans(), max_size=12)
+
+
+@given(
+    st.lists(st.sampled_from((b" ", b"\n", b" \n", b"a", b" b", b"\xc3", b"\xa9", MARK)), max_size=12),
+    TAKES,
+    st.booleans(),
+    st.sampled_from(((), ("\n\n",), (" a",), ("aa",))),
+)
+def test_what_is_shown_does_not_depend_on_when_it_is_taken(
+    written: list[bytes | None], taken: list[bool], inside: bool, stops: tuple[str, ...]
+) -> None:
+    whole = Detokenizer(stops, stripped=inside, marked=True)
+    parts = Detokenizer(stops, stripped=inside, marked=True)
+    shown = ""
+    for number, piece in enumerate(written):
+        for text in (whole, parts):
+            if piece is MARK:
+                text.strip()
+            elif not text.stopped:
+                text.add(piece)
+        if taken[number : number + 1] == [True]:
+            shown += parts.take()
+    assert parts.data == whole.data
+    assert shown + parts.take(final=True) == whole.take(final=True) == decode_text(whole.data)
+
+
+@given(st.lists(st.sampled_from((b" ", b"\n", b"a", b" b\n", b"\xc3", b"\xa9")), max_size=12), TAKES)
+def test_so_is_reasoning(written: list[bytes], taken: list[bool]) -> None:
+    reasoning, shown = ReasoningText(), ""
+    for number, piece in enumerate(written):
+        reasoning.add(piece)
+        if taken[number : number + 1] == [True]:
+            shown += reasoning.take()
+    assert shown + reasoning.take(final=True) == decode_text(reasoning.data)
+
+
+def test_white_space_before_a_late_mark_is_left_out_and_before_text_is_shown() -> None:
+    for after, expected in (([b"Hi"], "\n Hi"), ([MARK, b" ", b"Hi"], "Hi"), ([], "\n ")):
+        text = Detokenizer(marked=True)
+        text.add(b"\n ")
+        assert text.take() == ""
+        for piece in after:
+            text.strip() if piece is MARK else text.add(piece)
+        assert text.take(final=True) == expected
+    free = Detokenizer()
+    free.add(b"\n ")
+    assert free.take() == "\n "

@@ -19,6 +19,7 @@ from unisono.chat.messages import Message, Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.given import cut
+from unisono.engine.member import Place
 from unisono.engine.plan import Plan
 from unisono.engine.reference import _PlainText
 from unisono.engine.scoring import AT_ONCE
@@ -62,15 +63,16 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
     found = []
     for place, column in enumerate(columns):
         first = place == 0 and prompt.messages is not None
-        lead_U = text.distribution(plan.lead, first=first)
+        here: Place | None = "opening" if first else None
+        lead_U = text.distribution(plan.lead, here)
         opens = plan.gate.opens(plan.gate.score(lead_U[None], [place])[0])
         voters = text.voters(members, opens=opens)
-        p_U_K = [text.of_member(text.distribution(member, first=first)) for member in voters]
+        p_U_K = [text.of_member(text.distribution(member, here)) for member in voters]
         q_U = text.combined(p_U_K, voters) if opens else p_U_K[0]
         found.append((float(q_U[column]), int(np.argmax(q_U)) == column))
         piece = union.piece(column)
         assert piece is not None
-        text.append(column, piece, members, dict.fromkeys((member.name for member in members), first))
+        text.append(column, piece, members, dict.fromkeys((member.name for member in members), first), None)
     return found
 
 

@@ -118,8 +118,13 @@ def test_members_read_conversations_through_their_own_templates(spec: Path) -> N
         assert logp == pytest.approx(ensemble.score(" Sofia", messages=messages)[0].logp)  # type: ignore[arg-type]
     assert model.tokenizer_name == model.chat_template(True)
     assert model.tokenizer_name != model_of(spec, member="a").tokenizer_name
-    with pytest.raises(SpecError, match="begun already, with 'Sure'"):
-        model.apply_chat_template([*messages, {"role": "assistant", "content": "Sure"}], add_generation_prompt=False)
+    begun = [*messages, {"role": "assistant", "content": "Sure"}]
+    context = model.apply_chat_template(begun, add_generation_prompt=False)
+    assert context != model.apply_chat_template(begun)
+    [written] = model.generate_until(requests("generate_until", (context, {"until": ["."], "max_gen_toks": 9})), True)
+    with Ensemble.load(spec) as ensemble:
+        answer = ensemble.generate(messages=begun, continue_final_message=True, max_new_tokens=9, stop=".")  # type: ignore[call-overload]
+        assert written == answer.text
     with pytest.raises(SpecError, match="the chat template 'tools'"):
         model.chat_template("tools")
 

@@ -286,12 +286,13 @@ def test_any_method_draws_from_its_distribution(data: st.DataObject) -> None:
     FAKE_MODELS.clear()
 
 
-def mistaken(name: str, wrong: Callable[..., Any], drafter: str = "a") -> float:
-    """How far an engine that gets one function wrong is from the distribution, in total variation."""
+def mistaken(drafter: str = "a", **wrong: Any) -> float:
+    """How far an engine with wrong functions in its sampler is from the distribution, in total variation."""
     fakes = by_hand.grown(0, WORDS, (1, 2, 2), PROMPT)
     method = Method().but(draw="1 seed:0", speculate=drafter)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, name, wrong)
+        for name, other in wrong.items():
+            patch.setattr(sampler, name, other)
         found, _ = written(engine_of(fakes, FixedDraftLength()), method, 3, PROMPT)
     expected = by_hand.texts(fakes, method, PROMPT, 3)
     return sum(abs(found.get(path, 0) - expected.get(path, 0)) for path in found | expected) / 2
@@ -299,13 +300,20 @@ def mistaken(name: str, wrong: Callable[..., Any], drafter: str = "a") -> float:
 
 def test_the_enumeration_finds_what_is_wrong() -> None:
     """Drawing anew from the whole distribution, drawing without its options, or one number for two purposes."""
-    draw = sampler._draw
-    assert mistaken("residual", sampler.residual) < 1e-6
-    assert mistaken("residual", lambda p_U, q_U: q_U) > 0.01
+    draw, accepts = sampler._draw, sampler.accepts
+    assert mistaken(residual=sampler.residual) < 1e-6
+    assert mistaken(residual=lambda p_U, q_U: q_U) > 0.01
     assert (
-        mistaken("_draw", lambda q_U, p_U, window, position: draw(q_U if p_U is None else p_U, None, window, position))
+        mistaken(_draw=lambda q_U, p_U, window, position: draw(q_U if p_U is None else p_U, None, window, position))
         > 0.01
     )
+
+    def accepts_late(p_U: Any, q_U: Any, column: int, numbers: Any) -> bool:
+        for _ in range(5):  # here it is the sixth number of a piece that decides between two
+            numbers.below(0, 1)
+        return accepts(p_U, q_U, column, numbers)
+
     purpose = sampler.Purpose
     wrong = types.SimpleNamespace(PIECE=purpose.PIECE, ACCEPTANCE=purpose.PIECE, RESIDUAL=purpose.RESIDUAL)
-    assert mistaken("Purpose", wrong) > 0.01  # type: ignore[arg-type]
+    assert mistaken(accepts=accepts_late) < 1e-6
+    assert mistaken(accepts=accepts_late, Purpose=wrong) > 0.01

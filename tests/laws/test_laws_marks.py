@@ -65,6 +65,19 @@ def test_the_texts_above_are_not_vacuous() -> None:
     assert {"reasoning_begin", "reasoning_end", "answer_begin"} <= set(alone)
 
 
+@pytest.mark.parametrize("names", [("t",), ("o", "h", "p"), ("t", "s", "p")])
+def test_a_text_is_the_same_however_often_it_is_looked_at(names: tuple[str, ...]) -> None:
+    engine = engine_of(names)
+    texts = [engine.add(prompt, Limits(max_new_tokens=PIECES)) for prompt in QUESTIONS]
+    shown = [["", ""] for _ in texts]
+    while any(text.finish is None for text in texts):
+        engine.step()
+        for text, parts in zip(texts, shown, strict=True):
+            parts[0], parts[1] = parts[0] + text.take_text(), parts[1] + text.take_reasoning()
+    found = [text.generation() for text in texts]
+    assert [tuple(parts) for parts in shown] == [(each.text, each.reasoning or "") for each in found]
+
+
 def test_an_end_within_reasoning_ends_that_alone() -> None:
     for names in (("s",), ("t", "s"), ("s", "h")):
         texts = generated(engine_of(names), pieces=60)

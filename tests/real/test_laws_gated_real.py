@@ -1,7 +1,8 @@
-"""Law 5 for gates and drafts on the real demo pair, transformers in float32.
+"""Law 5, also for gates and drafts, on the real demo pair, transformers in float32.
 
-Every gate is combined with a drafter and a batch size, so that every drafter and every size come up;
-``UNISONO_TEST_ALL=1`` runs the whole product, about half an hour on two cores.
+Without a gate and drafts, longer texts are written one at a time and eight at a time. Every gate is combined with a
+drafter and a batch size, so that every drafter and every size come up; ``UNISONO_TEST_ALL=1`` runs the whole product,
+about half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
 
-PIECES = 8
+PIECES, UNGATED_PIECES = 8, 12
+"""Of each text: the plain loop reads all of it anew for every piece."""
+UNGATED: dict[str, Any] = {"gate": "always"}
 GATES = (
-    {"gate": "always"},
+    UNGATED,
     {"gate": "confidence:0.5"},
     {"gate": "confidence:0.7", "boundary": True, "lead": "gemma"},
     {"gate": "margin:0.3"},
@@ -44,13 +47,18 @@ SIZES = (1, 3, 8)
 def combinations() -> list[tuple[dict[str, Any], str, int]]:
     every = list(itertools.product(enumerate(GATES), enumerate(DRAFTERS), enumerate(SIZES)))
     if not os.environ.get("UNISONO_TEST_ALL"):
-        every = [(gate, drafter, size) for gate, drafter, size in every if _chosen(gate[0], drafter[0], size[0])]
-    return [(gate, drafter, size) for (_, gate), (_, drafter), (_, size) in every]
+        every = [each for each in every if _chosen(*each)]
+    found = [(gate, drafter, size) for (_, gate), (_, drafter), (_, size) in every]
+    return found + [each for each in ((UNGATED, "off", 1), (UNGATED, "off", 8)) if each not in found]
 
 
-def _chosen(gate: int, drafter: int, size: int) -> bool:
-    turn = gate % 2
-    return drafter == (gate + 2 * turn) % len(DRAFTERS) and size == (gate + turn) % len(SIZES)
+def _chosen(gate: tuple[int, Any], drafter: tuple[int, Any], size: tuple[int, Any]) -> bool:
+    turn = gate[0] % 2
+    return drafter[0] == (gate[0] + 2 * turn) % len(DRAFTERS) and size[0] == (gate[0] + turn) % len(SIZES)
+
+
+def pieces_of(keys: dict[str, Any]) -> int:
+    return UNGATED_PIECES if keys == UNGATED else PIECES
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +80,8 @@ def expected(pair: Engine) -> dict[str, list[list[PlainStep]]]:
                 lambda member, _, ids, first=False, inside=False, cached=cached: cached(member, tuple(ids), first),
             )
             for keys in GATES:
-                steps = plain_steps(pair.members, pair.union, prompt, PIECES, Method().but(**keys))
+                steps = list(plain_steps(pair.members, pair.union, prompt, pieces_of(keys), Method().but(**keys)))
+                assert all(abs(step.q_U.sum() - 1) < 1e-9 for step in steps)
                 found[str(keys)].append([step._replace(q_U=np.empty(0)) for step in steps])
     return found
 
@@ -84,7 +93,7 @@ def test_gates_drafts_and_batches_equal_the_plain_loop(
     """30 prompts, 12 of them not ASCII; drafts go as far as allowed, whether that pays or not."""
     draft_length = DraftLengthController() if drafter == "auto" else FixedDraftLength()
     engine = Engine(pair.members, pair.union, draft_length=draft_length)
-    texts = written(engine, ALL, PIECES, size, Method().but(**keys, speculate=drafter))
+    texts = written(engine, ALL, pieces_of(keys), size, Method().but(**keys, speculate=drafter))
     for prompt, text, steps in zip(ALL, texts, expected[str(keys)], strict=True):
         assert [step.piece for step in text.steps] == [step.piece for step in steps], prompt
         assert [step.voted for step in text.steps] == [step.voted for step in steps]

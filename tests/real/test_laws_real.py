@@ -1,9 +1,8 @@
-"""The laws of the ensemble on the real demo pair."""
+"""The laws of the ensemble on the real demo pair; law 5 in float32 is that of `test_laws_gated_real.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,34 +16,12 @@ from unisono.ensemble import Ensemble
 pytestmark = pytest.mark.models
 
 BACKENDS = ("llamacpp", "transformers")
-PIECES = 12
-"""Of each text: the plain loop reads all of it anew for every piece."""
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make."""
 
 
 def engine_of(ensemble: Ensemble) -> Engine:
     return ensemble._engine
-
-
-def pieces_of(text: Any) -> list[bytes | None]:
-    return [step.piece for step in text.steps]
-
-
-def test_the_engine_equals_the_plain_loop_that_recomputes_everything(load_demo: Callable[..., Ensemble]) -> None:
-    """Law 5: 30 prompts, float32, one at a time and eight at a time."""
-    engine = engine_of(load_demo(backend="transformers", dtype="float32"))
-    alone = written(engine, ALL, PIECES, 1)
-    together = written(engine, ALL, PIECES, 8)
-    for prompt, one, many in zip(ALL, alone, together, strict=True):
-        plain = list(plain_steps(engine.members, engine.union, prompt, PIECES))
-        expected = [step.piece for step in plain]
-        assert pieces_of(one) == expected, prompt
-        assert pieces_of(many) == expected, prompt
-        likely = [step.p for step in plain]
-        np.testing.assert_allclose([step.p for step in one.steps], likely, atol=1e-4)
-        np.testing.assert_allclose([step.p for step in many.steps], likely, atol=1e-4)
-        assert all(abs(step.q_U.sum() - 1) < 1e-9 for step in plain)
 
 
 def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[..., Ensemble]) -> None:

@@ -14,7 +14,9 @@ from support.real_server import SAY, A, B, Served, serving
 from support.tool_templates import BARE, TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.errors import SpecError
+from unisono.server.errors import Refusal
 from unisono.server.limits import ServerLimits
+from unisono.server.messages import read_messages
 from unisono.server.middleware import Keys, read_origins
 
 READS = (
@@ -23,6 +25,7 @@ READS = (
     "{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
     "<|assistant|>"
 )
+GRANITE = "{% if thinking %}Think first.{% endif %}" + READS.partition("{% endif %}")[2]
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -47,6 +50,7 @@ def served() -> Iterator[Served]:
     ensembles = {
         "duo": {"members": [A, B]},
         "reads": {"members": [{**each, "chat_template": READS} for each in (A, B)]},
+        "granite": {"members": [{**each, "chat_template": GRANITE} for each in (A, B)]},
         "half": {"members": [{**A, "chat_template": READS}, B]},
         "calls": {"members": [{**each, "chat_template": TAGGED} for each in (A, B)]},
         "bare": {"members": [{**each, "chat_template": BARE} for each in (A, B)]},
@@ -262,8 +266,8 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
         ({"chat_template_kwargs": {"eos_token": ""}}, "chat_template_kwargs", "eos_token"),
         ({"chat_template_kwargs": {"additional_special_tokens": []}}, "chat_template_kwargs", "special_tokens"),
         ({"chat_template_kwargs": {"raise_exception": 1}}, "chat_template_kwargs", "raise_exception"),
-        ({"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs.add_generation_prompt", ""),
-        ({"chat_template_kwargs": {"continue_final_message": True}}, "chat_template_kwargs.continue_final_message", ""),
+        ({"chat_template_kwargs": {"add_generation_prompt": False}}, "add_generation_prompt", "continue_final_message"),
+        ({"chat_template_kwargs": {"continue_final_message": True}}, "continue_final_message", "the role 'user'"),
         ({"chat_template_kwargs": {"documents": [{"text": "x"}]}}, "chat_template_kwargs.documents", "message"),
         ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template", "file"),
         ({"reasoning_effort": "much"}, "reasoning_effort", "'low'"),
@@ -392,6 +396,16 @@ def test_unknown_keys_of_a_past_call_change_nothing(served: Served, call: dict[s
     assert text(served, **sides[0]) == text(served, **sides[1])
 
 
+@pytest.mark.parametrize("arguments", ['{"city": "Par', "[1, 2]", [1, 2], "7"])
+def test_past_arguments_that_are_no_object_are_read_unless_strict(served: Served, arguments: Any) -> None:
+    made = {**CALL, "function": {**CALL["function"], "arguments": arguments}}
+    messages = [*SAY, {**PAST, "tool_calls": [made]}, {"role": "tool", "tool_call_id": "probe0001", "content": "no"}]
+    assert ask(served, model="calls", messages=messages, tools=[PING])
+    if isinstance(arguments, str):
+        with pytest.raises(Refusal, match="not the JSON of an object"):
+            read_messages([*SAY, {"role": "assistant", "tool_calls": [made]}], strict=True)
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
@@ -493,7 +507,7 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
     ]
     assert tokens[0] == tokens[1]
     other = {"reasoning_effort": effort, "chat_template_kwargs": {"enable_thinking": not thinks}}
-    assert prompt_tokens(served, model="reads", **other) != tokens[0]
+    assert ask(served, 400, model="reads", **other)["error"]["param"] == "reasoning_effort"
 
 
 @pytest.mark.parametrize(
@@ -503,22 +517,14 @@ def test_templates_that_only_know_whether_to_think_are_told(served: Served, effo
         ({"reasoning": {"enabled": True}}, True),
         ({"thinking_token_budget": 0}, False),
         ({"thinking": {"type": "enabled", "budget_tokens": 9}}, True),
-        ({"thinking_token_budget": 0, "chat_template_kwargs": {"enable_thinking": True}}, True),
+        ({"thinking_token_budget": 0, "chat_template_kwargs": {"enable_thinking": False}}, False),
     ],
 )
 def test_templates_are_told_whether_to_think_by_any_field(served: Served, fields: dict[str, Any], thinks: bool) -> None:
     told = prompt_tokens(served, model="reads", enable_thinking=thinks)
     assert prompt_tokens(served, model="reads", **fields) == told
-
-
-@pytest.mark.parametrize("key", ["prefix", "partial"])
-def test_a_last_message_that_is_to_be_continued_is_refused_and_a_past_one_is_not(served: Served, key: str) -> None:
-    begun = {**PAST, key: True}
-    error = ask(served, 400, messages=[*SAY, begun])["error"]
-    assert error["param"] == f"messages[1].{key}"
-    assert "/v1/completions" in error["message"]
-    assert text(served, messages=[*SAY, begun, *SAY]) == text(served, messages=[*SAY, PAST, *SAY])
-    assert ask(served, messages=[*SAY, {**PAST, key: False}])
+    other = prompt_tokens(served, model="granite", chat_template_kwargs={"thinking": thinks})
+    assert prompt_tokens(served, model="granite", **fields) == other
 
 
 def test_an_empty_last_message_is_a_message(served: Served) -> None:
@@ -538,16 +544,16 @@ def test_whether_to_think_may_be_said_at_the_top_level(served: Served) -> None:
 
 
 def test_variables_reach_the_templates_that_read_them(served: Served) -> None:
-    kwargs = {"enable_thinking": False, "unread": {"deep": ["<|user|>"]}}
+    kwargs = {"enable_thinking": True, "unread": {"deep": ["<|user|>"]}}
     for model, readers in (("duo", ""), ("half", "a"), ("reads", "ab")):
         before = prompt_tokens(served, model=model)
         after = prompt_tokens(served, model=model, chat_template_kwargs=kwargs, reasoning_effort="low")
         assert {name for name in before if before[name] != after[name]} == set(readers)
     tokens = prompt_tokens(
-        served, model="reads", chat_template_kwargs={"enable_thinking": False, "reasoning_effort": "low"}
+        served, model="reads", chat_template_kwargs={"enable_thinking": True, "reasoning_effort": "low"}
     )
     assert tokens == prompt_tokens(
-        served, model="reads", chat_template_kwargs={"enable_thinking": False}, reasoning_effort="low"
+        served, model="reads", chat_template_kwargs={"enable_thinking": True}, reasoning_effort="low"
     )
 
 

@@ -99,9 +99,15 @@ def test_reasoning_is_left_out_where_a_client_asks_for_that(served: Served, fiel
     assert {key for key, _ in parts(stream)} == {"content"}
 
 
+KWARGS = "chat_template_kwargs"
 OFF = (
     {"unisono": {"reasoning": "off"}},
     {"unisono": {"reasoning": False}},
+    {"unisono": {"reasoning": 0}},
+    {"unisono": {"reasoning": {"max_pieces": 0}}, "chat_template_kwargs": {"enable_thinking": False}},
+    {"unisono": {"reasoning": "off"}, "chat_template_kwargs": {"thinking": False, "reasoning_effort": "none"}},
+    {"chat_template_kwargs": {"enable_thinking": False}},
+    {"chat_template_kwargs": {"thinking_budget": 0}, "reasoning_effort": "none"},
     {"reasoning_effort": "none"},
     {"reasoning": {"effort": "none"}},
     {"reasoning": {"enabled": False}, "thinking_token_budget": 0},
@@ -171,7 +177,29 @@ def test_what_asks_for_reasoning_as_it_comes_changes_nothing(served: Served, fie
         ({"reasoning_format": "raw"}, "reasoning_format", "reasoning_content"),
         ({"reasoning_format": "hidden"}, "reasoning_format", "include_reasoning"),
         ({"unisono": {"reasoning": "much"}}, "unisono.reasoning", "off"),
-        ({"unisono": {"reasoning": 0}}, "unisono.reasoning", "max_pieces"),
+        ({"unisono": {"reasoning": -1}}, "unisono.reasoning", "max_pieces"),
+        *(
+            (
+                {"chat_template_kwargs": {name: value}, "unisono": {"reasoning": wanted}},
+                f"chat_template_kwargs.{name}",
+                "",
+            )
+            for name, value, wanted in (
+                ("enable_thinking", True, "off"),
+                ("thinking", True, {"max_pieces": 0}),
+                ("reasoning_effort", "low", "off"),
+                ("enable_thinking", False, "auto"),
+                ("thinking", False, 3),
+                ("reasoning_effort", "none", 3),
+                ("thinking_mode", "disabled", "auto"),
+            )
+        ),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False, "thinking": True}},
+            "chat_template_kwargs.enable_thinking",
+            "",
+        ),
+        ({"chat_template_kwargs": {"enable_thinking": True}, "reasoning_effort": "none"}, "reasoning_effort", "True"),
         ({"reasoning": {"effort": "much"}}, "reasoning.effort", "'low'"),
         ({"reasoning": "high"}, "reasoning", "'high'"),
         ({"thinking_token_budget": -2}, "thinking_token_budget", "-1"),

@@ -587,6 +587,13 @@ def test_a_client_that_leaves_while_it_sends_is_no_fault_of_the_server() -> None
         assert sum(float(line.rpartition(" ")[2]) for line in counted if 'status="499"' in line) == 2
 
 
+@pytest.fixture(scope="module")
+def local_and_open() -> Iterator[tuple[Served, Served]]:
+    make_fakes()
+    with serving(local=True) as local, serving() as reachable:
+        yield local, reachable
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -605,14 +612,15 @@ def test_a_client_that_leaves_while_it_sends_is_no_fault_of_the_server() -> None
         ("", 403),
     ],
 )
-def test_without_keys_only_the_names_of_this_machine_are_answered(host: str, status: int) -> None:
-    with serving(local=True) as served:
-        response = served.get("/v1/models", host=host)
-        assert response.status_code == status, response.text
-        if status == 403:
-            assert error_of(response)["code"] == "foreign_host"
-    with serving() as served:
-        assert served.get("/v1/models", host=host).status_code == 200
+def test_without_keys_only_the_names_of_this_machine_are_answered(
+    local_and_open: tuple[Served, Served], host: str, status: int
+) -> None:
+    local, reachable = local_and_open
+    response = local.get("/v1/models", host=host)
+    assert response.status_code == status, response.text
+    if status == 403:
+        assert error_of(response)["code"] == "foreign_host"
+    assert reachable.get("/v1/models", host=host).status_code == 200
 
 
 def test_a_list_that_could_never_wait_in_line_is_not_told_to_come_back() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -16,9 +18,13 @@ from hypothesis import strategies as st
 from support.fakes import make_fakes
 from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.connections import Phase
 from unisono.server.hosts import is_local, read_host
-from unisono.server.strict_http import HEAD, HEADERS
+from unisono.server.http_server import AHEAD
+from unisono.server.limits import ServerLimits
+from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
 from unisono.server.telemetry import CUT, JsonLines
+from unisono.server.turns import APART, Turns
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
 HOST = b"host: localhost\r\n"
@@ -35,10 +41,23 @@ def fakes() -> Iterator[None]:
     FAKE_MODELS.clear()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
+    make_fakes()
     with serving(local=True) as served:
         yield served
+
+
+def slow_down(served: Served, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let each pass of the first member take so much longer."""
+    backend = served.service.engines["duo"].members[0].backend
+    advance = backend.advance
+    monkeypatch.setattr(backend, "advance", lambda feeds: time.sleep(seconds) or advance(feeds))
+
+
+@pytest.fixture
+def slow(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    return partial(slow_down, served, monkeypatch)
 
 
 def connect(served: Served) -> socket.socket:
@@ -120,12 +139,156 @@ def test_requests_that_are_well_formed_are_served_one_after_the_other(served: Se
     assert answer.count(b"HTTP/1.1 200 ") == 2
 
 
+def test_empty_lines_before_a_request_are_passed_over(served: Served) -> None:
+    request = START + HOST + TYPE + LENGTH
+    first, last = request + b"\r\n" + BODY, request + b"connection: close\r\n\r\n" + BODY
+    answer = exchange(served, b"\r\n" + first + b"\r\n" + first + b"\r\n" * EMPTY_LINES + last)
+    assert answer.count(b"HTTP/1.1 200 ") == 3
+    with connect(served) as connection:
+        for part in (b"\r", b"\n", last[:1], last[1:]):  # as they happen to arrive
+            connection.sendall(part)
+            time.sleep(0.02)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    for empty in (b"\n", b"\r", b"\r\r\n", b"\r\n" * (EMPTY_LINES + 1)):
+        assert exchange(served, empty + last).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://127.0.0.1:8000/v1/models", 200),
+        (b"HTTP://LOCALHOST/v1/models?a=/b", 200),
+        (b"https://[::1]/v1/models", 200),
+        (b"http://localhost", 404),
+        (b"http://localhost?a", 404),
+        (b"http://evil.com/v1/models", 403),
+        (b"http://localhost:80.evil.com/v1/models", 403),
+        (b"http://localhost@evil.com/v1/models", 400),
+        (b"http://user@localhost/v1/models", 400),
+        (b"http:///v1/models", 400),
+        (b"http://localhost/v1/models#a", 400),
+        (b"ftp://localhost/v1/models", 400),
+        (b"v1/models", 400),
+        (b"localhost:80", 400),
+        (b"*", 404),
+    ],
+)
+def test_a_target_may_be_a_whole_url_whose_host_counts(served: Served, target: bytes, status: int) -> None:
+    for host in (b"localhost", b"evil.com"):
+        head = b"GET " + target + b" HTTP/1.1\r\nconnection: close\r\nhost: " + host + b"\r\n\r\n"
+        expected = 403 if (status, target, host) == (404, b"*", b"evil.com") else status
+        assert int(exchange(served, head).split(b" ")[1]) == expected
+    body = START.replace(b"/v1", b"http://localhost/v1") + HOST + TYPE + LENGTH + b"connection: close\r\n\r\n" + BODY
+    assert exchange(served, body).startswith(b"HTTP/1.1 200 ")
+
+
+PAGE = b"https://app.example"
+REFUSED = {
+    "a head that is no HTTP": (b"GET /v1/models\r\norigin: %b\r\n\r\n", 400),
+    "a length twice": (START + HOST + b"origin: %b\r\n" + LENGTH + LENGTH + b"\r\n", 400),
+    "a head too large": (START + HOST + b"origin: %b\r\nx: " + b"a" * HEAD + b"\r\n\r\n", 431),
+    "a coding not known": (START + HOST + b"origin: %b\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+    "a chunk without a size": (
+        START + HOST + b"origin: %b\r\n" + TYPE + b"transfer-encoding: chunked\r\n\r\nx\r\n",
+        400,
+    ),
+    "a body that does not arrive": (START + HOST + b"origin: %b\r\n" + TYPE + LENGTH + b"\r\n", 408),
+    "a foreign host": (START + b"host: evil.com\r\norigin: %b\r\n" + TYPE + LENGTH + b"\r\n" + BODY, 403),
+}
+
+
+@pytest.mark.parametrize(("origins", "told"), [((PAGE.decode(),), PAGE), (("*",), b"*"), ((), None)])
+def test_who_refuses_makes_no_difference_to_the_answer(origins: tuple[str, ...], told: bytes | None) -> None:
+    """Whether the connection or the app refuses: OpenAI's form, a request id, and what a browser has to see."""
+    with serving(local=True, origins=origins) as served:
+        for data, status in REFUSED.values():
+            with connect(served) as connection:
+                connection.sendall(data.replace(b"%b", PAGE))
+                if status == 408:
+                    reading = served.server.connections._all.of[Phase.READING]
+                    served.wait(lambda of=reading: bool(of))  # type: ignore[misc]
+                    served.call(lambda: served.server.connections.sweep(time.monotonic() + 60))
+                answer = b""
+                while part := connection.recv(65536):
+                    answer += part
+            head, _, body = answer.partition(b"\r\n\r\n")
+            lines = [line.partition(b": ") for line in head.split(b"\r\n")[1:]]
+            headers = {name: value for name, _, value in lines}
+            assert int(head.split(b" ")[1]) == status
+            assert len(headers) == len(lines)
+            assert headers[b"content-type"] == b"application/json"
+            assert headers[b"x-request-id"].startswith(b"req-")
+            assert headers.get(b"access-control-allow-origin") == told
+            assert (headers.get(b"access-control-expose-headers") is not None) == bool(origins)
+            assert json.loads(body)["error"].keys() == {"message", "type", "param", "code"}
+        served.free()
+
+
+def test_a_connection_too_many_is_refused_as_all_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        serving(limits=ServerLimits(connections=2, connections_per_address=2), origins=("*",)) as served,
+        connect(served) as first,
+    ):
+        slow_down(served, monkeypatch, 0.05)
+        bias = {str(served.service.engines["duo"].union.end): -100}
+        body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
+        first.sendall(START + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body)
+        served.wait(lambda: served.service.served == 1)
+        refused = served.get("/v1/models", origin=PAGE.decode())
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["code"] == "too_many_connections"
+        assert refused.headers["access-control-allow-origin"] == "*"
+        assert refused.headers["x-request-id"].startswith("req-")
+
+
+@pytest.mark.parametrize("start", [b"GET /health HTTP/1.1\r\n", START])
+def test_a_flood_of_requests_on_one_connection_is_read_as_it_is_answered(served: Served, start: bytes) -> None:
+    """A request that reads its body reads on: without a bound the connection would hold all that is sent."""
+    requests, sent = (start + HOST + TYPE + LENGTH + b"\r\n" + BODY) * 5000, 0
+    with connect(served) as connection:
+        connection.setblocking(False)
+        served.wait(lambda: bool(served.server.server_state.connections))
+        [protocol] = served.server.server_state.connections
+        answer, most = b"", 0
+        while answer.count(b"HTTP/1.1 200 ") < 20:
+            with contextlib.suppress(BlockingIOError):
+                sent += connection.send(requests[sent % len(requests) :])
+            with contextlib.suppress(BlockingIOError):
+                answer += connection.recv(65536)
+            most = max(most, protocol._strict.waiting)  # type: ignore[union-attr]
+        assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ")
+        assert most <= AHEAD + 256 * 1024
+        began = time.monotonic()
+        assert served.post("/v1/completions", json.loads(BODY)).status_code == 200
+        assert time.monotonic() - began < 5
+    served.wait(lambda: not served.server.server_state.connections)
+
+
+def test_requests_ahead_of_their_time_take_turns() -> None:
+    called: list[int] = []
+
+    async def crowd() -> None:
+        loop, turns, over = asyncio.get_running_loop(), Turns(), asyncio.Event()
+        for number in range(5):
+            turns.take(partial(called.append, number))
+        assert called == []
+        began = loop.time()
+        turns.take(over.set)
+        await over.wait()
+        assert loop.time() - began >= 4 * APART
+        turns.take(partial(called.append, 5))
+        await asyncio.sleep(2 * APART)
+
+    asyncio.run(crowd())
+    assert called == list(range(6))
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream: bool, number: int) -> None:
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(0.05) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+def test_a_client_that_has_shut_down_its_side_is_answered(
+    served: Served, slow: Callable[[float], None], stream: bool, number: int
+) -> None:
+    slow(0.05)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps(
         {"model": "duo", "prompt": "the", "max_tokens": 12, "stream": stream, "logit_bias": bias}
@@ -141,10 +304,10 @@ def test_a_client_that_has_shut_down_its_side_is_answered(served: Served, stream
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_a_client_that_has_left_is_not_worked_for(served: Served, version: bytes) -> None:
-    backend = served.service.engines["duo"].members[0].backend
-    advance = backend.advance
-    backend.advance = lambda feeds: time.sleep(0.02) or advance(feeds)  # type: ignore[method-assign, func-returns-value]
+def test_a_client_that_has_left_is_not_worked_for(
+    served: Served, slow: Callable[[float], None], version: bytes
+) -> None:
+    slow(0.02)
     bias = {str(served.service.engines["duo"].union.end): -100}
     body = json.dumps({"model": "duo", "prompt": "the", "max_tokens": 3000, "logit_bias": bias}).encode()
     request = START.replace(b"1.1", version) + HOST + TYPE + b"content-length: %d\r\n\r\n" % len(body) + body
@@ -185,10 +348,12 @@ def test_a_client_that_has_left_is_not_worked_for(served: Served, version: bytes
 )
 def test_a_host_is_read_exactly(served: Served, header: str, host: str | None) -> None:
     assert read_host(header) == host
+    began = time.monotonic()
     with connect(served) as connection:
         encoded = header.encode().replace(b"\n", b"")
         connection.sendall(b"GET /v1/models HTTP/1.1\r\nconnection: close\r\nhost: " + encoded + b"\r\n\r\n")
         answer = connection.recv(65536)
+    assert time.monotonic() - began < 2
     allowed = host is not None or header == "localhost\n"
     assert (b" 200 " in answer.split(b"\r\n")[0]) == allowed
     assert allowed or answer.split(b" ")[1] in (b"400", b"403")
@@ -199,7 +364,9 @@ def test_what_is_read_as_this_machine_is_nothing_else(header: str) -> None:
     host = read_host(header)
     if host is None:
         return
-    name, colon, port = header.rpartition(":") if header.rpartition(":")[2].isdigit() else (header, "", "")
+    name, colon, port = header.rpartition(":")
+    if not colon or not port.isdigit():
+        name, colon, port = header, "", ""
     if header.startswith("["):
         assert header.count("]") == 1
         name, port = header[1:].split("]")
@@ -222,6 +389,7 @@ def test_what_a_client_writes_is_cut_in_the_log(caplog: pytest.LogCaptureFixture
     long = "x\n\x1b[31m" * 75_000
     with serving() as served, caplog.at_level(logging.INFO, "unisono.server"):
         body = {"model": "duo", "prompt": "a", "max_tokens": 1}
+        began = time.monotonic()
         for change in (
             {"user": long},
             {"safety_identifier": long},
@@ -240,6 +408,7 @@ def test_what_a_client_writes_is_cut_in_the_log(caplog: pytest.LogCaptureFixture
         served.get(f"/{big}")
         exchange(served, b"A" * 8000 + b" /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         served.wait(lambda: sum(record.msg == "request" for record in caplog.records) >= 11)
+        assert time.monotonic() - began < 10
     lines = [JsonLines().format(record) for record in caplog.records]
     assert max(map(len, lines)) < 3 * CUT + 600, max(lines, key=len)
     assert all(line.isascii() and line.isprintable() for line in lines)

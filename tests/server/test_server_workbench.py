@@ -21,7 +21,7 @@ from unisono.constraints import trial
 from unisono.errors import SpecError
 from unisono.server import workbench
 from unisono.server.errors import Refusal
-from unisono.server.workbench import Workbench, _Trial
+from unisono.server.workbench import PATIENCE, PATIENCE_ALONE, Workbench, _Trial
 
 GOOD = Constraint(REGEX, "a+b")
 BAD = Constraint(LARK, "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(3000)) + '\nr3000: "a"\n')
@@ -92,6 +92,30 @@ def test_a_late_process_is_ended_and_its_lateness_not_remembered(monkeypatch: py
     assert len(started) == 2
 
 
+def test_a_process_without_a_timer_of_its_own_has_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [trial._patience for trial in Workbench()._trials.values()] == [PATIENCE] * 2
+    monkeypatch.delattr(signal, "setitimer")  # as on Windows
+    assert [trial._patience for trial in Workbench()._trials.values()] == [PATIENCE_ALONE] * 2
+    trial._limit(1)
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "while True: print(end='x' * 1000)"])
+def test_a_process_that_never_answers_is_ended_without_limits_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def endless() -> Any:
+        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(workbench, "_start", endless)
+    started = counted(monkeypatch)
+    bench, began = Workbench(patience=0.5), time.monotonic()
+    with pytest.raises(SpecError, match="cannot be compiled"):
+        tried(bench, GOOD)
+    assert time.monotonic() - began < 5
+    assert all(process.poll() is not None for process in started)
+    bench.close()
+
+
 def test_failures_are_remembered_and_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     started = counted(monkeypatch)
     bench = Workbench()
@@ -103,7 +127,8 @@ def test_failures_are_remembered_and_logged(monkeypatch: pytest.MonkeyPatch, cap
     ended = [record for record in caplog.records if record.getMessage() == "trial"]
     assert len(started) == 2  # one for long constraints, one for short ones
     assert len(ended) == 1
-    assert len(bench._tried) == 2
+    assert [len(key) for key in bench._tried] == [32, 32]  # nothing of what a client sent, which may be long
+    assert sum(len(message) + len(hint or "") for message, hint in filter(None, bench._tried.values())) < 2000
 
 
 def test_where_no_process_can_start_the_client_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate
 from unisono.testing import LongestMatchTokenizer, byte_level_table
 from unisono.vocab.pieces import end_ids, read_vocabulary
+from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
@@ -21,6 +22,8 @@ def encoder_of(
     compiled = ChatTemplate(str(source), table.special_texts) if source is not None else None
     ends = end_ids(table)
     marks = probe_marks(compiled, tokenizer, ends)
+    tokenizer = reserve(tokenizer, marks)
+    table = tokenizer.table
     speller = Speller(read_vocabulary(table, ends, marks=marks), tokenizer.encode)
     return PromptEncoder("m", tokenizer, speller, compiled, given_template=template is not OWN, **own)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -43,10 +44,14 @@ PIECES = 20
 
 
 def storyteller(table: TokenTable, seed: int, noise: float = 2.2) -> NextToken:
-    """A model that mostly tells one story, in its own tokens: others do too, so that drafts can hold."""
+    """A model that mostly tells one story, in its own tokens: others do too, so that drafts can hold.
+
+    What it has said after a text it says again without computing it, as the plain loop asks for most texts often.
+    """
     pieces = [token_bytes(text, kind, table.scheme) or b"" for text, kind in zip(table.texts, table.kinds, strict=True)]
     story = STORY.encode()
 
+    @functools.lru_cache(maxsize=10_000)
     def next_token(read: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
         digest = hashlib.blake2b(np.asarray([seed, *read], np.int64).tobytes(), digest_size=16).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
@@ -57,7 +62,9 @@ def storyteller(table: TokenTable, seed: int, noise: float = 2.2) -> NextToken:
         best = max((piece for piece in pieces if piece and rest.startswith(piece)), key=len, default=None)
         if best is not None:
             logits[table.declared_end_ids[0] if place == 0 and end in story else pieces.index(best)] += 9.0
-        return logits.astype(np.float32)
+        said = logits.astype(np.float32)
+        said.flags.writeable = False
+        return said
 
     return next_token
 

@@ -34,21 +34,25 @@ def write_tiny(
     pre: str | None = "gpt-2",
     split: tuple[int, ...] = (),
     architecture: str = "llama",
+    name: str = "tiny",
+    controls: tuple[str, ...] = (),
     **keys: str | float,
 ) -> Path:
     """Write a model, or with ``split`` (number, count, tensors of all) a part of one.
 
-    ``keys`` are more of its architecture's metadata, or others', with ``__`` for a dot.
+    ``controls`` are tokens beyond the weights' rows, for tokenizers alone. ``keys`` are more of its architecture's
+    metadata, or others', with ``__`` for a dot.
     """
     writer = gguf.GGUFWriter(path, architecture)
     if not split or split[0] == 0:
-        _add_facts(writer, pre, {key.replace("__", "."): value for key, value in keys.items()})
+        writer.add_name(name)
+        _add_facts(writer, pre, controls, {key.replace("__", "."): value for key, value in keys.items()})
     if split:
         writer.add_uint16("split.no", split[0])
         writer.add_uint16("split.count", split[1])
         writer.add_int32("split.tensors.count", split[2])
-    for name, values in tensors.items():
-        writer.add_tensor(name, values)
+    for each, values in tensors.items():
+        writer.add_tensor(each, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -70,11 +74,12 @@ def write_parts(folder: Path, count: int = 3) -> list[Path]:
     ]
 
 
-def _add_facts(writer: gguf.GGUFWriter, pre: str | None, keys: dict[str, str | float]) -> None:
+def _add_facts(
+    writer: gguf.GGUFWriter, pre: str | None, controls: tuple[str, ...], keys: dict[str, str | float]
+) -> None:
     for key, value in keys.items():
         add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(f"{writer.arch}.{key}", value)
-    writer.add_name("tiny")
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
@@ -89,8 +94,8 @@ def _add_facts(writer: gguf.GGUFWriter, pre: str | None, keys: dict[str, str | f
     writer.add_tokenizer_model("gpt2")
     if pre is not None:
         writer.add_tokenizer_pre(pre)
-    writer.add_token_list(TOKENS)
-    writer.add_token_types([1] * 256 + [3, 3])
+    writer.add_token_list([*TOKENS, *controls])
+    writer.add_token_types([1] * 256 + [3, 3] + [3] * len(controls))
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from unisono.chat.messages import Message, Tool, ToolCall
@@ -68,9 +69,67 @@ WRAPPED = calling(
     '{"type": "function", "function": ' + OBJECT + "}{% endfor %}]</calls>"
 )
 
+JSON = "{{ c.function.arguments | tojson }}"
+MISTRAL = calling(
+    "{{ m.content }}{% for c in m.tool_calls %}[TOOL_CALLS]{{ c.function.name }}[CALL_ID]{{ c.id }}[ARGS]"
+    + JSON
+    + "{% endfor %}"
+)
+KIMI = calling(
+    "{{ m.content }}<|tool_calls_section_begin|>{% for c in m.tool_calls %}<|tool_call_begin|>functions."
+    "{{ c.function.name }}:{{ loop.index0 }}<|tool_call_argument_begin|>" + JSON + "<|tool_call_end|>{% endfor %}"
+    "<|tool_calls_section_end|>"
+)
+DEEPSEEK = calling(
+    "{{ m.content }}<｜tool▁calls▁begin｜>{% for c in m.tool_calls %}{% if not loop.first %}{{ '\\n' }}{% endif %}"
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{{ c.function.name }}\n```json\n" + JSON + "\n```<｜tool▁call▁end｜>"
+    "{% endfor %}<｜tool▁calls▁end｜>"
+)
+DEEPSEEK_LATER = calling(
+    "{{ m.content }}<｜tool▁calls▁begin｜>{% for c in m.tool_calls %}<｜tool▁call▁begin｜>{{ c.function.name }}"
+    "<｜tool▁sep｜>" + JSON + "<｜tool▁call▁end｜>{% endfor %}<｜tool▁calls▁end｜>"
+)
+SOLAR = calling(
+    "{{ m.content }}<|tool_calls|>{% for c in m.tool_calls %}<|tool_call:begin|>{{ c.id }}<|tool_call:name|>"
+    "{{ c.function.name }}<|tool_call:args|>" + JSON + "<|tool_call:end|>{% endfor %}<|calls|>"
+)
+KEYED = calling(
+    "{{ m.content }}<|tools_prefix|>[{% for c in m.tool_calls %}{% if not loop.first %}, {% endif %}"
+    '{"{{ c.function.name }}": ' + JSON + "}{% endfor %}]<|tools_suffix|>"
+)
+_HARMONY = (
+    "{% for tool in tools or [] %}<|start|>developer<|message|>{{ tool | tojson }}<|end|>{% endfor %}"
+    "{% for m in messages %}<|start|>{% if m.role == 'assistant' and m.tool_calls %}assistant"
+    "{% if m.thinking %}<|channel|>analysis<|message|>{{ m.thinking }}<|end|><|start|>assistant{% endif %}CALL"
+    "{% elif m.role == 'assistant' %}assistant{% if m.thinking %}<|channel|>analysis<|message|>{{ m.thinking }}<|end|>"
+    "<|start|>assistant{% endif %}<|channel|>final<|message|>{{ m.content }}<|end|>"
+    "{% else %}{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+_FIRST_CALL = "{% set c = m.tool_calls[0] %}"
+HARMONY = _HARMONY.replace(
+    "CALL", _FIRST_CALL + " to=functions.{{ c.function.name }}<|channel|>commentary json<|message|>" + JSON + "<|call|>"
+)
+"""As gpt-oss's template: the recipient stands before the channel, and a message has one call."""
+HARMONY_AS_WRITTEN = _HARMONY.replace(
+    "CALL",
+    _FIRST_CALL
+    + "<|channel|>commentary to=functions.{{ c.function.name }} <|constrain|>json<|message|>"
+    + JSON
+    + "<|call|>",
+)
+"""As the model itself writes calls, and older templates do."""
+PARAMETERS = calling(
+    "{{ m.content }}{% for c in m.tool_calls %}<tool_call><function={{ c.function.name }}>"
+    "{% for key, value in c.function.arguments.items() %}<parameter={{ key }}>{{ value }}</parameter>{% endfor %}"
+    "</function></tool_call>{% endfor %}"
+)
+TOKENS = re.compile(r"<[|｜][\w:▁]+[|｜]>|\[[A-Z_]+\]")
+"""Control tokens of these templates, by their looks."""
+
 UNDERSTOOD = {
     "tagged": TAGGED, "listed": LISTED, "lines": LINES, "bare": BARE, "reversed": REVERSED, "joined": JOINED,
-    "laid out": LAID_OUT, "wrapped": WRAPPED,
+    "laid out": LAID_OUT, "wrapped": WRAPPED, "functional": FUNCTIONAL,
 }  # fmt: skip
 
 WEATHER = Tool(

@@ -180,3 +180,19 @@ def _usual(layers: dict[int, set[str]]) -> list[str]:
 def _shape_elsewhere(file: GgufFile, name: str) -> tuple[int, ...]:
     rest = name.split(".", 2)[2]
     return next(shape for other, shape in file.shapes.items() if other.endswith(f".{rest}") and other.count(".") > 2)
+
+
+def refuse_other_kinds_of_model(file: GgufFile) -> None:
+    """Raise a `ModelUnsupported` for a file that says that it holds no model, or one that reads in both directions."""
+    kind, architecture = file.text("general.type") or "model", file.architecture
+    if kind != "model":
+        raise unsupported(file, f"it holds no model but {kind!r}")
+    if file.metadata.get(f"{architecture}.attention.causal") is False or file.number(f"{architecture}.pooling_type"):
+        raise unsupported(file, "it makes embeddings, not text")
+
+
+def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:
+    return ModelUnsupported(
+        f"{file.path} ({file.architecture}) cannot be a member: {reason}",
+        hint="give the GGUF file of a text-generation model",
+    )

@@ -114,7 +114,11 @@ def check_config(stated: Mapping[str, Any], source: object) -> None:
         if inner and bound.whole and bound.low > 0:
             bound = Bound(0, bound.high)  # parts that see or hear are not made where only text is read
         _check(f"{where}{key}", value, bound, source)
-    for each in (stated, *(stated[key] for key in _WITH_LANGUAGE if isinstance(stated.get(key), Mapping))):
+    parts = {key: part for key in _WITH_LANGUAGE if (part := stated.get(key)) is not None}
+    for key, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise ModelCorrupt(f"{source}: {key} is {shown(part)}: it has to be a configuration", hint=_HINT)
+    for each in (stated, *parts.values()):
         for several, fewer, multiple in _ALTERNATIVES:
             _check_parts(each, several, fewer, multiple, source)
 

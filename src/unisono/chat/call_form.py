@@ -6,9 +6,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.chat.call_segments import CallSegments, FormUnknown, filled, find_segments, fixed, recipient_behind
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import (
@@ -22,19 +23,15 @@ from unisono.chat.template_probe import (
     as_given,
     exchange_of,
 )
-from unisono.vocab.spelling import cut_controls
+from unisono.vocab.controls import cut_controls
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""
 
 
-class FormUnknown(Exception):
-    """A template writes calls in no form that unisono can read and write. The message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class CallForm:
-    """How an answer writes calls: as JSON objects with a name and arguments, between marks."""
+    """How an answer writes calls: as JSON objects with a name and arguments, between marks, or by `segments`."""
 
     opening: str  # before the first call; empty where a call is nothing but its object
     between: str | None  # between two calls; ``None`` where there is never more than one
@@ -50,9 +47,42 @@ class CallForm:
     """The control token in ``opening``, which is a mark and no text; ``None`` where all is text."""
     end_token: str | None = None
     """The same of ``closing``."""
+    only_first: bool = False
+    """Whether a call stands where an answer begins, and never behind its text: of models that name a channel first."""
+    segments: CallSegments | None = None
+    """Of calls whose name stands outside of their JSON: the keys mean nothing then."""
+
+    @property
+    def by_seams(self) -> bool:
+        """Whether what stands around names and arguments is marks: it holds control tokens."""
+        return self.segments is not None and self.begin_token is not None
+
+    @property
+    def seams(self) -> CallSegments:
+        """The form cut at its seams; of an object, as it is where the name comes first."""
+        if self.segments is not None:
+            return self.segments
+        item, key = self.separators or SEPARATORS[0]
+        head, frame = f'{{{json.dumps(self.name_key)}{key}"', f'"{item}{json.dumps(self.arguments_key)}{key}'
+        again = None if self.between is None else self.between + head
+        return CallSegments(self.opening + head, frame, "}", again, self.closing)
+
+    @property
+    def head(self) -> str:
+        """What calls begin with, as far as it is the same for each."""
+        return self.opening if self.segments is None else fixed(self.segments.before)
+
+    @property
+    def between_head(self) -> str:
+        """The same of what stands between two calls."""
+        if self.segments is None or self.segments.again is None:
+            return self.between or ""
+        return fixed(self.segments.behind + self.segments.again)
 
     def framed(self, name: str) -> tuple[str, str]:
-        """The text of a call's object before and after its arguments."""
+        """The text of a call's object, or of its name, before and after its arguments."""
+        if self.segments is not None:
+            return f"{name}{filled(self.segments.middle, 0)}", ""
         item, key = self.separators or SEPARATORS[0]
         named = f"{json.dumps(self.name_key)}{key}{json.dumps(name)}"
         arguments = f"{json.dumps(self.arguments_key)}{key}"
@@ -63,17 +93,65 @@ class CallForm:
         return f"{self.opening}{before}{arguments}{behind}{self.closing}"
 
 
-def find_call_form(template: ChatTemplate, use: ToolUse, controls: Iterable[str], ends: Iterable[str]) -> CallForm:
+def find_call_form(
+    template: ChatTemplate,
+    use: ToolUse,
+    controls: Iterable[str],
+    ends: Iterable[str],
+    *,
+    channel: str = "",
+    added: Iterable[str] = (),
+) -> CallForm:
     """Render one call, two calls and a reply, and take the call form from the texts around the calls.
 
     ``controls`` are the texts of the member's special tokens, which an answer contains only as marks, and ``ends``
-    those that are END. Raises a `FormUnknown` where the template does not write calls, or not as JSON objects of which
-    one key is the name and one the arguments, or marks them by more control tokens than one before and one behind.
+    those that are END. ``channel`` is what all its answers begin with, before the first mark, and ``added`` are tokens
+    that its files call text, which are as good as special ones around names. Raises a `FormUnknown`
+    where the template does not write calls, or neither as JSON objects of which one key is the name and one the
+    arguments nor as names with such an object behind them; and where it marks objects by more control tokens than one
+    before and one behind, or calls of names by one that does not come first.
     """
     if not use.knows_tools:
         raise FormUnknown("its chat template does not know tools")
     answers = _Answers(template, use, list(filter(None, controls)), list(filter(None, ends)))
-    opening, first, closing = _around_object(answers.with_calls(1), NAMES[0])
+    one = answers.with_calls(1)
+    if _holds_object(one):
+        return _of_objects(answers, one)
+    return _of_segments(replace(answers, controls=[*answers.controls, *filter(None, added)]), channel)
+
+
+def _of_segments(answers: _Answers, channel: str) -> CallForm:
+    """The form of calls whose name stands outside of their JSON."""
+    one = answers.with_calls(1)
+    try:
+        two = answers.with_calls(2)
+    except FormUnknown:
+        two = None
+    found, arguments = find_segments(one, two, answers.controls)
+    segments = recipient_behind(found, channel)
+    texts = (segments.before, segments.middle, segments.behind, segments.again or "", segments.end)
+    marks = [mark for text in texts for mark in answers.controls_in(text)]
+    opening = segments.before.lstrip()
+    begin_token = next((mark for mark in marks if opening.startswith(mark)), None)
+    if marks and begin_token is None:
+        raise FormUnknown(f"its chat template begins a call with text, and holds the control token {marks[0]!r}")
+    if begin_token is None and not re.search(r"[\w<]", opening):
+        raise FormUnknown("its chat template begins a call with its name alone, or with signs that texts have, too")
+    return CallForm(
+        opening=filled(segments.before, 0),
+        between=None if segments.again is None else filled(segments.behind + segments.again, 1),
+        closing=filled(segments.behind + segments.end, 0),
+        name_key="",
+        arguments_key="",
+        separators=next((pair for pair in SEPARATORS if json.dumps(ARGUMENTS, separators=pair) == arguments), None),
+        begin_token=begin_token,
+        only_first=bool(channel) and opening.startswith(channel),
+        segments=segments,
+    )
+
+
+def _of_objects(answers: _Answers, one: str) -> CallForm:
+    opening, first, closing = _around_object(one, NAMES[0])
     answers.check_marks(opening, closing)
     begin_token, end_token = answers.control_in(opening), answers.control_in(closing)
     read: dict[str, Any] = json.loads(first)
@@ -111,8 +189,8 @@ class _Answers:
     def with_calls(self, count: int) -> str:
         """An answer that is one call or two, without the end of the turn: what a conversation with a reply lacks.
 
-        Marks may begin or end as those of the reply do, so a cut inside a control text or an opened bracket goes back
-        to where that begins, or forward to where it ends.
+        Marks may begin or end as those of the reply do, so a cut inside a control text, a name or an opened bracket
+        goes back to where that begins, or forward to where it ends.
         """
         whole = self._render(exchange_of(count)[:1])
         reply = self._render([Message(role="assistant", content=REPLY)])
@@ -122,8 +200,8 @@ class _Answers:
             begin = bracket.start()
         if bracket := re.match(r"[^\s<>\[\]]*[>\]]", whole[behind:]):
             behind += bracket.end()
-        for control in self.controls:
-            for match in re.finditer(re.escape(control), whole):
+        for word in (*self.controls, *NAMES):
+            for match in re.finditer(re.escape(word), whole):
                 begin = match.start() if match.start() < begin < match.end() else begin
                 behind = match.end() if match.start() < behind < match.end() else behind
         answer = whole[begin:behind]
@@ -138,17 +216,17 @@ class _Answers:
 
     def control_in(self, mark: str) -> str | None:
         """The special token in what stands before or behind a call, if there is one. Refuses several."""
-        found = self._controls_in(mark)
+        found = self.controls_in(mark)
         if len(found) > 1:
             raise FormUnknown(f"its chat template marks a call by several control tokens, {' and '.join(found)}")
         return found[0] if found else None
 
     def check_between(self, between: str, begin_token: str | None, end_token: str | None) -> None:
-        for control in self._controls_in(between):
+        for control in self.controls_in(between):
             if control not in (begin_token, end_token):
                 raise FormUnknown(f"its chat template writes the control token {control!r} between calls")
 
-    def _controls_in(self, text: str) -> list[str]:
+    def controls_in(self, text: str) -> list[str]:
         return [part for part, control in cut_controls(text, dict.fromkeys(self.controls, 0)) if control is not None]
 
     def _render(self, answer: Sequence[Message]) -> str:
@@ -163,6 +241,14 @@ class _Answers:
 def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How long the beginning is that two texts, or two lists of ids, have in common."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _holds_object(text: str) -> bool:
+    try:
+        _around_object(text, NAMES[0])
+    except FormUnknown:
+        return False
+    return True
 
 
 def _around_object(text: str, name: str) -> tuple[str, str, str]:

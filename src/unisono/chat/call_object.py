@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from typing import TypeVar
 
 from unisono.chat.call_form import CallForm
+from unisono.chat.call_segments import CallSegments, cut_open
 from unisono.chat.messages import read_arguments
 
 _WHITE = " \t\n\r"
@@ -30,7 +31,7 @@ class CallObject:
         self._arguments: list[str] = []
         self._taken = 0
         self._pushed = ""
-        self._reader = self._read_object()
+        self._reader = self._read_object() if form.segments is None else self._read_named(form.segments)
         next(self._reader)
         self.at = 0
         self.whole = False
@@ -77,6 +78,37 @@ class CallObject:
         if separator != "}" or self.name is None:
             raise Broken
 
+    def _read_named(self, segments: CallSegments) -> Reader[None]:
+        """A name with its arguments behind it; before it, what follows an id that stands there."""
+        _, *ahead = cut_open(segments.before)
+        if ahead:
+            yield from self._parts(["", *ahead])
+        name = yield from self._solid()
+        while any(each.startswith(name) for each in self._names):
+            self.begun = self.begun or name in self._names
+            char = yield
+            if name in self._names and not any(each.startswith(name + char) for each in self._names):
+                self._pushed = char
+                break
+            name += char
+        if name not in self._names:
+            raise Broken
+        self._name = name
+        yield from self._parts(cut_open(segments.middle))
+        yield from self._expect("{")
+        yield from self._arguments_from("{")
+
+    def _parts(self, parts: Sequence[str]) -> Reader[None]:
+        """Texts, between which a number or an id stands; white space does not matter."""
+        for place, part in enumerate(parts):
+            if place:
+                char = yield from self._solid()
+                while char.isalnum():
+                    char = yield from self._solid()
+                self._pushed = char
+            for wanted in "".join(part.split()):
+                yield from self._expect(wanted)
+
     def _value_of(self, key: str) -> Reader[None]:
         if key == self._form.name_key and self._name is None:
             yield from self._expect('"')
@@ -85,11 +117,7 @@ class CallObject:
                 raise Broken
         elif key == self._form.arguments_key and not self._arguments:
             yield from self._expect("{")
-            yield from self._rest("{", self._arguments)
-            try:
-                read_arguments("".join(self._arguments))
-            except ValueError as error:
-                raise Broken from error
+            yield from self._arguments_from("{")
         elif key in self._form.other_keys:
             first = yield from self._solid()
             if first in "{[":
@@ -100,6 +128,13 @@ class CallObject:
                 yield from self._scalar(first)
         else:
             raise Broken
+
+    def _arguments_from(self, first: str) -> Reader[None]:
+        yield from self._rest(first, self._arguments)
+        try:
+            read_arguments("".join(self._arguments))
+        except ValueError as error:
+            raise Broken from error
 
     def _solid(self) -> Reader[str]:
         while True:

@@ -7,18 +7,21 @@ do not keep it apart return it. No text becomes a mark, so that what a template 
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
-from unisono.chat.messages import Message, content_of
+from unisono.chat.messages import Message, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import QUESTION
-from unisono.errors import PromptError
+from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name, writes_users
+from unisono.errors import PromptError, shown
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable
 
 KEY, *_ = KEYS
+_OF_TOOLS = {"tool_calls", "tool_call_id"}
 
 
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
@@ -47,6 +50,118 @@ def check_messages(messages: Sequence[Message]) -> None:
     for message in messages:
         if not re.fullmatch(r"[A-Za-z_]+", message["role"]):
             raise PromptError(f"{message['role']!r} is not the name of a role", hint="use system, user or assistant")
+
+
+def check_conversation(
+    name: str,
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None,
+    variables: Mapping[str, Any] | None,
+) -> None:
+    """Raise a `PromptError` where the template of the member ``name`` cannot write all that is given, as it is."""
+    if not template.fits(with_tools=tools is not None):
+        raise PromptError(
+            f"member {name!r} has the chat templates {', '.join(template.names)}, and none is the default",
+            hint=f"name one in the spec: chat_template: {template.names[0]}",
+        )
+    check_messages(messages)
+    _check_known(name, template, messages, tools)
+    if taken := template.special_names & (variables or {}).keys():
+        raise PromptError(
+            f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {name!r}",
+            hint="leave it out there: the model's files say which token that is",
+        )
+
+
+def _check_known(name: str, template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
+    if tools is not None and not probe_tool_use(template).tools:
+        raise _unread(name, "tools", "does not write tools")
+    own_tools = tools is not None and template.for_tools
+    for message in messages:
+        use = probe_tool_use(template, with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
+        if use is not None and "tool_calls" in message and use.style is None:
+            only = tools is None and probe_tool_use(template).style is not None
+            raise _unread(name, "tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
+        if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
+            raise _unread(name, "content", "does not write the content of a message with tool_calls")
+        if use is not None and message["role"] == "tool" and not use.results:
+            raise _unread(name, "role tool", "does not write the answers to calls")
+        role = message["role"] if "name" in message else "tool"  # whose name is that of the function
+        if role != "tool" and not writes_name(template, role, with_tools=own_tools):
+            raise _unread(name, "name", f"does not write the name of a message of the role {role}")
+
+
+def check_continued(name: str, message: Message, template: ChatTemplate, marks: MarkForms, table: TokenTable) -> None:
+    """Raise a `PromptError` where a message that is to be continued ends within reasoning: no text becomes a mark."""
+    pairs = _pairs(template, marks, table)
+    content = content_of(_split(message, pairs)).lstrip()
+    if begin := next((begin for begin, _ in pairs if begin and content.startswith(begin.strip())), None):
+        raise PromptError(
+            f"member {name!r} cannot continue reasoning: the last message begins with {begin.strip()!r} and no end",
+            hint="end the reasoning there, or leave it out: the answer is continued",
+        )
+
+
+def check_arguments(name: str, messages: Sequence[Mapping[str, Any]], written: str) -> None:
+    """Raise a `PromptError` where past arguments that are no object, as a template is given them, are not written."""
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    odd = [value for call in calls if not isinstance(value := call["function"]["arguments"], Mapping)]
+    bare = "".join(written.split()) if odd else ""
+    for value in odd:
+        if not any("".join(form.split()) in bare for form in _forms(value)):
+            raise PromptError(
+                f"member {name!r} cannot read the arguments {shown(value)} of a past call: its chat template writes an "
+                "object alone",
+                hint='send the call with arguments that are an object, such as {"input": "…"}, or leave it out',
+            )
+
+
+def _forms(value: Any) -> list[str]:
+    """How a template may write a value: as JSON, and a text also as it is."""
+    texts = [json.dumps(value, ensure_ascii=ascii_only) for ascii_only in (False, True)]
+    return [value, *(text[1:-1] for text in texts)] if isinstance(value, str) else texts
+
+
+def check_rows(name: str, table: TokenTable, controls: Iterable[int]) -> None:
+    """Raise a `PromptError` where a template writes a token for which the model of the member ``name`` has no row."""
+    for token in controls:
+        if token >= len(table.texts):
+            raise PromptError(
+                f"the chat template of member {name!r} writes {table.beyond[token - len(table.texts)][0]!r}, "
+                f"token {token}, and its model knows only the ids below {len(table.texts)}",
+                hint="take a model whose vocabulary was resized with its tokenizer's, "
+                "or give the member a chat_template without that token",
+            )
+
+
+def _unread(name: str, field: str, words: str) -> PromptError:
+    return PromptError(
+        f"member {name!r} cannot read {field}: its chat template {words}",
+        hint="leave that out, or give the member a chat_template in the spec that writes it",
+    )
+
+
+def check_asked(name: str, template: ChatTemplate, messages: Sequence[Mapping[str, Any]], *, with_tools: bool) -> None:
+    """Raise a `PromptError` where a user asks last, and the template writes no user's words."""
+    if messages[-1]["role"] == "user" and not writes_users(template, with_tools=with_tools):
+        raise _unread(name, "content", "does not write what a user says")
+
+
+def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:
+    """Raise a `PromptError` where a template passes over a system message after the first message, as several do.
+
+    A line of it that is written is enough: some change a message's ends, or take words out of it.
+    """
+    for number, message in enumerate(messages[1:], 2):
+        content = message.get("content")
+        lines = content.split("\n") if message["role"] == "system" and isinstance(content, str) else []
+        said = [line.strip() for line in lines if line.strip()]
+        if said and not any(line in rendered for line in said):
+            raise PromptError(
+                f"member {name!r} cannot read message {number}: its chat template passes over a system message there",
+                hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
+            )
 
 
 def with_past_reasoning(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors import PromptError
+from unisono.vocab.controls import Controls, folded
 
 _MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
 """Private-use characters; one of them breaks up the special tokens that a user typed."""
@@ -38,7 +38,7 @@ class Escaped:
 def escape_special_tokens(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None,
-    controls: Iterable[str],
+    controls: Controls,
     variables: Mapping[str, Any] | None = None,
     *,
     apart: bool = False,
@@ -49,24 +49,20 @@ def escape_special_tokens(
     Templates may change the case of a tool's schema, so the case counts only where a conversation is plain text, and
     not there either in ``any_case``, for a template that may change the case of any text. The
     names of ``variables`` stay as they are: a template reads one by its name, and cannot list them.
-    ``messages`` and ``tools`` are in the form that the template expects; ``controls`` are the texts of the special
-    tokens, ``variables`` what the template is given beside them. ``apart`` puts a mark before and behind every text as
-    well, so that none joins what a template writes beside it to a special token (`Edges`).
+    ``messages`` and ``tools`` are in the form that the template expects, ``variables`` what it is given beside them.
+    ``apart`` puts a mark before and behind every text as well, so that none joins what a template writes beside
+    it to a special token (`Edges`).
     """
     variables = dict(variables or {})
     written = "\n".join(texts_of(messages, tools, variables))
     plain = not any_case and tools is None and not variables and all(message.keys() <= _SIMPLE for message in messages)
-    folded = "" if plain else _folded(written)
-    typed = [control for control in controls if control in written or (not plain and _folded(control) in folded)]
+    pattern = controls.spelled if plain else controls.spelled_in_any_case
+    typed = pattern.search(written) or (not plain and controls.folded.search(folded(written)))
     if not typed and not apart:
         kept = None if tools is None else [dict(tool) for tool in tools]
         return Escaped([dict(each) for each in messages], kept, variables, "")
-    mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
-    if mark is None:
-        raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
-    longest_first = sorted(typed, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)), 0 if plain else re.IGNORECASE)
-    growing = [] if plain else [letter for letter in sorted(set(written)) if len(_folded(letter)) > 1]  # such as ﬁ
+    mark = unused_mark(written)
+    growing = [] if plain else [letter for letter in sorted(set(written)) if len(folded(letter)) > 1]  # such as ﬁ
 
     def broken(text: str) -> str:
         if typed:
@@ -83,11 +79,19 @@ def escape_special_tokens(
     )
 
 
+def unused_mark(written: str) -> str:
+    """A character that a text has in no form. Raises a `PromptError` where there is none."""
+    mark = next((each for each in _MARKS if each not in written and json.dumps(each)[1:-1] not in written), None)
+    if mark is None:
+        raise PromptError("the prompt holds every private-use character there is", hint="remove some of them")
+    return mark
+
+
 class Edges:
     """Parts of special tokens: whether a text may become one together with what stands beside it."""
 
     def __init__(self, controls: Iterable[str]) -> None:
-        lower = [_folded(control) for control in controls]  # templates may change the case of a text
+        lower = [folded(control) for control in controls]  # templates may change the case of a text
         self._heads = {control[:size] for control in lower for size in range(1, len(control))}
         self._tails = {control[-size:] for control in lower for size in range(1, len(control))}
         self._all = "\0".join(lower)
@@ -95,7 +99,7 @@ class Edges:
 
     def may_join(self, text: str) -> bool:
         """Whether a text begins as a special token ends, ends as one begins, or is the middle of one."""
-        text = _folded(text)
+        text = folded(text)
         sizes = range(1, min(len(text) + 1, self._longest))
         joins = any(text[-size:] in self._heads or text[:size] in self._tails for size in sizes)
         return joins or (text != "" and text in self._all)
@@ -119,11 +123,6 @@ def texts_of(
         _record(tool["function"], kept, _OF_FUNCTIONS)
     _record(variables or {}, kept, ())
     return found
-
-
-def _folded(text: str) -> str:
-    """The same for all texts that a change of case makes of one."""
-    return text.upper().casefold()
 
 
 def _message(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

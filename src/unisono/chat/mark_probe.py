@@ -6,20 +6,23 @@ those, the conventional names are looked for.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unisono.chat.call_form import FormUnknown, common_length, find_call_form
+from unisono.chat.call_form import common_length, find_call_form
+from unisono.chat.call_segments import FormUnknown
 from unisono.chat.messages import Message
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import QUESTION, REPLY, probe_tool_use
 from unisono.errors import SpecError, shown
-from unisono.vocab.marks import NO_MARKS, Ids, Mark, MarkForms
+from unisono.vocab.controls import cut_controls
+from unisono.vocab.marks import NO_MARKS, OF_CALLS, Ids, Mark, MarkForms
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.reserved import reserve
-from unisono.vocab.tokenizer import Tokenizer
+from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
 THOUGHT = "probe thought"
 KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -44,21 +47,51 @@ def probe_marks(template: ChatTemplate | None, tokenizer: Tokenizer, end_ids: Co
     reasoning = _of_renderings(template, reader) or _of_names(template, reader) or NO_MARKS
     if reasoning.anywhere.get("reasoning_begin", (-1,))[0] in end_ids:  # a text that ended there would never go on
         reasoning = NO_MARKS
-    return replace(reasoning, anywhere={**_of_calls(template, tokenizer, end_ids), **reasoning.anywhere})
+    calls, seams = _of_calls(template, tokenizer, end_ids, reasoning)
+    return replace(reasoning, anywhere={**calls, **reasoning.anywhere}, seams=seams)
 
 
-def _of_calls(template: ChatTemplate, tokenizer: Tokenizer, end_ids: Collection[int]) -> dict[Mark, Ids]:
-    """The control tokens around calls."""
+def _of_calls(
+    template: ChatTemplate, tokenizer: Tokenizer, end_ids: Collection[int], reasoning: MarkForms
+) -> tuple[dict[Mark, Ids], Ids]:
+    """The control tokens by which calls are marked, and all that stand around names outside of a call's JSON."""
     if "tool" not in template.source:
-        return {}
+        return {}, ()
     table = tokenizer.table
+    markup = {text: token for token, text in enumerate(table.texts) if table.kinds[token] in _MARKUP and text}
+    ends = [table.texts[token] for token in end_ids if token < len(table.texts)]
+    channel = text_of(table, reasoning.opening)
     try:
-        ends = [table.texts[token] for token in end_ids if token < len(table.texts)]
-        form = find_call_form(template, probe_tool_use(template), table.controls, ends)
+        use = probe_tool_use(template)
+        form = find_call_form(template, use, table.controls, ends, channel=channel, added=markup)
     except FormUnknown:
-        return {}
-    tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-    return {mark: (table.controls[token],) for mark, token in tokens.items() if token is not None}
+        return {}, ()
+    if not form.by_seams or form.segments is None:
+        tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
+        return {mark: (table.controls[token],) for mark, token in tokens.items() if token is not None}, ()
+    found: dict[Mark, Ids] = {}
+    for mark in OF_CALLS:
+        ids = controls_in(form.segments.at(mark).removeprefix(channel), markup)
+        if ids and ids[0] not in (*end_ids, *reasoning.first_ids) and ids[:1] not in found.values():
+            found[mark] = ids[:1]
+    if channel:
+        found.pop("call_begin", None)
+    texts = "".join(map(form.segments.at, OF_CALLS)) + form.segments.end
+    return found, tuple(dict.fromkeys(controls_in(texts, markup)))
+
+
+def controls_in(text: str, controls: Mapping[str, int]) -> Ids:
+    return tuple(control for _, control in cut_controls(text, controls) if control is not None)
+
+
+def text_of(table: TokenTable, ids: Ids) -> str:
+    """The text of tokens, those that are control tokens included."""
+    return b"".join(map(functools.partial(bytes_of, table), ids)).decode()
+
+
+def bytes_of(table: TokenTable, token: int) -> bytes:
+    text, kind = table.texts[token], table.kinds[token]
+    return text.encode() if kind == "control" else token_bytes(text, kind, table.scheme) or b""
 
 
 def given_marks(
@@ -187,5 +220,4 @@ class _Reader:
         return ids[kept[0] * left : kept[-1] + 1] if kept else ()
 
     def _bytes(self, token: int) -> bytes:
-        text, kind = self._table.texts[token], self._table.kinds[token]
-        return text.encode() if kind == "control" else token_bytes(text, kind, self._table.scheme) or b""
+        return bytes_of(self._table, token)

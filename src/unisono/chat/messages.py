@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 
+from unisono.chat.continuation import check_last_message
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
 
@@ -28,7 +29,7 @@ _DEEPEST = 200
 
 class FunctionCall(TypedDict):
     name: str
-    arguments: str  # the JSON text of an object
+    arguments: str  # the JSON text of an object; of a past call anything that a model wrote
 
 
 class ToolCall(TypedDict):
@@ -88,6 +89,13 @@ class Prompt:
     """Further variables of the members' chat templates, values of JSON. What a template does not read has no effect."""
     ids: Sequence[int] | None = None
     """Raw text as one member's tokens, which are read as they are."""
+    continue_final_message: bool = False
+    """Whether the last message, an assistant's, is continued in place of being answered."""
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether what is written is an answer from its beginning on."""
+        return self.messages is not None and not self.continue_final_message
 
     def __post_init__(self) -> None:
         given = [each for each in (self.text, self.messages, self.ids) if each is not None]
@@ -104,6 +112,8 @@ class Prompt:
             if self.messages is None:
                 raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
             object.__setattr__(self, "tools", checked_tools(self.tools))
+        if self.continue_final_message is not False:
+            check_last_message(self.messages, self.continue_final_message)
         if self.template_kwargs:
             if self.messages is None:
                 raise SpecError("raw text has no chat template", hint="give messages, or leave template_kwargs out")
@@ -158,6 +168,19 @@ def read_arguments(text: str) -> dict[str, Any]:
     return plain
 
 
+def past_arguments(text: str) -> Any:
+    """What a past call gave, as templates are passed it: a value of JSON, or the text where it is none.
+
+    A model may have written anything, or have been cut off; a text is what transformers would pass. No text is no
+    arguments.
+    """
+    try:
+        value = _plain("it", json.loads(text.strip() or "{}", object_pairs_hook=unique_keys))
+    except (ValueError, RecursionError):
+        return text
+    return text if value is None or isinstance(value, str) else value
+
+
 def _check_message(what: str, message: object) -> None:
     calls = message.get("tool_calls") if isinstance(message, Mapping) else None
     texts = ("role",) if calls is not None and message.get("content") is None else ("role", "content")  # type: ignore[attr-defined]
@@ -205,13 +228,6 @@ def _check_call(what: str, call: object) -> None:
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         raise SpecError(f"the arguments of {what} are {shown(arguments)}, not text", hint=_CALL_HINT)
-    try:
-        read_arguments(arguments)
-    except ValueError as error:
-        raise SpecError(
-            f"the arguments of {what} are {shown(arguments)}, not the JSON of an object: {error}",
-            hint="write {} where there are none",
-        ) from error
 
 
 def _check_answers(messages: Sequence[Message]) -> None:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from unisono.chat.call_form import CallForm, FormUnknown, find_call_form
-from unisono.chat.conversation import check_messages, own_messages, with_past_reasoning
+from unisono.chat.call_form import CallForm
+from unisono.chat.continuation import up_to_mark, with_end_marked
+from unisono.chat.conversation import (
+    check_arguments,
+    check_asked,
+    check_continued,
+    check_conversation,
+    check_heard,
+    check_rows,
+    own_messages,
+    with_past_reasoning,
+)
 from unisono.chat.escape import Edges, Escaped, escape_special_tokens, texts_of
-from unisono.chat.messages import Message, Prompt, Tool, content_of
+from unisono.chat.messages import Message, Prompt, Tool
+from unisono.chat.seams import Seams
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use, writes_name
+from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
+from unisono.chat.thinking import thinking_words
 from unisono.errors import PromptError
+from unisono.vocab.controls import Controls
 from unisono.vocab.marks import Mark, MarkForms
-from unisono.vocab.spelling import Speller, cut_controls
+from unisono.vocab.spelling import Speller, without_taken
 from unisono.vocab.tokenizer import Tokenizer
 
-_OF_TOOLS = {"tool_calls", "tool_call_id"}
 NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
 """Those in which a tokenizer may read a text, in place of the text's own."""
@@ -49,28 +62,31 @@ class PromptEncoder:
         self.system = system
         self.prefix = prefix
         self._openings: dict[bool, str] = {}
-        self._checked: tuple[Prompt, list[int]] | None = None
-        self._controls = tokenizer.table.controls | tokenizer.table.controls_beyond
-        self._form: CallForm | None = None
+        self._checked: tuple[Prompt, bool, list[int]] | None = None
+        self._controls = Controls(tokenizer.table.controls | tokenizer.table.controls_beyond)
 
-    def check(self, prompt: Prompt) -> int:
+    def check(self, prompt: Prompt, *, off: bool = False) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
-        ids = self.encode(prompt)
-        self._checked = prompt, ids
+        ids = self.encode(prompt, off=off)
+        self._checked = prompt, off and prompt.messages is not None, ids
         return len(ids)
 
-    def encode(self, prompt: Prompt, *, may_be_empty: bool = False) -> list[int]:
+    def encode(self, prompt: Prompt, *, off: bool = False, may_be_empty: bool = False) -> list[int]:
         """Return the member's ids of a prompt to be continued or answered.
 
-        Raw text that ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
+        With reasoning ``off``, its template is told by the variables that it reads for that. Raw text that
+        ``may_be_empty`` is encoded as the member's prefix, its BOS, or else an END: evaluations of
         language models score whole texts after it. Raises a `PromptError` where the prompt is empty, has no place for
         the member's system text or prefix, or cannot be read by its template or its vocabulary.
         """
-        checked, self._checked = self._checked, None
-        if checked is not None and checked[0] is prompt:
-            return checked[1]
+        off, (checked, self._checked) = off and prompt.messages is not None, (self._checked, None)
+        if checked is not None and checked[0] is prompt and checked[1] == off:
+            return checked[2]
         if prompt.messages is not None:
-            return self.encode_messages(prompt.messages, prompt.tools, prompt.template_kwargs)
+            continued = prompt.continue_final_message
+            return self.encode_messages(
+                prompt.messages, prompt.tools, prompt.template_kwargs, continued=continued, off=off
+            )
         if prompt.ids is not None:
             return self._checked_ids(prompt.ids)
         if not prompt.text and not may_be_empty:
@@ -104,7 +120,7 @@ class PromptEncoder:
         if self._is_own_form(self.speller.vocabulary.join(ids), text):
             return ids
         opening = ids[:1] if ids and ids[0] == self.tokenizer.table.bos_id else []
-        return [*opening, *self._spell(text)]
+        return [*opening, *self.spell_text(text)]
 
     def opened(self, ids: list[int]) -> list[int]:
         """The ids of a text behind the member's BOS or, where it has none, behind an END, as evaluations read them."""
@@ -116,43 +132,49 @@ class PromptEncoder:
         messages: Sequence[Message],
         tools: Sequence[Tool] | None = None,
         variables: Mapping[str, Any] | None = None,
+        *,
+        continued: bool = False,
+        off: bool = False,
     ) -> list[int]:
-        """Encode a conversation with the member's template, system text and prefix. See `encode`."""
-        template = self._template()
-        if not template.fits(with_tools=tools is not None):
-            raise PromptError(
-                f"member {self.name!r} has the chat templates {', '.join(template.names)}, and none is the default",
-                hint=f"name one in the spec: chat_template: {template.names[0]}",
-            )
-        check_messages(messages)
+        """Encode a conversation with the member's template, system text and prefix. See `encode`.
+
+        It is to be answered, or its last message is to be ``continued``.
+        """
+        template = self.own_template()
+        check_conversation(self.name, template, messages, tools, variables)
         if self.prefix is not None and all(message["role"] != "user" for message in messages):
             raise PromptError(
                 f"member {self.name!r} has a prefix, and these messages are none of a user, before which it belongs",
                 hint="add a user message, or leave the prefix out",
             )
-        self._check_known(messages, tools)
-        if taken := template.special_names & (variables or {}).keys():
-            raise PromptError(
-                f"template_kwargs holds {min(taken)!r}, which is the name of a special token of member {self.name!r}",
-                hint="leave it out there: the model's files say which token that is",
-            )
+        if continued:
+            check_continued(self.name, messages[-1], template, self.marks, self.tokenizer.table)
         told = with_past_reasoning(messages, template, self.marks, self.tokenizer.table)
         own = own_messages(told, self.system, self.prefix)
         calling = any("tool_calls" in message for message in own)
         given = as_given(own, self.tool_use(with_tools=tools is not None).style if calling else None)
+        words = thinking_words(template, variables, off=off)
+        variables = {name: value for name, value in (variables or {}).items() if name not in words}
         texts = texts_of(given, tools, variables)
         for text in texts:
             _check_encodable(text)
-        escape = functools.partial(escape_special_tokens, any_case=template.changes_case)
-        escaped = escape(given, tools, self._controls, variables)
-        rendered, parts = self._render(template, escaped)
+        given, end = with_end_marked(given, texts) if continued else (given, None)
+
+        def escape(*, apart: bool = False) -> Escaped:
+            any_case = template.changes_case
+            found = escape_special_tokens(given, tools, self._controls, variables, apart=apart, any_case=any_case)
+            return replace(found, variables={**found.variables, **words})
+
+        escaped = escape()
+        rendered, parts = self._render(template, escaped, end)
         if any(map(self._edges.may_join, texts)):
-            apart = escape(given, tools, self._controls, variables, apart=True)
-            its_rendered, its_parts = self._render(template, apart)
+            apart = escape(apart=True)
+            its_rendered, its_parts = self._render(template, apart, end)
             if _controls_of(its_parts) != _controls_of(parts):  # a text has become one with what stands beside it
                 escaped, rendered, parts = apart, its_rendered, its_parts
-        self._check_rows(_controls_of(parts))
+        check_rows(self.name, self.tokenizer.table, _controls_of(parts))
         plain = "".join(part for part, control in parts if control is None)
+        check_arguments(self.name, given, escaped.plain(plain))
         ids = [] if escaped.mark else self.tokenizer.encode_rendered(rendered)
         if escaped.mark or not self._is_own_form(self.speller.vocabulary.join(ids), plain):
             ids = self._encode_parts(parts, escaped)
@@ -162,7 +184,7 @@ class PromptEncoder:
 
     def tool_use(self, *, with_tools: bool = True) -> ToolUse:
         """How the member's template handles tools, and calls with or without them. See `encode`."""
-        return probe_tool_use(self._template(), with_tools=with_tools)
+        return probe_tool_use(self.own_template(), with_tools=with_tools)
 
     def opening(self, *, with_tools: bool = False, variables: Mapping[str, Any] | None = None) -> str:
         """What the template writes before an answer, which is part of prompts; see `probe_opening`.
@@ -178,7 +200,7 @@ class PromptEncoder:
         return self._openings[with_tools]
 
     def _probed_opening(self, *, with_tools: bool, variables: Mapping[str, Any] | None = None) -> str:
-        found = probe_opening(self._template(), self._controls, with_tools=with_tools, variables=variables)
+        found = probe_opening(self.own_template(), self._controls, with_tools=with_tools, variables=variables)
         marks = (self.tokenizer.table.texts[token] for token in self.marks.first_ids)
         return "" if any(mark in found for mark in marks) else found
 
@@ -192,6 +214,8 @@ class PromptEncoder:
         if marks.is_open(ids):
             closing = marks.spelled("reasoning_end") + (marks.spelled("answer_begin", opening=True) * marks.reopens)
             return [*ids, *(closing if off and not inside else ())]
+        if unfinished := () if inside else marks.unfinished(ids):
+            return [*ids, *unfinished]
         mark: Mark = "reasoning_begin" if inside else "answer_begin"
         form = (*marks.opening, *(marks.spelled(mark, opening=True) if inside or off else ()))
         return [*ids, *(() if form and tuple(ids[-len(form) :]) == form else form)]
@@ -200,27 +224,17 @@ class PromptEncoder:
     def _edges(self) -> Edges:
         return Edges(self._controls)
 
+    @functools.cached_property
+    def seams(self) -> Seams:
+        """How it reads and writes calls by seams."""
+        return Seams(self.name, self.tokenizer.table, self.speller.vocabulary, self.own_template, self.spell_text)
+
     def call_form(self) -> CallForm:
         """How this member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
-        if self._form is not None:
-            return self._form
-        texts = self.tokenizer.table.texts
-        ends = [texts[token] for token in self.speller.vocabulary.end_ids if token < len(texts)]
-        try:
-            form = find_call_form(self._template(), self.tool_use(), self._controls, ends)
-            tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
-            for mark, token in tokens.items():
-                if token is not None and self.marks.anywhere.get(mark) != (self._controls[token],):
-                    raise FormUnknown(f"its chat template marks a call by {token!r}, and the spec has another {mark}")
-            self._form = form
-        except FormUnknown as unknown:
-            raise PromptError(
-                f"no calls can be written as member {self.name!r} writes them: {unknown}",
-                hint="make another member the lead, or give this one a chat_template in the spec",
-            ) from unknown
-        return self._form
+        return self.seams.form
 
-    def _template(self) -> ChatTemplate:
+    def own_template(self) -> ChatTemplate:
+        """The member's template. Raises a `PromptError` where it has none."""
         if self.template is None:
             raise PromptError(
                 f"member {self.name!r} has no chat template: its model is a base model",
@@ -228,52 +242,29 @@ class PromptEncoder:
             )
         return self.template
 
-    def _check_known(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> None:
-        if tools is not None and not self.tool_use().tools:
-            raise self._unread("tools", "does not write tools")
-        for message in messages:
-            use = self.tool_use(with_tools=tools is not None) if message.keys() & _OF_TOOLS else None
-            if use is not None and "tool_calls" in message and use.style is None:
-                only = tools is None and self.tool_use().style is not None
-                raise self._unread("tool_calls", "does not write calls" + (" where no tools are given" if only else ""))
-            if use is not None and "tool_calls" in message and content_of(message) and not use.content_beside_calls:
-                raise self._unread("content", "does not write the content of a message with tool_calls")
-            if use is not None and message["role"] == "tool" and not use.results:
-                raise self._unread("role tool", "does not write the answers to calls")
-            role, template = message["role"], self._template()
-            named = role != "tool" and "name" in message
-            if named and not writes_name(template, role, with_tools=tools is not None and template.for_tools):
-                raise self._unread("name", f"does not write the name of a message of the role {role}")
-
-    def _check_rows(self, controls: Iterable[int]) -> None:
-        table = self.tokenizer.table
-        for token in controls:
-            if token >= len(table.texts):
-                raise PromptError(
-                    f"the chat template of member {self.name!r} writes {table.beyond[token - len(table.texts)][0]!r}, "
-                    f"token {token}, and its model knows only the ids below {len(table.texts)}",
-                    hint="take a model whose vocabulary was resized with its tokenizer's, "
-                    "or give the member a chat_template without that token",
-                )
-
-    def _unread(self, field: str, words: str) -> PromptError:
-        return PromptError(
-            f"member {self.name!r} cannot read {field}: its chat template {words}",
-            hint="leave that out, or give the member a chat_template in the spec that writes it",
-        )
-
-    def _render(self, template: ChatTemplate, given: Escaped) -> tuple[str, list[tuple[str, int | None]]]:
-        """A prompt up to where the answer begins, and the same cut at its special tokens."""
+    def _render(
+        self, template: ChatTemplate, given: Escaped, end: str | None
+    ) -> tuple[str, list[tuple[str, int | None]]]:
+        """A prompt up to where the answer begins or the last message has its ``end``, and the same cut at its special
+        tokens.
+        """
         try:
-            rendered = template.render(given.messages, tools=given.tools, variables=given.variables)
+            rendered = template.render(
+                given.messages, tools=given.tools, variables=given.variables, add_generation_prompt=end is None
+            )
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
-        rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
-        return rendered, cut_controls(rendered, self._controls)
+        check_asked(self.name, template, given.messages, with_tools=given.tools is not None)
+        check_heard(self.name, () if self.given_template else given.messages, rendered)
+        if end is None:
+            rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
+        else:
+            rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
+        return rendered, without_taken(self._controls.cut(rendered), self.tokenizer.table.strips)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")
@@ -281,7 +272,8 @@ class PromptEncoder:
             found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in NORMAL_FORMS
         )
 
-    def _spell(self, text: str) -> list[int]:
+    def spell_text(self, text: str) -> list[int]:
+        """The ids of text within a prompt, exact byte for byte."""
         data = text.encode()
         ids = self.speller.own_encoding(data) or self.speller.longest_match(data)
         if ids is None:
@@ -300,7 +292,7 @@ class PromptEncoder:
                 ids.append(control)
             elif plain := escaped.plain(part):
                 own = self.tokenizer.encode(plain)
-                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self._spell(plain)
+                ids += own if self._is_own_form(self.speller.vocabulary.join(own), plain) else self.spell_text(plain)
         return ids
 
 

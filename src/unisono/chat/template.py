@@ -6,13 +6,15 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import CodeType
 from typing import Any, cast
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
+from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
 from unisono.chat.template_bounds import BoundedEnvironment, OutOfTime
 
@@ -26,6 +28,8 @@ LONGEST_SOURCE = 1_000_000
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
 
+WORDS = 200
+"""Characters of an unexpected error that are told."""
 SMALL = 10_000
 """Characters of a conversation for which every template has time enough."""
 _OF_CASE = ("lower", "upper", "title", "capitalize", "swapcase", "casefold")
@@ -40,9 +44,12 @@ class ChatTemplate:
         self.source = source
         """What it was compiled from; JSON where the model has several."""
         self._special_texts = dict(special_texts)
+        self._sources: dict[str, str] | None = None
         self._templates = {DEFAULT: _compiled(source)}
         self._hopeless: dict[str, str] = {}
         """Why templates ran out of time on a small conversation: they are not tried again."""
+        self._in_parts: dict[tuple[str, str], bool] = {}
+        """By template and role, whether it reads content in parts alone."""
 
     @classmethod
     def of_named(cls, sources: Mapping[str, str], special_texts: Mapping[str, str]) -> ChatTemplate:
@@ -52,9 +59,15 @@ class ChatTemplate:
         none that fits by itself, and renders nothing.
         """
         template = cls("", special_texts)
-        template.source = json.dumps(dict(sources))
+        template._sources = dict(sources)
+        template.source = json.dumps(template._sources)
         template._templates = {name: _compiled(source, name) for name, source in sources.items()}
         return template
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._sources is not None:
+            return ChatTemplate.of_named, (self._sources, self._special_texts)
+        return ChatTemplate, (self.source, self._special_texts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,9 +84,22 @@ class ChatTemplate:
         return frozenset(self._special_texts)
 
     @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that templates read and may not have set before."""
+        sources = self._sources or {DEFAULT: self.source}
+        environment = _environment()
+        return frozenset().union(
+            *(meta.find_undeclared_variables(environment.parse(each)) for each in sources.values())
+        )
+
+    @functools.cached_property
     def changes_case(self) -> bool:
         """Whether it may change the case of a text."""
         return any(word in self.source for word in _OF_CASE)
+
+    @functools.cached_property
+    def _may_read_parts(self) -> bool:
+        return may_read_parts(self.source)
 
     def fits(self, *, with_tools: bool) -> bool:
         """Whether there is a template for conversations with or without tools."""
@@ -89,13 +115,39 @@ class ChatTemplate:
     ) -> str:
         """Write a conversation, by default up to where the assistant's answer begins.
 
-        The messages are as the template expects them, see `unisono.chat.template_probe`; further ``variables`` are for
-        templates that read them, and replace none of what all are given. Raises a `TemplateFailure` where the template
-        refuses them, for example their order.
+        The messages are as the template expects them, see `unisono.chat.template_probe`; text goes in parts to a
+        template that reads nothing else. Further ``variables`` are for templates that read them, and replace none of
+        what all are given. Raises a `TemplateFailure` where the template refuses them, for example their order.
         """
         if not self.fits(with_tools=tools is not None):
             raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
         name = TOOL_USE if tools is not None and self.for_tools else DEFAULT
+        told = [self._told(name, message) for message in messages]
+        return self._rendered(name, told, tools, add_generation_prompt, variables)
+
+    def _told(self, name: str, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A message in the form that a template reads."""
+        content, role = message.get("content"), message.get("role")
+        if not isinstance(content, str) or role not in ROLES or not self._may_read_parts:
+            return dict(message)
+        if (name, role) not in self._in_parts:
+            self._in_parts[name, role] = reads_parts_alone(role, functools.partial(self._tried, name))
+        return {**message, "content": parts_of(content) if self._in_parts[name, role] else content}
+
+    def _tried(self, name: str, messages: Sequence[Mapping[str, Any]]) -> str:
+        try:
+            return self._rendered(name, messages)
+        except TemplateFailure:
+            return ""
+
+    def _rendered(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         if name in self._hopeless:
             raise TemplateFailure(self._hopeless[name])
         template = self._templates[name]
@@ -132,11 +184,20 @@ def _compiled(source: str, name: str | None = None) -> jinja2.Template:
     if len(source) > LONGEST_SOURCE:
         raise TemplateFailure(f"{which}it has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
     try:
-        return _environment().from_string(source)
+        code = _code(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFailure(f"{which}line {error.lineno}: {error.message}") from error
     except RecursionError as error:
         raise TemplateFailure(f"{which}it is nested too deeply") from error
+    except Exception as error:  # what Python does not take: a number too long, too many blocks in one another
+        raise TemplateFailure(f"{which}it cannot be compiled: {type(error).__name__}: {str(error)[:WORDS]}") from error
+    environment = _environment()  # which counts what one rendering takes, so that each template has its own
+    return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+
+
+@functools.lru_cache(maxsize=32)
+def _code(source: str) -> CodeType:
+    return _environment().compile(source)
 
 
 class _GenerationTag(Extension):

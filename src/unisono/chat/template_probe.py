@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unisono.chat.messages import Message, Tool, ToolCall, content_of, read_arguments
+from unisono.chat.messages import Message, Tool, ToolCall, content_of, past_arguments
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.vocab.controls import cut_controls
 from unisono.vocab.pieces import token_bytes
-from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Tokenizer
 
 QUESTION = Message(role="user", content="Hi")
@@ -181,6 +181,16 @@ def writes_name(template: ChatTemplate, role: str, *, with_tools: bool = False) 
     return SPEAKER in _rendered(template, messages, CallStyle(), PROBE_TOOLS if with_tools else None)
 
 
+@functools.lru_cache(64)
+def writes_users(template: ChatTemplate, *, with_tools: bool = False) -> bool:
+    """Whether a template writes what a user says; true where it refuses the question."""
+    try:
+        text = template.render([Message(role="user", content=REPLY)], tools=PROBE_TOOLS if with_tools else None)
+    except TemplateFailure:
+        return True
+    return REPLY.casefold() in text.casefold()
+
+
 def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[str, Any]]:
     """Convert messages to the form that a template expects. Only calls and their results change.
 
@@ -235,9 +245,9 @@ def _calling(message: Message, calls: Sequence[ToolCall], style: CallStyle) -> d
     if not given["content"] and style.empty == "absent":
         del given["content"]
     given["tool_calls"] = [{**call, "function": dict(call["function"])} for call in calls]
-    if style.arguments == "mapping":
-        for call in given["tool_calls"]:
-            call["function"]["arguments"] = read_arguments(call["function"]["arguments"])
+    for call in given["tool_calls"]:
+        text = call["function"]["arguments"]
+        call["function"]["arguments"] = past_arguments(text) if style.arguments == "mapping" else text.strip() or "{}"
     return given
 
 

@@ -6,16 +6,17 @@ schema of a tool's parameters is one by itself, so that what it refers to by ``#
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown
-from unisono.vocab.spelling import cut_controls
+from unisono.vocab.controls import cut_controls
 
 
 def call_grammar(
@@ -47,16 +48,21 @@ def call_grammar(
             hint=f"choose one of {', '.join(names)}",
         )
     allowed = [tool for tool in tools if chosen in (None, tool["function"]["name"])]
-    if free:
-        lines = _freely(form)
-    else:
-        lines = [f"start: {_marked(form, form.opening)} calls" + ("" if answer is None else " | answer")]
+    if form.by_seams:
+        _check_ends(form, [tool["function"]["name"] for tool in allowed])
+    opening, between, closing = (_around(form, mark) for mark in ("call_begin", "call_next", "call_end"))
+    lines = _freely(form) if free else [f"start: {opening} calls" + ("" if answer is None else " | answer")]
     if answer is not None:
         lines.append(f"answer: %json {json.dumps({**answer, OPTIONS: {**JSON_OPTIONS, **SPACING}})}")
-    more = f" ({_marked(form, form.between)} call)*" if several and form.between is not None else ""
-    lines.append(f"calls: call{more} {_marked(form, form.closing)}")
+    more = f" ({between} call)*" if several and form.between is not None else ""
+    lines.append(f"calls: call{more} {closing}")
     lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(allowed))))
     for number, tool in enumerate(allowed):
+        if form.by_seams:
+            name = _literal(tool["function"]["name"])
+            lines.append(f"call_{number}: {name} <|call_arguments|> arguments_{number} <|call_end|>")
+            lines.append(f"arguments_{number}: %json {json.dumps(_schema(form, tool))}")
+            continue
         if answer is not None and not form.opening.strip():
             lines.append(f"call_{number}: %json {json.dumps(_whole(form, tool))}")
             continue
@@ -70,9 +76,10 @@ def _freely(form: CallForm) -> list[str]:
     """Any text without a call's mark; with it, a call follows. Where a call has no mark, it is all of the answer."""
     mark = form.opening.strip()
     if form.begin_token is not None:  # it is no text, and text that reads like it is none of the answer's
+        before = "" if form.only_first else "before "
         return [
-            f"start: before {_marked(form, form.opening)} calls | TEXT |",
-            "before: TEXT |",
+            f"start: {before}{_around(form, 'call_begin')} calls | TEXT |",
+            *([] if form.only_first else ["before: TEXT |"]),
             _text_without(form.begin_token),
         ]
     if not mark:
@@ -83,6 +90,25 @@ def _freely(form: CallForm) -> list[str]:
         f"begin: {json.dumps(form.opening.partition(mark)[2])}",
         _text_without(mark),
     ]
+
+
+def _check_ends(form: CallForm, names: Sequence[str]) -> None:
+    """Refuse a name that goes on from another one's end as the form does: members could not say which they mean."""
+    behind = form.seams.middle[:1]
+    for name, longer in itertools.permutations(names, 2):
+        if longer.startswith(name + behind):
+            raise SpecError(
+                f"the tool {shown(longer)} cannot be told from {shown(name)}: calls have {shown(behind)} behind a name",
+                hint="give one of them another name",
+            )
+
+
+def _around(form: CallForm, mark: Literal["call_begin", "call_next", "call_end"]) -> str:
+    """What stands before, between and behind calls: of a form by seams, nothing behind what ends each call."""
+    if form.by_seams:
+        return "" if mark == "call_end" else f"<|{mark}|>"
+    texts = {"call_begin": form.opening, "call_next": form.between or "", "call_end": form.closing}
+    return _marked(form, texts[mark])
 
 
 def _marked(form: CallForm, text: str) -> str:

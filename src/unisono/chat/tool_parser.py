@@ -103,10 +103,10 @@ class CallFinder:
         """Look for calls of a form, of the tools that ``names`` lists. A call of anything else is content."""
         self._form = form
         self._names = frozenset(names)
-        self._opening = form.opening.strip()
+        self._opening = form.head.strip()
         self._closing = form.closing.strip()
         repeats = form.between is not None and _solid(form.between) == _solid(form.closing + form.opening)
-        self._between = None if repeats or form.between is None else form.between.strip()
+        self._between = None if repeats or form.between is None else form.between_head.strip()
         """Between the objects of one list; ``None`` where each call has its own marks."""
         self._held = ""  # text that has not come out yet
         self._place: Literal["text", "object", "after"] = "text"
@@ -201,7 +201,7 @@ class CallFinder:
             return True
         if self._between is not None and rest.startswith(self._between):
             following = rest.removeprefix(self._between).lstrip()
-            if following.startswith("{"):
+            if following.startswith("{") or (following and self._form.segments is not None):
                 self._enter(len(self._held) - len(following))
                 return True
             rest = rest if following else self._between

@@ -70,7 +70,7 @@ def evaluate(flags: EvalFlags) -> None:
     from unisono.evals.manifest import make_manifest
     from unisono.evals.report import check_report
 
-    spec, variants = load_spec(flags.spec), flags.variant or []
+    spec, variants = load_spec(flags.spec, again=True), flags.variant or []
     if flags.report is not None:
         check_report(flags.report)
     baselines = _baselines(flags.baseline or [])

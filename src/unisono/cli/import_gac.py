@@ -44,7 +44,7 @@ def import_gac(
 
 def _read(path: Path) -> str:
     try:
-        return read_text(path, SETTINGS)
+        return read_text(path, SETTINGS, named=True)
     except FileNotFoundError:
         raise SpecError(f"there is no configuration {str(path)!r}", hint="check its path") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -123,7 +123,7 @@ def _read_constraint(json_schema: Path | None, constraint: str | None) -> Constr
     if constraint is not None:
         raise SpecError("--json-schema does not go with --constraint", hint="a text has one constraint")
     try:
-        return Constraint(JSON_SCHEMA, read_text_file(json_schema, DOCUMENT, "utf-8-sig"))
+        return Constraint(JSON_SCHEMA, read_text_file(json_schema, DOCUMENT, "utf-8-sig", named=True))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
         raise SpecError(f"the schema {str(json_schema)!r} cannot be read: {why}", hint="check the file") from error

@@ -37,11 +37,14 @@ class _Line(BaseModel):
     id: Id
     prompt: str | None = None
     messages: list[_Turn] | None = None
+    continue_final_message: bool = False
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> _Line:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either 'prompt' or 'messages'")
+        if self.continue_final_message and self.messages is None:
+            raise ValueError("continue_final_message: a prompt is continued anyway with --raw: give 'messages'")
         return self
 
 
@@ -111,7 +114,7 @@ def _answer(ensemble: Ensemble, sound: dict[str, _Task], faulty: list[_Task], fi
 
 def _read_tasks(prompts: Path, job: RunFlags) -> list[_Task]:
     try:
-        lines = read_bytes(prompts, DATA).split(b"\n")
+        lines = read_bytes(prompts, DATA, named=True).split(b"\n")
     except OSError as error:
         raise SpecError(f"cannot read the prompts {str(prompts)!r}: {error.strerror}") from error
     seen: set[str] = set()
@@ -163,9 +166,8 @@ def _prompt(row: _Line, job: RunFlags) -> Prompt:
         return job.prompt_of(row.prompt)
     if job.raw:
         raise SpecError("messages cannot be continued as raw text", hint="leave --raw out, or give a prompt")
-    return Prompt(
-        messages=[*job.opening(), *(Message(role=turn.role, content=turn.content) for turn in row.messages or [])]
-    )
+    messages = [Message(role=turn.role, content=turn.content) for turn in row.messages or []]
+    return Prompt(messages=[*job.opening(), *messages], continue_final_message=row.continue_final_message)
 
 
 def _check_out(prompts: Path, job: RunFlags) -> None:

@@ -59,7 +59,7 @@ def tune(flags: TuneFlags) -> None:
     from unisono.config.ensemble import load_spec
     from unisono.evals.analysis.tune import GATES
 
-    spec, stages = load_spec(flags.spec), _stages(flags.stages)
+    spec, stages = load_spec(flags.spec, again=True), _stages(flags.stages)
     gates = GATES if flags.gates is None else [_gate(word.strip()) for word in flags.gates.split(",")]
     out = flags.out or flags.spec.with_name(f"{flags.spec.stem}-tuned.yaml")
     if out.exists() and out.samefile(flags.spec):

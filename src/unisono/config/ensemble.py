@@ -157,8 +157,10 @@ def _check_method(method: Method, members: list[MemberSpec]) -> None:
     method.check(voters)
 
 
-def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> EnsembleSpec:
+def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec, *, again: bool = False) -> EnsembleSpec:
     """Read and check a spec: the path of a YAML file, the same as a mapping, or a spec that is ready.
+
+    The path may be a pipe, unless the file will be read ``again``. Paths in a pipe begin in the current folder.
 
     Raises:
         SpecError: the message has the file, line and column, the key, its value and what would be right.
@@ -179,14 +181,17 @@ def load_spec(source: str | Path | Mapping[str, Any] | EnsembleSpec) -> Ensemble
             f"cannot read the spec file {str(path)!r}: it is a folder", hint=f"name the ensemble file{there}"
         )
     try:
-        text = read_text(path, SETTINGS)
+        text = read_text(path, SETTINGS, named=not again)
     except FileNotFoundError:
         raise SpecError(f"there is no spec file {str(path)!r}", hint="check the path of the ensemble file") from None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
         raise SpecError(f"cannot read the spec file {str(path)!r}: {why}", hint="name an ensemble file") from error
     data, places = read_yaml(text, path)
-    return _validate(data, str(path), places, path.resolve().parent)
+    resolved = path.resolve()  # /dev/stdin and /dev/fd/3 lead to no file where they are pipes
+    nowhere = not resolved.exists() or (not resolved.is_file() and resolved.is_relative_to("/dev"))
+    folder = Path.cwd() if nowhere else resolved.parent
+    return _validate(data, str(path), places, folder)
 
 
 def _validate(data: Any, source: str, places: Places, folder: Path) -> EnsembleSpec:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from unisono.backends.registry import backend_entry
 from unisono.errors import SpecError, nearest, shown
-from unisono.vocab.marks import Mark
+from unisono.vocab.marks import GivenMark
 
 OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options")
 """Keys that a member which takes another's weights cannot have."""
@@ -52,7 +52,7 @@ class MemberSpec(BaseModel):
     """This member's own system message, put before that of the request."""
     prefix: Annotated[str, Field(min_length=1)] | None = None
     """Text that this member reads before the first user message, or before a raw prompt."""
-    marks: dict[Mark, Annotated[str, Field(min_length=1)] | MarkReading] = Field(default_factory=dict)
+    marks: dict[GivenMark, Annotated[str, Field(min_length=1)] | MarkReading] = Field(default_factory=dict)
     """How it writes marks, where its template does not show that: tokens as text, or ``{reads: …}``."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What only its backend understands."""

@@ -22,11 +22,14 @@ class Reasoning:
     max_pieces: Annotated[int, Number(1, 1_000_000, "reasoning is ended after that many pieces", whole=True)] | None = (
         None
     )
-    """Pieces of reasoning at most; ``None`` for as many as the members want."""
+    """Pieces of reasoning at most; ``None`` for as many as the members want. 0 stands for ``off``."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.off, bool):
             raise SpecError(f"off is {shown(self.off)}", hint="write true or false")
+        if self.max_pieces == 0 and not isinstance(self.max_pieces, bool):
+            object.__setattr__(self, "off", True)
+            object.__setattr__(self, "max_pieces", None)
         if self.max_pieces is not None:
             object.__setattr__(self, "max_pieces", _NUMBERS["max_pieces"].checked("max_pieces", self.max_pieces))
             if self.off:

@@ -13,13 +13,15 @@ import importlib.util
 import json
 import logging
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, REGEX, Constraint
+from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Constraint
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
 from unisono.fusion.logits_processors import Allowed
@@ -27,7 +29,10 @@ from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)
 
-COMPILED = 32  # compiled grammars that are kept
+COMPILED = 32
+"""Compiled grammars that are kept."""
+CHARACTERS = 500_000
+"""Of their sources, all together: a compiled grammar takes 30 to 250 times as many bytes."""
 LONGEST_REASON = 400
 """Characters of the library's words; they may repeat all of an expression."""
 SPECIAL = 0xFF
@@ -47,13 +52,25 @@ class Grammars:
 
     def __init__(self, union: UnionVocabulary) -> None:
         self._union = union
-        self._compiled = functools.lru_cache(COMPILED)(self._compile)
+        self._compiled: OrderedDict[Constraint, Parse] = OrderedDict()
+        self._keeping = threading.Lock()
 
     def __call__(self, constraint: Constraint) -> Parse:
         """Return the initial state of a constraint's grammar. Raises a `SpecError` where no grammar keeps all that the
         constraint says, and a `BackendMissing` without llguidance.
         """
-        return self._compiled(constraint).copy()
+        parse = self._compiled.get(constraint) or self._compile(constraint)
+        self._keep(constraint, parse)
+        return parse.copy()
+
+    def _keep(self, constraint: Constraint, parse: Parse) -> None:
+        """Keep what was used last: few grammars, and of long ones fewer, because clients may write them."""
+        kept = self._compiled
+        with self._keeping:
+            kept[constraint] = parse
+            kept.move_to_end(constraint)
+            while len(kept) > 1 and (len(kept) > COMPILED or sum(len(each.source) for each in kept) > CHARACTERS):
+                kept.popitem(last=False)
 
     def _compile(self, constraint: Constraint) -> Parse:
         library = _library()
@@ -67,7 +84,7 @@ class Grammars:
             )
         for warning in matcher.get_grammar_warnings():
             log.warning("the constraint %s: %s", constraint.kind, warning)
-        parse = Parse(matcher, self._union)
+        parse = Parse(matcher, self._union, by_seams=_names_seams(constraint))
         parse.allowed(())
         return parse
 
@@ -83,9 +100,13 @@ class Grammars:
 class Parse:
     """The state of one sequence in its grammar."""
 
-    def __init__(self, matcher: Any, union: UnionVocabulary) -> None:
+    by_seams = False
+    """Whether it names marks between the names and the arguments of calls."""
+
+    def __init__(self, matcher: Any, union: UnionVocabulary, *, by_seams: bool = False) -> None:
         self._matcher = matcher
         self._union = union
+        self.by_seams = by_seams
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
         """The columns that may follow what is written and the drafted pieces ``ahead``; END where the text may end.
@@ -116,7 +137,7 @@ class Parse:
         self._feed(self._matcher, [column])
 
     def copy(self) -> Parse:
-        return Parse(self._matcher.deep_copy(), self._union)
+        return Parse(self._matcher.deep_copy(), self._union, by_seams=self.by_seams)
 
     def _feed(self, matcher: Any, columns: Sequence[int]) -> None:
         if not matcher.consume_tokens(list(columns)):
@@ -169,7 +190,8 @@ def _grammar(constraint: Constraint, library: ModuleType) -> str:
 # bracket up to the next one.
 _LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/?')
 _FOREIGN = re.compile(
-    r"<\[|<\|(?!call_(?:begin|end)\|>)[^|>\s]*\|?>?|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b"
+    r"<\[|<\|(?!call_(?:begin|end|arguments|next)\|>)[^|>\s]*\|?>?"
+    r"|\[[^\[\]]*\b(?:temperature|max_tokens|stop|stop_capture)\b"
 )
 
 
@@ -186,6 +208,10 @@ def _check_lark(grammar: str) -> None:
         if isinstance(options, dict) and set(options) - {*JSON_OPTIONS, *SPACING}:
             raise SpecError(f"{OPTIONS} is {shown(options)}", hint=f"choose of {', '.join([*JSON_OPTIONS, *SPACING])}")
         check_schema(schema)
+
+
+def _names_seams(constraint: Constraint) -> bool:
+    return constraint.kind == LARK and "<|call_arguments|>" in _LITERALS.sub('""', constraint.source)
 
 
 def _schemas_in(grammar: str) -> Iterator[dict[str, Any]]:

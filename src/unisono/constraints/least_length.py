@@ -19,6 +19,7 @@ class LeastLength(Parse):
         self._left = pieces
         self._union = union
         self._parse = parse
+        self.by_seams = parse is not None and parse.by_seams
 
     def allowed(self, ahead: Sequence[int]) -> Allowed:
         """The columns that may follow what is written and the drafted pieces ``ahead``."""

@@ -18,17 +18,27 @@ class BesideReasoning(Parse):
     """Lets a text begin with reasoning, of which its grammar knows nothing. Drafts hold no marks."""
 
     def __init__(
-        self, reasoning: Reasoning, union: UnionVocabulary, parse: Parse | None = None, *, inside: bool = False
+        self,
+        reasoning: Reasoning,
+        union: UnionVocabulary,
+        parse: Parse | None = None,
+        *,
+        inside: bool = False,
+        answered: bool = False,
     ) -> None:
-        """``parse`` is the beginning of the answer's grammar; ``inside`` tells that the text begins in reasoning."""
+        """``parse`` is the beginning of the answer's grammar.
+
+        ``inside`` tells that the text begins in reasoning, ``answered`` that it goes on with an answer.
+        """
         self._reasoning = reasoning
         self._union = union
         self._parse = parse
+        self.by_seams = parse is not None and parse.by_seams
         self._inside = inside
         self._written = 0  # pieces of reasoning
         self._reasoned = False
         self._begun = False  # the answer, by its mark
-        self._answered = False  # white space before reasoning is no answer
+        self._answered = answered  # white space before reasoning is no answer
 
     @property
     def _left(self) -> int:
@@ -46,7 +56,8 @@ class BesideReasoning(Parse):
                 free = self._parse is None or not (answered or self._reasoned)
                 allowed_U[column] = free and not self._reasoning.off and self._left > 0
             elif self._parse is not None and mark not in OF_CALLS:
-                allowed_U[column] = mark == "answer_begin" and not answered and not self._begun
+                begins = mark == "answer_begin" and not answered and not self._begun
+                allowed_U[column] = begins and bool(allowed_U[: self._union.texts].any())
         return allowed_U
 
     def _is_space(self, column: int) -> bool:

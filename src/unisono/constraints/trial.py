@@ -22,9 +22,9 @@ from unisono.vocab.marks import MARKS
 from unisono.vocab.union import UnionVocabulary
 
 PROCESSOR_SECONDS = 1.0
-"""For one constraint; a schema of 200 KB takes a third of that."""
+"""For one constraint; a schema of 200 KB takes a third of that. Windows has no such timer: whoever waits has one."""
 MEMORY = 2 * 2**30
-"""Bytes of address space, with the interpreter and its libraries."""
+"""Bytes of address space, with the interpreter and its libraries; on Linux. Elsewhere time alone bounds them."""
 STACK = 2**20
 """Bytes, an eighth of what threads have where the grammar is compiled afterwards."""
 WORDS = 300
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _limit(seconds: float) -> None:
     """End the process after so much processor time from now on, wherever it is then; 0 lifts the limit."""
-    if sys.platform != "win32":
+    if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

@@ -12,15 +12,17 @@ class Detokenizer:
     """Collects the bytes of one text and hands out what is safe to show.
 
     What might still become a stop string, and an incomplete character at the end, wait. Of a text that is ``stripped``
-    the white space at the beginning is left out; it stands beside a mark.
+    the white space at the beginning is left out; it stands beside a mark. Of one that is ``marked`` it waits, as a mark
+    may yet follow it: what is shown does not depend on when it is taken.
     """
 
-    def __init__(self, stop: Sequence[str] = (), *, stripped: bool = False) -> None:
+    def __init__(self, stop: Sequence[str] = (), *, stripped: bool = False, marked: bool = False) -> None:
         self._stops = [text.encode() for text in stop]
         self._reach = max(map(len, self._stops), default=1) - 1
         self._data = bytearray()
         self._begin = 0  # of what is the text's
         self._stripped = stripped
+        self._holds = marked or stripped
         self._shown = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.stopped = False
@@ -30,9 +32,10 @@ class Detokenizer:
         return bytes(self._data[self._begin :])
 
     def strip(self) -> None:
-        """Leave white space at the beginning out, if nothing else is written yet."""
-        self._stripped = self._stripped or not self._data.strip()
-        self._skip()
+        """Leave white space at the beginning out, if nothing else is written yet; of a text that is marked."""
+        if not self._stripped and not self._data.strip():
+            self._stripped = True
+            self._skip()
 
     def tail(self, size: int) -> bytes:
         return bytes(self._data[-size:]) if size else b""
@@ -50,8 +53,7 @@ class Detokenizer:
             self.stopped = True
 
     def _skip(self) -> None:
-        if self._stripped and self._begin == self._shown:
-            self._begin = self._shown = len(self._data) - len(self._data[self._begin :].lstrip())
+        self._begin = self._shown = len(self._data) - len(self._data[self._begin :].lstrip())
 
     def take(self, *, final: bool = False) -> str:
         """Return the text that has become safe to show since the last call.
@@ -64,7 +66,9 @@ class Detokenizer:
         return self._decoder.decode(fresh)
 
     def _waiting(self) -> int:
-        """How many bytes at the end might be the beginning of a stop string."""
+        """How many bytes at the end might be the beginning of a stop string, or be left out."""
+        if self._holds and self._shown == self._begin and self._data[self._begin :].isspace():
+            return len(self._data) - self._begin
         tail = bytes(self._data[-self._reach :]) if self._reach else b""
         for length in range(len(tail), 0, -1):
             if any(stop.startswith(tail[-length:]) for stop in self._stops):

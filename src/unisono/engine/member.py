@@ -13,14 +13,15 @@ from array_api_compat import array_namespace
 from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs, dense
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.engine.calls import Calls
 from unisono.fusion.bounds import FoldedTop, TopPlan, fold_top, plan_top
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
-from unisono.vocab.marks import Mark
+from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
 from unisono.vocab.union import ABSENT, Indices, MemberMap
 
-Place = Literal["opening", "inside"]
-"""Where a member's ids can mean something else: an answer's beginning, and reasoning."""
+Place = Literal["opening", "inside"] | Turn
+"""Where a member's ids can mean something else: an answer's beginning, reasoning, and places of calls by seams."""
 SCORED_AT_ONCE = 32  # tokens of a prompt scored in one pass: their distributions are megabytes each
 
 
@@ -75,6 +76,7 @@ class Member:
         self.plan = plan_fold(member_map.column_V, size, classes)
         first = member_map.first_column_V
         maps: dict[Place, Indices | None] = {"opening": first, "inside": member_map.inside_column_V}
+        maps.update((turn, its) for turn, its in member_map.turns.items())
         self._plans = {place: plan_fold(its, size, classes) for place, its in maps.items() if its is not None}
         self._marks = speller.vocabulary.marks
         self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
@@ -93,11 +95,20 @@ class Member:
         """
         return "opening" in self._plans and not (off and self._marks.at_opening)
 
-    def opens_behind(self, mark: Mark, *, opening: bool) -> bool:
+    def opens_behind(self, mark: Mark, *, opening: bool, calls: Calls | None = None) -> bool:
         """Whether an answer begins for it behind a mark: anew behind reasoning, or still, where it has read nothing."""
+        if calls is not None and mark in OF_CALLS:
+            return False
         if mark == "reasoning_end" and self._marks.reopens:
             return True
         return opening and not self._marks.spelled(mark, opening=True)
+
+    def place(self, calls: Calls | None, *, inside: bool, first: bool) -> Place | None:
+        """What its ids mean: ``inside`` reasoning, where an answer begins (``first``), or in ``calls`` by seams."""
+        if inside:
+            return "inside" if self.ends_reasoning_as_texts else None
+        turn = None if calls is None else calls.turn(first=first)
+        return turn if turn in self._plans else "opening" if first else None
 
     @property
     def ends_reasoning(self) -> bool:
@@ -189,13 +200,17 @@ class Member:
         self._scratch.reset()
         return softmax(logits_BV, self.plan, self._scratch)
 
-    def spell(self, column: int, piece: bytes, *, first: bool = False) -> tuple[int, ...]:
+    def spell(self, column: int, piece: bytes, *, first: bool = False, calls: Calls | None = None) -> tuple[int, ...]:
         """The ids as which it reads a piece, or a mark: none where it does not know that.
 
-        ``first`` tells that an answer begins, of a member that `opens` one in its own way.
+        ``first`` tells that an answer begins, of a member that `opens` one in its own way, and ``calls`` where the text
+        stands in calls by seams.
         """
-        if column in self._mark_by_column:
-            return self._marks.spelled(self._mark_by_column[column], opening=first)
+        mark = self._mark_by_column.get(column)
+        if mark in OF_CALLS and calls is not None:
+            return self.encoder.seams.ids(mark, calls.behind(mark).number, first=first)
+        if mark is not None:
+            return self._marks.spelled(mark, opening=first)
         if first and self._marks.at_opening:
             return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece)
         if first and "opening" in self._plans and piece != b" ":

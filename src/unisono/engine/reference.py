@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +21,17 @@ from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
 from unisono.constraints.grammar import Parse
-from unisono.engine.member import Member
+from unisono.engine.calls import Calls
+from unisono.engine.encoding import encode_for
+from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias, Plan
-from unisono.engine.request import encode_for
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.bounds import scores
+from unisono.fusion.fold import bring
 from unisono.fusion.logits_processors import confine, shape
-from unisono.fusion.sampling import Purpose, accepts, inverse_transform, residual, uniform
+from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
+from unisono.vocab.marks import OF_CALLS
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
 DEFAULT_METHOD = Method()
@@ -61,14 +65,17 @@ def plain_steps(
     to; it is advanced.
     """
     plan = Plan(method, members, union)
-    ids, inside = encode_for(members, prompt, plan.reasoning)
+    calls = Calls() if parse is not None and parse.by_seams else None
+    ids, inside = encode_for(members, prompt, plan.reasoning, seams=calls is not None)
     text = _PlainText(plan, union, ids)
     text.parse = parse
-    answers = prompt.messages is not None and not inside
-    first = {member.name: answers and member.opens(off=plan.reasoning.off) for member in members}
+    answers = prompt.begins_answer and not inside
+    off = plan.reasoning.off and calls is None
+    first = {member.name: answers and member.opens(off=off) for member in members}
     text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
     for step in range(steps):
-        lead_U = text.distribution(plan.lead, first=first[plan.lead.name], inside=inside)
+        places = {each.name: each.place(calls, inside=inside, first=first[each.name]) for each in members}
+        lead_U = text.distribution(plan.lead, places[plan.lead.name])
         score = plan.gate.score(lead_U[None], [step])[0]
         ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
         asked = plan.gate.opens(score) or (inside and not ends)
@@ -76,7 +83,7 @@ def plain_steps(
             others = {member.name: member.speller for member in members if member is not plan.lead}
             asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
         voters = text.voters(members, opens=asked)
-        p_U_K = [text.of_member(text.distribution(each, first=first[each.name], inside=inside)) for each in voters]
+        p_U_K = [text.of_member(text.distribution(each, places[each.name])) for each in voters]
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
@@ -86,12 +93,13 @@ def plain_steps(
         yield PlainStep(piece, q_U, float(q_U[column]), tuple(voter.name for voter in voters), asked, score)
         if piece is None:
             return
-        text.append(column, piece, members, first)
+        text.append(column, piece, members, first, calls)
         mark = union.mark(column)
         first = {
-            member.name: mark is not None and member.opens_behind(mark, opening=first[member.name])
-            for member in members
+            each.name: mark is not None and each.opens_behind(mark, opening=first[each.name], calls=calls)
+            for each in members
         }
+        calls = calls.behind(mark) if calls is not None and mark in OF_CALLS else calls
         inside = mark == "reasoning_begin" or (inside and mark != "reasoning_end")
 
 
@@ -105,16 +113,20 @@ class _PlainText:
         self._ids = ids
         self._columns: list[int] = []
 
-    def distribution(self, member: Member, *, first: bool, inside: bool = False) -> Distribution:
-        return plain_distribution(member, member.map, self._ids[member.name], first=first, inside=inside)
+    def distribution(self, member: Member, place: Place | None) -> Distribution:
+        ids = self._ids[member.name]
+        for turn, column_V in member.map.turns.items():
+            if turn == place:
+                return plain_distribution(member, replace(member.map, column_V=column_V), ids)
+        return plain_distribution(member, member.map, ids, first=place == "opening", inside=place == "inside")
 
     def voters(self, members: list[Member], *, opens: bool) -> list[Member]:
         if not opens:
             return [self.plan.lead]
         if not self.plan.draw.mixture:
             return members
-        weights = np.asarray([[member.weight for member in members]])
-        return [members[inverse_transform(weights, [self._uniform(Purpose.MEMBER)])[0]]]
+        weights = np.asarray([member.weight for member in members])
+        return [members[draw_from(weights, self._numbers(Purpose.MEMBER))]]
 
     def of_member(self, p_U: Distribution) -> Distribution:
         draw = self.plan.member_draw
@@ -144,12 +156,14 @@ class _PlainText:
             p_U for p_U, voter in zip(p_U_K, voters, strict=True) if combines and voter.name == self.plan.drafter
         ]
         own_U = self.bound(drafter[0]) if drafter else shaped_U
-        [guess] = inverse_transform(own_U[None], [self._uniform(Purpose.PIECE)])
-        if not drafter or accepts(own_U, shaped_U, guess, self._uniform(Purpose.ACCEPTANCE)):
+        guess = draw_from(own_U, self._numbers(Purpose.PIECE))
+        if not drafter or accepts(own_U, shaped_U, guess, self._numbers(Purpose.ACCEPTANCE)):
             return guess
-        return inverse_transform(residual(own_U, shaped_U)[None], [self._uniform(Purpose.RESIDUAL)])[0]
+        return draw_from(residual(own_U, shaped_U), self._numbers(Purpose.RESIDUAL))
 
-    def append(self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool]) -> None:
+    def append(
+        self, column: int, piece: bytes, members: list[Member], first: Mapping[str, bool], calls: Calls | None
+    ) -> None:
         self._columns.append(column)
         if self.parse is not None:
             self.parse.consume(column)
@@ -157,14 +171,14 @@ class _PlainText:
         for member in members:
             self._ids[member.name] = [
                 *self._ids[member.name],
-                *member.spell(column, piece, first=first[member.name]),
+                *member.spell(column, piece, first=first[member.name], calls=calls),
             ]
 
     def _shaped(self, q_U: Distribution, draw: Sampling, bias: Bias) -> Distribution:
         return np.asarray(shape(q_U[None], [draw], [Counter(self._columns)], [bias.at(self.written)])[0])
 
-    def _uniform(self, purpose: Purpose) -> float:
-        return uniform(self.plan.draw.seed or 0, len(self._columns), purpose)
+    def _numbers(self, purpose: Purpose) -> RandomNumbers:
+        return RandomNumbers(self.plan.draw.seed or 0, len(self._columns), purpose)
 
 
 def plain_distribution(
@@ -173,7 +187,7 @@ def plain_distribution(
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:
-        logits_V = np.asarray(dense(member.backend.advance([Feed(slot, ids)]))[0].tolist())
+        logits_V = bring(dense(member.backend.advance([Feed(slot, ids)]))[0], np.empty(0)).astype(np.float64)
     finally:
         member.backend.close(slot)
     column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None

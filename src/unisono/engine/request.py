@@ -17,6 +17,8 @@ from unisono.config.whole import check_request, refusal
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
+from unisono.engine.calls import free_calls
+from unisono.engine.encoding import check_length, check_thinking, encode_for
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -33,6 +35,8 @@ class GenerationOptions(MethodOptions, total=False):
 
     tools: Sequence[Tool] | None
     """What the answer to messages may call; `Ensemble.call_form` tells how it does."""
+    continue_final_message: bool
+    """Whether the last message, an assistant's, is continued in place of being answered."""
     max_new_tokens: int
     """Pieces to choose at most."""
     stop: str | Sequence[str]
@@ -229,10 +233,15 @@ class Preparer:
             whole = split(plan.lead, self._members, prompt)
             prompt, given, unscored = whole.beginning, whole.columns, whole.unscored
             request = replace(request, prompt=prompt, limits=Limits(max(1, len(given))))
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty)
+        check_thinking(prompt.template_kwargs, plan.reasoning)
+        free = None if parse or request.score or self._grammars is None else free_calls(plan.lead.encoder, prompt)
+        parse = parse or self._begin_grammar(free)
+        seams = parse is not None and parse.by_seams
+        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
-            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside)
+            answered = prompt.continue_final_message
+            parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
         if parse is not None and self._truncated:
@@ -283,37 +292,3 @@ class Preparer:
                 hint="give it one: Engine(…, compile_grammar=Grammars(union)); Ensemble.load does",
             )
         return self._grammars(given)
-
-
-def encode_for(
-    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False
-) -> tuple[dict[str, list[int]], bool]:
-    """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
-
-    It is where the template of some member opens reasoning: those that could do so follow it.
-    """
-    if reasoning.off and prompt.messages is not None:
-        prompt = replace(prompt, template_kwargs={**_WITHOUT_REASONING, **(prompt.template_kwargs or {})})
-    ids = {each.name: each.encoder.encode(prompt, may_be_empty=may_be_empty) for each in members}
-    if prompt.messages is None:
-        return ids, False
-    inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in members)
-    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=reasoning.off) for each in members}
-    return begun, inside
-
-
-_WITHOUT_REASONING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0, "thinking_mode": "disabled"}
-"""What chat templates call it."""
-
-
-def check_length(member: str, length: int, context: int) -> None:
-    """Refuse a prompt that a member's context cannot hold. Raises a `PromptError`."""
-    if length > context:
-        raise PromptError(
-            f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
-            hint="shorten the prompt, or raise the member's context in the spec",
-        )
-    if length == 0:
-        raise PromptError(
-            f"member {member!r} reads this prompt as nothing at all", hint="check the member's chat_template"
-        )

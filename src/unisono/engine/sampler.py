@@ -17,7 +17,7 @@ from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
 from unisono.fusion.fold import Array, argmax_of_mean, bring
 from unisono.fusion.logits_processors import confine, shape
-from unisono.fusion.sampling import Purpose, accepts, greedy, inverse_transform, residual
+from unisono.fusion.sampling import Purpose, accepts, draw_from, greedy, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
 
@@ -182,17 +182,17 @@ def _shaped(q_BU: Array, states: Sequence[StepState], position: int) -> Array:
 def _draw(q_U: Array, p_U: Array | None, state: StepState, position: int) -> int:
     """Draw a column from ``q_U``; beside it ``p_U``, what a drafting member would draw from.
 
-    A draft is drawn with the number that would otherwise draw the piece. Where its member votes, speculative
+    A draft is drawn with the numbers that would otherwise draw the piece. Where its member votes, speculative
     sampling's rule makes the text's piece of it, drafted or not: so the text depends on the seed and on who
     drafts, and not on how far drafts went. Look-up, or whichever member ``auto`` chooses, drafts what the
-    text's own number draws from the drafter's distribution, and holds if that is what it draws from ``q_U``.
+    text's own numbers draw from the drafter's distribution, and holds if that is what they draw from ``q_U``.
     """
     if p_U is None:
-        return inverse_transform(q_U[None], [state.uniform(position, Purpose.PIECE)])[0]
-    guess = inverse_transform(p_U[None], [state.uniform(position, Purpose.PIECE)])[0]
-    if accepts(p_U, q_U, guess, state.uniform(position, Purpose.ACCEPTANCE)):
+        return draw_from(q_U, state.numbers(position, Purpose.PIECE))
+    guess = draw_from(p_U, state.numbers(position, Purpose.PIECE))
+    if accepts(p_U, q_U, guess, state.numbers(position, Purpose.ACCEPTANCE)):
         return guess
-    return inverse_transform(residual(p_U, q_U)[None], [state.uniform(position, Purpose.RESIDUAL)])[0]
+    return draw_from(residual(p_U, q_U), state.numbers(position, Purpose.RESIDUAL))
 
 
 def _check_numbers(distributions: Distributions) -> None:

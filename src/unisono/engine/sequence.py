@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from unisono.config.method import AUTO, NGRAM
+from unisono.engine.calls import Calls
 from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
 from unisono.engine.member import Cursor, Member
 from unisono.engine.ngram import NgramIndex
@@ -25,7 +26,8 @@ SEED_BITS = 53  # of seeds that are chosen here: they survive where numbers of J
 class TextSequence:
     """A text in the making. The engine writes it; whoever asked for it reads it."""
 
-    def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor]) -> None:
+    def __init__(self, prepared: PreparedRequest, cursors: Mapping[str, Cursor], *, marked: bool) -> None:
+        """A text of members that write marks or do not, where nothing is written yet."""
         self.request, self.plan = prepared.request, prepared.plan
         self.cursors = cursors
         seed = prepared.plan.draw.seed
@@ -52,9 +54,11 @@ class TextSequence:
         """What is being written."""
         self.openings = frozenset[str]()
         """The members for which an answer begins here, and which open one in their own way."""
+        self.calls = Calls() if self.parse is not None and self.parse.by_seams else None
+        """Where it stands in its calls, where these are written by seams."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
-        self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside)
+        self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside, marked=marked)
         self._reasoning: ReasoningText | None = ReasoningText() if prepared.begins_inside else None
         self._began = time.perf_counter()
         self._first_piece: float | None = None
@@ -116,9 +120,15 @@ class TextSequence:
             self.end("length")
 
     def _pass(self, mark: Mark) -> None:
-        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown."""
+        """Go on in another part. A mark in a place where it makes no sense changes nothing that is shown.
+
+        Text that is scored has no parts: a mark is in it as its member's token.
+        """
         self._since_mark = 0
-        if mark in OF_CALLS and self.request.prompt.tools is not None:
+        if mark in OF_CALLS and self.calls is not None:
+            self.calls = self.calls.behind(mark)
+            self._written.add(self.plan.lead.encoder.seams.text(mark, self.calls.number).encode())
+        elif self.request.score or (mark in OF_CALLS and self.request.prompt.tools is not None):
             self._written.add(self.plan.lead.markup(mark))
         elif mark == "reasoning_begin":
             self.part = "reasoning"
@@ -127,6 +137,11 @@ class TextSequence:
         elif mark == "reasoning_end":
             self.part = "answer"
             self._text.strip()
+
+    def close_calls(self) -> None:
+        """Write what stands behind the last call in the lead's form, which ends with END."""
+        if self.calls is not None and self.calls.last == "call_end":
+            self._written.add(self.plan.lead.encoder.seams.segments.end.encode())
 
     def end(self, reason: Finish) -> None:
         self.finish = reason
@@ -174,9 +189,10 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     plan, ids = prepared.plan, prepared.ids
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
-    sequence = TextSequence(prepared, cursors)
-    if prepared.request.prompt.messages is not None and not prepared.begins_inside:
-        sequence.openings = frozenset(each.name for each in members if each.opens(off=plan.reasoning.off))
+    sequence = TextSequence(prepared, cursors, marked=bool(union.marks))
+    if prepared.request.prompt.begins_answer and not prepared.begins_inside:
+        off = plan.reasoning.off and sequence.calls is None
+        sequence.openings = frozenset(each.name for each in members if each.opens(off=off))
     if plan.drafter in (NGRAM, AUTO):
         column_V = plan.lead.map.column_V
         sequence.history = NgramIndex(union.end, (int(column_V[token]) for token in ids[plan.lead.name]))

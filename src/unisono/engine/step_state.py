@@ -13,7 +13,7 @@ from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, first_inside
 from unisono.fusion.logits_processors import Allowed
-from unisono.fusion.sampling import Purpose, inverse_transform, uniform
+from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
@@ -47,6 +47,7 @@ class StepState:
         self._before = text.pieces
         self.opening = not text.pieces  # prompts are read
         self._openings, self._inside_reasoning = text.openings, text.part == "reasoning"
+        self._calls = text.calls
         self._committed: set[str] = set()
         self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
@@ -167,8 +168,8 @@ class StepState:
         known = not self.plan.is_gated or position < len(self.gates)
         return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
 
-    def uniform(self, position: int, purpose: Purpose) -> float:
-        return uniform(self.text.seed, self._before + position, purpose)
+    def numbers(self, position: int, purpose: Purpose) -> RandomNumbers:
+        return RandomNumbers(self.text.seed, self._before + position, purpose)
 
     def counts(self, position: int) -> Counter[int]:
         ahead = self.drafted[self.settled : position]
@@ -210,9 +211,8 @@ class StepState:
 
     def place(self, member: Member, position: int) -> Place | None:
         """Where a position stands for a member, if its ids mean something else there."""
-        if self._inside_reasoning:
-            return "inside" if member.ends_reasoning_as_texts else None
-        return "opening" if not position and self.begins_answer(member) else None
+        first = not position and self.begins_answer(member)
+        return member.place(self._calls, inside=self._inside_reasoning, first=first)
 
     def settled_as(self, column: int) -> int:
         """What a choice stands for, by the text's grammar."""
@@ -222,16 +222,18 @@ class StepState:
         text, piece = self.text, self._union.piece(column)
         self.settled += 1
         if piece is None:
+            text.close_calls()
             text.end("end")
         else:
             text.ensembled += self.plan.asks_all or self.combines(position)
             mark = self._union.mark(column)
             text.append(piece, column, mark)
             if mark is not None:
-                openings = {
-                    each.name: each.opens_behind(mark, opening=each.name in text.openings) for each in self._members
-                }
-                text.openings = frozenset(name for name, opens in openings.items() if opens)
+                text.openings = frozenset(
+                    each.name
+                    for each in self._members
+                    if each.opens_behind(mark, opening=each.name in text.openings, calls=text.calls)
+                )
         if position < len(self.drafted) and self.drafted[position] == column:
             self.accepted += 1
             self.alive = text.finish is None
@@ -251,9 +253,8 @@ class StepState:
                 if len(cursor.ids) > end or cursor.read > end:
                     member.cut(cursor, end)
                 if self.choice is not None and self.piece is not None:
-                    cursor.ids += member.spell(
-                        self.choice, self.piece, first=not self.accepted and self.begins_answer(member)
-                    )
+                    first = not self.accepted and self.begins_answer(member)
+                    cursor.ids += member.spell(self.choice, self.piece, first=first, calls=self._calls)
                     if cursor.read == len(cursor.ids):  # a mark that it does not read: its distribution is as it was
                         member.restore(cursor)
                 self._committed.add(member.name)
@@ -290,9 +291,8 @@ class StepState:
 
     def _draw_member(self, position: int) -> Member:
         if position not in self._drawn:
-            weights = np.asarray([[member.weight for member in self._members]])
-            [drawn] = inverse_transform(weights, [self.uniform(position, Purpose.MEMBER)])
-            self._drawn[position] = self._members[drawn]
+            weights = np.asarray([member.weight for member in self._members])
+            self._drawn[position] = self._members[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
         return self._drawn[position]
 
     def _spell(self, member: Member, column: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
 from unisono.fusion.bounds import FoldedTop, Voter
 from unisono.fusion.fold import Array, bring
-from unisono.records import DraftRecord, Standing, StepRecord
+from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
 from unisono.vocab.union import UnionVocabulary
 
 TOP_PIECES = 5  # of each voter, at most
@@ -20,7 +20,6 @@ _HOST = np.empty(0, np.float32)
 
 Ranked = tuple[tuple[int, float], ...]
 """Columns and their probabilities."""
-TopPieces = tuple[tuple[bytes | None, float], ...]
 
 
 def record(
@@ -120,4 +119,4 @@ def _ranked(p_U: Array, columns: Array, count: int) -> Ranked:
 
 
 def _pieces(ranked: Ranked, union: UnionVocabulary) -> TopPieces:
-    return tuple((union.piece(column), p) for column, p in ranked)
+    return tuple((union.mark(column) or union.piece(column), p) for column, p in ranked)

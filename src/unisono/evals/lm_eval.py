@@ -71,7 +71,7 @@ class UnisonoLM(LM):  # type: ignore[misc]  # its library has no types
         return self._all("loglikelihood_rolling", self._respondent.score_whole, requests, disable_tqdm)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Keep the messages: each member applies its own template."""
+        """Keep the messages: each member applies its own template, and goes on with an answer that is begun."""
         return Conversation.of(chat_history, add_generation_prompt=add_generation_prompt)
 
     @property

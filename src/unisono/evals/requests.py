@@ -25,23 +25,20 @@ _KNOWN = (*LENGTHS, "until", "do_sample", *_SHAPES)
 class Conversation(str):
     """A prompt of messages, where lm-evaluation-harness expects the text that a template makes of them."""
 
-    messages: tuple[Message, ...]
+    prompt: Prompt
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> Conversation:
-        """Replaces a model's ``apply_chat_template``. Raises a `SpecError` when the answer is already begun."""
-        if not add_generation_prompt:
-            raise SpecError(
-                f"the answer is begun already, with {shown(messages[-1]['content'])}: members cannot continue it",
-                hint="ask without chat templates",
-            )
-        conversation = cls(json.dumps(list(messages), ensure_ascii=False))
-        conversation.messages = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
+        """Replaces a model's ``apply_chat_template``; without ``add_generation_prompt`` the answer is begun already."""
+        begun = not add_generation_prompt
+        conversation = cls(json.dumps([*messages, *[{"continued": True}] * begun], ensure_ascii=False))
+        its = tuple(Message(role=each["role"], content=each["content"]) for each in messages)
+        conversation.prompt = Prompt(messages=its, continue_final_message=begun)
         return conversation
 
 
 def prompt_of(context: str) -> Prompt:
-    return Prompt(messages=context.messages) if isinstance(context, Conversation) else Prompt(text=context)
+    return context.prompt if isinstance(context, Conversation) else Prompt(text=context)
 
 
 def split_pair(context: str, continuation: str) -> tuple[str, str]:

@@ -187,15 +187,15 @@ def _disputes(steps: Sequence[StepRecord]) -> list[Disagreement]:
         tops = {name: pieces[0] for name, pieces in step.top.items() if pieces}
         if len({piece for piece, _ in tops.values()}) > 1:
             members = {name: (_shown(piece), round(p, DECIMALS)) for name, (piece, p) in tops.items()}
-            written = _shown(step.piece, step.mark)
+            written = _shown(step.mark or step.piece)
             found.append(Disagreement(position, written, round(step.p, DECIMALS), members))
     return found
 
 
-def _shown(piece: bytes | None, mark: str | None = None) -> str:
-    """A piece as text for people; a mark, which has no bytes, by its name where that is known."""
-    if piece == b"":
-        return f"<{mark or 'mark'}>"
+def _shown(piece: bytes | str | None) -> str:
+    """A piece as text for people, and a mark by its name."""
+    if isinstance(piece, str):
+        return f"<{piece}>"
     return "" if piece is None else piece.decode(errors="backslashreplace")
 
 

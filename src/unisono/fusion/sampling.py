@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -11,7 +10,7 @@ from array_api_compat import array_namespace
 from unisono.fusion.fold import Array, bring
 
 _BLOCK = 1024
-"""Masses that are added up before it is asked whether what is drawn is among them."""
+"""Masses that are added up before it is asked which half of them has what is drawn; a power of 2."""
 
 
 def greedy(q_BU: Array) -> list[int]:
@@ -20,32 +19,8 @@ def greedy(q_BU: Array) -> list[int]:
     return [int(column) for column in xp.argmax(q_BU, axis=1)]
 
 
-def inverse_transform(q_BU: Array, uniforms: Sequence[float]) -> list[int]:
-    """Draw a column for each row: the first at which the masses so far exceed the row's uniform number, in [0, 1).
-
-    The masses, which need not sum to 1, are added up on the host, in float64. A column without mass is never drawn.
-    """
-    host = np.empty(0)
-    return [_inverse(bring(q_U, host), uniform) for q_U, uniform in zip(q_BU, uniforms, strict=True)]
-
-
-def _inverse(q_U: Array, uniform: float) -> int:
-    starts = np.arange(0, len(q_U), _BLOCK)  # by blocks first, so that not all the sums so far are written down
-    reached = np.cumsum(np.add.reduceat(q_U, starts, dtype=np.float64))
-    goal = uniform * reached[-1]
-    block = _first_above(reached, goal)
-    before = reached[block - 1] if block else 0.0
-    inside = np.cumsum(q_U[block * _BLOCK : (block + 1) * _BLOCK], dtype=np.float64)
-    return block * _BLOCK + _first_above(inside, goal - before)
-
-
-def _first_above(reached: Array, goal: float) -> int:
-    """The first place that exceeds the goal, or where rounding let none, the first that reaches the end."""
-    return int(min(np.searchsorted(reached, goal, side="right"), np.searchsorted(reached, reached[-1])))
-
-
 class Purpose(IntEnum):
-    """What a uniform number is for. Numbers for different purposes are independent.
+    """What random numbers are for. Numbers for different purposes are independent.
 
     The values are part of what a seed means: changing one changes every text that is drawn.
     """
@@ -57,26 +32,58 @@ class Purpose(IntEnum):
     MEMBER = 4
 
 
-def uniform(seed: int, position: int, purpose: Purpose) -> float:
-    """The uniform number of one place in one text, a multiple of 2^-53 in [0, 1).
+class RandomNumbers:
+    """The uniform numbers of one place in one text, multiples of 2^-53 in [0, 1), one after the other.
 
-    It is the output of a counter-based generator (Philox4x64-10: Salmon et al., SC 2011), so it depends on nothing but
-    its arguments: not on the batch, nor on what was drawn before. The raw stream is taken because NumPy keeps it the
-    same from version to version, which it does not promise of `random` (NEP 19). The seed, the generator's key, and the
-    position, the number of pieces before, are below 2^64.
+    They come from a counter-based generator (Philox4x64-10: Salmon et al., SC 2011), so they depend on nothing but the
+    seed, the position and the purpose: not on the batch, nor on what was drawn before. The raw stream is taken because
+    NumPy keeps it the same from version to version, which it does not promise of `random` (NEP 19). The seed, the
+    generator's key, and the position, the number of pieces before, are below 2^64.
     """
-    raw = np.random.Philox(key=seed, counter=position + (purpose << 64)).random_raw()
-    return float((int(raw) >> 11) * 2.0**-53)
+
+    def __init__(self, seed: int, position: int, purpose: Purpose) -> None:
+        self._words = np.random.Philox(key=seed, counter=(position << 64) + (purpose << 128))
+
+    def below(self, part: float, whole: float) -> bool:
+        """Whether the next number, as a share of ``whole``, is less than ``part``: so it is by ``part / whole``."""
+        return (int(self._words.random_raw()) >> 11) * 2.0**-53 * whole < part
 
 
-def accepts(p_U: Array, q_U: Array, column: int, uniform: float) -> bool:
+def draw_from(q_U: Array, numbers: RandomNumbers) -> int:
+    """Draw a column from masses, which need not sum to 1. A column without mass is never drawn.
+
+    The columns are halved until one is left, with a number for each choice of a half. Where masses are almost the
+    same, so is each choice, and almost always the column is: it changes about as seldom as halves change in mass. (The
+    first column at which the sum of masses exceeds one number changes a hundred times as often: in a sum, the small
+    changes before a column shift all those of less mass.) The masses are added up on the host, in float64.
+    """
+    masses = bring(q_U, np.empty(0))
+    block = _descend(np.add.reduceat(masses, np.arange(0, len(masses), _BLOCK), dtype=np.float64), numbers)
+    inside = masses[block * _BLOCK : (block + 1) * _BLOCK]
+    return block * _BLOCK + _descend(inside.astype(np.float64), numbers)
+
+
+def _descend(masses: Array, numbers: RandomNumbers) -> int:
+    levels = [masses]
+    while len(levels[-1]) > 1:
+        levels.append(np.add.reduceat(levels[-1], np.arange(0, len(levels[-1]), 2)))
+    place = 0
+    for level in reversed(levels[:-1]):
+        place *= 2
+        left, right = level[place], level[place + 1] if place + 1 < len(level) else 0.0
+        if not numbers.below(left, left + right) and right > 0:
+            place += 1
+    return place
+
+
+def accepts(p_U: Array, q_U: Array, column: int, numbers: RandomNumbers) -> bool:
     """Whether a drafted piece is accepted, which it is with probability ``min(1, q / p)``.
 
     The rule of speculative sampling (arXiv 2211.17192, section 2.3; arXiv 2302.01318, algorithm 2). ``p_U`` is what the
     piece was drawn from (a drafter that draws nothing has all its mass there), ``q_U`` what it should have been drawn
-    from, and ``uniform`` is in [0, 1).
+    from.
     """
-    return uniform * float(p_U[column]) < float(q_U[column])
+    return numbers.below(float(q_U[column]), float(p_U[column]))
 
 
 def residual(p_U: Array, q_U: Array) -> Array:

@@ -27,7 +27,7 @@ from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
 from unisono.server.request_handle import RequestHandle
-from unisono.server.requests import ApiCall, engine_of, pieces_of, read_chat, read_completion
+from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
 from unisono.server.schemas import (
     ChatRequest,
@@ -91,8 +91,9 @@ def make_app(
     for method, path, route in routes.table():
         # The name is the route's label in logs and metrics.
         name = gac.GENERATE if path.startswith("/api") else path.replace(":path", "")
+        methods = [method, *(["HEAD"] if method == "GET" else [])]
         for each in (path.removesuffix("/"), path.removesuffix("/") + "/"):
-            app.add_api_route(each, route, methods=[method], name=name, response_model=None)
+            app.add_api_route(each, route, methods=methods, name=name, response_model=None)
     guarded = Middleware(app, engine.metrics, keys, local=local)
     if not (allowed := read_origins(origins)):
         return guarded
@@ -123,9 +124,7 @@ class _Routes:
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model:path}", self.model),
             ("GET", "/health", self.health),
-            ("HEAD", "/health", self.health),
             ("GET", "/ready", self.ready),
-            ("HEAD", "/ready", self.ready),
             ("GET", "/metrics", self.metrics),
             ("GET", "/openapi.json", self.openapi),
         ]
@@ -185,8 +184,8 @@ class _Routes:
             request.scope[LOG].model = wanted.model
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
-            found = await engine.thread.read(pieces_of, wanted.text, wanted.model, its_engine)
-            return _json(found.model_dump_json())
+            found = await engine.read(len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
+            return _json(found)
 
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._engine.service.models]

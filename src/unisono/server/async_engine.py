@@ -1,6 +1,6 @@
 """The engine for asyncio: clients' calls, and the requests that they make.
 
-Requests are prepared in a thread of their own: tokenising a long prompt delays neither a step nor the event loop.
+Requests are prepared in threads of their own, long prompts in one that short ones do not use (`long_prompts`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from unisono.chat.messages import Prompt, content_of
+from unisono.chat.reading import size_of
 from unisono.config.constraint import Constraint
 from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
@@ -23,10 +24,12 @@ from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError
 from unisono.records import Limits
 from unisono.server.errors import OVERLOADED, Refusal, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
+from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
 from unisono.server.workbench import Workbench
 
+T = TypeVar("T")
 State = Literal["loading", "serving", "draining", "broken", "closed"]
 REASONS: dict[State, str] = {
     "loading": "the models are being loaded",
@@ -54,6 +57,7 @@ class AsyncEngine:
         self.thread = EngineThread(load, self)
         self._service: Service | None = None
         self._workbench = Workbench()
+        self._long = LongPrompts(limits, WAITING * CHARACTERS * limits.prompt)
         self._calls: set[RequestHandle] = set()
         self._by_request: dict[RequestId, RequestHandle] = {}
         self._seconds = 1.0
@@ -158,18 +162,25 @@ class AsyncEngine:
         try:
             if (constraint := Constraint.parse(request.constraint)) is not None:
                 await self._workbench.try_constraint(constraint)
-            prepared = await self.thread.read(self.service.prepare, request)
+            prepared = await self.read(size_of(request.prompt), self.service.prepare, request)
         except (SpecError, BackendMissing) as error:
             if request.constraint is None:
                 raise
             # If the request is fine without its constraint, the constraint is to blame.
-            await self.thread.read(self.service.prepare, replace(request, constraint=None))
+            await self.read(size_of(request.prompt), self.service.prepare, replace(request, constraint=None))
             raise refusal_of(error, param=constraint_field) from error
         for name, ids in prepared.ids.items():
-            if (length := len(ids) + len(prepared.given)) > (most := self.limits.prompt):
-                words = f"the prompt has {length} tokens for member {name!r}, and this server takes {most} at most"
-                raise Refusal(400, words, code="context_length_exceeded")
+            self.limits.check_tokens(name, len(ids) + len(prepared.given))
         return prepared
+
+    async def read(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what encodes so many characters and runs no model, beside the steps and the loop.
+
+        Short texts wait for no long ones. Raises a `Refusal` where too many long ones wait.
+        """
+        if size <= SHORT:
+            return await self.thread.read(work, *arguments)
+        return await self._long.read(size, partial(work, *arguments), self.retry_after)
 
     def _queued(self, handle: RequestHandle, request_ids: list[RequestId]) -> None:
         handle.request_ids = request_ids
@@ -195,12 +206,14 @@ class AsyncEngine:
         if self._probing is not None:
             self._probing.cancel()
         self._workbench.close()
+        self._long.close()
         return await self.thread.close(patience)
 
     # Called by the engine's thread, in the loop.
 
     def loaded(self, service: Service) -> None:
         self._service = service
+        self._long.lend(service)
         self.metrics.follow(lambda: service.served, lambda: service.waiting)
         if self.state == "loading":
             self.state = "serving"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
@@ -23,10 +24,15 @@ from unisono.server.schemas import Record
 R = TypeVar("R", bound=Record)
 
 JSON = "application/json"
+CHARSET = re.compile(r"""charset\s*=\s*["']?([^"';\s]+)""", re.IGNORECASE)
 TOOL_KEYS = ("name", "description", "parameters", "strict")
 """The keys of a tool's function."""
 SCHEMA_KEYS = ("input_schema", "inputSchema")
 """What other APIs call its parameters."""
+CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+"""The types of choices that are a word here."""
+FORMAT_KEYS = ("name", "description", "strict", "schema")
+"""The keys of a format's ``json_schema``."""
 OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
 """Fields that are no list. PHP writes an empty object as one."""
 LOGGED = ("user", "safety_identifier")
@@ -43,6 +49,7 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
     if declared.partition(";")[0].strip().lower() != JSON:
         words = f"the content-type is {shown(declared)}: send JSON, declared as {JSON}"
         raise Refusal(415, words, code="unsupported_media_type")
+    _check_coding(headers, declared)
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > limits.body:
         raise _too_large(limits.body)
@@ -63,6 +70,18 @@ async def read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], li
         words = f"the request has more than {limits.values} values, which is what this server takes"
         raise Refusal(413, words, code="too_large")
     return body
+
+
+def _check_coding(headers: Mapping[str, str], declared: str) -> None:
+    """Refuse a body that is said to be packed, or in another encoding than JSON's."""
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        words = f"the content-encoding is {shown(coding)}: send the body as it is"
+        raise Refusal(415, words, code="unsupported_media_type")
+    charset = CHARSET.search(declared)
+    if charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        words = f"the charset is {shown(charset[1])}: JSON is sent in UTF-8"
+        raise Refusal(415, words, code="unsupported_media_type")
 
 
 def parse(data: bytes | bytearray) -> dict[str, Any]:
@@ -139,6 +158,12 @@ def _plain(name: str, value: Any) -> Any:
         return int(value)  # JSON has one kind of numbers
     if (value == [] and name in OBJECTS) or (value == "" and name in ("reasoning_effort", *LOGGED)):
         return None
+    if name == "reasoning_effort" and value == "default":  # Groq's
+        return None
+    if name == "tool_choice":
+        return _plain_choice(value)
+    if name == "response_format" and isinstance(value, str):
+        return {"type": value}
     if name in LOGGED and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if name == "response_format" and isinstance(value, dict):
@@ -149,12 +174,40 @@ def _plain(name: str, value: Any) -> Any:
 def _plain_format(given: dict[str, Any]) -> dict[str, Any]:
     """A format without nulls, and with a name for its schema, which is a label."""
     plain = {key: value for key, value in given.items() if value is not None}
+    if plain.get("type") in ("json", "json_object") and isinstance(plain.get("value"), dict) and len(plain) == 2:
+        plain = {"type": "json_schema", "schema": plain["value"]}  # TGI's form
     if plain.get("type") == "json_schema" and "json_schema" not in plain and "schema" in plain:
-        plain["json_schema"] = {"schema": plain.pop("schema")}  # llama.cpp's form
+        own = {key: plain.pop(key) for key in FORMAT_KEYS if key in plain}
+        plain["json_schema"] = own  # the form of llama.cpp, and of the Responses API
+    if plain.get("type") == "json_object" and "schema" not in plain and isinstance(plain.get("json_schema"), dict):
+        plain["type"] = "json_schema"  # its schema is meant
     if isinstance(schema := plain.get("json_schema"), dict):
         named = {"name": "answer"} if "schema" in schema else {}
         plain["json_schema"] = named | {key: value for key, value in schema.items() if value is not None}
     return plain
+
+
+def _plain_choice(given: Any) -> Any:
+    """A choice of tools in OpenAI's form, where it is in Anthropic's or that of the Responses API."""
+    if not isinstance(given, dict):
+        return given
+    kind = given.get("type")
+    if isinstance(kind, str) and kind in CHOICES and len(given) == 1:
+        return CHOICES[kind]
+    if given.keys() == {"type", "name"} and kind in ("function", "tool"):
+        return {"type": "function", "function": {"name": given["name"]}}
+    return given
+
+
+def _nested(given: Any) -> Any:
+    """A tool in OpenAI's form, where its name stands beside its type: in that of the Responses API, or Anthropic's."""
+    if not isinstance(given, dict) or "function" in given or not isinstance(given.get("name"), str):
+        return given
+    schema = next((given[key] for key in SCHEMA_KEYS if isinstance(given.get(key), dict)), None)
+    if given.get("type", "function") != "function" and (given["type"] != "custom" or schema is None):
+        return given
+    function = {key: value for key, value in given.items() if key != "type" and key not in SCHEMA_KEYS}
+    return {"type": "function", "function": function if schema is None else {"parameters": schema, **function}}
 
 
 def _plain_tool(given: Any, name: str) -> Any:
@@ -162,6 +215,7 @@ def _plain_tool(given: Any, name: str) -> Any:
 
     Raises a `Refusal` for a key that seems to be meant for one that is missing.
     """
+    given = _nested(given)
     if not isinstance(given, dict) or not isinstance(given.get("function"), dict):
         return given
     function = {key: value for key, value in given["function"].items() if key in TOOL_KEYS and value is not None}

@@ -76,7 +76,7 @@ def not_ready(reason: str) -> Refusal:
 
 
 def no_process(why: str) -> Refusal:
-    words = f"the server cannot start the process that tries constraints{why and ': '}{why}; try again"
+    words = f"the server cannot start the process that this request needs{why and ': '}{why}; try again"
     return Refusal(503, words, kind=FAULT, code="overloaded", retry_after=5)
 
 
@@ -88,7 +88,8 @@ def refusal_of_status(status: int, method: str) -> Refusal:
     """What is answered where no route does, or where one breaks."""
     match status:
         case 404:
-            return Refusal(404, "there is nothing at this path", code="not_found")
+            words = "there is nothing at this path; the API is below /v1, such as /v1/chat/completions and /v1/models"
+            return Refusal(404, words, code="not_found")
         case 405:
             return Refusal(405, f"this path does not take {method}", code="method_not_allowed")
         case 499:

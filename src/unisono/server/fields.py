@@ -56,7 +56,6 @@ _TEMPLATES = "conversations are written by each member's own template: to change
 _BEAM = 'for a beam search, use unisono.sampling: "beam_width:4"'
 _WHOLE = "prompts are read whole, or refused: shorten it"
 _THINKING = "what a template reads of this, give in chat_template_kwargs; or use reasoning_effort or enable_thinking"
-CONTINUED = "an answer is a new message: to continue text, use /v1/completions"
 _CLIENT = "it is a client's own option, or names a conversation"
 _ONE_MODEL = "the request's model answers, here"
 
@@ -179,7 +178,7 @@ OF_CHATS: dict[str, Field] = {
     "prediction": _harmless("to draft, use unisono.speculate"),
     "audio": Field("answers are text"),
     "modalities": Field("answers are text", (["text"],)),
-    "function_call": Field("it is deprecated: use tools and tool_choice", ("none",)),
+    "function_call": Field("it is deprecated: use tools and tool_choice", ("none", "auto")),
     "functions": Field("it is deprecated: use tools", ([],)),
     "moderation": Field("nothing is moderated here"),
     "web_search_options": Field("nothing is searched for"),
@@ -187,9 +186,7 @@ OF_CHATS: dict[str, Field] = {
     "prompt_logprobs": Field(
         "members read a conversation each in its own template: to score text, use /v1/completions"
     ),
-    "add_generation_prompt": Field(_TEMPLATES, (True,)),
     "add_special_tokens": Field(_TEMPLATES, (False,)),
-    "continue_final_message": Field(CONTINUED, (False,)),
     "add_bos_token": Field(_TEMPLATES, (True,)),
     "thinking_forced_open": Field(_TEMPLATES, (False,)),
     "parse_tool_calls": Field("calls are parsed where tools are given", (True,)),

@@ -19,17 +19,21 @@ from typing import Any
 
 import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from unisono.server.async_engine import AsyncEngine
 from unisono.server.connections import Connection, Connections, Phase, network_of
 from unisono.server.errors import Refusal, shutting_down
-from unisono.server.middleware import OPEN, Receive, Scope, Send, refuse
+from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
 from unisono.server.strict_http import StrictConnection
 from unisono.server.telemetry import say, where
+from unisono.server.turns import Turns
 
 BACKLOG = 2048
 """Connections that wait in the kernel to be accepted."""
+AHEAD = 1 << 16
+"""Bytes of a connection's next requests after which it is not read until they are answered."""
 SWEEP_SECONDS = 0.25
 PROBE_SECONDS = (0.05, 5.0)
 """The first and the longest time between two probes of a client that has shut down its side."""
@@ -42,20 +46,36 @@ LOGGER.setLevel(logging.ERROR)  # uvicorn warns of each request that is not HTTP
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+class _Flow(FlowControl):
+    """Reads no more of a connection while enough of its next requests has arrived."""
+
+    def __init__(self, transport: asyncio.Transport, connection: StrictConnection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        if self._connection.their_state is not h11.DONE or self._connection.waiting < AHEAD:
+            super().resume_reading()
+
+
 class HttpProtocol(H11Protocol):
     """A connection of uvicorn that `Connections` knows."""
 
-    def __init__(self, connections: Connections, **options: Any) -> None:
+    def __init__(self, connections: Connections, turns: Turns, **options: Any) -> None:
         super().__init__(**options)
         self.conn = self._strict = StrictConnection(self._begins, self._complete)
         self.logger = LOGGER
         self._connections = connections
+        self._turns = turns
+        self._in_line = False
+        """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
         self._shut = False
         """Whether the client has shut down its side."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._strict)
         address = network_of(self.client[0]) if self.client else ""
         self._place = Connection(
             address, self.end, transport.get_write_buffer_size, transport.is_closing, time.monotonic()
@@ -76,15 +96,25 @@ class HttpProtocol(H11Protocol):
         A client that has left altogether looks the same, until something is sent to it. HTTP/1.0 has nothing that could
         be sent before the answer; such a client has left.
         """
-        if self._place.phase is not Phase.SERVED or self.scope["http_version"] != "1.1":
+        if (self._place.phase is not Phase.SERVED and not self._in_line) or self.scope["http_version"] != "1.1":
             return None
         self._shut = True
-        self._probe(self.cycle, PROBE_SECONDS[0])
+        if not self._in_line:
+            self._probe(self.cycle, PROBE_SECONDS[0])
         return True
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is not h11.SEND_BODY:
             self._connections.waits(self._place, time.monotonic())
+        if self.conn.their_state is h11.DONE and self._strict.waiting:
+            self._connections.starts(self._place, time.monotonic())
+            self._in_line = True
+            self._turns.take(self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._in_line = False
         super().on_response_complete()
         if self._shut and self._place.phase is not Phase.SERVED:  # no other request had arrived whole
             self.transport.close()
@@ -119,12 +149,14 @@ class HttpProtocol(H11Protocol):
             self.cycle.message_event.set()
         due = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if refusal is not None and due and not self.transport.is_closing():
-            self.transport.write(_plain(refusal))
+            begun = self.cycle is not None and not self.cycle.response_complete
+            scope: Scope = self.cycle.scope if begun else _blank_scope(self._strict.origin)  # type: ignore[assignment]
+            self.transport.write(answer_to(self._app, scope, refusal))
 
     def _begins(self, request: h11.Request) -> None:
         path = request.target.partition(b"?")[0].decode("ascii").removesuffix("/")
         refusal = self._connections.reads(self._place, time.monotonic(), always=path in OPEN)
-        self.app = self._app if refusal is None else partial(_refusing, refusal)
+        self.app = self._app if refusal is None else partial(_refusing, self._app, refusal)
 
     def _complete(self) -> None:
         done = self.cycle.response_complete if self.conn.our_state is h11.DONE else False
@@ -152,7 +184,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(HttpProtocol, self.connections),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections, Turns()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -249,19 +281,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _refusing(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    await refuse(send, refusal)
+def _blank_scope(origin: bytes | None) -> Scope:
+    """What is known of a request that could not be read."""
+    headers = [] if origin is None else [(b"origin", origin)]
+    return {"type": "http", "method": "", "path": "", "client": None, "headers": headers}
 
 
-def _plain(refusal: Refusal) -> bytes:
-    """A refusal as it is sent, with the end of the connection."""
-    body = refusal.body()
-    reason = {408: "Request Timeout", 431: "Request Header Fields Too Large"}.get(refusal.status, "Refused")
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **refusal.headers,
-    }
-    lines = [f"HTTP/1.1 {refusal.status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode() + body
+async def _refusing(app: App, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    scope[REFUSED] = refusal
+    await app(scope, receive, send)

@@ -64,6 +64,12 @@ class ServerLimits:
         words = f"the {what} has {characters} characters, and this server takes {CHARACTERS * self.prompt} at most"
         return Refusal(400, words, code="context_length_exceeded")
 
+    def check_tokens(self, member: str, length: int) -> None:
+        """Raise a `Refusal` where a member's prompt is too long."""
+        if length > self.prompt:
+            words = f"the prompt has {length} tokens for member {member!r}, and this server takes {self.prompt} at most"
+            raise Refusal(400, words, code="context_length_exceeded")
+
 
 MOST_CONNECTIONS = 1024
 """Of a server that is not told otherwise: more would wait for its models only."""

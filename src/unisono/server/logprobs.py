@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from unisono.records import Generation, StepRecord
+from unisono.records import Generation, StepRecord, TopPieces
 from unisono.server.schemas import Logprobs, TopLogprob, chat
 
 IMPOSSIBLE = -9999.0
@@ -112,25 +112,25 @@ class CompletionLogprobs:
     def of(self, steps: Iterable[StepRecord], *, unscored: Sequence[bytes] = ()) -> Logprobs:
         """The lists of the next pieces: those that have no likelihood, which OpenAI writes as null, and the steps'.
 
-        Offsets count characters of the choice's text.
+        Offsets count characters of the choice's text. Marks of a prompt that is scored are listed by their names.
         """
         offsets, tokens = [self._offsets.before(piece) for piece in unscored], [*map(_named, unscored)]
         logprobs: list[float | None] = [None] * len(unscored)
         likeliest: list[dict[str, float] | None] = [None] * len(unscored)
         for step in steps:
             offsets.append(self._offsets.before(step.piece or b""))
-            tokens.append(_named(step.piece))
+            tokens.append(step.mark or _named(step.piece))
             logprobs.append(logarithm(step.p))
-            tops = _texts(step.likeliest)[: self._count]
-            likeliest.append({_named(piece): logarithm(p) for piece, p in tops})
+            tops = (_texts(step.likeliest) if step.standing is None else step.likeliest)[: self._count]
+            likeliest.append({piece if isinstance(piece, str) else _named(piece): logarithm(p) for piece, p in tops})
         return Logprobs.model_construct(
             text_offset=offsets, tokens=tokens, token_logprobs=logprobs, top_logprobs=likeliest
         )
 
 
-def _texts(likeliest: Sequence[tuple[bytes | None, float]]) -> list[tuple[bytes | None, float]]:
+def _texts(likeliest: TopPieces) -> list[tuple[bytes | None, float]]:
     """Pieces and END without marks, which are no tokens of a text."""
-    return [each for each in likeliest if each[0] != b""]
+    return [(piece, p) for piece, p in likeliest if not isinstance(piece, str)]
 
 
 def logarithm(p: float) -> float:

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from unisono.chat.messages import RESERVED, Message
+from unisono.chat.messages import RESERVED, Message, read_arguments
 from unisono.errors import nearest, shown
 from unisono.server.body import explained
 from unisono.server.errors import Refusal
-from unisono.server.fields import CONTINUED, OF_MESSAGES, unsupported
+from unisono.server.fields import OF_MESSAGES, unsupported
 from unisono.server.schemas import ROLES, TEXT_PART
 
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
@@ -22,8 +22,10 @@ TEXT_KEYS = ("type", "text")
 CALL_KEYS = ("id", "type", "function", "custom")
 FUNCTION_KEYS = ("name", "arguments")
 """The keys of a past call and its function. Others, such as ``parsed_arguments`` of openai's ``parse``, repeat them."""
+THOUGHTS = ("thinking", "reasoning", "text", "summary")
+"""The keys of a part that was reasoned, of which one has its text."""
 CONTINUING = ("prefix", "partial")
-"""Keys by which some servers are asked to go on with the last message."""
+"""Keys by which some servers (DeepSeek, Mistral; Moonshot) are asked to continue the last message."""
 SYSTEM = ("system", "developer")
 """Roles that chat templates call ``system``."""
 
@@ -34,15 +36,18 @@ def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Messag
     A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
     ``strict`` refuses what is unknown, and names that a template does not write.
     """
-    for key in CONTINUING:
-        if isinstance(given[-1], dict) and given[-1].get(key) is True:
-            raise unsupported(f"messages[{len(given) - 1}].{key}", True, CONTINUED)
     read = tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
     if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
         raise Refusal(
             400, "the last message is empty: give some text to answer", param="messages", code="invalid_prompt"
         )
     return read
+
+
+def continuing(given: Sequence[Any]) -> str | None:
+    """The key by which the last message asks to be continued, with its place."""
+    last = given[-1] if isinstance(given[-1], dict) else {}
+    return next((f"messages[{len(given) - 1}].{key}" for key in CONTINUING if last.get(key) is True), None)
 
 
 def _read_message(given: Any, name: str, strict: bool) -> Message:
@@ -54,6 +59,8 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
         words = f"{name}.role is {shown(role)}{near}; known: {', '.join(ROLES)}"
         raise Refusal(400, words, param=f"{name}.role", code="invalid_value")
     message, extra = _split(given, name, strict)
+    if role == "assistant" and not strict:
+        _take_thoughts(message, extra)
     if isinstance(message.get("content"), list):
         parts = [part if strict else _said(part) for part in message["content"]]
         texts = (_read_part(part, f"{name}.content[{number}]", strict) for number, part in enumerate(parts))
@@ -62,6 +69,9 @@ def _read_message(given: Any, name: str, strict: bool) -> Message:
     if not strict and empty and message.get("content") is None:
         message["content"] = ""
     called = message.pop("name", None) if role == "tool" else None
+    calls: Any = message.get("tool_calls")
+    for number, call in enumerate(calls if strict and isinstance(calls, list) else ()):
+        _check_arguments(call, f"{name}.tool_calls[{number}].function.arguments")
     try:
         ROLES[role].validate_python([message])
     except ValidationError as error:
@@ -89,7 +99,7 @@ def _split(given: dict[str, Any], name: str, strict: bool) -> tuple[dict[str, An
     extra: dict[str, Any] = {}
     for key in () if strict else [key for key in message if key not in ("role", *KEYS)]:
         value = message.pop(key)
-        if key not in OF_MESSAGES and key not in RESERVED:
+        if key not in OF_MESSAGES and key not in RESERVED and (key not in CONTINUING or not isinstance(value, bool)):
             extra[key] = value
     if isinstance(extra.get("reasoning"), str):  # its name in vLLM's answers; templates read the other
         extra.setdefault("reasoning_content", extra["reasoning"])
@@ -118,10 +128,44 @@ def _plain_call(given: Any) -> Any:
         arguments = call["function"].get("arguments")
         if arguments in ("", "null", None):
             call["function"]["arguments"] = "{}"
-        elif isinstance(arguments, dict):
+        elif isinstance(arguments, dict | list):
             call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
         call.setdefault("type", "function")
     return call
+
+
+def _check_arguments(call: Any, name: str) -> None:
+    """Refuse a past call whose arguments are text and no JSON of an object."""
+    function = call.get("function") if isinstance(call, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    try:
+        read_arguments(arguments if isinstance(arguments, str) else "{}")
+    except ValueError as error:
+        words = f"{name} is {shown(arguments)}, not the JSON of an object: {error}"
+        raise Refusal(400, words, param=name, code="invalid_value") from None
+
+
+def _take_thoughts(message: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Move the parts of a past answer that were reasoned, as Anthropic's and Mistral's clients keep them, apart."""
+    parts = message.get("content")
+    if not isinstance(parts, list) or not any(map(_is_thought, parts)):
+        return
+    thoughts = [part for part in parts if _is_thought(part)]
+    message["content"] = [part for part in parts if part not in thoughts] or ""
+    texts = (next((part[key] for key in THOUGHTS if part.get(key)), "") for part in thoughts)
+    if thought := "".join(_thought_of(text) for text in texts):
+        extra.setdefault("reasoning_content", thought)
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("thinking", "redacted_thinking", "reasoning")
+
+
+def _thought_of(given: Any) -> str:
+    """A thought as text; Mistral has a list of parts there."""
+    parts = given if isinstance(given, list) else [given]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _said(part: Any) -> Any:

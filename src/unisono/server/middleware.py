@@ -5,6 +5,7 @@ API keys are read from a file, kept as digests, and compared in constant time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -12,6 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,15 @@ OPEN = ("/health", "/ready")
 """Paths that need no key."""
 LOG = "unisono.log"
 """The key of a request's `RequestLog` in the ASGI scope."""
+REFUSED = "unisono.refused"
+"""The key, in the scope, of the refusal of a request that the connections refuse."""
 LEAST = 16
 """Characters of a key. Shorter ones can be guessed."""
 LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
 
+USUAL = re.compile(r"/+(?:v1/+)*(chat/+completions|completions|models|pieces)(/.*)?")
+"""The API's paths, also where a client joins a base URL and a path with two slashes, a second ``/v1`` or none."""
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 PORTS = {"http": ":80", "https": ":443"}
 """The ports that browsers leave out."""
@@ -78,7 +84,9 @@ class Middleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        log = scope[LOG] = RequestLog(f"req-{secrets.token_hex(8)}")
+        known = scope.get(LOG)  # of a request that the app has begun to read, refused meanwhile
+        log = scope[LOG] = known or RequestLog(f"req-{secrets.token_hex(8)}")
+        scope["path"] = usual_path(scope["path"])
         began = time.perf_counter()
 
         async def sending(message: MutableMapping[str, Any]) -> None:
@@ -93,9 +101,13 @@ class Middleware:
             else:
                 await self._app(scope, receive, sending)
         finally:
-            self._conclude(scope, log, time.perf_counter() - began)
+            if known is None:
+                self._conclude(scope, log, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
+        if (refused := scope.get(REFUSED)) is not None:
+            assert isinstance(refused, Refusal)
+            return refused
         given: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             given.setdefault(name, []).append(value)
@@ -126,6 +138,15 @@ class Middleware:
             )
 
 
+def usual_path(path: str) -> str:
+    """A path of the API as it is served; other paths as they are."""
+    found = USUAL.fullmatch(path)
+    if found is None:
+        return path
+    name, rest = found[1], found[2] or ""
+    return "/v1/" + re.sub("/+", "/", name) + re.sub("^/+", "/", rest)
+
+
 async def refuse(send: Send, refusal: Refusal) -> None:
     """Answer a request that is not read, and close the connection."""
     body = refusal.body()
@@ -138,6 +159,28 @@ async def refuse(send: Send, refusal: Refusal) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def answer_to(app: App, scope: Scope, refusal: Refusal) -> bytes:
+    """A refusal as it is sent in place of the app's answer: with a request id, and what browsers want to see.
+
+    The app refuses without waiting for anything.
+    """
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    with contextlib.suppress(StopIteration):
+        app({**scope, REFUSED: refusal}, receive, send).__await__().__next__()
+    start, body = sent
+    status = HTTPStatus(start["status"])
+    lines = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode())]
+    lines += [b"%b: %b" % header for header in start["headers"]]
+    return b"\r\n".join([*lines, b"", b"" if scope["method"] == "HEAD" else body["body"]])
 
 
 def read_origins(given: Iterable[str]) -> list[str]:
@@ -178,7 +221,7 @@ def read_keys(path: Path) -> Keys:
         SpecError: the file cannot be read or has no key, or a key is too short or has blanks. No key is shown.
     """
     try:
-        lines = read_text(path, SETTINGS).splitlines()
+        lines = read_text(path, SETTINGS, named=True).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
         raise SpecError(

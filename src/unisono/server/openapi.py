@@ -34,7 +34,7 @@ REFUSALS = {
     "405": "The path does not take this method.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
-    "415": "The content-type is not application/json.",
+    "415": "The content-type is not application/json, or the body is packed or not in UTF-8.",
     "429": "Too many requests are running or waiting; Retry-After says when to try again.",
     "499": "The client left.",
     "500": "A model failed.",

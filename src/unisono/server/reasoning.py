@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from unisono.chat.thinking import asked
 from unisono.config.method import Method
 from unisono.config.reasoning import Reasoning
 from unisono.server.fields import contradiction
@@ -19,6 +20,9 @@ REASONING = "reasoning_content"
 EFFORT = "reasoning_effort"
 THINKING = "enable_thinking"
 """A field, and a variable of chat templates."""
+SWITCHES = (THINKING, "thinking")
+"""Variables of chat templates that are true or false: Qwen's, and that of Granite, DeepSeek and Kimi."""
+VARIABLES = "chat_template_kwargs"
 BUDGET = "thinking_token_budget"
 UNBOUNDED = -1
 """llama.cpp's budget for as much as a model wants."""
@@ -79,6 +83,11 @@ def effort_of(request: ChatRequest) -> str | None:
     return effort or its_effort
 
 
+def tells_templates(request: ChatRequest) -> Wish | None:
+    """What fields beside ``chat_template_kwargs`` say together; of those, each template reads what it does."""
+    return next((wish for wish in _wishes(request) if not wish.name.startswith(VARIABLES)), None)
+
+
 def _wishes(request: GenerationFields) -> Iterator[Wish]:
     if request.thinking_token_budget is not None:
         yield Wish(BUDGET, request.thinking_token_budget, _budget(request.thinking_token_budget))
@@ -88,6 +97,8 @@ def _wishes(request: GenerationFields) -> Iterator[Wish]:
         yield _whether(EFFORT, request.reasoning_effort, request.reasoning_effort != "none")
     if request.enable_thinking is not None:
         yield _whether(THINKING, request.enable_thinking, request.enable_thinking)
+    for name, value, thinks in asked(request.chat_template_kwargs):
+        yield _whether(f"{VARIABLES}.{name}", value, thinks)
     if (options := request.reasoning) is not None:
         if options.effort is not None:
             yield _whether("reasoning.effort", options.effort, options.effort != "none")

@@ -18,15 +18,24 @@ from unisono.server.echo import Echo, check_scored, echo_of, prompts_of, scoring
 from unisono.server.errors import Refusal, invalid, refusal_of
 from unisono.server.fields import OF_CHATS, Field, contradiction, unsupported
 from unisono.server.limits import ServerLimits
-from unisono.server.messages import read_messages
+from unisono.server.messages import continuing, read_messages
 from unisono.server.method import check_stop_ids, read_method
 from unisono.server.prompt_logprobs import PromptLogprobs
-from unisono.server.reasoning import EFFORT, THINKING, effort_of, reasoned_as, shows_reasoning, wish_of
+from unisono.server.reasoning import (
+    EFFORT,
+    SWITCHES,
+    THINKING,
+    effort_of,
+    reasoned_as,
+    shows_reasoning,
+    tells_templates,
+)
 from unisono.server.schemas import ChatRequest, CompletionRequest, GenerationFields, Piece, PieceList
 from unisono.server.tools import Calling, read_calling, read_silence
 from unisono.vocab.union import ABSENT
 
-ARGUMENTS = ("add_generation_prompt", "continue_final_message", "chat_template", "documents")
+CONTINUE, ANSWER = "continue_final_message", "add_generation_prompt"
+ARGUMENTS = ("chat_template", "documents")
 """What other servers also read in ``chat_template_kwargs``, for it says how their templates are used."""
 
 
@@ -91,15 +100,43 @@ def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
         prompt = Prompt(messages=messages)
     except SpecError as error:
         raise refusal_of(error, param="messages") from None
+    if (name := _continues(request)) is not None:
+        try:
+            prompt = replace(prompt, continue_final_message=True)
+        except SpecError as error:
+            raise refusal_of(error, param=name) from None
     try:
         return replace(prompt, template_kwargs=_variables(request))
     except SpecError as error:
         raise refusal_of(error, param="chat_template_kwargs") from None
 
 
+def _continues(request: ChatRequest) -> str | None:
+    """The field by which the last message is to be continued. Raises a `Refusal` where others contradict it."""
+    given = {CONTINUE: request.continue_final_message, ANSWER: request.add_generation_prompt}
+    inside = "chat_template_kwargs"
+    for name in given:
+        its = (request.chat_template_kwargs or {}).get(name)
+        if its is not None and not isinstance(its, bool):
+            raise invalid(inside, f"{inside}.{name} is {shown(its)}: write true or false")
+        if None not in (its, given[name]) and its != given[name]:
+            raise contradiction(name, given[name], f"{inside}.{name}", its)
+        given[name] = its if given[name] is None else given[name]
+    wanted = CONTINUE if given[CONTINUE] else continuing(request.messages)
+    if wanted is not None and (given[ANSWER] or given[CONTINUE] is False):
+        other = ANSWER if given[ANSWER] else CONTINUE
+        raise contradiction(wanted, True, other, given[other])
+    if wanted is None and given[ANSWER] is False:
+        words = f"a message is written whole: to continue the last one, use {CONTINUE}"
+        raise unsupported(ANSWER, False, words)
+    return wanted
+
+
 def _variables(request: ChatRequest) -> dict[str, Any] | None:
     """What the members' templates are given beside messages and tools."""
     given = dict(request.chat_template_kwargs or {})
+    for name in (CONTINUE, ANSWER):  # see `_continues`
+        given.pop(name, None)
     for name in [name for name in given if name in (*TEMPLATE_VARIABLES, *ARGUMENTS)]:
         field = OF_CHATS.get(name, Field(""))
         if not field.asks(given[name]):
@@ -110,8 +147,9 @@ def _variables(request: ChatRequest) -> dict[str, Any] | None:
     for name, value in ((EFFORT, effort), (THINKING, request.enable_thinking)):
         if value is not None and given.setdefault(name, value) != value:
             raise contradiction(name, value, f"chat_template_kwargs.{name}", given[name])
-    if (wish := wish_of(request)) is not None:  # as in vLLM: some templates read an effort, some whether to think
-        given.setdefault(THINKING, not wish.wanted.off)
+    if (wish := tells_templates(request)) is not None:  # as in vLLM: some read an effort, some whether to think
+        for name in SWITCHES:
+            given.setdefault(name, not wish.wanted.off)
     return given or None
 
 
@@ -249,6 +287,13 @@ def _stops(stop: str | list[str] | None, limits: ServerLimits) -> list[str]:
     if limits.strict and "" in stops:
         raise invalid("stop", "stop is '': a string should have at least 1 character")
     return [text for text in stops if text]
+
+
+def pieces_json(text: str, model: str, engine: Engine) -> str:
+    """What `pieces_of` finds, written a piece at a time: half a million at once would stop all other threads."""
+    found = pieces_of(text, model, engine)
+    data = ",".join(piece.model_dump_json() for piece in found.data)
+    return found.model_copy(update={"data": []}).model_dump_json().replace('"data":[]', f'"data":[{data}]', 1)
 
 
 def pieces_of(text: str, model: str, engine: Engine) -> PieceList:

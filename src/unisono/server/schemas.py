@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, chat_completi
 from openai.types.chat import chat_completion_chunk as chat_chunk
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from unisono.server.message_types import Messages
 
@@ -42,6 +42,7 @@ Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
 Ids = Annotated[list[int], Field(min_length=1)]
 Most = Annotated[int | None, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Logged = Annotated[str | None, WithJsonSchema({})]  # any value, which is logged as JSON
 Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
@@ -126,7 +127,7 @@ class GenerationFields(Record):
     repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = Field(
         None, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
     )
-    safety_identifier: str | None = None
+    safety_identifier: Logged = None
     """Written to the log."""
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = None
     stop: Stop | None = None
@@ -145,7 +146,7 @@ class GenerationFields(Record):
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    user: str | None = None
+    user: Logged = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
 
@@ -183,6 +184,9 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    """Whether the last message, an assistant's, is continued in place of being answered, which is the opposite."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the members' chat templates, such as ``enable_thinking``."""
     enable_thinking: bool | None = None

@@ -1,7 +1,8 @@
 """HTTP requests read strictly: what two readers could read in two ways is refused.
 
 A proxy in front of this server and the server must agree on where a request ends (request smuggling), so lengths are
-given once and in one way (RFC 9112, sections 2.2, 5.2 and 6).
+given once and in one way (RFC 9112, sections 2.2, 5.2 and 6). Empty lines before a request (2.2) are passed over, and a
+target may be a whole URL, whose host then counts (3.2.2).
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ HEAD = 16 * 1024
 """The most bytes of a request's line and headers."""
 HEADERS = 100
 """The most headers of a request."""
+EMPTY_LINES = 4
+"""The most empty lines before a request; some clients send one after a body."""
 
+NO_TARGET = (400, "the request's target is neither a path nor an http or https URL")
 AMBIGUOUS = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]")
 """A line end of one character, or a header that goes on in the next line."""
+WHOLE_URL = re.compile(rb"(?i:https?)://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?")
+"""A target in absolute form: host and port, path, and query."""
+ORIGIN = re.compile(rb"\norigin[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -28,25 +35,69 @@ class StrictConnection(h11.Connection):
         super().__init__(h11.SERVER, HEAD)
         self._begins = begins
         self._complete = complete
+        self._empty = 0
+        """Empty lines before this request."""
         self.problem: tuple[int, str] = (400, "this is not an HTTP request")
         """The status and words of the answer, after an error."""
+        self.origin: bytes | None = None
+        """The page that the request is of, after an error."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have arrived and are not read: of the next requests, once this one is complete."""
+        return len(self._receive_buffer)
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        before = self.trailing_data[0] if self.their_state is h11.IDLE else b""
+        if self.their_state is not h11.IDLE:
+            return self._read(b"")
+        if (before := self._without_empty_lines()) == b"\r":
+            return h11.NEED_DATA
+        return self._read(before)
+
+    def _read(self, before: bytes) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """The next event; of a request, ``before`` begins with its head."""
         try:
             event = super().next_event()
+            if isinstance(event, h11.Request):
+                event = self._checked(event, before[: len(before) - len(self.trailing_data[0])])
         except h11.RemoteProtocolError as error:
-            self.problem = (error.error_status_hint, _words(error))
+            if not isinstance(error, _Refused):
+                self.problem = (error.error_status_hint, _words(error))
+            self.origin = found[1].strip() if (found := ORIGIN.search(before[:HEAD])) else None
             raise
         if isinstance(event, h11.Request):
-            head = before[: len(before) - len(self.trailing_data[0])]
-            if (problem := problem_of(head, event)) is not None:
-                self.problem = problem
-                raise h11.RemoteProtocolError(problem[1], error_status_hint=problem[0])
+            self._empty = 0
             self._begins(event)
         elif isinstance(event, h11.EndOfMessage):
             self._complete()
         return event
+
+    def _without_empty_lines(self) -> bytes:
+        """What has arrived, from the request's line on."""
+        while (arrived := self.trailing_data[0]).startswith(b"\r\n") and self._empty < EMPTY_LINES:
+            self._receive_buffer.maybe_extract_at_most(2)  # h11 has no public way, nor for `waiting` a cheap one
+            self._empty += 1
+        return arrived
+
+    def _checked(self, request: h11.Request, head: bytes) -> h11.Request:
+        """The request, with a path as its target. Raises an error where it is refused."""
+        problem, found = problem_of(head, request), None
+        if not request.target.startswith(b"/") and request.target != b"*" and request.method != b"CONNECT":
+            found = WHOLE_URL.fullmatch(request.target)
+            problem = problem or (NO_TARGET if found is None else None)
+        if problem is not None:
+            self.problem = problem
+            raise _Refused(problem[1], error_status_hint=problem[0])
+        if found is None:
+            return request
+        host, path, query = found.groups(default=b"")
+        headers = [(b"host", host), *(pair for pair in request.headers if pair[0] != b"host")]
+        target = (path or b"/") + query
+        return h11.Request(method=request.method, target=target, headers=headers, http_version=request.http_version)
+
+
+class _Refused(h11.RemoteProtocolError):
+    """A request that h11 accepts."""
 
 
 def problem_of(head: bytes, request: h11.Request) -> tuple[int, str] | None:

@@ -32,6 +32,7 @@ from unisono.errors import PromptError, SpecError, shown
 from unisono.records import Finish
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.schemas import ChatRequest
+from unisono.vocab.marks import OF_CALLS
 
 OPENAI_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -121,8 +122,8 @@ def read_calling(
     several = parallel is not False
     if choice in (None, "auto"):
         field = _restricting(offered, several=several)
-        if field is None and form.begin_token is not None:
-            field = "tools"  # text that reads like the token is to begin no call
+        if field is None and (form.begin_token is not None or set(engine.union.marks) & set(OF_CALLS)):
+            field = "tools"  # no text that reads like the token is to begin a call, and no mark where the lead has none
         if answer is not None:
             kept = [_without_formats(tool) for tool in offered]
             calling = _restricted(form, kept, "response_format", answer=answer, several=several)

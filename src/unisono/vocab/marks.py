@@ -10,14 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Mark = Literal["reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end"]
+Mark = Literal[
+    "reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end", "call_arguments", "call_next"
+]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 """In the order of their columns; where two forms of a member begin with one id, the first of them has it."""
 
-OF_CALLS: tuple[Mark, ...] = ("call_begin", "call_end")
+GivenMark = Literal["reasoning_begin", "reasoning_end", "answer_begin", "call_begin", "call_end"]
+"""Those of which a spec may give forms; the others stand within calls, and templates alone show them."""
+
+OF_CALLS: tuple[Mark, ...] = ("call_begin", "call_end", "call_arguments", "call_next")
 """Marks of tool calls. Where tools are given, the lead's markup stands for them in the text, to find the calls."""
 
 Ids = tuple[int, ...]
+
+Turn = Literal["calling", "calling_first", "name", "behind"]
+"""Places where ids of a member can stand for marks of calls by seams: where a call may begin (first: where an answer
+does), in a name, and behind a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,8 @@ class MarkForms:
     """Whether an answer begins anew behind ``reasoning_end``, as at the opening."""
     reads: Mapping[Mark, Ids] = field(default_factory=dict)
     """What the member reads where others choose a mark that it does not write itself."""
+    seams: Ids = ()
+    """The control tokens in calls whose names stand outside of their JSON; none where calls have another form."""
 
     def __bool__(self) -> bool:
         return bool(self.anywhere or self.at_opening or self.reads)
@@ -42,7 +53,7 @@ class MarkForms:
     @property
     def known(self) -> set[Mark]:
         """The marks for which the member can vote."""
-        return {*self.anywhere, *self.at_opening}
+        return {*self.anywhere, *self.at_opening, *(OF_CALLS if self.seams else ())}
 
     @property
     def first_ids(self) -> frozenset[int]:
@@ -63,6 +74,14 @@ class MarkForms:
         if not begin or not end:
             return False
         return next((token == begin[0] for token in reversed(ids) if token in (begin[0], end[0])), False)
+
+    def unfinished(self, ids: Sequence[int]) -> Ids:
+        """The rest of the end of reasoning, of a prompt that ends with its beginning, behind reasoning of nothing."""
+        begin, end = (self.anywhere.get(mark, ()) for mark in ("reasoning_begin", "reasoning_end"))
+        for size in range(len(end) - 1, 0, -1) if begin else ():
+            if tuple(ids[-size - len(begin) :]) == begin + end[:size]:
+                return end[size:]
+        return ()
 
 
 NO_MARKS = MarkForms()

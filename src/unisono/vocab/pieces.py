@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from unisono.errors import VocabularyError
@@ -109,6 +109,9 @@ class Vocabulary:
     fingerprint: str = ""
     """SHA-256 of pieces, END, byte-fallback ids and marks: equal vocabularies have equal maps."""
     marks: MarkForms = NO_MARKS
+
+    def __getstate__(self) -> dict[str, object]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def rows(self) -> int:

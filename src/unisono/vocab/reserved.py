@@ -30,6 +30,6 @@ class MarkedTokenizer:
 def reserve(tokenizer: Tokenizer, forms: MarkForms) -> Tokenizer:
     """A tokenizer that makes no text a mark: the added tokens of its forms become control tokens."""
     table: TokenTable = tokenizer.table
-    ids = {token for form in (*forms.anywhere.values(), *forms.at_opening.values()) for token in form}
+    ids = {token for form in (*forms.anywhere.values(), *forms.at_opening.values(), forms.seams) for token in form}
     added = sorted(token for token in ids if table.kinds[token] == "added")
     return MarkedTokenizer(tokenizer, added) if added else tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from unisono.vocab.pieces import Vocabulary
@@ -24,6 +24,9 @@ class Speller:
         self.vocabulary = vocabulary
         self._encode = encode
         self._known: dict[bytes, tuple[int, ...] | None] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Speller, (self.vocabulary, self._encode)  # without what is known, which grows meanwhile
 
     def spell(self, piece: bytes) -> tuple[int, ...] | None:
         if piece not in self._known:
@@ -64,11 +67,21 @@ class Speller:
         return max(map(len, self.vocabulary.canonical), default=0)
 
 
-def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:
-    """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id."""
-    here = sorted((control for control in controls if control in text), key=len, reverse=True)
-    parts = re.split(f"({'|'.join(map(re.escape, here))})", text) if here else [text]
-    return [(part, controls.get(part)) for part in parts if part]
+def without_taken(
+    parts: Sequence[tuple[str, int | None]], strips: Mapping[int, tuple[bool, bool]]
+) -> list[tuple[str, int | None]]:
+    """The parts of a text, see `Controls.cut`, without the white space that control tokens take in."""
+    if not strips:
+        return list(parts)
+    kept: list[tuple[str, int | None]] = []
+    ids = [None, *(control for _, control in parts), None]
+    for (part, control), before, after in zip(parts, ids, ids[2:], strict=False):
+        if control is None and before is not None and strips.get(before, (False, False))[1]:
+            part = part.lstrip()
+        if control is None and after is not None and strips.get(after, (False, False))[0]:
+            part = part.rstrip()
+        kept += [(part, control)] if part else []
+    return kept
 
 
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:

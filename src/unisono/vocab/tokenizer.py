@@ -54,6 +54,8 @@ class TokenTable:
     """Of a model with several, all by name, ``default`` and ``tool_use`` among them."""
     special_texts: Mapping[str, str] = field(default_factory=dict)
     """Special tokens that templates use, by name: ``bos_token``, ``eos_token``, ``pad_token`` …"""
+    strips: Mapping[int, tuple[bool, bool]] = field(default_factory=dict)
+    """Added tokens that take in the white space before or behind them (``lstrip``, ``rstrip``), as Phi-3's do."""
     beyond: tuple[tuple[str, Kind], ...] = ()
     """Text and kind of the tokens after ``texts``, for which the model has no row (`first`). They have no ids here."""
     opening: list[int] = field(init=False)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unisono.errors import VocabularyError
-from unisono.vocab.marks import MARKS, Mark
+from unisono.vocab.marks import MARKS, Mark, Turn
 from unisono.vocab.pieces import ESSENTIAL_BYTES
 from unisono.vocab.spelling import Speller
 
@@ -29,6 +29,8 @@ class UnionMember:
     speller: Speller
     leading_space: bool = False
     """Whether its answers begin with a space, which the first step removes."""
+    turns: Mapping[Turn, Mapping[int, Mark | None]] = field(default_factory=dict)
+    """By place in a call by seams, ids that are marks there, or END (``None``)."""
 
     @property
     def ends_reasoning_as_texts(self) -> bool:
@@ -51,6 +53,8 @@ class MemberMap:
     """The union's; their columns are the last ones before END's."""
     inside_column_V: Indices | None = None
     """The column of each id in reasoning, where an END that `reasoning_end` begins with is that mark."""
+    turns: Mapping[Turn, Indices] = field(default_factory=dict)
+    """The column of each id in the places of calls by seams."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +183,14 @@ def _map_member(member: UnionMember, columns: dict[bytes, int], marks: tuple[Mar
     for piece, token in vocabulary.canonical.items():
         if piece in columns:
             id_U[columns[piece]] = token
-    return MemberMap(column_V, first_column_V, id_U, marks, inside_column_V)
+    turns = dict[Turn, Indices]()
+    for turn, ids in member.turns.items():
+        base_V = first_column_V if turn == "calling_first" else column_V
+        if ids and base_V is not None:
+            turns[turn] = base_V.copy()
+            for token, turned in ids.items():
+                turns[turn][token] = end if turned is None else column_by_mark[turned]
+    return MemberMap(column_V, first_column_V, id_U, marks, inside_column_V, turns)
 
 
 def _set_marks(column_V: Indices, forms: Mapping[Mark, Sequence[int]], column_by_mark: Mapping[Mark, int]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from unisono.vocab.controls import Controls
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, token_bytes
-from unisono.vocab.spelling import cut_controls
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
 CHAT_TEMPLATE = (
@@ -86,7 +86,7 @@ class LongestMatchTokenizer:
             if piece is not None:
                 self._ids.setdefault(piece, token)
         self._longest = max(map(len, self._ids))
-        self._controls = table.controls
+        self._controls = Controls(table.controls)
         self._unknown = self._controls.get(table.special_texts.get("unk_token", ""))
 
     def encode(self, text: str) -> list[int]:
@@ -106,6 +106,6 @@ class LongestMatchTokenizer:
 
     def encode_rendered(self, text: str) -> list[int]:
         ids: list[int] = []
-        for part, control in cut_controls(text, self._controls):
+        for part, control in self._controls.cut(text):
             ids += self.encode(part) if control is None else [control]
         return ids

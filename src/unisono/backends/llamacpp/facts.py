@@ -7,8 +7,9 @@ from typing import Any
 
 from unisono.backends.base import LoadRequest
 from unisono.backends.gguf import GgufFile
+from unisono.backends.gguf_parts import refuse_other_kinds_of_model, unsupported
 from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
-from unisono.errors import DeviceError, ModelCorrupt, ModelUnsupported, SpecError, nearest
+from unisono.errors import DeviceError, ModelCorrupt, SpecError, nearest
 
 _MOST_LAYERS = 512
 """LLAMA_MAX_LAYERS. llama.cpp aborts the process when a file declares more layers, or none."""
@@ -64,16 +65,12 @@ def _gpu_kind(library: Any) -> str:
 
 def refuse_other_models(file: GgufFile) -> None:
     """Raise `ModelUnsupported` unless the file holds the weights of a language model."""
-    kind, architecture = file.text("general.type") or "model", file.architecture
-    if kind != "model":
-        raise unsupported(file, f"it holds no model but {kind!r}")
+    refuse_other_kinds_of_model(file)
     if not file.tensors:
         raise unsupported(file, "it holds a vocabulary without weights")
     if file.text("tokenizer.ggml.model") is None:
         raise unsupported(file, "it has no tokenizer")
-    if file.metadata.get(f"{architecture}.attention.causal") is False or file.number(f"{architecture}.pooling_type"):
-        raise unsupported(file, "it makes embeddings, not text")
-    if not 0 < (file.number(f"{architecture}.block_count") or 0) <= _MOST_LAYERS:
+    if not 0 < (file.number(f"{file.architecture}.block_count") or 0) <= _MOST_LAYERS:
         raise unsupported(file, "it does not say how many layers it has")
     _check_rows(file)
 
@@ -90,13 +87,6 @@ def _check_rows(file: GgufFile) -> None:
                 f"{rows:,} rows, and there are {count:,} tokens",
                 hint="convert the model again, after its vocabulary was resized with its tokenizer's",
             )
-
-
-def unsupported(file: GgufFile, reason: str) -> ModelUnsupported:
-    return ModelUnsupported(
-        f"{file.path} ({file.architecture}) cannot be a member: {reason}",
-        hint="give the GGUF file of a text-generation model",
-    )
 
 
 def trained_context(file: GgufFile) -> int | None:

@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,7 @@ import llama_cpp.llama_cpp as library
 
 from unisono.backends.base import BackendFacts, LoadRequest, ModelFacts, Progress
 from unisono.backends.gguf import GgufFile, read_table
-from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.gguf_parts import check_layers, read_gguf, unsupported
 from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
@@ -24,7 +25,6 @@ from unisono.backends.llamacpp.facts import (
     refuse_other_models,
     state_bytes,
     trained_context,
-    unsupported,
 )
 from unisono.backends.llamacpp.model import LlamaCppBackend, Loaded, output_rows
 from unisono.backends.llamacpp.state_model import StateLlamaCppBackend
@@ -34,6 +34,7 @@ from unisono.backends.options import CACHE_TYPES, LlamaCppOptions
 from unisono.backends.seams import SEAMS
 from unisono.backends.threads import free_threads, told
 from unisono.errors import DeviceError, ModelError, SpecError, UnisonoError
+from unisono.vocab.tokenizer import TokenTable
 
 DEFAULT_CONTEXT = 4096
 """Tokens per slot by default. A cache for the full trained context can need more memory than the weights."""
@@ -125,7 +126,7 @@ class LlamaCppLoader:
             except ModelError:
                 library.llama_model_free(model)
                 raise
-            return LlamaCppTokenizer(library, model, table)
+            return LlamaCppTokenizer(library, model, table, partial(_tokenizer_of, file.path, table))
 
     @property
     def _slot_context(self) -> int:
@@ -216,6 +217,13 @@ class LlamaCppLoader:
             if error.message.startswith(prefix):
                 raise
             raise type(error)(prefix + error.message, hint=error.hint) from error
+
+
+def _tokenizer_of(path: Path, table: TokenTable) -> LlamaCppTokenizer:
+    """The tokenizer of a file that has been checked, in another process."""
+    params = library.llama_model_default_params()
+    params.vocab_only = True
+    return LlamaCppTokenizer(library, _load(read_gguf(path), params), table)
 
 
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)

@@ -5,23 +5,33 @@ from __future__ import annotations
 import ctypes
 import unicodedata
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from unisono.vocab.controls import Controls
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import TokenTable
+
+CONTROL = 1 << 0 | 1 << 3
+"""``LLAMA_TOKEN_ATTR_UNKNOWN`` and ``…_CONTROL``."""
 
 
 class LlamaCppTokenizer:
     """Encodes with llama.cpp, through a model loaded with its vocabulary only."""
 
-    def __init__(self, library: Any, model: int, table: TokenTable) -> None:
-        """Take ownership of ``model``, a llama.cpp handle."""
+    def __init__(
+        self, library: Any, model: int, table: TokenTable, again: Callable[[], LlamaCppTokenizer] | None = None
+    ) -> None:
+        """Take ownership of ``model``, a llama.cpp handle; ``again`` makes the same tokenizer in another process."""
+        self._again = again
         self._free = weakref.finalize(self, library.llama_model_free, model)
         self._library = library
         self._vocab = library.llama_model_get_vocab(model)
-        self.table = replace(table, adds_bos=bool(library.llama_vocab_get_add_bos(self._vocab)))
+        self.table = replace(
+            table, adds_bos=bool(library.llama_vocab_get_add_bos(self._vocab)), strips=self._strips(table)
+        )
         bos = library.llama_vocab_bos(self._vocab)
         # Where a file names no BOS, or one that it does not have, llama.cpp takes a fixed id, which may be any token.
         has_bos = 0 <= bos < len(table.kinds) and (bos == table.bos_id or table.kinds[bos] == "control")
@@ -31,6 +41,21 @@ class LlamaCppTokenizer:
             self.table.texts[token].startswith("\u2581") for token in first
         )
 
+    def _strips(self, table: TokenTable) -> dict[int, tuple[bool, bool]]:
+        """The control tokens that take in white space: llama.cpp says so of Phi-3's, by the model's name."""
+        library = self._library
+        found: dict[int, tuple[bool, bool]] = {}
+        for token, kind in enumerate(table.kinds):
+            flags = library.llama_vocab_get_attr(self._vocab, token) if kind == "control" else 0
+            sides = bool(flags & library.LLAMA_TOKEN_ATTR_LSTRIP), bool(flags & library.LLAMA_TOKEN_ATTR_RSTRIP)
+            found |= {token: sides} if any(sides) else {}
+        return found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._again is None:
+            raise TypeError("this tokenizer belongs to its process")
+        return self._again, ()
+
     def encode(self, text: str) -> list[int]:
         return encode_plain(text, self._controls, self._middle, self._middle)
 
@@ -38,8 +63,27 @@ class LlamaCppTokenizer:
         return self._bos + encode_plain(text, self._controls, self._whole, self._middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """As llama.cpp's own chat: a vocabulary that adds a leading space also adds it after control tokens."""
-        return self._call(self._representable(text), special=True)
+        """As llama.cpp's own chat: a vocabulary that adds a leading space also adds it after control tokens.
+
+        llama.cpp looks through all of a text for each control token: of thousands it is told where they are.
+        """
+        if self.table.strips:
+            return self._call(self._representable(text), special=True)
+        ids: list[int] = []
+        for part, control in self._recognised.cut(text):
+            ids += self._whole(part) if control is None else [control]
+        return ids
+
+    @cached_property
+    def _recognised(self) -> Controls:
+        """What llama.cpp takes for control tokens, and the table does."""
+        rows = zip(self.table.texts, self.table.kinds, self._attributes, strict=True)
+        its = {i: text for i, (text, kind, each) in enumerate(rows) if text and (kind == "control" or each & CONTROL)}
+        return Controls({text: token for token, text in its.items()})
+
+    @cached_property
+    def _attributes(self) -> list[int]:
+        return [self._library.llama_vocab_get_attr(self._vocab, token) for token in range(len(self.table.texts))]
 
     @cached_property
     def _controls(self) -> dict[int, str]:

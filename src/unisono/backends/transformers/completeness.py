@@ -8,13 +8,17 @@ from typing import Any
 
 from unisono.backends.transformers.listening import Unreported, unreported
 from unisono.backends.weight_files import named
-from unisono.errors import ModelCorrupt
+from unisono.errors import ModelCorrupt, ModelUnsupported
 
 _UNREAD_HARMLESS = re.compile(
     r"rotary_emb\.inv_freq$|(^|\.)(masked_bias|attn\.(attention\.)?bias|attn\.causal_mask|position_ids)$"
     r"|num_batches_tracked$"
 )
 """Constants that old checkpoints hold, and models compute."""
+
+
+_SCALES = re.compile(r"[._](weight_scale(_inv|_2)?|scale_weight|absmax|nested_absmax|quant_map)$")
+"""Numbers by which quantised weights are to be multiplied. Those of a cache (``k_scale``) and of inputs are no such."""
 
 
 def load_whole(library: Any, model_class: Any, place: Any, who: str, **wanted: Any) -> tuple[Any, list[str]]:
@@ -58,6 +62,12 @@ def check_loaded(model: Any, told: Mapping[str, Any], left_out: Unreported, who:
     if errors := report.get("error_msgs"):
         raise ModelCorrupt(f"{who} could not be loaded whole: {errors[0]}", hint="download the model again")
     unknown = [name for name in report.get("unexpected_keys") or () if not _only_drafts(name, model.config)]
+    if scales := [name for name in unknown if _SCALES.search(name)]:
+        raise ModelUnsupported(
+            f"{who} holds scales of quantised weights, {named(scales)}, which nothing reads: without them its weights "
+            "are wrong",
+            hint="its config.json needs its quantization_config; or take the model in another number format",
+        )
     return unread(unknown) + _unknown(parameters, model, left_out)
 
 

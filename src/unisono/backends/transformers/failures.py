@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+import traceback
 from collections.abc import Iterator
 
 from unisono.backends.base import Backend, Feed
@@ -106,12 +107,23 @@ def _translated(error: Exception, who: str, where: str) -> UnisonoError:
             f"{who} brings its own Python code, which is not run",
             hint="set `options: {trust_remote_code: true}` if you trust its author",
         )
+    if isinstance(error, KeyError) and _raised_by_positions(error):
+        return ModelUnsupported(
+            f"{who} scales its positions by {error.args[0]!r} (rope_scaling), which this transformers does not know",
+            hint=LLAMACPP_HINT if gguf else "update transformers, or take a GGUF file of the model",
+        )
     if isinstance(error, ImportError):
         return BackendMissing(f"{who} needs another library: {short}", hint="pip install what it names")
     return ModelUnsupported(
         f"{who} cannot be loaded by transformers: {type(error).__name__}: {short}",
         hint=LLAMACPP_HINT if gguf else "update transformers, or use a model that it can load",
     )
+
+
+def _raised_by_positions(error: BaseException) -> bool:
+    """Whether an error comes from a model's rotary embedding, which looks its kind up in a table."""
+    places = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(places) and "Rotary" in places[-1]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

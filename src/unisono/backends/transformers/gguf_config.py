@@ -11,6 +11,7 @@ from typing import Any
 
 from unisono.backends.gguf import GgufFile
 from unisono.backends.transformers.failures import LLAMACPP_HINT
+from unisono.backends.transformers.gguf_numbers import with_numbers
 from unisono.errors import ModelCorrupt, ModelUnsupported
 
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
@@ -21,10 +22,28 @@ NEVER_ROTATES = 1e29
 _UNCLEAR = ("yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier", "alpha")
 _WIDE_GEMMAS = {("gemma2", 46), ("gemma3", 62)}
 """Architecture and layers of the models of 27 billion weights, whose scores are divided by another root."""
+_STATED = ("block_count", "embedding_length", "context_length")
+_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+
+
+def check_stated(file: GgufFile) -> None:
+    """Raise `ModelCorrupt` where a file does not say what transformers would take from its own defaults.
+
+    llama.cpp loads no file without these keys.
+    """
+    attends = any(".attn_q" in name or ".attn_k" in name for name in file.shapes)
+    wanted = [(name,) for name in (*_STATED, *(("attention.head_count",) if attends else ()))]
+    for names in (*wanted, _EPSILONS):
+        keys = [f"{file.architecture}.{name}" for name in names]
+        if not any(key in file.metadata for key in keys):
+            raise ModelCorrupt(
+                f"{file.path} does not say {' or '.join(keys)}", hint="download or convert the model again"
+            )
 
 
 def completed(config: dict[str, Any], file: GgufFile) -> dict[str, Any]:
     """Return a configuration with a file's positions. Raises a `ModelError` where transformers knows no such ones."""
+    config = with_numbers(config, file)
     rope = config.get("rope_parameters")
     if (file.architecture, file.number(f"{file.architecture}.block_count")) in _WIDE_GEMMAS:
         config = config | {"query_pre_attn_scalar": config["hidden_size"] // config["num_attention_heads"]}

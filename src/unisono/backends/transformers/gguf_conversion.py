@@ -18,19 +18,20 @@ import numpy as np
 
 from unisono.backends.base import ModelSource, Progress
 from unisono.backends.gguf import GgufFile, read_table
-from unisono.backends.gguf_parts import check_layers, read_gguf
+from unisono.backends.gguf_parts import check_layers, read_gguf, refuse_other_kinds_of_model
 from unisono.backends.transformers.failures import LLAMACPP_HINT
+from unisono.backends.transformers.gguf_config import check_stated
 from unisono.backends.transformers.tokenizer import JsonTokenizer
 from unisono.backends.weight_files import naming
 from unisono.cache import build_sealed, cache_root, require_space
 from unisono.errors import ModelCorrupt, ModelUnsupported
 from unisono.vocab.tokenizer import TokenTable
 
-FORMAT = 4
+FORMAT = 5
 """Increment when the result of a conversion changes, or how it is kept.
 
 Those of format 1 were not checked for missing weights, those of format 2 had not all that the file says of positions,
-those of format 3 had no seal.
+those of format 3 had no seal, those of format 4 lacked numbers of the file.
 """
 CONTENT = "content.json"
 ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -67,6 +68,7 @@ _SPLITS = {
     "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
 }
 SPLITS = {name: splits for names, splits in _SPLITS.items() for name in names.split()}
+_PHI3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
 IGNORES_MERGES = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
 )
@@ -91,7 +93,8 @@ class Conversion:
 
     def tokenizer(self) -> JsonTokenizer:
         """The tokenizer, with the table read from the GGUF file."""
-        table = replace(read_table(self.file), adds_bos=adds_bos(self.file))
+        table = read_table(self.file)
+        table = replace(table, adds_bos=adds_bos(self.file), strips=strips_of(self.file, table))
         content = self._json("tokenizer", lambda: gguf_tokenizer_json(self.file, table))
         return JsonTokenizer(table, content, table.opening)
 
@@ -120,7 +123,9 @@ class Conversion:
                     f"{self.path} is the first of {len(file.parts)} parts of a model, and transformers reads one file",
                     hint=f"{LLAMACPP_HINT}, or join the parts: llama-gguf-split --merge {self.path.name} whole.gguf",
                 )
+            refuse_other_kinds_of_model(file)
             check_layers(file)
+            check_stated(file)
         return file
 
     def _json(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -149,6 +154,16 @@ class Conversion:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def strips_of(file: GgufFile, table: TokenTable) -> dict[int, tuple[bool, bool]]:
+    """The tokens that take in the white space behind them: llama.cpp knows them by the model's name."""
+    name = (file.text("general.name") or "").lower()
+    if "phi-3" not in name and "phi3" not in name:
+        return {}
+    pairs = enumerate(zip(table.texts, table.kinds, strict=True))
+    taking = {i for i, (text, kind) in pairs if kind in ("control", "added") and text not in _PHI3_KEEPS}
+    return dict.fromkeys(taking, (False, True))
+
+
 def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
     """Build a `tokenizer.json` that splits and merges as llama.cpp does, or raise `ModelUnsupported`."""
     build = _byte_level if table.scheme == "byte-level" else _sentencepiece
@@ -157,8 +172,8 @@ def gguf_tokenizer_json(file: GgufFile, table: TokenTable) -> dict[str, Any]:
             f"{file.path} has a Unigram vocabulary, which is read from GGUF files by llama.cpp only", hint=LLAMACPP_HINT
         )
     added = [
-        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        | {"special": kind == "control"}
+        {"id": i, "content": text, "single_word": False, "normalized": False, "special": kind == "control"}
+        | dict(zip(("lstrip", "rstrip"), table.strips.get(i, (False, False)), strict=True))
         for i, (text, kind) in enumerate(zip(table.texts, table.kinds, strict=True))
         if kind in ("control", "added") and text
     ]

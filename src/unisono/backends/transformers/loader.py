@@ -26,7 +26,7 @@ from unisono.backends.threads import told
 from unisono.backends.transformers import model_config, model_shape, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
 from unisono.backends.transformers.completeness import load_whole, unread
-from unisono.backends.transformers.failures import check_passes, loading_errors_told
+from unisono.backends.transformers.failures import loading_errors_told
 from unisono.backends.transformers.gguf_config import POSITIONS, completed
 from unisono.backends.transformers.gguf_conversion import Conversion
 from unisono.backends.transformers.key_value_cache import RowLayer
@@ -136,8 +136,7 @@ class TransformersLoader:
     def _make_backend(self, model: Any, progress: Progress) -> RowBackend:
         maker = BackendMaker(model, self._text, CACHE_PARTS, self.who)
         if not maker.has_states:
-            check_passes(maker.row_backend(1, self.context), type(model).__name__, self.who)
-            return maker.row_backend(self.request.slots, self.context)
+            return maker.checked_row_backend(self.request.slots, self.context)
         progress(0.95, "trying how its state can be kept")
         return maker.state_backend(self.request.slots, self.context, self._dtype_name)
 
@@ -222,7 +221,8 @@ class TransformersLoader:
         else:
             with self._heard(), self._errors():
                 config = library.AutoConfig.from_pretrained(self._place, **self._hub_options)
-        model_config.check_made_of(config, self.request, self.who)
+        with self._errors():
+            model_config.check_made_of(config, self.request, self.who)
         if not model_config.brings_code(config):
             known = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
             with self._errors():
@@ -290,7 +290,9 @@ class TransformersLoader:
         declared, options = None, dict(self._hub_options)
         with contextlib.suppress(OSError):  # most base models have no such file
             del options["trust_remote_code"]
-            declared = library.GenerationConfig.from_pretrained(self._place, **options).eos_token_id
+            generation = library.GenerationConfig.from_pretrained(self._place, **options)
+            declared = generation.eos_token_id
+            self._notices.hear(model_config.not_applied(generation.to_diff_dict()))
         if declared is None:
             stated, _ = library.PreTrainedConfig.get_config_dict(self._place, **self._hub_options)
             declared = (stated.get("text_config") or stated).get("eos_token_id")

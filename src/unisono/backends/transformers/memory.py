@@ -11,6 +11,8 @@ from unisono.backends.base import BackendFacts
 from unisono.backends.seams import SEAMS
 from unisono.backends.transformers import model_config, torch_runtime
 from unisono.backends.transformers.backend import RowBackend
+from unisono.backends.transformers.direction import check_direction
+from unisono.backends.transformers.failures import check_passes
 from unisono.backends.transformers.key_value_cache import Pass, RowPool
 from unisono.backends.transformers.model_shape import input_rows, output_rows
 from unisono.backends.transformers.state_backend import Abilities, StateBackend
@@ -34,6 +36,12 @@ class BackendMaker:
         self._model, self._text, self._parts, self._who = model, text, parts, who
         self.has_states = model_config.has_states(type(model), text)
 
+    def checked_row_backend(self, slots: int, context: int) -> RowBackend:
+        """Raises a `ModelUnsupported` where the model does not read from left to right, token by token."""
+        check_passes(self.row_backend(1, context), type(self._model).__name__, self._who)
+        check_direction(self._read_alone, min(output_rows(self._model), input_rows(self._model)), self._who)
+        return self.row_backend(slots, context)
+
     def row_backend(self, slots: int, context: int) -> RowBackend:
         forward, _ = self._forward(slots, context)
         return RowBackend(_facts(forward, slots, context), forward.pool, forward)
@@ -54,6 +62,12 @@ class BackendMaker:
             return model_config.cache_numbers(self._text) * number_size * context * slots
         keys = model_config.cache_numbers(self._text) if self._forward(1, PROBED)[0].pool.layers else 0
         return (keys * number_size * context + SEAMS * self._state_bytes(number_size)) * slots
+
+    def _read_alone(self, ids: list[list[int]]) -> Any:
+        """The logits of texts of one length, by the model's own mask."""
+        forward, _ = self._forward(1, PROBED)
+        with forward.inference():
+            return self._model(input_ids=torch_runtime.integers(ids, forward.device), use_cache=False).logits
 
     def _state_bytes(self, number_size: int) -> int:
         """The bytes of one slot's state, by a pass of a model without memory for its weights.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unisono.backends import bounded_files, weight_files
 from unisono.backends.base import LoadRequest
 from unisono.backends.model_facts import check_config, check_layers_held, check_shapes, check_tokenizer
+from unisono.backends.transformers.direction import check_direction_said
 from unisono.backends.transformers.weight_folder import ADAPTER, adapter_alone
-from unisono.errors import ModelNotFound, ModelUnsupported
+from unisono.errors import ModelNotFound, ModelUnsupported, shown
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "*.model", "*.model.v*", "*.tiktoken")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
@@ -29,6 +31,13 @@ SLIDING = ("sliding_attention", "hybrid_sliding")
 FORGETFUL = ("moe", "mlp")
 """Layers that remember nothing."""
 LANGUAGE_HEADS = ("CausalLM", "LMHead", "ConditionalGeneration")
+RESHAPING: Mapping[str, tuple[object, ...]] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "num_beams"), (None, 1)),
+    **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens", "penalty_alpha"), (None, 0)),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias"), (None, [], {})),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"), (None,)),
+}
+"""Keys of `generation_config.json` that change greedy texts, and the values that do not."""
 DEFAULT_CONTEXT = 4096
 """For models without a limit (ALiBi and the like)."""
 
@@ -72,6 +81,17 @@ def check_folder(request: LoadRequest) -> None:
         )
 
 
+def not_applied(stated: Mapping[str, Any]) -> str:
+    """A warning of what a generation config asks for and an ensemble does not do; empty where there is none."""
+    asked = [f"{key} {shown(stated[key])}" for key in RESHAPING if key in stated and stated[key] not in RESHAPING[key]]
+    if not asked:
+        return ""
+    return (
+        f"its generation_config.json asks for {', '.join(asked)}, which transformers' generate does and an "
+        "ensemble does not: `sampling` and the request say how pieces are chosen"
+    )
+
+
 def brings_code(config: Any) -> bool:
     """Whether a model's folder or repository holds the code of its class."""
     return "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
@@ -106,6 +126,7 @@ def check_language_model(config: Any, model_class: Any, who: str) -> None:
     known = (*LANGUAGE_HEADS, getattr(model_class, "__name__", ""))
     if names and not any(part in name for name in names for part in known if part):
         raise ModelUnsupported(f"{who} is a {names[0]}, which has no head that predicts the next token", hint=hint)
+    check_direction_said(config, who)
     check_cache(model_class, who)
     text = config.get_text_config(decoder=True)
     kinds = set(layer_kinds(text))

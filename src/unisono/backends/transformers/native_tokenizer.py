@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unisono.errors import ModelUnsupported
-from unisono.vocab.spelling import cut_controls
+from unisono.vocab.controls import Controls
 from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
 
@@ -20,7 +20,7 @@ class NativeTokenizer:
         self.table = table
         self._middle = middle
         self._whole = whole
-        self._controls = table.controls
+        self._controls = Controls(table.controls)
 
     def encode(self, text: str) -> list[int]:
         return self._middle(text)
@@ -30,7 +30,7 @@ class NativeTokenizer:
 
     def encode_rendered(self, text: str) -> list[int]:
         ids: list[int] = []
-        for part, control in cut_controls(text, self._controls):
+        for part, control in self._controls.cut(text):
             ids += self._whole(part) if control is None else [control]
         return ids
 

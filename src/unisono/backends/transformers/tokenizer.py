@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -30,6 +31,10 @@ class JsonTokenizer:
         self.table = table
         self._opening = list(opening)
         self._content = _with_settled_controls(table, content)
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return JsonTokenizer, (self.table, self._content, self._opening)
 
     def without_added(self, rows: int) -> JsonTokenizer:
         """The tokenizer without the added tokens of the ids ``rows`` and up; see `unisono.vocab.bounded`."""
@@ -43,13 +48,18 @@ class JsonTokenizer:
         return self._opening + encode_plain(text, self._controls, self._encode_whole, self._encode_middle)
 
     def encode_rendered(self, text: str) -> list[int]:
-        return _encode(self._whole, text, controls=True)
+        return self._locked(self._whole, text, controls=True)
 
     def _encode_whole(self, text: str) -> list[int]:
-        return _encode(self._whole, text, controls=False)
+        return self._locked(self._whole, text)
 
     def _encode_middle(self, text: str) -> list[int]:
-        return _encode(self._middle, text, controls=False)
+        return self._locked(self._middle, text)
+
+    def _locked(self, tokenizer: tokenizers.Tokenizer, text: str, *, controls: bool = False) -> list[int]:
+        """Encode in one thread at a time: whether control tokens are recognised is a state of the library's object."""
+        with self._lock:
+            return _encode(tokenizer, text, controls)
 
     @cached_property
     def _controls(self) -> dict[int, str]:
@@ -126,6 +136,9 @@ def read_json_table(content: Mapping[str, Any], special_ids: Iterable[int], **fa
     for i in (*special_ids, *_unknown_ids(model)):
         if 0 <= i < length:
             kinds[i] = "control"
+    facts["strips"] = {
+        i: sides for i, token in added.items() if any(sides := (bool(token.get("lstrip")), bool(token.get("rstrip"))))
+    }
     return TokenTable(scheme=scheme, family=family, texts=tuple(texts), kinds=tuple(kinds), **facts)
 
 

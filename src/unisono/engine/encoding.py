@@ -1,0 +1,64 @@
+"""A prompt in the ids of all members, up to where the text begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unisono.chat.messages import Prompt
+from unisono.chat.thinking import asked
+from unisono.config.reasoning import Reasoning
+from unisono.engine.member import Member
+from unisono.errors import PromptError, SpecError, shown
+
+
+def encode_for(
+    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False, seams: bool = False
+) -> tuple[dict[str, list[int]], bool]:
+    """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
+
+    It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
+    by ``seams``, an answer's first mark is left open even where there is to be no reasoning: it may be a call's.
+    """
+    off = reasoning.off
+    ids = {each.name: each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty) for each in members}
+    if prompt.messages is None:
+        return ids, False
+    open_ones = [each.name for each in members if each.encoder.marks.is_open(ids[each.name])]
+    if prompt.continue_final_message:
+        if open_ones:
+            raise PromptError(
+                f"the chat template of member {open_ones[0]!r} writes what is to be continued within reasoning",
+                hint="ask its template not to think, as in chat_template_kwargs, or leave continue_final_message out",
+            )
+        return ids, False
+    inside = not off and bool(open_ones)
+    closed = off and not seams
+    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=closed) for each in members}
+    return begun, inside
+
+
+def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning) -> None:
+    """Refuse variables that tell templates to think where nothing is to be reasoned, or not to where a limit is set.
+
+    Raises a `SpecError`.
+    """
+    for name, value, thinks in asked(variables):
+        if reasoning.off if thinks else reasoning.max_pieces is not None:
+            raise SpecError(
+                f"reasoning is {reasoning}, but template_kwargs says {name}: {shown(value)}",
+                hint="leave one of them out; reasoning tells all templates that read such a variable",
+            )
+
+
+def check_length(member: str, length: int, context: int) -> None:
+    """Refuse a prompt that a member's context cannot hold. Raises a `PromptError`."""
+    if length > context:
+        raise PromptError(
+            f"the prompt has {length} tokens for member {member!r}, more than its context of {context}",
+            hint="shorten the prompt, or raise the member's context in the spec",
+        )
+    if length == 0:
+        raise PromptError(
+            f"member {member!r} reads this prompt as nothing at all", hint="check the member's chat_template"
+        )

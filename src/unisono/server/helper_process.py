@@ -1,0 +1,142 @@
+"""A process beside the server for work that may take too much, or crash: asked a line, it answers a line.
+
+It is started when it is first needed, ended when it is late, and replaced when it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from unisono.server.errors import no_process, shutting_down
+from unisono.server.telemetry import say
+
+LIMITS = ("SIGPROF", "SIGSEGV", "SIGBUS", "SIGABRT")
+"""The signals that end a process whose work takes too much time, stack or memory."""
+
+
+class TooMuch(Exception):
+    """A process ended at its limits."""
+
+    def __init__(self, *, lasts: bool) -> None:
+        """``lasts`` tells whether the same would come of the same line again."""
+        super().__init__(f"lasts: {lasts}")
+        self.lasts = lasts
+
+
+class HelperProcess:
+    """One process, asked by one thread at a time."""
+
+    def __init__(
+        self, name: str, start: Callable[[], subprocess.Popen[bytes]], patience: float, longest: int = 2**16
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            name: for the log.
+            start: starts a process.
+            patience: seconds for an answer, on a machine however busy.
+            longest: bytes of an answer.
+        """
+        self._name = name
+        self._longest = longest
+        self._start = start
+        self._patience = patience
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def exchange(self, line: bytes) -> Any:
+        """What the process answers to a line, in JSON.
+
+        Where it ends and no limit says why, a fresh one is asked: the line may be innocent.
+
+        Raises:
+            TooMuch: the line takes more than the process may.
+            Refusal: no process can work.
+        """
+        for last in (False, True):
+            found, late = self._answer(line)
+            if found.endswith(b"\n"):  # which counts, even if the process is killed for its lateness now
+                return json.loads(found)
+            status = self.end()
+            if self._closed:
+                raise shutting_down()
+            say(self._name, ended=status, late=late or None, characters=len(line))
+            if last and status == 1:  # Python's own: it does not start, or has a bug
+                raise no_process("it ends with status 1")
+            if late or status in _statuses(LIMITS) or last:
+                raise TooMuch(lasts=status not in _statuses(("SIGKILL",)))
+        raise AssertionError
+
+    def _answer(self, line: bytes) -> tuple[bytes, bool]:
+        """What a process says of a line, and whether it was killed for its lateness."""
+        process = self._alive()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        found, clock = b"", threading.Timer(self._patience, give_up)
+        clock.start()
+        with contextlib.suppress(OSError):
+            process.stdin.write(line)
+            process.stdin.flush()
+            found = process.stdout.readline(self._longest)
+        clock.cancel()
+        return found, late.is_set()
+
+    def _alive(self) -> subprocess.Popen[bytes]:
+        """The process, or another one where it has ended since. Raises a `Refusal`."""
+        if self._process is not None and self._process.poll() is not None:
+            self.end()
+        if self._closed:
+            raise shutting_down()
+        if self._process is None:
+            try:
+                self._process = self._start()
+            except OSError as error:
+                raise no_process(error.strerror or "") from error
+        return self._process
+
+    def end(self) -> int | None:
+        """End the process, and return its status."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0 if self._closed else 1)  # one that ends by itself says why
+        process.kill()
+        with contextlib.suppress(OSError):  # what could not be written
+            process.communicate()
+        return process.returncode
+
+    def close(self) -> None:
+        """End the process at once, from any thread, and refuse later questions; call `end` afterwards."""
+        self._closed = True
+        if (process := self._process) is not None:
+            process.kill()
+
+
+def start_module(module: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start a module of ours that reads stdin and writes stdout."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *options],  # -P: no module of the current folder is run
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the server to handle
+    )
+
+
+def _statuses(names: tuple[str, ...]) -> list[int]:
+    """The statuses of processes that signals ended, where the system has them."""
+    return [-getattr(signal, name) for name in names if hasattr(signal, name)]

@@ -1,0 +1,243 @@
+"""Long prompts: in what order they are read, and by whom; see docs/adr/0017.
+
+Short ones never wait for them: they are prepared in another thread. Members' encoders and spellers ask a process
+beside the server for the ids of a long text, `unisono.chat.reading`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from unisono.chat.messages import Prompt
+from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.chat.reading import packed, question, size_of
+from unisono.engine.encoding import check_length
+from unisono.engine.engine import Engine
+from unisono.engine.member import Member
+from unisono.engine.service import Service
+from unisono.errors import PromptError
+from unisono.server.errors import OVERLOADED, Refusal, shutting_down
+from unisono.server.helper_process import HelperProcess, TooMuch, start_module
+from unisono.server.limits import ServerLimits
+from unisono.server.telemetry import say
+from unisono.vocab.spelling import Speller
+
+SHORT = 8192
+"""Characters of a prompt up to which it counts as short. Some of llama.cpp's regular expressions end a process where a
+word has 20,000."""
+NEAR = 10_000
+"""Characters up to which a text is encoded in the server's own process: a short prompt, and what a method adds."""
+WAITING = 32
+"""How many of the longest prompts may wait to be read."""
+SHARE = 50_000
+"""Characters for which a prompt lets others pass for a second."""
+PATIENCE = 60.0
+"""Seconds after which a process has to have answered, on a machine however busy."""
+LONGEST = 2**26
+"""Bytes of an answer, which has no more ids than a context."""
+
+T = TypeVar("T")
+
+
+class Line:
+    """Who reads next: the shortest first, but each only for a time that grows with its size, so that none starves."""
+
+    def __init__(self, room: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """``room`` is how many characters may wait in all."""
+        self._room = room
+        self._clock = clock
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._taken = False
+
+    async def enter(self, size: int, retry_after: int) -> None:
+        """Wait for one's turn; `leave` ends it. Raises a `Refusal` where too much waits."""
+        if not self._taken:
+            self._taken = True
+            return
+        waiting = sum(its_size for _, its_size, _ in self._waiting)
+        if waiting + size > self._room:
+            words = f"prompts of {waiting} characters wait to be read, and this one has {size}; try again later"
+            raise Refusal(429, words, kind=OVERLOADED, code="queue_full", retry_after=retry_after)
+        turn = asyncio.get_running_loop().create_future()
+        entry = self._clock() + size / SHARE, size, turn
+        self._waiting.append(entry)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            else:
+                self.leave()  # it was given the turn meanwhile
+            raise
+
+    def leave(self) -> None:
+        self._taken = bool(self._waiting)
+        if self._waiting:
+            entry = min(self._waiting, key=lambda each: each[0])
+            self._waiting.remove(entry)
+            entry[2].set_result(None)
+
+
+class LongPrompts:
+    """The thread that prepares requests with long prompts, and the process that encodes for it."""
+
+    def __init__(self, limits: ServerLimits, room: int, patience: float = PATIENCE) -> None:
+        """``room`` is how many characters may wait."""
+        self.limits = limits
+        self._line = Line(room)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="unisono-long-reader")
+        self._process = HelperProcess("reader", self._start, patience, LONGEST)
+        self._asking = threading.Lock()
+        self._encoders: list[PromptEncoder] = []
+        self._packed: bytes | None = None
+        self.stays = False
+        """Whether the encoders cannot be had in another process, so that all is read in this one."""
+
+    def lend(self, service: Service) -> None:
+        """Let the members of a service ask the process for the ids of long texts."""
+        places: dict[int, int] = {}
+        engines: set[Engine] = set(service.engines.values())
+        for member in [member for engine in engines for member in engine.members]:
+            place = places.setdefault(id(member.encoder), len(places))
+            if place == len(self._encoders):
+                self._encoders.append(member.encoder)
+            reader = _Reader(self, place, member, min(member.backend.facts.context, self.limits.prompt))
+            member.encoder, member.speller = _FarEncoder(member.encoder, reader), _FarSpeller(member.speller, reader)
+
+    async def read(self, size: int, work: Callable[[], T], retry_after: int) -> T:
+        """Do what encodes so many characters when its turn comes, which it has until it is done. Raises a `Refusal`."""
+        await self._line.enter(size, retry_after)
+        try:
+            working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError:  # it is closed
+            self._line.leave()
+            raise shutting_down() from None
+        working.add_done_callback(self._done)
+        return await asyncio.shield(working)  # a thread cannot be interrupted
+
+    def _done(self, working: asyncio.Future[Any]) -> None:
+        self._line.leave()
+        if not working.cancelled():
+            working.exception()  # nobody may be there to hear it
+
+    def close(self) -> None:
+        """End the process, and refuse what waits for it."""
+        self._process.close()
+        with contextlib.suppress(RuntimeError):
+            self._thread.submit(self._process.end)
+        self._thread.shutdown(wait=False)
+
+    def ask(self, line: bytes) -> dict[str, Any] | None:
+        """What the process answers; ``None`` where there can be none. Called in any thread.
+
+        Raises a `PromptError` where the prompt takes too much, or a `Refusal`.
+        """
+        with self._asking:
+            if self.stays or not self._pack():
+                return None
+            try:
+                answer: dict[str, Any] = self._process.exchange(line)
+            except TooMuch as error:
+                raise PromptError(
+                    "the prompt cannot be read within the time and memory that this server has for one",
+                    hint="shorten it, or break up very long words and runs of one character",
+                ) from error
+            if "unable" in answer:
+                self._stay(answer["unable"])
+                return None
+        return answer
+
+    def _pack(self) -> bool:
+        if self._packed is None:
+            try:
+                self._packed = packed(self._encoders)
+            except Exception as error:  # what `pickle` raises is of many kinds
+                self._stay(f"{type(error).__name__}: {error}")
+        return not self.stays
+
+    def _stay(self, why: str) -> None:
+        self.stays = True
+        self._process.end()
+        say("reader", level=30, stays=f"long prompts are read in this process: {why}")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = start_module("unisono.chat.reading")
+        assert process.stdin is not None
+        clock = threading.Timer(PATIENCE, process.kill)
+        clock.start()
+        with contextlib.suppress(BrokenPipeError):  # it says why by its status
+            process.stdin.write(self._packed or b"")
+        clock.cancel()
+        return process
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads for one member."""
+
+    prompts: LongPrompts
+    encoder: int
+    member: Member
+    most: int
+    """Ids of a prompt."""
+
+    def ids(self, what: Prompt | str | bytes, *, off: bool = False, may_be_empty: bool = False) -> list[int] | None:
+        """The ids; ``None`` where nobody else can read. Raises a `PromptError` or a `Refusal`."""
+        most = self.most if isinstance(what, Prompt) else LONGEST
+        answer = self.prompts.ask(question(self.encoder, what, off=off, may_be_empty=may_be_empty, most=most))
+        if answer is None:
+            return None
+        if "error" in answer:
+            message, hint = answer["error"]
+            raise PromptError(message, hint=hint)
+        if "length" in answer:
+            check_length(self.member.name, answer["length"], self.member.backend.facts.context)
+            self.prompts.limits.check_tokens(self.member.name, answer["length"])
+        ids: list[int] = answer["ids"]
+        return ids
+
+
+class _FarEncoder(PromptEncoder):
+    """An encoder that has long prompts read."""
+
+    def __init__(self, near: PromptEncoder, reader: _Reader) -> None:
+        vars(self).update(vars(near))
+        self._near = near
+        self._reader = reader
+
+    def encode(self, prompt: Prompt, *, off: bool = False, may_be_empty: bool = False) -> list[int]:
+        found = self._reader.ids(prompt, off=off, may_be_empty=may_be_empty) if size_of(prompt) > NEAR else None
+        return super().encode(prompt, off=off, may_be_empty=may_be_empty) if found is None else found
+
+    def encode_text(self, text: str) -> list[int]:
+        found = self._reader.ids(text) if len(text) > NEAR else None
+        return super().encode_text(text) if found is None else found
+
+
+class _FarSpeller(Speller):
+    """A speller that has long texts spelled."""
+
+    def __init__(self, near: Speller, reader: _Reader) -> None:
+        vars(self).update(vars(near))
+        self._reader = reader
+
+    def own_encoding(self, piece: bytes) -> tuple[int, ...] | None:
+        """The ids of a text, exact byte for byte; of a long one, also those of the longest match."""
+        found = self._reader.ids(piece) if _is_long(piece) else None
+        return super().own_encoding(piece) if found is None else tuple(found) or None
+
+    def longest_match(self, piece: bytes) -> tuple[int, ...] | None:
+        far = _is_long(piece) and not self._reader.prompts.stays
+        return None if far else super().longest_match(piece)
+
+
+def _is_long(text: bytes) -> bool:
+    return len(text) > NEAR and len(text.decode(errors="ignore")) > NEAR

@@ -1,0 +1,111 @@
+"""Control tokens that take in the white space beside them, as Phi-3's do: prompts are those of the tokenizer itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+tokenizers = pytest.importorskip("tokenizers")
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers  # noqa: E402
+
+from support.encoders import encoder_of  # noqa: E402
+from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table  # noqa: E402
+from unisono.chat.messages import Prompt  # noqa: E402
+from unisono.chat.prompt_encoder import PromptEncoder  # noqa: E402
+from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET  # noqa: E402
+from unisono.vocab.spelling import without_taken  # noqa: E402
+
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }} <|end|>\n{% endfor %}<|assistant|>\n"
+CONTROLS = ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
+SIDES = {"right": {"rstrip": True}, "left": {"lstrip": True}, "both": {"lstrip": True, "rstrip": True}, "none": {}}
+CHATS = [
+    [("user", "the cat")],
+    [("system", "Be brief."), ("user", "  the cat\n"), ("assistant", "the"), ("user", "\n\ncat ")],
+    [("user", " \t the")],
+    [("user", "日本 cat")],
+]
+
+
+def byte_level(**sides: bool) -> Any:
+    vocab, merges = dict(BYTE_LEVEL_ALPHABET), [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("Ġ", "c")]
+    for pair in merges:
+        vocab["".join(pair)] = len(vocab)
+    raw = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return with_controls(raw, sides)
+
+
+def sentencepiece(**sides: bool) -> Any:
+    vocab = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}}
+    for text in ("▁", *map(chr, range(0x21, 0x7F)), "▁t", "he", "▁the", "▁c", "▁▁"):
+        vocab[text] = len(vocab)
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("▁", "c"), ("▁", "▁")]
+    raw = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return with_controls(raw, sides)
+
+
+def with_controls(raw: Any, sides: dict[str, bool]) -> Any:
+    raw.add_special_tokens([AddedToken(text, special=True, **sides) for text in CONTROLS])
+    return raw
+
+
+def encoder(raw: Any) -> PromptEncoder:
+    content = json.loads(raw.to_str())
+    table = read_json_table(content, [raw.token_to_id(text) for text in CONTROLS], chat_template=TEMPLATE)
+    return encoder_of(table, tokenizer=JsonTokenizer(table, content))
+
+
+@pytest.mark.parametrize("sides", SIDES.values(), ids=SIDES)
+@pytest.mark.parametrize("make", [byte_level, sentencepiece])
+@pytest.mark.parametrize("chat", CHATS)
+def test_a_prompt_has_the_ids_of_the_tokenizer_itself(make: Any, sides: dict[str, bool], chat: Any) -> None:
+    raw, messages = make(**sides), [{"role": role, "content": text} for role, text in chat]
+    member = encoder(raw)
+    assert member.template is not None
+    rendered = member.template.render(messages)
+    assert member.encode(Prompt(messages=messages)) == raw.encode(rendered, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("make", [byte_level, sentencepiece])
+def test_beside_text_that_spells_a_token_space_is_taken_all_the_same(make: Any) -> None:
+    member = encoder(make(**SIDES["both"]))
+    ids = member.encode(Prompt(messages=[{"role": "user", "content": "a<|end|>b"}]))
+    controls, vocabulary = member.tokenizer.table.controls, member.speller.vocabulary
+    assert [token for token in ids if token in controls.values()] == [
+        controls[text] for text in ("<|user|>", "<|end|>", "<|assistant|>")
+    ]
+    assert vocabulary.join(ids) == b"a<|end|>b"
+
+
+def test_only_what_a_token_takes_is_left_out() -> None:
+    parts = [("<a>", 1), (" x ", None), ("<b>", 2), ("\n", None), ("<a>", 1)]
+    assert without_taken(parts, {}) == parts
+    assert without_taken(parts, {2: (True, True)}) == [("<a>", 1), (" x", None), ("<b>", 2), ("<a>", 1)]
+    assert without_taken(parts, {1: (False, True)}) == [("<a>", 1), ("x ", None), *parts[2:]]
+
+
+@pytest.mark.parametrize(("name", "taken"), [("Phi-3 mini", True), ("phi3-small", True), ("Llama", False)])
+def test_both_backends_read_a_gguf_file_as_llama_cpp_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, taken: bool
+) -> None:
+    pytest.importorskip("gguf")
+    loaders = pytest.importorskip("unisono.backends.llamacpp.loader")
+    from support.tiny_gguf import TOKENS, tiny_tensors, write_tiny
+    from unisono.backends.base import LoadRequest, ModelSource
+    from unisono.backends.transformers.gguf_conversion import Conversion
+
+    monkeypatch.setenv("UNISONO_CACHE", str(tmp_path / "cache"))
+    path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors(), name=name, controls=("<unk>", "<|endoftext|>"))
+    source, never = ModelSource("gguf", str(path)), lambda *_: pytest.fail("only the tokenizer is read")
+    own = loaders.LlamaCppLoader(LoadRequest("m", source, device="cpu")).tokenizer()
+    found = []
+    for tokenizer in (own, Conversion(source, never, never, "m").tokenizer()):
+        member = encoder_of(tokenizer.table, "{% for m in messages %}<s>\n{{ m.content }}</s>\n{% endfor %}", tokenizer)
+        found.append(member.encode(Prompt(messages=[{"role": "user", "content": "Hi\n"}] * 2)))
+    assert found[0] == found[1]
+    assert found[0].count(TOKENS.index("Ċ")) == (4 if taken else 6)

@@ -1,0 +1,244 @@
+"""What clients write in the forms of other APIs is read as what it means: tools, choices, formats, thoughts, paths."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from support.fakes import make_fakes
+from support.real_server import SAY, A, B, Served, serving
+from support.tool_templates import TAGGED
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server.body import read_record
+from unisono.server.errors import Refusal
+from unisono.server.fields import OF_CHATS
+from unisono.server.limits import ServerLimits
+from unisono.server.messages import read_messages
+from unisono.server.middleware import usual_path
+from unisono.server.schemas import ChatRequest
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FUNCTION: dict[str, Any] = {"name": "weather", "description": "Tell it.", "parameters": SCHEMA}
+TOOL: dict[str, Any] = {"type": "function", "function": FUNCTION}
+NAMED = {"type": "function", "function": {"name": "weather"}}
+HEADERS = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    make_fakes()
+    ensembles = {
+        "duo": {"members": [A, B]},
+        "calls": {"members": [{**each, "chat_template": TAGGED} for each in (A, B)]},
+    }
+    with serving(ensembles, limits=ServerLimits(output=90)) as server:
+        yield server
+    FAKE_MODELS.clear()
+
+
+def record(**keys: Any) -> ChatRequest:
+    return read_record(ChatRequest, {"model": "duo", "messages": SAY, **keys}, OF_CHATS)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "function", **FUNCTION},
+        {"type": "function", **FUNCTION, "cache_control": {"type": "ephemeral"}},
+        FUNCTION,
+        {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA},
+        {"type": "custom", "name": "weather", "description": "Tell it.", "input_schema": SCHEMA},
+        {"name": "weather", "description": "Tell it.", "inputSchema": SCHEMA},
+    ],
+)
+def test_a_tool_in_another_apis_form_is_that_tool(tool: dict[str, Any]) -> None:
+    assert record(tools=[tool]).tools == [TOOL]
+
+
+@pytest.mark.parametrize(
+    "tool", [{"type": "web_search"}, {"type": "custom", "name": "sql"}, {"type": "code", **FUNCTION}]
+)
+def test_what_is_no_function_stays_refused(tool: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match=r"tools\[0\]"):
+        record(tools=[tool])
+
+
+@pytest.mark.parametrize(
+    ("given", "choice"),
+    [
+        *(({"type": name}, name) for name in ("auto", "none", "required")),
+        ({"type": "any"}, "required"),
+        ({"type": "tool", "name": "weather"}, NAMED),
+        ({"type": "function", "name": "weather"}, NAMED),
+        (NAMED, NAMED),
+    ],
+)
+def test_a_choice_in_another_apis_form_is_that_choice(given: Any, choice: Any) -> None:
+    assert record(tools=[TOOL], tool_choice=given).tool_choice == choice
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"type": "auto", "disable_parallel_tool_use": True}, "weather", "any", {"type": "tool"}, {"type": ["auto"]}, 1],
+)
+def test_a_choice_that_says_more_or_nothing_is_refused(given: Any) -> None:
+    with pytest.raises(Refusal, match="tool_choice"):
+        record(tools=[TOOL], tool_choice=given)
+
+
+OWN: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"type": "json_schema", "schema": SCHEMA}, OWN),
+        ({"type": "json_schema", "name": "answer", "schema": SCHEMA}, OWN),
+        ({"type": "json_object", "json_schema": {"name": "answer", "schema": SCHEMA}}, OWN),
+        ({"type": "json", "value": SCHEMA}, OWN),
+        ({"type": "json_object", "value": SCHEMA}, OWN),
+        ("json_object", {"type": "json_object"}),
+        ("text", {"type": "text"}),
+    ],
+)
+def test_a_format_in_another_servers_form_is_that_format(given: Any, read: Any) -> None:
+    assert record(response_format=given).response_format == read
+
+
+@pytest.mark.parametrize("given", [{"type": "regex", "value": "a+"}, {"type": "json", "value": "{}"}, "yaml", {}])
+def test_a_format_that_is_not_known_is_refused(given: Any) -> None:
+    with pytest.raises(Refusal, match="response_format"):
+        record(response_format=given)
+
+
+def test_strict_takes_openais_forms_alone() -> None:
+    for keys in ({"tools": [FUNCTION]}, {"tool_choice": {"type": "auto"}}, {"response_format": "text"}):
+        with pytest.raises(Refusal):
+            read_record(ChatRequest, {"model": "duo", "messages": SAY, **keys}, OF_CHATS, strict=True)
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_a_choice_among_no_functions_asks_for_nothing(choice: str) -> None:
+    assert record(function_call=choice, functions=[], reasoning_effort="default").reasoning_effort is None
+    with pytest.raises(Refusal, match="functions"):
+        record(function_call=choice, functions=[FUNCTION])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "thinking", "thinking": "So.", "signature": "abc"},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "So."}]},
+        {"type": "reasoning", "reasoning": "So."},
+        {"type": "reasoning", "text": "So."},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "So."}]},
+    ],
+)
+def test_thoughts_among_the_parts_of_a_past_answer_are_its_reasoning(part: dict[str, Any]) -> None:
+    answer = {"role": "assistant", "content": [part, {"type": "text", "text": "Yes."}]}
+    [_, read, _] = read_messages([*SAY, answer, *SAY])
+    assert read == {"role": "assistant", "content": "Yes.", "extra": {"reasoning_content": "So."}}
+    with pytest.raises(Refusal, match="content"):
+        read_messages([{**answer, "role": "user"}])
+    with pytest.raises(Refusal, match="content"):
+        read_messages([*SAY, answer, *SAY], strict=True)
+
+
+def test_thoughts_that_nobody_can_read_are_left_out() -> None:
+    hidden = {
+        "role": "assistant",
+        "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "Yes."}],
+    }
+    assert read_messages([*SAY, hidden, *SAY])[1] == {"role": "assistant", "content": "Yes."}
+    only = {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}
+    assert read_messages([*SAY, only, *SAY])[1] == {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1//chat/completions", "/v1/chat/completions"),
+        ("//v1/chat//completions/", "/v1/chat/completions/"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/completions", "/v1/completions"),
+        ("/models", "/v1/models"),
+        ("/v1/v1/models/duo/b", "/v1/models/duo/b"),
+        ("/v1//models//duo", "/v1/models/duo"),
+        ("//metrics", "//metrics"),
+        ("/v1/v1/embeddings", "/v1/v1/embeddings"),
+        ("/v2/models", "/v2/models"),
+        ("/modelsx", "/modelsx"),
+    ],
+)
+def test_a_path_that_is_joined_wrongly_is_that_path(given: str, path: str) -> None:
+    assert usual_path(given) == path
+
+
+def test_a_base_url_may_end_anyhow(served: Served) -> None:
+    body = {"model": "duo", "messages": SAY, "max_tokens": 3}
+    answers = {
+        served.post(f"{base}/chat/completions", body).json()["choices"][0]["message"]["content"]
+        for base in ("/v1", "/v1/", "/v1/v1", "")
+    }
+    assert len(answers) == 1
+    assert served.get("/models").json()["data"][0]["id"] == "duo"
+    missing = served.post("/v1/embeddings", body)
+    assert missing.status_code == 404
+    assert "the API is below /v1" in missing.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/duo", "/health", "/ready", "/metrics", "/openapi.json"])
+def test_what_can_be_got_has_a_head(served: Served, path: str) -> None:
+    answer = httpx2.head(served.url + path, timeout=60)
+    assert answer.status_code == 200
+    assert answer.content == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ({"content-encoding": "gzip"}, "content-encoding is 'gzip'"),
+        ({"content-encoding": "br"}, "content-encoding is 'br'"),
+        ({"content-type": "application/json; charset=iso-8859-1"}, "charset is 'iso-8859-1'"),
+        ({"content-type": 'application/json;charset="UTF-16"'}, "charset is 'UTF-16'"),
+    ],
+)
+def test_a_body_that_is_packed_or_in_another_encoding_is_refused_by_name(
+    served: Served, headers: dict[str, str], named: str
+) -> None:
+    body = json.dumps({"model": "duo", "messages": SAY, "max_tokens": 1}).encode()
+    sent = gzip.compress(body) if "content-encoding" in headers else body
+    answer = httpx2.post(served.url + "/v1/chat/completions", content=sent, headers={**HEADERS, **headers}, timeout=60)
+    assert answer.status_code == 415
+    assert named in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"content-encoding": "identity"}, {"content-type": "application/json; charset=UTF-8"}]
+)
+def test_a_body_that_says_that_it_is_plain_is_read(served: Served, headers: dict[str, str]) -> None:
+    body = json.dumps({"model": "duo", "messages": SAY, "max_tokens": 1}).encode()
+    answer = httpx2.post(served.url + "/v1/chat/completions", content=body, headers={**HEADERS, **headers}, timeout=60)
+    assert answer.status_code == 200
+
+
+def test_tools_of_another_api_are_called(served: Served) -> None:
+    body = {
+        "model": "calls",
+        "messages": SAY,
+        "max_tokens": 90,
+        "tools": [
+            {"name": "weather", "input_schema": {"type": "object", "properties": {}, "additionalProperties": False}}
+        ],
+        "tool_choice": {"type": "tool", "name": "weather"},
+    }
+    answer = served.post("/v1/chat/completions", body).json()
+    [call] = answer["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": "{}"}
