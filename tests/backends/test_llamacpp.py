@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, read_vocabulary
 llama_cpp = pytest.importorskip("llama_cpp")
 gguf = pytest.importorskip("gguf")
 backend_module = pytest.importorskip("unisono.backends.llamacpp.loader")
+
+from support.tiny_gguf import tiny_tensors, write_tiny  # noqa: E402
 
 SMOL, GEMMA = "smollm2-135m-instruct", "gemma3-270m"
 PROMPTS = (
@@ -318,6 +321,17 @@ def test_a_file_without_its_layers_lacks_them(tmp_path: Path, layers: int) -> No
     for use in (lambda made: made.facts(), lambda made: made.load(silent)):
         with pytest.raises(ModelCorrupt, match=rf"member 'm': .*odd\.gguf lacks {layers} of the weights: blk\.0\."):
             use(loader(path))
+
+
+@pytest.mark.parametrize("change", [{"pre": "llama-bpe"}, {"name": "phi-3"}, {"controls": ("<|x|>",)}])
+def test_another_process_takes_no_tokenizer_of_a_file_that_was_replaced(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors())
+    tokenizer = loader(path).tokenizer()
+    sent = pickle.dumps(tokenizer)
+    assert pickle.loads(sent).encode("a cat's 1000") == tokenizer.encode("a cat's 1000")
+    write_tiny(path, tiny_tensors(), **change)
+    with pytest.raises(ModelError, match=r"tiny\.gguf is another file"):
+        pickle.loads(sent)
 
 
 @pytest.mark.models

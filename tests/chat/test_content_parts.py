@@ -75,19 +75,40 @@ def own(template: str) -> PromptEncoder:
     return member
 
 
+def test_words_of_a_user_that_are_followed_by_an_answer_have_to_be_read_too() -> None:
+    with pytest.raises(PromptError, match="does not write what a user says"):
+        knowing("{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}").encode(
+            Prompt(messages=[*SAID[:2], {"role": "assistant", "content": "It is"}], continue_final_message=True)
+        )
+
+
 def test_a_system_message_that_a_template_passes_over_is_refused() -> None:
     assert own(ALTERNATING).encode(Prompt(messages=SAID))
     with pytest.raises(
-        PromptError, match="cannot read message 3: its chat template passes over a system message there"
+        PromptError,
+        match=r"cannot read the system message .* Be kind.* its chat template passes it over",
     ):
         own(ALTERNATING).encode(Prompt(messages=LATE))
 
 
 @pytest.mark.parametrize(
-    "said", ["{{ m.content }}", "{{ m.content | trim }}", "{{ m.content | replace('kind', 'x') }}"]
+    "said",
+    [
+        "{{ m.content }}",
+        "{{ m.content | trim }}",
+        "{{ m.content | replace('kind', 'x') }}",
+        "{{ m.content | upper }}",
+        "{{ m.content | tojson }}",
+    ],
 )
 def test_one_that_is_written_in_some_form_is_read(said: str) -> None:
     assert own(each(said)).encode(Prompt(messages=LATE))
+
+
+def test_what_a_template_writes_as_json_is_read() -> None:
+    late = [*LATE[:2], {"role": "system", "content": 'Say "é".'}, LATE[3]]
+    for said in ("{{ m.content | tojson }}", "{{ m.content | tojson(ensure_ascii=true) }}"):
+        assert own(each(said)).encode(Prompt(messages=late))
 
 
 def test_a_template_of_the_file_may_read_what_it_likes() -> None:

@@ -29,6 +29,7 @@ TRIMS = USUAL.replace("m.content", "m.content | trim")
 EMPTY_THOUGHT = USUAL.replace(
     "{{ m.content }}", "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
 )
+ANSWERS = "(_ if m.role == 'assistant' else m.content)"
 SPLITS = USUAL.replace("m.content", "m.content.split('</think>')[-1].lstrip('\n')")
 
 
@@ -91,9 +92,9 @@ def test_reasoning_before_what_is_continued_is_given_apart() -> None:
 @pytest.mark.parametrize(
     ("template", "content", "words"),
     [
-        (USUAL.replace("m.content", "m.content[:3]"), "It is", "does not write it as it is"),
+        (USUAL.replace("m.content", ANSWERS.replace("_", "m.content[:3]")), "It is", "does not write it as it is"),
         (USUAL.replace("m.content", "m.content | upper"), "It is", "does not write it as it is"),
-        (USUAL.replace("m.content", "'x'"), "It is", "does not write it as it is"),
+        (USUAL.replace("m.content", ANSWERS.replace("_", "'x'")), "It is", "does not write it as it is"),
         (OPENED, "<think>It", "cannot continue reasoning: the last message begins with '<think>'"),
     ],
 )

@@ -310,6 +310,9 @@ def test_one_member_that_opens_reasoning_opens_it_for_all(fakes: None) -> None:
         "\n<think>",
         "\n",
     ]
+    ids, inside = encode_for(engine.members, HI, Reasoning(off=True), seams=True)
+    assert not inside
+    assert not any(voter.encoder.marks.is_open(ids[voter.name]) for voter in voters)
     ids, inside = encode_for(engine.members, HI, Reasoning(off=True))
     assert not inside
     assert [voter.text(ids[voter.name]).rpartition("assistant")[2] for voter in voters] == [

@@ -92,6 +92,14 @@ def test_a_known_word_is_told_whole_also_where_it_is_part_of_a_control_token() -
         assert (table.texts.index("<|highest|>") in ids) == known
 
 
+@pytest.mark.parametrize(("name", "effort"), [("Hunyuan", "no_think"), ("Mistral", "none"), ("gpt-oss", "none")])
+def test_an_effort_of_none_is_the_templates_own_word_for_it_where_it_has_one(name: str, effort: str) -> None:
+    its = encoder(name)
+    asked = Prompt(messages=HELLO.messages, template_kwargs={"reasoning_effort": "none"})
+    own = Prompt(messages=HELLO.messages, template_kwargs={"reasoning_effort": effort})
+    assert its.encode(asked, off=True) == its.encode(own)
+
+
 @pytest.mark.parametrize("name", templates())
 def test_real_templates_take_what_they_are_told(name: str) -> None:
     from support.families import TEMPLATES

@@ -60,13 +60,19 @@ def python(environment: str) -> Path:
     return CLIENTS / environment / "bin" / "python"
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+SLOW = {"pydantic_ai"}  # half a minute, as lm-eval
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ENVIRONMENTS]
+)
 def test_a_client_works_as_it_comes(name: str, served: Served) -> None:
     environment = ENVIRONMENTS[name]
     said = run(python(environment), HERE / f"client_{name}.py", f"{served.url}/v1")
     assert f"{said['client']}=={said['version']}" in pinned(f"{environment}.txt")
 
 
+@pytest.mark.slow
 def test_lm_eval_scores_a_member_and_asks_the_pair(served: Served, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -59,7 +59,9 @@ def plain_scores(engine: Engine, prompt: Prompt, columns: Sequence[int], method:
     members, union = engine.members, engine.union
     plan = Plan(method, members, union)
     text = _PlainText(plan, union, {member.name: member.encoder.encode(prompt) for member in members})
-    text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
+    text.losses = {
+        member.name: member.prompt_loss(member.asked_ids(prompt)) for member in members if plan.combine.reads_losses
+    }
     found = []
     for place, column in enumerate(columns):
         first = place == 0 and prompt.messages is not None

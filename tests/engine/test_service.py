@@ -20,6 +20,7 @@ from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.build import prepare
 from unisono.chat.messages import Prompt
+from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
@@ -154,6 +155,20 @@ def test_many_requests_joining_and_leaving_at_random_get_what_each_gets_alone(da
             seeded = replace(method, sampling=replace(method.sampling, seed=seed))
             assert generation.data == alone(NAMES, prompt, pieces, seeded)
     check_all_is_free(service, engine)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_encode_no_prompt_which_may_take_long(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, _ = service_of(NAMES, 4, 20)
+    asked = [ask(service, PROMPTS[0], Limits(3), method=method, score=score) for score in (False, True)]
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise AssertionError("a prompt is encoded in the engine's thread")
+
+    for name in ("encode", "encode_text", "encode_messages", "spell_text"):
+        monkeypatch.setattr(PromptEncoder, name, refuse)
+    events = finish(service)
+    assert all(generations(events[ticket]) for ticket in asked)
 
 
 def test_a_cancelled_request_frees_everything_at_once_wherever_it_is() -> None:

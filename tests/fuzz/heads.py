@@ -67,7 +67,8 @@ def _packed(layout: str, value: Any) -> bytes:
         return struct.pack(f"<{layout}", value)
     except (struct.error, OverflowError, TypeError):
         size = struct.calcsize(f"<{layout}")
-        return ((value if isinstance(value, int) else 0) % 256**size).to_bytes(size, "little")
+        number: int = value if isinstance(value, int) else 0
+        return (number & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 
 def _text(value: Any) -> bytes:

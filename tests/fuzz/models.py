@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import transformers
+import transformers as _transformers
 
 from fuzz.case import FOLDERS, GGUF, SERVED
 from support.families import Family, save_family
@@ -15,6 +16,9 @@ from support.reasoners import TEMPLATE
 from support.tiny_gguf import tiny_tensors, write_tiny
 from support.tiny_models import COMMON, byte_tokenizer, save_tiny
 from support.tool_templates import TAGGED
+
+transformers: Any = _transformers
+"""Untyped, because its own annotations are incomplete."""
 
 
 def main(root: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,19 +22,25 @@ from unisono.backends.base import LoadRequest, ModelSource
 from unisono.backends.registry import make_loader
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.reading import question, size_of
+from unisono.chat.reading import question
 from unisono.engine.service import Service
 from unisono.errors import PromptError
+from unisono.server.async_engine import AsyncEngine
 from unisono.server.errors import Refusal
 from unisono.server.helper_process import HelperProcess
 from unisono.server.limits import ServerLimits
 from unisono.server.long_prompts import SHORT, Line, LongPrompts
 from unisono.server.requests import pieces_json, pieces_of
+from unisono.server.telemetry import Metrics
 from unisono.vocab.pieces import read_vocabulary
 from unisono.vocab.spelling import Speller
 
 LONG = "the cat <|user|> sees 日本. " * 1000
 CHAT = Prompt(messages=({"role": "user", "content": LONG},), template_kwargs={"a": [1, None, "é"]})
+
+
+def members_of(service: Service) -> list[Any]:
+    return service.engines["duo"].members
 
 
 @pytest.fixture
@@ -42,15 +50,17 @@ def service() -> Service:
 
 
 @pytest.fixture
-def lent(service: Service) -> Any:
+def near(service: Service) -> dict[str, PromptEncoder]:
+    """The encoders that read in this process."""
+    return {member.name: member.encoder for member in members_of(service)}
+
+
+@pytest.fixture
+def lent(service: Service, near: dict[str, PromptEncoder]) -> Any:
     prompts = LongPrompts(ServerLimits(prompt=100_000), 10**6)
     prompts.lend(service)
     yield prompts
     prompts.close()
-
-
-def members_of(service: Service) -> list[Any]:
-    return service.engines["duo"].members
 
 
 def entered(line: Line, sizes: list[int]) -> list[int]:
@@ -117,6 +127,24 @@ def test_a_turn_that_is_given_to_somebody_who_leaves_is_passed_on() -> None:
     asyncio.run(crowd())
 
 
+def test_a_turn_is_not_given_to_somebody_who_is_leaving() -> None:
+    async def crowd() -> None:
+        line = Line(1000)
+        await line.enter(1, 1)
+        leaving, next_one = asyncio.create_task(line.enter(1, 1)), asyncio.create_task(line.enter(2, 1))
+        await asyncio.sleep(0)
+        leaving.cancel()  # it has not run since
+        line.leave()
+        await next_one
+        last = asyncio.create_task(line.enter(1, 1))
+        await asyncio.sleep(0)
+        assert not last.done()
+        line.leave()
+        await last
+
+    asyncio.run(crowd())
+
+
 def test_what_nobody_waits_for_any_more_is_not_read() -> None:
     async def crowd() -> None:
         prompts, going_on, read = LongPrompts(ServerLimits(), 10**6), threading.Event(), list[str]()
@@ -135,6 +163,49 @@ def test_what_nobody_waits_for_any_more_is_not_read() -> None:
         prompts.close()
 
     asyncio.run(crowd())
+
+
+def test_who_still_waits_when_the_grace_is_over_is_refused(service: Service) -> None:
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    async def end() -> list[Any]:
+        engine = AsyncEngine(lambda: service, ServerLimits(), Metrics())
+        process = engine._long._process
+        process._start = lambda: subprocess.Popen(sleeping, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        waiting = [asyncio.create_task(engine.read(SHORT + 1, process.exchange, b"?\n")) for _ in range(6)]
+        while process._process is None:
+            await asyncio.sleep(0.01)
+        engine.state = "serving"
+        engine._idle.clear()
+        draining = asyncio.create_task(engine.drain(0))
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        engine._idle.set()
+        await draining
+        engine._refuse_waiting()  # again, which is harmless
+        return found
+
+    refusals = asyncio.run(end())
+    assert [(each.status, each.code) for each in refusals] == [(503, "shutting_down")] * 6
+
+
+def test_a_text_whose_pieces_cost_too_much_is_refused_by_name_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_fakes()
+    going_on = threading.Event()
+
+    def refused(*_: Any) -> None:
+        raise PromptError("it cannot be read")
+
+    with serving(limits=ServerLimits(timeout=0.2, prompt=100_000)) as served:
+        for ask, found in (
+            (refused, (400, "text", "invalid_prompt")),
+            (lambda *_: going_on.wait(20), (504, None, "timeout")),
+        ):
+            monkeypatch.setattr(LongPrompts, "ask", ask)
+            answer = served.post("/v1/pieces", {"model": "duo", "text": LONG})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"], error["code"]) == found
+        monkeypatch.setattr(LongPrompts, "ask", lambda *_: None)
+        going_on.set()
 
 
 def test_a_short_prompt_is_answered_while_a_long_one_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,16 +234,23 @@ def test_a_short_prompt_is_answered_while_a_long_one_is_being_read(monkeypatch: 
 
 
 @pytest.mark.parametrize("prompt", [Prompt(text=LONG), CHAT], ids=["text", "chat"])
-def test_the_process_reads_what_the_server_would(service: Service, lent: LongPrompts, prompt: Prompt) -> None:
+def test_the_process_reads_what_the_server_would(
+    service: Service, near: dict[str, PromptEncoder], lent: LongPrompts, prompt: Prompt
+) -> None:
     for member in members_of(service):
-        near = member.encoder._near
-        object.__setattr__(member.encoder._reader, "most", 10**6)
-        assert member.encoder.encode(prompt) == near.encode(prompt)
-        assert member.encoder.encode_text(LONG) == near.encode_text(LONG)
+        own = near[member.name]
+        member.backend.facts = replace(member.backend.facts, context=10**6)
+        assert member.encoder.encode(prompt) == own.encode(prompt)
+        assert member.encoder.encode_text(LONG) == own.encode_text(LONG)
         data = LONG.encode()
-        own = near.speller.own_encoding(data) or near.speller.longest_match(data)
-        assert (member.speller.own_encoding(data) or member.speller.longest_match(data)) == own
-    assert not lent.stays
+        spelled = own.speller.own_encoding(data) or own.speller.longest_match(data)
+        assert (member.speller.own_encoding(data) or member.speller.longest_match(data)) == spelled
+    assert staying(lent) == []
+
+
+def staying(prompts: LongPrompts) -> list[list[str]]:
+    """The names of members that read in this process, by tokenizer."""
+    return [[each.name for each in parcel.encoders] for parcel in prompts._parcels.values() if parcel.stays]
 
 
 def test_errors_of_the_process_are_those_of_the_server(service: Service, lent: LongPrompts) -> None:
@@ -213,32 +291,29 @@ class Local:
 
 
 @pytest.mark.parametrize("part", [Rooted(), Local()])
-def test_encoders_that_cannot_be_had_elsewhere_encode_here(service: Service, lent: LongPrompts, part: object) -> None:
-    [member, _] = members_of(service)
-    member.encoder._near.tokenizer.part = part
+def test_an_encoder_that_cannot_be_had_elsewhere_encodes_here_and_the_others_do_not(
+    service: Service, near: dict[str, PromptEncoder], lent: LongPrompts, part: object
+) -> None:
+    rooted, other = members_of(service)
+    rooted.encoder.tokenizer.part = part
     try:
-        assert member.encoder.encode(Prompt(text=LONG)) == member.encoder._near.encode(Prompt(text=LONG))
-        assert member.speller.own_encoding(LONG.encode())
+        for _ in range(2):
+            assert rooted.encoder.encode(Prompt(text=LONG)) == near[rooted.name].encode(Prompt(text=LONG))
+            with pytest.raises(PromptError, match="more than its context"):  # which only the process says
+                other.encoder.encode(Prompt(text=LONG))
+        assert rooted.speller.own_encoding(LONG.encode()) == near[rooted.name].speller.own_encoding(LONG.encode())
     finally:
-        del member.encoder._near.tokenizer.part
-    assert lent.stays
+        del rooted.encoder.tokenizer.part
+    assert staying(lent) == [[rooted.name]]
 
 
-def test_the_size_of_a_prompt_is_all_that_members_read() -> None:
-    def messages(*contents: str, **keys: Any) -> Prompt:
-        return Prompt(messages=tuple({"role": "user", "content": content} for content in contents), **keys)
-
-    tool: Any = {"type": "function", "function": {"name": "f", "description": "d" * SHORT}}
-    small = [Prompt(text="a"), messages("a"), Prompt(ids=(1,) * 10_000)]
-    large = [
-        Prompt(text="a" * 9000),
-        messages("a" * 9000),
-        messages(*["a"] * 200),
-        messages("a", tools=[tool]),
-        messages("a", template_kwargs={"a": "a" * SHORT}),
-        Prompt(messages=({"role": "user", "content": "a", "name": "a" * SHORT},)),
-    ]
-    assert [size_of(prompt) > SHORT for prompt in (*small, *large)] == [False] * 3 + [True] * 6
+def test_encoders_with_one_tokenizer_are_sent_together(near: dict[str, PromptEncoder]) -> None:
+    [one, other] = near.values()
+    twin = copy.copy(one)
+    prompts = LongPrompts(ServerLimits(), 10**6)
+    places = [(parcel.number, place) for parcel, place in map(prompts.take, (one, other, twin, one))]
+    assert places == [(0, 0), (1, 0), (0, 1), (0, 0)]
+    prompts.close()
 
 
 def test_a_list_that_is_written_piece_by_piece_is_the_same(service: Service) -> None:
@@ -255,8 +330,9 @@ def test_a_word_on_which_a_tokenizer_recurses_is_read() -> None:
     ).tokenizer()
     speller = Speller(read_vocabulary(tokenizer.table, ()), tokenizer.encode)
     prompts = LongPrompts(ServerLimits(), 10**6)
-    prompts._encoders = [PromptEncoder("x", tokenizer, speller, None)]
-    answer = prompts.ask(question(0, Prompt(text="a" * 100_000), may_be_empty=False, most=10**6))
+    parcel, _ = prompts.take(PromptEncoder("x", tokenizer, speller, None))
+    asked = question((0, 0), Prompt(text="a" * 100_000), off=False, may_be_empty=False, most=10**6)
+    answer = prompts.ask(parcel, asked)
     prompts.close()
     assert answer is not None
     assert speller.vocabulary.join(answer["ids"]) == b"a" * 100_000

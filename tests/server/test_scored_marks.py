@@ -52,6 +52,15 @@ def test_the_list_of_a_prompt_has_each_token_of_it_first_and_none_twice(served: 
         assert sorted(entry["rank"] for entry in each.values())[:20] == [*range(1, 21)]
 
 
+def test_a_mark_of_several_tokens_is_not_scored_by_its_first() -> None:
+    make_reasoners()
+    several = {**THINKER, "marks": {"reasoning_begin": "<think>\n", "reasoning_end": "</think>"}}
+    with Ensemble.load({"members": [several]}) as alone:
+        [(_, found)] = alone.generate_batch([Request("", Prompt(ids=IDS), score=True)])
+    FAKE_MODELS.clear()
+    assert f"the token {BEGIN} begins reasoning_begin of member 'thinker', which it writes as several" in str(found)
+
+
 def test_a_scored_text_holds_its_marks_and_has_no_parts() -> None:
     make_reasoners()
     request = Request("", Prompt(ids=IDS), score=True, top_logprobs=300, trace=True)

@@ -54,10 +54,39 @@ def record(**keys: Any) -> ChatRequest:
         {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA},
         {"type": "custom", "name": "weather", "description": "Tell it.", "input_schema": SCHEMA},
         {"name": "weather", "description": "Tell it.", "inputSchema": SCHEMA},
+        {"name": "weather", "description": "Tell it.", "input_schema": SCHEMA, "parameters": SCHEMA},
+        {
+            "type": "function",
+            "name": "weather",
+            "parameters": SCHEMA,
+            "function": {"name": "weather", "description": "Tell it."},
+        },
     ],
 )
 def test_a_tool_in_another_apis_form_is_that_tool(tool: dict[str, Any]) -> None:
     assert record(tools=[tool]).tools == [TOOL]
+
+
+@pytest.mark.parametrize(
+    ("tool", "param"),
+    [
+        ({"name": "weather", "input_schema": "x"}, "tools[0].function.parameters"),
+        ({"name": "weather", "input_schema": []}, "tools[0].function.parameters"),
+        ({"name": "weather", "inputschema": SCHEMA}, "tools[0].function.inputschema"),
+        ({"name": "weather", "input_schema": SCHEMA, "parameters": {}}, "tools[0].function.input_schema"),
+        ({"type": "function", "function": FUNCTION, "parameters": {}}, "tools[0].parameters"),
+        ({"type": "function", "function": {**FUNCTION, "strict": False}, "strict": True}, "tools[0].strict"),
+    ],
+)
+def test_a_schema_is_never_lost(tool: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        record(tools=[tool])
+    assert caught.value.param == param
+
+
+def test_what_is_said_of_a_function_beside_it_counts() -> None:
+    [tool] = record(tools=[{"type": "function", "function": FUNCTION, "strict": True}]).tools or ()
+    assert tool["function"]["strict"] is True
 
 
 @pytest.mark.parametrize(

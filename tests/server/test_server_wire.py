@@ -10,20 +10,23 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
 from support.fakes import make_fakes
 from support.real_server import Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.connections import Phase
+from unisono.server.connections import Connections, Phase
 from unisono.server.hosts import is_local, read_host
-from unisono.server.http_server import AHEAD
+from unisono.server.http_server import AHEAD, HttpProtocol
 from unisono.server.limits import ServerLimits
 from unisono.server.strict_http import EMPTY_LINES, HEAD, HEADERS
-from unisono.server.telemetry import CUT, JsonLines
+from unisono.server.telemetry import CUT, JsonLines, Metrics
 from unisono.server.turns import APART, Turns
 
 START = b"POST /v1/completions HTTP/1.1\r\n"
@@ -281,6 +284,45 @@ def test_requests_ahead_of_their_time_take_turns() -> None:
 
     asyncio.run(crowd())
     assert called == list(range(6))
+
+
+def test_who_leaves_the_line_is_neither_kept_nor_waited_for() -> None:
+    called: list[str] = []
+
+    async def crowd() -> None:
+        loop, turns, over = asyncio.get_running_loop(), Turns(), asyncio.Event()
+        lost = [partial(called.append, "lost") for _ in range(1000)]
+        for each in lost:
+            turns.take(each)
+        for each in lost:
+            turns.leave(each)
+        assert not turns._waiting
+        turns.take(lost[0])
+        turns.take(over.set)
+        turns.leave(lost[0])
+        began = loop.time()
+        await over.wait()
+        assert loop.time() - began < 1000 * APART / 2
+
+    asyncio.run(crowd())
+    assert not called
+
+
+def test_a_connection_that_is_lost_leaves_the_line() -> None:
+    async def crowd() -> None:
+        turns, connections = Turns(), Connections(ServerLimits(), Metrics())
+        config = uvicorn.Config(Mock(), ws="none", lifespan="off", log_config=None)
+        config.load()
+        protocol = HttpProtocol(connections, turns, config=config, server_state=ServerState(), app_state={})
+        protocol.connection_made(
+            Mock(asyncio.Transport, get_extra_info=lambda _: None, get_write_buffer_size=lambda: 0)
+        )
+        protocol._in_line = True
+        turns.take(protocol._go_on)
+        protocol.connection_lost(None)
+        assert not turns._waiting
+
+    asyncio.run(crowd())
 
 
 @pytest.mark.parametrize("stream", [False, True])

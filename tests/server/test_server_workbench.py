@@ -166,7 +166,28 @@ def test_a_closed_bench_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     one._closed = True
     with pytest.raises(Refusal, match="shutting down"):
         one._ask(b'["regex", "a"]\n')
+    bench = Workbench()
+    for _ in range(2):
+        bench.close()
+    with pytest.raises(Refusal, match="shutting down"):
+        tried(bench, GOOD)
     assert not started
+
+
+def test_a_process_that_starts_while_the_bench_closes_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = _Trial(1.0)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        one.close()
+        one.close()  # which is harmless
+        return started[0]
+
+    monkeypatch.setattr(workbench, "_start", start)
+    with pytest.raises(Refusal, match="shutting down"):
+        one._ask(b'["regex", "a"]\n')
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_an_unexpected_error_is_an_answer_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

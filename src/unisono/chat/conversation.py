@@ -22,6 +22,8 @@ from unisono.vocab.tokenizer import TokenTable
 
 KEY, *_ = KEYS
 _OF_TOOLS = {"tool_calls", "tool_call_id"}
+_LINES = 8
+"""Of a message that are looked for in what a template wrote: a message may have as many as a prompt has characters."""
 
 
 def own_messages(messages: Sequence[Message], system: str | None, prefix: str | None) -> list[Message]:
@@ -143,23 +145,26 @@ def _unread(name: str, field: str, words: str) -> PromptError:
 
 
 def check_asked(name: str, template: ChatTemplate, messages: Sequence[Mapping[str, Any]], *, with_tools: bool) -> None:
-    """Raise a `PromptError` where a user asks last, and the template writes no user's words."""
-    if messages[-1]["role"] == "user" and not writes_users(template, with_tools=with_tools):
+    """Raise a `PromptError` where a user asks, and the template writes no user's words."""
+    if any(message["role"] == "user" for message in messages) and not writes_users(template, with_tools=with_tools):
         raise _unread(name, "content", "does not write what a user says")
 
 
 def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:
     """Raise a `PromptError` where a template passes over a system message after the first message, as several do.
 
-    A line of it that is written is enough: some change a message's ends, or take words out of it.
+    One of its first lines that is written is enough, also as JSON or in another case: some templates change a message's
+    ends, or take words out of it.
     """
-    for number, message in enumerate(messages[1:], 2):
+    for message in messages[1:]:
         content = message.get("content")
-        lines = content.split("\n") if message["role"] == "system" and isinstance(content, str) else []
-        said = [line.strip() for line in lines if line.strip()]
-        if said and not any(line in rendered for line in said):
+        if message["role"] != "system" or not isinstance(content, str) or not content.strip():
+            continue
+        lines = [line.strip() for line in content.strip().split("\n", _LINES)[:_LINES] if line.strip()]
+        written = rendered.casefold()
+        if not any(form.casefold() in written for line in lines for form in _forms(line)):
             raise PromptError(
-                f"member {name!r} cannot read message {number}: its chat template passes over a system message there",
+                f"member {name!r} cannot read the system message {shown(content)}: its chat template passes it over",
                 hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
             )
 

@@ -209,11 +209,14 @@ class PromptEncoder:
         return self.speller.vocabulary.marks
 
     def begun(self, ids: Sequence[int], *, inside: bool = False, off: bool = False) -> list[int]:
-        """The ids of a conversation up to an answer's first piece: ``inside`` reasoning, or in an answer without it."""
+        """The ids of a conversation up to an answer's first piece: ``inside`` reasoning, or in an answer without it.
+
+        ``off`` lets that begin with text; else it may begin with a mark.
+        """
         marks = self.marks
         if marks.is_open(ids):
-            closing = marks.spelled("reasoning_end") + (marks.spelled("answer_begin", opening=True) * marks.reopens)
-            return [*ids, *(closing if off and not inside else ())]
+            reopened = marks.spelled("answer_begin", opening=True) if marks.reopens and off else ()
+            return [*ids, *(() if inside else marks.spelled("reasoning_end") + reopened)]
         if unfinished := () if inside else marks.unfinished(ids):
             return [*ids, *unfinished]
         mark: Mark = "reasoning_begin" if inside else "answer_begin"

@@ -2,10 +2,10 @@
 
 Templates and tokenizers hold the interpreter's lock for as long as they work, and some tokenizers recurse over what a
 client wrote. Here that delays no step of the models, and crashes nothing: the process ends at its limits, and the
-server starts another one. From stdin it reads the members' encoders (a pickle of the server's own), then a question a
-line, in JSON: ``[encoder, "prompt", "text" or "spell", …, the most ids]``. It answers with a line: ``{"ids": […]}``,
-``{"length": …}`` where there are more, ``{"error": [message, hint]}``, or ``{"unable": why}`` where the encoders cannot
-be had in a second process.
+server starts another one. From stdin it reads the members' encoders (a line with sizes, and as many pickles of the
+server's own, one for each tokenizer), then a question a line: how many characters it has, and in JSON ``[[pickle,
+encoder], "prompt", "text" or "spell", …, the most ids]``. It answers with a line: ``{"ids": […]}``, ``{"length": …}``
+where there are more, ``{"error": [message, hint]}``, or ``{"unable": why}`` where the pickle cannot be read here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unisono.chat.messages import Prompt, content_of
@@ -35,16 +35,31 @@ IDLE = 600
 """Seconds without a question after which the process ends: a vocabulary of 262,000 tokens takes up to 1 GB."""
 OF_MESSAGE = 64
 """Characters for which a message counts, however short it is."""
+OF_VALUE = 4
+"""Characters that stand around a key or a value where a template writes it as JSON."""
 
 
 def size_of(prompt: Prompt) -> int:
     """About how many characters the members have to read."""
     if prompt.messages is None:
         return len(prompt.text or "")
-    rest = [{key: each[key] for key in each if key != "content"} for each in prompt.messages]  # type: ignore[literal-required]
-    beside = len(json.dumps(rest)) if any(each.keys() - {"role"} for each in rest) else 0
-    others = json.dumps([prompt.tools, prompt.template_kwargs]) if prompt.tools or prompt.template_kwargs else ""
-    return sum(len(content_of(each)) + OF_MESSAGE for each in prompt.messages) + beside + len(others)
+    beside = [{key: each[key] for key in each if key not in ("role", "content")} for each in prompt.messages]  # type: ignore[literal-required]
+    contents = sum(len(content_of(each)) + OF_MESSAGE for each in prompt.messages)
+    return contents + _characters([each for each in beside if each] + [prompt.tools, prompt.template_kwargs])
+
+
+def _characters(values: list[Any]) -> int:
+    """How many the texts, keys and numbers in a value have, and what stands around each."""
+    count, inside = 0, [value for value in values if value is not None]
+    while inside:
+        value = inside.pop()
+        if isinstance(value, Mapping):
+            inside += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            inside += value
+        else:
+            count += len(value if isinstance(value, str) else str(value)) + OF_VALUE
+    return count
 
 
 def packed(encoders: Sequence[PromptEncoder]) -> bytes:
@@ -54,13 +69,31 @@ def packed(encoders: Sequence[PromptEncoder]) -> bytes:
     return b"".join(frames)
 
 
-def question(encoder: int, what: Prompt | str | bytes, *, off: bool, may_be_empty: bool, most: int) -> bytes:
-    """What the process is asked: the ids of a prompt, those of a plain text, or the exact ones of a text's bytes."""
+def opening(pickles: Sequence[bytes | None]) -> bytes:
+    """What the process is sent first. A pickle that it is not sent keeps its number."""
+    sizes = json.dumps([None if each is None else len(each) for each in pickles])
+    return b"".join((sizes.encode(), b"\n", *filter(None, pickles)))
+
+
+def question(
+    encoder: tuple[int, int], what: Prompt | str | bytes, *, off: bool, may_be_empty: bool, most: int | None
+) -> bytes:
+    """What the process is asked: the ids of a prompt, those of a plain text, or the exact ones of a text's bytes.
+
+    ``encoder`` is the number of its pickle, and its own in there; ``most`` is how many ids are wanted at most.
+    """
     if isinstance(what, str | bytes):
         kind, text = ("text", what) if isinstance(what, str) else ("spell", what.decode())
-        return json.dumps([encoder, kind, text, most]).encode() + b"\n"
-    given = {field.name: getattr(what, field.name) for field in dataclasses.fields(what)}
-    return json.dumps([encoder, "prompt", given, off, may_be_empty, most]).encode() + b"\n"
+        size, asked = len(text), json.dumps([encoder, kind, text, most])
+    else:
+        given = {field.name: getattr(what, field.name) for field in dataclasses.fields(what)}
+        size, asked = size_of(what), json.dumps([encoder, "prompt", given, off, may_be_empty, most])
+    return f"{size} {asked}\n".encode()
+
+
+def seconds_for(line: bytes) -> float:
+    """The processor time that a question may take."""
+    return PROCESSOR_SECONDS + int(line.partition(b" ")[0]) / CHARACTERS_A_SECOND
 
 
 class _Frames(list[bytes]):
@@ -87,15 +120,7 @@ def _encoder(parts: dict[str, Any]) -> PromptEncoder:
 
 def main() -> None:
     _hold_back()
-    try:
-        encoders: list[PromptEncoder] = pickle.load(sys.stdin.buffer)  # the server wrote it
-        for encoder in encoders:
-            encoder.tokenizer.encode("a")
-    except Exception as error:  # such as modules that only the server finds
-        unable = json.dumps({"unable": f"{type(error).__name__}: {error}"})
-        for _ in sys.stdin.buffer:
-            print(unable, flush=True)
-        return
+    arrived = [_arrived(size) for size in json.loads(sys.stdin.buffer.readline() or b"[]")]
     threading.stack_size(STACK)
     _limit_memory()
     while True:
@@ -105,18 +130,36 @@ def main() -> None:
         if not line:
             return
         outcome: list[dict[str, object]] = []
-        reading = threading.Thread(target=_read, args=(encoders, line, outcome))
-        _limit(PROCESSOR_SECONDS + len(line) / CHARACTERS_A_SECOND)
+        reading = threading.Thread(target=_read, args=(arrived, line, outcome))
+        _limit(seconds_for(line))
         reading.start()
         reading.join()
         _limit(0)
         print(json.dumps(outcome[0]), flush=True)
 
 
-def _read(encoders: Sequence[PromptEncoder], line: bytes, outcome: list[dict[str, object]]) -> None:
+def _arrived(size: int | None) -> list[PromptEncoder] | str:
+    """The encoders of the next pickle, or why there are none."""
+    if size is None:
+        return "it was not sent"
+    data = sys.stdin.buffer.read(size)
     try:
-        number, kind, given, *how = json.loads(line)
-        encoder, most = encoders[number], how[-1]
+        encoders: list[PromptEncoder] = pickle.loads(data)  # the server wrote it
+        for encoder in encoders:
+            encoder.tokenizer.encode("a")
+    except Exception as error:  # such as modules that only the server finds
+        return f"{type(error).__name__}: {error}"
+    return encoders
+
+
+def _read(arrived: Sequence[list[PromptEncoder] | str], line: bytes, outcome: list[dict[str, object]]) -> None:
+    try:
+        (number, place), kind, given, *how = json.loads(line.partition(b" ")[2])
+        encoders, most = arrived[number], how[-1]
+        if isinstance(encoders, str):
+            outcome.append({"unable": encoders})
+            return
+        encoder = encoders[place]
         if kind == "spell":
             data = given.encode()
             ids = list(encoder.speller.own_encoding(data) or encoder.speller.longest_match(data) or ())
@@ -124,7 +167,7 @@ def _read(encoders: Sequence[PromptEncoder], line: bytes, outcome: list[dict[str
             ids = encoder.encode_text(given)
         else:
             ids = encoder.encode(Prompt(**given), off=how[0], may_be_empty=how[1])
-        outcome.append({"ids": ids} if len(ids) <= most else {"length": len(ids)})
+        outcome.append({"ids": ids} if most is None or len(ids) <= most else {"length": len(ids)})
     except PromptError as error:
         outcome.append({"error": [error.message, error.hint]})
     except (RecursionError, MemoryError):

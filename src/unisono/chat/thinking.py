@@ -59,6 +59,8 @@ def thinking_words(template: ChatTemplate, variables: Mapping[str, Any] | None, 
     """What a template is told of thinking in known words: by a request's variables, and with reasoning ``off``."""
     own = without_thinking(template) if off else {}
     known = {name: value for name, value in (variables or {}).items() if isinstance(value, str) and value in WORDS}
+    if known.get(EFFORT) in NO_EFFORT and EFFORT in own:  # the template's own word for it
+        del known[EFFORT]
     return {**own, **{name: value for name, value in known.items() if name in (EFFORT, *_SWITCHES)}}
 
 

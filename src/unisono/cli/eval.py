@@ -130,7 +130,7 @@ def _tuned_on(spec: EnsembleSpec, variants: Iterable[str]) -> list[TunedOn]:
     from unisono.config.ensemble import load_spec
     from unisono.evals.systems import is_file
 
-    others = [load_spec(Path(setting)) for setting in variants if is_file(setting)]
+    others = [load_spec(Path(setting), again=True) for setting in variants if is_file(setting)]
     return [each for known in (spec, *others) for each in known.tuned_on]
 
 

@@ -77,6 +77,11 @@ def _columns_of(member: Member, ids: Sequence[int]) -> list[int]:
                 f"the token {token} of member {member.name!r} is no text, and so has no likelihood",
                 hint="a special token may only be the first",
             )
+        if (mark := member.mark_of(int(column_V[token]))) and len(member.spell(int(column_V[token]), b"")) > 1:
+            raise PromptError(
+                f"the token {token} begins {mark} of member {member.name!r}, which it writes as several tokens",
+                hint="score texts and marks of one token",
+            )
     return [int(column_V[token]) for token in ids]
 
 

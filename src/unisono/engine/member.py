@@ -138,17 +138,23 @@ class Member:
         """A cursor over the same text that goes on by itself; what was read is not read again."""
         return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read)
 
-    def prompt_loss(self, prompt: Prompt, slot: Slot | None = None) -> float:
-        """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
+    def asked_ids(self, prompt: Prompt) -> list[int]:
+        """The ids of what was asked, by which `prompt_loss` weighs a prompt. Raises a `PromptError`.
 
-        It reads the contents of the prompt alone, so that neither its template nor words of its own have a say, behind
-        its BOS or, where it has none, behind an END, as evaluations of language models do. All members divide by the
-        same count. Of a text longer than its context it reads as much as fits. It reads in an empty ``slot``, which is
-        left empty, or in one of its own.
+        They are of the contents of the prompt alone, so that neither its template nor words of its own have a say,
+        behind its BOS or, where it has none, behind an END, as evaluations of language models have it. Of a text longer
+        than its context they are as many as fit.
         """
         contents = [content_of(message) for message in prompt.messages or ()]
         ids = self.encoder.encode_text("\n\n".join(contents) if prompt.text is None else prompt.text)
-        ids = self.encoder.opened(ids)[: self.backend.facts.context]
+        return self.encoder.opened(ids)[: self.backend.facts.context]
+
+    def prompt_loss(self, ids: Sequence[int], slot: Slot | None = None) -> float:
+        """How unlikely this member finds what was asked: its mean negative log-likelihood, in nats a byte.
+
+        All members divide by the same count. It reads the `asked_ids` in an empty ``slot``, which is left empty, or in
+        one of its own.
+        """
         own = self.backend.open() if slot is None else slot
         try:
             nats = sum(loss for _, loss in read_losses(self.backend, own, ids))
@@ -206,7 +212,7 @@ class Member:
         ``first`` tells that an answer begins, of a member that `opens` one in its own way, and ``calls`` where the text
         stands in calls by seams.
         """
-        mark = self._mark_by_column.get(column)
+        mark = self.mark_of(column)
         if mark in OF_CALLS and calls is not None:
             return self.encoder.seams.ids(mark, calls.behind(mark).number, first=first)
         if mark is not None:
@@ -218,6 +224,9 @@ class Member:
             return whole or self._known_spelling(b" ") + self._known_spelling(piece)
         token = int(self.map.id_U[column])
         return (token,) if token != ABSENT else self._known_spelling(piece)
+
+    def mark_of(self, column: int) -> Mark | None:
+        return self._mark_by_column.get(column)
 
     def markup(self, mark: Mark) -> bytes:
         """The text of the token by which it votes for a mark; nothing where it does not."""

@@ -72,7 +72,9 @@ def plain_steps(
     answers = prompt.begins_answer and not inside
     off = plan.reasoning.off and calls is None
     first = {member.name: answers and member.opens(off=off) for member in members}
-    text.losses = {member.name: member.prompt_loss(prompt) for member in members if plan.combine.reads_losses}
+    text.losses = {
+        member.name: member.prompt_loss(member.asked_ids(prompt)) for member in members if plan.combine.reads_losses
+    }
     for step in range(steps):
         places = {each.name: each.place(calls, inside=inside, first=first[each.name]) for each in members}
         lead_U = text.distribution(plan.lead, places[plan.lead.name])

@@ -146,6 +146,8 @@ class PreparedRequest:
     """The pieces of a scored prompt before these; see `Given`."""
     begins_inside: bool = False
     """Whether the prompt ends inside reasoning, so that the text begins there."""
+    asked: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By member, the ids by which it weighs the prompt; empty where nobody asks for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,8 @@ class Preparer:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
-        return PreparedRequest(request, plan, ids, self._cost(request, plan, ids), parse, given, unscored, inside)
+        cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
+        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, asked)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -273,6 +276,13 @@ class Preparer:
         if request.n > 1 and width > 1:
             raise SpecError(f"n is {request.n}, but a beam seeks one text", hint="leave n or beam_width out")
         return plan
+
+    def _asked(self, request: GenerationRequest, plan: Plan) -> dict[str, Sequence[int]]:
+        """The ids of what was asked. A prompt that is itself scored is no question: before it, nothing was."""
+        if not plan.weighs_prompt:
+            return {}
+        prompt = Prompt(text="") if request.score else request.prompt
+        return {member.name: member.asked_ids(prompt) for member in self._members}
 
     def _cost(self, request: GenerationRequest, plan: Plan, ids: Mapping[str, Sequence[int]]) -> Cost:
         memory = Counter[int]()

@@ -42,6 +42,7 @@ class TextSequence:
         self.counts: Counter[int] = Counter()  # of each column
         self.given = prepared.given
         """The columns of what is scored in place of being generated."""
+        self.asked = prepared.asked
         self.losses: dict[str, float] = {}
         """By member, how unlikely it finds the prompt, in nats a byte; empty where nobody asks."""
         self.history: NgramIndex | None = None  # what look-up drafts from

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from unisono.chat.messages import Prompt
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.certifier import Certifier
 from unisono.engine.gating import run_leads
@@ -72,14 +71,11 @@ class Stepper:
             states[group] += self._expand(group, states[group])
 
     def weigh_prompt(self, sequence: TextSequence) -> None:
-        """Let all members score a sequence's prompt before they read it, where weights follow from that.
-
-        A prompt that is itself scored is no question: before it, nothing was asked (`Engine.score` of an empty prompt).
-        """
+        """Let all members score a sequence's prompt before they read it, where weights follow from that."""
         if sequence.plan.weighs_prompt and not sequence.losses:
-            asked = Prompt(text="") if sequence.request.score else sequence.request.prompt
             sequence.losses = {
-                member.name: member.prompt_loss(asked, sequence.cursors[member.name].slot) for member in self._members
+                member.name: member.prompt_loss(sequence.asked[member.name], sequence.cursors[member.name].slot)
+                for member in self._members
             }
 
     def undo(self, group: SequenceGroup, states: Sequence[StepState]) -> None:

@@ -54,7 +54,7 @@ def is_file(setting: str) -> bool:
 
 
 def _of_file(pool: ModelPool, path: Path) -> System:
-    spec = load_spec(path)
+    spec = load_spec(path, again=True)
     weights = {member.name: member.weight for member, _ in spec.voters()}
     if set(weights) != set(pool.members):
         raise SpecError(

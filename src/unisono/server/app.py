@@ -184,8 +184,8 @@ class _Routes:
             request.scope[LOG].model = wanted.model
             if len(wanted.text) > CHARACTERS * engine.limits.prompt:
                 raise engine.limits.too_long("text", len(wanted.text))
-            found = await engine.read(len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
-            return _json(found)
+            reading = engine.read_in_time("text", len(wanted.text), pieces_json, wanted.text, wanted.model, its_engine)
+            return _json(await unless_left(request, reading))
 
     async def models(self, request: Request) -> Response:
         found = [self._model(name) for name in self._engine.service.models]
@@ -231,7 +231,7 @@ class _Routes:
                 body = await read_body(request.headers, request.stream(), engine.limits)
                 requests = gac.requests_of(body, model, engine.limits)
                 log.model = model
-                await engine.begin(handle, requests)
+                await unless_left(request, engine.begin(handle, requests))
                 await unless_left(request, handle.finish())
                 texts = [generation.text for _, generation in sorted(handle.ended.items())]
             return _json(json.dumps({"response": texts}))

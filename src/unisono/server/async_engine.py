@@ -22,7 +22,7 @@ from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
 from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError
 from unisono.records import Limits
-from unisono.server.errors import OVERLOADED, Refusal, not_ready, refusal_of, shutting_down
+from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
 from unisono.server.request_handle import RequestHandle
@@ -153,7 +153,7 @@ class AsyncEngine:
                 handle.prepared = [await self._prepare(request, constraint_field) for request in requests]
                 await self.thread.submit(handle.prepared, partial(self._queued, handle), self.limits.timeout)
         except TimeoutError:
-            raise Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout") from None
+            raise began_too_late() from None
         except Exception as error:
             param = blamed(error, requests[0], sampling_field)
             raise refusal_of(error, param=param, retry_after=self.retry_after) from error
@@ -182,6 +182,16 @@ class AsyncEngine:
             return await self.thread.read(work, *arguments)
         return await self._long.read(size, partial(work, *arguments), self.retry_after)
 
+    async def read_in_time(self, param: str, size: int, work: Callable[..., T], *arguments: Any) -> T:
+        """`read` within the time of a request. Raises a `Refusal`, which names ``param`` where the text is wrong."""
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                return await self.read(size, work, *arguments)
+        except TimeoutError:
+            raise began_too_late() from None
+        except UnisonoError as error:
+            raise refusal_of(error, param=param, retry_after=self.retry_after) from error
+
     def _queued(self, handle: RequestHandle, request_ids: list[RequestId]) -> None:
         handle.request_ids = request_ids
         handle.running = {name: request.n for name, request in zip(request_ids, handle.requests, strict=True)}
@@ -197,6 +207,7 @@ class AsyncEngine:
         for call in self._calls:
             call.fail(shutting_down())
         self.thread.refuse(shutting_down())
+        self._refuse_waiting()
         await _wait(self._idle, 1)
 
     async def close(self, patience: float = 10.0) -> bool:
@@ -205,9 +216,13 @@ class AsyncEngine:
             self.state = "closed"
         if self._probing is not None:
             self._probing.cancel()
+        self._refuse_waiting()
+        return await self.thread.close(patience)
+
+    def _refuse_waiting(self) -> None:
+        """End the processes beside the server, and refuse those who wait for them."""
         self._workbench.close()
         self._long.close()
-        return await self.thread.close(patience)
 
     # Called by the engine's thread, in the loop.
 

@@ -203,27 +203,38 @@ def _nested(given: Any) -> Any:
     """A tool in OpenAI's form, where its name stands beside its type: in that of the Responses API, or Anthropic's."""
     if not isinstance(given, dict) or "function" in given or not isinstance(given.get("name"), str):
         return given
-    schema = next((given[key] for key in SCHEMA_KEYS if isinstance(given.get(key), dict)), None)
-    if given.get("type", "function") != "function" and (given["type"] != "custom" or schema is None):
+    key = next((key for key in SCHEMA_KEYS if given.get(key) is not None), None)
+    if given.get("type", "function") != "function" and (given["type"] != "custom" or key is None):
         return given
-    function = {key: value for key, value in given.items() if key != "type" and key not in SCHEMA_KEYS}
-    return {"type": "function", "function": function if schema is None else {"parameters": schema, **function}}
+    function = {name: value for name, value in given.items() if name != "type"}
+    if key is not None and function.get("parameters") in (None, function[key]):
+        function["parameters"] = function.pop(key)
+    return {"type": "function", "function": function}
 
 
 def _plain_tool(given: Any, name: str) -> Any:
     """A tool without what clients add to it and its function (``cache_control`` …), which no template is given.
 
-    Raises a `Refusal` for a key that seems to be meant for one that is missing.
+    Raises a `Refusal` for a key that seems to be meant for one that is missing, or says something else than another.
     """
     given = _nested(given)
     if not isinstance(given, dict) or not isinstance(given.get("function"), dict):
         return given
     function = {key: value for key, value in given["function"].items() if key in TOOL_KEYS and value is not None}
+    for key in TOOL_KEYS:  # some clients write a part of the function beside it
+        if (beside := given.get(key)) is not None and function.setdefault(key, beside) != beside:
+            words = (
+                f"{name}.{key} is {shown(beside)}, and {name}.function.{key} is {shown(function[key])}: leave one out"
+            )
+            raise Refusal(400, words, param=f"{name}.{key}", code="invalid_value")
     missing = [key for key in TOOL_KEYS if key not in function]
     for key in sorted(given["function"].keys() - set(TOOL_KEYS)):
-        meant = "parameters" if key in SCHEMA_KEYS else key
+        path = f"{name}.function.{key}"
+        if key in SCHEMA_KEYS and given["function"][key] is not None and "parameters" in function:
+            words = f"{path} and {name}.function.parameters are two schemas of one function: leave one out"
+            raise Refusal(400, words, param=path, code="invalid_value")
+        meant = "parameters" if key in SCHEMA_KEYS or nearest(key, SCHEMA_KEYS) else key
         if near := nearest(meant, missing):
-            path = f"{name}.function.{key}"
             raise Refusal(400, f"unknown field {shown(path)}{near}", param=path, code="unknown_field")
     return {"type": given.get("type") or "function", "function": function}
 

@@ -84,6 +84,10 @@ def shutting_down() -> Refusal:
     return Refusal(503, "the server is shutting down", kind=FAULT, code="shutting_down", retry_after=5)
 
 
+def began_too_late() -> Refusal:
+    return Refusal(504, "the request took too long to begin", kind="timeout_error", code="timeout")
+
+
 def refusal_of_status(status: int, method: str) -> Refusal:
     """What is answered where no route does, or where one breaks."""
     match status:

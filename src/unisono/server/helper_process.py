@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from unisono.server.errors import no_process, shutting_down
@@ -31,10 +32,15 @@ class TooMuch(Exception):
 
 
 class HelperProcess:
-    """One process, asked by one thread at a time."""
+    """One process, and a thread for what has to do with it; one thread at a time asks."""
 
     def __init__(
-        self, name: str, start: Callable[[], subprocess.Popen[bytes]], patience: float, longest: int = 2**16
+        self,
+        name: str,
+        start: Callable[[], subprocess.Popen[bytes]],
+        patience: float,
+        longest: int = 2**16,
+        opening: Callable[[], bytes] = bytes,
     ) -> None:
         """Start nothing yet.
 
@@ -43,10 +49,13 @@ class HelperProcess:
             start: starts a process.
             patience: seconds for an answer, on a machine however busy.
             longest: bytes of an answer.
+            opening: what a process is sent before its first line.
         """
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"unisono-{name}")
         self._name = name
         self._longest = longest
         self._start = start
+        self._opening = opening
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -76,7 +85,7 @@ class HelperProcess:
 
     def _answer(self, line: bytes) -> tuple[bytes, bool]:
         """What a process says of a line, and whether it was killed for its lateness."""
-        process = self._alive()
+        process, opening = self._alive()
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Event()
@@ -88,24 +97,30 @@ class HelperProcess:
         found, clock = b"", threading.Timer(self._patience, give_up)
         clock.start()
         with contextlib.suppress(OSError):
+            process.stdin.write(opening)
             process.stdin.write(line)
             process.stdin.flush()
             found = process.stdout.readline(self._longest)
         clock.cancel()
         return found, late.is_set()
 
-    def _alive(self) -> subprocess.Popen[bytes]:
-        """The process, or another one where it has ended since. Raises a `Refusal`."""
+    def _alive(self) -> tuple[subprocess.Popen[bytes], bytes]:
+        """The process, or another one where it has ended since, and what it is to be sent first. Raises a `Refusal`."""
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._closed:
             raise shutting_down()
-        if self._process is None:
-            try:
-                self._process = self._start()
-            except OSError as error:
-                raise no_process(error.strerror or "") from error
-        return self._process
+        if self._process is not None:
+            return self._process, b""
+        opening = self._opening()
+        try:
+            self._process = self._start()
+        except OSError as error:
+            raise no_process(error.strerror or "") from error
+        if self._closed:  # while it started: `close` may have seen none
+            self.end()
+            raise shutting_down()
+        return self._process, opening
 
     def end(self) -> int | None:
         """End the process, and return its status."""
@@ -120,10 +135,13 @@ class HelperProcess:
         return process.returncode
 
     def close(self) -> None:
-        """End the process at once, from any thread, and refuse later questions; call `end` afterwards."""
+        """End the process at once, from any thread, and refuse what waits for it; harmless where it is closed."""
         self._closed = True
         if (process := self._process) is not None:
             process.kill()
+        with contextlib.suppress(RuntimeError):  # the thread has its last task
+            self.thread.submit(self.end)
+        self.thread.shutdown(wait=False)
 
 
 def start_module(module: str, *options: str) -> subprocess.Popen[bytes]:

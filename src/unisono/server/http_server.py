@@ -84,6 +84,9 @@ class HttpProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.remove(self._place)
+        if self._in_line:
+            self._in_line = False
+            self._turns.leave(self._go_on)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

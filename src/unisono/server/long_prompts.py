@@ -7,18 +7,16 @@ beside the server for the ids of a long text, `unisono.chat.reading`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.reading import packed, question, size_of
+from unisono.chat.reading import opening, packed, question, size_of
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
@@ -42,7 +40,7 @@ SHARE = 50_000
 PATIENCE = 60.0
 """Seconds after which a process has to have answered, on a machine however busy."""
 LONGEST = 2**26
-"""Bytes of an answer, which has no more ids than a context."""
+"""Bytes of an answer."""
 
 T = TypeVar("T")
 
@@ -74,11 +72,12 @@ class Line:
         except asyncio.CancelledError:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-            else:
+            if not turn.cancelled():
                 self.leave()  # it was given the turn meanwhile
             raise
 
     def leave(self) -> None:
+        self._waiting = [entry for entry in self._waiting if not entry[2].done()]  # who is about to leave
         self._taken = bool(self._waiting)
         if self._waiting:
             entry = min(self._waiting, key=lambda each: each[0])
@@ -93,30 +92,30 @@ class LongPrompts:
         """``room`` is how many characters may wait."""
         self.limits = limits
         self._line = Line(room)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="unisono-long-reader")
-        self._process = HelperProcess("reader", self._start, patience, LONGEST)
+        self._process = HelperProcess("reader", _start, patience, LONGEST, self._opening)
         self._asking = threading.Lock()
-        self._encoders: list[PromptEncoder] = []
-        self._packed: bytes | None = None
-        self.stays = False
-        """Whether the encoders cannot be had in another process, so that all is read in this one."""
+        self._parcels: dict[int, Parcel] = {}
+        """By the identity of a tokenizer."""
 
     def lend(self, service: Service) -> None:
         """Let the members of a service ask the process for the ids of long texts."""
-        places: dict[int, int] = {}
         engines: set[Engine] = set(service.engines.values())
         for member in [member for engine in engines for member in engine.members]:
-            place = places.setdefault(id(member.encoder), len(places))
-            if place == len(self._encoders):
-                self._encoders.append(member.encoder)
-            reader = _Reader(self, place, member, min(member.backend.facts.context, self.limits.prompt))
+            reader = _Reader(self, *self.take(member.encoder), member)
             member.encoder, member.speller = _FarEncoder(member.encoder, reader), _FarSpeller(member.speller, reader)
+
+    def take(self, encoder: PromptEncoder) -> tuple[Parcel, int]:
+        """The parcel in which the process is sent an encoder, and the encoder's place in it."""
+        parcel = self._parcels.setdefault(id(encoder.tokenizer), Parcel(len(self._parcels)))
+        if all(each is not encoder for each in parcel.encoders):
+            parcel.encoders.append(encoder)
+        return parcel, next(place for place, each in enumerate(parcel.encoders) if each is encoder)
 
     async def read(self, size: int, work: Callable[[], T], retry_after: int) -> T:
         """Do what encodes so many characters when its turn comes, which it has until it is done. Raises a `Refusal`."""
         await self._line.enter(size, retry_after)
         try:
-            working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+            working = asyncio.get_running_loop().run_in_executor(self._process.thread, work)
         except RuntimeError:  # it is closed
             self._line.leave()
             raise shutting_down() from None
@@ -131,17 +130,14 @@ class LongPrompts:
     def close(self) -> None:
         """End the process, and refuse what waits for it."""
         self._process.close()
-        with contextlib.suppress(RuntimeError):
-            self._thread.submit(self._process.end)
-        self._thread.shutdown(wait=False)
 
-    def ask(self, line: bytes) -> dict[str, Any] | None:
-        """What the process answers; ``None`` where there can be none. Called in any thread.
+    def ask(self, parcel: Parcel, line: bytes) -> dict[str, Any] | None:
+        """What the process answers of a parcel; ``None`` where it cannot have that. Called in any thread.
 
         Raises a `PromptError` where the prompt takes too much, or a `Refusal`.
         """
         with self._asking:
-            if self.stays or not self._pack():
+            if parcel.stays or parcel.packed() is None:
                 return None
             try:
                 answer: dict[str, Any] = self._process.exchange(line)
@@ -151,32 +147,37 @@ class LongPrompts:
                     hint="shorten it, or break up very long words and runs of one character",
                 ) from error
             if "unable" in answer:
-                self._stay(answer["unable"])
+                parcel.stay(answer["unable"])
                 return None
         return answer
 
-    def _pack(self) -> bool:
-        if self._packed is None:
+    def _opening(self) -> bytes:
+        return opening([parcel.packed() for parcel in self._parcels.values()])
+
+
+@dataclass(slots=True)
+class Parcel:
+    """Encoders with one tokenizer, which is sent once for all of them."""
+
+    number: int
+    encoders: list[PromptEncoder] = field(default_factory=list)
+    stays: bool = False
+    """Whether they cannot be had in another process, so that they read in this one."""
+    _data: bytes | None = None
+
+    def packed(self) -> bytes | None:
+        """The encoders for the process; ``None`` where they stay."""
+        if self._data is None and not self.stays:
             try:
-                self._packed = packed(self._encoders)
+                self._data = packed(self.encoders)
             except Exception as error:  # what `pickle` raises is of many kinds
-                self._stay(f"{type(error).__name__}: {error}")
-        return not self.stays
+                self.stay(f"{type(error).__name__}: {error}")
+        return self._data
 
-    def _stay(self, why: str) -> None:
-        self.stays = True
-        self._process.end()
-        say("reader", level=30, stays=f"long prompts are read in this process: {why}")
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = start_module("unisono.chat.reading")
-        assert process.stdin is not None
-        clock = threading.Timer(PATIENCE, process.kill)
-        clock.start()
-        with contextlib.suppress(BrokenPipeError):  # it says why by its status
-            process.stdin.write(self._packed or b"")
-        clock.cancel()
-        return process
+    def stay(self, why: str) -> None:
+        self.stays, self._data = True, None
+        names = ", ".join(dict.fromkeys(encoder.name for encoder in self.encoders))
+        say("reader", level=30, stays=f"long prompts of {names} are read in this process: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,23 +185,26 @@ class _Reader:
     """Reads for one member."""
 
     prompts: LongPrompts
-    encoder: int
+    parcel: Parcel
+    place: int
+    """Of the encoder in its parcel."""
     member: Member
-    most: int
-    """Ids of a prompt."""
 
     def ids(self, what: Prompt | str | bytes, *, off: bool = False, may_be_empty: bool = False) -> list[int] | None:
         """The ids; ``None`` where nobody else can read. Raises a `PromptError` or a `Refusal`."""
-        most = self.most if isinstance(what, Prompt) else LONGEST
-        answer = self.prompts.ask(question(self.encoder, what, off=off, may_be_empty=may_be_empty, most=most))
-        if answer is None:
+        if self.parcel.stays:
+            return None
+        limits, context = self.prompts.limits, self.member.backend.facts.context
+        most = min(context, limits.prompt) if isinstance(what, Prompt) else None
+        asked = question((self.parcel.number, self.place), what, off=off, may_be_empty=may_be_empty, most=most)
+        if (answer := self.prompts.ask(self.parcel, asked)) is None:
             return None
         if "error" in answer:
             message, hint = answer["error"]
             raise PromptError(message, hint=hint)
         if "length" in answer:
-            check_length(self.member.name, answer["length"], self.member.backend.facts.context)
-            self.prompts.limits.check_tokens(self.member.name, answer["length"])
+            check_length(self.member.name, answer["length"], context)
+            limits.check_tokens(self.member.name, answer["length"])
         ids: list[int] = answer["ids"]
         return ids
 
@@ -210,7 +214,6 @@ class _FarEncoder(PromptEncoder):
 
     def __init__(self, near: PromptEncoder, reader: _Reader) -> None:
         vars(self).update(vars(near))
-        self._near = near
         self._reader = reader
 
     def encode(self, prompt: Prompt, *, off: bool = False, may_be_empty: bool = False) -> list[int]:
@@ -235,9 +238,13 @@ class _FarSpeller(Speller):
         return super().own_encoding(piece) if found is None else tuple(found) or None
 
     def longest_match(self, piece: bytes) -> tuple[int, ...] | None:
-        far = _is_long(piece) and not self._reader.prompts.stays
+        far = _is_long(piece) and not self._reader.parcel.stays
         return None if far else super().longest_match(piece)
 
 
 def _is_long(text: bytes) -> bool:
     return len(text) > NEAR and len(text.decode(errors="ignore")) > NEAR
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return start_module("unisono.chat.reading")

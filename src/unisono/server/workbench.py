@@ -8,11 +8,11 @@ import json
 import signal
 import subprocess
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 
 from unisono.config.constraint import JSON_OBJECT, Constraint
 from unisono.constraints.trial import PROCESSOR_SECONDS
 from unisono.errors import SpecError
+from unisono.server.errors import shutting_down
 from unisono.server.helper_process import HelperProcess, TooMuch, start_module
 
 SHORT = 4096
@@ -67,15 +67,18 @@ class Workbench:
 
 
 class _Trial(HelperProcess):
-    """One of the processes, and the thread that talks to it: those who ask wait for one another, in order."""
+    """One of the processes. Its thread talks to it: those who ask wait for one another, in order."""
 
     def __init__(self, patience: float) -> None:
         super().__init__("trial", lambda: _start(), patience)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="unisono-trial")
 
     async def ask(self, line: str) -> tuple[Failure | None, bool]:
         """The error that comes of a constraint, if one does, and whether the same would come of it again."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, line.encode() + b"\n")
+        try:
+            asking = asyncio.get_running_loop().run_in_executor(self.thread, self._ask, line.encode() + b"\n")
+        except RuntimeError:  # it is closed
+            raise shutting_down() from None
+        return await asking
 
     def _ask(self, line: bytes) -> tuple[Failure | None, bool]:
         try:
@@ -83,12 +86,6 @@ class _Trial(HelperProcess):
         except TooMuch as error:
             return TOO_COSTLY, error.lasts
         return None if answer is None else (answer[0], answer[1]), True
-
-    def close(self) -> None:
-        """End the process, and refuse what waits for it."""
-        super().close()
-        self._thread.submit(self.end)
-        self._thread.shutdown(wait=False)
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from unisono.backends.base import LoadRequest
 from unisono.backends.gguf import GgufFile
@@ -122,3 +125,15 @@ def state_bytes(file: GgufFile) -> int:
     shared = file.per_layer(f"{file.architecture}.attention.head_count_kv", layers) or []
     both = not any(shared) or all(shared)  # none has attention, or the file does not say which have a state
     return 4 * (convolution + inner * size + short + mixed) * (layers if both else shared.count(0))
+
+
+def fingerprint(file: GgufFile) -> bytes:
+    """Tells a file from others by all of its metadata: tokenizers depend on merges, rules and even the model's name."""
+    digest = hashlib.sha256()
+    for key, value in sorted(file.metadata.items()):
+        if isinstance(value, list):
+            parts = value
+        else:
+            parts = [value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()]
+        digest.update(repr((key, [*map(len, parts)])).encode() + b"".join(parts))
+    return digest.digest()

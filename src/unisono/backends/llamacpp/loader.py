@@ -22,6 +22,7 @@ from unisono.backends.llamacpp import log
 from unisono.backends.llamacpp.facts import (
     cache_bytes_a_token,
     choose_device,
+    fingerprint,
     refuse_other_models,
     state_bytes,
     trained_context,
@@ -126,7 +127,7 @@ class LlamaCppLoader:
             except ModelError:
                 library.llama_model_free(model)
                 raise
-            return LlamaCppTokenizer(library, model, table, partial(_tokenizer_of, file.path, table))
+            return LlamaCppTokenizer(library, model, table, partial(_tokenizer_of, file.path, table, fingerprint(file)))
 
     @property
     def _slot_context(self) -> int:
@@ -219,11 +220,14 @@ class LlamaCppLoader:
             raise type(error)(prefix + error.message, hint=error.hint) from error
 
 
-def _tokenizer_of(path: Path, table: TokenTable) -> LlamaCppTokenizer:
-    """The tokenizer of a file that has been checked, in another process."""
+def _tokenizer_of(path: Path, table: TokenTable, known_as: bytes) -> LlamaCppTokenizer:
+    """The tokenizer of a file that has been checked, in another process. Raises a `ModelError`."""
+    file = read_gguf(path)
+    if fingerprint(file) != known_as:
+        raise ModelError(f"{path} is another file than when it was loaded", hint="restart what has loaded it")
     params = library.llama_model_default_params()
     params.vocab_only = True
-    return LlamaCppTokenizer(library, _load(read_gguf(path), params), table)
+    return LlamaCppTokenizer(library, _load(file, params), table)
 
 
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
