@@ -16,6 +16,7 @@ from unisono.chat.messages import Message, Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
+from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine, close_engines
@@ -248,6 +249,7 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
         members = [
             join_member(member, weight, models[its_models[member.owner].key]) for member, weight in spec.voters()
         ]
+        check_method(spec.method, [member.spec.name for member in members if member.facts.truncated])
         report("the union", 0.0, "mapping the vocabularies")
         union = _union_of(members)
         report("the union", 1.0, f"{union.size:,} pieces")

@@ -92,6 +92,11 @@ class StepRecord:
     seconds: StepSeconds | None = field(default=None, compare=False)
     standing: Standing | None = None
     """Of a prompt that is scored, where its most likely pieces are kept."""
+    certain: bool | None = None
+    """Where members tell their likeliest ids only, whether every distribution that agrees with these gives this piece;
+    the probabilities are then the least ones. ``None`` where distributions are whole."""
+    unknown: float = 0.0
+    """How much more ``p`` may be."""
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""
@@ -104,6 +109,7 @@ class StepRecord:
             **({"likeliest": _json_pieces(self.likeliest)} if self.likeliest else {}),
             "gate": None if self.gate is None else self.gate.to_json(),
             "draft": None if self.draft is None else self.draft.to_json(),
+            **({} if self.certain is None else {"certain": self.certain, "unknown": self.unknown}),
             **({"mark": self.mark} if self.mark else {}),
             **({"part": self.part} if self.part != "answer" else {}),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
@@ -154,9 +160,13 @@ class Usage:
     accepted: int = 0
     reasoning: int = 0
     """Pieces of reasoning."""
+    uncertain: int | None = None
+    """Choices that what members told did not prove; ``None`` where all members tell whole distributions."""
 
     def to_json(self) -> dict[str, object]:
-        return {key.name: getattr(self, key.name) for key in fields(self)} | {"prompt_tokens": dict(self.prompt_tokens)}
+        given = {key.name: getattr(self, key.name) for key in fields(self)}
+        given["prompt_tokens"] = dict(self.prompt_tokens)
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.backends.base import Array, Backend, Feed, Slot, dense
 from unisono.backends.gguf_parts import parts_of
 from unisono.backends.registry import BACKENDS
 from unisono.cache import cache_root, replace_file
@@ -94,9 +94,9 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
     """What is wrong with a loaded model, in words, each naming its member; nothing for a model that is fine.
 
     ``backend`` has a free slot. What was found for these files before is read from the cache. A model whose context is
-    too short for the text is not checked.
+    too short for the text is not checked, nor one that tells no whole distributions.
     """
-    off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false")
+    off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false") or backend.facts.truncated is not None
     if off or member.source.kind == "fake" or len(text_ids(member)) > backend.facts.context:
         return ()
     path = _path(member)
@@ -286,7 +286,7 @@ def _answer(backend: Backend, vocabulary: Vocabulary, ids: list[int], usable: in
     with _slot(backend) as slot:
         feed = ids
         while len(answer) < LONGEST_ANSWER and len(ids) + len(answer) <= backend.facts.context:
-            [logits_V] = backend.advance([Feed(slot, feed)])
+            [logits_V] = dense(backend.advance([Feed(slot, feed)]))
             token = _likeliest(logits_V)
             if token in vocabulary.end_ids:
                 break

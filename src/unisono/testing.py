@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.backends.base import Backend, Feed, Slot, TopLogprobs
+from unisono.backends.base import Truncation as Truncation
 from unisono.backends.fake.backend import FakeBackend as FakeBackend
 from unisono.backends.fake.backend import FakeModel as FakeModel
 from unisono.backends.fake.backend import FakePass as FakePass
@@ -29,6 +30,8 @@ from unisono.backends.fake.vocabulary import byte_level_table as byte_level_tabl
 from unisono.backends.fake.vocabulary import sentencepiece_table as sentencepiece_table
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
+
+UNTOLD = -1e4  # the logit of an id that a truncated backend does not tell
 
 
 def fake_member(name: str, words: Sequence[str] = (), *, seed: int = 0, family: str = "byte-level") -> FakeModel:
@@ -214,6 +217,40 @@ def check_misuse(backend: Backend, case: ContractCase) -> None:
     backend.close(slot)
 
 
+def check_told(backend: Backend, case: ContractCase) -> None:
+    """A truncated backend tells at least its k likeliest ids, more when it is asked again, and what it leaves out."""
+    truncation = backend.facts.truncated
+    if truncation is None:
+        return
+    slot, ids = backend.open(), case.texts[0]
+    tops = dict.fromkeys((0, 1, truncation.top, min(10 * truncation.top, truncation.most), truncation.most))
+    _advance(backend, Feed(slot, ids[:-1], 0))
+    before: dict[int, float] = {}
+    for top in sorted(tops):
+        also = range(min(truncation.also, 3))
+        for its_also in ((), also) if also else ((),):
+            told = backend.advance([Feed(slot, ids[-1:], 1, top, its_also)])
+            assert isinstance(told, TopLogprobs)
+            row = dict(zip(told.ids_NK[0].tolist(), np.exp(told.logp_NK[0], dtype=np.float64).tolist(), strict=True))
+            row.pop(-1, None)
+            ranked = sorted(row.values(), reverse=True)
+            _expect(len(row) >= (top or truncation.top), f"{top} ids asked for are told")
+            _expect(row.keys() >= set(its_also), "ids asked for by number are told")
+            _expect(
+                abs(sum(ranked) + told.unseen_N[0] - 1) <= case.tolerance + 1e-5,
+                "what is told and what is not sum to 1",
+            )
+            kth, bound = told.kth_N[0], ranked[(top or truncation.top) - 1]
+            _expect(abs(kth - bound) <= 1e-5 * bound + 1e-12, "the k-th probability is that of the k-th likeliest id")
+            apart = max((abs(row[token] - before[token]) for token in row.keys() & before.keys()), default=0.0)
+            _expect(apart <= case.tolerance + 1e-6, "an id has the same probability when more is told")
+            before |= row
+            backend.rewind(slot, len(ids) - 1)
+    _raises(ValueError, lambda: backend.advance([Feed(slot, ids[-1:], 1, truncation.most + 1)]), "asking for too many")
+    _same(_advance(backend, Feed(slot, ids[-1:])), alone(backend, ids), case, "reading on after asking again")
+    backend.close(slot)
+
+
 def check_unload(backend: Backend) -> None:
     """Unloading twice is unloading once, and an unloaded model is not used by mistake."""
     backend.unload()
@@ -223,19 +260,31 @@ def check_unload(backend: Backend) -> None:
 
 _CHECKS = (
     *(check_block, check_wanted, check_joined, check_ragged),
-    *(check_rewind, check_copy, check_reuse, check_misuse),
+    *(check_rewind, check_copy, check_reuse, check_misuse, check_told),
 )
 BACKEND_CONTRACT = {check.__name__.removeprefix("check_"): check for check in _CHECKS}
 """The rules by name. Each leaves all slots free; `check_unload`, which ends a backend, is apart."""
 
 
 def _advance(backend: Backend, *feeds: Feed) -> Rows:
-    logits_NV: Array = backend.advance(feeds)
+    logits_NV = backend.advance(feeds)
+    is_truncated = isinstance(logits_NV, TopLogprobs)
+    _expect(is_truncated == (backend.facts.truncated is not None), "its facts tell whether it is truncated")
+    if isinstance(logits_NV, TopLogprobs):
+        logits_NV = _told_alone(logits_NV)
     host_NV = np.array(logits_NV.detach().cpu() if hasattr(logits_NV, "detach") else logits_NV)
     expected = (sum(feed.wanted for feed in feeds), backend.facts.rows)
     _expect(host_NV.shape == expected, f"logits have the shape {host_NV.shape}, expected is {expected}")
     _expect(host_NV.dtype == np.float32, f"logits are {host_NV.dtype}, expected is float32")
     return host_NV
+
+
+def _told_alone(told: TopLogprobs) -> Rows:
+    """Logits that give mass to the ids that are told and to no others."""
+    logits_NV = np.full(told.shape, UNTOLD, np.float32)
+    for logits_V, ids, logp in zip(logits_NV, told.ids_NK, told.logp_NK, strict=True):
+        logits_V[ids[ids >= 0]] = np.maximum(logp[ids >= 0], UNTOLD)
+    return logits_NV
 
 
 def _same(left_NV: Rows, right_NV: Rows, case: ContractCase, what: str) -> None:

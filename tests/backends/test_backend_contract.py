@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from unisono.backends.base import Backend, LoadRequest, ModelSource
+from unisono.backends.base import Backend, LoadRequest, ModelSource, Truncation
 from unisono.backends.registry import BACKENDS, installed, make_loader
 from unisono.config.demo import demo_path
 from unisono.testing import BACKEND_CONTRACT, ContractCase, check_backend_contract, check_unload, fake_member
@@ -45,9 +45,9 @@ def demo(name: str) -> Callable[[], ModelSource]:
     return lambda: ModelSource("gguf", str(demo_path(name)))
 
 
-def fake(family: str) -> Callable[[], ModelSource]:
+def fake(family: str, top: Truncation | None = None) -> Callable[[], ModelSource]:
     def source() -> ModelSource:
-        fake_member(f"contract-{family}", [" the", "Paris"], family=family)
+        fake_member(f"contract-{family}", [" the", "Paris"], family=family).top = top
         return ModelSource("fake", f"contract-{family}")
 
     return source
@@ -69,6 +69,7 @@ def subject(name: str, made: Subject, *, models: bool = True) -> object:
 SUBJECTS = [
     subject("fake-byte-level", Subject("fake", fake("byte-level"), tolerance=0.0), models=False),
     subject("fake-sentencepiece", Subject("fake", fake("sentencepiece"), tolerance=0.0), models=False),
+    subject("fake-truncated", Subject("fake", fake("byte-level", Truncation(5, 60, 8)), tolerance=0.0), models=False),
     subject("llamacpp-smollm2", Subject("llamacpp", demo("smollm2-135m-instruct"), tolerance=0.1, long_tokens=600)),
     subject("llamacpp-gemma3", Subject("llamacpp", demo("gemma3-270m"), tolerance=0.2, long_tokens=600)),
     # torch sums in another order when a batch has another shape: float32 rounding, nothing more.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unisono.backends.base import Feed, LoadRequest, ModelSource
+from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs, Truncation
+from unisono.backends.fake.backend import IMPOSSIBLE
 from unisono.backends.registry import make_loader
-from unisono.errors import ModelNotFound, SpecError
+from unisono.backends.truncated import top_logprobs
+from unisono.errors import ModelError, ModelNotFound, SpecError
 from unisono.testing import (
     FakeBackend,
     FakeModel,
@@ -110,3 +112,52 @@ def test_a_fake_that_is_not_there_is_named() -> None:
         make_loader("fake", LoadRequest("m", ModelSource("fake", "presnt")))
     with pytest.raises(SpecError, match="context is 9999999"):
         make_loader("fake", LoadRequest("m", ModelSource("fake", "present"), context=9999999))
+
+
+def told(**changes: object) -> TopLogprobs:
+    fields = {"ids_NK": [[2, 0, -1]], "logp_NK": [[-1.0, -2.0, -np.inf]], "unseen_N": [0.4], "kth_N": [0.1]} | changes
+    kinds = {"ids_NK": np.int32, "logp_NK": np.float32, "unseen_N": np.float64, "kth_N": np.float64}
+    return TopLogprobs(**{key: np.asarray(fields[key], kind) for key, kind in kinds.items()}, rows=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"logp_NK": [[np.nan, -2, 0]]}, "no probabilities"),
+        ({"logp_NK": [[np.inf, -2, 0]]}, "no probabilities"),
+        ({"unseen_N": [np.nan]}, "no probabilities"),
+        ({"ids_NK": [[4, 0, -1]]}, "beyond the model's 4 rows"),
+        ({"ids_NK": [[0, 0, -1]]}, "an id twice"),
+        ({"unseen_N": [-0.1]}, "negative"),
+        ({"logp_NK": [[-0.1, -0.2, 0]]}, "more mass than 1"),
+        ({"unseen_N": [0.0]}, "no mass for ids"),
+    ],
+)
+def test_what_is_told_has_to_be_part_of_a_distribution(changes: dict[str, object], words: str) -> None:
+    assert len(told()) == 1
+    with pytest.raises(ModelError, match=words):
+        told(**changes)
+
+
+def test_a_truncated_fake_tells_the_likeliest_ids_and_the_mass_of_the_others() -> None:
+    table = byte_level_table()
+    logits_V = np.full(len(table.texts), IMPOSSIBLE, np.float32)
+    logits_V[[5, 3, 9]] = np.log([0.5, 0.3, 0.2])
+    register_fake("told", FakeModel(LongestMatchTokenizer(table), lambda read: logits_V, top=Truncation(2, 4, 2)))
+    backend = make_loader("fake", LoadRequest("m", ModelSource("fake", "told"))).load(lambda fraction, words: None)
+    slot = backend.open()
+    first = backend.advance([Feed(slot, [1, 2], 2)])
+    assert first.ids_NK.tolist() == [[5, 3]] * 2
+    np.testing.assert_allclose([first.unseen_N, first.kth_N], [[0.2] * 2, [0.3] * 2], rtol=1e-6)
+    more = backend.advance([Feed(slot, [3], also=(7, 5))])
+    assert more.ids_NK.tolist() == [[5, 3, 7]]
+    for wrong in ({"top": 5}, {"also": (1, 2, 3)}, {"also": (1, 1)}, {"also": (len(table.texts),)}):
+        with pytest.raises(ValueError, match="asked for"):
+            backend.advance([Feed(slot, [3], **wrong)])
+    assert first.ids_NK.tolist() == [[5, 3]] * 2
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused_and_not_ranked(odd: float) -> None:
+    with pytest.raises(ModelError, match="no probabilities"):
+        top_logprobs(np.array([[0.0, odd, 1.0]], np.float32), [(2, ())])

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NewType, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, NewType, Protocol, runtime_checkable
 
-from unisono.errors import SpecError
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.errors import ModelError, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
 Slot = NewType("Slot", int)
@@ -34,6 +37,67 @@ class Feed:
     """At least one token id."""
     wanted: int = 1
     """Return logits for this many last positions: 0 to ``len(ids)``."""
+    top: int = 0
+    """Of a truncated backend, how many of the likeliest ids to tell; 0 for its own k. Dense ones ignore it."""
+    also: Sequence[int] = ()
+    """Of a truncated backend, ids to tell whatever their rank."""
+
+
+class Truncation(NamedTuple):
+    """How much a truncated backend tells of each distribution."""
+
+    top: int
+    """k: how many of the likeliest ids it tells by itself."""
+    most: int
+    """The largest k that it can be asked for."""
+    also: int = 0
+    """How many ids can be asked for by number, at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopLogprobs:
+    """What a truncated backend tells of N distributions. It outlives the backend's next call.
+
+    Raises a `ModelError` where these are no distributions.
+    """
+
+    ids_NK: NDArray[np.int32]
+    """The ids that are told; short rows end in -1."""
+    logp_NK: NDArray[np.float32]
+    """Their log-probabilities, by the softmax over all V ids."""
+    unseen_N: NDArray[np.float64]
+    """The mass of all ids that are not in the row; 0 only where all V are."""
+    kth_N: NDArray[np.float64]
+    """The least probability among the k likeliest ids: no untold id has more."""
+    rows: int
+    """V."""
+
+    def __post_init__(self) -> None:
+        told_NK = self.ids_NK >= 0
+        logp_NK = np.where(told_NK, self.logp_NK, -np.inf)
+        mass_N = np.exp(logp_NK.astype(np.float64)).sum(axis=1) + self.unseen_N
+        in_order_NK = np.sort(self.ids_NK, axis=1)
+        again_NK = (in_order_NK[:, 1:] == in_order_NK[:, :-1]) & (in_order_NK[:, 1:] >= 0)
+        for wrong, words in (
+            (not np.isfinite(mass_N).all() or not np.isfinite(self.kth_N).all(), "numbers that are no probabilities"),
+            ((self.ids_NK < -1).any() or (self.ids_NK >= self.rows).any(), f"ids beyond the model's {self.rows} rows"),
+            (again_NK.any(), "an id twice in one distribution"),
+            ((self.unseen_N < 0).any() or (self.kth_N < 0).any(), "a negative mass"),
+            ((mass_N > 1 + 1e-4).any(), f"more mass than 1: {mass_N.max(initial=0):.6g}"),
+            (((self.unseen_N == 0) & (told_NK.sum(axis=1) < self.rows)).any(), "no mass for ids that it does not tell"),
+        ):
+            if wrong:
+                raise ModelError(
+                    f"a truncated backend gave {words}", hint="its weights are damaged, or it is not read as it answers"
+                )
+
+    def __len__(self) -> int:
+        return len(self.unseen_N)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and V, as dense logits have it."""
+        return len(self), self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +114,8 @@ class BackendFacts:
     """Whether contiguous slots are faster. Slots are then numbered from 0, and `open` takes the lowest free one."""
     warnings: tuple[str, ...] = ()
     """What the library warned of while it loaded the weights, and what the files' weights are not read for."""
+    truncated: Truncation | None = None
+    """Whether `Backend.advance` returns `TopLogprobs`, and how much these tell; ``None`` for dense logits."""
 
 
 @runtime_checkable
@@ -65,11 +131,14 @@ class Backend(Protocol):
         """
         ...
 
-    def advance(self, feeds: Sequence[Feed]) -> Array:
+    def advance(self, feeds: Sequence[Feed]) -> Array | TopLogprobs:
         """Run one batched forward pass over all feeds.
 
         Returns float32 ``logits_NV``: the wanted positions of each feed, in order; N may be 0. The array is valid until
         the next call on this backend. A slot may appear once per call. The caller keeps it within `facts.context`.
+
+        A truncated backend (`facts.truncated`) always returns `TopLogprobs` instead. To be told more of the last
+        position, rewind by one id and feed that again with a larger ``top``, or with ``also``.
 
         Raises `ValueError` for invalid feeds, before anything is computed. After `unload` every method raises
         `RuntimeError`.
@@ -161,6 +230,8 @@ class ModelFacts:
     """What may be wrong with the model's files, and what the library warned of while it read the vocabulary."""
     unchecked: tuple[str, ...] = ()
     """What of the weights is looked at only when they are loaded."""
+    truncated: Truncation | None = None
+    """See `BackendFacts.truncated`."""
 
     @property
     def usable_rows(self) -> int:
@@ -210,6 +281,24 @@ def check_ids(feeds: Sequence[Feed], rows: int) -> None:
         for odd in (min(feed.ids), max(feed.ids)):
             if not 0 <= odd < rows:
                 raise ValueError(f"slot {feed.slot} is fed the id {odd}, which is not among the model's 0 … {rows - 1}")
+
+
+def dense(told: Array | TopLogprobs) -> Array:
+    """The logits of a backend that tells whole distributions."""
+    if isinstance(told, TopLogprobs):
+        raise AssertionError("a truncated distribution is read as a whole one")
+    return told
+
+
+def check_top(feeds: Sequence[Feed], rows: int, truncated: Truncation) -> None:
+    """Raise `ValueError` for a feed that asks a truncated backend for more than it tells."""
+    for feed in feeds:
+        if not 0 <= feed.top <= truncated.most:
+            raise ValueError(f"slot {feed.slot}: {feed.top} likeliest ids are asked for, of {truncated.most} at most")
+        if len(feed.also) > truncated.also:
+            raise ValueError(f"slot {feed.slot}: {len(feed.also)} ids are asked for, of {truncated.also} at most")
+        if len(set(feed.also)) < len(feed.also) or any(not 0 <= token < rows for token in feed.also):
+            raise ValueError(f"slot {feed.slot}: the ids asked for are not different ones among 0 … {rows - 1}")
 
 
 def check_rewind(slot: Slot, held: int, length: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from unisono.backends.base import Array, Backend, Feed, Slot
+from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs
 
 
 class PrefixCache:
@@ -72,7 +72,7 @@ class PrefixCache:
         self.reused += length
         return slot, length
 
-    def advance(self, feeds: Sequence[Feed]) -> Array:
+    def advance(self, feeds: Sequence[Feed]) -> Array | TopLogprobs:
         for feed in feeds:
             self._held(feed.slot)
         try:

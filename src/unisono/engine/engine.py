@@ -13,6 +13,7 @@ from unisono.config.constraint import Constraint
 from unisono.config.method import Method
 from unisono.constraints.grammar import Compile
 from unisono.engine.beam import Beam
+from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController
 from unisono.engine.given import cut, scored_by
 from unisono.engine.member import Member
@@ -75,10 +76,12 @@ class Engine:
         self._is_stepping = False
         self._given_up: list[SequenceGroup] = []
         self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
-        self._runner = Runner(members, self._sampler, self._draft_length)
+        self._runner = Runner(members, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
         self._speculator = Speculator(members, union, self._runner, self._sampler, self._draft_length, self._prefill)
-        self._stepper = Stepper(members, union, self._runner, self._prefill, self._speculator, self._sampler)
+        certifier = Certifier(self._runner) if any(member.is_truncated for member in members) else None
+        parts = self._runner, self._prefill, self._speculator, self._sampler, certifier
+        self._stepper = Stepper(members, union, *parts)
         self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
 
     def __enter__(self) -> Self:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot
+from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs, dense
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.engine.calls import Calls
+from unisono.fusion.bounds import FoldedTop, TopPlan, fold_top, plan_top
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
@@ -63,6 +64,8 @@ class Member:
         self.backend = backend
         self.model = id(backend)
         """Which loaded model it is: the same number for members that share one."""
+        self.is_truncated = backend.facts.truncated is not None
+        """Whether it tells its likeliest ids only."""
         self.prefixes = prefixes
         self.encoder = encoder
         self.speller = speller
@@ -77,6 +80,11 @@ class Member:
         self._plans = {place: plan_fold(its, size, classes) for place, its in maps.items() if its is not None}
         self._marks = speller.vocabulary.marks
         self._mark_by_column = dict(enumerate(member_map.marks, size - classes))
+        places = [(None, member_map.column_V), *maps.items()] if self.is_truncated else []
+        self.top_plans: dict[Place | None, TopPlan] = {
+            place: plan_top(its, size) for place, its in places if its is not None
+        }
+        """By place, its map as `fold_top` reads it."""
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
 
@@ -245,7 +253,7 @@ def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tu
     for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
         block = ids[start : start + SCORED_AT_ONCE]
         wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
-        logits_NV = backend.advance([Feed(slot, block, len(block))])
+        logits_NV = dense(backend.advance([Feed(slot, block, len(block))]))
         xp = array_namespace(logits_NV)
         for logits_V, token in zip(logits_NV, wanted, strict=False):
             highest = xp.max(logits_V)
@@ -256,17 +264,22 @@ def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tu
 
 
 class ForwardOutput:
-    """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call."""
+    """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call.
 
-    def __init__(self, member: Member, logits_NV: Array) -> None:
+    Truncated ones outlast that; what they tell is read by `top`.
+    """
+
+    def __init__(self, member: Member, logits_NV: Array | TopLogprobs) -> None:
         self.places: dict[int, Place] = {}
         """Of rows where the member's ids mean something else."""
         self._member = member
-        self._logits_NV = logits_NV
+        self._logits_NV: Any = logits_NV
         self._kept: tuple[Array, dict[int, int]] | None = None
 
     def keep(self, rows: Sequence[int]) -> None:
         """Fold the member's rows now, to last until the step ends, the model's later passes notwithstanding."""
+        if self._member.is_truncated:
+            return
         self._kept = self._fold(rows, keep=True), {row: place for place, row in enumerate(rows)}
         self._logits_NV = None
 
@@ -276,6 +289,12 @@ class ForwardOutput:
             return self._fold(rows, keep=False)
         p_NU, place_by_row = self._kept
         return _select(p_NU, [place_by_row[row] for row in rows])
+
+    def top(self, row: int) -> FoldedTop:
+        """What a row of a truncated member tells of the union's columns."""
+        told: TopLogprobs = self._logits_NV
+        plan = self._member.top_plans[self.places.get(row)]
+        return fold_top(told.ids_NK[row], told.logp_NK[row], float(told.unseen_N[row]), float(told.kth_N[row]), plan)
 
     def softmax(self, rows: Sequence[int]) -> Softmax | None:
         """What some rows give the member's own ids, until the next call; ``None`` where folding is as good."""

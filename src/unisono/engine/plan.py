@@ -9,6 +9,7 @@ from unisono.config.combine import Combine
 from unisono.config.gate import Gate
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
+from unisono.config.whole import check_method
 from unisono.engine.member import Member
 from unisono.errors import SpecError, shown
 from unisono.vocab.union import UnionVocabulary
@@ -24,6 +25,7 @@ class Plan:
                 f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
             )
         method.check({member.name: member.weight for member in members})
+        check_method(method, [member.name for member in members if member.is_truncated])
         speculation = method.speculate
         self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
         self.reasoning = method.reasoning

@@ -7,6 +7,7 @@ is held to, and the shortest way to see what the ensemble computes.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.backends.base import Feed
+from unisono.backends.base import Feed, dense
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.config.sampling import Sampling
@@ -25,6 +26,7 @@ from unisono.engine.encoding import encode_for
 from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias, Plan
 from unisono.engine.token_boundary import first_inside
+from unisono.fusion.bounds import scores
 from unisono.fusion.fold import bring
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
@@ -187,7 +189,7 @@ def plain_distribution(
     """One member's distribution over the union after ``ids``, read from the beginning in a fresh slot."""
     slot = member.backend.open()
     try:
-        logits_V = bring(member.backend.advance([Feed(slot, ids)])[0], np.empty(0)).astype(np.float64)
+        logits_V = bring(dense(member.backend.advance([Feed(slot, ids)]))[0], np.empty(0)).astype(np.float64)
     finally:
         member.backend.close(slot)
     column_V = member_map.first_column_V if first else member_map.inside_column_V if inside else None
@@ -197,3 +199,52 @@ def plain_distribution(
     p_U = np.zeros(len(member_map.id_U))
     np.add.at(p_U, column_V[kept], mass / mass.sum())
     return p_U
+
+
+class PlainTold(NamedTuple):
+    """What one voter tells of its distribution; a dense one tells all of it."""
+
+    column_V: NDArray[np.int32]
+    p_by_id: Mapping[int, float]
+    unseen: float
+    each: float
+    """What an untold id has at most."""
+
+
+def plain_certificate(
+    told: list[PlainTold], weights: list[float], columns: int, rule: str, floor: float
+) -> tuple[int, bool]:
+    """The largest column of what is known, and whether it is that of every distribution that agrees with this.
+
+    All columns are looked at, id by id, and every corner of what members are renormalised by. It is the oracle of
+    `unisono.fusion.bounds.certify`.
+    """
+    low_KU, high_KU, kept_K = np.zeros((len(told), columns)), np.zeros((len(told), columns)), []
+    for voter, low_U, high_U in zip(told, low_KU, high_KU, strict=True):
+        untold_U, dropped = np.zeros(columns), 0
+        for token, column in enumerate(voter.column_V):
+            if token in voter.p_by_id and column >= 0:
+                low_U[column] += voter.p_by_id[token]
+            elif token not in voter.p_by_id and column >= 0:
+                untold_U[column] += 1
+            elif token not in voter.p_by_id:
+                dropped += 1
+        high_U += low_U + np.minimum(voter.unseen, voter.each * untold_U)
+        most = low_U.sum() + voter.unseen
+        kept_K.append((most - min(voter.unseen, voter.each * dropped), most))
+    least_U = scores(rule, low_KU / np.array([[most] for _, most in kept_K]), weights, floor)
+    best = int(np.flatnonzero(least_U >= least_U.max() * (1 - 1e-6))[0])
+    if not any(voter.unseen for voter in told):
+        return best, True
+    if not low_KU[:, best].any() or any(least <= 1e-12 for least, _ in kept_K):
+        return best, False
+    if rule == "geometric" and least_U[best] <= floor * 1.00101:
+        return best, False
+    for corner in itertools.product(*kept_K):
+        kept_K1 = np.array(corner)[:, None]
+        own = scores(rule, low_KU[:, [best]] / kept_K1, weights, floor)[0]
+        rival_U = scores(rule, high_KU / kept_K1, weights, floor)
+        rival_U[best] = 0
+        if own <= rival_U.max() * (1 + 1e-5):
+            return best, False
+    return best, True

@@ -13,6 +13,7 @@ from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.config.reasoning import Reasoning
+from unisono.config.whole import check_request, refusal
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
@@ -204,6 +205,7 @@ class Preparer:
         self._default = default
         self._slots = slots
         self._grammars = grammars
+        self._truncated = [member.name for member in members if member.is_truncated]
         self._slots_by_model = Counter(member.model for member in members)
         # no piece is spelled with more ids than bytes, and a first one may get a space
         self._longest_spelling = int(np.diff(union.offset_U).max(initial=0)) + 1
@@ -223,6 +225,7 @@ class Preparer:
             SpecError: a field is wrong, the method does not fit the members, or the constraint cannot be kept.
         """
         request.check()
+        check_request(self._truncated, scores=request.score or may_be_empty, logprobs=request.top_logprobs)
         parse = None if request.constraint is None else self._begin_grammar(request.constraint)
         plan = self._plan(request, self._default if default is None else default)
         prompt, given, unscored = request.prompt, tuple[int, ...](), tuple[bytes, ...]()
@@ -243,6 +246,9 @@ class Preparer:
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
+        if parse is not None and self._truncated:
+            what = "constraint" if request.constraint is not None else "reasoning" if bound else "min_new_tokens"
+            raise refusal(what, self._truncated, "it chooses among pieces that may not be told", "leave it out")
         for member in self._members:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])

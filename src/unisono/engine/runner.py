@@ -14,14 +14,11 @@ from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
-from unisono.backends.base import Array, Feed, Slot
-from unisono.config.gate import Gate
+from unisono.backends.base import Array, Feed, Slot, TopLogprobs
 from unisono.engine.draft_length import BLOCK_LIMIT, DraftLengthController, Work
 from unisono.engine.member import Cursor, ForwardOutput, Member
-from unisono.engine.sampler import Sampler, rows_at
 from unisono.engine.sequence import TextSequence
 from unisono.engine.step_state import StepState
-from unisono.fusion.sampling import greedy
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +31,8 @@ ENOUGH = 8
 class Runner:
     """Runs passes; the states note their output."""
 
-    def __init__(self, members: Sequence[Member], sampler: Sampler, draft_length: DraftLengthController) -> None:
-        self._members = members
-        self._sampler = sampler
+    def __init__(self, members: Sequence[Member], draft_length: DraftLengthController) -> None:
+        self.members = members
         self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
         self._slow = SlowPasses()
@@ -65,22 +61,15 @@ class Runner:
             passes[portion.member.model].append(portion)
         self._run((together[0].member, partial(read_ahead, together)) for together in passes.values())
 
-    def run_leads(self, states: Sequence[StepState], *, given: bool = False) -> None:
-        """Run the leads that gates wait for, and let the gates decide position by position.
+    def ask_again(self, asked: Iterable[Again]) -> None:
+        """Ask truncated members for more of what they told, in one pass a model; the new rows replace the old ones.
 
-        The drafted pieces may be ``given``: they are the text then, whatever the leads would choose.
+        A slot ends where it was asked: what a draft had beyond is read again as lag.
         """
-        led = [state for state in states if state.awaits_lead]
-        if not led:
-            return
-        spans: dict[Member, list[tuple[StepState, int, int]]] = {member: [] for member in self._members}
-        for state in led:
-            spans[state.plan.lead].append((state, 0, state.last))
-        self.run([MemberBatch(member, its_spans, keep=True) for member, its_spans in spans.items()])
-        position = 0
-        while led := [state for state in led if (position <= state.last if given else state.reaches(position))]:
-            self.read_gates(led, position)
-            position += 1
+        passes: defaultdict[int, list[Again]] = defaultdict(list)
+        for again in asked:
+            passes[again.member.model].append(again)
+        self._run((together[0].member, partial(_ask_again, together)) for together in passes.values())
 
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.
@@ -91,23 +80,10 @@ class Runner:
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]
         batches = []
-        for member in self._members:
+        for member in self.members:
             spans = [(state, *span) for state in others if (span := state.span(member))]
             batches.append(MemberBatch(member, everybody + spans, keep))
         self.run(batches)
-
-    def read_gates(self, states: Sequence[StepState], position: int) -> None:
-        """Let the gates of sequences whose lead was run decide at a position."""
-        groups: defaultdict[tuple[Member, Gate], list[StepState]] = defaultdict(list)
-        for state in states:
-            groups[state.plan.lead, state.plan.gate].append(state)
-        for (lead, gate), group in groups.items():
-            p_BU = rows_at(group, lead, position)
-            scores = gate.score(p_BU, [state.text.pieces + position for state in group])
-            likeliest = greedy(p_BU)
-            choices = [column for column, _ in self._sampler.guess(group, position, lead)]
-            for state, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
-                state.read_gate(score, top, choice)
 
     def _run(self, passes: Iterable[tuple[Member, Callable[[], None]]]) -> None:
         """Run passes: those of one device one after the other, devices side by side."""
@@ -186,7 +162,9 @@ class MemberBatch:
             self.tokens += end - cursor.read
 
 
-def _note_output(batch: MemberBatch, logits_NV: Array, row_by_slot: Mapping[Slot, int], seconds: float) -> None:
+def _note_output(
+    batch: MemberBatch, logits_NV: Array | TopLogprobs, row_by_slot: Mapping[Slot, int], seconds: float
+) -> None:
     member, name = batch.member, batch.member.name
     output, own = ForwardOutput(member, logits_NV), list[int]()
     for state, first, last in batch.spans:
@@ -230,7 +208,37 @@ def read_ahead(portions: Sequence[Portion]) -> None:
         text.member_seconds[member.name] += spent * ids / total
 
 
-def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array, float]:
+class Again(NamedTuple):
+    """A distribution of which a truncated member is to tell more."""
+
+    state: StepState
+    member: Member
+    position: int
+    top: int
+    also: tuple[int, ...]
+
+
+def _ask_again(asked: Sequence[Again]) -> None:
+    asked = sorted(asked, key=lambda again: again.state.cursor(again.member).slot)
+    feeds = []
+    for state, member, position, top, also in asked:
+        cursor, end = state.cursor(member), state.cursor(member).ends[position]
+        if cursor.read >= end:
+            member.backend.rewind(cursor.slot, end - 1)
+            cursor.read = end - 1
+        feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], 1, top, also))
+    told, spent = _advance(asked[0].member, feeds)
+    for row, (state, member, position, _, _) in enumerate(asked):
+        state.cursor(member).read = state.cursor(member).ends[position]
+        output = ForwardOutput(member, told)
+        if place := state.place(member, position):
+            output.places[row] = place
+        state.outputs[member.name][position] = (output, row)
+        member.seconds += spent / len(asked)
+        state.text.member_seconds[member.name] += spent / len(asked)
+
+
+def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array | TopLogprobs, float]:
     """One pass of a member's model, and the time that it took. A failure says whose it was."""
     began = time.perf_counter()
     try:

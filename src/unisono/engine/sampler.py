@@ -96,6 +96,8 @@ class Sampler:
 
     def guess(self, states: Sequence[StepState], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""
+        if member.is_truncated:
+            return [_best_told(state, position, member) for state in states]
         p_BU = _shaped(_of_member(states, position, member), states, position)
         columns = greedy(p_BU)
         for row, state in enumerate(states):
@@ -143,6 +145,16 @@ def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array
         for place, p_U in zip(places, p_NU, strict=True):
             folded[place] = p_U
     return array_namespace(folded[0]).stack(folded)
+
+
+def _best_told(state: StepState, position: int, member: Member) -> tuple[int, float]:
+    """A truncated member's likeliest column, as far as is known: good enough for a draft."""
+    output, row = state.where(member, position)
+    told = output.top(row)
+    if not len(told.columns):
+        return len(told.ids_U) - 1, 0.0  # END, which is never drafted
+    best = int(told.known.argmax())
+    return int(told.columns[best]), float(told.known[best] / told.most)
 
 
 def _of_member(states: Sequence[StepState], position: int, member: Member) -> Array:

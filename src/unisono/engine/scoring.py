@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from unisono.engine.gating import run_leads
 from unisono.engine.member import Member
 from unisono.engine.runner import Runner
 from unisono.engine.sampler import Distributions, Sampler
@@ -79,7 +80,7 @@ class Scoring:
         try:
             for text, columns in left.items():
                 states.append(self._state(text, columns[:AT_ONCE]))
-            self._runner.run_leads(states, given=True)
+            run_leads(states, self._runner, self._sampler, given=True)
             self._runner.run_voters(states, keep=False)
             for position in range(max(state.last for state in states) + 1):
                 reaching = [state for state in states if position <= state.last]

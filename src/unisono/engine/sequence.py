@@ -38,6 +38,7 @@ class TextSequence:
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
+        self.uncertain: int | None = None  # choices without a certificate, where any member is truncated
         self.counts: Counter[int] = Counter()  # of each column
         self.given = prepared.given
         """The columns of what is scored in place of being generated."""
@@ -172,6 +173,7 @@ class TextSequence:
                 drafted=self.drafted,
                 accepted=self.accepted,
                 reasoning=self.reasoned,
+                uncertain=self.uncertain,
             ),
             seconds=Seconds(
                 total=self._ended - self._began,

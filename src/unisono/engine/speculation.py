@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from unisono.config.method import AUTO, NGRAM
 from unisono.engine.draft_length import DraftLengthController, Outlook, Work
+from unisono.engine.gating import read_gates
 from unisono.engine.member import Member
 from unisono.engine.ngram import LONGEST
 from unisono.engine.prefill import Prefill
@@ -114,7 +115,7 @@ class Speculator:
         group, position = states, 0
         while group:
             self._runner.run([MemberBatch(drafter, [(state, position, position) for state in group], keep=True)])
-            self._runner.read_gates([state for state in group if state.reads_gate], position)
+            read_gates([state for state in group if state.reads_gate], position, self._sampler)
             for state, guess in zip(group, self._sampler.guess(group, position, drafter), strict=True):
                 state.guesses.append(guess)
             able = [state for state in group if self._able(state)]

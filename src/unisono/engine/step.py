@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
+from unisono.engine.certifier import Certifier
+from unisono.engine.gating import run_leads
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
@@ -14,7 +16,7 @@ from unisono.engine.sampler import Distributions, Sampler
 from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence, copy_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
-from unisono.engine.trace import record
+from unisono.engine.trace import record, record_told
 from unisono.vocab.union import UnionVocabulary
 
 States = dict[SequenceGroup, list[StepState]]
@@ -31,7 +33,9 @@ class Stepper:
         prefill: Prefill,
         speculator: Speculator,
         sampler: Sampler,
+        certifier: Certifier | None = None,
     ) -> None:
+        """``certifier`` chooses where members tell their likeliest ids only."""
         self.lost: list[SequenceGroup] = []
         """Groups of which a member could not be brought back to what its log says: they cannot go on."""
         self._members = members
@@ -40,6 +44,7 @@ class Stepper:
         self._prefill = prefill
         self._speculator = speculator
         self._sampler = sampler
+        self._certifier = certifier
 
     def advance(self, states: States) -> None:
         """Advance groups. Those that turn out to need prefill first are taken out of the states."""
@@ -50,7 +55,7 @@ class Stepper:
         if any(state.plan.drafter is not None for state in flat):
             self._speculator.extend(flat)
         if any(state.plan.is_gated for state in flat):
-            self._runner.run_leads(flat)
+            run_leads(flat, self._runner, self._sampler)
         if self._prefill.longest_block is not None:
             for group, its_states in list(states.items()):
                 if late := {member for state in its_states for member in self._prefill.late(state)}:
@@ -98,7 +103,10 @@ class Stepper:
         position, alive = 0, list(states)
         while alive:
             rest = alive
-            plain = [state for state in alive if state.is_plain]
+            if self._certifier is not None:
+                self._choose_certified(self._certifier, alive, position)
+                rest = []
+            plain = [state for state in rest if state.is_plain]
             if plain and (columns := self._sampler.choose_plainly(plain, position)) is not None:
                 rest = [state for state in alive if not state.is_plain]
                 for state, column in zip(plain, columns, strict=True):
@@ -118,6 +126,14 @@ class Stepper:
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
             record(state, position, column, distributions, row, self._union)
             state.take(position, column)
+
+    def _choose_certified(self, certifier: Certifier, states: Sequence[StepState], position: int) -> None:
+        choices = certifier.choose(states, position)
+        if self._speculator.draft_length.in_use:
+            self._speculator.learn(states, position, [choice.certificate.column for choice in choices])
+        for state, choice in zip(states, choices, strict=True):
+            record_told(state, position, choice, self._union)
+            state.take(position, choice.certificate.column)
 
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.

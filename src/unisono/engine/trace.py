@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
+from unisono.engine.certifier import Choice
 from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
+from unisono.fusion.bounds import FoldedTop, Voter
 from unisono.fusion.fold import Array, bring
 from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
 from unisono.vocab.union import UnionVocabulary
@@ -44,6 +46,37 @@ def record(
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
         )
     )
+
+
+def record_told(state: StepState, position: int, choice: Choice, union: UnionVocabulary) -> None:
+    """The same of a choice among what truncated members told: probabilities are the least ones."""
+    if state.text.steps is None:
+        return
+    certificate, told = choice
+    at = np.array([certificate.column])
+    state.records.append(
+        StepRecord(
+            piece=union.piece(certificate.column),
+            mark=union.mark(certificate.column),
+            part=state.text.part,
+            p=certificate.least,
+            voted=tuple(told),
+            members={name: float(voter.bounds(at)[0][0] / max(voter.most, 1e-12)) for name, voter in told.items()},
+            top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
+            draft=_draft_record(state, position, certificate.column, union),
+            certain=certificate.is_certain,
+            unknown=certificate.most - certificate.least,
+        )
+    )
+
+
+def _top_told(voter: Voter, union: UnionVocabulary) -> TopPieces:
+    if not isinstance(voter, FoldedTop):
+        return _top(voter.p_U, union)
+    p = voter.known / max(voter.most, 1e-12)
+    order = np.argsort(-p, kind="stable")[:TOP_PIECES]
+    ranked = tuple((int(voter.columns[place]), float(p[place])) for place in order)
+    return _pieces(tuple(each for number, each in enumerate(ranked) if not number or each[1] >= TOP_MASS), union)
 
 
 def _draft_record(state: StepState, position: int, column: int, union: UnionVocabulary) -> DraftRecord | None:

@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 
 from unisono.backends.base import (
+    Backend,
     BackendFacts,
     Feed,
     LoadRequest,
     ModelFacts,
     Progress,
     Slot,
+    Truncation,
     check_feeds,
     check_ids,
     check_rewind,
 )
+from unisono.backends.truncated import TruncatedBackend
 from unisono.errors import ModelNotFound, SpecError, nearest
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
@@ -54,12 +57,18 @@ class FakeModel:
     rows: int | None = None
     """V, when the output has padding rows."""
     neighbours: bool = False
+    top: int | Truncation | None = None
+    """How many of the likeliest ids it tells; ``None`` for dense logits. A number is all that it can be asked for."""
     passes: list[FakePass] = field(default_factory=list)
     """Every pass of every backend loaded from this model, in order."""
 
     @property
     def output_rows(self) -> int:
         return len(self.tokenizer.table.texts) if self.rows is None else self.rows
+
+    @property
+    def truncation(self) -> Truncation | None:
+        return Truncation(self.top, self.top) if isinstance(self.top, int) else self.top
 
     def tokens_read(self, member: str | None = None) -> int:
         return sum(len(feed.ids) for step in self.passes if member in (None, step.member) for feed in step.feeds)
@@ -164,11 +173,14 @@ class FakeLoader:
             cache_bytes=0,
             dtype="float32",
             device="cpu",
+            truncated=self._model.truncation,
         )
 
-    def load(self, progress: Progress) -> FakeBackend:
+    def load(self, progress: Progress) -> Backend:
         progress(1.0, "loaded")
-        return FakeBackend(self._model, self._request.name, self._request.slots, self.facts().context)
+        backend = FakeBackend(self._model, self._request.name, self._request.slots, self.facts().context)
+        truncation = self._model.truncation
+        return backend if truncation is None else TruncatedBackend(backend, truncation)
 
 
 class FakeBackend:
@@ -198,7 +210,10 @@ class FakeBackend:
         check_feeds(feeds, lambda slot: len(self.read(slot)), self.facts)
         check_ids(feeds, self.facts.rows)
         self._model.passes.append(
-            FakePass(self._name, tuple(Feed(feed.slot, tuple(feed.ids), feed.wanted) for feed in feeds))
+            FakePass(
+                self._name,
+                tuple(Feed(feed.slot, tuple(feed.ids), feed.wanted, feed.top, tuple(feed.also)) for feed in feeds),
+            )
         )
         rows: list[Logits] = []
         for feed in feeds:

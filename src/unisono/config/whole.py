@@ -1,0 +1,97 @@
+"""What needs whole distributions, and so is refused where a member tells its likeliest ids only (docs/adr/0016)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from unisono.config.method import ALWAYS, Method
+from unisono.config.sampling import MEMBER, SHAPING
+from unisono.errors import SpecError
+
+
+class Need(NamedTuple):
+    """A feature of a method that truncated members cannot serve."""
+
+    words: Callable[[Method], str]
+    """What the method says; nothing where it does not want it."""
+    reason: str
+    way: str
+    """The nearest option that is sound."""
+
+
+def _acting(method: Method, prefix: str = "") -> str:
+    names = [name for name in SHAPING if name != ("logit_bias" if prefix else "temperature")]
+    return ", ".join(f"{prefix}{name}" for name in names if method.sampling.changes(prefix + name))
+
+
+_FIXED = "leave weights out, which fixes them"
+_GREEDY = "leave it out: the likeliest piece is taken"
+NEEDS = (
+    Need(lambda method: method.sampling.written if method.sampling.mixture else "", "a piece is drawn of all", _GREEDY),
+    Need(
+        lambda method: "" if method.sampling.is_greedy else f"temperature {method.sampling.temperature:g}",
+        "a piece is drawn of all",
+        _GREEDY,
+    ),
+    Need(
+        lambda method: f"beam_width {method.sampling.beam_width}" if method.sampling.beam_width > 1 else "",
+        "a beam compares the probabilities of whole texts",
+        "leave it out: the likeliest piece is taken",
+    ),
+    Need(
+        _acting,
+        "it moves masses that are not known",
+        "leave it out",
+    ),
+    Need(lambda method: _acting(method, MEMBER), "it reshapes all of a member's masses", "leave it out"),
+    Need(
+        lambda method: "" if method.gate == ALWAYS else f"the gate {str(method.gate)!r}",
+        "a gate looks at the lead's distribution",
+        "leave it out: all members are asked at every step",
+    ),
+    Need(
+        lambda method: "the rule 'contrastive'" if method.combine.rule == "contrastive" else "",
+        "what an amateur does not tell decides",
+        "choose mean, geometric or max",
+    ),
+    Need(
+        lambda method: "" if method.combine.truncate is None else f"truncate {method.combine.truncate}",
+        "it ranks all pieces",
+        "leave it out",
+    ),
+    Need(
+        lambda method: "" if method.combine.sharpen is None else f"sharpen {method.combine.sharpen:g}",
+        "it adds up the masses of all continuations",
+        "leave it out",
+    ),
+    Need(
+        lambda method: "" if method.combine.weights == "fixed" else f"the weights {method.combine.weights!r}",
+        "they follow from all masses",
+        _FIXED,
+    ),
+)
+
+
+def check_request(truncated: Sequence[str], *, scores: bool, logprobs: int) -> None:
+    """Raise a `SpecError` where a request wants probabilities of pieces that may not be told."""
+    if truncated and (scores or logprobs):
+        words = "scoring" if scores else "logprobs"
+        raise refusal(words, truncated, "pieces that are not told have no probability", "leave it out")
+
+
+def check_method(method: Method, truncated: Sequence[str]) -> None:
+    """Raise a `SpecError` where a method needs whole distributions, and the members named here give none."""
+    for need in NEEDS if truncated else ():
+        if words := need.words(method):
+            raise refusal(words, truncated, need.reason, need.way)
+
+
+def refusal(words: str, truncated: Sequence[str], reason: str, way: str) -> SpecError:
+    """What a feature is refused with; ``words`` name it."""
+    names = ", ".join(map(repr, truncated))
+    tell = "tells its likeliest ids" if len(truncated) == 1 else "tell their likeliest ids"
+    return SpecError(
+        f"{words} needs whole distributions, but member {names} {tell} only: {reason}",
+        hint=f"{way}, or load the member by a backend that tells whole distributions",
+    )

@@ -1,0 +1,245 @@
+"""What truncated distributions prove: which column is the largest of every whole distribution that agrees with them.
+
+An id that was not told has at most the unseen mass, and at most the least probability among the k likeliest. So each
+column's mass has bounds, and a member's renormalisation by its dropped ids has, too. Untold columns differ only in how
+many ids each member has there: one representative stands for all of a kind (docs/adr/0016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.fusion.rules import FLOOR
+
+Masses = NDArray[np.float64]
+Columns = NDArray[np.int64]
+
+CLOSER = 1e-5
+"""A score has to be larger by this share: more than what float32 makes of the dense rules."""
+_SAME = 1e-6  # masses as close as this are a tie of the dense rules
+_NOTHING = 1e-12  # a kept mass that may be less than this is unknown
+_SURE = 1e-3  # columns of a dense distribution of so much mass are looked at one by one
+_BARELY = 1.001  # see `rules.geometric`
+_ABOVE_FLOOR = _BARELY * (1 + CLOSER)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopPlan:
+    """A member's map, laid out for `fold_top`."""
+
+    column_V: NDArray[np.int32]
+    """The column of each id, -1 where its mass is dropped."""
+    ids_U: NDArray[np.int64]
+    """How many ids each column has."""
+    dropped: int
+
+
+def plan_top(column_V: NDArray[np.int32], size: int) -> TopPlan:
+    kept = column_V >= 0
+    return TopPlan(column_V, np.bincount(column_V[kept], minlength=size), int((~kept).sum()))
+
+
+class FoldedTop(NamedTuple):
+    """What one truncated distribution tells of the union's columns, before it is renormalised."""
+
+    columns: Columns
+    """The told ones, ascending."""
+    known: Masses
+    told: NDArray[np.int64]
+    """How many ids of each column are told."""
+    each: float
+    """What an untold id has at most."""
+    unseen: float
+    least: float
+    most: float
+    """The kept mass lies between the two."""
+    ids_U: NDArray[np.int64]
+
+    def bounds(self, columns: Columns) -> tuple[Masses, Masses]:
+        """The least and the largest mass of columns."""
+        known, told = np.zeros(len(columns)), np.zeros(len(columns), np.int64)
+        if len(self.columns):
+            place = np.minimum(np.searchsorted(self.columns, columns), len(self.columns) - 1)
+            found = self.columns[place] == columns
+            known[found], told[found] = self.known[place[found]], self.told[place[found]]
+        return known, known + self.beyond(self.ids_U[columns] - told)
+
+    def beyond(self, ids: NDArray[np.int64]) -> Masses:
+        """The mass of so many untold ids, at most."""
+        return np.asarray(np.minimum(self.unseen, self.each * ids))
+
+
+def fold_top(
+    ids_K: NDArray[np.int32], logp_K: NDArray[np.float32], unseen: float, kth: float, plan: TopPlan
+) -> FoldedTop:
+    """Fold one row of `TopLogprobs` into the union's columns."""
+    is_told = ids_K >= 0
+    p, column = np.exp(logp_K[is_told].astype(np.float64)), plan.column_V[ids_K[is_told]]
+    kept = column >= 0
+    columns, place = np.unique(column[kept], return_inverse=True)
+    known = np.bincount(place, weights=p[kept], minlength=len(columns)).astype(np.float64)
+    told, each = np.bincount(place, minlength=len(columns)), min(unseen, kth)
+    most = float(known.sum()) + unseen
+    least = most - min(unseen, each * (plan.dropped - int((~kept).sum())))
+    return FoldedTop(columns.astype(np.int64), known, told, each, unseen, least, most, plan.ids_U)
+
+
+class Whole(NamedTuple):
+    """A dense voter of a mixed ensemble: its masses are exact."""
+
+    p_U: NDArray[Any]
+    columns: Columns
+    """Those of much mass."""
+    least: float = 1.0
+    most: float = 1.0
+    unseen: float = 0.0
+
+    def bounds(self, columns: Columns) -> tuple[Masses, Masses]:
+        p = self.p_U[columns].astype(np.float64)
+        return p, p
+
+
+def whole(p_U: NDArray[Any]) -> Whole:
+    columns = np.flatnonzero(p_U >= _SURE)
+    return Whole(p_U, columns if len(columns) else np.array([int(np.argmax(p_U))]))
+
+
+Voter = FoldedTop | Whole
+
+
+class Kinds(NamedTuple):
+    """Columns by how many ids each truncated voter has there."""
+
+    kind_U: NDArray[np.int64]
+    ids_KD: NDArray[np.int64]
+    """Of each voter, by kind."""
+    columns_D: NDArray[np.int64]
+    """How many columns are of each kind."""
+    first_D: NDArray[np.int64]
+
+
+def kinds_of(ids_U_K: Sequence[NDArray[np.int64]]) -> Kinds:
+    """Count the kinds of columns that a set of truncated voters makes; once, as it takes a while."""
+    ids_KU = np.stack(ids_U_K)
+    key_U = np.zeros(ids_KU.shape[1], np.int64)
+    for ids_U in ids_KU:  # one number for each kind
+        key_U = key_U * (int(ids_U.max(initial=0)) + 1) + ids_U
+    _, first, kind_U, columns = np.unique(key_U, return_index=True, return_inverse=True, return_counts=True)
+    return Kinds(kind_U, ids_KU[:, first], columns, first)
+
+
+class Certificate(NamedTuple):
+    column: int
+    """The largest by what is known."""
+    is_certain: bool
+    rivals: Columns
+    """Told columns that may be larger, the most dangerous first."""
+    least: float
+    """Its probability by the rule, at least."""
+    most: float
+    open_K: tuple[bool, ...] = ()
+    """Of which voters something is unknown that could decide."""
+
+
+def certify(
+    voters: Sequence[Voter], weights: Sequence[float], kinds: Kinds, rule: str, floor: float = FLOOR
+) -> Certificate:
+    """Find the column that ``mean``, ``max`` or ``geometric`` takes, and whether any rival can overtake it.
+
+    Each score grows with each mass, so a rival's largest masses are held against the column's least ones. A member's
+    scale is the one end that is worse: if a rival wins at some scale, it does at that end.
+    """
+    few, low_KN, high_KN = _bounds(voters, kinds)
+    largest_scale = np.array([[1 / max(voter.least, _NOTHING)] for voter in voters])
+    least_scale = np.array([[1 / max(voter.most, _NOTHING)] for voter in voters])
+    score_N = scores(rule, low_KN[:, : len(few)] * least_scale, weights, floor)
+    best = int(np.flatnonzero(score_N >= _nearly(score_N.max(), rule, floor))[0])
+    low_K1 = low_KN[:, [best]]
+    scale_KN = np.where(low_K1 >= high_KN * (1 + CLOSER), least_scale, largest_scale)
+    own_N = scores(rule, low_K1 * scale_KN, weights, floor)
+    rival_N = scores(rule, high_KN * scale_KN, weights, floor)
+    beaten_N = own_N > rival_N * (1 + CLOSER)
+    beaten_N[best] = True
+    is_exact = all(voter.unseen == 0 for voter in voters)
+    is_certain = is_exact or bool(beaten_N.all() and low_K1.any() and all(voter.least > _NOTHING for voter in voters))
+    if rule == "geometric" and not is_exact and score_N[best] <= floor * _ABOVE_FLOOR:
+        is_certain = False
+    dangerous = np.flatnonzero(~beaten_N[: len(few)])
+    rivals = few[dangerous[np.argsort(-rival_N[dangerous], kind="stable")]]
+    matters_N = ~beaten_N
+    matters_N[best] = True
+    open_K = tuple(((high_KN > low_KN)[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
+    most = float(scores(rule, high_KN[:, [best]] * largest_scale, weights, floor)[0])
+    least, most = _shares(rule, score_N, best, most, floor * len(kinds.kind_U) if not is_exact else None, floor)
+    return Certificate(int(few[best]), is_certain, rivals, least, most, open_K)
+
+
+def _shares(
+    rule: str, score_N: Masses, best: int, most: float, floors: float | None, floor: float
+) -> tuple[float, float]:
+    """The least and the largest probability of a column: its scores over what those of all columns sum to.
+
+    Masses sum to 1, so scores do at most, but for what the floors of all columns add; ``None`` where all is known.
+    """
+    least = float(score_N[best])
+    if rule == "mean":
+        return least, min(1.0, most)
+    known = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
+    if not known:
+        return 0.0, 1.0
+    return least / (known if floors is None else 1 + floors), min(1.0, most / known)
+
+
+def scores(rule: str, p_KN: Masses, weights: Sequence[float], floor: float = FLOOR) -> Masses:
+    """What a rule gives columns, without its normalisation."""
+    weight_K1 = np.asarray(weights, np.float64)[:, None]
+    if rule == "mean":
+        return np.asarray((p_KN * weight_K1).sum(axis=0))
+    if rule == "max":
+        return np.asarray((p_KN * weight_K1).max(axis=0))
+    if rule == "geometric":
+        return np.asarray(np.exp((np.log(np.maximum(p_KN, floor)) * weight_K1).sum(axis=0)))
+    raise AssertionError(f"{rule} has no bounds")
+
+
+def _nearly(largest: float, rule: str, floor: float) -> float:
+    """The score from which a column is as large as the largest: of two equal ones the lowest counts."""
+    if rule == "geometric" and largest <= floor * _ABOVE_FLOOR:
+        return 0.0  # nobody gives anything mass: all are as likely
+    return largest * (1 - _SAME)
+
+
+def _bounds(voters: Sequence[Voter], kinds: Kinds) -> tuple[Columns, Masses, Masses]:
+    """The columns that are looked at one by one, and the bounds of these and of what stands for all others."""
+    few = np.unique(np.concatenate([voter.columns for voter in voters])).astype(np.int64)
+    if not len(few):  # nothing was told of any: one of the commonest kind
+        few = kinds.first_D[[int(np.argmax(kinds.columns_D))]]
+    bounds, untold = [voter.bounds(few) for voter in voters], _untold(voters, few, kinds)
+    low_KN = np.concatenate([np.stack([low for low, _ in bounds]), np.zeros_like(untold)], axis=1)
+    return few, low_KN, np.concatenate([np.stack([high for _, high in bounds]), untold], axis=1)
+
+
+def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds) -> Masses:
+    """The largest masses of columns that nobody told: one of each kind of which there are any."""
+    told_D = np.bincount(kinds.kind_U[few], minlength=len(kinds.columns_D))
+    left = np.flatnonzero(told_D < kinds.columns_D)
+    truncated = iter(kinds.ids_KD)
+    return np.stack(
+        [
+            np.full(len(left), _elsewhere(voter, few))
+            if isinstance(voter, Whole)
+            else voter.beyond(next(truncated)[left])
+            for voter in voters
+        ]
+    )
+
+
+def _elsewhere(voter: Whole, few: Columns) -> float:
+    rest_U = voter.p_U.copy()
+    rest_U[few] = 0
+    return float(rest_U.max())

@@ -1,0 +1,158 @@
+"""A certain choice is that of every whole distribution that agrees with what was told."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from unisono.backends.fake.backend import IMPOSSIBLE
+from unisono.backends.truncated import top_logprobs
+from unisono.engine.reference import PlainTold, plain_certificate
+from unisono.fusion.bounds import FoldedTop, TopPlan, Voter, certify, fold_top, kinds_of, plan_top, whole
+from unisono.fusion.rules import COMBINE_RULES
+
+RULES = ("mean", "max", "geometric")
+END = 4
+MAPS = [(0, 1, 2, END), (1, 1, 0, END), (-1, 2, 3, 0), (-1, 0, END, END), (3, -1, -1, 1)]
+"""Columns of four ids: shared and not, END among them, several ids of one, ids that are dropped."""
+
+
+def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    for bars in itertools.combinations(range(total + parts - 1), parts - 1):
+        ends = (-1, *bars, total + parts - 1)
+        yield tuple(ends[part + 1] - ends[part] - 1 for part in range(parts))
+
+
+def plan(columns: tuple[int, ...]) -> TopPlan:
+    return plan_top(np.array(columns, np.int32), END + 1)
+
+
+def told(masses: tuple[int, ...], columns: tuple[int, ...], k: int, also: tuple[int, ...] = ()) -> FoldedTop:
+    logits_V = np.where(np.array(masses) > 0, np.log(np.maximum(masses, 1)), IMPOSSIBLE).astype(np.float32)
+    row = top_logprobs(logits_V[None], [(k, also)])
+    return fold_top(row.ids_NK[0], row.logp_NK[0], float(row.unseen_N[0]), float(row.kth_N[0]), plan(columns))
+
+
+def dense(masses: tuple[int, ...], columns: tuple[int, ...]) -> np.ndarray:
+    p_U = np.zeros(END + 1)
+    for mass, column in zip(masses, columns, strict=True):
+        if column >= 0:
+            p_U[column] += mass
+    return p_U / p_U.sum()
+
+
+def is_right(column: int, p_U_K: list[np.ndarray], weights: tuple[float, ...], rule: str) -> bool:
+    q_U = COMBINE_RULES[rule]([p_U[None].copy() for p_U in p_U_K], weights)[0]
+    return bool(q_U[column] >= q_U.max() * (1 - 1e-7))
+
+
+def has_kept(masses: tuple[int, ...], columns: tuple[int, ...]) -> bool:
+    return any(mass for mass, column in zip(masses, columns, strict=True) if column >= 0)
+
+
+@pytest.mark.parametrize("columns", MAPS)
+def test_a_lone_member_is_certain_only_of_what_its_whole_distribution_gives(columns: tuple[int, ...]) -> None:
+    kinds, certain = kinds_of([plan(columns).ids_U]), 0
+    for masses, k in itertools.product(compositions(8, 4), range(1, 5)):
+        if has_kept(masses, columns):
+            found = certify([told(masses, columns, k)], [1.0], kinds, "mean")
+            certain += found.is_certain
+            assert not found.is_certain or is_right(found.column, [dense(masses, columns)], (1.0,), "mean")
+            assert found.is_certain or k < 4
+    assert certain > 300
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 1), (1, 2), (3, 2), (2, 4)])
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.7, 0.3)])
+def test_two_members_are_certain_only_of_what_whole_distributions_give(
+    rule: str, left: int, right: int, weights: tuple[float, ...]
+) -> None:
+    columns_K = (MAPS[left], MAPS[right])
+    plans = [plan(columns) for columns in columns_K]
+    kinds, certain = kinds_of([its.ids_U for its in plans]), 0
+    ways = [*compositions(4, 4), *random_ways(30)]
+    cases = [
+        {
+            (masses, k): (told(masses, columns, k), dense(masses, columns))
+            for masses, k in itertools.product(ways, range(1, 5))
+            if has_kept(masses, columns)
+        }
+        for columns in columns_K
+    ]
+    chosen = np.random.default_rng(left + right).permutation(len(cases[0]) * len(cases[1]))[:300]
+    both = [list(its.values()) for its in cases]
+    for number in chosen:
+        (one, p_U), (other, r_U) = both[0][number // len(both[1])], both[1][number % len(both[1])]
+        found = certify([one, other], weights, kinds, rule)
+        certain += found.is_certain
+        assert not found.is_certain or is_right(found.column, [p_U, r_U], weights, rule)
+    assert certain > 25
+
+
+def random_ways(count: int) -> list[tuple[int, ...]]:
+    ways = list(compositions(8, 4))
+    return [ways[place] for place in np.random.default_rng(3).permutation(len(ways))[:count]]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_member_that_tells_all_is_held_against_one_that_does_not(rule: str) -> None:
+    columns_K, certain = (MAPS[1], MAPS[2]), 0
+    kinds = kinds_of([plan(MAPS[2]).ids_U])
+    for masses, others, k in itertools.product(compositions(4, 4), compositions(4, 4), (1, 2)):
+        if not has_kept(others, columns_K[1]):
+            continue
+        p_U, r_U = dense(masses, columns_K[0]), dense(others, columns_K[1])
+        voters: list[Voter] = [whole(p_U), told(others, columns_K[1], k)]
+        found = certify(voters, (0.6, 0.4), kinds, rule)
+        certain += found.is_certain
+        assert not found.is_certain or is_right(found.column, [p_U, r_U], (0.6, 0.4), rule)
+    assert certain > 200
+
+
+@pytest.mark.parametrize("rule", ["mean", "geometric"])
+def test_ids_asked_for_by_number_make_certain_what_the_likeliest_alone_do_not(rule: str) -> None:
+    columns, kinds = MAPS[0], kinds_of([plan(MAPS[0]).ids_U] * 2)
+    masses, others = (50, 1, 1, 30), (1, 50, 2, 30)
+    first = certify([told(masses, columns, 1), told(others, columns, 1)], (0.5, 0.5), kinds, rule)
+    assert not first.is_certain
+    again = [told(its, columns, 1, (0, 1, 3)) for its in (masses, others)]
+    found = certify(again, (0.5, 0.5), kinds, rule)
+    expected = COMBINE_RULES[rule]([dense(its, columns)[None] for its in (masses, others)], (0.5, 0.5))[0]
+    assert found.is_certain
+    assert found.column == int(np.argmax(expected))
+
+
+def test_a_choice_between_columns_of_the_same_mass_is_left_open_until_all_is_told() -> None:
+    kinds, masses = kinds_of([plan(MAPS[0]).ids_U]), (3, 3, 1, 1)
+    assert [certify([told(masses, MAPS[0], k)], [1.0], kinds, "mean").is_certain for k in (2, 3, 4)] == [False] * 2 + [
+        True
+    ]
+    assert certify([told(masses, MAPS[0], 4)], [1.0], kinds, "mean").column == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_bounds_of_kinds_say_what_bounds_of_all_columns_say(rule: str) -> None:
+    random, size, certain = np.random.default_rng(11), 14, 0
+    for _ in range(250):
+        members = int(random.integers(1, 4))
+        columns_K = [random.integers(-1, size, 18).astype(np.int32) for _ in range(members)]
+        weights = random.dirichlet(np.ones(members)).tolist()
+        floor = float(random.choice([1e-10, 1e-3]))
+        voters, plain, plans = list[Voter](), list[PlainTold](), list[TopPlan]()
+        for column_V in columns_K:
+            logits_V = (3 * random.standard_normal(18)).astype(np.float32)
+            also = random.permutation(18)[: random.integers(0, 4)].tolist()
+            row = top_logprobs(logits_V[None], [(int(random.integers(1, 19)), also)])
+            row_parts = row.ids_NK[0], row.logp_NK[0], float(row.unseen_N[0]), float(row.kth_N[0])
+            plans.append(plan_top(column_V, size))
+            voters.append(fold_top(*row_parts, plans[-1]))
+            p_by_id = dict(zip(row.ids_NK[0].tolist(), np.exp(row.logp_NK[0].astype(float)), strict=True))
+            plain.append(PlainTold(column_V, p_by_id, row_parts[2], min(row_parts[2:])))
+        found = certify(voters, weights, kinds_of([its.ids_U for its in plans]), rule, floor)
+        assert (found.column, found.is_certain) == plain_certificate(plain, weights, size, rule, floor)
+        certain += found.is_certain
+    assert 40 < certain < 240
