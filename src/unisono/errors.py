@@ -40,6 +40,21 @@ class ModelUnsupported(ModelError):
     """The file is sound, but what it holds cannot be a member of an ensemble."""
 
 
+class MemberUnavailable(ModelError):
+    """A member that lives elsewhere does not answer, or answers what cannot be used."""
+
+    def __init__(self, member: str, address: str, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(
+            f"member {member!r} at {address} is not available: {reason}",
+            hint=f"look whether it runs and can be reached from here: `unisono doctor` asks {address}",
+        )
+        self.member = member
+        self.address = address
+        self.reason = reason
+        self.retry_after = retry_after
+        """Seconds after which it wants to be asked again, where it said so."""
+
+
 class BackendMissing(UnisonoError):
     """The library behind a backend, or behind constraints, is not installed."""
 

@@ -1,0 +1,65 @@
+"""What the endpoint backend wants of an engine: an adapter turns questions into requests, and answers into rows.
+
+A slot lives here: a list of ids, and how many of them the engine is known to hold. Nothing is sent to open, rewind or
+close one; each question says which ids stand before, and the engine reads what it lacks. So a lost answer, a restart
+and an expired session are one case: the next question makes them good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unisono.backends.base import Array, TopLogprobs, Truncation
+from unisono.vocab.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of one slot."""
+
+    slot: int
+    """Its number here, below the number of slots."""
+    ids: Sequence[int]
+    """All ids that it holds when this has been answered."""
+    held: int
+    """How many of these the engine is believed to have read; it may have lost them."""
+    wanted: int
+    """Distributions are wanted behind this many of the last ids; 0 only reads them."""
+    top: int = 0
+    """How many of the likeliest ids to tell, of a truncated engine; 0 for its own k."""
+    also: Sequence[int] = ()
+    """Ids to tell whatever their rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an endpoint says of itself when it is probed."""
+
+    engine: str
+    """Its name and version, as it tells them."""
+    model: str
+    """A fingerprint of its weights and tokenizer, as well as it can be told: another one is another model."""
+    rows: int
+    context: int
+    slots: int
+    truncated: Truncation | None
+    tokenizer: Tokenizer | None
+    """``None`` where the engine gives none, and the member has to name it."""
+    notes: tuple[str, ...] = ()
+    """What follows for exactness and cost, for `doctor`."""
+
+
+class Adapter(Protocol):
+    """One kind of engine. All methods run on the client's thread, and raise `MemberUnavailable`."""
+
+    async def describe(self) -> Description: ...
+
+    async def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
+        """Answer questions about different slots, all in flight together: their wanted rows, in order."""
+        ...
+
+    async def leave(self, slots: Sequence[int]) -> None:
+        """Tell the engine that it may forget slots. Failures are ignored: what is idle ends by itself."""
+        ...
