@@ -30,7 +30,7 @@ class MarkReading(BaseModel):
 
 
 class MemberSpec(BaseModel):
-    """One member as a spec describes it. Only ``name`` and one of ``model``, ``url``, ``share_weights_with`` is needed."""
+    """One member as a spec describes it. It needs a ``name``, and ``model``, ``url`` or ``share_weights_with``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
