@@ -11,7 +11,7 @@ import json
 import os
 import random
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -174,6 +174,16 @@ class Client:
 
     def _refuse_constant(self, constant: str) -> None:
         raise self.failed(f"it answers {constant} where a number is expected")
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side; the first failure cancels the others, and is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _pool() -> httpx2.AsyncClient:
