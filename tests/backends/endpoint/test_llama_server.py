@@ -229,7 +229,7 @@ def test_a_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_tokenizer_of_another_model_is_refused(engine: LlamaServerStandIn) -> None:
     fake_member("other", ["Hello"])
-    with pytest.raises(SpecError, match=r"not that of the model at .*: .* the 1\. token is \d+ \('Hello'\) here and"):
+    with pytest.raises(SpecError, match=r"not that of the model at .*: .* the 79\. token is \d+ \('Hello'\) here and"):
         load(engine.url, tokenizer=ModelSource("fake", "other"))
     with pytest.raises(SpecError, match="lacks the key 'tokenizer'"):
         load(engine.url, tokenizer=None)

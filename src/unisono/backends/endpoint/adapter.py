@@ -43,6 +43,7 @@ class Description:
     """A fingerprint of its weights and tokenizer, as well as it can be told: another one is another model."""
     rows: int
     context: int
+    """Tokens that a text may have; 0 where it does not say."""
     slots: int
     truncated: Truncation | None
     tokenizer: Tokenizer | None

@@ -32,7 +32,11 @@ class _Engine:
 _ENGINES = (
     _Engine("/v1/member", "unisono_member", "worker", "WorkerAdapter", own_tokenizer=True),
     _Engine("/props", "default_generation_settings", "llama_server", "LlamaServerAdapter"),
+    _Engine("/v1/models", "data", "completions", "CompletionsAdapter"),
 )
+"""In the order of asking: more engines than one list models."""
+DEFAULT_CONTEXT = 4096
+"""Tokens a text where an engine does not say how many it takes."""
 
 
 class EndpointLoader:
@@ -84,6 +88,8 @@ class EndpointLoader:
     @property
     def _context(self) -> int:
         asked, own = self._request.context, self.description.context
+        if own == 0:  # it does not say
+            return asked or DEFAULT_CONTEXT
         if asked is not None and asked > own:
             raise SpecError(
                 f"member {self._request.name!r}: context is {asked}, but {self._client.address} holds {own} tokens a "
@@ -111,7 +117,8 @@ class EndpointLoader:
             if isinstance(told, dict) and engine.sign in told:
                 return engine
         raise self._client.failed(
-            "no engine that a member can live in was recognised there: neither `unisono member serve` nor llama-server"
+            "no engine that a member can live in was recognised there: neither `unisono member serve`, nor "
+            "llama-server, nor an OpenAI-compatible server"
         )
 
     @cached_property
