@@ -248,7 +248,7 @@ class CompletionsAdapter:
 
 
 def _split(told: object, top: int) -> tuple[list[tuple[object, object]], list[tuple[object, object]]]:
-    """What a position of the prompt tells: the likeliest ids, and the one that stands there where it is none of these."""
+    """What a position of the prompt tells: the likeliest ids, and the one that stands there where it is not."""
     if not isinstance(told, dict) or not all(isinstance(entry, dict) for entry in told.values()):
         raise ModelError("it told no distribution at a position of the prompt")
     by_rank, by_number = [], []
