@@ -151,3 +151,16 @@ def test_another_model_behind_the_address_is_noticed_when_a_text_begins() -> Non
         server.entries[0]["root"] = "org/other"
         with pytest.raises(MemberUnavailable, match="another model is served"):
             backend.advance([Feed(backend.open(), IDS)])
+
+
+def test_a_server_with_a_cache_of_prefixes_gets_none_of_ours() -> None:
+    from unisono.build import load_models, prepare
+    from unisono.config.ensemble import load_spec
+
+    with stand_in().serve() as url:
+        members = [{"name": "far", "url": url, "tokenizer": "fake:served"}, {"name": "near", "model": "fake:served"}]
+        prepared = prepare(load_spec({"members": members}))
+        with load_models([prepared], keep_prefixes=True) as models:
+            far, near = models.engine(prepared).members
+            assert far.prefixes is None
+            assert near.prefixes is not None

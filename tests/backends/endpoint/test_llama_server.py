@@ -248,3 +248,24 @@ def test_an_address_without_an_engine_is_refused() -> None:
 
     with Other(fake_member("served")).serve() as url, pytest.raises(MemberUnavailable, match="no engine"):
         load(url)
+
+
+def test_doctor_shows_what_the_engine_can_do_and_how_long_it_takes(engine: LlamaServerStandIn) -> None:
+    from unisono.build import prepare
+    from unisono.config.ensemble import load_spec
+    from unisono.diagnosis import diagnose
+
+    spec = {"members": [{"name": "far", "url": engine.url, "tokenizer": "fake:served", "top": 5}]}
+    [member] = diagnose(prepare(load_spec(spec))).members
+    assert member.endpoint is not None
+    assert member.endpoint.engine == "llama-server b1-stand-in"
+    assert member.endpoint.truncated == (5, engine.model.output_rows, 0)
+    assert member.endpoint.latency_ms > 0
+    assert "greedy choices are exact where they are certified" in member.endpoint.notes[0]
+    assert (member.model, member.backend, member.facts.device) == (engine.url, "endpoint", engine.url)
+
+
+def test_more_texts_than_the_engine_holds_are_warned_of(engine: LlamaServerStandIn) -> None:
+    assert load(engine.url).facts.warnings == ()
+    [warning] = load(engine.url, slots=6).facts.warnings
+    assert "holds 5 texts at once, and up to 6 are written" in warning

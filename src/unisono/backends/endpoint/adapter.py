@@ -48,6 +48,8 @@ class Description:
     truncated: Truncation | None
     tokenizer: Tokenizer | None
     """``None`` where the engine gives none, and the member has to name it."""
+    keeps_prefixes: bool = False
+    """Whether it finds by itself what it has read of a text, whatever the slot."""
     notes: tuple[str, ...] = ()
     """What follows for exactness and cost, for `doctor`."""
 

@@ -65,6 +65,7 @@ class CompletionsAdapter:
             slots=256,
             truncated=truncation,
             tokenizer=None,
+            keeps_prefixes=True,
             notes=(
                 *([] if agreed else ["it has no /tokenize, so nothing shows whether the tokenizer is its model's"]),
                 *([] if context else ["it does not say how long a text may be: set context"]),
@@ -251,7 +252,8 @@ def _split(told: object, top: int) -> tuple[list[tuple[object, object]], list[tu
     """What a position of the prompt tells: the likeliest ids, and the one that stands there where it is not."""
     if not isinstance(told, dict) or not all(isinstance(entry, dict) for entry in told.values()):
         raise ModelError("it told no distribution at a position of the prompt")
-    by_rank, by_number = [], []
+    by_rank: list[tuple[object, object]] = []
+    by_number: list[tuple[object, object]] = []
     for name, entry in told.items():
         pair = (int(name) if name.isdecimal() else None, entry.get("logprob"))
         rank = entry.get("rank")

@@ -11,6 +11,7 @@ from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.endpoint.adapter import Adapter, Description
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.report import EndpointReport, report_of
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.registry import make_loader
 from unisono.errors import SpecError
@@ -77,8 +78,25 @@ class EndpointLoader:
         if now.model != told.model:
             raise self._client.failed("it serves another model now than when its vocabulary was read")
         progress(1.0, told.engine)
-        slots = self._request.slots
-        return EndpointBackend(self._client, self._adapter, told, context=self._context, slots=slots)
+        return self._backend(self._request.slots)
+
+    def report(self) -> EndpointReport:
+        """What the endpoint can do, and how long it takes: for `doctor`."""
+        backend = self._backend(slots=1)
+        report = report_of(self._client.address, self.description, backend)
+        backend.unload()
+        return report
+
+    def _backend(self, slots: int) -> EndpointBackend:
+        told, warnings = self.description, list[str]()
+        if slots > told.slots:
+            warnings.append(
+                f"{self._client.address} holds {told.slots} texts at once, and up to {slots} are written: it reads "
+                "texts again when they take turns; start it with more, or write fewer at once"
+            )
+        return EndpointBackend(
+            self._client, self._adapter, told, context=self._context, slots=slots, warnings=tuple(warnings)
+        )
 
     @cached_property
     def description(self) -> Description:
