@@ -30,6 +30,8 @@ START = struct.Struct("<7sBI")
 ALIGNED = 64
 TYPES = {"u1": np.dtype("u1"), "i4": np.dtype("<i4"), "f4": np.dtype("<f4"), "f8": np.dtype("<f8")}
 """Of the numbers of an array: unsigned bytes, and integers and floats of so many bytes."""
+LONGEST = 2**31 - 1
+"""The most numbers along an axis."""
 AXES = 4
 """The most axes of an array."""
 HEAD = 2**24
@@ -147,7 +149,7 @@ def _read_array(body: memoryview, entry: object, at: int) -> tuple[str, NDArray[
             dtype = TYPES[type_name]
         case _:
             raise FrameError("an entry of its arrays is not [name, type, shape, offset]")
-    if len(shape) > AXES or not all(type(size) is int and 0 <= size <= len(body) for size in shape):
+    if len(shape) > AXES or not all(type(size) is int and 0 <= size <= LONGEST for size in shape):
         raise FrameError(f"its array {shown(name)} has a shape that cannot be")
     if offset != _aligned(at):
         raise FrameError(f"its array {shown(name)} begins at {offset}, not at {_aligned(at)}")
