@@ -28,7 +28,12 @@ MAGIC = b"unisono"
 VERSION = 1
 START = struct.Struct("<7sBI")
 ALIGNED = 64
-TYPES = {"u1": np.dtype("u1"), "i4": np.dtype("<i4"), "f4": np.dtype("<f4"), "f8": np.dtype("<f8")}
+TYPES: dict[str, np.dtype[Any]] = {
+    "u1": np.dtype("u1"),
+    "i4": np.dtype("<i4"),
+    "f4": np.dtype("<f4"),
+    "f8": np.dtype("<f8"),
+}
 """Of the numbers of an array: unsigned bytes, and integers and floats of so many bytes."""
 LONGEST = 2**31 - 1
 """The most numbers along an axis."""
@@ -71,7 +76,7 @@ def write_frame(head: Mapping[str, object], arrays: Mapping[str, NDArray[Any]]) 
         offset = _aligned(end)
         listed.append([name, _type_name(array), list(array.shape), offset])
         body += [memoryview(bytes(offset - end))] if offset > end else []
-        body += [memoryview(array.reshape(-1).view("u1"))] if array.nbytes else []
+        body += [array.reshape(-1).view("u1").data] if array.nbytes else []
         end = offset + array.nbytes
     text = json.dumps({**head, "arrays": listed}, separators=(",", ":"), allow_nan=False).encode()
     text = text.ljust(_aligned(START.size + len(text)) - START.size)
