@@ -92,7 +92,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
     own = "none" if member.encoder.template is None else "own"
     return MemberDiagnosis(
         name=member.spec.name,
-        model=str(member.owner.model),
+        model=str(member.owner.home),
         weights_of=member.spec.share_weights_with,
         backend=member.backend,
         weight=member.weight,

@@ -176,7 +176,7 @@ class PrefixStore(Protocol):
 class ModelSource:
     """The location of a model's files, with ``demo:`` names resolved."""
 
-    kind: Literal["hub", "folder", "gguf", "fake"]
+    kind: Literal["hub", "folder", "gguf", "fake", "endpoint"]
     location: str
     sha256: str | None = None
 
