@@ -34,6 +34,7 @@ class _TableHead(BaseModel):
     eos_id: int | None
     adds_bos: bool
     chat_template: str | None
+    template_given: bool
     named_templates: dict[str, str]
     special_texts: dict[str, str]
     strips: list[tuple[int, bool, bool]]
@@ -48,6 +49,7 @@ def table_frame(table: TokenTable) -> list[memoryview]:
         "eos_id": table.eos_id,
         "adds_bos": table.adds_bos,
         "chat_template": table.chat_template,
+        "template_given": table.template_given,
         "named_templates": dict(table.named_templates),
         "special_texts": dict(table.special_texts),
         "strips": [[token, *sides] for token, sides in table.strips.items()],
@@ -78,6 +80,7 @@ def read_table(frame: Frame) -> TokenTable:
         eos_id=facts.eos_id,
         adds_bos=facts.adds_bos,
         chat_template=facts.chat_template,
+        template_given=facts.template_given,
         named_templates=facts.named_templates,
         special_texts=facts.special_texts,
         strips={token: (left, right) for token, left, right in facts.strips},
@@ -110,7 +113,7 @@ class Call:
 
 
 def call_frame(call: Call) -> list[memoryview]:
-    asked = [[each.slot, each.wanted, each.top, list(each.also)] for each in call.questions]
+    asked = [[each.slot, each.held, each.wanted, each.top, list(each.also)] for each in call.questions]
     head = {"session": call.session, "number": call.number, "model": call.model, "questions": asked}
     return ids_frame(head, [each.ids for each in call.questions])
 
@@ -197,9 +200,9 @@ def _spans(lengths: NDArray[np.int32], total: int) -> list[tuple[int, int]]:
 
 def _read_question(asked: object, ids: NDArray[np.int32]) -> Question:
     match asked:
-        case [int(slot), int(wanted), int(top), list(also)] if all(type(token) is int for token in also):
-            return Question(slot, ids, 0, wanted, top, also)  # type: ignore[arg-type]
-    raise FrameError("a question is not [slot, wanted, top, [ids]]")
+        case [int(slot), int(held), int(wanted), int(top), list(also)] if all(type(token) is int for token in also):
+            return Question(slot, ids, held, wanted, top, also)  # type: ignore[arg-type]
+    raise FrameError("a question is not [slot, held, wanted, top, [ids]]")
 
 
 def _list(head: Mapping[str, Any], key: str) -> list[list[Any]]:
