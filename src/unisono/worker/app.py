@@ -144,10 +144,10 @@ class WorkerApp:
 
     async def _encode(self, body: bytes) -> Answer:
         match _parse(body):
-            case {"way": way, "texts": list(texts)} if way in WAYS:
-                pass
+            case {"model": str(model), "way": str(way), "texts": list(texts)} if way in WAYS:
+                self._service.expect(model)
             case _:
-                raise _wrong(f"send way, one of {', '.join(WAYS)}, and texts, a list")
+                raise _wrong(f"send model, way, one of {', '.join(WAYS)}, and texts, a list")
         if len(texts) > TEXTS or not all(isinstance(text, str) and len(text) <= CHARACTERS for text in texts):
             raise _wrong(f"texts are not {TEXTS} or fewer of {CHARACTERS} characters at most")
         return TYPE, ids_frame({}, await self._service.encode(way, texts))

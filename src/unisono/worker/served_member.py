@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ class ServedMember:
             "engine": f"unisono {version('unisono')} ({self.model.backend}, {facts.device})",
             "model": self.fingerprint,
             "instance": self.instance,
+            "table": hashlib.sha256(self.table).hexdigest(),
             "rows": facts.rows,
             "context": facts.context,
             "slots": facts.slots,

@@ -77,13 +77,18 @@ class MemberService:
             raise not_ready("the model is being loaded" if self.state == "loading" else "the model has failed")
         return self._member
 
+    def expect(self, model: str) -> ServedMember:
+        """The member, whose model has to be the one that a client means. Raises a `Refusal`."""
+        member = self.member
+        if model != member.fingerprint:
+            words = f"it serves another model now: {member.fingerprint}, not {model[:64]}"
+            raise Refusal(409, words, code="other_model")
+        return member
+
     async def answer(self, call: Call) -> list[memoryview]:
         """The answer to a call, as the parts of a frame. Raises a `Refusal`."""
-        member = self.member
+        member = self.expect(call.model)
         assert self._leases is not None
-        if call.model != member.fingerprint:
-            words = f"this worker has the model {member.fingerprint}, and the call is for {call.model[:64]}"
-            raise Refusal(409, words, code="other_model")
         self._leases.note(call)
         self.metrics.calls.inc()
         return await self._run(self._model, partial(self._answer, member, self._leases, call))
