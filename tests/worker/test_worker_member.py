@@ -14,7 +14,6 @@ from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel
 from unisono.backends.registry import make_loader
 from unisono.ensemble import Ensemble
-from unisono.errors import MemberUnavailable
 from unisono.testing import BACKEND_CONTRACT, ContractCase
 
 NAMES = ("a", "b")
@@ -68,7 +67,7 @@ METHODS: list[dict[str, Any]] = [
     {"sampling": "0.9 seed:3 top_p:0.9"},
     {"lead": "a", "gate": "confidence:0.6"},
     {"lead": "b", "speculate": "a:3"},
-    {"sampling": "beam:3"},
+    {"sampling": "beam_width:3"},
     {"lead": "a", "gate": "margin:0.5", "speculate": "ngram", "sampling": "0.8 seed:1"},
 ]
 

@@ -108,7 +108,7 @@ class WorkerAdapter:
             raise self._client.failed(f"it describes its member without a good {', '.join(wrong)}") from None
         if member.unisono_member != WORKER:
             raise self._client.failed(
-                f"its worker speaks version {member.unisono_member}, and this is version {WORKER}: use one unisono for both"
+                f"its worker speaks version {member.unisono_member}, not {WORKER}: use one unisono for both"
             )
         return member
 
