@@ -26,6 +26,8 @@ CHARACTERS = 2**20
 OPEN = ("/health", "/ready")
 """Paths that need no token."""
 JSON = "application/json"
+CHUNK = 1 << 18
+"""Bytes that are given to the connection at once: what it has no room for, it copies."""
 
 FOREIGN = Refusal(
     403,
@@ -189,6 +191,7 @@ async def _send(send: Send, kind: str, content: Content) -> None:
     length = sum(map(len, parts))
     headers = [(b"content-type", kind.encode()), (b"content-length", str(length).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for part in parts[:-1]:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": parts[-1]})
+    for part in parts:
+        for at in range(0, len(part), CHUNK):
+            await send({"type": "http.response.body", "body": part[at : at + CHUNK], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

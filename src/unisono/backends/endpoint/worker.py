@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.client import Answer, Client
+from unisono.backends.endpoint.direct import Direct, Unusual
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
@@ -20,6 +22,9 @@ from unisono.backends.wire import Frame, FrameError, read_frame
 
 TABLE_BYTES = 1 << 28
 """The longest token table that is read."""
+CALL = "/v1/advance"
+ROW_BYTES = 16
+"""What an answer takes for each id of a distribution, at most."""
 HEAD_BYTES = 1 << 20
 """What an answer has beside its rows, at most."""
 
@@ -46,6 +51,7 @@ class WorkerAdapter:
     def __init__(self, client: Client, source: EndpointSource) -> None:
         self._client = client
         self._top = source.top
+        self._direct = Direct(client.address, client.authorization)
         self._session = secrets.token_hex(16)
         self._number = 0
         self._description: Description | None = None
@@ -77,21 +83,24 @@ class WorkerAdapter:
         self._number += 1
         call = call_frame(Call(self._session, self._number, told.model, questions))
         wanted = sum(question.wanted for question in questions)
-        answer = await self._client.request(
-            "POST",
-            "/v1/advance",
-            b"".join(call),
-            {"content-type": TYPE},
-            limit=wanted * told.rows * 16 + HEAD_BYTES,
-            accepted=(200, 409),
-        )
-        frame = self._frame(answer)
+        frame = await self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES)
         if frame.head.get("model") != told.model:
             raise self._client.failed("it answers for another model")
         try:
             return read_rows_of(frame, wanted, told.rows)
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
+
+    async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
+        """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
+        if self._direct.usable:
+            with contextlib.suppress(Unusual, FrameError):
+                return read_frame(await self._direct.post(CALL, TYPE, call, most))
+        return self._frame(
+            await self._client.request(
+                "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409)
+            )
+        )
 
     async def leave(self, slots: Sequence[int]) -> None:
         self._number += 1

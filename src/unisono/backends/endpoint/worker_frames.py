@@ -158,7 +158,7 @@ def read_rows_of(frame: Frame, count: int, rows: int) -> Array | TopLogprobs:
     _expect_shape("logp", logp_NK, (count, ids_NK.shape[1]))
     for name, array in (("ids", ids_NK), ("unseen", unseen_N), ("kth", kth_N)):
         _expect_shape(name, array, (count, *array.shape[1:]))
-    return TopLogprobs(ids_NK, logp_NK, unseen_N, kth_N, rows)
+    return TopLogprobs(ids_NK.copy(), logp_NK.copy(), unseen_N.copy(), kth_N.copy(), rows)  # which outlive the answer
 
 
 def _rows(texts: Sequence[str], kinds: Sequence[Kind], before: str = "") -> dict[str, NDArray[Any]]:
