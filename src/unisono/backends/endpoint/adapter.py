@@ -24,7 +24,8 @@ class Question:
     ids: Sequence[int]
     """All ids that it holds when this has been answered."""
     held: int
-    """How many of these the engine is believed to have read; it may have lost them."""
+    """How many of these the engine is believed to have read, in this slot or in the one of which it is a copy; it may
+    have lost them."""
     wanted: int
     """Distributions are wanted behind this many of the last ids; 0 only reads them."""
     top: int = 0

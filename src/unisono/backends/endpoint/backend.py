@@ -61,10 +61,10 @@ class EndpointBackend:
 
     def open(self, copy_of: Slot | None = None) -> Slot:
         self._begin_call()
-        ids = [] if copy_of is None else list(self._held(copy_of).ids)
+        held = _Held() if copy_of is None else self._held(copy_of)
         for slot in map(Slot, range(self.facts.slots)):
             if slot not in self._slots:
-                self._slots[slot] = _Held(ids)
+                self._slots[slot] = _Held(list(held.ids), held.engine)
                 return slot
         raise RuntimeError(f"all {self.facts.slots} slots are taken")
 

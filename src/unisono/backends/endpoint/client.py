@@ -67,6 +67,11 @@ class Client:
         future = portal.start(self._within(coroutine, timeout))
         future.add_done_callback(lambda done: None if done.cancelled() else done.exception() and None)
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that shows its key."""
+        return {"authorization": f"Bearer {self._key}"} if self._key else {}
+
     def failed(self, reason: str, retry_after: float | None = None) -> MemberUnavailable:
         """What is raised where the endpoint cannot be used for this reason."""
         reason = reason.replace(self._key, "…") if self._key else reason
@@ -137,7 +142,7 @@ class Client:
         accepted: tuple[int, ...],
     ) -> Answer | tuple[MemberUnavailable, float | None]:
         """The answer, or why there is none and after how many seconds to try again. Raises what is not worth it."""
-        own = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        own = self.authorization
         try:
             async with _pool().stream(
                 method, self.address + path, content=content, headers={**headers, **own}
