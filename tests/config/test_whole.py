@@ -10,7 +10,6 @@ from unisono.chat.messages import Prompt
 from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
-from unisono.records import Limits
 from unisono.testing import fake_member
 
 REFUSED: list[dict[str, Any]] = [
@@ -18,7 +17,6 @@ REFUSED: list[dict[str, Any]] = [
     {"sampling": "mixture"},
     {"sampling": {"beam_width": 2}},
     {"sampling": {"repetition_penalty": 1.2}},
-    {"sampling": {"bias": {"a": 1}}},
     {"sampling": {"member_temperature": 0.5}},
     {"gate": "entropy:1"},
     {"gate": "confidence:0.5"},
@@ -54,8 +52,6 @@ def test_what_a_request_wants_is_refused_too(ensemble: Ensemble) -> None:
     for request, words in (
         (GenerationRequest("", prompt, top_logprobs=2), "logprobs"),
         (GenerationRequest("", prompt, score=True), "scoring"),
-        (GenerationRequest("", prompt, Limits(8, min_new_tokens=2)), "min_new_tokens"),
-        (GenerationRequest("", prompt, constraint={"regex": "a+"}), "constraint"),
     ):
         with pytest.raises(SpecError, match=f"{words} needs whole distributions"):
             prepare(request)

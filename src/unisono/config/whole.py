@@ -20,9 +20,9 @@ class Need(NamedTuple):
     """The nearest option that is sound."""
 
 
-def _acting(method: Method, prefix: str = "") -> str:
-    names = [name for name in SHAPING if name != ("logit_bias" if prefix else "temperature")]
-    return ", ".join(f"{prefix}{name}" for name in names if method.sampling.changes(prefix + name))
+def _reshaping_members(method: Method) -> str:
+    names = [MEMBER + name for name in SHAPING if name != "logit_bias"]
+    return ", ".join(name for name in names if method.sampling.changes(name))
 
 
 _FIXED = "leave weights out, which fixes them"
@@ -40,11 +40,11 @@ NEEDS = (
         "leave it out: the likeliest piece is taken",
     ),
     Need(
-        _acting,
-        "it moves masses that are not known",
-        "leave it out",
+        lambda method: "repetition_penalty" if method.sampling.changes("repetition_penalty") else "",
+        "it is a power of masses that are not known",
+        "choose presence_penalty or frequency_penalty",
     ),
-    Need(lambda method: _acting(method, MEMBER), "it reshapes all of a member's masses", "leave it out"),
+    Need(_reshaping_members, "it reshapes all of a member's masses", "leave it out"),
     Need(
         lambda method: "" if method.gate == ALWAYS else f"the gate {str(method.gate)!r}",
         "a gate looks at the lead's distribution",

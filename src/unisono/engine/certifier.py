@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from unisono.engine.member import Member, Place
 from unisono.engine.runner import Again, Runner
-from unisono.engine.sampler import rows_at
+from unisono.engine.sampler import reshaping_of, rows_at
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
-from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Voter, certify, kinds_of, whole
+from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, certify, kinds_of, whole
 from unisono.fusion.fold import bring
 from unisono.fusion.rules import FLOOR
 
@@ -22,12 +23,32 @@ MORE = (10, 100)
 _HOST = np.empty(0, np.float32)
 
 
+class Doubt(NamedTuple):
+    """What could still decide: members that may know more, and columns of which they may."""
+
+    members: Sequence[Member]
+    columns: Sequence[int]
+
+
+class Seen(Protocol):
+    """What follows for one text from what is known."""
+
+    @property
+    def doubt(self) -> Doubt | None: ...
+
+
+Look = TypeVar("Look", bound=Seen)
+
+
 class Choice(NamedTuple):
     """What is chosen for one text, and why."""
 
+    column: int
+    """What is written: a grammar lets the largest column stand for another here and there."""
     certificate: Certificate
     told: dict[str, Voter]
     """By voter, what is known of its distribution."""
+    doubt: Doubt | None
 
 
 class Certifier:
@@ -40,36 +61,43 @@ class Certifier:
     def choose(self, states: Sequence[StepState], position: int) -> list[Choice]:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
         choices = {state: self._choose(state, position) for state in states}
-        before: dict[tuple[StepState, Member], tuple[int, tuple[int, ...]]] = {}
-        for factor in MORE:
-            asked = []
-            for state, choice in choices.items():
-                if not choice.certificate.is_certain:
-                    asked += list(_questions(state, position, choice, factor, before))
-            if not asked:
-                break
-            self._runner.ask_again(asked)
-            before |= {(again.state, again.member): (again.top, again.also) for again in asked}
-            for state in dict.fromkeys(again.state for again in asked):
-                choices[state] = self._choose(state, position)
+        self._ask_again(choices, position, partial(self._choose, position=position))
         for state, choice in choices.items():
             state.text.uncertain = (state.text.uncertain or 0) + (not choice.certificate.is_certain)
         return list(choices.values())
 
+    def _ask_again(self, seen: dict[StepState, Look], position: int, look: Callable[[StepState], Look]) -> None:
+        """Ask members about what is in doubt, twice at most, and look again."""
+        for factor in MORE:
+            asked = [
+                again
+                for state, its in seen.items()
+                if its.doubt is not None
+                for again in _questions(state, position, its.doubt, factor)
+            ]
+            if not asked:
+                return
+            self._runner.ask_again(asked)
+            for again in asked:
+                again.state.asked_again[again.member.name, position] = again.top, again.also
+            for state in dict.fromkeys(again.state for again in asked):
+                seen[state] = look(state)
+
     def _choose(self, state: StepState, position: int) -> Choice:
         voters = state.voters(position)
-        told: dict[str, Voter] = {}
-        for voter in voters:
-            if voter.is_truncated:
-                output, row = state.where(voter, position)
-                told[voter.name] = output.top(row)
-            else:
-                told[voter.name] = whole(bring(rows_at([state], voter, position)[0], _HOST))
-                _check_numbers(voter, told[voter.name])
+        told = {voter.name: _told(state, voter, position) for voter in voters}
         combine, weights = state.plan.combine, [voter.weight for voter in voters]
         floor = FLOOR if combine.floor is None else combine.floor
         kinds = self._kinds_of(state, position, voters)
-        return Choice(certify(list(told.values()), weights, kinds, combine.rule, floor), told)
+        known = list(told.values()), weights, kinds, combine.rule, floor
+        found = certify(*known, reshaping_of(state, position))
+        open_members = [voter for voter, is_open in zip(voters, found.open_K, strict=True) if is_open]
+        doubt = None if found.is_certain else Doubt(open_members, [found.column, *found.rivals.tolist()])
+        column = state.settled_as(found.column)
+        if column != found.column:
+            only = certify(*known, _only(column, len(kinds.kind_U)))
+            found = found._replace(least=only.least, most=only.most)
+        return Choice(column, found, told, doubt)
 
     def _kinds_of(self, state: StepState, position: int, voters: Sequence[Member]) -> Kinds:
         places = {voter: state.place(voter, position) for voter in voters if voter.is_truncated}
@@ -79,28 +107,39 @@ class Certifier:
         return self._kinds[key]
 
 
-def _questions(
-    state: StepState,
-    position: int,
-    choice: Choice,
-    factor: int,
-    before: dict[tuple[StepState, Member], tuple[int, tuple[int, ...]]],
-) -> Iterator[Again]:
+def _told(state: StepState, voter: Member, position: int) -> Voter:
+    if voter.is_truncated:
+        output, row = state.where(voter, position)
+        return output.top(row)
+    told = whole(bring(rows_at([state], voter, position)[0], _HOST))
+    _check_numbers(voter, told)
+    return told
+
+
+def _only(column: int, size: int) -> Reshaping:
+    """As if a grammar allowed one column: what is known of its probability is then told."""
+    allowed_U = np.zeros(size, np.bool_)
+    allowed_U[column] = True
+    return Reshaping(allowed_U)
+
+
+def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> Iterator[Again]:
     """Whom to ask again about a text, and for what; nobody who would tell nothing new."""
-    certificate = choice.certificate
-    for member, is_open in zip(state.voters(position), certificate.open_K, strict=True):
+    allowed_U = state.allowed(position)
+    for member in doubt.members:
         truncation = member.backend.facts.truncated
-        if truncation is None or not is_open:
+        if truncation is None:
             continue
-        top, also = before.get((state, member), (truncation.top, ()))
+        top, also = state.asked_again.get((member.name, position), (truncation.top, ()))
         more = min(truncation.top * factor, truncation.most)
+        wanted: tuple[int, ...] = ()
         if truncation.also:
+            columns = list(doubt.columns)
+            if allowed_U is not None and np.count_nonzero(allowed_U) <= truncation.also:
+                columns += np.flatnonzero(allowed_U).tolist()
             plan = member.top_plans[state.place(member, position)]
-            columns = [certificate.column, *certificate.rivals.tolist()][: truncation.also]
-            wanted = np.flatnonzero(np.isin(plan.column_V, columns)).tolist()
-            wanted = tuple(dict.fromkeys([*also, *wanted]))[: truncation.also]
-        else:
-            wanted = ()
+            ids = np.flatnonzero(np.isin(plan.column_V, columns[: truncation.also])).tolist()
+            wanted = tuple(dict.fromkeys([*also, *ids]))[: truncation.also]
         if more > top or set(wanted) - set(also):
             yield Again(state, member, position, max(more, top), wanted)
 

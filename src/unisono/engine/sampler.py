@@ -15,6 +15,7 @@ from unisono.config.sampling import Sampling
 from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
+from unisono.fusion.bounds import Reshaping
 from unisono.fusion.fold import Array, argmax_of_mean, bring
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, draw_from, greedy, residual
@@ -150,11 +151,22 @@ def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array
 def _best_told(state: StepState, position: int, member: Member) -> tuple[int, float]:
     """A truncated member's likeliest column, as far as is known: good enough for a draft."""
     output, row = state.where(member, position)
-    told = output.top(row)
-    if not len(told.columns):
+    told, reshaping = output.top(row), reshaping_of(state, position)
+    score_N = told.known * reshaping.factors(told.columns, told.known[None])
+    if not score_N.any():
         return len(told.ids_U) - 1, 0.0  # END, which is never drafted
-    best = int(told.known.argmax())
+    best = int(score_N.argmax())
     return int(told.columns[best]), float(told.known[best] / told.most)
+
+
+def reshaping_of(state: StepState, position: int) -> Reshaping:
+    """What a text's grammar, biases and penalties make of combined masses at a position."""
+    draw, bias = state.plan.draw, dict(state.bias(state.plan.bias, position))
+    if draw.presence_penalty or draw.frequency_penalty:
+        for column, count in state.counts(position).items():
+            if count:
+                bias[column] = bias.get(column, 0.0) - draw.presence_penalty - draw.frequency_penalty * count
+    return Reshaping(state.allowed(position), bias)
 
 
 def _of_member(states: Sequence[StepState], position: int, member: Member) -> Array:

@@ -130,10 +130,10 @@ class Stepper:
     def _choose_certified(self, certifier: Certifier, states: Sequence[StepState], position: int) -> None:
         choices = certifier.choose(states, position)
         if self._speculator.draft_length.in_use:
-            self._speculator.learn(states, position, [choice.certificate.column for choice in choices])
+            self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):
             record_told(state, position, choice, self._union)
-            state.take(position, choice.certificate.column)
+            state.take(position, choice.column)
 
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.

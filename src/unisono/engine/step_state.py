@@ -57,6 +57,8 @@ class StepState:
         self._allowed: dict[int, Allowed] = {}
         self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
         """By member and position, the output of a pass that has its distribution, and the row there."""
+        self.asked_again: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
+        """By truncated member and position, how many of its likeliest ids, and which others, it was asked for again."""
         for cursor in text.cursors.values():
             cursor.ends = [len(cursor.ids)]
 

@@ -52,18 +52,18 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
     """The same of a choice among what truncated members told: probabilities are the least ones."""
     if state.text.steps is None:
         return
-    certificate, told = choice
-    at = np.array([certificate.column])
+    column, certificate, told, _ = choice
+    at = np.array([column])
     state.records.append(
         StepRecord(
-            piece=union.piece(certificate.column),
-            mark=union.mark(certificate.column),
+            piece=union.piece(column),
+            mark=union.mark(column),
             part=state.text.part,
             p=certificate.least,
             voted=tuple(told),
             members={name: float(voter.bounds(at)[0][0] / max(voter.most, 1e-12)) for name, voter in told.items()},
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
-            draft=_draft_record(state, position, certificate.column, union),
+            draft=_draft_record(state, position, column, union),
             certain=certificate.is_certain,
             unknown=certificate.most - certificate.least,
         )
