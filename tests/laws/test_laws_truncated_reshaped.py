@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,15 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.fakes import PROMPTS, check, engine_of, make_fakes
+from support.fakes import PROMPTS, make_fakes
 from support.methods import FixedDraftLength
+from support.thinkers import QUESTIONS, make_thinkers
 from support.truncated import ALL, NAMES, hold, truncated, write
 from unisono.backends.base import Truncation
-from unisono.config.constraint import Constraint
 from unisono.config.method import Method
-from unisono.constraints.grammar import Grammars
-from unisono.constraints.least_length import LeastLength
-from unisono.engine.reference import plain_steps
 
 RULES = ("mean", "max", "geometric")
 RESHAPED = (
@@ -35,16 +33,12 @@ def fakes() -> Iterator[None]:
     make_fakes()
 
 
-def begun(constraint: dict[str, Any]) -> Any:
-    return Grammars(engine_of(NAMES).union)(Constraint.parse(constraint))
-
-
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_grammars_mask_what_members_tell(rule: str, k: int) -> None:
     method = Method(combine=rule)
     engine = truncated(dict.fromkeys(NAMES, Truncation(k, k)))
-    certain, _ = hold(engine, write(engine, method, constraint=WORDS), method, parse=begun(WORDS))
+    certain, _ = hold(engine, write(engine, method, constraint=WORDS), method)
     assert certain > (8 if k > 2 else 0)
 
 
@@ -60,16 +54,25 @@ def test_biases_and_penalties_move_what_members_tell(rule: str, sampling: str) -
 @pytest.mark.parametrize("sampling", ["greedy", *RESHAPED])
 @pytest.mark.parametrize("bound", [False, True])
 def test_members_that_tell_all_write_the_text_of_whole_distributions(sampling: str, bound: bool) -> None:
-    method, parse = Method(speculate="ngram:3").but(sampling=sampling), begun(WORDS) if bound else None
+    method = Method(speculate="ngram:3").but(sampling=sampling)
     engine = truncated(dict.fromkeys(NAMES, Truncation(ALL, ALL)), draft_length=FixedDraftLength())
     texts = write(engine, method, PROMPTS, constraint=WORDS if bound else None)
-    whole = engine_of(NAMES)
-    expected = [
-        list(plain_steps(whole.members, whole.union, each, 16, method, parse=parse and parse.copy()))
-        for each in PROMPTS
-    ]
-    check(texts, expected, NAMES)
+    assert hold(engine, texts, method)[1] == 0
     assert all(step.certain and step.unknown == 0 for text in texts for step in text.steps)
+
+
+@pytest.mark.parametrize("reasoning", ["off", 3])
+@pytest.mark.parametrize("names", [("t", "p"), ("o", "h", "p"), ("t", "s", "p")])
+def test_budgets_of_reasoning_and_answers_behind_it_are_kept(reasoning: Any, names: tuple[str, ...]) -> None:
+    make_thinkers()
+    method = Method(speculate="ngram:3").but(reasoning=reasoning)
+    for k, constraint in itertools.product((4, ALL), (None, WORDS)):
+        engine = truncated(dict.fromkeys(names, Truncation(k, k)), names, FixedDraftLength())
+        texts = write(engine, method, QUESTIONS, 16, constraint=constraint)
+        certain, uncertain = hold(engine, texts, method, names)
+        assert certain > 8
+        assert not uncertain or k < ALL
+        assert all(text.generation().usage.reasoning <= (0 if reasoning == "off" else reasoning) for text in texts)
 
 
 def test_end_waits_where_its_mass_is_not_told() -> None:
@@ -77,7 +80,7 @@ def test_end_waits_where_its_mass_is_not_told() -> None:
     method = Method().but(sampling=f"logit_bias:{engine.union.end}=30")
     texts = write(engine, method, min_new_tokens=7)
     assert all(text.pieces >= 7 for text in texts)
-    hold(engine, texts, method, parse=LeastLength(7, engine.union))
+    hold(engine, texts, method)
 
 
 def test_a_grammar_that_leaves_few_columns_is_asked_about_by_their_ids() -> None:
@@ -85,7 +88,7 @@ def test_a_grammar_that_leaves_few_columns_is_asked_about_by_their_ids() -> None
     digits = {"regex": "[0-9]{3}"}
     engine = truncated(dict.fromkeys(NAMES, Truncation(2, 2, 200)))
     texts = write(engine, Method(), PROMPTS, constraint=digits)
-    certain, uncertain = hold(engine, texts, Method(), parse=begun(digits))
+    certain, uncertain = hold(engine, texts, Method())
     assert certain > 20
     assert uncertain < 3  # two columns that are nearly as likely, where ids outside the union have what is not told
 
@@ -102,4 +105,4 @@ def test_everything_together_is_certain_only_of_what_the_plain_loop_writes(data:
     names = data.draw(st.sampled_from([NAMES, NAMES[:2], NAMES[1:], NAMES[2:]]))
     engine = truncated(dict.fromkeys(names, tells), draft_length=FixedDraftLength())
     texts = write(engine, method, PROMPTS[:3], 10, constraint=WORDS if bound else None)
-    hold(engine, texts, method, parse=begun(WORDS) if bound else None)
+    hold(engine, texts, method)

@@ -40,14 +40,12 @@ def write(
     return texts
 
 
-def hold(
-    engine: Engine, texts: Sequence[Any], method: Method, names: Sequence[str] = NAMES, parse: Any = None
-) -> tuple[int, int]:
+def hold(engine: Engine, texts: Sequence[Any], method: Method, names: Sequence[str] = NAMES) -> tuple[int, int]:
     """Hold certain pieces against the plain loop's, as long as the text is its text; count certain and uncertain."""
     whole, certain, uncertain = engine_of(names), 0, 0
     for text in texts:
-        begun = None if parse is None else parse.copy()
-        plain = plain_steps(whole.members, whole.union, text.request.prompt, len(text.steps), method, parse=begun)
+        parse = whole.prepare(text.request).parse
+        plain = plain_steps(whole.members, whole.union, text.request.prompt, len(text.steps), method, parse=parse)
         for step, expected in zip(text.steps, plain, strict=False):
             assert step.certain is not None
             if step.piece != expected.piece:
