@@ -29,9 +29,12 @@ class GateReading:
     asked: bool
     inside: str | None = None
     """The member whose token the text is inside, which keeps the gate shut."""
+    certain: bool = True
+    """Whether what the lead tells of its distribution decides; where it does not, the gate opens."""
 
     def to_json(self) -> dict[str, object]:
-        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
+        unsure = {} if self.certain else {"certain": False}
+        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside, **unsure}
 
 
 @dataclass(frozen=True, slots=True)

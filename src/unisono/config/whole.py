@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from unisono.config.method import ALWAYS, Method
+from unisono.config.method import Method
 from unisono.config.sampling import MEMBER, SHAPING
 from unisono.errors import SpecError
 
@@ -18,6 +18,8 @@ class Need(NamedTuple):
     reason: str
     way: str
     """The nearest option that is sound."""
+    of_lead: bool = False
+    """Whether the others may tell their likeliest ids only."""
 
 
 def _reshaping_members(method: Method) -> str:
@@ -46,9 +48,10 @@ NEEDS = (
     ),
     Need(_reshaping_members, "it reshapes all of a member's masses", "leave it out"),
     Need(
-        lambda method: "" if method.gate == ALWAYS else f"the gate {str(method.gate)!r}",
-        "a gate looks at the lead's distribution",
-        "leave it out: all members are asked at every step",
+        lambda method: f"the gate {str(method.gate)!r}" if method.gate.kind == "entropy" else "",
+        "the entropy of what is not told is not known",
+        "choose confidence or margin",
+        of_lead=True,
     ),
     Need(
         lambda method: "the rule 'contrastive'" if method.combine.rule == "contrastive" else "",
@@ -80,11 +83,12 @@ def check_request(truncated: Sequence[str], *, scores: bool, logprobs: int) -> N
         raise refusal(words, truncated, "pieces that are not told have no probability", "leave it out")
 
 
-def check_method(method: Method, truncated: Sequence[str]) -> None:
+def check_method(method: Method, truncated: Sequence[str], lead: str) -> None:
     """Raise a `SpecError` where a method needs whole distributions, and the members named here give none."""
     for need in NEEDS if truncated else ():
-        if words := need.words(method):
-            raise refusal(words, truncated, need.reason, need.way)
+        concerned = [name for name in truncated if name == lead] if need.of_lead else truncated
+        if concerned and (words := need.words(method)):
+            raise refusal(words, concerned, need.reason, need.way)
 
 
 def refusal(words: str, truncated: Sequence[str], reason: str, way: str) -> SpecError:

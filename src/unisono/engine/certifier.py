@@ -1,4 +1,4 @@
-"""Greedy choices where a voter tells its likeliest ids only: certified by bounds, or asked about again, or counted."""
+"""Greedy choices and gates where members tell their likeliest ids: certified by bounds, or asked again, or counted."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
 from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, certify, kinds_of, whole
 from unisono.fusion.fold import bring
+from unisono.fusion.gate_bounds import GATE_BOUNDS
 from unisono.fusion.rules import FLOOR
 
 MORE = (10, 100)
@@ -45,9 +46,24 @@ class Choice(NamedTuple):
 
     column: int
     """What is written: a grammar lets the largest column stand for another here and there."""
+    is_certain: bool
+    """Whether it is proved, and that these members voted."""
     certificate: Certificate
     told: dict[str, Voter]
     """By voter, what is known of its distribution."""
+    doubt: Doubt | None
+
+
+class Reading(NamedTuple):
+    """What a gate makes of what its lead tells."""
+
+    score: float
+    """The least that it may be; no more than the threshold where it may be on either side of that."""
+    likeliest: int | None
+    """The lead's likeliest column, where that is certain."""
+    choice: int
+    """What the lead would write, if it were alone."""
+    is_certain: bool
     doubt: Doubt | None
 
 
@@ -63,8 +79,38 @@ class Certifier:
         choices = {state: self._choose(state, position) for state in states}
         self._ask_again(choices, position, partial(self._choose, position=position))
         for state, choice in choices.items():
-            state.text.uncertain = (state.text.uncertain or 0) + (not choice.certificate.is_certain)
+            state.text.uncertain = (state.text.uncertain or 0) + (not choice.is_certain)
         return list(choices.values())
+
+    def read_gates(self, states: Sequence[StepState], position: int) -> None:
+        """Let gates decide that look at truncated leads; those that neither open nor shut for certain open.
+
+        A lead is asked again about what is in doubt, its own choice at a shut gate included.
+        """
+        readings = {state: self._read_gate(state, position) for state in states}
+        self._ask_again(readings, position, partial(self._read_gate, position=position))
+        for state, (score, likeliest, choice, is_certain, _) in readings.items():
+            state.read_gate(score, likeliest, choice, certain=is_certain)
+
+    def _read_gate(self, state: StepState, position: int) -> Reading:
+        gate, lead = state.plan.gate, state.plan.lead
+        told, kinds = _told(state, lead, position), self._kinds_of(state, position, [lead])
+        assert isinstance(told, FoldedTop), "a lead that tells all reads its gate as it is"
+        if gate.kind in GATE_BOUNDS:
+            bounds, threshold = GATE_BOUNDS[gate.kind](told, kinds), gate.threshold or 0.0
+            settles = bounds.settles(threshold)
+            score = bounds.least if settles else min(bounds.least, threshold)
+        else:
+            settles, [score] = True, gate.score(None, [state.text.pieces + position])
+        is_certain, asked = settles or state.awaits_end, gate.opens(score) or state.awaits_end
+        likeliest = certify([told], [1.0], kinds, "mean")
+        if gate.boundary and asked:
+            is_certain = is_certain and likeliest.is_certain
+        lone = likeliest if asked else certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
+        unsure = lone if is_certain else likeliest
+        doubt = None if is_certain and (asked or lone.is_certain) else Doubt([lead], _columns(unsure))
+        sure = likeliest.column if likeliest.is_certain else None
+        return Reading(score, sure, state.settled_as(lone.column), is_certain, doubt)
 
     def _ask_again(self, seen: dict[StepState, Look], position: int, look: Callable[[StepState], Look]) -> None:
         """Ask members about what is in doubt, twice at most, and look again."""
@@ -86,18 +132,19 @@ class Certifier:
     def _choose(self, state: StepState, position: int) -> Choice:
         voters = state.voters(position)
         told = {voter.name: _told(state, voter, position) for voter in voters}
-        combine, weights = state.plan.combine, [voter.weight for voter in voters]
-        floor = FLOOR if combine.floor is None else combine.floor
-        kinds = self._kinds_of(state, position, voters)
-        known = list(told.values()), weights, kinds, combine.rule, floor
+        combine, kinds = state.plan.combine, self._kinds_of(state, position, voters)
+        is_certain, combines = state.is_gate_certain(position), state.combines(position)
+        weights, rule = ([voter.weight for voter in voters], combine.rule) if combines else ([1.0], "mean")
+        known = list(told.values()), weights, kinds, rule, FLOOR if combine.floor is None else combine.floor
         found = certify(*known, reshaping_of(state, position))
         open_members = [voter for voter, is_open in zip(voters, found.open_K, strict=True) if is_open]
-        doubt = None if found.is_certain else Doubt(open_members, [found.column, *found.rivals.tolist()])
+        # At a shut gate the lead was asked already, and what it writes was settled.
+        doubt = None if found.is_certain or not combines else Doubt(open_members, _columns(found))
         column = state.settled_as(found.column)
         if column != found.column:
             only = certify(*known, _only(column, len(kinds.kind_U)))
             found = found._replace(least=only.least, most=only.most)
-        return Choice(column, found, told, doubt)
+        return Choice(column, found.is_certain and is_certain, found, told, doubt)
 
     def _kinds_of(self, state: StepState, position: int, voters: Sequence[Member]) -> Kinds:
         places = {voter: state.place(voter, position) for voter in voters if voter.is_truncated}
@@ -114,6 +161,10 @@ def _told(state: StepState, voter: Member, position: int) -> Voter:
     told = whole(bring(rows_at([state], voter, position)[0], _HOST))
     _check_numbers(voter, told)
     return told
+
+
+def _columns(certificate: Certificate) -> list[int]:
+    return [certificate.column, *certificate.rivals.tolist()]
 
 
 def _only(column: int, size: int) -> Reshaping:

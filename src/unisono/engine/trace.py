@@ -52,7 +52,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
     """The same of a choice among what truncated members told: probabilities are the least ones."""
     if state.text.steps is None:
         return
-    column, certificate, told, _ = choice
+    column, is_certain, certificate, told, _ = choice
     at = np.array([column])
     state.records.append(
         StepRecord(
@@ -63,8 +63,9 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             voted=tuple(told),
             members={name: float(voter.bounds(at)[0][0] / max(voter.most, 1e-12)) for name, voter in told.items()},
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
+            gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
-            certain=certificate.is_certain,
+            certain=is_certain,
             unknown=certificate.most - certificate.least,
         )
     )

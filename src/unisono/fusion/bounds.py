@@ -197,7 +197,7 @@ def certify(
     Each score grows with each mass, so a rival's largest masses are held against the column's least ones. A member's
     scale is the one end that is worse: if a rival wins at some scale, it does at that end.
     """
-    few, low_KN, high_KN = _bounds(voters, kinds, reshaping)
+    few, low_KN, high_KN = column_bounds(voters, kinds, reshaping)
     largest_scale = np.array([[1 / max(voter.least, _NOTHING)] for voter in voters])
     least_scale = np.array([[1 / max(voter.most, _NOTHING)] for voter in voters])
     factor_N, is_exact = reshaping.factors(few, high_KN), all(voter.unseen == 0 for voter in voters)
@@ -278,7 +278,9 @@ def scores(rule: str, p_KN: Masses, weights: Sequence[float], floor: float = FLO
     raise AssertionError(f"{rule} has no bounds")
 
 
-def _bounds(voters: Sequence[Voter], kinds: Kinds, reshaping: Reshaping) -> tuple[Columns, Masses, Masses]:
+def column_bounds(
+    voters: Sequence[Voter], kinds: Kinds, reshaping: Reshaping = UNSHAPED
+) -> tuple[Columns, Masses, Masses]:
     """The columns that are looked at one by one, and the bounds of these and of what stands for all others."""
     biased = np.array(list(reshaping.bias), np.int64)
     few = np.unique(np.concatenate([*(voter.columns for voter in voters), biased])).astype(np.int64)
