@@ -27,15 +27,18 @@ def _reshaping_members(method: Method) -> str:
     return ", ".join(name for name in names if method.sampling.changes(name))
 
 
-_FIXED = "leave weights out, which fixes them"
-_GREEDY = "leave it out: the likeliest piece is taken"
+_GREEDY = "leave it out: the likeliest piece is taken; or say truncated_sampling: true, which guesses what is not told"
+
+
+def _drawn(method: Method) -> str:
+    sampling = method.sampling
+    if sampling.is_greedy or sampling.truncated_sampling:
+        return ""
+    return sampling.written if sampling.mixture else f"temperature {sampling.temperature:g}"
+
+
 NEEDS = (
-    Need(lambda method: method.sampling.written if method.sampling.mixture else "", "a piece is drawn of all", _GREEDY),
-    Need(
-        lambda method: "" if method.sampling.is_greedy else f"temperature {method.sampling.temperature:g}",
-        "a piece is drawn of all",
-        _GREEDY,
-    ),
+    Need(_drawn, "a piece is drawn of all", _GREEDY),
     Need(
         lambda method: f"beam_width {method.sampling.beam_width}" if method.sampling.beam_width > 1 else "",
         "a beam compares the probabilities of whole texts",
@@ -71,7 +74,7 @@ NEEDS = (
     Need(
         lambda method: "" if method.combine.weights == "fixed" else f"the weights {method.combine.weights!r}",
         "they follow from all masses",
-        _FIXED,
+        "leave weights out, which fixes them",
     ),
 )
 

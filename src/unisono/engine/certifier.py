@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
@@ -11,17 +10,14 @@ import numpy as np
 
 from unisono.engine.member import Member, Place
 from unisono.engine.runner import Again, Runner
-from unisono.engine.sampler import reshaping_of, rows_at
+from unisono.engine.sampler import Sampler, reshaping_of, told_by
 from unisono.engine.step_state import StepState
-from unisono.errors import ModelError
-from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, certify, kinds_of, whole
-from unisono.fusion.fold import bring
+from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, certify, kinds_of
 from unisono.fusion.gate_bounds import GATE_BOUNDS
 from unisono.fusion.rules import FLOOR
 
 MORE = (10, 100)
 """How many times its own k a member is asked for: twice at most."""
-_HOST = np.empty(0, np.float32)
 
 
 class Doubt(NamedTuple):
@@ -82,7 +78,7 @@ class Certifier:
             state.text.uncertain = (state.text.uncertain or 0) + (not choice.is_certain)
         return list(choices.values())
 
-    def read_gates(self, states: Sequence[StepState], position: int) -> None:
+    def read_gates(self, states: Sequence[StepState], position: int, sampler: Sampler) -> None:
         """Let gates decide that look at truncated leads; those that neither open nor shut for certain open.
 
         A lead is asked again about what is in doubt, its own choice at a shut gate included.
@@ -90,11 +86,13 @@ class Certifier:
         readings = {state: self._read_gate(state, position) for state in states}
         self._ask_again(readings, position, partial(self._read_gate, position=position))
         for state, (score, likeliest, choice, is_certain, _) in readings.items():
+            if not state.plan.is_greedy:
+                [(choice, _)] = sampler.guess([state], position, state.plan.lead)
             state.read_gate(score, likeliest, choice, certain=is_certain)
 
     def _read_gate(self, state: StepState, position: int) -> Reading:
         gate, lead = state.plan.gate, state.plan.lead
-        told, kinds = _told(state, lead, position), self._kinds_of(state, position, [lead])
+        told, kinds = told_by(state, lead, position), self._kinds_of(state, position, [lead])
         assert isinstance(told, FoldedTop), "a lead that tells all reads its gate as it is"
         if gate.kind in GATE_BOUNDS:
             bounds, threshold = GATE_BOUNDS[gate.kind](told, kinds), gate.threshold or 0.0
@@ -108,7 +106,8 @@ class Certifier:
             is_certain = is_certain and likeliest.is_certain
         lone = likeliest if asked else certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
         unsure = lone if is_certain else likeliest
-        doubt = None if is_certain and (asked or lone.is_certain) else Doubt([lead], _columns(unsure))
+        is_settled = asked or lone.is_certain or not state.plan.is_greedy
+        doubt = None if is_certain and is_settled else Doubt([lead], _columns(unsure))
         sure = likeliest.column if likeliest.is_certain else None
         return Reading(score, sure, state.settled_as(lone.column), is_certain, doubt)
 
@@ -131,7 +130,7 @@ class Certifier:
 
     def _choose(self, state: StepState, position: int) -> Choice:
         voters = state.voters(position)
-        told = {voter.name: _told(state, voter, position) for voter in voters}
+        told = {voter.name: told_by(state, voter, position) for voter in voters}
         combine, kinds = state.plan.combine, self._kinds_of(state, position, voters)
         is_certain, combines = state.is_gate_certain(position), state.combines(position)
         weights, rule = ([voter.weight for voter in voters], combine.rule) if combines else ([1.0], "mean")
@@ -152,15 +151,6 @@ class Certifier:
         if key not in self._kinds:
             self._kinds[key] = kinds_of([voter.top_plans[place].ids_U for voter, place in places.items()])
         return self._kinds[key]
-
-
-def _told(state: StepState, voter: Member, position: int) -> Voter:
-    if voter.is_truncated:
-        output, row = state.where(voter, position)
-        return output.top(row)
-    told = whole(bring(rows_at([state], voter, position)[0], _HOST))
-    _check_numbers(voter, told)
-    return told
 
 
 def _columns(certificate: Certificate) -> list[int]:
@@ -193,11 +183,3 @@ def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> It
             wanted = tuple(dict.fromkeys([*also, *ids]))[: truncation.also]
         if more > top or set(wanted) - set(also):
             yield Again(state, member, position, max(more, top), wanted)
-
-
-def _check_numbers(member: Member, told: Voter) -> None:
-    if not isinstance(told, FoldedTop) and not math.isfinite(float(told.p_U.max())):
-        raise ModelError(
-            f"member {member.name!r} gave probabilities that are not numbers",
-            hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
-        )

@@ -48,7 +48,7 @@ def read_gates(
         groups[state.plan.lead, state.plan.gate].append(state)
     for (lead, gate), group in groups.items():
         if lead.is_truncated and certifier is not None:
-            certifier.read_gates(group, position)
+            certifier.read_gates(group, position, sampler)
             continue
         p_BU = rows_at(group, lead, position)
         scores = gate.score(p_BU, [state.text.pieces + position for state in group])

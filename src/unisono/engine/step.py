@@ -104,7 +104,7 @@ class Stepper:
         while alive:
             rest = alive
             if self._certifier is not None:
-                told = [state for state in alive if any(voter.is_truncated for voter in state.voters(position))]
+                told = [state for state in alive if state.is_certified(position)]
                 rest = [state for state in alive if state not in told]
                 self._choose_certified(self._certifier, told, position)
             plain = [state for state in rest if state.is_plain]
@@ -126,6 +126,8 @@ class Stepper:
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
             record(state, position, column, distributions, row, self._union)
+            if distributions.are_completed:
+                state.text.uncertain = (state.text.uncertain or 0) + 1
             state.take(position, column)
 
     def _choose_certified(self, certifier: Certifier, states: Sequence[StepState], position: int) -> None:

@@ -145,6 +145,10 @@ class StepState:
         self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside, certain))
         self.lead_choices.append(choice)
 
+    def is_certified(self, position: int) -> bool:
+        """Whether the likeliest column is wanted of voters of which one tells its likeliest ids only."""
+        return self.plan.is_greedy and any(voter.is_truncated for voter in self.voters(position))
+
     def is_gate_certain(self, position: int) -> bool:
         return not self.plan.is_gated or self.gates[position].certain
 

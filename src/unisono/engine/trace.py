@@ -44,6 +44,8 @@ def record(
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
+            certain=False if distributions.are_completed else None,
+            unknown=None if distributions.are_completed else 0.0,
         )
     )
 

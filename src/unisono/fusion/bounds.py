@@ -223,7 +223,8 @@ def certify(
     matters_N[best] = True
     open_K = tuple(((high_KN > low_KN)[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
     most = float(scores(rule, high_KN[:, [best]] * largest_scale, weights, floor)[0])
-    least, most = _shares(rule, score_N, best, most, floor * len(kinds.kind_U) if not is_exact else None, floor)
+    shows_all = is_exact and not any(isinstance(voter, Whole) for voter in voters)
+    least, most = _shares(rule, score_N, best, most, None if shows_all else floor * len(kinds.kind_U), floor)
     return Certificate(int(few[best]), is_certain, rivals, least, most, open_K)
 
 
@@ -255,7 +256,8 @@ def _shares(
 ) -> tuple[float, float]:
     """The least and the largest probability of a column: its scores over what those of all columns sum to.
 
-    Masses sum to 1, so scores do at most, but for what the floors of all columns add; ``None`` where all is known.
+    Masses sum to 1, so scores do at most, but for what the floors of all columns add; ``None`` where the scores of
+    all columns are there.
     """
     least = float(score_N[best])
     if rule == "mean":
