@@ -245,7 +245,7 @@ class TextReport(BaseModel):
     seed: int | None = None
     """Reproduces this text; absent if nothing was sampled."""
     usage: dict[str, Any] | None = None
-    """Prompt tokens by member; pieces, and how many of them were ensembled, drafted, accepted."""
+    """Prompt tokens by member; pieces, and how many of them were ensembled, drafted, accepted, uncertain."""
     seconds: dict[str, Any] | None = None
     trace: list[dict[str, Any]] | None = None
     """By piece: its bytes, the members' probabilities, the gate's score, the draft; if it was asked for."""
