@@ -249,7 +249,8 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
         members = [
             join_member(member, weight, models[its_models[member.owner].key]) for member, weight in spec.voters()
         ]
-        check_method(spec.method, [member.spec.name for member in members if member.facts.truncated])
+        lead = spec.method.lead_among({member.spec.name: member.weight for member in members})
+        check_method(spec.method, [member.spec.name for member in members if member.facts.truncated], lead)
         report("the union", 0.0, "mapping the vocabularies")
         union = _union_of(members)
         report("the union", 1.0, f"{union.size:,} pieces")

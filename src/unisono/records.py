@@ -29,9 +29,12 @@ class GateReading:
     asked: bool
     inside: str | None = None
     """The member whose token the text is inside, which keeps the gate shut."""
+    certain: bool = True
+    """Whether what the lead tells of its distribution decides; where it does not, the gate opens."""
 
     def to_json(self) -> dict[str, object]:
-        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside}
+        unsure = {} if self.certain else {"certain": False}
+        return {"score": self.score, "threshold": self.threshold, "asked": self.asked, "inside": self.inside, **unsure}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class StepRecord:
     certain: bool | None = None
     """Where members tell their likeliest ids only, whether every distribution that agrees with these gives this piece;
     the probabilities are then the least ones. ``None`` where distributions are whole."""
-    unknown: float = 0.0
-    """How much more ``p`` may be."""
+    unknown: float | None = 0.0
+    """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""

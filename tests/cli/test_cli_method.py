@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.command_line import Run, jsonl
+from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Message, Prompt
 from unisono.cli.run import _closing
 from unisono.cli.trace_file import TraceFile
@@ -191,6 +192,23 @@ def test_the_closing_line_of_an_empty_text_is_written_too() -> None:
     assert (
         _closing(generation(pieces=0, ensembled=0), method) == "[0 pieces in 2.1 s, 0.0 a second; nothing drafted; end]"
     )
+
+
+def test_uncertain_pieces_are_told(run: Run, duo: Path) -> None:
+    text = generation(pieces=64, ensembled=64, uncertain=3)
+    assert _closing(text, Method()) == "[64 pieces in 2.1 s, 30.5 a second; 3 uncertain; end]"
+    FAKE_MODELS["b"].top = 3
+    words = ("run", duo, PROMPT, "--max-new-tokens", PIECES)
+    refused = run(*words, "--temperature", 1)
+    assert refused.code
+    assert "temperature 1 needs whole distributions, but member 'b' tells its likeliest ids only" in refused.err
+    drawn = run(*words, "--temperature", 1, "--seed", 1, "--truncated-sampling", "--json")
+    assert json.loads(drawn.out)["usage"]["uncertain"] == PIECES
+    several = run(*words, "--temperature", 1, "--seed", 1, "--truncated-sampling", "--n", 2)
+    assert f"[{PIECES} uncertain; seed:1; length]" in several.err
+    _, steps = traced(run, duo)
+    written = json.loads(run(*words, "--json").out)
+    assert written["usage"]["uncertain"] == sum(not step["certain"] for step in steps)
 
 
 def test_the_closing_line_is_shown_on_a_terminal(

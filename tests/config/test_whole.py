@@ -10,7 +10,6 @@ from unisono.chat.messages import Prompt
 from unisono.engine.request import GenerationRequest
 from unisono.ensemble import Ensemble
 from unisono.errors import SpecError
-from unisono.records import Limits
 from unisono.testing import fake_member
 
 REFUSED: list[dict[str, Any]] = [
@@ -18,10 +17,8 @@ REFUSED: list[dict[str, Any]] = [
     {"sampling": "mixture"},
     {"sampling": {"beam_width": 2}},
     {"sampling": {"repetition_penalty": 1.2}},
-    {"sampling": {"bias": {"a": 1}}},
     {"sampling": {"member_temperature": 0.5}},
-    {"gate": "entropy:1"},
-    {"gate": "confidence:0.5"},
+    {"gate": "entropy:1", "lead": "told"},
     {"combine": "contrastive"},
     {"combine": "mean truncate:5"},
     {"combine": "mean sharpen:0.1"},
@@ -54,10 +51,16 @@ def test_what_a_request_wants_is_refused_too(ensemble: Ensemble) -> None:
     for request, words in (
         (GenerationRequest("", prompt, top_logprobs=2), "logprobs"),
         (GenerationRequest("", prompt, score=True), "scoring"),
-        (GenerationRequest("", prompt, Limits(8, min_new_tokens=2)), "min_new_tokens"),
-        (GenerationRequest("", prompt, constraint={"regex": "a+"}), "constraint"),
     ):
         with pytest.raises(SpecError, match=f"{words} needs whole distributions"):
             prepare(request)
     with pytest.raises(SpecError, match="scoring needs whole distributions"):
         ensemble._engine.score([(prompt, "b")])
+
+
+def test_a_gate_looks_at_the_lead_alone(ensemble: Ensemble) -> None:
+    """What others do not tell is no matter to it."""
+    steps = ensemble.generate("a", gate="entropy:3", lead="whole", max_new_tokens=8, trace=True).steps
+    assert steps is not None
+    assert {step.voted for step in steps} == {("whole",), ("whole", "told")}
+    assert all((step.certain is None) == (step.voted == ("whole",)) for step in steps)

@@ -3,54 +3,51 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from unisono.backends.fake.backend import IMPOSSIBLE
+from support.told import END, MAPS, compositions, dense, has_kept, plan, told
 from unisono.backends.truncated import top_logprobs
+from unisono.config.sampling import Sampling
 from unisono.engine.reference import PlainTold, plain_certificate
-from unisono.fusion.bounds import FoldedTop, TopPlan, Voter, certify, fold_top, kinds_of, plan_top, whole
+from unisono.fusion.bounds import (
+    UNSHAPED,
+    Reshaping,
+    TopPlan,
+    Voter,
+    certify,
+    fold_top,
+    kinds_of,
+    plan_top,
+    whole,
+)
+from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.rules import COMBINE_RULES
 
 RULES = ("mean", "max", "geometric")
-END = 4
-MAPS = [(0, 1, 2, END), (1, 1, 0, END), (-1, 2, 3, 0), (-1, 0, END, END), (3, -1, -1, 1)]
-"""Columns of four ids: shared and not, END among them, several ids of one, ids that are dropped."""
 
 
-def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    for bars in itertools.combinations(range(total + parts - 1), parts - 1):
-        ends = (-1, *bars, total + parts - 1)
-        yield tuple(ends[part + 1] - ends[part] - 1 for part in range(parts))
-
-
-def plan(columns: tuple[int, ...]) -> TopPlan:
-    return plan_top(np.array(columns, np.int32), END + 1)
-
-
-def told(masses: tuple[int, ...], columns: tuple[int, ...], k: int, also: tuple[int, ...] = ()) -> FoldedTop:
-    logits_V = np.where(np.array(masses) > 0, np.log(np.maximum(masses, 1)), IMPOSSIBLE).astype(np.float32)
-    row = top_logprobs(logits_V[None], [(k, also)])
-    return fold_top(row.ids_NK[0], row.logp_NK[0], float(row.unseen_N[0]), float(row.kth_N[0]), plan(columns))
-
-
-def dense(masses: tuple[int, ...], columns: tuple[int, ...]) -> np.ndarray:
-    p_U = np.zeros(END + 1)
-    for mass, column in zip(masses, columns, strict=True):
-        if column >= 0:
-            p_U[column] += mass
-    return p_U / p_U.sum()
-
-
-def is_right(column: int, p_U_K: list[np.ndarray], weights: tuple[float, ...], rule: str) -> bool:
-    q_U = COMBINE_RULES[rule]([p_U[None].copy() for p_U in p_U_K], weights)[0]
+def is_right(
+    column: int,
+    p_U_K: list[np.ndarray],
+    weights: tuple[float, ...],
+    rule: str,
+    reshaping: Reshaping = UNSHAPED,
+) -> bool:
+    q_BU = confine(COMBINE_RULES[rule]([p_U[None].copy() for p_U in p_U_K], weights), [reshaping.allowed_U])
+    q_U = shape(q_BU, [Sampling()], [{}], [reshaping.bias])[0]
     return bool(q_U[column] >= q_U.max() * (1 - 1e-7))
 
 
-def has_kept(masses: tuple[int, ...], columns: tuple[int, ...]) -> bool:
-    return any(mass for mass, column in zip(masses, columns, strict=True) if column >= 0)
+MASKS = (None, (1, 1, 1, 1, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 0), (1, 0, 0, 0, 1))
+BIASES: tuple[dict[int, float], ...] = ({}, {0: 2.0}, {1: -1.5, END: 1.0}, {2: 100.0}, {0: -100.0, 3: 100.0})
+
+
+def reshapings() -> list[Reshaping]:
+    """Masks and biases of five columns, each beside each, but for none at all."""
+    masks = [None if mask is None else np.array(mask, bool) for mask in MASKS]
+    return [Reshaping(*each) for each in itertools.product(masks, BIASES)][1:]
 
 
 @pytest.mark.parametrize("columns", MAPS)
@@ -91,6 +88,43 @@ def test_two_members_are_certain_only_of_what_whole_distributions_give(
         certain += found.is_certain
         assert not found.is_certain or is_right(found.column, [p_U, r_U], weights, rule)
     assert certain > 25
+
+
+@pytest.mark.parametrize("columns", MAPS)
+def test_what_is_reshaped_is_certain_only_where_whole_distributions_give_it(columns: tuple[int, ...]) -> None:
+    kinds, certain = kinds_of([plan(columns).ids_U]), 0
+    for masses, k in itertools.product(compositions(4, 4), range(1, 5)):
+        if has_kept(masses, columns):
+            row, p_U = told(masses, columns, k), dense(masses, columns)
+            for reshaping in reshapings()[k % 2 :: 2]:
+                found = certify([row], [1.0], kinds, "mean", reshaping=reshaping)
+                certain += found.is_certain
+                assert reshaping.allowed_U is None or reshaping.allowed_U[found.column]
+                assert not found.is_certain or is_right(found.column, [p_U], (1.0,), "mean", reshaping)
+                assert found.is_certain or k < 4
+    assert certain > 500
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("left", "right"), [(0, 1), (1, 2), (3, 2)])
+def test_what_two_members_reshape_is_certain_only_where_whole_distributions_give_it(
+    rule: str, left: int, right: int
+) -> None:
+    columns_K, weights, certain = (MAPS[left], MAPS[right]), (0.6, 0.4), 0
+    kinds = kinds_of([plan(columns).ids_U for columns in columns_K])
+    ways = list(itertools.product(random_ways(40), random_ways(40), range(1, 5), range(1, 5)))
+    for number in np.random.default_rng(left).permutation(len(ways))[:60]:
+        *masses_K, k, other = ways[number]
+        pairs = list(zip(masses_K, columns_K, strict=True))
+        if not all(has_kept(*pair) for pair in pairs):
+            continue
+        rows = [told(*pair, its) for pair, its in zip(pairs, (k, other), strict=True)]
+        p_U_K = [dense(*pair) for pair in pairs]
+        for reshaping in reshapings()[::2]:
+            found = certify(rows, weights, kinds, rule, reshaping=reshaping)
+            certain += found.is_certain
+            assert not found.is_certain or is_right(found.column, p_U_K, weights, rule, reshaping)
+    assert certain > 100
 
 
 def random_ways(count: int) -> list[tuple[int, ...]]:
@@ -152,7 +186,13 @@ def test_bounds_of_kinds_say_what_bounds_of_all_columns_say(rule: str) -> None:
             voters.append(fold_top(*row_parts, plans[-1]))
             p_by_id = dict(zip(row.ids_NK[0].tolist(), np.exp(row.logp_NK[0].astype(float)), strict=True))
             plain.append(PlainTold(column_V, p_by_id, row_parts[2], min(row_parts[2:])))
-        found = certify(voters, weights, kinds_of([its.ids_U for its in plans]), rule, floor)
-        assert (found.column, found.is_certain) == plain_certificate(plain, weights, size, rule, floor)
+        allowed_U = random.random(size) < random.choice([0.2, 0.6]) if random.random() < 0.5 else None
+        if allowed_U is not None:
+            allowed_U[int(random.integers(size))] = True
+        biased = random.permutation(size)[: random.integers(0, 4)].tolist() if random.random() < 0.5 else []
+        reshaping = Reshaping(allowed_U, {column: float(random.normal(0, 4)) for column in biased})
+        found = certify(voters, weights, kinds_of([its.ids_U for its in plans]), rule, floor, reshaping)
+        expected = plain_certificate(plain, weights, size, rule, floor, allowed_U, reshaping.bias)
+        assert (found.column, found.is_certain) == expected
         certain += found.is_certain
     assert 40 < certain < 240

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from support.fakes import PROMPTS, check, engine_of, fail, make_fakes, oracle
 from support.methods import FixedDraftLength
 from support.thinkers import QUESTIONS, make_thinkers
+from support.truncated import ALL, NAMES, hold, truncated, write
 from unisono.backends.base import Truncation
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.config.method import Method
-from unisono.engine.draft_length import DraftLengthController
-from unisono.engine.engine import Engine
-from unisono.engine.reference import plain_steps
 from unisono.records import Limits
 
 RULES = ("mean", "max", "geometric")
-NAMES = ("a", "b", "c")
-ALL = 10_000  # more than any fake's rows
 
 
 @pytest.fixture(autouse=True)
@@ -28,43 +23,6 @@ def fakes() -> Iterator[None]:
     make_fakes()
     yield
     make_fakes()
-
-
-def truncated(
-    tops: dict[str, Truncation], names: Sequence[str] = NAMES, draft_length: DraftLengthController | None = None
-) -> Engine:
-    """An engine whose members tell so much."""
-    for name, truncation in tops.items():
-        FAKE_MODELS[name].top = truncation
-    engine = engine_of(names, draft_length=draft_length)
-    for name in tops:
-        FAKE_MODELS[name].top = None
-    return engine
-
-
-def write(engine: Engine, method: Method, prompts: Sequence[Any] = PROMPTS[:4], pieces: int = 16) -> list[Any]:
-    texts = [engine.add(prompt, Limits(pieces), method=method, trace=True) for prompt in prompts]
-    while engine.active:
-        engine.step()
-    return texts
-
-
-def hold(engine: Engine, texts: Sequence[Any], method: Method, names: Sequence[str] = NAMES) -> tuple[int, int]:
-    """Hold certain pieces against the plain loop's, as long as the text is its text; count certain and uncertain."""
-    whole, certain, uncertain = engine_of(names), 0, 0
-    for text in texts:
-        plain = plain_steps(whole.members, whole.union, text.request.prompt, len(text.steps), method)
-        for step, expected in zip(text.steps, plain, strict=False):
-            assert step.certain is not None
-            if step.piece != expected.piece:
-                assert not step.certain
-                break
-            assert step.p * (1 - 1e-4) <= expected.p <= (step.p + step.unknown) * (1 + 1e-4)
-        certain += sum(step.certain for step in text.steps)
-        uncertain += text.uncertain
-        assert text.uncertain == sum(not step.certain for step in text.steps)
-        assert text.generation().usage.uncertain == text.uncertain
-    return certain, uncertain
 
 
 @pytest.mark.parametrize("rule", RULES)

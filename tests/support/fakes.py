@@ -80,8 +80,9 @@ def engine_of(
     names: Sequence[str], batch: int = 8, draft_length: DraftLengthController | None = None, **keys: Any
 ) -> Engine:
     members = [{"name": name, "model": f"fake:{name}", **keys} for name in names]
-    loaded = Ensemble.load({"members": members}, batch=batch)._engine
-    return Engine(loaded.members, loaded.union, draft_length=draft_length)
+    ensemble = Ensemble.load({"members": members}, batch=batch)
+    loaded, grammars = ensemble._engine, ensemble.prepared.grammars
+    return Engine(loaded.members, loaded.union, draft_length=draft_length, compile_grammar=grammars)
 
 
 def oracle(engine: Engine, prompts: Sequence[Prompt], method: Method, pieces: int = PIECES) -> list[list[PlainStep]]:

@@ -96,6 +96,13 @@ class MethodFlags:
     seed: Annotated[int | None, method_flag(metavar="N", help="Fix the seed: the same seed gives the same text.")] = (
         None
     )
+    truncated_sampling: Annotated[
+        bool | None,
+        method_flag(
+            help="Sample also where members tell their likeliest tokens only: the rest is guessed, and such pieces "
+            "count as uncertain. Default: --no-truncated-sampling."
+        ),
+    ] = None
     draw: Annotated[str | None, typer.Option(hidden=True)] = None
     spelling: Annotated[str | None, typer.Option(hidden=True)] = None
 

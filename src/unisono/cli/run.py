@@ -138,7 +138,9 @@ def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
             show("answer", generation.text)
             show.end()
             if not job.quiet:
-                say(f"[seed:{generation.seed}; {generation.finish_reason}]")
+                uncertain = generation.usage.uncertain
+                doubt = "" if uncertain is None else f"{uncertain} uncertain; "
+                say(f"[{doubt}seed:{generation.seed}; {generation.finish_reason}]")
 
 
 def _closing(generation: Generation, method: Method) -> str:
@@ -150,6 +152,8 @@ def _closing(generation: Generation, method: Method) -> str:
     if method.speculate is not None:
         drafted = f"{usage.accepted} of {usage.drafted} drafted pieces accepted"
         parts.append(drafted if usage.drafted else "nothing drafted")
+    if usage.uncertain is not None:
+        parts.append(f"{usage.uncertain} uncertain")
     if generation.seed is not None:
         parts.append(f"seed:{generation.seed}")
     return f"[{'; '.join((*parts, generation.finish_reason))}]"

@@ -11,7 +11,7 @@ from unisono.config.combine import Combine
 from unisono.config.compact import Number, numbers_of, read_form, read_named, renamed
 from unisono.config.gate import Gate
 from unisono.config.reasoning import Reasoning
-from unisono.config.sampling import MIXTURE, OLD_MIXTURE, Sampling
+from unisono.config.sampling import MIXTURE, OLD_MIXTURE, TRUNCATED, Sampling
 from unisono.config.sampling_options import SamplingOptions
 from unisono.errors import SpecError, deprecated, nearest, shown
 
@@ -199,6 +199,8 @@ class Method:
         }
         for name in ("bias", "member_bias"):
             draw[name] = {quote_from_bytes(text, safe=""): more for text, more in draw[name].items()}
+        if not draw[TRUNCATED]:
+            del draw[TRUNCATED]  # which earlier run folders do not have
         draw["logit_bias"] = {str(column): more for column, more in self.sampling.logit_bias.items()}
         return {
             "lead": self.lead,

@@ -27,6 +27,7 @@ ONE_MEMBER = "one-member"
 MIXTURE = "mixture"
 OLD_MIXTURE = "one_member"
 """The field's old name, which run folders keep."""
+TRUNCATED = "truncated_sampling"
 MEMBER = "member_"
 """What the options begin with that act on every member's distribution before these are combined."""
 LONGEST_BIAS = 256
@@ -86,6 +87,9 @@ class Sampling(_Remembering):
     mixture: bool = False
     """Draw a member by weight and the piece from that member's distribution alone: the others are not run
     (mixture sampling, arXiv 2605.00419). What is written is distributed as if drawn from the weighted mean."""
+    truncated_sampling: bool = False
+    """Whether pieces may be drawn where members tell their likeliest ids only: `unisono.fusion.completion` fills the
+    rest up."""
     # transformers and vLLM: 1 or more.
     beam_width: Annotated[
         int, Number(1, 64, "it counts the texts that are followed at once; 1 is greedy", whole=True)
@@ -102,8 +106,9 @@ class Sampling(_Remembering):
         for name, option in OPTIONS.items():
             if getattr(self, name) is not None or _DEFAULTS[name] is not None:
                 self._check_option(name, option)
-        if not isinstance(self.mixture, bool):
-            raise SpecError(f"{self.written} is {shown(self.mixture)}", hint="it is true or false")
+        for name, value in ((self.written, self.mixture), (TRUNCATED, self.truncated_sampling)):
+            if not isinstance(value, bool):
+                raise SpecError(f"{name} is {shown(value)}", hint="it is true or false")
         object.__setattr__(self, "bias", _checked_bias("bias", self.bias))
         object.__setattr__(self, "member_bias", _checked_bias("member_bias", self.member_bias))
         object.__setattr__(self, "logit_bias", _checked_logit_bias(self.logit_bias))
@@ -207,7 +212,8 @@ class Sampling(_Remembering):
         for name in ("bias", MEMBER + "bias"):
             words += [f"{name}:{quote_from_bytes(text, safe='')}={more}" for text, more in getattr(self, name).items()]
         words += [f"logit_bias:{column}={more}" for column, more in self.logit_bias.items()]
-        return " ".join([*words, ONE_MEMBER] if self.mixture else words)
+        words += [ONE_MEMBER] * self.mixture + [TRUNCATED] * self.truncated_sampling
+        return " ".join(words)
 
 
 def _taking_old_name(init: Callable[..., None]) -> Callable[..., None]:
@@ -288,6 +294,8 @@ def _read_word(word: str, within: str) -> tuple[str, object, object]:
         return "temperature", None, 0
     if word in (MIXTURE, ONE_MEMBER, OLD_MIXTURE):
         return MIXTURE, None, True
+    if word == TRUNCATED:
+        return TRUNCATED, None, True
     key, _, rest = word.partition(":")
     if key in OPTIONS:
         return key, None, read_number(rest)
@@ -300,5 +308,5 @@ def _read_word(word: str, within: str) -> tuple[str, object, object]:
         return key, read_number(biased) if is_column else unquote_to_bytes(biased), read_number(number)
     if not isinstance(temperature := read_number(word), str):
         return "temperature", None, temperature
-    known = [GREEDY, MIXTURE, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
+    known = [GREEDY, MIXTURE, TRUNCATED, *OPTIONS, "bias", "logit_bias", MEMBER + "bias"]
     raise SpecError(f"unknown {shown(word)} in {within}{nearest(key, known)}; known: {', '.join(known)}", hint=_WAYS)

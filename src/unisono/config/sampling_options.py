@@ -68,3 +68,4 @@ class SamplingOptions(TypedDict, total=False):
     presence_penalty: PresencePenalty | None
     frequency_penalty: FrequencyPenalty | None
     seed: Seed | None
+    truncated_sampling: bool | None

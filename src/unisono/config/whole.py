@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from unisono.config.method import ALWAYS, Method
+from unisono.config.method import Method
 from unisono.config.sampling import MEMBER, SHAPING
 from unisono.errors import SpecError
 
@@ -18,37 +18,43 @@ class Need(NamedTuple):
     reason: str
     way: str
     """The nearest option that is sound."""
+    of_lead: bool = False
+    """Whether the others may tell their likeliest ids only."""
 
 
-def _acting(method: Method, prefix: str = "") -> str:
-    names = [name for name in SHAPING if name != ("logit_bias" if prefix else "temperature")]
-    return ", ".join(f"{prefix}{name}" for name in names if method.sampling.changes(prefix + name))
+def _reshaping_members(method: Method) -> str:
+    names = [MEMBER + name for name in SHAPING if name != "logit_bias"]
+    return ", ".join(name for name in names if method.sampling.changes(name))
 
 
-_FIXED = "leave weights out, which fixes them"
-_GREEDY = "leave it out: the likeliest piece is taken"
+_GREEDY = "leave it out: the likeliest piece is taken; or say truncated_sampling: true, which guesses what is not told"
+
+
+def _drawn(method: Method) -> str:
+    sampling = method.sampling
+    if sampling.is_greedy or sampling.truncated_sampling:
+        return ""
+    return sampling.written if sampling.mixture else f"temperature {sampling.temperature:g}"
+
+
 NEEDS = (
-    Need(lambda method: method.sampling.written if method.sampling.mixture else "", "a piece is drawn of all", _GREEDY),
-    Need(
-        lambda method: "" if method.sampling.is_greedy else f"temperature {method.sampling.temperature:g}",
-        "a piece is drawn of all",
-        _GREEDY,
-    ),
+    Need(_drawn, "a piece is drawn of all", _GREEDY),
     Need(
         lambda method: f"beam_width {method.sampling.beam_width}" if method.sampling.beam_width > 1 else "",
         "a beam compares the probabilities of whole texts",
         "leave it out: the likeliest piece is taken",
     ),
     Need(
-        _acting,
-        "it moves masses that are not known",
-        "leave it out",
+        lambda method: "repetition_penalty" if method.sampling.changes("repetition_penalty") else "",
+        "it is a power of masses that are not known",
+        "choose presence_penalty or frequency_penalty",
     ),
-    Need(lambda method: _acting(method, MEMBER), "it reshapes all of a member's masses", "leave it out"),
+    Need(_reshaping_members, "it reshapes all of a member's masses", "leave it out"),
     Need(
-        lambda method: "" if method.gate == ALWAYS else f"the gate {str(method.gate)!r}",
-        "a gate looks at the lead's distribution",
-        "leave it out: all members are asked at every step",
+        lambda method: f"the gate {str(method.gate)!r}" if method.gate.kind == "entropy" else "",
+        "the entropy of what is not told is not known",
+        "choose confidence or margin",
+        of_lead=True,
     ),
     Need(
         lambda method: "the rule 'contrastive'" if method.combine.rule == "contrastive" else "",
@@ -68,7 +74,7 @@ NEEDS = (
     Need(
         lambda method: "" if method.combine.weights == "fixed" else f"the weights {method.combine.weights!r}",
         "they follow from all masses",
-        _FIXED,
+        "leave weights out, which fixes them",
     ),
 )
 
@@ -80,11 +86,12 @@ def check_request(truncated: Sequence[str], *, scores: bool, logprobs: int) -> N
         raise refusal(words, truncated, "pieces that are not told have no probability", "leave it out")
 
 
-def check_method(method: Method, truncated: Sequence[str]) -> None:
+def check_method(method: Method, truncated: Sequence[str], lead: str) -> None:
     """Raise a `SpecError` where a method needs whole distributions, and the members named here give none."""
     for need in NEEDS if truncated else ():
-        if words := need.words(method):
-            raise refusal(words, truncated, need.reason, need.way)
+        concerned = [name for name in truncated if name == lead] if need.of_lead else truncated
+        if concerned and (words := need.words(method)):
+            raise refusal(words, concerned, need.reason, need.way)
 
 
 def refusal(words: str, truncated: Sequence[str], reason: str, way: str) -> SpecError:

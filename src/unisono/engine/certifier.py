@@ -1,33 +1,66 @@
-"""Greedy choices where a voter tells its likeliest ids only: certified by bounds, or asked about again, or counted."""
+"""Greedy choices and gates where members tell their likeliest ids: certified by bounds, or asked again, or counted."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from unisono.engine.member import Member, Place
 from unisono.engine.runner import Again, Runner
-from unisono.engine.sampler import rows_at
+from unisono.engine.sampler import Sampler, reshaping_of, told_by
 from unisono.engine.step_state import StepState
-from unisono.errors import ModelError
-from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Voter, certify, kinds_of, whole
-from unisono.fusion.fold import bring
+from unisono.fusion.bounds import Certificate, FoldedTop, Kinds, Reshaping, Voter, certify, kinds_of
+from unisono.fusion.gate_bounds import GATE_BOUNDS
 from unisono.fusion.rules import FLOOR
 
 MORE = (10, 100)
 """How many times its own k a member is asked for: twice at most."""
-_HOST = np.empty(0, np.float32)
+
+
+class Doubt(NamedTuple):
+    """What could still decide: members that may know more, and columns of which they may."""
+
+    members: Sequence[Member]
+    columns: Sequence[int]
+
+
+class Seen(Protocol):
+    """What follows for one text from what is known."""
+
+    @property
+    def doubt(self) -> Doubt | None: ...
+
+
+Look = TypeVar("Look", bound=Seen)
 
 
 class Choice(NamedTuple):
     """What is chosen for one text, and why."""
 
+    column: int
+    """What is written: a grammar lets the largest column stand for another here and there."""
+    is_certain: bool
+    """Whether it is proved, and that these members voted."""
     certificate: Certificate
     told: dict[str, Voter]
     """By voter, what is known of its distribution."""
+    doubt: Doubt | None
+
+
+class Reading(NamedTuple):
+    """What a gate makes of what its lead tells."""
+
+    score: float
+    """The least that it may be; no more than the threshold where it may be on either side of that."""
+    likeliest: int | None
+    """The lead's likeliest column, where that is certain."""
+    choice: int
+    """What the lead would write, if it were alone."""
+    is_certain: bool
+    doubt: Doubt | None
 
 
 class Certifier:
@@ -40,36 +73,77 @@ class Certifier:
     def choose(self, states: Sequence[StepState], position: int) -> list[Choice]:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
         choices = {state: self._choose(state, position) for state in states}
-        before: dict[tuple[StepState, Member], tuple[int, tuple[int, ...]]] = {}
-        for factor in MORE:
-            asked = []
-            for state, choice in choices.items():
-                if not choice.certificate.is_certain:
-                    asked += list(_questions(state, position, choice, factor, before))
-            if not asked:
-                break
-            self._runner.ask_again(asked)
-            before |= {(again.state, again.member): (again.top, again.also) for again in asked}
-            for state in dict.fromkeys(again.state for again in asked):
-                choices[state] = self._choose(state, position)
+        self._ask_again(choices, position, partial(self._choose, position=position))
         for state, choice in choices.items():
-            state.text.uncertain = (state.text.uncertain or 0) + (not choice.certificate.is_certain)
+            state.text.uncertain = (state.text.uncertain or 0) + (not choice.is_certain)
         return list(choices.values())
+
+    def read_gates(self, states: Sequence[StepState], position: int, sampler: Sampler) -> None:
+        """Let gates decide that look at truncated leads; those that neither open nor shut for certain open.
+
+        A lead is asked again about what is in doubt, its own choice at a shut gate included.
+        """
+        readings = {state: self._read_gate(state, position) for state in states}
+        self._ask_again(readings, position, partial(self._read_gate, position=position))
+        for state, (score, likeliest, choice, is_certain, _) in readings.items():
+            if not state.plan.is_greedy:
+                [(choice, _)] = sampler.guess([state], position, state.plan.lead)
+            state.read_gate(score, likeliest, choice, certain=is_certain)
+
+    def _read_gate(self, state: StepState, position: int) -> Reading:
+        gate, lead = state.plan.gate, state.plan.lead
+        told, kinds = told_by(state, lead, position), self._kinds_of(state, position, [lead])
+        assert isinstance(told, FoldedTop), "a lead that tells all reads its gate as it is"
+        if gate.kind in GATE_BOUNDS:
+            bounds, threshold = GATE_BOUNDS[gate.kind](told, kinds), gate.threshold or 0.0
+            settles = bounds.settles(threshold)
+            score = bounds.least if settles else min(bounds.least, threshold)
+        else:
+            settles, [score] = True, gate.score(None, [state.text.pieces + position])
+        is_certain, asked = settles or state.awaits_end, gate.opens(score) or state.awaits_end
+        likeliest = certify([told], [1.0], kinds, "mean")
+        if gate.boundary and asked:
+            is_certain = is_certain and likeliest.is_certain
+        lone = likeliest if asked else certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
+        unsure = lone if is_certain else likeliest
+        is_settled = asked or lone.is_certain or not state.plan.is_greedy
+        doubt = None if is_certain and is_settled else Doubt([lead], _columns(unsure))
+        sure = likeliest.column if likeliest.is_certain else None
+        return Reading(score, sure, state.settled_as(lone.column), is_certain, doubt)
+
+    def _ask_again(self, seen: dict[StepState, Look], position: int, look: Callable[[StepState], Look]) -> None:
+        """Ask members about what is in doubt, twice at most, and look again."""
+        for factor in MORE:
+            asked = [
+                again
+                for state, its in seen.items()
+                if its.doubt is not None
+                for again in _questions(state, position, its.doubt, factor)
+            ]
+            if not asked:
+                return
+            self._runner.ask_again(asked)
+            for again in asked:
+                again.state.asked_again[again.member.name, position] = again.top, again.also
+            for state in dict.fromkeys(again.state for again in asked):
+                seen[state] = look(state)
 
     def _choose(self, state: StepState, position: int) -> Choice:
         voters = state.voters(position)
-        told: dict[str, Voter] = {}
-        for voter in voters:
-            if voter.is_truncated:
-                output, row = state.where(voter, position)
-                told[voter.name] = output.top(row)
-            else:
-                told[voter.name] = whole(bring(rows_at([state], voter, position)[0], _HOST))
-                _check_numbers(voter, told[voter.name])
-        combine, weights = state.plan.combine, [voter.weight for voter in voters]
-        floor = FLOOR if combine.floor is None else combine.floor
-        kinds = self._kinds_of(state, position, voters)
-        return Choice(certify(list(told.values()), weights, kinds, combine.rule, floor), told)
+        told = {voter.name: told_by(state, voter, position) for voter in voters}
+        combine, kinds = state.plan.combine, self._kinds_of(state, position, voters)
+        is_certain, combines = state.is_gate_certain(position), state.combines(position)
+        weights, rule = ([voter.weight for voter in voters], combine.rule) if combines else ([1.0], "mean")
+        known = list(told.values()), weights, kinds, rule, FLOOR if combine.floor is None else combine.floor
+        found = certify(*known, reshaping_of(state, position))
+        open_members = [voter for voter, is_open in zip(voters, found.open_K, strict=True) if is_open]
+        # At a shut gate the lead was asked already, and what it writes was settled.
+        doubt = None if found.is_certain or not combines else Doubt(open_members, _columns(found))
+        column = state.settled_as(found.column)
+        if column != found.column:
+            only = certify(*known, _only(column, len(kinds.kind_U)))
+            found = found._replace(least=only.least, most=only.most)
+        return Choice(column, found.is_certain and is_certain, found, told, doubt)
 
     def _kinds_of(self, state: StepState, position: int, voters: Sequence[Member]) -> Kinds:
         places = {voter: state.place(voter, position) for voter in voters if voter.is_truncated}
@@ -79,35 +153,33 @@ class Certifier:
         return self._kinds[key]
 
 
-def _questions(
-    state: StepState,
-    position: int,
-    choice: Choice,
-    factor: int,
-    before: dict[tuple[StepState, Member], tuple[int, tuple[int, ...]]],
-) -> Iterator[Again]:
+def _columns(certificate: Certificate) -> list[int]:
+    return [certificate.column, *certificate.rivals.tolist()]
+
+
+def _only(column: int, size: int) -> Reshaping:
+    """As if a grammar allowed one column: what is known of its probability is then told."""
+    allowed_U = np.zeros(size, np.bool_)
+    allowed_U[column] = True
+    return Reshaping(allowed_U)
+
+
+def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> Iterator[Again]:
     """Whom to ask again about a text, and for what; nobody who would tell nothing new."""
-    certificate = choice.certificate
-    for member, is_open in zip(state.voters(position), certificate.open_K, strict=True):
+    allowed_U = state.allowed(position)
+    for member in doubt.members:
         truncation = member.backend.facts.truncated
-        if truncation is None or not is_open:
+        if truncation is None:
             continue
-        top, also = before.get((state, member), (truncation.top, ()))
+        top, also = state.asked_again.get((member.name, position), (truncation.top, ()))
         more = min(truncation.top * factor, truncation.most)
+        wanted: tuple[int, ...] = ()
         if truncation.also:
+            columns = list(doubt.columns)
+            if allowed_U is not None and np.count_nonzero(allowed_U) <= truncation.also:
+                columns += np.flatnonzero(allowed_U).tolist()
             plan = member.top_plans[state.place(member, position)]
-            columns = [certificate.column, *certificate.rivals.tolist()][: truncation.also]
-            wanted = np.flatnonzero(np.isin(plan.column_V, columns)).tolist()
-            wanted = tuple(dict.fromkeys([*also, *wanted]))[: truncation.also]
-        else:
-            wanted = ()
+            ids = np.flatnonzero(np.isin(plan.column_V, columns[: truncation.also])).tolist()
+            wanted = tuple(dict.fromkeys([*also, *ids]))[: truncation.also]
         if more > top or set(wanted) - set(also):
             yield Again(state, member, position, max(more, top), wanted)
-
-
-def _check_numbers(member: Member, told: Voter) -> None:
-    if not isinstance(told, FoldedTop) and not math.isfinite(float(told.p_U.max())):
-        raise ModelError(
-            f"member {member.name!r} gave probabilities that are not numbers",
-            hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
-        )

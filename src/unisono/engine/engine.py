@@ -78,10 +78,10 @@ class Engine:
         self._sampler, self._draft_length = Sampler(union), draft_length or DraftLengthController()
         self._runner = Runner(members, self._draft_length)
         self._prefill = Prefill(members, self._runner, longest_block)
-        self._speculator = Speculator(members, union, self._runner, self._sampler, self._draft_length, self._prefill)
         certifier = Certifier(self._runner) if any(member.is_truncated for member in members) else None
-        parts = self._runner, self._prefill, self._speculator, self._sampler, certifier
-        self._stepper = Stepper(members, union, *parts)
+        runner, prefill, sampler = self._runner, self._prefill, self._sampler
+        self._speculator = Speculator(members, union, runner, sampler, self._draft_length, prefill, certifier)
+        self._stepper = Stepper(members, union, runner, prefill, self._speculator, sampler, certifier)
         self._scoring = Scoring(members, union, self._runner, self._sampler, self._stepper)
 
     def __enter__(self) -> Self:

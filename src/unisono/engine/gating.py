@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from unisono.config.gate import Gate
+from unisono.engine.certifier import Certifier
 from unisono.engine.member import Member
 from unisono.engine.runner import MemberBatch, Runner
 from unisono.engine.sampler import Sampler, rows_at
@@ -13,7 +14,14 @@ from unisono.engine.step_state import StepState
 from unisono.fusion.sampling import greedy
 
 
-def run_leads(states: Sequence[StepState], runner: Runner, sampler: Sampler, *, given: bool = False) -> None:
+def run_leads(
+    states: Sequence[StepState],
+    runner: Runner,
+    sampler: Sampler,
+    certifier: Certifier | None = None,
+    *,
+    given: bool = False,
+) -> None:
     """Run the leads that gates wait for, and let the gates decide position by position.
 
     The drafted pieces may be ``given``: they are the text then, whatever the leads would choose.
@@ -27,16 +35,21 @@ def run_leads(states: Sequence[StepState], runner: Runner, sampler: Sampler, *, 
     runner.run([MemberBatch(member, its_spans, keep=True) for member, its_spans in spans.items()])
     position = 0
     while led := [state for state in led if (position <= state.last if given else state.reaches(position))]:
-        read_gates(led, position, sampler)
+        read_gates(led, position, sampler, certifier)
         position += 1
 
 
-def read_gates(states: Sequence[StepState], position: int, sampler: Sampler) -> None:
+def read_gates(
+    states: Sequence[StepState], position: int, sampler: Sampler, certifier: Certifier | None = None
+) -> None:
     """Let the gates of sequences whose lead was run decide at a position."""
     groups: defaultdict[tuple[Member, Gate], list[StepState]] = defaultdict(list)
     for state in states:
         groups[state.plan.lead, state.plan.gate].append(state)
     for (lead, gate), group in groups.items():
+        if lead.is_truncated and certifier is not None:
+            certifier.read_gates(group, position, sampler)
+            continue
         p_BU = rows_at(group, lead, position)
         scores = gate.score(p_BU, [state.text.pieces + position for state in group])
         likeliest = greedy(p_BU)

@@ -25,11 +25,11 @@ class Plan:
                 f"the method is {shown(method)}, not a Method", hint='make one: ensemble.method.but(gate="first:8")'
             )
         method.check({member.name: member.weight for member in members})
-        check_method(method, [member.name for member in members if member.is_truncated])
+        self.lead = lead_of(method, members)
+        check_method(method, [member.name for member in members if member.is_truncated], self.lead.name)
         speculation = method.speculate
         self.method, self.gate, self.combine, self.draw = method, method.gate, method.combine, method.draw
         self.reasoning = method.reasoning
-        self.lead = lead_of(method, members)
         self.drafter = None if speculation is None else speculation.drafter
         """A member's name, ``ngram``, ``auto``, or ``None``."""
         self.max_pieces = 0 if speculation is None else speculation.max_pieces  # in a drafted block

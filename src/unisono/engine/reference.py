@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -212,7 +212,13 @@ class PlainTold(NamedTuple):
 
 
 def plain_certificate(
-    told: list[PlainTold], weights: list[float], columns: int, rule: str, floor: float
+    told: list[PlainTold],
+    weights: list[float],
+    columns: int,
+    rule: str,
+    floor: float,
+    allowed: Sequence[bool] | None = None,
+    bias: Mapping[int, float] | None = None,
 ) -> tuple[int, bool]:
     """The largest column of what is known, and whether it is that of every distribution that agrees with this.
 
@@ -232,18 +238,26 @@ def plain_certificate(
         high_U += low_U + np.minimum(voter.unseen, voter.each * untold_U)
         most = low_U.sum() + voter.unseen
         kept_K.append((most - min(voter.unseen, voter.each * dropped), most))
+    bias_U = np.array([(bias or {}).get(column, 0.0) for column in range(columns)])
+    allowed_U = np.ones(columns, bool) if allowed is None else np.asarray(allowed)
+    factor_U = np.exp(bias_U) * allowed_U
+    no_mass = floor * 1.00101 if rule == "geometric" else 0.0
     least_U = scores(rule, low_KU / np.array([[most] for _, most in kept_K]), weights, floor)
+    least_U = factor_U * np.where(least_U > no_mass, least_U, 0)
+    is_exact = not any(voter.unseen for voter in told)
+    if not least_U.any():
+        return int(np.where(allowed_U, bias_U, -np.inf).argmax()), is_exact
     best = int(np.flatnonzero(least_U >= least_U.max() * (1 - 1e-6))[0])
-    if not any(voter.unseen for voter in told):
+    if is_exact:
         return best, True
-    if not low_KU[:, best].any() or any(least <= 1e-12 for least, _ in kept_K):
+    if any(least <= 1e-12 for least, _ in kept_K):
         return best, False
-    if rule == "geometric" and least_U[best] <= floor * 1.00101:
-        return best, False
+    most_U = scores(rule, high_KU / np.array([[least] for least, _ in kept_K]), weights, floor)
+    has_none_U = (most_U <= floor * 1.0005) & (rule == "geometric")
     for corner in itertools.product(*kept_K):
         kept_K1 = np.array(corner)[:, None]
-        own = scores(rule, low_KU[:, [best]] / kept_K1, weights, floor)[0]
-        rival_U = scores(rule, high_KU / kept_K1, weights, floor)
+        own = scores(rule, low_KU[:, [best]] / kept_K1, weights, floor)[0] * factor_U[best]
+        rival_U = np.where(has_none_U, 0, scores(rule, high_KU / kept_K1, weights, floor) * factor_U)
         rival_U[best] = 0
         if own <= rival_U.max() * (1 + 1e-5):
             return best, False

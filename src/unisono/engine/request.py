@@ -13,7 +13,7 @@ from unisono.chat.messages import Prompt, Tool
 from unisono.config.constraint import Constraint
 from unisono.config.method import Method, MethodOptions, check_off
 from unisono.config.reasoning import Reasoning
-from unisono.config.whole import check_request, refusal
+from unisono.config.whole import check_request
 from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
@@ -246,9 +246,6 @@ class Preparer:
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
-        if parse is not None and self._truncated:
-            what = "constraint" if request.constraint is not None else "reasoning" if bound else "min_new_tokens"
-            raise refusal(what, self._truncated, "it chooses among pieces that may not be told", "leave it out")
         for member in self._members:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])

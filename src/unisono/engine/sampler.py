@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from unisono.config.combine import Combine
@@ -15,11 +16,15 @@ from unisono.config.sampling import Sampling
 from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
+from unisono.fusion.bounds import Reshaping, Voter, whole
+from unisono.fusion.completion import complete
 from unisono.fusion.fold import Array, argmax_of_mean, bring
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, accepts, draw_from, greedy, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
+
+_HOST = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +42,11 @@ class Distributions:
     """What a piece is drawn from, or the likeliest taken of."""
     likeliest: list[int]
     """The column of the largest mass of each row of ``q_BU``."""
+
+    @property
+    def are_completed(self) -> bool:
+        """Whether a voter told its likeliest ids only, and what it did not tell was filled up."""
+        return any(voter.is_truncated for voter in self.voters)
 
     def of(self, row: int) -> dict[str, Array]:
         return {voter.name: p_BU[row] for voter, p_BU in zip(self.voters, self.p_BU_K, strict=True)}
@@ -97,7 +107,10 @@ class Sampler:
     def guess(self, states: Sequence[StepState], position: int, member: Member) -> list[tuple[int, float]]:
         """What each text would get from one member alone: the column, and its mass in what it is drawn from."""
         if member.is_truncated:
-            return [_best_told(state, position, member) for state in states]
+            return [
+                _best_told(state, position, member) if state.plan.is_greedy else _drawn_alone(state, position, member)
+                for state in states
+            ]
         p_BU = _shaped(_of_member(states, position, member), states, position)
         columns = greedy(p_BU)
         for row, state in enumerate(states):
@@ -115,6 +128,10 @@ class Sampler:
         return None
 
     def _of_all(self, states: Sequence[StepState], position: int, voters: Sequence[Member]) -> list[Array]:
+        weights = [voter.weight for voter in voters]
+        if any(voter.is_truncated for voter in voters):
+            rows = [complete([told_by(state, voter, position) for voter in voters], weights) for state in states]
+            return [np.stack(p_BU) for p_BU in zip(*rows, strict=True)]
         lead = states[0].plan.lead if states[0].plan.lead in voters else voters[0]
         own_BU = _of_member(states, position, lead)
         return [own_BU if voter is lead else bring(_of_member(states, position, voter), own_BU) for voter in voters]
@@ -147,14 +164,44 @@ def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array
     return array_namespace(folded[0]).stack(folded)
 
 
+def told_by(state: StepState, voter: Member, position: int) -> Voter:
+    """What is known of a voter's distribution at a position."""
+    if voter.is_truncated:
+        output, row = state.where(voter, position)
+        return output.top(row)
+    told = whole(bring(rows_at([state], voter, position)[0], _HOST))
+    if not math.isfinite(float(told.p_U.max())):
+        raise _no_numbers([voter.name])
+    return told
+
+
+def _drawn_alone(state: StepState, position: int, member: Member) -> tuple[int, float]:
+    """What a text would draw from a truncated member alone."""
+    [p_U] = complete([told_by(state, member, position)], [1.0])
+    p_U = _shaped(p_U[None], [state], position)[0]
+    column = _draw(p_U, None, state, position)
+    return column, float(p_U[column])
+
+
 def _best_told(state: StepState, position: int, member: Member) -> tuple[int, float]:
     """A truncated member's likeliest column, as far as is known: good enough for a draft."""
     output, row = state.where(member, position)
-    told = output.top(row)
-    if not len(told.columns):
+    told, reshaping = output.top(row), reshaping_of(state, position)
+    score_N = told.known * reshaping.factors(told.columns, told.known[None])
+    if not score_N.any():
         return len(told.ids_U) - 1, 0.0  # END, which is never drafted
-    best = int(told.known.argmax())
+    best = int(score_N.argmax())
     return int(told.columns[best]), float(told.known[best] / told.most)
+
+
+def reshaping_of(state: StepState, position: int) -> Reshaping:
+    """What a text's grammar, biases and penalties make of combined masses at a position."""
+    draw, bias = state.plan.draw, dict(state.bias(state.plan.bias, position))
+    if draw.presence_penalty or draw.frequency_penalty:
+        for column, count in state.counts(position).items():
+            if count:
+                bias[column] = bias.get(column, 0.0) - draw.presence_penalty - draw.frequency_penalty * count
+    return Reshaping(state.allowed(position), bias)
 
 
 def _of_member(states: Sequence[StepState], position: int, member: Member) -> Array:
@@ -201,7 +248,11 @@ def _check_numbers(distributions: Distributions) -> None:
         if not math.isfinite(float(distributions.q_BU[row, column])):
             p_U_by_member = distributions.of(row)
             broken = [name for name, p_U in p_U_by_member.items() if not math.isfinite(float(p_U[column]))]
-            raise ModelError(
-                f"member {', '.join(map(repr, broken or p_U_by_member))} gave probabilities that are not numbers",
-                hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
-            )
+            raise _no_numbers(broken or list(p_U_by_member))
+
+
+def _no_numbers(names: Sequence[str]) -> ModelError:
+    return ModelError(
+        f"member {', '.join(map(repr, names))} gave probabilities that are not numbers",
+        hint="its weights are damaged, or its dtype overflows: try dtype: float32 or bfloat16",
+    )

@@ -191,6 +191,7 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
     cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
     sequence = TextSequence(prepared, cursors, marked=bool(union.marks))
+    sequence.uncertain = 0 if any(member.is_truncated for member in members) else None
     if prepared.request.prompt.begins_answer and not prepared.begins_inside:
         off = plan.reasoning.off and sequence.calls is None
         sequence.openings = frozenset(each.name for each in members if each.opens(off=off))

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from unisono.config.method import AUTO, NGRAM
+from unisono.engine.certifier import Certifier
 from unisono.engine.draft_length import DraftLengthController, Outlook, Work
 from unisono.engine.gating import read_gates
 from unisono.engine.member import Member
@@ -40,6 +41,7 @@ class Speculator:
         sampler: Sampler,
         draft_length: DraftLengthController,
         prefill: Prefill,
+        certifier: Certifier | None = None,
     ) -> None:
         self._members = {member.name: member for member in members}
         self._texts = union.texts
@@ -47,6 +49,7 @@ class Speculator:
         self._runner = runner
         self.draft_length = draft_length
         self._prefill = prefill
+        self._certifier = certifier
         self._asked_share = 1.0  # of pieces at which all members were asked, lately
 
     def extend(self, states: Sequence[StepState]) -> None:
@@ -115,7 +118,7 @@ class Speculator:
         group, position = states, 0
         while group:
             self._runner.run([MemberBatch(drafter, [(state, position, position) for state in group], keep=True)])
-            read_gates([state for state in group if state.reads_gate], position, self._sampler)
+            read_gates([state for state in group if state.reads_gate], position, self._sampler, self._certifier)
             for state, guess in zip(group, self._sampler.guess(group, position, drafter), strict=True):
                 state.guesses.append(guess)
             able = [state for state in group if self._able(state)]

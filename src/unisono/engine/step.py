@@ -55,7 +55,7 @@ class Stepper:
         if any(state.plan.drafter is not None for state in flat):
             self._speculator.extend(flat)
         if any(state.plan.is_gated for state in flat):
-            run_leads(flat, self._runner, self._sampler)
+            run_leads(flat, self._runner, self._sampler, self._certifier)
         if self._prefill.longest_block is not None:
             for group, its_states in list(states.items()):
                 if late := {member for state in its_states for member in self._prefill.late(state)}:
@@ -104,11 +104,12 @@ class Stepper:
         while alive:
             rest = alive
             if self._certifier is not None:
-                self._choose_certified(self._certifier, alive, position)
-                rest = []
+                told = [state for state in alive if state.is_certified(position)]
+                rest = [state for state in alive if state not in told]
+                self._choose_certified(self._certifier, told, position)
             plain = [state for state in rest if state.is_plain]
             if plain and (columns := self._sampler.choose_plainly(plain, position)) is not None:
-                rest = [state for state in alive if not state.is_plain]
+                rest = [state for state in rest if not state.is_plain]
                 for state, column in zip(plain, columns, strict=True):
                     state.take(position, column)
             for group, distributions in self._sampler.combine(rest, position):
@@ -125,15 +126,17 @@ class Stepper:
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
             record(state, position, column, distributions, row, self._union)
+            if distributions.are_completed:
+                state.text.uncertain = (state.text.uncertain or 0) + 1
             state.take(position, column)
 
     def _choose_certified(self, certifier: Certifier, states: Sequence[StepState], position: int) -> None:
         choices = certifier.choose(states, position)
         if self._speculator.draft_length.in_use:
-            self._speculator.learn(states, position, [choice.certificate.column for choice in choices])
+            self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):
             record_told(state, position, choice, self._union)
-            state.take(position, choice.certificate.column)
+            state.take(position, choice.column)
 
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.

@@ -57,6 +57,8 @@ class StepState:
         self._allowed: dict[int, Allowed] = {}
         self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
         """By member and position, the output of a pass that has its distribution, and the row there."""
+        self.asked_again: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
+        """By truncated member and position, how many of its likeliest ids, and which others, it was asked for again."""
         for cursor in text.cursors.values():
             cursor.ends = [len(cursor.ids)]
 
@@ -130,20 +132,28 @@ class StepState:
             raise AssertionError(f"member {member.name!r} was not run for position {position}")
         return found
 
-    def read_gate(self, score: float, likeliest: int, choice: int) -> None:
+    def read_gate(self, score: float, likeliest: int | None, choice: int, *, certain: bool = True) -> None:
         """Settle from the lead's distribution whether the others are asked at the next position.
 
-        ``choice`` is the column that the lead would write, if it were alone.
+        ``likeliest`` is ``None`` where that is not certain: a boundary is then not seen. ``choice`` is the column that
+        the lead would write, if it were alone.
         """
         gate = self.plan.gate
-        asked, inside = gate.opens(score) or self._awaits_end, None
-        if asked and gate.boundary:
+        asked, inside = gate.opens(score) or self.awaits_end, None
+        if asked and gate.boundary and likeliest is not None:
             inside = self._inside(likeliest)
-        self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside))
+        self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside, certain))
         self.lead_choices.append(choice)
 
+    def is_certified(self, position: int) -> bool:
+        """Whether the likeliest column is wanted of voters of which one tells its likeliest ids only."""
+        return self.plan.is_greedy and any(voter.is_truncated for voter in self.voters(position))
+
+    def is_gate_certain(self, position: int) -> bool:
+        return not self.plan.is_gated or self.gates[position].certain
+
     @property
-    def _awaits_end(self) -> bool:
+    def awaits_end(self) -> bool:
         """Whether others have to be asked, because the text is in reasoning, which the lead cannot end."""
         ends = self.plan.lead.ends_reasoning or "reasoning_end" not in self._union.marks
         return self._inside_reasoning and not ends

@@ -44,6 +44,8 @@ def record(
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
+            certain=False if distributions.are_completed else None,
+            unknown=None if distributions.are_completed else 0.0,
         )
     )
 
@@ -52,19 +54,20 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
     """The same of a choice among what truncated members told: probabilities are the least ones."""
     if state.text.steps is None:
         return
-    certificate, told = choice
-    at = np.array([certificate.column])
+    column, is_certain, certificate, told, _ = choice
+    at = np.array([column])
     state.records.append(
         StepRecord(
-            piece=union.piece(certificate.column),
-            mark=union.mark(certificate.column),
+            piece=union.piece(column),
+            mark=union.mark(column),
             part=state.text.part,
             p=certificate.least,
             voted=tuple(told),
             members={name: float(voter.bounds(at)[0][0] / max(voter.most, 1e-12)) for name, voter in told.items()},
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
-            draft=_draft_record(state, position, certificate.column, union),
-            certain=certificate.is_certain,
+            gate=state.gates[position] if state.gates else None,
+            draft=_draft_record(state, position, column, union),
+            certain=is_certain,
             unknown=certificate.most - certificate.least,
         )
     )

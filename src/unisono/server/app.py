@@ -169,6 +169,8 @@ class _Routes:
         if ended := [generation for _, generation in sorted(handle.ended.items())]:
             usage = answer.usage(handle.ended)
             log.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+            if uncertain := sum(generation.usage.uncertain or 0 for generation in ended):
+                log.facts["uncertain"] = uncertain
             log.facts["finish"] = [generation.finish_reason for generation in ended]
             if self._log_prompts:
                 log.facts["text"] = [generation.text for generation in ended]

@@ -17,7 +17,7 @@ from unisono.vocab.union import ABSENT
 
 SAMPLED = (
     "temperature", "top_p", "top_k", "min_p", "typical_p",
-    "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
+    "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "truncated_sampling",
 )  # fmt: skip
 """The fields that are options of the sampling."""
 RANDOM = -1

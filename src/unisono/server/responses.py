@@ -129,7 +129,10 @@ class Answer:
             read = sum(each.usage.prompt_tokens[self.call.lead] + each.usage.pieces for each in ended.values())
         written = sum(generation.usage.pieces for generation in texts.values())
         reasoned = sum(generation.usage.reasoning for generation in texts.values())
-        more = {"completion_tokens_details": {"reasoning_tokens": reasoned}} if reasoned else {}
+        details: dict[str, int] = {"reasoning_tokens": reasoned} if reasoned else {}
+        if any(generation.usage.uncertain is not None for generation in texts.values()):
+            details["uncertain"] = sum(generation.usage.uncertain or 0 for generation in texts.values())
+        more = {"completion_tokens_details": details} if details else {}
         found = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return CompletionUsage.model_validate({**found, **more})
 

@@ -145,6 +145,8 @@ class GenerationFields(Record):
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    truncated_sampling: bool | None = None
+    """Whether pieces may be drawn where members tell their likeliest ids only; they count as uncertain."""
     typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
     user: Logged = None
     """Written to the log."""
@@ -243,7 +245,7 @@ class TextReport(BaseModel):
     seed: int | None = None
     """Reproduces this text; absent if nothing was sampled."""
     usage: dict[str, Any] | None = None
-    """Prompt tokens by member; pieces, and how many of them were ensembled, drafted, accepted."""
+    """Prompt tokens by member; pieces, and how many of them were ensembled, drafted, accepted, uncertain."""
     seconds: dict[str, Any] | None = None
     trace: list[dict[str, Any]] | None = None
     """By piece: its bytes, the members' probabilities, the gate's score, the draft; if it was asked for."""

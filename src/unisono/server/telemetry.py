@@ -140,6 +140,9 @@ class Metrics(ConnectionMetrics):
         self._ensembled = self._counter("pieces_ensembled", "Pieces for which all members ran.", "model")
         self._drafted = self._counter("pieces_drafted", "Pieces drafted.", "model")
         self._accepted = self._counter("pieces_accepted", "Drafted pieces accepted.", "model")
+        self._uncertain = self._counter(
+            "pieces_uncertain", "Pieces that what members tell of their distributions did not prove.", "model"
+        )
         self._ended = self._counter("texts", "Texts finished, by reason.", "model", "finish")
 
     def follow(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
@@ -154,6 +157,7 @@ class Metrics(ConnectionMetrics):
         self._ensembled.labels(model).inc(usage.ensembled)
         self._drafted.labels(model).inc(usage.drafted)
         self._accepted.labels(model).inc(usage.accepted)
+        self._uncertain.labels(model).inc(usage.uncertain or 0)
         self._ended.labels(model, generation.finish_reason).inc()
         for member, tokens in usage.prompt_tokens.items() if index == 0 else ():
             self._prompt_tokens.labels(model, member).inc(tokens)
