@@ -66,7 +66,7 @@ class Certifier:
             else:
                 told[voter.name] = whole(bring(rows_at([state], voter, position)[0], _HOST))
                 _check_numbers(voter, told[voter.name])
-        combine, weights = state.plan.combine, [voter.weight for voter in voters]
+        combine, weights = state.plan.combine, state.weights(voters)
         floor = FLOOR if combine.floor is None else combine.floor
         kinds = self._kinds_of(state, position, voters)
         return Choice(certify(list(told.values()), weights, kinds, combine.rule, floor), told)

@@ -123,7 +123,7 @@ class Sampler:
         self, states: Sequence[StepState], p_BU_K: Sequence[Array], voters: Sequence[Member], rule: Combine
     ) -> Array:
         loss_KB = [[state.text.losses.get(voter.name, 0.0) for state in states] for voter in voters]
-        q_BU = rule(p_BU_K, [voter.weight for voter in voters], loss_KB)
+        q_BU = rule(p_BU_K, states[0].weights(voters), loss_KB)
         return q_BU if rule.sharpen is None else sharpen(q_BU, self._prefixes, rule.sharpen)
 
     @functools.cached_property

@@ -43,6 +43,7 @@ def record(
             likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
+            absent=state.missed(position),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
         )
     )
@@ -64,6 +65,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             members={name: float(voter.bounds(at)[0][0] / max(voter.most, 1e-12)) for name, voter in told.items()},
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
             draft=_draft_record(state, position, certificate.column, union),
+            absent=state.missed(position),
             certain=certificate.is_certain,
             unknown=certificate.most - certificate.least,
         )
