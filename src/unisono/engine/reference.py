@@ -93,9 +93,7 @@ def plain_steps(
         voters = text.voters(present, opens=asked)
         p_U_K = [text.of_member(text.distribution(each, places[each.name])) for each in voters]
         combines = asked and not plan.draw.mixture
-        weights = [voter.weight for voter in voters]
-        weights = weights if len(voters) == len(members) else scaled(weights)
-        q_U = text.combined(p_U_K, voters, weights) if combines else p_U_K[0]
+        q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
         column = text.choose(q_U, p_U_K, voters, combines=combines)
         if parse is not None:
             column = parse.settle(column)
@@ -148,8 +146,11 @@ class _PlainText:
             q_U = confine(q_U[None], [self.parse.allowed(())])[0]
         return self._shaped(q_U, self.plan.draw, self.plan.bias)
 
-    def combined(self, p_U_K: list[Distribution], voters: list[Member], weights: list[float]) -> Distribution:
+    def combined(self, p_U_K: list[Distribution], voters: list[Member]) -> Distribution:
         combine = self.plan.combine
+        weights = [voter.weight for voter in voters]
+        if len(voters) < len(self._ids):
+            weights = scaled(weights)
         losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
         q_BU = combine([p_U[None] for p_U in p_U_K], weights, losses)
         if combine.sharpen is not None:
