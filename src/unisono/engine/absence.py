@@ -8,12 +8,49 @@ the text goes on without the member meanwhile. A text that cannot go on waits un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Portion, Runner
 from unisono.engine.sequence import SequenceGroup
 from unisono.engine.step_state import StepState
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHealth:
+    """How a member does."""
+
+    state: Literal["ready", "away", "catching up"]
+    """It is away until a pass has been answered again."""
+    on_failure: Literal["error", "degrade"]
+    losses: int
+    pass_seconds: float | None
+    """What a pass takes, lately; ``None`` before the first."""
+    away_seconds: float
+    behind: int
+    """Ids that wait for it in texts that go on without it."""
+
+    def to_json(self) -> dict[str, object]:
+        given = {key.name: getattr(self, key.name) for key in fields(self)}
+        return {name: round(value, 6) if isinstance(value, float) else value for name, value in given.items()}
+
+
+def health(member: Member, groups: Sequence[SequenceGroup]) -> MemberHealth:
+    """How a member does in what is being generated. May be asked in another thread."""
+    breaker = member.breaker
+    cursors = [text.cursors[member.name] for group in list(groups) for text in list(group.open) if text.cursors]
+    behind = sum(len(cursor.ids) - cursor.read for cursor in cursors if cursor.away)
+    return MemberHealth(
+        state="away" if breaker.reason else "catching up" if behind else "ready",
+        on_failure="degrade" if member.degrades else "error",
+        losses=breaker.losses,
+        pass_seconds=breaker.seconds,
+        away_seconds=breaker.away,
+        behind=behind,
+    )
+
 
 States = Mapping[SequenceGroup, Sequence[StepState]]
 

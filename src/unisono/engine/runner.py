@@ -30,6 +30,7 @@ class Runner:
         self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
         self._slow = SlowPasses()
+        self._loses = any(member.degrades for member in members)
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
     def close(self) -> None:
@@ -68,8 +69,10 @@ class Runner:
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.
 
-        The output has to last (``keep``) where a beam copies slots while states are settled.
+        The output has to last (``keep``) where a beam copies slots while states are settled; and where one of a
+        mixture's members may be lost, as others are drawn and run then.
         """
+        keep = keep or (self._loses and any(state.plan.draw.mixture for state in states))
         fresh = [state for state in states if state.plan.asks_all and not state.outputs and not state.absent]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]
