@@ -104,6 +104,8 @@ class Breaker:
 
     def failed(self, member: str, error: MemberUnavailable, cost: float = 0.0) -> None:
         """Note that a member was lost, at the cost of so many seconds."""
+        if error is self._error:
+            return
         now = self._clock()
         if self._error is None:
             self.losses += 1
