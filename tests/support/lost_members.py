@@ -22,7 +22,7 @@ PIECES = 12
 
 
 class Clock:
-    """Time that goes on by a breaker's first wait whenever it is looked at, or stands still."""
+    """Time that stands still, or goes on by a step whenever it is looked at."""
 
     def __init__(self, step: float = 0.0) -> None:
         self.now, self.step = 0.0, step
