@@ -18,6 +18,7 @@ from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
 from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
+from unisono.engine.breaker import Breaker
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine, close_engines
 from unisono.engine.member import Member
@@ -118,6 +119,7 @@ class Models:
     def __init__(self, backends: Mapping[Loader, Backend], caches: Mapping[Loader, PrefixCache]) -> None:
         self._backends = {**backends, **caches}
         self._caches = caches
+        self._breakers = {loader: Breaker() for loader in backends}
         self._engines: list[Engine] = []
 
     def __enter__(self) -> Self:
@@ -140,6 +142,8 @@ class Models:
                 member.speller,
                 its_map,
                 prefixes=self._caches.get(member.loader),
+                breaker=self._breakers[member.loader],
+                degrades=member.spec.on_failure == "degrade",
             )
             for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]

@@ -100,6 +100,8 @@ class StepRecord:
     the probabilities are then the least ones. ``None`` where distributions are whole."""
     unknown: float | None = 0.0
     """How much more ``p`` may be; ``None`` where the piece was drawn, and what members do not tell was guessed."""
+    absent: tuple[str, ...] = ()
+    """The members that would have been asked, and were away."""
 
     def to_json(self) -> dict[str, object]:
         """The record as the trace contract words it: bytes as integers, END as ``null``."""
@@ -113,6 +115,7 @@ class StepRecord:
             "gate": None if self.gate is None else self.gate.to_json(),
             "draft": None if self.draft is None else self.draft.to_json(),
             **({} if self.certain is None else {"certain": self.certain, "unknown": self.unknown}),
+            **({"absent": list(self.absent)} if self.absent else {}),
             **({"mark": self.mark} if self.mark else {}),
             **({"part": self.part} if self.part != "answer" else {}),
             "seconds": None if self.seconds is None else self.seconds.to_json(),
@@ -165,10 +168,13 @@ class Usage:
     """Pieces of reasoning."""
     uncertain: int | None = None
     """Choices that what members told did not prove; ``None`` where all members tell whole distributions."""
+    degraded: Mapping[str, int] | None = None
+    """By member, the choices, END's too, that were made without it while it was away; ``None`` where none was."""
 
     def to_json(self) -> dict[str, object]:
         given = {key.name: getattr(self, key.name) for key in fields(self)}
         given["prompt_tokens"] = dict(self.prompt_tokens)
+        given["degraded"] = None if self.degraded is None else dict(self.degraded)
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ from unisono.backends import threads
 from unisono.backends.registry import BACKENDS
 from unisono.backends.threads import bounded_spin, cpu_quota, free_threads, told
 from unisono.engine.draft_length import Work
-from unisono.engine.runner import ENOUGH, KNOWN, SlowPasses
+from unisono.engine.slow_passes import ENOUGH, KNOWN, SlowPasses
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:

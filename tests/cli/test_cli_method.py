@@ -359,3 +359,17 @@ def test_sampling_flags_that_have_no_effect_are_checked_and_said(run: Run, duo: 
     for flag in ("--top-p", "--top-k"):
         assert f"unisono: {flag} has no effect at temperature 0" in greedy.err
     assert "effect" not in run("run", duo, PROMPT, "--max-new-tokens", 4, "--top-p", 0.5, "--temperature", 1).err
+
+
+def test_a_member_that_was_away_is_told_on_stderr(run: Run, duo: Path) -> None:
+    from unisono.backends.fake.backend import FAKE_MODELS
+
+    FAKE_MODELS["b"].away = lambda feeds: "refused"
+    shown = run("run", duo, "Hello", "--max-new-tokens", PIECES)
+    assert shown.code == 2
+    assert "member 'b' at fake://elsewhere is not available: refused" in shown.err
+    duo.write_text(duo.read_text().replace("'fake:b'", "'fake:b', on_failure: degrade"))
+    for words in ((), ("--json",)):
+        shown = run("run", duo, "Hello", "--max-new-tokens", PIECES, "-q", *words)
+        assert f"member 'b' was away from {PIECES} of {PIECES} choices" in shown.err
+    assert shown.lines()[0]["usage"]["degraded"] == {"b": PIECES}

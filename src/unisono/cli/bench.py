@@ -52,7 +52,7 @@ def bench(
     with loading_report(quiet=quiet) as report:
         widest = max(method.sampling.beam_width for method in (checked.method, *(each.method for each in settings)))
         room = -(-batch * widest // checked.method.sampling.beam_width)  # preparing counts the file's own beam in
-        prepared = prepare(checked, batch=room, report=report)
+        prepared = prepare(checked.measured(), batch=room, report=report)
     turns = (rounds + 1) * (len(prepared.members) + 1 + len(settings))
     with counting(turns, quiet=quiet) as count:
         benchmark = measure(prepared, rounds=rounds, pieces=pieces, batch=batch, compare=settings, count=count)

@@ -73,6 +73,7 @@ def _run_one(text: str, job: RunFlags) -> None:
             return
         stream = ensemble.stream(prompt, **job.options())
         _show(stack.enter_context(stream), job, trace)
+        _say_away(stream.generation)
         if not job.as_json and not job.quiet and sys.stderr.isatty():
             say(_closing(stream.generation, ensemble.method))
 
@@ -137,10 +138,18 @@ def _show_several(ensemble: Ensemble, prompt: Prompt, job: RunFlags) -> None:
             show("reasoning", generation.reasoning or "")
             show("answer", generation.text)
             show.end()
+            _say_away(generation)
             if not job.quiet:
                 uncertain = generation.usage.uncertain
                 doubt = "" if uncertain is None else f"{uncertain} uncertain; "
                 say(f"[{doubt}seed:{generation.seed}; {generation.finish_reason}]")
+
+
+def _say_away(generation: Generation) -> None:
+    """Say without which members a text was written, however quiet it is to be."""
+    for name, count in (generation.usage.degraded or {}).items():
+        of = generation.usage.pieces + (generation.finish_reason == "end")
+        say(f"unisono: member {name!r} was away from {count} of {of} choices")
 
 
 def _closing(generation: Generation, method: Method) -> str:

@@ -138,6 +138,11 @@ class EnsembleSpec(BaseModel):
         _check_method(method, self.members)
         return self.written_by(method)
 
+    def measured(self) -> EnsembleSpec:
+        """This spec for a measurement: a lost member is an error, as figures without it are another ensemble's."""
+        members = [member.model_copy(update={"on_failure": "error"}) for member in self.members]
+        return self.model_copy(update={"members": members})
+
     def written_by(self, method: Method, members: Sequence[MemberSpec] | None = None) -> EnsembleSpec:
         """This spec with another method, which fits its members, and with fewer members where these are given."""
         keys = {key.name: getattr(method, key.name) for key in fields(Method)}

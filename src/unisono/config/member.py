@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -73,6 +73,8 @@ class MemberSpec(BaseModel):
     """Text that this member reads before the first user message, or before a raw prompt."""
     marks: dict[GivenMark, Annotated[str, Field(min_length=1)] | MarkReading] = Field(default_factory=dict)
     """How it writes marks, where its template does not show that: tokens as text, or ``{reads: …}``."""
+    on_failure: Literal["error", "degrade"] = "error"
+    """What becomes of texts when it does not answer, where it lives elsewhere: they fail, or go on without it."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What only its backend understands."""
 

@@ -133,7 +133,7 @@ class Certifier:
         told = {voter.name: told_by(state, voter, position) for voter in voters}
         combine, kinds = state.plan.combine, self._kinds_of(state, position, voters)
         is_certain, combines = state.is_gate_certain(position), state.combines(position)
-        weights, rule = ([voter.weight for voter in voters], combine.rule) if combines else ([1.0], "mean")
+        weights, rule = (state.weights(voters), combine.rule) if combines else ([1.0], "mean")
         known = list(told.values()), weights, kinds, rule, FLOOR if combine.floor is None else combine.floor
         found = certify(*known, reshaping_of(state, position))
         open_members = [voter for voter, is_open in zip(voters, found.open_K, strict=True) if is_open]

@@ -33,6 +33,7 @@ def run_leads(
     for state in led:
         spans[state.plan.lead].append((state, 0, state.last))
     runner.run([MemberBatch(member, its_spans, keep=True) for member, its_spans in spans.items()])
+    led = [state for state in led if state.awaits_lead]  # else the lead was lost
     position = 0
     while led := [state for state in led if (position <= state.last if given else state.reaches(position))]:
         read_gates(led, position, sampler, certifier)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs, dense
+from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, dense
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
+from unisono.engine.breaker import Breaker
 from unisono.engine.calls import Calls
-from unisono.fusion.bounds import FoldedTop, TopPlan, fold_top, plan_top
+from unisono.engine.cursor import Reader
+from unisono.fusion.bounds import TopPlan, plan_top
 from unisono.fusion.fold import Scratch, Softmax, fold, plan_fold, softmax
 from unisono.vocab.marks import OF_CALLS, Mark, Turn
 from unisono.vocab.spelling import Speller
@@ -25,23 +26,7 @@ Place = Literal["opening", "inside"] | Turn
 SCORED_AT_ONCE = 32  # tokens of a prompt scored in one pass: their distributions are megabytes each
 
 
-@dataclass(slots=True)
-class Cursor:
-    """One text as one member has it: the log of its ids, and how far the model has read.
-
-    Within a step the log may go on with drafted pieces: position 0 follows what is written, position j
-    follows j drafted pieces more.
-    """
-
-    slot: Slot
-    ids: list[int] = field(default_factory=list)
-    """The truth about this text; only ever appended to, or cut back to a position."""
-    read: int = 0
-    """How many of them the model has read; the others go in as one block."""
-    ends: list[int] = field(default_factory=list)  # by position, how many ids stand before it
-
-
-class Member:
+class Member(Reader):
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""
 
     def __init__(
@@ -54,19 +39,16 @@ class Member:
         member_map: MemberMap,
         *,
         prefixes: PrefixStore | None = None,
+        breaker: Breaker | None = None,
+        degrades: bool = False,
     ) -> None:
         """Join a loaded model to its map; ``prefixes`` is what its closed slots have read, where that is kept.
 
-        Weights of members sum to 1. Members with the same backend share a pass; the engine unloads it.
+        Weights of members sum to 1. Members with the same backend share a pass; the engine unloads it, and its
+        ``breaker`` is that of the model. Texts go on without a lost member if it ``degrades``.
         """
-        self.name = name
+        super().__init__(name, backend, prefixes, breaker, degrades=degrades)
         self.weight = weight
-        self.backend = backend
-        self.model = id(backend)
-        """Which loaded model it is: the same number for members that share one."""
-        self.is_truncated = backend.facts.truncated is not None
-        """Whether it tells its likeliest ids only."""
-        self.prefixes = prefixes
         self.encoder = encoder
         self.speller = speller
         self.map = member_map
@@ -120,24 +102,6 @@ class Member:
         """Whether an END of its is the end of reasoning there."""
         return "inside" in self._plans
 
-    def open(self, ids: list[int], *, unread: bool = False) -> Cursor:
-        """A cursor over a new text, in a slot that holds a beginning of it, or nothing if ``unread``."""
-        if unread or self.prefixes is None:
-            return Cursor(self.backend.open(), ids)
-        slot, read = self.prefixes.resume(ids)
-        return Cursor(slot, ids, read)
-
-    def close(self, slot: Slot, *, for_good: bool) -> None:
-        """Give a slot back. What it has read may be kept for later prompts, unless it is closed for good."""
-        if for_good and self.prefixes is not None:
-            self.prefixes.discard(slot)
-        else:
-            self.backend.close(slot)
-
-    def copy(self, cursor: Cursor) -> Cursor:
-        """A cursor over the same text that goes on by itself; what was read is not read again."""
-        return Cursor(self.backend.open(copy_of=cursor.slot), list(cursor.ids), cursor.read)
-
     def asked_ids(self, prompt: Prompt) -> list[int]:
         """The ids of what was asked, by which `prompt_loss` weighs a prompt. Raises a `PromptError`.
 
@@ -157,25 +121,13 @@ class Member:
         """
         own = self.backend.open() if slot is None else slot
         try:
-            nats = sum(loss for _, loss in read_losses(self.backend, own, ids))
+            nats = sum(loss for _, loss in read_losses(self, own, ids))
         finally:
             if slot is None:
                 self.backend.close(own)
             else:
                 self.backend.rewind(own, 0)
         return nats / max(1, len(self.speller.vocabulary.join(ids)))
-
-    def cut(self, cursor: Cursor, length: int) -> None:
-        """Forget all ids but the first ``length``."""
-        del cursor.ids[length:]
-        if cursor.read > length:
-            self.backend.rewind(cursor.slot, length)
-            cursor.read = length
-
-    def restore(self, cursor: Cursor) -> None:
-        """Forget the last id, so that its distribution can be had again, and what a failed pass has left."""
-        cursor.read = min(cursor.read, len(cursor.ids) - 1)
-        self.backend.rewind(cursor.slot, cursor.read)
 
     def begin_step(self) -> None:
         """Let the distributions that were kept be overwritten."""
@@ -245,7 +197,7 @@ class Member:
         self._placed = True
 
 
-def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tuple[Array, float]]:
+def read_losses(reader: Backend | Member, slot: Slot, ids: Sequence[int]) -> Iterator[tuple[Array, float]]:
     """Read ids into an empty slot: before each but the first, ``logits_V`` and its loss in nats, NaN for no numbers.
 
     The logits last until the next ones are asked for.
@@ -253,7 +205,7 @@ def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tu
     for start in range(0, len(ids) - 1, SCORED_AT_ONCE):
         block = ids[start : start + SCORED_AT_ONCE]
         wanted = ids[start + 1 : start + 1 + SCORED_AT_ONCE]
-        logits_NV = dense(backend.advance([Feed(slot, block, len(block))]))
+        logits_NV = dense(reader.advance([Feed(slot, block, len(block))]))
         xp = array_namespace(logits_NV)
         for logits_V, token in zip(logits_NV, wanted, strict=False):
             highest = xp.max(logits_V)
@@ -261,58 +213,3 @@ def read_losses(backend: Backend, slot: Slot, ids: Sequence[int]) -> Iterator[tu
             if math.isfinite(highest):
                 loss = float(highest - logits_V[token] + xp.log(xp.sum(xp.exp(logits_V - highest))))
             yield logits_V, loss
-
-
-class ForwardOutput:
-    """What a pass gave to one member. Its rows are folded when they are looked at, before the model's next call.
-
-    Truncated ones outlast that; what they tell is read by `top`.
-    """
-
-    def __init__(self, member: Member, logits_NV: Array | TopLogprobs) -> None:
-        self.places: dict[int, Place] = {}
-        """Of rows where the member's ids mean something else."""
-        self._member = member
-        self._logits_NV: Any = logits_NV
-        self._kept: tuple[Array, dict[int, int]] | None = None
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Fold the member's rows now, to last until the step ends, the model's later passes notwithstanding."""
-        if self._member.is_truncated:
-            return
-        self._kept = self._fold(rows, keep=True), {row: place for place, row in enumerate(rows)}
-        self._logits_NV = None
-
-    def fold(self, rows: Sequence[int]) -> Array:
-        """``p_BU`` of some rows; lasts until the next call."""
-        if self._kept is None:
-            return self._fold(rows, keep=False)
-        p_NU, place_by_row = self._kept
-        return _select(p_NU, [place_by_row[row] for row in rows])
-
-    def top(self, row: int) -> FoldedTop:
-        """What a row of a truncated member tells of the union's columns."""
-        told: TopLogprobs = self._logits_NV
-        plan = self._member.top_plans[self.places.get(row)]
-        return fold_top(told.ids_NK[row], told.logp_NK[row], float(told.unseen_N[row]), float(told.kth_N[row]), plan)
-
-    def softmax(self, rows: Sequence[int]) -> Softmax | None:
-        """What some rows give the member's own ids, until the next call; ``None`` where folding is as good."""
-        logits_NV = self._logits_NV
-        if self._kept is not None or self.places or not isinstance(logits_NV, np.ndarray):
-            return None
-        return self._member.softmax(_select(logits_NV, rows))
-
-    def _fold(self, rows: Sequence[int], *, keep: bool) -> Array:
-        places = list(map(self.places.get, rows)) if self.places else ()
-        return self._member.fold(_select(self._logits_NV, rows), places, keep=keep)
-
-
-def _select(array: Array, rows: Sequence[int]) -> Array:
-    """Rows of an array: a view where they are evenly spaced."""
-    if len(rows) == 1:
-        return array[rows[0] : rows[0] + 1]
-    step = rows[1] - rows[0]
-    if step > 0 and list(rows) == list(range(rows[0], rows[-1] + 1, step)):
-        return array[rows[0] : rows[-1] + 1 : step]
-    return array_namespace(array).stack([array[row] for row in rows])

@@ -45,6 +45,10 @@ class Plan:
         self.is_plain = (self.combine, self.gate, speculation, self.draw) == _PLAIN
         """Whether a step takes the most likely piece of the members' weighted mean, and nothing reshapes it."""
 
+    def spares(self, member: Member) -> bool:
+        """Whether a text goes on without a member while it is away. What an amateur would say decides too much."""
+        return member.degrades and not (self.combine.rule == "contrastive" and member.weight < 0)
+
 
 def lead_of(method: Method, members: Sequence[Member]) -> Member:
     name = method.lead_among({member.name: member.weight for member in members})

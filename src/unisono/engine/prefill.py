@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unisono.engine.beam import Beam
-from unisono.engine.member import Cursor, Member
+from unisono.engine.cursor import Cursor
+from unisono.engine.member import Member
 from unisono.engine.runner import Portion, Runner
 from unisono.engine.sequence import SequenceGroup, TextSequence
 from unisono.engine.step_state import StepState
@@ -86,5 +87,5 @@ class Prefill:
         for sequence in group.open:
             for member in self._members:
                 cursor = sequence.cursors[member.name]
-                if member.name in names and cursor.read < len(cursor.ids) - 1:
+                if member.name in names and not cursor.away and cursor.read < len(cursor.ids) - 1:
                     yield sequence, member, len(cursor.ids) - 1 - cursor.read

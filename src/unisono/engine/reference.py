@@ -8,8 +8,9 @@ is held to, and the shortest way to see what the ensemble computes.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from unisono.fusion.fold import bring
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
+from unisono.fusion.weights import scaled
 from unisono.vocab.marks import OF_CALLS
 from unisono.vocab.union import MemberMap, UnionVocabulary
 
@@ -57,12 +59,13 @@ def plain_steps(
     method: Method = DEFAULT_METHOD,
     *,
     parse: Parse | None = None,
+    absent: Sequence[Collection[str]] = (),
 ) -> Iterator[PlainStep]:
     """Write one text, one piece at a time, and at most ``steps`` of them.
 
     Each member has a free slot. Drafts are left out, as they change nothing; where pieces are drawn, who drafts matters
     all the same. A draw without a seed has seed 0. A ``parse`` is the beginning of the grammar that the text is bound
-    to; it is advanced.
+    to; it is advanced. ``absent`` are the members that are away, by position.
     """
     plan = Plan(method, members, union)
     calls = Calls() if parse is not None and parse.by_seams else None
@@ -77,14 +80,17 @@ def plain_steps(
     }
     for step in range(steps):
         places = {each.name: each.place(calls, inside=inside, first=first[each.name]) for each in members}
-        lead_U = text.distribution(plan.lead, places[plan.lead.name])
-        score = plan.gate.score(lead_U[None], [step])[0]
-        ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
-        asked = plan.gate.opens(score) or (inside and not ends)
-        if asked and plan.gate.boundary:
-            others = {member.name: member.speller for member in members if member is not plan.lead}
-            asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
-        voters = text.voters(members, opens=asked)
+        present = [each for each in members if step >= len(absent) or each.name not in absent[step]]
+        asked, score = True, math.nan
+        if plan.lead in present:
+            lead_U = text.distribution(plan.lead, places[plan.lead.name])
+            score = plan.gate.score(lead_U[None], [step])[0]
+            ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
+            asked = plan.gate.opens(score) or (inside and not ends)
+            if asked and plan.gate.boundary:
+                others = {member.name: member.speller for member in members if member is not plan.lead}
+                asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
+        voters = text.voters(present, opens=asked)
         p_U_K = [text.of_member(text.distribution(each, places[each.name])) for each in voters]
         combines = asked and not plan.draw.mixture
         q_U = text.combined(p_U_K, voters) if combines else p_U_K[0]
@@ -142,8 +148,11 @@ class _PlainText:
 
     def combined(self, p_U_K: list[Distribution], voters: list[Member]) -> Distribution:
         combine = self.plan.combine
+        weights = [voter.weight for voter in voters]
+        if len(voters) < len(self._ids):
+            weights = scaled(weights)
         losses = [[self.losses.get(voter.name, 0.0)] for voter in voters]
-        q_BU = combine([p_U[None] for p_U in p_U_K], [voter.weight for voter in voters], losses)
+        q_BU = combine([p_U[None] for p_U in p_U_K], weights, losses)
         if combine.sharpen is not None:
             pieces = [self._union.piece(column) or b"" for column in range(self._union.texts)]
             prefixes = plan_prefixes(pieces, 1 + len(self._union.marks))

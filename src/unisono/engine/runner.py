@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import statistics
-import sys
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,17 +12,14 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from unisono.backends.base import Array, Feed, Slot, TopLogprobs
-from unisono.engine.draft_length import BLOCK_LIMIT, DraftLengthController, Work
-from unisono.engine.member import Cursor, ForwardOutput, Member
+from unisono.engine.cursor import Cursor
+from unisono.engine.draft_length import DraftLengthController, Work
+from unisono.engine.forward_output import ForwardOutput
+from unisono.engine.member import Member
 from unisono.engine.sequence import TextSequence
+from unisono.engine.slow_passes import SlowPasses
 from unisono.engine.step_state import StepState
-
-log = logging.getLogger(__name__)
-
-MULTIPLE = 2.0
-KNOWN = 8  # passes of one size after which it is known what they take
-ENOUGH = 8
-"""How many more passes are slow than are not before something is said: about half a second, and no accident."""
+from unisono.errors import MemberUnavailable
 
 
 class Runner:
@@ -36,6 +30,7 @@ class Runner:
         self._draft_length = draft_length
         devices = {member.backend.facts.device for member in members}
         self._slow = SlowPasses()
+        self._loses = any(member.degrades for member in members)
         self._pool = ThreadPoolExecutor(len(devices)) if len(devices) > 1 else None
 
     def close(self) -> None:
@@ -74,9 +69,11 @@ class Runner:
     def run_voters(self, states: Sequence[StepState], *, keep: bool) -> None:
         """Run every voter that was not run yet.
 
-        The output has to last (``keep``) where a beam copies slots while states are settled.
+        The output has to last (``keep``) where a beam copies slots while states are settled; and where one of a
+        mixture's members may be lost, as others are drawn and run then.
         """
-        fresh = [state for state in states if state.plan.asks_all and not state.outputs]
+        keep = keep or (self._loses and any(state.plan.draw.mixture for state in states))
+        fresh = [state for state in states if state.plan.asks_all and not state.outputs and not state.absent]
         others = [] if len(fresh) == len(states) else [state for state in states if state not in fresh]
         everybody = [(state, 0, len(state.drafted)) for state in fresh]
         batches = []
@@ -84,6 +81,8 @@ class Runner:
             spans = [(state, *span) for state in others if (span := state.span(member))]
             batches.append(MemberBatch(member, everybody + spans, keep))
         self.run(batches)
+        if lost := [state for state in others + fresh if state.absent and any(map(state.span, self.members))]:
+            self.run_voters(lost, keep=keep)  # of a mixture another member was drawn
 
     def _run(self, passes: Iterable[tuple[Member, Callable[[], None]]]) -> None:
         """Run passes: those of one device one after the other, devices side by side."""
@@ -104,7 +103,18 @@ class Runner:
             answer.result()
 
     def _run_pass(self, batches: Sequence[MemberBatch]) -> None:
-        """Run members that share a model in one pass; its time is shared out by ids read."""
+        """Run members that share a model in one pass; its time is shared out by ids read.
+
+        Texts go on without those that are lost at it; raises a `MemberUnavailable` where one cannot.
+        """
+        try:
+            self._pass(batches)
+        except MemberUnavailable as error:
+            for batch in batches:
+                for state, _, _ in batch.spans:
+                    state.lose(batch.member, error)
+
+    def _pass(self, batches: Sequence[MemberBatch]) -> None:
         for batch in batches:
             batch.fill()
         feeds = batches[0].feeds if len(batches) == 1 else [feed for batch in batches for feed in batch.feeds]
@@ -157,6 +167,7 @@ class MemberBatch:
         name = self.member.name
         for state, first, last in self.spans:
             cursor = state.text.cursors[name]
+            self.member.reopen(cursor)
             start, end = cursor.ends[first], cursor.ends[last]
             self.feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
             self.tokens += end - cursor.read
@@ -197,7 +208,22 @@ class Portion(NamedTuple):
 
 
 def read_ahead(portions: Sequence[Portion]) -> None:
-    """Read portions of members that share a model, in one pass. The time is shared out by ids read."""
+    """Read portions of members that share a model, in one pass. The time is shared out by ids read.
+
+    Texts go on without those that are lost at it; raises a `MemberUnavailable` where one cannot.
+    """
+    try:
+        _read_ahead(portions)
+    except MemberUnavailable:
+        if not all(text.plan.spares(member) for text, member, _, _ in portions):
+            raise
+        for _, member, cursor, _ in portions:
+            member.lose(cursor)
+
+
+def _read_ahead(portions: Sequence[Portion]) -> None:
+    for _, member, cursor, _ in portions:
+        member.reopen(cursor)
     portions = sorted(portions, key=lambda portion: portion.cursor.slot)
     feeds = [Feed(cursor.slot, cursor.ids[cursor.read : cursor.read + count], 0) for _, _, cursor, count in portions]
     _, spent = _advance(portions[0].member, feeds)
@@ -219,6 +245,14 @@ class Again(NamedTuple):
 
 
 def _ask_again(asked: Sequence[Again]) -> None:
+    try:
+        _tell_more(asked)
+    except MemberUnavailable as error:
+        for state, member, *_ in asked:
+            state.lose(member, error)
+
+
+def _tell_more(asked: Sequence[Again]) -> None:
     asked = sorted(asked, key=lambda again: again.state.cursor(again.member).slot)
     feeds = []
     for state, member, position, top, also in asked:
@@ -242,56 +276,8 @@ def _advance(member: Member, feeds: Sequence[Feed]) -> tuple[Array | TopLogprobs
     """One pass of a member's model, and the time that it took. A failure says whose it was."""
     began = time.perf_counter()
     try:
-        logits_NV = member.backend.advance(feeds)
+        logits_NV = member.advance(feeds)
     except Exception as error:
         error.add_note(f"unisono: this happened in a pass of member {member.name!r}, over {len(feeds)} texts")
         raise
     return logits_NV, time.perf_counter() - began
-
-
-def preemptions() -> int:
-    """How often a thread of this process has lost its core to another so far."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-
-class SlowPasses:
-    """Compares passes with earlier ones of their size. Long texts make passes slow too, but take no core away."""
-
-    def __init__(self, preempted: Callable[[], int] = preemptions) -> None:
-        self._usual: defaultdict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=3 * KNOWN))
-        self._slow: dict[Hashable, list[float]] = {}
-        self._since: dict[Hashable, int] = {}
-        self._preempted = preempted
-        self._said = False
-
-    def note(self, name: str, model: Hashable, work: Work, seconds: float) -> None:
-        if self._said or work.tokens > BLOCK_LIMIT:
-            return
-        usual = self._usual[model, work]
-        slow = self._slow.setdefault(model, [])
-        before = statistics.median(usual) if len(usual) >= KNOWN else seconds
-        if seconds < MULTIPLE * before:
-            usual.append(seconds)
-            del slow[-1:]
-            return
-        if not slow:
-            self._since[model] = self._preempted()
-        slow.append(seconds / before)
-        if len(slow) < ENOUGH:
-            return
-        factor = statistics.median(slow)
-        slow.clear()
-        if self._preempted() - self._since[model] < ENOUGH:
-            usual.clear()  # nobody took a core: this is what they take now
-            return
-        self._said = True
-        log.warning(
-            "member %r: its passes take %.1f times what they took: other processes want the same cores, and threads "
-            "wait for one another; end the other work, or give the member fewer threads (`unisono doctor` shows them)",
-            name,
-            factor,
-        )

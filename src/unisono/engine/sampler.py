@@ -128,8 +128,8 @@ class Sampler:
         return None
 
     def _of_all(self, states: Sequence[StepState], position: int, voters: Sequence[Member]) -> list[Array]:
-        weights = [voter.weight for voter in voters]
         if any(voter.is_truncated for voter in voters):
+            weights = states[0].weights(voters)
             rows = [complete([told_by(state, voter, position) for voter in voters], weights) for state in states]
             return [np.stack(p_BU) for p_BU in zip(*rows, strict=True)]
         lead = states[0].plan.lead if states[0].plan.lead in voters else voters[0]
@@ -140,7 +140,7 @@ class Sampler:
         self, states: Sequence[StepState], p_BU_K: Sequence[Array], voters: Sequence[Member], rule: Combine
     ) -> Array:
         loss_KB = [[state.text.losses.get(voter.name, 0.0) for state in states] for voter in voters]
-        q_BU = rule(p_BU_K, [voter.weight for voter in voters], loss_KB)
+        q_BU = rule(p_BU_K, states[0].weights(voters), loss_KB)
         return q_BU if rule.sharpen is None else sharpen(q_BU, self._prefixes, rule.sharpen)
 
     @functools.cached_property

@@ -101,6 +101,7 @@ class Scoring:
     def _state(self, text: TextSequence, columns: Sequence[int]) -> StepState:
         """A state that stands before the given pieces."""
         state = StepState(text, tuple(self._members), self._union)
+        state.is_given = True
         for column in columns[:-1]:
             state.draft(column)
         for member in self._members:

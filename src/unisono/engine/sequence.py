@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from unisono.config.method import AUTO, NGRAM
 from unisono.engine.calls import Calls
+from unisono.engine.cursor import Cursor
 from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
-from unisono.engine.member import Cursor, Member
+from unisono.engine.member import Member
 from unisono.engine.ngram import NgramIndex
 from unisono.engine.request import PreparedRequest
 from unisono.records import Finish, Generation, Part, Seconds, StepRecord, Usage
@@ -38,6 +39,7 @@ class TextSequence:
         self.blocks = 0
         self.drafted = 0
         self.accepted = 0
+        self.degraded: Counter[str] = Counter()  # by member, choices that were made without it
         self.uncertain: int | None = None  # choices without a certificate, where any member is truncated
         self.counts: Counter[int] = Counter()  # of each column
         self.given = prepared.given
@@ -71,6 +73,7 @@ class TextSequence:
         twin.cursors = cursors
         twin.seed = self.seed if seed is None else seed
         twin.counts = self.counts.copy()
+        twin.degraded = self.degraded.copy()
         twin.history = copy.deepcopy(self.history)
         twin.parse = None if self.parse is None else self.parse.copy()
         twin.steps = None if self.steps is None else list(self.steps)
@@ -174,6 +177,7 @@ class TextSequence:
                 accepted=self.accepted,
                 reasoning=self.reasoned,
                 uncertain=self.uncertain,
+                degraded=dict(self.degraded) or None,
             ),
             seconds=Seconds(
                 total=self._ended - self._began,
@@ -189,7 +193,12 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     """A sequence of nothing but its prompt, with a slot of every member."""
     plan, ids = prepared.plan, prepared.ids
     # Where the prompt is to be weighed, the members score it in these slots before they read it.
-    cursors = _open_cursors(members, lambda member: member.open(list(ids[member.name]), unread=plan.weighs_prompt))
+    unread = plan.weighs_prompt
+
+    def cursor_of(member: Member) -> Cursor:
+        return member.open(list(ids[member.name]), unread=unread, needed=unread or not plan.spares(member))
+
+    cursors = _open_cursors(members, cursor_of)
     sequence = TextSequence(prepared, cursors, marked=bool(union.marks))
     sequence.uncertain = 0 if any(member.is_truncated for member in members) else None
     if prepared.request.prompt.begins_answer and not prepared.begins_inside:
@@ -212,7 +221,7 @@ def _open_cursors(members: Sequence[Member], cursor_of: Callable[[Member], Curso
         cursors: dict[str, Cursor] = {}
         for member in members:
             cursors[member.name] = cursor_of(member)
-            opened.callback(member.backend.close, cursors[member.name].slot)
+            opened.callback(member.close, cursors[member.name], for_good=False)
         opened.pop_all()
     return cursors
 
@@ -225,7 +234,7 @@ def close_sequence(sequence: TextSequence, members: Sequence[Member], *, for_goo
     with contextlib.ExitStack() as closing:
         for member in members:
             if member.name in sequence.cursors:
-                closing.callback(member.close, sequence.cursors[member.name].slot, for_good=for_good)
+                closing.callback(member.close, sequence.cursors[member.name], for_good=for_good)
 
 
 class SequenceGroup:

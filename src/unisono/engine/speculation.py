@@ -118,6 +118,10 @@ class Speculator:
         group, position = states, 0
         while group:
             self._runner.run([MemberBatch(drafter, [(state, position, position) for state in group], keep=True)])
+            if drafter.name in group[0].absent:  # it was lost, and so for all who were in the pass
+                for state in group:
+                    state.drop_draft()
+                return
             read_gates([state for state in group if state.reads_gate], position, self._sampler, self._certifier)
             for state, guess in zip(group, self._sampler.guess(group, position, drafter), strict=True):
                 state.guesses.append(guess)
@@ -181,6 +185,8 @@ class Speculator:
             names = [name for name in self._members if self._is_near(name, state)] if len(self._members) > 1 else []
             rates = {name: self._promise(name, state, texts) for name in (*names, *([NGRAM] * bool(state.found)))}
             drafter = max(rates, key=lambda name: rates[name], default=NGRAM)
+        if drafter in state.absent:
+            return None
         if drafter is None or drafter == NGRAM or not self._reads_apart(self._members[drafter], state):
             return drafter
         if not self._is_near(drafter, state):
@@ -191,7 +197,7 @@ class Speculator:
         return drafter
 
     def _is_near(self, drafter: str, state: StepState) -> bool:
-        return not self._prefill.is_far(state.cursor(self._members[drafter]))
+        return drafter not in state.absent and not self._prefill.is_far(state.cursor(self._members[drafter]))
 
     def _reads_apart(self, drafter: Member, state: StepState) -> bool:
         """Whether a drafter reads in a pass that a step without drafts may not have."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from unisono.engine.absence import Absence
 from unisono.engine.beam import Beam, BeamCandidate, Continuation
 from unisono.engine.certifier import Certifier
 from unisono.engine.gating import run_leads
@@ -42,12 +43,15 @@ class Stepper:
         self._union = union
         self._runner = runner
         self._prefill = prefill
+        self._absence = Absence(members, runner, prefill)
         self._speculator = speculator
         self._sampler = sampler
         self._certifier = certifier
 
     def advance(self, states: States) -> None:
         """Advance groups. Those that turn out to need prefill first are taken out of the states."""
+        for group, back in self._absence.note(states).items():
+            self._await(group, states, back)
         flat = all_states(states)
         for state in flat:
             if state.plan.weighs_prompt:
@@ -59,8 +63,7 @@ class Stepper:
         if self._prefill.longest_block is not None:
             for group, its_states in list(states.items()):
                 if late := {member for state in its_states for member in self._prefill.late(state)}:
-                    self.undo(group, states.pop(group))
-                    self._prefill.await_all(group, late)
+                    self._await(group, states, late)
             flat = all_states(states)
         beams = [group for group in states if isinstance(group, Beam)]
         self._runner.run_voters(flat, keep=bool(beams))
@@ -69,6 +72,11 @@ class Stepper:
         self._settle(flat)
         for group in beams:
             states[group] += self._expand(group, states[group])
+
+    def _await(self, group: SequenceGroup, states: States, members: Iterable[Member]) -> None:
+        """Take a group out of the step until some members have read what they have missed."""
+        self.undo(group, states.pop(group))
+        self._prefill.await_all(group, members)
 
     def weigh_prompt(self, sequence: TextSequence) -> None:
         """Let all members score a sequence's prompt before they read it, where weights follow from that."""
@@ -103,8 +111,7 @@ class Stepper:
         position, alive = 0, list(states)
         while alive:
             rest = alive
-            if self._certifier is not None:
-                told = [state for state in alive if state.is_certified(position)]
+            if self._certifier is not None and (told := [state for state in alive if state.is_certified(position)]):
                 rest = [state for state in alive if state not in told]
                 self._choose_certified(self._certifier, told, position)
             plain = [state for state in rest if state.is_plain]

@@ -6,27 +6,24 @@ import copy
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
-
-from unisono.engine.member import Cursor, ForwardOutput, Member, Place
+from unisono.engine.forward_output import ForwardOutput
+from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
 from unisono.engine.token_boundary import REACH, first_inside
+from unisono.engine.voting import Voting
 from unisono.fusion.logits_processors import Allowed
-from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
 
 LONGEST_CHARACTER = 4  # bytes in UTF-8, at most
 
 
-class StepState:
+class StepState(Voting):
     """Positions of one text: 0 follows what is written, j follows j drafted pieces more."""
 
     def __init__(self, text: TextSequence, members: tuple[Member, ...], union: UnionVocabulary) -> None:
-        self.text = text
-        self.plan = text.plan
-        self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
+        super().__init__(text, members)
         self.drafter: str | None = None
         self.drafted: list[int] = []  # columns
         self.sure = 1.0  # the estimated chance that all drafted pieces hold
@@ -34,8 +31,6 @@ class StepState:
         self.found: list[int] = []
         """Columns that followed the same pieces earlier in the text; ``matched`` pieces were the same."""
         self.matched = 0
-        self.gates: list[GateReading] = []
-        """By position, as far as the lead has been heard and the pieces before hold."""
         self.lead_choices: list[int] = []
         self.accepted = 0  # drafted pieces that were chosen
         self.choice: int | None = None
@@ -44,16 +39,13 @@ class StepState:
         """Whether the position after the accepted pieces is still to be settled."""
         self.settled = 0  # positions at which something was chosen
         self.piece: bytes | None = None
-        self._before = text.pieces
         self.opening = not text.pieces  # prompts are read
-        self._openings, self._inside_reasoning = text.openings, text.part == "reasoning"
+        self._openings = text.openings
         self._calls = text.calls
         self._committed: set[str] = set()
         self.records: list[StepRecord] = []  # of what was chosen, until its time is known
         self._seconds = None if text.steps is None else dict(text.member_seconds)
-        self._members = members
         self._union = union
-        self._drawn: dict[int, Member] = {}
         self._allowed: dict[int, Allowed] = {}
         self.outputs: dict[str, list[tuple[ForwardOutput, int] | None]] = {}
         """By member and position, the output of a pass that has its distribution, and the row there."""
@@ -77,12 +69,12 @@ class StepState:
     @property
     def awaits_lead(self) -> bool:
         """Whether the lead has still to be heard before anybody knows who is asked."""
-        return self.plan.is_gated and self.drafter != self.plan.lead.name
+        return self.is_gated and self.drafter != self.plan.lead.name
 
     @property
     def reads_gate(self) -> bool:
         """Whether the lead drafts, and its gate is read on the way: what it writes at a shut one is certain."""
-        return self.plan.is_gated and self.drafter == self.plan.lead.name
+        return self.is_gated and self.drafter == self.plan.lead.name
 
     @property
     def waits(self) -> bool:
@@ -102,9 +94,6 @@ class StepState:
             return self.last + 1
         asked = [position for position, gate in enumerate(self.gates) if gate.asked]
         return asked[-1] - asked[0] + 1 if asked else 0
-
-    def cursor(self, member: Member) -> Cursor:
-        return self.text.cursors[member.name]
 
     def fits(self, column: int) -> bool:
         """Whether one more drafted piece is allowed and leaves room, in the limit and in every member's context."""
@@ -158,28 +147,22 @@ class StepState:
         ends = self.plan.lead.ends_reasoning or "reasoning_end" not in self._union.marks
         return self._inside_reasoning and not ends
 
-    def opens(self, position: int) -> bool:
-        return not self.plan.is_gated or self.gates[position].asked
-
-    def voters(self, position: int) -> tuple[Member, ...]:
-        """Who is asked at a position: all members, one that is drawn, or the lead where the gate is shut."""
-        if not self.opens(position):
-            return (self.plan.lead,)
-        if self.plan.draw.mixture:
-            return (self._draw_member(position),)
-        return self._members
-
-    def combines(self, position: int) -> bool:
-        """Whether all members vote at a position, and their distributions are combined."""
-        return self.plan.asks_all or (not self.plan.draw.mixture and self.opens(position))
+    def drop_draft(self) -> None:
+        """Forget what a member drafted that was lost at it."""
+        for member in self._members:
+            cursor = self.cursor(member)
+            member.cut(cursor, cursor.ends[0])
+            del cursor.ends[1:]
+        for its in (self.drafted, self.guesses, self.gates, self.lead_choices):
+            its.clear()
+        self.outputs.pop(str(self.drafter), None)
+        self._allowed = {}
+        self.drafter, self.sure = None, 1.0
 
     def settles(self, position: int) -> bool:
         """Whether the drafting member alone is asked at a position, so that its draft is what is written."""
-        known = not self.plan.is_gated or position < len(self.gates)
+        known = not self.is_gated or position < len(self.gates)
         return known and not self.combines(position) and self.voters(position)[0].name == self.drafter
-
-    def numbers(self, position: int, purpose: Purpose) -> RandomNumbers:
-        return RandomNumbers(self.text.seed, self._before + position, purpose)
 
     def counts(self, position: int) -> Counter[int]:
         ahead = self.drafted[self.settled : position]
@@ -210,7 +193,7 @@ class StepState:
 
     def span(self, member: Member) -> tuple[int, int] | None:
         """The first and the last position at which a member is still to be heard, as far as that is known."""
-        known = self.last + 1 if not self.plan.is_gated else len(self.gates)
+        known = self.last + 1 if not self.is_gated else len(self.gates)
         heard = {position for position, output in enumerate(self.outputs.get(member.name, ())) if output is not None}
         wanted = [position for position in range(known) if position not in heard and member in self.voters(position)]
         return (wanted[0], wanted[-1]) if wanted else None
@@ -230,12 +213,13 @@ class StepState:
 
     def take(self, position: int, column: int) -> None:
         text, piece = self.text, self._union.piece(column)
+        text.degraded.update(missed := self.missed(position))
         self.settled += 1
         if piece is None:
             text.close_calls()
             text.end("end")
         else:
-            text.ensembled += self.plan.asks_all or self.combines(position)
+            text.ensembled += not missed and (self.plan.asks_all or self.combines(position))
             mark = self._union.mark(column)
             text.append(piece, column, mark)
             if mark is not None:
@@ -298,12 +282,6 @@ class StepState:
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
         return first_inside(text, self._union.piece(likeliest) or b"", others)
-
-    def _draw_member(self, position: int) -> Member:
-        if position not in self._drawn:
-            weights = np.asarray([member.weight for member in self._members])
-            self._drawn[position] = self._members[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
-        return self._drawn[position]
 
     def _spell(self, member: Member, column: int) -> tuple[int, ...]:
         piece = self._union.piece(column)

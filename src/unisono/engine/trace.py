@@ -43,6 +43,7 @@ def record(
             likeliest=_pieces(likeliest, union),
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
+            absent=state.missed(position),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
             certain=False if distributions.are_completed else None,
             unknown=None if distributions.are_completed else 0.0,
@@ -67,6 +68,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
+            absent=state.missed(position),
             certain=is_certain,
             unknown=certificate.most - certificate.least,
         )

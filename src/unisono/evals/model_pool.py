@@ -36,7 +36,7 @@ class ModelPool:
 
     def __init__(self, spec: EnsembleSpec, *, batch: int = 1, report: Report = silent) -> None:
         """Read everything but the weights, so that systems can be checked first. Raises as `build.prepare`."""
-        self.prepared = prepare(spec, batch=max(batch, MOST_CHOICES), report=report)
+        self.prepared = prepare(spec.measured(), batch=max(batch, MOST_CHOICES), report=report)
         self.batch = batch
         self._models: Models | None = None
         self._engines: dict[tuple[tuple[str, ...], tuple[float, ...]], Engine] = {}

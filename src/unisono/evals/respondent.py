@@ -79,7 +79,7 @@ class Respondent:
     @classmethod
     def load(cls, arguments: Arguments, report: Report = silent) -> Respondent:
         """Load the members, or the one that answers alone. Raises a `UnisonoError` that names the member."""
-        prepared = prepare(load_spec(arguments.spec), batch=arguments.batch, report=report)
+        prepared = prepare(load_spec(arguments.spec).measured(), batch=arguments.batch, report=report)
         if arguments.member is not None:
             names = [member.spec.name for member in prepared.members]
             if arguments.member not in names:

@@ -26,6 +26,7 @@ from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalti
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
+from unisono.server.readiness import DEGRADED, State, degraded
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
@@ -36,7 +37,6 @@ from unisono.server.schemas import (
     Model,
     ModelList,
     PiecesRequest,
-    State,
 )
 from unisono.server.telemetry import CONTENT_TYPE, cut, say, where
 
@@ -104,7 +104,7 @@ def make_app(
         allow_methods=("GET", "POST"),
         allow_headers=("*",),
         allow_private_network=True,  # a browser asks for it where this server is in a private network
-        expose_headers=("x-request-id", CLAMPED, "retry-after"),
+        expose_headers=("x-request-id", CLAMPED, DEGRADED, "retry-after"),
     )
 
 
@@ -158,7 +158,7 @@ class _Routes:
             # Headers wait for the first chunk, so early failures keep a proper status.
             first = await unless_left(request, anext(bodies))
             if not wanted.stream:
-                return _json(first, headers=headers)
+                return _json(first, headers=headers | degraded(handle.ended.values()))
             timeout = engine.limits.timeout + SLACK
             return EventStream(events_of(first, bodies, log), left.pop_all(), timeout, headers)
         raise AssertionError("unreachable")
@@ -205,11 +205,10 @@ class _Routes:
     async def health(self, request: Request) -> Response:
         """Whether the process works: it also does while models load."""
         broken = self._engine.state == "broken"
-        return _state("broken" if broken else "ok", self._engine.reason if broken else None)
+        return _state(State(status="broken" if broken else "ok", reason=self._engine.reason if broken else None))
 
     async def ready(self, request: Request) -> Response:
-        reason = self._engine.reason
-        return _state("ready" if reason is None else "not ready", reason)
+        return _state(self._engine.readiness)
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._engine.metrics.page(), media_type=CONTENT_TYPE)
@@ -269,9 +268,8 @@ def _json(body: str | bytes, status: int = 200, headers: Mapping[str, str] | Non
     return Response(body, status, headers, JSON)
 
 
-def _state(status: str, reason: str | None) -> Response:
-    body = State(status=status, reason=reason).model_dump_json(exclude_none=True)
-    return _json(body, 200 if reason is None else 503)
+def _state(state: State) -> Response:
+    return _json(state.model_dump_json(exclude_none=True), 200 if state.reason is None else 503)
 
 
 async def _refuse(request: Request, error: Any) -> Response:

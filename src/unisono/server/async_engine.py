@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -20,8 +20,9 @@ from unisono.engine.engine_thread import EngineThread
 from unisono.engine.request import Ended, Event, Failed, GenerationRequest, PreparedRequest
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
-from unisono.errors import BackendMissing, PromptError, SpecError, UnisonoError
+from unisono.errors import BackendMissing, MemberUnavailable, PromptError, SpecError, UnisonoError
 from unisono.records import Limits
+from unisono.server import readiness
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
@@ -41,6 +42,8 @@ REASONS: dict[State, str] = {
 PROBE_SECONDS = 10.0
 """Between two attempts to use a failing model."""
 PROBE = "a"
+ASKS_ALL = {"gate": "always", "sampling": "greedy"}
+"""The options of a probe by which a lost member is asked whether it is back."""
 FAILURES = 3
 """Consecutive failed requests of a model after which the server is not ready."""
 
@@ -98,7 +101,13 @@ class AsyncEngine:
         """Why the server is not ready; ``None`` when it is."""
         if self.state in REASONS:
             return REASONS[self.state]
-        return f"{', '.join(self.failing)}: the last {FAILURES} requests failed" if self.failing else None
+        if self.failing:
+            return f"{', '.join(self.failing)}: the last {FAILURES} requests failed"
+        return None if self._service is None else readiness.lost(self._service)
+
+    @property
+    def readiness(self) -> readiness.State:
+        return readiness.state_of(self.reason, self._service if self.state == "serving" else None)
 
     @property
     def retry_after(self) -> int:
@@ -234,6 +243,7 @@ class AsyncEngine:
         self._service = service
         self._long.lend(service)
         self.metrics.follow(lambda: service.served, lambda: service.waiting)
+        self.metrics.follow_members(service)
         if self.state == "loading":
             self.state = "serving"
             say("ready", models=list(service.models))
@@ -248,6 +258,8 @@ class AsyncEngine:
             model = handle.put(event, now)
             if isinstance(event, Ended):
                 self._failures.pop(model, None)
+            elif isinstance(event, Failed) and isinstance(event.error, MemberUnavailable):
+                self.metrics.failures.labels(model).inc()  # what was lost has been logged
             elif isinstance(event, Failed) and not isinstance(event.error, UnisonoError):
                 notes = getattr(event.error, "__notes__", [])
                 say("failed", level=40, model=model, error=f"{type(event.error).__name__}: {event.error}", notes=notes)
@@ -275,16 +287,17 @@ class AsyncEngine:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            for model in self.failing:
+            due = {} if self._service is None else readiness.due(self._service)
+            for model in dict.fromkeys((*self.failing, *due)):
                 with contextlib.suppress(Exception):
                     async with asyncio.timeout(self.limits.timeout):
-                        await self._try(model)
+                        await self._try(model, ASKS_ALL if model in due else {})
 
-    async def _try(self, model: str) -> None:
+    async def _try(self, model: str, options: Mapping[str, str]) -> None:
         messages = ({"role": "user", "content": PROBE},)
         for prompt in (Prompt(text=PROBE), Prompt(messages=messages)):  # type: ignore[arg-type]
             with contextlib.suppress(Refusal), self.call() as call:  # a member with a system message reads no raw text
-                await self.begin(call, [GenerationRequest("", prompt, Limits(1), model=model)])
+                await self.begin(call, [GenerationRequest("", prompt, Limits(1), model=model, options=options)])
                 await call.finish()
                 return
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import KW_ONLY, dataclass
 
-from unisono.errors import BackendMissing, PromptError, QueueFull, RequestTimeout, SpecError, UnisonoError
+from unisono.errors import (
+    BackendMissing,
+    MemberUnavailable,
+    PromptError,
+    QueueFull,
+    RequestTimeout,
+    SpecError,
+    UnisonoError,
+)
 
 INVALID = "invalid_request_error"
 OVERLOADED = "rate_limit_error"
@@ -51,6 +60,9 @@ def refusal_of(error: Exception, *, param: str | None = None, retry_after: int =
             return Refusal(429, words_of(error), kind=OVERLOADED, code="queue_full", retry_after=retry_after)
         case RequestTimeout():
             return Refusal(504, words_of(error), kind="timeout_error", code="timeout")
+        case MemberUnavailable():
+            wait = None if error.retry_after is None else max(1, math.ceil(error.retry_after))
+            return Refusal(503, words_of(error), kind=FAULT, code="member_unavailable", retry_after=wait)
         case PromptError():
             too_long = "context" in error.message and "tokens" in error.message
             code = "context_length_exceeded" if too_long else "invalid_prompt"

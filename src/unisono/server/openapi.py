@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, Field
 from unisono.server.gac import GENERATE, STATUS, GacError, GacRequest, GacResponse, GacStatus
+from unisono.server.readiness import State
 from unisono.server.reasoning import REASONING
 from unisono.server.schemas import (
     ChatAnswer,
@@ -23,7 +24,6 @@ from unisono.server.schemas import (
     ModelList,
     PieceList,
     PiecesRequest,
-    State,
 )
 
 REFUSALS = {

@@ -300,13 +300,6 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-class State(BaseModel):
-    """An answer of ``/health`` and ``/ready``."""
-
-    status: str
-    reason: str | None = None
-
-
 class ErrorBody(BaseModel):
     """An error."""
 

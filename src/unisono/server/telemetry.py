@@ -11,11 +11,18 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from unisono.engine.absence import health
+from unisono.engine.breaker import Breaker
+from unisono.engine.engine import Engine
+from unisono.engine.member import Member
+from unisono.engine.service import Service
 from unisono.records import Generation
+from unisono.server.readiness import ensembles
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -104,8 +111,8 @@ class ConnectionMetrics:
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"unisono_{name}", words, labels, registry=self._registry)
 
-    def _gauge(self, name: str, words: str) -> Gauge:
-        return Gauge(f"unisono_{name}", words, registry=self._registry)
+    def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
+        return Gauge(f"unisono_{name}", words, labels, registry=self._registry)
 
     def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
         return Histogram(f"unisono_{name}", words, labels, buckets=buckets, registry=self._registry)
@@ -143,12 +150,32 @@ class Metrics(ConnectionMetrics):
         self._uncertain = self._counter(
             "pieces_uncertain", "Pieces that what members tell of their distributions did not prove.", "model"
         )
+        self._degraded = self._counter(
+            "choices_degraded", "Pieces and ends chosen without a member that was away.", "model", "member"
+        )
+        self._member_up = self._gauge("member_up", "1 if the member answers, else 0.", "model", "member")
+        self._member_pass = self._gauge(
+            "member_pass_seconds", "What a pass of the member takes, lately.", "model", "member"
+        )
+        self._member_losses = self._gauge("member_losses", "How often the member was lost.", "model", "member")
+        self._member_behind = self._gauge(
+            "member_behind_ids", "Ids that wait for the member in texts that go on without it.", "model", "member"
+        )
         self._ended = self._counter("texts", "Texts finished, by reason.", "model", "finish")
 
     def follow(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Read the numbers of requests from the service at each scrape."""
         self.running.set_function(running)
         self.waiting.set_function(waiting)
+
+    def follow_members(self, service: Service) -> None:
+        """Read how the members do at each scrape."""
+        for model, member, _ in ensembles(service):
+            names, engine, breaker = (model, member.name), service.engines[model], member.breaker
+            self._member_up.labels(*names).set_function(partial(_is_up, breaker))
+            self._member_pass.labels(*names).set_function(partial(_pass_seconds, breaker))
+            self._member_losses.labels(*names).set_function(partial(_losses, breaker))
+            self._member_behind.labels(*names).set_function(partial(_behind, member, engine))
 
     def ended(self, model: str, index: int, generation: Generation) -> None:
         """Count a finished text; the prompt counts with the first text of its request."""
@@ -158,8 +185,26 @@ class Metrics(ConnectionMetrics):
         self._drafted.labels(model).inc(usage.drafted)
         self._accepted.labels(model).inc(usage.accepted)
         self._uncertain.labels(model).inc(usage.uncertain or 0)
+        for member, count in (usage.degraded or {}).items():
+            self._degraded.labels(model, member).inc(count)
         self._ended.labels(model, generation.finish_reason).inc()
         for member, tokens in usage.prompt_tokens.items() if index == 0 else ():
             self._prompt_tokens.labels(model, member).inc(tokens)
         for member, seconds in generation.seconds.members.items():
             self._member_seconds.labels(model, member).inc(seconds)
+
+
+def _is_up(breaker: Breaker) -> float:
+    return float(breaker.reason is None)
+
+
+def _pass_seconds(breaker: Breaker) -> float:
+    return breaker.seconds or 0.0
+
+
+def _losses(breaker: Breaker) -> float:
+    return float(breaker.losses)
+
+
+def _behind(member: Member, engine: Engine) -> float:
+    return float(health(member, engine.groups).behind)

@@ -27,7 +27,7 @@ from unisono.backends.base import (
     check_rewind,
 )
 from unisono.backends.truncated import TruncatedBackend
-from unisono.errors import ModelNotFound, SpecError, nearest
+from unisono.errors import MemberUnavailable, ModelNotFound, SpecError, nearest
 from unisono.vocab.pieces import token_bytes
 from unisono.vocab.tokenizer import Tokenizer, TokenTable
 
@@ -59,6 +59,8 @@ class FakeModel:
     neighbours: bool = False
     top: int | Truncation | None = None
     """How many of the likeliest ids it tells; ``None`` for dense logits. A number is all that it can be asked for."""
+    away: Callable[[Sequence[Feed]], str | None] | None = None
+    """Why a pass fails as that of a member that lives elsewhere and does not answer; ``None`` for one that does not."""
     passes: list[FakePass] = field(default_factory=list)
     """Every pass of every backend loaded from this model, in order."""
 
@@ -220,6 +222,8 @@ class FakeBackend:
             before = self._read[feed.slot]
             read = self._read[feed.slot] = (*before, *feed.ids)
             rows += [self._model.next_token(read[:end]) for end in range(len(read) - feed.wanted + 1, len(read) + 1)]
+        if self._model.away is not None and (reason := self._model.away(feeds)):  # after some of it was read
+            raise MemberUnavailable(self._name, "fake://elsewhere", reason)
         self._given = np.stack(rows).astype(np.float32) if rows else np.empty((0, self.facts.rows), np.float32)
         return self._given
 

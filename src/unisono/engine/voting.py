@@ -1,0 +1,109 @@
+"""Who is asked about a text in one step: what its plan says, its gate, and who is there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from unisono.engine.cursor import Cursor
+from unisono.engine.member import Member
+from unisono.engine.sequence import TextSequence
+from unisono.errors import MemberUnavailable
+from unisono.fusion.sampling import Purpose, RandomNumbers, draw_from
+from unisono.fusion.weights import scaled
+from unisono.records import GateReading
+
+
+class Voting:
+    """The voters of one text, by position."""
+
+    def __init__(self, text: TextSequence, members: tuple[Member, ...]) -> None:
+        self.text = text
+        self.plan = text.plan
+        self.is_plain = text.plan.is_plain and text.parse is None and text.steps is None
+        """Whether nothing but the most likely piece of the mean of all is wanted."""
+        self.is_given = False
+        """Whether the text is scored, for which all have to be there."""
+        self.gates: list[GateReading] = []
+        """By position, as far as the lead has been heard and the pieces before hold."""
+        self.absent = frozenset[str]()
+        """The members that are away from this text, for the whole step."""
+        self._members = members
+        self._before = text.pieces
+        self._inside_reasoning = text.part == "reasoning"
+        self._drawn: dict[int, Member] = {}
+
+    def cursor(self, member: Member) -> Cursor:
+        return self.text.cursors[member.name]
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether a gate decides who is asked: that of a lead that is away is open."""
+        return self.plan.is_gated and self.plan.lead.name not in self.absent
+
+    def opens(self, position: int) -> bool:
+        return not self.is_gated or self.gates[position].asked
+
+    def voters(self, position: int) -> tuple[Member, ...]:
+        """Who is asked at a position: all that are there, one that is drawn, or the lead where the gate is shut."""
+        if not self.opens(position):
+            return (self.plan.lead,)
+        if self.plan.draw.mixture:
+            return (self._draw_member(position),)
+        return self._present
+
+    @property
+    def _present(self) -> tuple[Member, ...]:
+        if not self.absent:
+            return self._members
+        return tuple(member for member in self._members if member.name not in self.absent)
+
+    def weights(self, voters: Sequence[Member]) -> list[float]:
+        """The voters' weights, which sum to 1 also where some are away."""
+        weights = [voter.weight for voter in voters]
+        return scaled(weights) if self.absent else weights
+
+    def missed(self, position: int) -> tuple[str, ...]:
+        """The members that would be asked at a position, and are away."""
+        if not self.absent or not self.opens(position):
+            return ()
+        return tuple(member.name for member in self._members if member.name in self.absent)
+
+    def lose(self, member: Member, error: MemberUnavailable) -> None:
+        """Go on without a member that was lost in this step. Raises the error where the text cannot."""
+        if not self.plan.spares(member) or self.is_given:
+            raise error
+        member.lose(self.cursor(member))
+        self.go_without({*self.absent, member.name})
+        if why := self.lacks():
+            raise member.breaker.error(member.name, because=why) from error
+
+    def go_without(self, names: Collection[str]) -> None:
+        """Go through the step without some members."""
+        self.absent = frozenset(names)
+        self.is_plain = False
+        self._drawn = {}
+
+    def lacks(self) -> str | None:
+        """Why the text cannot go on without those that are away; ``None`` where it can."""
+        if not any(member.weight > 0 for member in self._present):
+            return "nobody else is there"
+        able = {member.name for member in self._members if member.ends_reasoning}
+        if self._inside_reasoning and able and able <= self.absent:
+            return "nobody else can end the reasoning"
+        return None
+
+    def combines(self, position: int) -> bool:
+        """Whether all members vote at a position, and their distributions are combined."""
+        return self.plan.asks_all or (not self.plan.draw.mixture and self.opens(position))
+
+    def numbers(self, position: int, purpose: Purpose) -> RandomNumbers:
+        return RandomNumbers(self.text.seed, self._before + position, purpose)
+
+    def _draw_member(self, position: int) -> Member:
+        if position not in self._drawn:
+            present = self._present
+            weights = np.asarray(self.weights(present))
+            self._drawn[position] = present[draw_from(weights, self.numbers(position, Purpose.MEMBER))]
+        return self._drawn[position]

@@ -1,0 +1,82 @@
+"""A served member that is away: requests fail by its name, or are answered without it, marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.fakes import make_fakes
+from support.real_server import SAY, A, B, Served, serving
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.server import async_engine
+
+CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(async_engine, "PROBE_SECONDS", 0.05)
+    make_fakes()
+    yield
+    FAKE_MODELS.clear()
+
+
+def be_away(served: Served) -> None:
+    """Lose member b until its breaker is told otherwise."""
+    FAKE_MODELS["b"].away = lambda feeds: "connection refused"
+    [member] = [member for member in served.service.engines["duo"].members if member.name == "b"]
+    member.breaker._clock = lambda: 0.0
+
+
+def come_back(served: Served) -> None:
+    FAKE_MODELS["b"].away = None
+    [member] = [member for member in served.service.engines["duo"].members if member.name == "b"]
+    member.breaker._clock = lambda: 1000.0
+
+
+def test_a_request_that_needs_it_is_refused_by_name_until_it_is_back() -> None:
+    with serving({"duo": {"members": [A, B]}}) as served:
+        be_away(served)
+        for _ in range(2):
+            response = served.post("/v1/chat/completions", CHAT)
+            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+            error = response.json()["error"]
+            assert error["code"] == "member_unavailable"
+            assert "member 'b' at fake://elsewhere is not available: connection refused" in error["message"]
+        ready = served.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "duo: member b is away")
+        assert "fake://" not in ready.text  # no key is asked for
+        assert served.post("/v1/chat/completions", {**CHAT, "model": "duo/a"}).status_code == 200
+        assert served.metric("unisono_failures_total") == 2
+        come_back(served)
+        served.wait(lambda: served.get("/ready").json()["status"] == "ready")  # a probe has asked
+        assert served.post("/v1/chat/completions", CHAT).status_code == 200
+        served.free()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_it_says_so(stream: bool) -> None:
+    with serving({"duo": {"members": [A, {**B, "on_failure": "degrade"}]}}) as served:
+        whole = served.post("/v1/chat/completions", CHAT)
+        assert "x-unisono-degraded" not in whole.headers
+        assert served.get("/ready").json()["status"] == "ready"
+        be_away(served)
+        body = {**CHAT, "stream": stream, "unisono": {"trace": True}}
+        response = served.post("/v1/chat/completions", body)
+        assert response.status_code == 200
+        assert '"degraded":{"b":4}' in response.text
+        assert '"absent":["b"]' in response.text
+        if not stream:
+            assert response.headers["x-unisono-degraded"] == "b=4"
+        ready = served.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        its = ready.json()["members"]["duo"]
+        assert (its["a"]["state"], its["b"]["state"], its["b"]["losses"]) == ("ready", "away", 1)
+        assert served.metric("unisono_choices_degraded_total") == 4
+        assert served.metric("unisono_member_up") == 1
+        come_back(served)
+        served.wait(lambda: served.get("/ready").json()["status"] == "ready")
+        assert "x-unisono-degraded" not in served.post("/v1/chat/completions", CHAT).headers
+        served.free()
