@@ -264,10 +264,12 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
-        check_asked(self.name, template, given.messages, with_tools=given.tools is not None)
-        check_heard(self.name, () if self.given_template else given.messages, rendered)
+        with_tools = given.tools is not None
+        check_asked(self.name, template, given.messages, with_tools=with_tools)
+        if not self.given_template:
+            check_heard(self.name, template, given.messages, rendered, with_tools=with_tools)
         if end is None:
-            rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
+            rendered += self.opening(with_tools=with_tools, variables=given.variables)
         else:
             rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
         return rendered, without_taken(self._controls.cut(rendered), self.tokenizer.table.strips)
