@@ -13,6 +13,7 @@ from unisono.errors import nearest, shown
 from unisono.server.body import explained
 from unisono.server.errors import Refusal
 from unisono.server.fields import OF_MESSAGES, unsupported
+from unisono.server.history import plain_history
 from unisono.server.schemas import ROLES, TEXT_PART
 
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
@@ -36,7 +37,10 @@ def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Messag
     A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
     ``strict`` refuses what is unknown, and names that a template does not write.
     """
-    read = tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
+    named = (
+        [(f"messages[{number}]", message) for number, message in enumerate(given)] if strict else plain_history(given)
+    )
+    read = tuple(_read_message(message, name, strict) for name, message in named)
     if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
         raise Refusal(
             400, "the last message is empty: give some text to answer", param="messages", code="invalid_prompt"
