@@ -77,6 +77,22 @@ SAME: dict[str, tuple[list[Any], list[Any]]] = {
         [blocks("assistant", {"type": "thinking", "thinking": "Hm."}, use("t1")), blocks("user", result("t1"))],
         [calling(call("t1"), reasoning_content="Hm.", content=""), answer("t1")],
     ),
+    "thoughts and white space between blocks": (
+        [
+            blocks(
+                "assistant",
+                use("t1"),
+                {"type": "thinking", "thinking": "Hm."},
+                use("t2"),
+                {"type": "text", "text": " "},
+            ),
+            blocks("user", {"type": "text", "text": ""}, result("t1"), result("t2")),
+        ],
+        [
+            calling(call("t1"), call("t2"), reasoning_content="Hm.", content=" "),
+            *(answer("t1"), answer("t2"), {"role": "user", "content": ""}),
+        ],
+    ),
     "blocks that repeat calls": (
         [{**blocks("assistant", WORDS, use("t1")), "tool_calls": [call("t1", city="Sofia")]}, answer("t1")],
         [calling(call("t1", city="Sofia"), content="Let me see."), answer("t1")],

@@ -6,7 +6,9 @@ leave ids out, or give all calls of a message the same: results belong to such c
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,10 @@ from typing import Any
 from unisono.server.errors import Refusal
 
 USE, RESULT = "tool_use", "tool_result"
+ID, NAME, ANY = "id", "name", "any"
+"""By what a call that waits for its result is found."""
+THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+"""The types of parts that were reasoned, as Anthropic's and Mistral's clients keep them."""
 Named = tuple[str, Any]
 """A message, and how errors name it."""
 
@@ -29,32 +35,38 @@ def plain_history(given: Sequence[Any]) -> list[Named]:
 
 def _apart(name: str, message: Any) -> Iterator[Named]:
     """A message without parts that are calls or results: these become its calls, or messages before it."""
-    role, parts = (message.get(key) if isinstance(message, dict) else None for key in ("role", "content"))
-    kind = {"assistant": USE, "user": RESULT}.get(role) if isinstance(role, str) else None
-    places = [place for place, part in enumerate(parts if isinstance(parts, list) else ()) if _is(part, kind)]
-    if kind is None or not places:
+    role, parts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+    kind = USE if role == "assistant" else RESULT if role == "user" else None
+    numbered = list(enumerate(parts)) if isinstance(parts, list) else []
+    blocks = {place: part for place, part in numbered if isinstance(part, dict) and part.get("type") == kind}
+    if kind is None or not blocks:
         yield name, message
         return
-    rest = [part for place, part in enumerate(parts) if place not in places]
-    behind = next((place for place, part in enumerate(parts) if not _is(part, kind) and place > places[0]), None)
-    before = next((place for place, part in enumerate(parts) if not _is(part, kind) and place < places[-1]), None)
-    wrong, words = (
-        (behind, "behind a call: put text before") if kind == USE else (before, "before a result: put results first")
-    )
-    if wrong is not None:
+    first, last = min(blocks), max(blocks)
+    said = (place for place, part in numbered if place not in blocks and _says(part))
+    if (wrong := next((place for place in said if (place > first if kind == USE else place < last)), None)) is not None:
         path = f"{name}.content[{wrong}]"
-        raise Refusal(400, f"{path} stands {words}, as chat templates write it", param=path, code="invalid_value")
+        words = "behind a call: text stands before calls" if kind == USE else "before a result: results stand first"
+        raise Refusal(400, f"{path} is {words} in what chat templates write", param=path, code="invalid_value")
+    rest = [part for place, part in numbered if place not in blocks]
     if kind == USE:
-        yield name, _calling(message, rest, [parts[place] for place in places])
+        yield name, _calling(message, rest, list(blocks.values()))
         return
-    for place in places:
-        yield f"{name}.content[{place}]", _answering(parts[place])
+    for place, block in blocks.items():
+        yield f"{name}.content[{place}]", _answering(block)
     if rest:
         yield name, {**message, "content": rest}
 
 
-def _is(part: Any, kind: str | None) -> bool:
-    return isinstance(part, dict) and part.get("type") == kind
+def is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in THOUGHTS
+
+
+def _says(part: Any) -> bool:
+    """Whether a part has a place of its own in a message: thoughts and white space have none."""
+    if not isinstance(part, dict):
+        return bool(part)
+    return not is_thought(part) and (part.get("type") != "text" or bool(str(part.get("text")).strip()))
 
 
 def _calling(message: dict[str, Any], rest: list[Any], blocks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -74,33 +86,57 @@ def _answering(block: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A call without its result."""
+class _Call:
+    """A call that waits for its result."""
 
-    given: object
-    """Its id as the client wrote it."""
-    id: object
-    function: object
+    id: Any
+    answered: bool = False
+
+
+class _Waiting:
+    """The calls of a message without their results, by the ids that the client wrote, by name, and in their order."""
+
+    def __init__(self, calls: Sequence[dict[str, Any]], fresh: Iterator[str]) -> None:
+        self._by: dict[tuple[str, Any], deque[_Call]] = defaultdict(deque)
+        self.ids: list[Any] = []
+        for call in calls:
+            given, function = call.get("id"), call.get("function")
+            own = next(fresh) if given in (None, "") or (isinstance(given, str) and self._by[ID, given]) else given
+            self.ids.append(own)
+            waiting = _Call(own)
+            name = function.get("name") if isinstance(function, dict) else None
+            for where in ((ID, _text(given)), (NAME, _text(name)), (ANY, None)):
+                self._by[where].append(waiting)
+
+    def answered(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A result that names its call by its own id, if it can be told which that is."""
+        given, name = (
+            value if isinstance(value, str) else None for value in map(message.get, ("tool_call_id", "name"))
+        )
+        wheres = ((ID, given), (ID, None)) if given else ((NAME, name), (ANY, None))
+        for calls in (self._by[where] for where in wheres):
+            while calls and calls[0].answered:
+                calls.popleft()
+            if calls:
+                calls[0].answered = True
+                return {**message, "tool_call_id": calls[0].id}
+        return message
 
 
 def _linked(messages: Sequence[Named]) -> Iterator[Named]:
     """Messages whose calls have ids of their own, by which their results name them."""
     calls = [call for _, message in messages for call in _calls_of(message)]
     taken = {call["id"] for call in calls if isinstance(call.get("id"), str)}
-    fresh = (identity for number in range(len(calls) + len(taken)) if (identity := f"call{number:05d}") not in taken)
-    waiting: list[_Waiting] = []
+    fresh = (identity for number in itertools.count() if (identity := f"call{number:05d}") not in taken)
+    waiting = _Waiting((), fresh)
     for name, message in messages:
         if isinstance(message, dict) and message.get("role") == "tool":
-            yield name, _linked_answer(message, waiting)
+            yield name, waiting.answered(message)
             continue
-        waiting = []
-        for call in _calls_of(message):
-            given, function = call.get("id"), call.get("function")
-            own = given if given and all(given != other.given for other in waiting) else next(fresh)
-            waiting.append(_Waiting(given, own, function.get("name") if isinstance(function, dict) else None))
-        if waiting:
-            ids = iter(waiting)
-            told = [{**call, "id": next(ids).id} if isinstance(call, dict) else call for call in message["tool_calls"]]
+        waiting = _Waiting(_calls_of(message), fresh)
+        if waiting.ids:
+            ids = iter(waiting.ids)
+            told = [{**call, "id": next(ids)} if isinstance(call, dict) else call for call in message["tool_calls"]]
             message = {**message, "tool_calls": told}
         yield name, message
 
@@ -110,14 +146,5 @@ def _calls_of(message: Any) -> list[dict[str, Any]]:
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
-def _linked_answer(message: dict[str, Any], waiting: list[_Waiting]) -> dict[str, Any]:
-    given, name = message.get("tool_call_id"), message.get("name")
-    if given:
-        found = next((call for call in waiting if call.given == given), None)
-        found = found or next((call for call in waiting if not call.given), None)
-    else:
-        found = next((call for call in waiting if name and call.function == name), None) or next(iter(waiting), None)
-    if found is None:
-        return message
-    waiting.remove(found)
-    return {**message, "tool_call_id": found.id}
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
