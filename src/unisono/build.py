@@ -175,7 +175,8 @@ def load_models(
     backends: dict[Loader, Backend] = {}
     caches: dict[Loader, PrefixCache] = {}
     with contextlib.ExitStack() as loaded:
-        for member in itertools.chain.from_iterable(prepared.members for prepared in ensembles):
+        members = list(itertools.chain.from_iterable(prepared.members for prepared in ensembles))
+        for member in members:
             if member.loader not in backends:
                 backend = member.loader.load(reporter(report, member.owner.name))
                 loaded.callback(backend.unload)
@@ -185,6 +186,9 @@ def load_models(
                 if keep_prefixes and not backend.facts.keeps_prefixes:
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()
+    if not diagnosed:
+        for words in dict.fromkeys(itertools.chain.from_iterable(map(_template_warnings, members))):
+            log.warning("%s", words)
     return Models(backends, caches)
 
 
@@ -197,6 +201,10 @@ def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iter
             yield words_beyond(member.owner.name, member.facts.usable_rows, [text for text, _ in beyond])
         yield from (f"member {member.owner.name!r}: {warning}" for warning in member.facts.warnings)
     yield from (f"member {member.owner.name!r}: {warning}" for warning in backend.facts.warnings)
+
+
+def _template_warnings(member: PreparedMember) -> Iterator[str]:
+    yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
 
 
 def load_service(

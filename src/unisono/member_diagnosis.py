@@ -57,6 +57,8 @@ class MemberDiagnosis:
     """The names of the model's own, where it has several and the spec names none of them."""
     deaf: bool
     """Whether its chat template writes the same for different questions."""
+    template_faults: tuple[str, ...]
+    """What its chat template does not do that chats need, in words."""
     system: str | None
     prefix: str | None
     """What it reads before the first user message, or before raw text."""
@@ -115,6 +117,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         chat_template="given" if member.encoder.given_template else own,
         templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
         deaf=_is_deaf(member),
+        template_faults=member.template_faults,
         system=member.spec.system,
         prefix=member.spec.prefix,
         system_heard=_hears_its_system(member),

@@ -14,6 +14,7 @@ from unisono.backends.registry import make_loader
 from unisono.chat.mark_probe import given_marks, probe_marks
 from unisono.chat.prompt_encoder import PromptEncoder
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_faults import template_faults
 from unisono.chat.template_probe import probe_answer_form
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.member import MemberSpec
@@ -87,6 +88,11 @@ class PreparedMember(Model):
     @property
     def vocabulary(self) -> Vocabulary:
         return self.speller.vocabulary
+
+    @property
+    def template_faults(self) -> tuple[str, ...]:
+        """What its chat template does not do that chats need, in words that follow "the chat template of NAME"."""
+        return () if self.encoder.template is None else template_faults(self.encoder.template)
 
 
 def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wanted]:

@@ -15,8 +15,8 @@ from support.encoders import encoder_of  # noqa: E402
 from unisono.backends.transformers.tokenizer import JsonTokenizer, read_json_table  # noqa: E402
 from unisono.chat.messages import Prompt  # noqa: E402
 from unisono.chat.prompt_encoder import PromptEncoder  # noqa: E402
+from unisono.vocab.controls import Controls  # noqa: E402
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET  # noqa: E402
-from unisono.vocab.spelling import without_taken  # noqa: E402
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }} <|end|>\n{% endfor %}<|assistant|>\n"
 CONTROLS = ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
@@ -84,9 +84,10 @@ def test_beside_text_that_spells_a_token_space_is_taken_all_the_same(make: Any) 
 
 def test_only_what_a_token_takes_is_left_out() -> None:
     parts = [("<a>", 1), (" x ", None), ("<b>", 2), ("\n", None), ("<a>", 1)]
-    assert without_taken(parts, {}) == parts
-    assert without_taken(parts, {2: (True, True)}) == [("<a>", 1), (" x", None), ("<b>", 2), ("<a>", 1)]
-    assert without_taken(parts, {1: (False, True)}) == [("<a>", 1), ("x ", None), *parts[2:]]
+    ids, text = {"<a>": 1, "<b>": 2}, "".join(part for part, _ in parts)
+    assert Controls(ids).cut(text) == parts
+    assert Controls(ids, {2: (True, True)}).cut(text) == [("<a>", 1), (" x", None), ("<b>", 2), ("<a>", 1)]
+    assert Controls(ids, {1: (False, True)}).cut(text) == [("<a>", 1), ("x ", None), *parts[2:]]
 
 
 @pytest.mark.parametrize(("name", "taken"), [("Phi-3 mini", True), ("phi3-small", True), ("Llama", False)])

@@ -92,6 +92,39 @@ def test_where_a_call_has_to_be_made_one_is(served: Served, choice: Any, names: 
     assert streamed(chunks) == (content, calls, reason)
 
 
+def allowed(*names: str, mode: str = "required", **more: Any) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}, **more}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        (allowed("weather"), {"weather"}),
+        (allowed("ping"), {"ping"}),
+        (allowed("ping", "weather"), {"ping", "weather"}),
+        ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "ping"}]}, {"ping"}),
+    ],
+)
+def test_of_the_tools_only_those_that_are_allowed_are_called(served: Served, choice: Any, names: set[str]) -> None:
+    _, calls, _ = whole(ask(served, tool_choice=choice))
+    assert {name for name, _ in calls} <= names
+    assert calls
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_the_others_stay_in_the_prompt_and_out_of_the_grammar(served: Served, mode: str) -> None:
+    keys = {"messages": SAY, "tools": [PING, WEATHER], "model": "duo", "tool_choice": allowed("ping", mode=mode)}
+    call = read_chat(ChatRequest(**keys), served.service, ServerLimits())
+    plain = read_chat(ChatRequest(**{**keys, "tool_choice": None}), served.service, ServerLimits())
+    assert call.first.prompt == plain.first.prompt
+    assert call.first.constraint is not None
+    grammar = Grammars(served.service.engines["duo"].union)
+    texts = ['<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>', CALL, "Words alone."]
+    fitting = [accepts(served, grammar(call.first.constraint), text) for text in texts]
+    assert fitting == [True, False, mode == "auto"]
+
+
 @pytest.mark.parametrize(
     ("text", "content", "calls"),
     [
@@ -283,6 +316,12 @@ def test_a_call_that_is_required_keeps_to_each_format_or_is_refused(served: Serv
         ({"tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": None, "tool_choice": allowed("ping", mode="auto")}, "tool_choice"),
+        ({"tool_choice": allowed("pin")}, "tool_choice"),
+        ({"tool_choice": allowed()}, "tool_choice.allowed_tools.tools"),
+        ({"tool_choice": allowed("ping", mode="none")}, "tool_choice.allowed_tools.mode"),
+        ({"tool_choice": allowed("ping", extra=1)}, "tool_choice.extra"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "web_search"}]}}, "tool_choice"),
         ({"parallel_tool_calls": False, "unisono": {"constraint": "regex:a"}}, "parallel_tool_calls"),
         (strictly({"minProperties": 3}), "tools[0].function.parameters"),
         (strictly({"properties": {"n": {"not": {}}}}), "tools[0].function.strict"),

@@ -15,6 +15,7 @@ from typing import Any
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
+from unisono.chat.template_faults import hears_system
 from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name, writes_users
 from unisono.errors import PromptError, shown
 from unisono.vocab.marks import MarkForms
@@ -150,12 +151,20 @@ def check_asked(name: str, template: ChatTemplate, messages: Sequence[Mapping[st
         raise _unread(name, "content", "does not write what a user says")
 
 
-def check_heard(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:
-    """Raise a `PromptError` where a template passes over a system message after the first message, as several do.
+def check_heard(
+    name: str, template: ChatTemplate, messages: Sequence[Mapping[str, Any]], rendered: str, *, with_tools: bool
+) -> None:
+    """Raise a `PromptError` where a template passes over a system message, as several do after the first message.
 
     One of its first lines that is written is enough, also as JSON or in another case: some templates change a message's
-    ends, or take words out of it.
+    ends, or take words out of it. Of a first one they may take all: whether it is read is found by asking the template.
     """
+    first = next((message["content"] for message in messages[:1] if message["role"] == "system"), "")
+    if str(first).strip() and not hears_system(template, with_tools=with_tools):
+        raise PromptError(
+            f"member {name!r} cannot read system messages: its chat template passes them over",
+            hint="write it into the first question, or give the member a chat_template that writes it",
+        )
     later = [message.get("content") for message in messages[1:] if message["role"] == "system"]
     contents = [content for content in later if isinstance(content, str) and content.strip()]
     written = rendered.casefold() if contents else ""

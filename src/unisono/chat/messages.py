@@ -91,6 +91,8 @@ class Prompt:
     """Raw text as one member's tokens, which are read as they are."""
     continue_final_message: bool = False
     """Whether the last message, an assistant's, is continued in place of being answered."""
+    open_calls: bool = False
+    """Whether calls may lack answers where the conversation goes on: the client was interrupted."""
 
     @property
     def begins_answer(self) -> bool:
@@ -107,7 +109,7 @@ class Prompt:
         if self.text is not None and not isinstance(self.text, str):
             raise SpecError(f"the prompt is {type(self.text).__name__}, not str", hint="decode bytes first")
         if self.messages is not None:
-            object.__setattr__(self, "messages", checked_messages(self.messages))
+            object.__setattr__(self, "messages", checked_messages(self.messages, self.open_calls))
         if self.tools is not None:
             if self.messages is None:
                 raise SpecError("raw text calls no tools", hint="give messages, or leave the tools out")
@@ -130,13 +132,13 @@ def content_of(message: Message) -> str:
     return message.get("content") or ""
 
 
-def checked_messages(messages: object) -> tuple[Message, ...]:
-    """Return the messages when their shapes are right and every call is answered. Raises a `SpecError`."""
+def checked_messages(messages: object, open_calls: bool = False) -> tuple[Message, ...]:
+    """Return the messages when shapes are right and calls answered, see `Prompt.open_calls`. Raises a `SpecError`."""
     if not _is_list(messages):
         raise SpecError(f"messages is {type(messages).__name__}, not a list of messages", hint=_MESSAGE_HINT)
     for number, message in enumerate(messages, 1):
         _check_message(f"message {number}", message)
-    _check_answers(messages)
+    _check_answers(messages, open_calls)
     return tuple(messages)
 
 
@@ -230,12 +232,14 @@ def _check_call(what: str, call: object) -> None:
         raise SpecError(f"the arguments of {what} are {shown(arguments)}, not text", hint=_CALL_HINT)
 
 
-def _check_answers(messages: Sequence[Message]) -> None:
+def _check_answers(messages: Sequence[Message], open_calls: bool) -> None:
     unanswered: dict[str, str] = {}
     for number, message in enumerate((*messages, None), 1):
         if message is not None and message["role"] == "tool":
             _answer(unanswered, f"message {number}", message)
             continue
+        if open_calls and message is not None:
+            unanswered = {}
         if unanswered:
             where = "in these messages" if message is None else f"before message {number}"
             raise SpecError(

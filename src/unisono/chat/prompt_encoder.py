@@ -27,9 +27,8 @@ from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_tool_use
 from unisono.chat.thinking import thinking_words
 from unisono.errors import PromptError
-from unisono.vocab.controls import Controls
 from unisono.vocab.marks import Mark, MarkForms
-from unisono.vocab.spelling import Speller, without_taken
+from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
 
 NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
@@ -63,7 +62,7 @@ class PromptEncoder:
         self.prefix = prefix
         self._openings: dict[bool, str] = {}
         self._checked: tuple[Prompt, bool, list[int]] | None = None
-        self._controls = Controls(tokenizer.table.controls | tokenizer.table.controls_beyond)
+        self._controls = tokenizer.table.all_controls
 
     def check(self, prompt: Prompt, *, off: bool = False) -> int:
         """Return how many ids a prompt has, and keep them for the `encode` of the same record that follows."""
@@ -264,13 +263,15 @@ class PromptEncoder:
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
-        check_asked(self.name, template, given.messages, with_tools=given.tools is not None)
-        check_heard(self.name, () if self.given_template else given.messages, rendered)
+        with_tools = given.tools is not None
+        check_asked(self.name, template, given.messages, with_tools=with_tools)
+        if not self.given_template:
+            check_heard(self.name, template, given.messages, rendered, with_tools=with_tools)
         if end is None:
-            rendered += self.opening(with_tools=given.tools is not None, variables=given.variables)
+            rendered += self.opening(with_tools=with_tools, variables=given.variables)
         else:
             rendered = up_to_mark(self.name, rendered, end, given.messages[-1]["content"])
-        return rendered, without_taken(self._controls.cut(rendered), self.tokenizer.table.strips)
+        return rendered, self._controls.cut(rendered)
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")

@@ -11,7 +11,6 @@ from unisono.chat.mark_probe import MARKUP, text_of
 from unisono.chat.template import ChatTemplate
 from unisono.chat.template_probe import probe_tool_use
 from unisono.errors import PromptError
-from unisono.vocab.controls import Controls
 from unisono.vocab.marks import Ids, Mark, Turn
 from unisono.vocab.pieces import Vocabulary
 from unisono.vocab.tokenizer import TokenTable
@@ -44,7 +43,7 @@ class Seams:
         """How the member writes calls. Raises a `PromptError` where an ensemble cannot write its template's form."""
         template, table, marks = self._template(), self._table, self._vocabulary.marks
         ends = [table.texts[token] for token in self._vocabulary.end_ids if token < len(table.texts)]
-        controls, channel = table.controls | table.controls_beyond, text_of(table, marks.opening)
+        controls, channel = table.all_controls, text_of(table, marks.opening)
         try:
             form = find_call_form(template, probe_tool_use(template), controls, ends, channel=channel)
             tokens: dict[Mark, str | None] = {"call_begin": form.begin_token, "call_end": form.end_token}
@@ -121,20 +120,16 @@ class Seams:
 
     def _encode(self, text: str) -> Ids:
         ids: list[int] = []
-        for part, control in self._controls.cut(text):
+        for part, control in self._table.controls.cut(text):
             ids += self._spell(part) if control is None else [control]
         return tuple(ids)
 
     def _beginning(self, text: str) -> Iterable[int]:
         """The ids with which a segment can begin: its control token, or each piece that its text begins with."""
-        parts = self._controls.cut(text)
+        parts = self._table.controls.cut(text)
         if not parts:
             return []
         part, control = parts[0]
         canonical, data = self._vocabulary.canonical, part.encode()
         spelled = (canonical.get(data[:size]) for size in range(1, len(data) + 1))
         return [token for token in spelled if token is not None] if control is None else [control]
-
-    @cached_property
-    def _controls(self) -> Controls:
-        return Controls(self._table.controls)

@@ -31,6 +31,8 @@ SCHEMA_KEYS = ("input_schema", "inputSchema")
 """What other APIs call its parameters."""
 CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 """The types of choices that are a word here."""
+ALLOWED = "allowed_tools"
+"""The type of a choice among some of the tools, which OpenAI nests under this name in chats, and not in responses."""
 FORMAT_KEYS = ("name", "description", "strict", "schema")
 """The keys of a format's ``json_schema``."""
 OBJECTS = ("logit_bias", "chat_template_kwargs", "stream_options")
@@ -194,6 +196,11 @@ def _plain_choice(given: Any) -> Any:
     kind = given.get("type")
     if isinstance(kind, str) and kind in CHOICES and len(given) == 1:
         return CHOICES[kind]
+    if kind == ALLOWED and given.keys() <= {"type", "mode", "tools"}:
+        return {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}
+    if kind == ALLOWED and (unknown := sorted(given.keys() - {"type", ALLOWED})):
+        path = f"tool_choice.{unknown[0]}"
+        raise Refusal(400, f"unknown field {shown(path)}", param=path, code="unknown_field")
     if given.keys() == {"type", "name"} and kind in ("function", "tool"):
         return {"type": "function", "function": {"name": given["name"]}}
     return given

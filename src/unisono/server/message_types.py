@@ -1,10 +1,14 @@
-"""The messages of a chat, as the OpenAPI document shows them; `unisono.server.body` checks each by its role."""
+"""The messages of a chat, as the OpenAPI document shows them, and what may be chosen of its tools.
+
+`unisono.server.messages` checks each message by its role.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
+from typing_extensions import TypedDict
 
 _TEXT = {"type": "string", "minLength": 1}
 _NAME = {"anyOf": [_TEXT, {"type": "null"}]}
@@ -40,3 +44,19 @@ _MESSAGES = {
     },
 }
 Messages = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_MESSAGES)]
+
+
+class AllowedTools(TypedDict):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    """Functions by their names. The others are shown to the members and not called."""
+
+
+class AllowedToolChoice(TypedDict):
+    """OpenAI's; its own type has an iterator in the place of the list."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+ToolChoice = Literal["none", "auto", "required"] | AllowedToolChoice

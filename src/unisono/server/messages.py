@@ -13,6 +13,7 @@ from unisono.errors import nearest, shown
 from unisono.server.body import explained
 from unisono.server.errors import Refusal
 from unisono.server.fields import OF_MESSAGES, unsupported
+from unisono.server.history import is_thought, plain_history
 from unisono.server.schemas import ROLES, TEXT_PART
 
 KEYS = ("content", "tool_calls", "tool_call_id", "name")
@@ -36,7 +37,10 @@ def read_messages(given: Sequence[Any], *, strict: bool = False) -> tuple[Messag
     A key that is not OpenAI's, and a speaker's name, go to the members' templates as they are, which read them or not;
     ``strict`` refuses what is unknown, and names that a template does not write.
     """
-    read = tuple(_read_message(message, f"messages[{number}]", strict) for number, message in enumerate(given))
+    named = (
+        [(f"messages[{number}]", message) for number, message in enumerate(given)] if strict else plain_history(given)
+    )
+    read = tuple(_read_message(message, name, strict) for name, message in named)
     if strict and not read[-1].get("content") and read[-1]["role"] != "tool":
         raise Refusal(
             400, "the last message is empty: give some text to answer", param="messages", code="invalid_prompt"
@@ -148,17 +152,13 @@ def _check_arguments(call: Any, name: str) -> None:
 def _take_thoughts(message: dict[str, Any], extra: dict[str, Any]) -> None:
     """Move the parts of a past answer that were reasoned, as Anthropic's and Mistral's clients keep them, apart."""
     parts = message.get("content")
-    if not isinstance(parts, list) or not any(map(_is_thought, parts)):
+    if not isinstance(parts, list) or not any(map(is_thought, parts)):
         return
-    thoughts = [part for part in parts if _is_thought(part)]
+    thoughts = [part for part in parts if is_thought(part)]
     message["content"] = [part for part in parts if part not in thoughts] or ""
     texts = (next((part[key] for key in THOUGHTS if part.get(key)), "") for part in thoughts)
     if thought := "".join(_thought_of(text) for text in texts):
         extra.setdefault("reasoning_content", thought)
-
-
-def _is_thought(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in ("thinking", "redacted_thinking", "reasoning")
 
 
 def _thought_of(given: Any) -> str:

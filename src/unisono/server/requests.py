@@ -90,7 +90,7 @@ def read_chat(request: ChatRequest, service: Service, limits: ServerLimits) -> A
 def _prompt(request: ChatRequest, *, strict: bool) -> Prompt:
     messages = read_messages(request.messages, strict=strict)
     try:
-        prompt = Prompt(messages=messages)
+        prompt = Prompt(messages=messages, open_calls=not strict)
     except SpecError as error:
         raise refusal_of(error, param="messages") from None
     if (name := _continues(request)) is not None:

@@ -11,7 +11,7 @@ from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from openai.types.completion_choice import Logprobs
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
-from unisono.server.message_types import Messages
+from unisono.server.message_types import Messages, ToolChoice
 
 __all__ = [
     "CompletionChoice",
@@ -182,7 +182,7 @@ class ChatRequest(GenerationFields):
     messages: Messages
     response_format: ResponseFormat | None = None
     tools: list[chat.ChatCompletionFunctionToolParam] | None = None
-    tool_choice: Literal["none", "auto", "required"] | chat.ChatCompletionNamedToolChoiceParam | None = None
+    tool_choice: ToolChoice | chat.ChatCompletionNamedToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None

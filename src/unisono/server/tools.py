@@ -28,7 +28,7 @@ from unisono.chat.tool_parser import (
 from unisono.config.constraint import LARK, Constraint
 from unisono.constraints.json_schema import without_unknown_formats
 from unisono.engine.engine import Engine
-from unisono.errors import PromptError, SpecError, shown
+from unisono.errors import PromptError, SpecError, nearest, shown
 from unisono.records import Finish
 from unisono.server.errors import invalid, refusal_of
 from unisono.server.schemas import ChatRequest
@@ -119,22 +119,44 @@ def read_calling(
         form = next(member for member in engine.members if member.name == lead).encoder.call_form()
     except (SpecError, PromptError) as error:
         raise refusal_of(error, param="tools") from None
-    several = parallel is not False
+    several, names = parallel is not False, None
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        names = _allowed_names(choice["allowed_tools"]["tools"], offered)
+        choice = choice["allowed_tools"]["mode"]
     if choice in (None, "auto"):
-        field = _restricting(offered, several=several)
+        field = _restricting(offered, several=several) if names is None else "tool_choice"
         if field is None and (form.begin_token is not None or set(engine.union.marks) & set(OF_CALLS)):
             field = "tools"  # no text that reads like the token is to begin a call, and no mark where the lead has none
         if answer is not None:
             kept = [_without_formats(tool) for tool in offered]
-            calling = _restricted(form, kept, "response_format", answer=answer, several=several)
+            calling = _restricted(form, kept, "response_format", names, answer=answer, several=several)
         elif field is not None:
             kept = [_loosened(tool) for tool in offered]
-            calling = _restricted(form, kept, field, free=True, several=several)
+            calling = _restricted(form, kept, field, names, free=True, several=several)
         else:
             calling = Calling(offered, form, None)
         return replace(calling, tools=offered)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
-    return _restricted(form, offered, "tool_choice", chosen=chosen, several=several and chosen is None)
+    return _restricted(form, offered, "tool_choice", names, chosen=chosen, several=several and chosen is None)
+
+
+def _allowed_names(given: Sequence[dict[str, Any]], offered: Sequence[Tool]) -> list[str]:
+    """The names of tools that may be called, as OpenAI writes them in chats, or beside their type as in responses."""
+    known = [tool["function"]["name"] for tool in offered]
+    names = []
+    for number, tool in enumerate(given):
+        path = f"tool_choice.allowed_tools.tools[{number}]"
+        function = tool.get("function", tool)
+        name = function.get("name") if isinstance(function, dict) else None
+        if tool.get("type", "function") != "function" or not isinstance(name, str):
+            raise invalid(
+                "tool_choice", f'{path} is {shown(tool)}: write {{"type": "function", "function": {{"name": …}}}}'
+            )
+        if name not in known:
+            words = f"{path} names {shown(name)}, and there is no such tool{nearest(name, known)}"
+            raise invalid("tool_choice", f"{words}; known: {', '.join(known)}")
+        names.append(name)
+    return names
 
 
 def read_silence(request: ChatRequest, engine: Engine, lead: str) -> Constraint | None:
@@ -184,8 +206,10 @@ def _without_formats(tool: Tool) -> Tool:
     return {**tool, "function": {**function, "parameters": without_unknown_formats(function.get("parameters"))}}
 
 
-def _restricted(form: CallForm, tools: Sequence[Tool], field: str, **how: Any) -> Calling:
-    """Tools whose calls a grammar restricts, because of a field."""
+def _restricted(
+    form: CallForm, tools: Sequence[Tool], field: str, names: Sequence[str] | None = None, **how: Any
+) -> Calling:
+    """Tools whose calls a grammar restricts, because of a field; only those of some ``names`` can be called."""
     for number, tool in enumerate(tools):
         try:
             parameters_of(tool)
@@ -193,7 +217,8 @@ def _restricted(form: CallForm, tools: Sequence[Tool], field: str, **how: Any) -
             raise refusal_of(error, param=f"tools[{number}].function.parameters") from None
     try:
         answer = how.pop("answer", None)
-        grammar = call_grammar(form, tools, answer=None if answer is None else answer.schema, **how)
+        callable_ = [tool for tool in tools if names is None or tool["function"]["name"] in names]
+        grammar = call_grammar(form, callable_, answer=None if answer is None else answer.schema, **how)
     except SpecError as error:
         raise refusal_of(error, param=field) from None
     return Calling(tuple(tools), form, Constraint(LARK, grammar), "tools" if field == "tool_choice" else field)

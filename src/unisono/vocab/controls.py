@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 
 class Controls(dict[str, int]):
     """The ids of control tokens by their texts. It does not change once it is used."""
+
+    def __init__(self, ids: Mapping[str, int], strips: Mapping[int, tuple[bool, bool]] | None = None) -> None:
+        """``strips`` are those that take in the white space before or behind them."""
+        super().__init__(ids)
+        self.strips = strips or {}
 
     @cached_property
     def spelled(self) -> re.Pattern[str]:
@@ -25,7 +30,14 @@ class Controls(dict[str, int]):
         return re.compile(_alternatives(map(folded, self)))
 
     def cut(self, text: str) -> list[tuple[str, int | None]]:
-        """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id."""
+        """Split a text at control tokens, preferring the longest. Plain parts have ``None`` as their id.
+
+        White space that a control token takes in is left out.
+        """
+        parts = self._cut(text)
+        return self._without_taken(parts) if self.strips else parts
+
+    def _cut(self, text: str) -> list[tuple[str, int | None]]:
         if not self:
             return [(text, None)] if text else []
         parts, end = list[tuple[str, int | None]](), 0
@@ -35,6 +47,17 @@ class Controls(dict[str, int]):
             end = match.end()
             parts.append((match.group(), self[match.group()]))
         return [*parts, (text[end:], None)] if end < len(text) else parts
+
+    def _without_taken(self, parts: Sequence[tuple[str, int | None]]) -> list[tuple[str, int | None]]:
+        kept: list[tuple[str, int | None]] = []
+        ids = [None, *(control for _, control in parts), None]
+        for (part, control), before, after in zip(parts, ids, ids[2:], strict=False):
+            if control is None and before is not None and self.strips.get(before, (False, False))[1]:
+                part = part.lstrip()
+            if control is None and after is not None and self.strips.get(after, (False, False))[0]:
+                part = part.rstrip()
+            kept += [(part, control)] if part else []
+        return kept
 
 
 def cut_controls(text: str, controls: Mapping[str, int]) -> list[tuple[str, int | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from unisono.vocab.pieces import Vocabulary
@@ -65,23 +65,6 @@ class Speller:
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self.vocabulary.canonical), default=0)
-
-
-def without_taken(
-    parts: Sequence[tuple[str, int | None]], strips: Mapping[int, tuple[bool, bool]]
-) -> list[tuple[str, int | None]]:
-    """The parts of a text, see `Controls.cut`, without the white space that control tokens take in."""
-    if not strips:
-        return list(parts)
-    kept: list[tuple[str, int | None]] = []
-    ids = [None, *(control for _, control in parts), None]
-    for (part, control), before, after in zip(parts, ids, ids[2:], strict=False):
-        if control is None and before is not None and strips.get(before, (False, False))[1]:
-            part = part.lstrip()
-        if control is None and after is not None and strips.get(after, (False, False))[0]:
-            part = part.rstrip()
-        kept += [(part, control)] if part else []
-    return kept
 
 
 def encode_plain(text: str, controls: Mapping[int, str], first: Encode, rest: Encode) -> list[int]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from unisono.vocab.controls import Controls
+
 Scheme = Literal["byte-level", "sentencepiece", "bytes"]
 """How token texts spell bytes: GPT-2's byte table; ``▁`` for a space and ``<0xNN>`` for a byte; or raw bytes (tiktoken,
 tekken), decoded as Latin-1, one character per byte."""
@@ -62,6 +64,8 @@ class TokenTable:
     """Text and kind of the tokens after ``texts``, for which the model has no row (`first`). They have no ids here."""
     opening: list[int] = field(init=False)
     """What the tokenizer adds before a plain text: BOS, or nothing."""
+    controls: Controls = field(init=False)
+    """The control tokens for which the model has a row."""
 
     def __post_init__(self) -> None:
         pairs = zip(self.texts, self.kinds, strict=True)
@@ -69,17 +73,19 @@ class TokenTable:
         object.__setattr__(self, "kinds", kinds)
         opening = [self.bos_id] if self.adds_bos and self.bos_id is not None else []
         object.__setattr__(self, "opening", opening)
-
-    @property
-    def controls(self) -> dict[str, int]:
-        pairs = zip(self.texts, self.kinds, strict=True)
-        return {text: token for token, (text, kind) in enumerate(pairs) if kind == "control" and text}
+        controls = {self.texts[token]: token for token, kind in enumerate(kinds) if kind == "control"}
+        controls.pop("", None)
+        object.__setattr__(self, "controls", Controls(controls, self.strips))
 
     @property
     def controls_beyond(self) -> dict[str, int]:
         """The control tokens for which the model has no row."""
         rows = enumerate(self.beyond, len(self.texts))
         return {text: token for token, (text, kind) in rows if kind == "control" and text}
+
+    @property
+    def all_controls(self) -> Controls:
+        return Controls(self.controls | self.controls_beyond, self.strips) if self.beyond else self.controls
 
     def with_controls(self, ids: Iterable[int]) -> TokenTable:
         """The table with some added tokens as control tokens."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unisono.vocab.controls import Controls
 from unisono.vocab.pieces import BYTE_LEVEL_ALPHABET, token_bytes
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
@@ -86,8 +85,7 @@ class LongestMatchTokenizer:
             if piece is not None:
                 self._ids.setdefault(piece, token)
         self._longest = max(map(len, self._ids))
-        self._controls = Controls(table.controls)
-        self._unknown = self._controls.get(table.special_texts.get("unk_token", ""))
+        self._unknown = table.controls.get(table.special_texts.get("unk_token", ""))
 
     def encode(self, text: str) -> list[int]:
         """Text that cannot be spelled becomes the unknown token."""
@@ -106,6 +104,6 @@ class LongestMatchTokenizer:
 
     def encode_rendered(self, text: str) -> list[int]:
         ids: list[int] = []
-        for part, control in self._controls.cut(text):
+        for part, control in self.table.controls.cut(text):
             ids += self.encode(part) if control is None else [control]
         return ids

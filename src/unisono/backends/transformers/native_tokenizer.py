@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unisono.errors import ModelUnsupported
-from unisono.vocab.controls import Controls
 from unisono.vocab.tokenizer import Kind, Tokenizer, TokenTable
 
 
@@ -20,7 +19,6 @@ class NativeTokenizer:
         self.table = table
         self._middle = middle
         self._whole = whole
-        self._controls = Controls(table.controls)
 
     def encode(self, text: str) -> list[int]:
         return self._middle(text)
@@ -30,7 +28,7 @@ class NativeTokenizer:
 
     def encode_rendered(self, text: str) -> list[int]:
         ids: list[int] = []
-        for part, control in self._controls.cut(text):
+        for part, control in self.table.controls.cut(text):
             ids += self._whole(part) if control is None else [control]
         return ids
 

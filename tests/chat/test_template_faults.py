@@ -1,0 +1,89 @@
+"""What a chat template does not do that chats need is said before anybody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Run
+from support.encoders import knowing
+from support.fakes import make_fakes
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.build import prepare
+from unisono.chat.messages import Message, Prompt
+from unisono.chat.template import ChatTemplate
+from unisono.chat.template_faults import template_faults
+from unisono.config.ensemble import load_spec
+from unisono.errors import PromptError
+
+EACH = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+ASKED: list[Message] = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]
+FAULTY = {
+    "": [],
+    "{{ nothing.at.all }}": ["refuses even a plain question"],
+    "{{ raise_exception('no') }}": ["refuses even a plain question, so that no message can be answered: no"],
+    "{% for t in tools %}{{ t }}{% endfor %}": ["refuses a question where no tools are given"],
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no\n system') }}{% endif %}": [
+        "refuses a system message, and so do requests that have one: no system"
+    ],
+    "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}": ["leaves out a system message"],
+    "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}": [
+        "refuses a conversation of two turns: one turn"
+    ],
+    "{% set messages = messages[-2:] if messages[0].role == 'system' else messages[-1:] %}": [
+        "leaves the first question and answer out of a conversation of two turns"
+    ],
+    "{% set messages = messages | rejectattr('role', 'equalto', 'assistant') | list %}": [
+        "leaves the first answer out of a conversation of two turns"
+    ],
+}
+
+
+@pytest.mark.parametrize(("source", "faults"), FAULTY.items(), ids=map(str, range(len(FAULTY))))
+def test_what_a_template_refuses_or_leaves_out_is_found(source: str, faults: list[str]) -> None:
+    found = template_faults(ChatTemplate(source + EACH, {}))
+    assert len(found) == len(faults)
+    assert all(words.startswith(fault) for words, fault in zip(found, faults, strict=True))
+
+
+def test_words_in_another_case_or_in_parts_are_no_fault() -> None:
+    for said in ("{{ m.content | upper }}", "{% for p in m.content %}{{ p.text }}{% endfor %}"):
+        assert not template_faults(ChatTemplate(EACH.replace("{{ m.content }}", said), {}))
+
+
+def test_a_models_own_template_that_leaves_out_a_first_system_message_is_refused_one() -> None:
+    source = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    given, own = knowing(source), knowing(source)
+    own.given_template = False
+    assert given.encode(Prompt(messages=ASKED)) == own.encode(Prompt(messages=ASKED[1:]))
+    with pytest.raises(PromptError, match="'m' cannot read system messages: its chat template passes them over"):
+        own.encode(Prompt(messages=ASKED))
+
+
+def test_one_that_takes_orders_out_of_a_system_message_is_given_it() -> None:
+    """SmolLM3's template reads ``/no_think`` there and writes the rest."""
+    own = knowing(EACH.replace("{{ m.content }}", "{{ m.content | replace('/no_think', '') }}"))
+    own.given_template = False
+    assert own.encode(Prompt(messages=[Message(role="system", content="/no_think"), ASKED[1]]))
+
+
+@pytest.fixture
+def fakes() -> Iterator[None]:
+    make_fakes()
+    yield
+    FAKE_MODELS.clear()
+
+
+@pytest.mark.usefixtures("fakes")
+def test_doctor_and_loading_say_it_by_name(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = [{"name": "a", "model": "fake:a"}, {"name": "b", "model": "fake:b", "chat_template": "{{ x.y.z }}"}]
+    words = "the chat template of member 'b' refuses even a plain question"
+    with prepare(load_spec({"members": members})).load():
+        assert sum(message.startswith(words) for message in caplog.messages) == 1
+    path = tmp_path / "odd.yaml"
+    path.write_text(
+        "members:\n  - {name: a, model: 'fake:a'}\n  - {name: b, model: 'fake:b', chat_template: '{{ x.y }}'}"
+    )
+    assert "! the chat template of b refuses even a plain question" in run("doctor", path, "-q").out
