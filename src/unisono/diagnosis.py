@@ -140,6 +140,7 @@ def _member_warnings(
         yield from (f"{name}: {warning}" for warning in member.facts.warnings)
         if not loaded:
             yield from (f"{name}: not checked without loading it: {words}" for words in member.facts.unchecked)
+    yield from (f"the chat template of {name} is at fault, and not used: {words}" for words in member.template_faults)
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
     if not member.system_heard:

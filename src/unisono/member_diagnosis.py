@@ -53,6 +53,8 @@ class MemberDiagnosis:
     """``own``, ``given`` or ``none``."""
     templates: tuple[str, ...]
     """The names of the model's own, where it has several and the spec names none of them."""
+    template_faults: tuple[str, ...]
+    """Why its chat template is not used: it works too long, or writes too much, for short conversations."""
     deaf: bool
     """Whether its chat template writes the same for different questions."""
     system: str | None
@@ -110,6 +112,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         ),
         chat_template="given" if member.encoder.given_template else own,
         templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
+        template_faults=() if member.encoder.template is None else member.encoder.template.faults,
         deaf=_is_deaf(member),
         system=member.spec.system,
         prefix=member.spec.prefix,

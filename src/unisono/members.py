@@ -153,6 +153,8 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
     form = probe_answer_form(template, tokenizer)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
     marks = probe_marks(template, tokenizer, endings)
+    for fault in () if template is None else template.faults:
+        log.warning("the chat template of member %r is at fault, and not used: %s", spec.name, fault)
     if spec.marks:
         forms: dict[Mark, str] = {mark: value for mark, value in spec.marks.items() if isinstance(value, str)}
         reads: dict[Mark, str] = {m: value.reads for m, value in spec.marks.items() if not isinstance(value, str)}
