@@ -25,6 +25,7 @@ from unisono.records import Limits
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
+from unisono.server.memory import FreePages
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
 from unisono.server.workbench import Workbench
@@ -39,7 +40,7 @@ REASONS: dict[State, str] = {
 }
 """Why the server is not ready."""
 PROBE_SECONDS = 10.0
-"""Between two attempts to use a failing model."""
+"""Between two attempts to use a failing model, and to give free memory back."""
 PROBE = "a"
 FAILURES = 3
 """Consecutive failed requests of a model after which the server is not ready."""
@@ -269,8 +270,10 @@ class AsyncEngine:
         return refusal
 
     async def _probe(self) -> None:
+        pages = FreePages()
         while True:
             await asyncio.sleep(PROBE_SECONDS)
+            await asyncio.to_thread(pages.give_back)
             for model in self.failing:
                 with contextlib.suppress(Exception):
                     async with asyncio.timeout(self.limits.timeout):
