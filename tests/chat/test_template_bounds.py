@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
+from support.encoders import TABLE
+from unisono.chat.call_form import find_call_form
+from unisono.chat.call_segments import FormUnknown
+from unisono.chat.mark_probe import probe_marks
 from unisono.chat.template import ChatTemplate, TemplateFailure
-from unisono.chat.template_bounds import SECONDS
+from unisono.chat.template_bounds import PROBED, SECONDS
+from unisono.chat.template_probe import probe_answer_form, probe_opening, probe_tool_use, writes_name, writes_users
+from unisono.chat.thinking import without_thinking
+from unisono.testing import LongestMatchTokenizer
 
 DOUBLING = "{%% set ns = namespace(s='ab') %%}{%% for i in range(64) %%}%s{%% endfor %%}{{ ns.s }}"
 
@@ -45,7 +53,7 @@ HUGE = {
     "words at random": "{{ lipsum(n=1000000, max=1000) }}",
     "a batch": "{{ [1] | batch(1000000000, 'x') | list }}",
     "nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
-    "its own length": "x" * 1_000_001,
+    "its own length": "x" * 200_001,
 }
 UNCOMPILED = {
     "a number too long": "{{ " + "9" * 5000 + " }}",
@@ -67,6 +75,73 @@ def test_a_template_that_goes_on_and_on_is_stopped_and_not_tried_again(name: str
     with pytest.raises(TemplateFailure, match="works for more than 2 s"):
         template.render(QUESTION)
     assert time.thread_time() - began - first < SECONDS / 10
+
+
+class Counting(LongestMatchTokenizer):
+    """Reads nothing, and counts it."""
+
+    read = 0
+
+    def encode_rendered(self, text: str) -> list[int]:
+        self.read += len(text)
+        return []
+
+
+def probed(template: ChatTemplate) -> int:
+    """Ask a template all that is asked of one when a model is loaded, and return how much was read of what it wrote."""
+    tokenizer = Counting(TABLE)
+    probe_answer_form(template, tokenizer)
+    probe_marks(template, tokenizer)
+    for with_tools in (False, True):
+        use = probe_tool_use(template, with_tools=with_tools)
+        probe_opening(template, {"</s>": 2}, with_tools=with_tools)
+        writes_users(template, with_tools=with_tools)
+        writes_name(template, "assistant", with_tools=with_tools)
+        with contextlib.suppress(FormUnknown):
+            find_call_form(template, use, ["</s>"], [])
+    without_thinking(template)
+    return tokenizer.read
+
+
+WASTEFUL = {
+    "half of its time, each time": "{% set s = 'ab' * 400000 %}{% for i in range(NUMBER) if 'bb' in s %}{% endfor %}"
+    "{{ messages }} {{ tools }} text reasoning_effort",
+    "a tenth of it": "{% set s = 'ab' * 100000 %}{% for i in range(NUMBER) if 'bb' in s %}{% endfor %}"
+    "{{ messages }} {{ tools }} text reasoning_effort",
+}
+
+
+@pytest.mark.parametrize("name", WASTEFUL)
+def test_all_that_a_template_is_probed_for_is_bounded_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.chat.template_bounds.SECONDS", 0.2)
+    monkeypatch.setattr("unisono.chat.template_bounds.OFTEN", 1)
+    one = ChatTemplate(WASTEFUL[name].replace("NUMBER", "20"), {})
+    began = time.thread_time()
+    one.render(QUESTION)
+    number = round(20 * (0.1 if "half" in name else 0.02) / (time.thread_time() - began))
+    template = ChatTemplate(WASTEFUL[name].replace("NUMBER", str(number)), {})
+    assert template.render(QUESTION)
+    began = time.thread_time()
+    probed(template)
+    assert time.thread_time() - began < 0.5
+    assert template.faults == ("it works for more than 0.2 s",)
+    with pytest.raises(TemplateFailure, match="works for more than"):
+        template.render(QUESTION)
+
+
+@pytest.mark.parametrize("size", [999_999, 200_000, 60_000])
+def test_a_template_that_writes_too_much_for_short_conversations_is_asked_no_more(size: int) -> None:
+    template = ChatTemplate(f"{{{{ '%{size}d' % 1 }}}}{{{{ messages }}}}{{{{ tools }}}}", {})
+    assert probed(template) <= PROBED[1]
+    [fault] = template.faults
+    assert "characters, more than" in fault
+
+
+def test_what_was_probed_once_costs_nothing_again() -> None:
+    template = ChatTemplate(f"{{{{ '%{PROBED[0] - 100}d' % 1 }}}}", {})
+    for _ in range(100):
+        assert template.probe(QUESTION).endswith("1")
+    assert template.faults == ()
 
 
 COUNTING = (

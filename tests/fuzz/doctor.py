@@ -71,7 +71,7 @@ class Doctor:
             return Outcome(kind, seconds, said.splitlines()[0], said)
         if case.target == "cache" and said != self._text:
             return Outcome(kind, seconds, "another text", said)
-        limit = SECONDS + (2 * RENDERING if case.target == "template" else 0)  # which is of processor time
+        limit = SECONDS + (RENDERING if case.target == "template" else 0)  # which is of processor time
         return Outcome(kind, seconds, "slow" if seconds > limit else None, said)
 
     def _ask(self, case: Case) -> tuple[int | None, str, float]:

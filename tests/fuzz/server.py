@@ -31,8 +31,8 @@ FLAGS = (
     "--body-timeout=1",
     "--header-timeout=1",
 )
-BUSY = (429, 503)
-"""What a server says where it is not to blame."""
+BLAMELESS = (429, 501, 503)
+"""What a server says where it is not to blame: it is busy, or a request has a transfer-encoding that it has not."""
 STATUS = re.compile(rb"(?:\A|\n|\})HTTP/1\.1 (\d{3}) ")
 ABORT = struct.pack("ii", 1, 0)
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -110,7 +110,7 @@ class Server:
             return f"crash: status {self._process.wait(0 if statuses else 0.02)}"
         if self._log:
             return self._log[0]
-        if bad := [each for each in statuses if each >= 500 and each not in BUSY]:
+        if bad := [each for each in statuses if each >= 500 and each not in BLAMELESS]:
             return f"status {bad[0]}"
         if seconds > PATIENCE:
             return "hang"

@@ -239,7 +239,7 @@ class _Answers:
     def _render(self, answer: Sequence[Message]) -> str:
         given = as_given([QUESTION, *answer], self.use.style)
         try:
-            return self.template.render(given, tools=PROBE_TOOLS, add_generation_prompt=False)
+            return self.template.probe(given, tools=PROBE_TOOLS, add_generation_prompt=False)
         except TemplateFailure as failure:
             words = f"its chat template refuses a conversation that ends with an answer: {failure}"
             raise FormUnknown(words) from failure

@@ -210,7 +210,7 @@ def _pairs(template: ChatTemplate, marks: MarkForms, table: TokenTable) -> list[
 def _opens_reasoning(template: ChatTemplate, begin: str) -> bool:
     """Whether a prompt ends inside reasoning by default."""
     try:
-        return template.render([QUESTION]).rstrip().endswith(begin.strip())
+        return template.probe([QUESTION]).rstrip().endswith(begin.strip())
     except TemplateFailure:
         return False
 

@@ -182,7 +182,7 @@ def _rendered(template: ChatTemplate, answer: Mapping[str, Any] | None = None) -
     if answer is not None:
         messages.append({**Message(role="assistant", content=""), **answer})
     try:
-        return template.render(messages, add_generation_prompt=answer is None)
+        return template.probe(messages, add_generation_prompt=answer is None)
     except TemplateFailure:
         return ""
 

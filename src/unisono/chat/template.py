@@ -16,15 +16,15 @@ from jinja2.parser import Parser
 
 from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
-from unisono.chat.template_bounds import BoundedEnvironment, OutOfTime
+from unisono.chat.template_bounds import BoundedEnvironment, Exceeded, OutOfTime, Probing
 
 
 class TemplateFailure(Exception):
     """A template is not Jinja, or refuses the conversation it was given. The message says why."""
 
 
-LONGEST_SOURCE = 1_000_000
-"""Characters of a template; the longest that are known have 40,000."""
+LONGEST_SOURCE = 200_000
+"""Characters of a model's templates, which are compiled in a second or two; the longest that are known have 40,000."""
 DEFAULT, TOOL_USE = "default", "tool_use"
 """The names of templates that mean something; see `ChatTemplate.of_named`."""
 
@@ -47,7 +47,8 @@ class ChatTemplate:
         self._sources: dict[str, str] | None = None
         self._templates = {DEFAULT: _compiled(source)}
         self._hopeless: dict[str, str] = {}
-        """Why templates ran out of time on a small conversation: they are not tried again."""
+        """Why templates ran out of time on a small conversation, or when they were probed: they are not tried again."""
+        self._probing = {name: Probing() for name in self._templates}
         self._in_parts: dict[tuple[str, str], bool] = {}
         """By template and role, whether it reads content in parts alone."""
 
@@ -58,10 +59,13 @@ class ChatTemplate:
         Where tools are given, that is ``tool_use`` if there is one, and else ``default``. A model without either has
         none that fits by itself, and renders nothing.
         """
+        if (size := sum(map(len, sources.values()))) > LONGEST_SOURCE:
+            raise TemplateFailure(f"they have {size:,} characters, more than {LONGEST_SOURCE:,}")
         template = cls("", special_texts)
         template._sources = dict(sources)
         template.source = json.dumps(template._sources)
         template._templates = {name: _compiled(source, name) for name, source in sources.items()}
+        template._probing = {name: Probing() for name in sources}
         return template
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -77,6 +81,11 @@ class ChatTemplate:
     def for_tools(self) -> bool:
         """Whether conversations with tools have a template of their own."""
         return TOOL_USE in self._templates
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why templates are not tried again, as far as that is known."""
+        return tuple(dict.fromkeys(self._hopeless.values()))
 
     @property
     def special_names(self) -> frozenset[str]:
@@ -119,11 +128,32 @@ class ChatTemplate:
         template that reads nothing else. Further ``variables`` are for templates that read them, and replace none of
         what all are given. Raises a `TemplateFailure` where the template refuses them, for example their order.
         """
-        if not self.fits(with_tools=tools is not None):
-            raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
-        name = TOOL_USE if tools is not None and self.for_tools else DEFAULT
+        name = self._name(tools)
         told = [self._told(name, message) for message in messages]
         return self._rendered(name, told, tools, add_generation_prompt, variables)
+
+    def probe(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """`render` a conversation of ours, which is short and one of a few, to see what the template does.
+
+        What was written is remembered. A template that works for too long, or writes too much, for all of them together
+        is at fault, and not asked again.
+        """
+        name = self._name(tools)
+        told = [self._told(name, message) for message in messages]
+        return self._probed(name, told, tools, add_generation_prompt, variables)
+
+    def _name(self, tools: object) -> str:
+        """Which template writes a conversation with such tools. Raises a `TemplateFailure` where there is none."""
+        if not self.fits(with_tools=tools is not None):
+            raise TemplateFailure(f"none of the templates {', '.join(self.names)} is the default")
+        return TOOL_USE if tools is not None and self.for_tools else DEFAULT
 
     def _told(self, name: str, message: Mapping[str, Any]) -> dict[str, Any]:
         """A message in the form that a template reads."""
@@ -136,9 +166,22 @@ class ChatTemplate:
 
     def _tried(self, name: str, messages: Sequence[Mapping[str, Any]]) -> str:
         try:
-            return self._rendered(name, messages)
+            return self._probed(name, messages, None, True, None)
         except TemplateFailure:
             return ""
+
+    def _probed(self, name: str, messages: Sequence[Mapping[str, Any]], *given: Any) -> str:
+        probing, key = self._probing[name], json.dumps([messages, *given])
+        if (known := probing.known.get(key)) is None:
+            try:
+                with probing.measured():
+                    known = self._rendered(name, messages, *given, seconds=probing.seconds)
+                    probing.count(known)
+            except Exceeded as error:
+                self._hopeless.setdefault(name, str(error))
+                raise TemplateFailure(self._hopeless[name]) from error
+            probing.known[key] = known
+        return known
 
     def _rendered(
         self,
@@ -147,6 +190,8 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None = None,
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> str:
         if name in self._hopeless:
             raise TemplateFailure(self._hopeless[name])
@@ -161,7 +206,7 @@ class ChatTemplate:
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
             }
-            environment.begin()
+            environment.begin(seconds)
             return template.render(given)
         except jinja2.TemplateError as error:
             if isinstance(error, OutOfTime) and not variables and _is_small(messages, tools):

@@ -7,11 +7,12 @@ of gigabytes. Here every turn of a loop and every call looks at the clock, and n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from jinja2 import nodes, pass_context
@@ -23,11 +24,15 @@ LONGEST = 16_000_000
 """Characters of a text, or entries of a list, that a template makes; a prompt of a million tokens has a quarter."""
 SECONDS = 2.0
 """Processor time of one rendering."""
+PROBED = 100_000, 1_000_000
+"""Characters that a template may write for one short conversation of ours, and for all of them; tokenizers read that in
+a second or two."""
 OFTEN = 16  # steps between two looks at the clock
 WIDEST = 6
 """Digits of a width in a format."""
 MOST_BITS = 10_000
 """Of a whole number."""
+_TOO_LONG = "it works for more than {:g} s"
 _TICKED, _JOINED = "ticked by unisono", "joined by unisono"
 """Filters whose names no template can write: one looks at the clock, one joins texts."""
 
@@ -38,6 +43,38 @@ class Exceeded(SecurityError):
 
 class OutOfTime(Exceeded):
     """A template worked for too long."""
+
+
+class Probing:
+    """What a template has cost that is asked, by short conversations of ours, what it does."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        """What it wrote, by what it was given."""
+        self._spent = 0.0
+        self._written = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it may still work. Raises `OutOfTime` where that is over."""
+        if (left := SECONDS - self._spent) <= 0:
+            raise OutOfTime(_TOO_LONG.format(SECONDS))
+        return left
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self._spent += time.thread_time() - began
+
+    def count(self, text: str) -> None:
+        """Count what was written. Raises `Exceeded` where it is too much."""
+        self._written += len(text)
+        for size, most, words in zip((len(text), self._written), PROBED, ("a conversation", "a few"), strict=True):
+            if size > most:
+                raise Exceeded(f"it writes {size:,} characters, more than {most:,}, for {words} of a few words")
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -52,9 +89,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters[_TICKED] = self._tick
         self.filters[_JOINED] = lambda *texts: self.concat(map(str, texts))
 
-    def begin(self) -> None:
-        """Give a rendering in this thread its time."""
-        self._clock.end = time.thread_time() + SECONDS
+    def begin(self, seconds: float | None = None) -> None:
+        """Give a rendering in this thread its time, by default `SECONDS`."""
+        self._clock.end = time.thread_time() + (SECONDS if seconds is None else seconds)
         self._clock.steps = 0
 
     def bound(self, name: str, function: Callable[..., Any]) -> None:
@@ -123,7 +160,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if steps >= OFTEN:
             clock.steps = 0
             if time.thread_time() > getattr(clock, "end", float("inf")):
-                raise OutOfTime(f"it works for more than {SECONDS:g} s")
+                raise OutOfTime(_TOO_LONG.format(SECONDS))
 
     def _bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)  # with the marks by which Jinja knows what to pass

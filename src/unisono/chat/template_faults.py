@@ -17,6 +17,8 @@ FIRST, LAST = "Probe question.", "Probe follows."
 
 def template_faults(template: ChatTemplate) -> tuple[str, ...]:
     """What a template refuses or leaves out, in words that follow "the chat template of NAME"."""
+    if template.faults:
+        return tuple(f"is at fault, and not used: {fault}" for fault in template.faults)
     if not template.fits(with_tools=False):
         return ()  # none was chosen, which is said in other words
     if (refused := _refusal(template, [QUESTION])) is not None:
@@ -48,14 +50,14 @@ def _writes(
     template: ChatTemplate, messages: Sequence[Message], text: str, tools: Sequence[Tool] | None = None
 ) -> bool:
     try:
-        return text.casefold() in template.render(messages, tools=tools).casefold()
+        return text.casefold() in template.probe(messages, tools=tools).casefold()
     except TemplateFailure:
         return True
 
 
 def _refusal(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> str | None:
     try:
-        template.render(messages, tools=tools)
+        template.probe(messages, tools=tools)
     except TemplateFailure as failure:
         return " ".join(str(failure).split())[:WORDS]
     return None

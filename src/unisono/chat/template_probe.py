@@ -70,9 +70,9 @@ def probe_answer_form(template: ChatTemplate | None, tokenizer: Tokenizer) -> An
 def _probe(template: ChatTemplate, tokenizer: Tokenizer, reply: str, tools: Sequence[Tool] | None = None) -> AnswerForm:
     unknown = AnswerForm(leading_space=False, turn_end_ids=())
     try:
-        opening = template.render([QUESTION], tools=tools)
+        opening = template.probe([QUESTION], tools=tools)
         answered = [QUESTION, Message(role="assistant", content=reply)]
-        whole = template.render(answered, tools=tools, add_generation_prompt=False)
+        whole = template.probe(answered, tools=tools, add_generation_prompt=False)
     except TemplateFailure:
         return unknown
     table, ids = tokenizer.table, tokenizer.encode_rendered(whole)
@@ -113,12 +113,12 @@ def _between(
 ) -> str:
     """What stands between a prompt that ends where an answer begins, and the answer."""
     answered = [QUESTION, Message(role="assistant", content=reply)]
+    write = template.render if variables else template.probe  # variables are a client's, of which there is no end
     try:
         asked, prompt = (
-            template.render([QUESTION], tools=tools, variables=variables, add_generation_prompt=add)
-            for add in (False, True)
+            write([QUESTION], tools=tools, variables=variables, add_generation_prompt=add) for add in (False, True)
         )
-        whole = template.render(answered, tools=tools, variables=variables, add_generation_prompt=False)
+        whole = write(answered, tools=tools, variables=variables, add_generation_prompt=False)
     except TemplateFailure:
         return ""
     place = whole.find(reply, len(prompt))
@@ -185,7 +185,7 @@ def writes_name(template: ChatTemplate, role: str, *, with_tools: bool = False) 
 def writes_users(template: ChatTemplate, *, with_tools: bool = False) -> bool:
     """Whether a template writes what a user says; true where it refuses the question."""
     try:
-        text = template.render([Message(role="user", content=REPLY)], tools=PROBE_TOOLS if with_tools else None)
+        text = template.probe([Message(role="user", content=REPLY)], tools=PROBE_TOOLS if with_tools else None)
     except TemplateFailure:
         return True
     return REPLY.casefold() in text.casefold()
@@ -233,7 +233,7 @@ def _written_call(template: ChatTemplate, style: CallStyle, tools: Sequence[Tool
 
 def _rendered(template: ChatTemplate, messages: list[Message], style: CallStyle, tools: Sequence[Tool] | None) -> str:
     try:
-        return template.render(as_given(messages, style), tools=tools)
+        return template.probe(as_given(messages, style), tools=tools)
     except TemplateFailure:
         return ""
 

@@ -51,7 +51,7 @@ def _knower(template: ChatTemplate, found: Mapping[str, Any]) -> Callable[[str],
 
 def _rendered(template: ChatTemplate, variables: Mapping[str, Any]) -> str | None:
     try:
-        return template.render([QUESTION], variables=variables)
+        return template.probe([QUESTION], variables=variables)
     except TemplateFailure:
         return None
 

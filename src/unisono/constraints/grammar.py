@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 COMPILED = 32
 """Compiled grammars that are kept."""
-CHARACTERS = 500_000
-"""Of their sources, all together: a compiled grammar takes 30 to 250 times as many bytes."""
+CHARACTERS = 100_000
+"""Of their sources, all together, but for the one that was used last: compiled, each takes 30 to 1,000 bytes."""
 LONGEST_REASON = 400
 """Characters of the library's words; they may repeat all of an expression."""
 SPECIAL = 0xFF

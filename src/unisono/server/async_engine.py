@@ -26,6 +26,7 @@ from unisono.server import readiness
 from unisono.server.errors import OVERLOADED, Refusal, began_too_late, not_ready, refusal_of, shutting_down
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.long_prompts import SHORT, WAITING, LongPrompts
+from unisono.server.memory import FreePages
 from unisono.server.request_handle import RequestHandle
 from unisono.server.telemetry import Metrics, say, where
 from unisono.server.workbench import Workbench
@@ -40,7 +41,7 @@ REASONS: dict[State, str] = {
 }
 """Why the server is not ready."""
 PROBE_SECONDS = 10.0
-"""Between two attempts to use a failing model."""
+"""Between two attempts to use a failing model, and to give free memory back."""
 PROBE = "a"
 ASKS_ALL = {"gate": "always", "sampling": "greedy"}
 """The options of a probe by which a lost member is asked whether it is back."""
@@ -285,8 +286,10 @@ class AsyncEngine:
         return refusal
 
     async def _probe(self) -> None:
+        pages = FreePages()
         while True:
             await asyncio.sleep(PROBE_SECONDS)
+            await asyncio.to_thread(pages.give_back)
             due = {} if self._service is None else readiness.due(self._service)
             for model in dict.fromkeys((*self.failing, *due)):
                 with contextlib.suppress(Exception):
