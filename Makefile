@@ -11,13 +11,14 @@ QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install demo test test-fast test-clients fuzz check bench
+.PHONY: help install demo test test-fast test-clients test-engines fuzz check bench
 
 help:
 	@echo 'make demo     two real models with different tokenizers answer a question together'
 	@echo 'make test     run the tests, with real models'
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
+	@echo 'make test-engines  run members behind llama-server and vLLM, installed into .engines-venv'
 	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
@@ -45,6 +46,11 @@ test-clients:
 	@$(INSTALL)
 	@.venv/bin/python tools/install_clients.py
 	UNISONO_CLIENTS=$(CURDIR)/.clients-venv .venv/bin/python -m pytest tests/clients $(ARGS)
+
+test-engines:
+	@$(INSTALL)
+	@.venv/bin/python tools/install_engines.py
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines $(ARGS)
 
 fuzz:
 	@$(INSTALL)

@@ -40,10 +40,16 @@ FEATURES: dict[str, tuple[set[str], tuple[str, ...]]] = {
 def cmake_args(environment: Mapping[str, str] = os.environ) -> str:
     """The arguments as one string, quoted as a shell would want them."""
     arguments = ["-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={LEAN}"]
-    if sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64"):
-        arguments += _processor_args(_processor_flags(Path("/proc/cpuinfo").read_text()))
+    arguments += processor_args()
     theirs = environment.get("CMAKE_ARGS", "")
     return " ".join([shlex.join(arguments), theirs]).strip()
+
+
+def processor_args() -> list[str]:
+    """Those that are for the processor."""
+    if sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64"):
+        return _processor_args(_processor_flags(Path("/proc/cpuinfo").read_text()))
+    return []
 
 
 def _processor_flags(cpuinfo: str) -> set[str]:

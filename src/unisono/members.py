@@ -149,7 +149,7 @@ def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:
 def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember:
     """Give a model to one of its members, whose template settles what is END."""
     tokenizer = model.tokenizer
-    template = _template(spec, tokenizer)
+    template = template_of(spec, tokenizer)
     form = probe_answer_form(template, tokenizer)
     endings = end_ids(tokenizer.table, form.turn_end_ids)
     marks = probe_marks(template, tokenizer, endings)
@@ -169,7 +169,7 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         tokenizer,
         speller,
         template,
-        given_template=spec.chat_template not in (None, *tokenizer.table.named_templates),
+        given_template=is_given(spec, tokenizer.table),
         system=spec.system,
         prefix=spec.prefix,
     )
@@ -185,11 +185,12 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
     )
 
 
-def _template(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+def template_of(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """A member's template. Raises a `SpecError` where the spec gives a bad one."""
     given, table = spec.chat_template, tokenizer.table
     try:
         if given is not None:
-            return ChatTemplate(_named(spec, table), table.special_texts)
+            return ChatTemplate(template_text(spec, table), table.special_texts)
         if table.named_templates:
             return ChatTemplate.of_named(table.named_templates, table.special_texts)
         return None if table.chat_template is None else ChatTemplate(table.chat_template, table.special_texts)
@@ -200,7 +201,14 @@ def _template(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
         raise SpecError(f"the chat_template of member {spec.name!r} is not valid Jinja: {failure}") from failure
 
 
-def _named(spec: MemberSpec, table: TokenTable) -> str:
+def is_given(spec: MemberSpec, table: TokenTable) -> bool:
+    """Whether a member's template is not of its model's files."""
+    if spec.chat_template is None:
+        return table.template_given
+    return spec.chat_template not in table.named_templates
+
+
+def template_text(spec: MemberSpec, table: TokenTable) -> str:
     """The template that a spec gives, or names among those of the model."""
     given = str(spec.chat_template)
     if not table.named_templates or not re.fullmatch(r"[\w.-]+", given):

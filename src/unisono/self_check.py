@@ -94,10 +94,11 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
     """What is wrong with a loaded model, in words, each naming its member; nothing for a model that is fine.
 
     ``backend`` has a free slot. What was found for these files before is read from the cache. A model whose context is
-    too short for the text is not checked, nor one that tells no whole distributions.
+    too short for the text is not checked, nor one that tells no whole distributions or lives elsewhere: who loads its
+    weights checks them.
     """
     off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false") or backend.facts.truncated is not None
-    if off or member.source.kind == "fake" or len(text_ids(member)) > backend.facts.context:
+    if off or member.source.kind in ("fake", "endpoint") or len(text_ids(member)) > backend.facts.context:
         return ()
     path = _path(member)
     found = _read(path)
@@ -163,7 +164,7 @@ def _path(member: PreparedMember) -> Path | None:
 def _files(member: PreparedMember) -> list[str] | None:
     """What tells the files of a model from others; ``None`` where that is not known."""
     source = member.source
-    if source.kind == "fake":
+    if source.kind in ("fake", "endpoint"):
         return None
     if source.kind == "hub":
         return [source.location, member.facts.revision] if member.facts.revision else None

@@ -116,6 +116,8 @@ class BackendFacts:
     """What the library warned of while it loaded the weights, and what the files' weights are not read for."""
     truncated: Truncation | None = None
     """Whether `Backend.advance` returns `TopLogprobs`, and how much these tell; ``None`` for dense logits."""
+    keeps_prefixes: bool = False
+    """Whether it finds by itself what it has read of a prompt, whichever slot read it."""
 
 
 @runtime_checkable
@@ -176,7 +178,7 @@ class PrefixStore(Protocol):
 class ModelSource:
     """The location of a model's files, with ``demo:`` names resolved."""
 
-    kind: Literal["hub", "folder", "gguf", "fake"]
+    kind: Literal["hub", "folder", "gguf", "fake", "endpoint"]
     location: str
     sha256: str | None = None
 

@@ -59,6 +59,15 @@ BACKENDS: dict[str, BackendEntry] = {
             spins=4000,
         ),
         BackendEntry(
+            name="endpoint",
+            module="unisono.backends.endpoint.loader",
+            loader="EndpointLoader",
+            libraries=("httpx2",),
+            reads=frozenset({"endpoint"}),
+            keys=frozenset({"context"}),
+            options=frozenset(),
+        ),
+        BackendEntry(
             name="fake",
             module="unisono.backends.fake.backend",
             loader="FakeLoader",

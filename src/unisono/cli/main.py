@@ -19,6 +19,7 @@ from unisono.cli.eval import PASSED_ON, evaluate, lm_eval
 from unisono.cli.flags import Verb
 from unisono.cli.import_gac import import_gac
 from unisono.cli.match import match
+from unisono.cli.member import app as member
 from unisono.cli.models import models
 from unisono.cli.report import report
 from unisono.cli.run import RunCommand, run
@@ -55,6 +56,7 @@ app.command(cls=Verb)(doctor)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(models)
 app.command(cls=Verb)(serve)
+app.add_typer(member)
 app.command("eval", cls=Verb)(evaluate)
 app.command(cls=Verb)(report)
 app.command("lm-eval", cls=Verb, context_settings=PASSED_ON)(lm_eval)

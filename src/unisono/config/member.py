@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +15,9 @@ from unisono.vocab.marks import GivenMark
 
 OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options")
 """Keys that a member which takes another's weights cannot have."""
+ENDPOINT = "endpoint"
+OF_ENDPOINTS = ("url", "api_key_env", "served_model", "tokenizer", "top", "timeout", "retries")
+"""Keys of a member that lives behind an endpoint, and of no other."""
 
 
 class MarkReading(BaseModel):
@@ -25,7 +30,7 @@ class MarkReading(BaseModel):
 
 
 class MemberSpec(BaseModel):
-    """One member as a spec describes it. Only ``name`` and one of ``model`` and ``share_weights_with`` are required."""
+    """One member as a spec describes it. It needs a ``name``, and ``model``, ``url`` or ``share_weights_with``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -35,7 +40,21 @@ class MemberSpec(BaseModel):
     share_weights_with: Annotated[str, Field(min_length=1)] | None = None
     """The member whose model it is too: the weights are loaded once."""
     backend: str | None = None
-    """``llamacpp`` or ``transformers``; default: the first that reads this model and is installed."""
+    """``llamacpp``, ``transformers`` or ``endpoint``; default: the first that reads this model and is installed."""
+    url: str | None = None
+    """The address of the engine or worker that has the model, ``http://HOST:PORT``."""
+    api_key_env: str | None = None
+    """The environment variable that holds its key."""
+    served_model: Annotated[str, Field(min_length=1)] | None = None
+    """The model's name there, where the engine serves several."""
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
+    """Where its tokenizer is read from: a hub id, a folder, a GGUF file, or ``demo:NAME``."""
+    top: Annotated[int, Field(gt=0)] | None = None
+    """How many of the likeliest ids to ask for at each step."""
+    timeout: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None = None
+    """Seconds that a step may wait for it, retries included."""
+    retries: Annotated[int, Field(ge=0, le=100)] | None = None
+    """How often a request that is lost, or for which the engine is too busy, is sent again."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
     """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
     has a use for a negative one, an amateur's."""
@@ -64,6 +83,31 @@ class MemberSpec(BaseModel):
             backend_entry(name)
         return name
 
+    @field_validator("url")
+    @classmethod
+    def _url_is_an_address(cls, url: str | None) -> str | None:
+        return url if url is None else _address(url)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _key_is_in_the_environment(cls, variable: str | None) -> str | None:
+        if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", variable):
+            raise SpecError(  # it may be the key itself, which no message shows
+                "api_key_env is no name of an environment variable",
+                hint="put the key into the environment and name the variable here, for instance MEMBER_KEY",
+            )
+        return variable
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it lives behind an endpoint."""
+        return self.url is not None
+
+    @property
+    def home(self) -> str | None:
+        """What has its weights: a model or an address; ``None`` where they are another member's."""
+        return self.url if self.model is None else self.model
+
     @property
     def owner(self) -> str:
         """The member whose weights it runs on: itself, or the one that ``share_weights_with`` names."""
@@ -71,21 +115,22 @@ class MemberSpec(BaseModel):
 
     @model_validator(mode="after")
     def _has_one_model(self) -> MemberSpec:
-        if self.model is None and self.share_weights_with is None:
+        _check_endpoint(self)
+        if self.home is None and self.share_weights_with is None:
             raise Misplaced(
                 "lacks the key 'model'",
                 hint="give it one, or share_weights_with with the name of a member that has a model",
             )
         if self.share_weights_with is None:
             return self
-        if self.model is not None:
+        if self.home is not None:
             raise Misplaced(
                 f"is {shown(self.share_weights_with)}, but this member has a model of its own",
                 "share_weights_with",
                 hint="keep one of the two",
             )
-        for key in OF_THE_WEIGHTS:
-            if getattr(self, key):
+        for key in (*OF_THE_WEIGHTS, *OF_ENDPOINTS):
+            if getattr(self, key) not in (None, {}):
                 raise Misplaced(
                     f"is {shown(getattr(self, key))}, which is for the weights to say, and those are of "
                     f"{shown(self.share_weights_with)}",
@@ -95,10 +140,57 @@ class MemberSpec(BaseModel):
         return self
 
 
+def _check_endpoint(member: MemberSpec) -> None:
+    """Refuse keys of endpoints where there is none, and an endpoint beside a model."""
+    if member.url is None:
+        if member.backend == ENDPOINT:
+            raise Misplaced(
+                "lacks the key 'url'",
+                hint="give it the address of the engine or worker that has the model, http://HOST:PORT",
+            )
+        given = next((key for key in OF_ENDPOINTS if getattr(member, key) is not None), None)
+        if given is not None and member.share_weights_with is None:
+            raise Misplaced(
+                f"is {shown(getattr(member, given))}, which is for a member behind an endpoint",
+                given,
+                hint="give the member a url, or leave this out",
+            )
+    elif member.backend not in (None, ENDPOINT):
+        raise Misplaced(
+            f"is {shown(member.backend)}, but this member has a url: the engine there runs it",
+            "backend",
+            hint=f"leave it out, or write backend: {ENDPOINT}",
+        )
+    elif member.model is not None:
+        raise Misplaced(
+            f"is {shown(member.model)}, but this member has a url: the model is the one that is served there",
+            "model",
+            hint="leave it out; the key tokenizer names what the engine there reads text by",
+        )
+
+
+def _address(url: str) -> str:
+    """An address without a slash, or OpenAI's ``/v1``, at its end."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not url.isascii() or not url.isprintable() or " " in url:
+        raise SpecError(f"url is {shown(url)}, which is no address", hint="write http://HOST:PORT or https://HOST")
+    if "@" in parts.netloc:  # a message that shows it would show the password
+        raise SpecError(
+            "url holds a user or a password", hint="put the key into the environment, and its name into api_key_env"
+        )
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise SpecError(f"url is {shown(url)}, with a query or fragment", hint="write http://HOST:PORT alone")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
 def check_owner(index: int, member: MemberSpec, members: Sequence[MemberSpec]) -> None:
     """Refuse ``share_weights_with`` that names nobody, the member itself, or one that shares a third's weights."""
     name, where = str(member.share_weights_with), ("members", index, "share_weights_with")
-    able = [other.name for other in members if other.model is not None]
+    able = [other.name for other in members if other.home is not None]
     hint = f"members with a model: {', '.join(able)}" if able else "give one of the members a model"
     owner = next((other for other in members if other.name == name), None)
     if owner is None:

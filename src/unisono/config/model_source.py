@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unisono.backends.base import ModelSource
+from unisono.backends.endpoint.settings import RETRIES, TIMEOUT, EndpointSource
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed
 from unisono.backends.weight_files import naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
@@ -23,6 +24,8 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
         ModelNotFound: it looks like a path, but nothing is there; or it is only one in the current folder.
         ModelError: it is a file, but no GGUF file.
     """
+    if spec.url is not None:
+        return _find_endpoint(spec, folder, say)
     name = spec.model
     assert name is not None, "the weights are another member's"
     if name.startswith(PREFIX):
@@ -66,6 +69,26 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
     return ModelSource("hub", name)
 
 
+def _find_endpoint(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]) -> EndpointSource:
+    tokenizer, reader = None, ""
+    if spec.tokenizer is not None:
+        its = MemberSpec(name=spec.name, model=spec.tokenizer)
+        with naming("the tokenizer: "):
+            tokenizer = find_model(its, folder, say)
+            reader = choose_backend(its, tokenizer).name
+    return EndpointSource(
+        kind="endpoint",
+        location=str(spec.url),
+        api_key_env=spec.api_key_env,
+        served_model=spec.served_model,
+        tokenizer=tokenizer,
+        tokenizer_backend=reader,
+        top=spec.top,
+        timeout=TIMEOUT if spec.timeout is None else spec.timeout,
+        retries=RETRIES if spec.retries is None else spec.retries,
+    )
+
+
 def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
     """Return the backend that a member names, or the first that reads its model, knows its keys and is installed.
 
@@ -100,9 +123,15 @@ def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
 def _check_fit(spec: MemberSpec, entry: BackendEntry, source: ModelSource, keys: set[str]) -> None:
     if source.kind not in entry.reads:
         able = [other.name for other in BACKENDS.values() if source.kind in other.reads]
-        kind = {"hub": "a hub id", "folder": "a folder", "gguf": "a GGUF file", "fake": "a fake"}[source.kind]
+        kind = {
+            "hub": "a hub id",
+            "folder": "a folder",
+            "gguf": "a GGUF file",
+            "fake": "a fake",
+            "endpoint": "an address",
+        }[source.kind]
         raise SpecError(
-            f"the backend {entry.name!r} of member {spec.name!r} cannot read {kind} ({spec.model!r})",
+            f"the backend {entry.name!r} of member {spec.name!r} cannot read {kind} ({spec.home!r})",
             hint=f"use backend: {' or '.join(able)}",
         )
     for key in sorted(keys - entry.keys):

@@ -82,6 +82,10 @@ class AsyncEngine:
         return self._service
 
     @property
+    def over(self) -> asyncio.Event:
+        return self.thread.over
+
+    @property
     def models(self) -> tuple[str, ...]:
         return () if self._service is None else self._service.models
 

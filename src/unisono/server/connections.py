@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from unisono.server.errors import OVERLOADED, Refusal
 from unisono.server.limits import ServerLimits, room_for_connections
-from unisono.server.telemetry import Metrics, say
+from unisono.server.telemetry import ConnectionMetrics, say
 
 LOG_SECONDS = 10.0
 """Between two log lines about connections that were closed or refused."""
@@ -94,7 +94,7 @@ class _Group:
 class Connections:
     """Counts connections and closes those for which there is no room, or that take too long."""
 
-    def __init__(self, limits: ServerLimits, metrics: Metrics) -> None:
+    def __init__(self, limits: ServerLimits, metrics: ConnectionMetrics) -> None:
         """Raises a `SpecError` if the process may not open as many files."""
         self._limits = limits
         self._most, self._of_address = room_for_connections(limits)

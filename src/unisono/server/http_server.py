@@ -12,22 +12,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from unisono.server.async_engine import AsyncEngine
 from unisono.server.connections import Connection, Connections, Phase, network_of
 from unisono.server.errors import Refusal, shutting_down
+from unisono.server.limits import ServerLimits
 from unisono.server.middleware import OPEN, REFUSED, App, Receive, Scope, Send, answer_to
 from unisono.server.strict_http import StrictConnection
-from unisono.server.telemetry import say, where
+from unisono.server.telemetry import ConnectionMetrics, say, where
 from unisono.server.turns import Turns
 
 BACKLOG = 2048
@@ -178,10 +178,38 @@ class HttpProtocol(H11Protocol):
         """Say nothing: a request that asks for another protocol is answered in this one."""
 
 
+class Served(Protocol):
+    """What a server is in front of. All of it is called in the server's loop."""
+
+    @property
+    def limits(self) -> ServerLimits: ...
+
+    @property
+    def metrics(self) -> ConnectionMetrics: ...
+
+    @property
+    def over(self) -> asyncio.Event:
+        """Set once it has ended, by itself or by `close`."""
+        ...
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of what is loaded."""
+        ...
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing new, give what runs some seconds to finish, then refuse the rest."""
+        ...
+
+    async def close(self, patience: float = ...) -> bool:
+        """End, and return whether that took no more than some seconds."""
+        ...
+
+
 class Server(uvicorn.Server):
     """Drains the engine before it closes connections."""
 
-    def __init__(self, engine: AsyncEngine, app: object) -> None:
+    def __init__(self, engine: Served, app: object) -> None:
         """Raises a `SpecError` if there cannot be as many connections as the engine's limits say."""
         self.connections = Connections(engine.limits, engine.metrics)
         super().__init__(
@@ -231,7 +259,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _watch(self) -> None:
-        await self._engine.thread.over.wait()
+        await self._engine.over.wait()
         self.should_exit = True
 
     async def _sweep(self) -> None:

@@ -88,21 +88,40 @@ def to_stderr() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class Metrics:
-    """The metrics of one server, in a registry of their own."""
+class ConnectionMetrics:
+    """The metrics of a server's connections, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self.connections = self._gauge("connections", "Open connections.")
+        self.connections_ended = self._counter(
+            "connections_ended", "Connections that the server closed or refused, by reason.", "reason"
+        )
+
+    def page(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(f"unisono_{name}", words, labels, registry=self._registry)
+
+    def _gauge(self, name: str, words: str) -> Gauge:
+        return Gauge(f"unisono_{name}", words, registry=self._registry)
+
+    def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(f"unisono_{name}", words, labels, buckets=buckets, registry=self._registry)
+
+
+class Metrics(ConnectionMetrics):
+    """The metrics of one server of ensembles."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.requests = self._counter("requests", "HTTP requests answered.", "path", "model", "status")
         self.request_seconds = self._histogram(
             "request_seconds", "From the first byte of a request to the last byte of its answer.", "path", "model"
         )
         self.failures = self._counter("failures", "Requests that ended because a model failed.", "model")
         self.ready = self._gauge("ready", "1 if the server is ready, else 0.")
-        self.connections = self._gauge("connections", "Open connections.")
-        self.connections_ended = self._counter(
-            "connections_ended", "Connections that the server closed or refused, by reason.", "reason"
-        )
         self.running = self._gauge("requests_running", "Requests being served.")
         self.waiting = self._gauge("requests_waiting", "Requests in the queue.")
         self.batch = self._histogram("batch_size", "Requests served by a step.", buckets=SIZES)
@@ -144,15 +163,3 @@ class Metrics:
             self._prompt_tokens.labels(model, member).inc(tokens)
         for member, seconds in generation.seconds.members.items():
             self._member_seconds.labels(model, member).inc(seconds)
-
-    def page(self) -> bytes:
-        return generate_latest(self._registry)
-
-    def _counter(self, name: str, words: str, *labels: str) -> Counter:
-        return Counter(f"unisono_{name}", words, labels, registry=self._registry)
-
-    def _gauge(self, name: str, words: str) -> Gauge:
-        return Gauge(f"unisono_{name}", words, registry=self._registry)
-
-    def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-        return Histogram(f"unisono_{name}", words, labels, buckets=buckets, registry=self._registry)

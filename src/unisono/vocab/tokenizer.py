@@ -50,6 +50,8 @@ class TokenTable:
     """Whether the tokenizer adds BOS to a plain text."""
     chat_template: str | None = None
     """The only one, or the one named ``default``."""
+    template_given: bool = False
+    """Whether that is not of the model's files: a worker's ensemble file gave it."""
     named_templates: Mapping[str, str] = field(default_factory=dict)
     """Of a model with several, all by name, ``default`` and ``tool_use`` among them."""
     special_texts: Mapping[str, str] = field(default_factory=dict)

@@ -24,7 +24,8 @@ class Question:
     ids: Sequence[int]
     """All ids that it holds when this has been answered."""
     held: int
-    """How many of these the engine is believed to have read; it may have lost them."""
+    """How many of these the engine is believed to have read, in this slot or in the one of which it is a copy; it may
+    have lost them."""
     wanted: int
     """Distributions are wanted behind this many of the last ids; 0 only reads them."""
     top: int = 0
@@ -43,10 +44,13 @@ class Description:
     """A fingerprint of its weights and tokenizer, as well as it can be told: another one is another model."""
     rows: int
     context: int
+    """Tokens that a text may have; 0 where it does not say."""
     slots: int
     truncated: Truncation | None
     tokenizer: Tokenizer | None
     """``None`` where the engine gives none, and the member has to name it."""
+    keeps_prefixes: bool = False
+    """Whether it finds by itself what it has read of a text, whatever the slot."""
     notes: tuple[str, ...] = ()
     """What follows for exactness and cost, for `doctor`."""
 

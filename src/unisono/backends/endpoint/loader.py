@@ -1,0 +1,151 @@
+"""Finds out which engine answers at an address, and makes a backend of it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from unisono.backends.base import LoadRequest, ModelFacts, Progress
+from unisono.backends.endpoint.adapter import Adapter, Description
+from unisono.backends.endpoint.backend import EndpointBackend
+from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.report import EndpointReport, report_of
+from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.registry import make_loader
+from unisono.errors import SpecError
+from unisono.vocab.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """An engine that can be recognised by what it answers at a path."""
+
+    path: str
+    sign: str
+    """A key of that answer which no other engine has."""
+    module: str
+    adapter: str
+    own_tokenizer: bool = False
+
+
+_ENGINES = (
+    _Engine("/v1/member", "unisono_member", "worker", "WorkerAdapter", own_tokenizer=True),
+    _Engine("/props", "default_generation_settings", "llama_server", "LlamaServerAdapter"),
+    _Engine("/v1/models", "data", "completions", "CompletionsAdapter"),
+)
+"""In the order of asking: more engines than one list models."""
+DEFAULT_CONTEXT = 4096
+"""Tokens a text where an engine does not say how many it takes."""
+
+
+class EndpointLoader:
+    def __init__(self, request: LoadRequest) -> None:
+        source = request.source
+        if not isinstance(source, EndpointSource):
+            raise SpecError(
+                f"member {request.name!r}: the backend endpoint reads no {source.kind}",
+                hint="give the address of an engine as url, or choose another backend",
+            )
+        self._request = request
+        self._source = source
+        self._client = Client(request.name, source)
+
+    def tokenizer(self) -> Tokenizer:
+        own = self.description.tokenizer
+        return self._given if own is None else own
+
+    def facts(self) -> ModelFacts:
+        told = self.description
+        return ModelFacts(
+            architecture=told.engine,
+            rows=told.rows,
+            parameters=None,
+            context=self._context,
+            trained_context=told.context,
+            weight_bytes=0,
+            cache_bytes=0,
+            dtype="the engine's",
+            device=self._client.address,
+            revision=told.model,
+            truncated=told.truncated,
+        )
+
+    def load(self, progress: Progress) -> EndpointBackend:
+        progress(0.0, f"asking {self._client.address}")
+        told, now = self.description, self._client.run(self._adapter.describe())
+        if now.model != told.model:
+            raise self._client.failed("it serves another model now than when its vocabulary was read")
+        progress(1.0, told.engine)
+        return self._backend(self._request.slots)
+
+    def report(self) -> EndpointReport:
+        """What the endpoint can do, and how long it takes: for `doctor`."""
+        backend = self._backend(slots=1)
+        report = report_of(self._client.address, self.description, backend)
+        backend.unload()
+        return report
+
+    def _backend(self, slots: int) -> EndpointBackend:
+        told, warnings = self.description, list[str]()
+        if slots > told.slots:
+            warnings.append(
+                f"{self._client.address} holds {told.slots} texts at once, and up to {slots} are written: it reads "
+                "texts again when they take turns; start it with more, or write fewer at once"
+            )
+        return EndpointBackend(
+            self._client, self._adapter, told, context=self._context, slots=slots, warnings=tuple(warnings)
+        )
+
+    @cached_property
+    def description(self) -> Description:
+        """What the endpoint says of itself."""
+        return self._client.run(self._adapter.describe())
+
+    @property
+    def _context(self) -> int:
+        asked, own = self._request.context, self.description.context
+        if own == 0:  # it does not say
+            return asked or DEFAULT_CONTEXT
+        if asked is not None and asked > own:
+            raise SpecError(
+                f"member {self._request.name!r}: context is {asked}, but {self._client.address} holds {own} tokens a "
+                "text",
+                hint=f"set context to {own} or less, or start the engine with more",
+            )
+        return asked or own
+
+    @cached_property
+    def _adapter(self) -> Adapter:
+        engine = self._client.run(self._recognise())
+        adapter: Any = getattr(importlib.import_module(f"unisono.backends.endpoint.{engine.module}"), engine.adapter)
+        if not engine.own_tokenizer:
+            return cast(Adapter, adapter(self._client, self._source, self._given))
+        if self._source.tokenizer is not None:
+            raise SpecError(
+                f"member {self._request.name!r} names a tokenizer, but {self._client.address} gives its own",
+                hint="leave the key tokenizer out",
+            )
+        return cast(Adapter, adapter(self._client, self._source))
+
+    async def _recognise(self) -> _Engine:
+        for engine in _ENGINES:
+            told = await self._client.probe(engine.path)
+            if isinstance(told, dict) and engine.sign in told:
+                return engine
+        raise self._client.failed(
+            "no engine that a member can live in was recognised there: neither `unisono member serve`, nor "
+            "llama-server, nor an OpenAI-compatible server"
+        )
+
+    @cached_property
+    def _given(self) -> Tokenizer:
+        """The tokenizer that the member names, read by a local backend."""
+        name, source = self._request.name, self._source
+        if source.tokenizer is None:
+            raise SpecError(
+                f"member {name!r} lacks the key 'tokenizer': the engine at {self._client.address} gives no tokenizer",
+                hint="name what it serves as a hub id, a folder or a GGUF file; no weights are read",
+            )
+        return make_loader(source.tokenizer_backend, LoadRequest(name, source.tokenizer)).tokenizer()

@@ -1,0 +1,158 @@
+"""A member of a `unisono member serve`: whole rows, and its own tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unisono.backends.base import Array, TopLogprobs, Truncation
+from unisono.backends.endpoint.adapter import Description, Question
+from unisono.backends.endpoint.client import Answer, Client
+from unisono.backends.endpoint.direct import Direct, Unusual
+from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
+from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
+from unisono.backends.wire import Frame, FrameError, read_frame
+
+TABLE_BYTES = 1 << 28
+"""The longest token table that is read."""
+CALL = "/v1/advance"
+ROW_BYTES = 16
+"""What an answer takes for each id of a distribution, at most."""
+HEAD_BYTES = 1 << 20
+"""What an answer has beside its rows, at most."""
+
+
+class _Member(BaseModel):
+    """What a worker says of its member."""
+
+    model_config = ConfigDict(strict=True)  # what later versions add is not read
+
+    unisono_member: int
+    engine: str
+    model: str
+    table: str
+    rows: int = Field(gt=0, lt=2**31)
+    context: int = Field(gt=0)
+    slots: int = Field(gt=0)
+    truncated: list[int] | None = Field(min_length=3, max_length=3)
+    warnings: list[str]
+
+
+class WorkerAdapter:
+    """The worker holds what its slots have read, by sessions: this is one."""
+
+    def __init__(self, client: Client, source: EndpointSource) -> None:
+        self._client = client
+        self._top = source.top
+        self._direct = Direct(client.address, client.authorization)
+        self._session = secrets.token_hex(16)
+        self._number = 0
+        self._description: Description | None = None
+
+    async def describe(self) -> Description:
+        told = self._read_member(await self._client.get("/v1/member"))
+        if self._description is None or self._description.model != told.model:
+            table = await self._table(told)
+            truncated = self._truncation(told)
+            self._description = Description(
+                engine=told.engine,
+                model=told.model,
+                rows=told.rows,
+                context=told.context,
+                slots=told.slots,
+                truncated=truncated,
+                tokenizer=WorkerTokenizer(self._client, read_table(table), told.model),
+                notes=(
+                    "whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",
+                    *told.warnings,
+                ),
+            )
+        return self._description
+
+    async def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
+        told = await self._described()
+        if told.truncated is not None:
+            questions = [_with_top(question, told.truncated.top) for question in questions]
+        self._number += 1
+        call = call_frame(Call(self._session, self._number, told.model, questions))
+        wanted = sum(question.wanted for question in questions)
+        frame = await self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES)
+        if frame.head.get("model") != told.model:
+            raise self._client.failed("it answers for another model")
+        try:
+            return read_rows_of(frame, wanted, told.rows)
+        except FrameError as error:
+            raise self._client.failed(f"its answer cannot be read: {error}") from None
+
+    async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
+        """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
+        if self._direct.usable:
+            with contextlib.suppress(Unusual, FrameError):
+                return read_frame(await self._direct.post(CALL, TYPE, call, most))
+        return self._frame(
+            await self._client.request(
+                "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409)
+            )
+        )
+
+    async def leave(self, slots: Sequence[int]) -> None:
+        self._number += 1
+        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": list(slots)})
+
+    async def _described(self) -> Description:
+        return self._description or await self.describe()
+
+    def _read_member(self, told: object) -> _Member:
+        try:
+            member = _Member.model_validate(told)
+        except ValidationError as error:
+            wrong = sorted({str(each["loc"][0]) for each in error.errors(include_input=False) if each["loc"]})
+            raise self._client.failed(f"it describes its member without a good {', '.join(wrong)}") from None
+        if member.unisono_member != WORKER:
+            raise self._client.failed(
+                f"its worker speaks version {member.unisono_member}, not {WORKER}: use one unisono for both"
+            )
+        return member
+
+    def _truncation(self, told: _Member) -> Truncation | None:
+        """How much is told: what the engine there tells at most, what is asked for, or all."""
+        if told.truncated is not None:
+            top, most, also = told.truncated
+            return Truncation(min(self._top or top, most), most, also)
+        return None if self._top is None else Truncation(min(self._top, told.rows), told.rows, told.rows)
+
+    async def _table(self, told: _Member) -> Frame:
+        answer = await self._client.request("GET", "/v1/member/table", limit=TABLE_BYTES)
+        if hashlib.sha256(answer.content).hexdigest() != told.table:
+            raise self._client.failed("its vocabulary is not the one that it describes")
+        return self._frame(answer)
+
+    def _frame(self, answer: Answer) -> Frame:
+        if answer.status == 409:
+            raise self._client.failed(reason_of(answer))
+        try:
+            return read_frame(answer.content)
+        except FrameError as error:
+            raise self._client.failed(f"its answer is no frame: {error}") from None
+
+
+def _with_top(question: Question, top: int) -> Question:
+    if question.top:
+        return question
+    return Question(question.slot, question.ids, question.held, question.wanted, top, question.also)
+
+
+def reason_of(answer: Answer) -> str:
+    """The words of a worker's refusal."""
+    try:
+        told: Any = json.loads(answer.content)
+        return str(told["error"]["message"])
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return f"it answers with the status {answer.status}"

@@ -1,0 +1,119 @@
+"""``unisono member serve``: one member of an ensemble for coordinators on other machines."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unisono.cli.console import each_once, say
+from unisono.cli.flags import Verb, optional, takes_flags
+from unisono.errors import SpecError
+from unisono.server.limits import ServerLimits
+
+if TYPE_CHECKING:
+    from unisono.config.ensemble import EnsembleSpec
+    from unisono.worker.served_member import ServedMember
+
+limit_flag = partial(typer.Option, rich_help_panel="Limits")
+SHORTEST = 16
+"""Characters of a token. Shorter ones can be guessed."""
+
+app = typer.Typer(
+    name="member",
+    help="One member of an ensemble by itself, for ensembles on other machines.",
+    no_args_is_help=True,
+)
+
+
+@dataclass(kw_only=True)
+class WorkerFlags:
+    """The flags of ``unisono member serve``."""
+
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The ensemble file.", show_default=False)]
+    member: Annotated[str, typer.Option(metavar="NAME", help="Serve this member of it.", show_default=False)]
+    host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")] = 8100
+    token_env: Annotated[
+        str | None,
+        optional(
+            metavar="VARIABLE",
+            help="Require the token in this environment variable. Without it, a token is made and printed where "
+            "other machines can reach the worker.",
+        ),
+    ] = None
+    slots: Annotated[int, limit_flag(min=1, max=4096, help="Hold this many texts at once, of all clients.")] = 8
+    idle: Annotated[
+        float, limit_flag(min=1, max=86400, help="Free the slots of a client that is silent for this many seconds.")
+    ] = 60.0
+    max_body: Annotated[int, limit_flag(min=1, help="Accept requests of at most this many bytes.")] = 64 * 2**20
+    max_concurrency: Annotated[int, limit_flag(min=1, help="Let at most this many calls run or wait.")] = 64
+    grace: Annotated[float, limit_flag(min=0, help="Give calls this many seconds after a signal to end.")] = 10.0
+
+
+@app.callback()
+def options() -> None:
+    """Keep ``serve`` a word of its own."""
+
+
+@app.command(cls=Verb)
+@takes_flags
+def serve(flags: WorkerFlags) -> None:
+    """Serve one member, until SIGTERM or Ctrl-C.
+
+    Another ensemble names the address, and nothing else: {name: gemma, backend: endpoint, url: "http://HOST:PORT"}.
+    """
+    from unisono.server import check_libraries
+
+    check_libraries()
+    from unisono.config.ensemble import load_spec
+    from unisono.server.launch import bind
+    from unisono.server.limits import room_for_connections
+    from unisono.server.telemetry import to_stderr
+    from unisono.worker.launch import serve as serve_on
+    from unisono.worker.served_member import find_owner
+
+    spec = load_spec(flags.spec)
+    find_owner(spec, flags.member)
+    token = _token(flags)
+    limits = ServerLimits(
+        body=flags.max_body, concurrency=flags.max_concurrency, keep_alive=2 * flags.idle, grace=flags.grace
+    )
+    room_for_connections(limits)
+    bound = bind(flags.host, flags.port)
+    with to_stderr():
+        serve_on(lambda: _load(spec, flags), bound, limits, token=token, idle=flags.idle)
+
+
+def _token(flags: WorkerFlags) -> str | None:
+    """What clients have to say; nothing where only this machine reaches the worker. Raises a `SpecError`."""
+    from unisono.server.hosts import is_loopback
+
+    if flags.token_env is None:
+        if is_loopback(flags.host):
+            return None
+        token = secrets.token_urlsafe(24)
+        say("unisono: a token was made for this worker; the other side names a variable that holds it: api_key_env")
+        print(token, flush=True)
+        return token
+    token = os.environ.get(flags.token_env, "")
+    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+        raise SpecError(
+            f"the environment variable {flags.token_env!r} "
+            + ("holds no token" if token else "is not set, or empty: it is to hold the token"),
+            hint=f"a token has {SHORTEST} or more visible ASCII characters, such as `openssl rand -hex 24` prints",
+        )
+    return token
+
+
+def _load(spec: EnsembleSpec, flags: WorkerFlags) -> ServedMember:
+    from unisono.server.telemetry import say as log
+    from unisono.worker.served_member import load_member
+
+    report = each_once(lambda member, words: log("loading", member=member, doing=words))
+    return load_member(spec, flags.member, flags.slots, report)

@@ -1,0 +1,197 @@
+"""What a worker answers, as a plain ASGI app: steps are asked for here thousands of times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from unisono.backends.endpoint.worker_frames import TYPE, ids_frame, read_call
+from unisono.backends.wire import FrameError, read_frame
+from unisono.server.errors import Refusal, refusal_of_status
+from unisono.server.hosts import is_local
+from unisono.server.middleware import KEYLESS, REFUSED, Keys, Receive, Scope, Send, refuse
+from unisono.server.telemetry import CONTENT_TYPE, say, where
+from unisono.worker.served_member import WAYS
+from unisono.worker.service import MemberService
+
+SESSION = re.compile(r"[0-9A-Za-z_-]{16,64}")
+TEXTS = 4096
+"""The most texts of a request."""
+CHARACTERS = 2**20
+"""The most characters of a text: what a tokenizer's stack is enough for."""
+OPEN = ("/health", "/ready")
+"""Paths that need no token."""
+JSON = "application/json"
+CHUNK = 1 << 18
+"""Bytes that are given to the connection at once: what it has no room for, it copies."""
+
+FOREIGN = Refusal(
+    403,
+    "without a token, this worker answers only under a host name of its own machine; start it with --token-env",
+    code="foreign_host",
+)
+
+Content = bytes | Sequence[memoryview]
+Answer = tuple[str, Content]
+"""The type of a body, and its parts."""
+Route = Callable[[bytes], Coroutine[Any, Any, Answer]]
+
+
+class WorkerApp:
+    def __init__(self, service: MemberService, token: str | None) -> None:
+        """Serve those who have the token, or, without one, whoever calls under a host name of this machine."""
+        self._service = service
+        self._keys = None if token is None else Keys([token])
+        self._routes: dict[str, tuple[str, str, Route]] = {
+            "/health": ("GET", "", self._health),
+            "/ready": ("GET", "", self._ready),
+            "/metrics": ("GET", "", self._metrics),
+            "/v1/member": ("GET", "", self._describe),
+            "/v1/member/table": ("GET", "", self._table),
+            "/v1/encode": ("POST", JSON, self._encode),
+            "/v1/advance": ("POST", TYPE, self._advance),
+            "/v1/leave": ("POST", JSON, self._leave),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        try:
+            if (refused := self._refusal(scope)) is not None:
+                raise refused
+            kind, content = await self._route(scope, receive)
+        except Refusal as refusal:
+            if refusal.status in (401, 403, 500):
+                client = scope.get("client")
+                say("refused", client=client[0] if client else None, status=refusal.status, code=refusal.code)
+            await refuse(send, refusal)
+        except Exception as error:
+            say("internal", level=logging.ERROR, error=where(error))
+            await refuse(send, refusal_of_status(500, scope["method"]))
+        else:
+            await _send(send, kind, content)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._service.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        if (refused := scope.get(REFUSED)) is not None:
+            assert isinstance(refused, Refusal)
+            return refused
+        given: dict[bytes, list[bytes]] = {b"host": [], b"authorization": []}
+        for name, value in scope["headers"]:
+            if name in given:
+                given[name].append(value)
+        if self._keys is None:
+            return None if is_local(given[b"host"]) else FOREIGN
+        if scope["path"] in OPEN:
+            return None
+        said = given[b"authorization"]
+        return None if self._keys.admit(said[0] if len(said) == 1 else None) else KEYLESS
+
+    async def _route(self, scope: Scope, receive: Receive) -> Answer:
+        if scope["path"] not in self._routes:
+            raise Refusal(404, "a worker has nothing at this path; it has /v1/member and others", code="not_found")
+        method, kind, route = self._routes[scope["path"]]
+        if scope["method"] != method:
+            raise refusal_of_status(405, scope["method"])
+        return await route(await self._read(scope, receive, kind) if kind else b"")
+
+    async def _read(self, scope: Scope, receive: Receive, kind: str) -> bytes:
+        """The body of a request of a type that browsers send to another site only with permission."""
+        headers = dict(scope["headers"])
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != kind.encode():
+            raise Refusal(415, f"send {kind}, and declare it as that", code="unsupported_media_type")
+        most = self._service.limits.body
+        chunks, size, more = [], int(headers.get(b"content-length", 0)), True
+        try:
+            async with asyncio.timeout(self._service.limits.reading):
+                while more and size <= most:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise refusal_of_status(499, scope["method"])
+                    chunks.append(message.get("body", b""))
+                    more, size = message.get("more_body", False), max(size, sum(map(len, chunks)))
+        except TimeoutError:
+            raise Refusal(408, "the request did not arrive in time", code="request_timeout") from None
+        if size > most:
+            raise Refusal(413, f"the request has more than {most} bytes, which is what this worker takes")
+        return b"".join(chunks)
+
+    async def _health(self, body: bytes) -> Answer:
+        return JSON, b'{"status": "ok"}\n'
+
+    async def _ready(self, body: bytes) -> Answer:
+        assert self._service.member
+        return JSON, b'{"status": "ready"}\n'
+
+    async def _metrics(self, body: bytes) -> Answer:
+        return CONTENT_TYPE, self._service.metrics.page()
+
+    async def _describe(self, body: bytes) -> Answer:
+        told = {**self._service.member.description, "idle_seconds": self._service.idle}
+        return JSON, json.dumps(told).encode() + b"\n"
+
+    async def _table(self, body: bytes) -> Answer:
+        return TYPE, await self._service.table()
+
+    async def _encode(self, body: bytes) -> Answer:
+        match _parse(body):
+            case {"model": str(model), "way": str(way), "texts": list(texts)} if way in WAYS:
+                self._service.expect(model)
+            case _:
+                raise _wrong(f"send model, way, one of {', '.join(WAYS)}, and texts, a list")
+        if len(texts) > TEXTS or not all(isinstance(text, str) and len(text) <= CHARACTERS for text in texts):
+            raise _wrong(f"texts are not {TEXTS} or fewer of {CHARACTERS} characters at most")
+        return TYPE, ids_frame({}, await self._service.encode(way, texts))
+
+    async def _advance(self, body: bytes) -> Answer:
+        try:
+            call = read_call(read_frame(body))
+        except FrameError as error:
+            raise _wrong(f"this is no call: {error}") from None
+        if not SESSION.fullmatch(call.session):
+            raise _wrong("a session is named by 16 to 64 letters and digits")
+        return TYPE, await self._service.answer(call)
+
+    async def _leave(self, body: bytes) -> Answer:
+        match _parse(body):
+            case {"session": str(session), "number": int(number), "slots": slots}:
+                pass
+            case _:
+                raise _wrong("send session, number and slots")
+        if slots is not None and not (isinstance(slots, list) and all(type(slot) is int for slot in slots)):
+            raise _wrong("slots are not null or a list of numbers")
+        await self._service.leave(session, number, slots)
+        return JSON, b"{}\n"
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise _wrong("the body is not JSON") from None
+
+
+def _wrong(words: str) -> Refusal:
+    return Refusal(400, words, code="invalid_request")
+
+
+async def _send(send: Send, kind: str, content: Content) -> None:
+    parts = [content] if isinstance(content, bytes) else content
+    length = sum(map(len, parts))
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(length).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in parts:
+        for at in range(0, len(part), CHUNK):
+            await send({"type": "http.response.body", "body": part[at : at + CHUNK], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
