@@ -43,6 +43,19 @@ def test_leads_that_tell_all_write_the_text_of_whole_distributions(gate: str, sp
     assert hold(engine, write(engine, method), method)[1] == 0
 
 
+@pytest.mark.parametrize("sampling", ["bias:ing=100", "presence_penalty:2"])
+@pytest.mark.parametrize("speculate", ["b:4", "ngram:3"])
+def test_a_boundary_keeps_a_gate_shut_over_choices_that_are_reshaped(sampling: str, speculate: str) -> None:
+    shut = 0
+    for gate, k in itertools.product(BOUNDARIES, (5, ALL)):
+        method = Method(lead="b").but(gate=gate, speculate=speculate, sampling=sampling)
+        engine = truncated(dict.fromkeys(NAMES, Truncation(k, 4 * k)), draft_length=FixedDraftLength())
+        texts = write(engine, method, PROMPTS[:5])
+        hold(engine, texts, method)
+        shut += sum(step.gate is not None and step.gate.inside is not None for text in texts for step in text.steps)
+    assert shut > 5
+
+
 @pytest.mark.parametrize("gate", ["confidence:0.6", "margin:0.5"])
 def test_whole_leads_and_truncated_ones_stand_beside_others(gate: str) -> None:
     for lead, told in (("a", "b"), ("b", "b")):
@@ -70,7 +83,7 @@ def test_a_gate_that_is_in_doubt_is_asked_again_and_else_opens() -> None:
 @given(st.data())
 def test_everything_together_is_certain_only_of_what_the_plain_loop_writes(data: st.DataObject) -> None:
     gate = data.draw(st.sampled_from(GATES + BOUNDARIES))
-    sampling = data.draw(st.sampled_from(["greedy", "bias:%20the=3", "presence_penalty:1"]))
+    sampling = data.draw(st.sampled_from(["greedy", "bias:%20the=3", "bias:ing=100", "presence_penalty:1"]))
     speculate = data.draw(st.sampled_from(["off", "a:3", "c:2", "ngram:3", "auto"]))
     method = Method(lead=data.draw(st.sampled_from(NAMES)), combine=data.draw(st.sampled_from(["mean", "geometric"])))
     method = method.but(gate=gate, sampling=sampling, speculate=speculate)

@@ -104,9 +104,11 @@ class Certifier:
         likeliest = certify([told], [1.0], kinds, "mean")
         if gate.boundary and asked:
             is_certain = is_certain and likeliest.is_certain
-        lone = likeliest if asked else certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
+        lone, is_settled = likeliest, True
+        if not asked or gate.boundary:  # which may keep it shut
+            lone = certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
+            is_settled = lone.is_certain or not state.plan.is_greedy
         unsure = lone if is_certain else likeliest
-        is_settled = asked or lone.is_certain or not state.plan.is_greedy
         doubt = None if is_certain and is_settled else Doubt([lead], _columns(unsure))
         sure = likeliest.column if likeliest.is_certain else None
         return Reading(score, sure, state.settled_as(lone.column), is_certain, doubt)

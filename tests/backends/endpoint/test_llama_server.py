@@ -269,3 +269,28 @@ def test_more_texts_than_the_engine_holds_are_warned_of(engine: LlamaServerStand
     assert load(engine.url).facts.warnings == ()
     [warning] = load(engine.url, slots=6).facts.warnings
     assert "holds 5 texts at once, and up to 6 are written" in warning
+
+
+def test_masses_that_float32_has_made_a_little_too_large_are_scaled(engine: LlamaServerStandIn) -> None:
+    backend = load(engine.url)
+    slot = backend.open()
+
+    def larger(by: float) -> TopLogprobs:
+        def enlarge(entries: list[dict[str, Any]]) -> None:
+            off = np.log(by / sum(np.exp(entry["logprob"]) for entry in entries))
+            for entry in entries:
+                entry["logprob"] += off
+
+        tamper = _changed(enlarge)
+        engine.faults["/completion"] = [lambda request: as_json(tamper(json.loads(engine.answer(request).content)))]
+        told = backend.advance([Feed(slot, IDS)])
+        backend.rewind(slot, 0)
+        assert isinstance(told, TopLogprobs)
+        return told
+
+    told = larger(1.002)
+    assert np.exp(told.logp_NK, dtype=np.float64).sum() == pytest.approx(1, abs=1e-6)
+    assert told.kth_N[0] == pytest.approx(np.exp(told.logp_NK[0, -1]), rel=1e-5)
+    assert 0 < told.unseen_N[0] < 1e-5
+    with pytest.raises(MemberUnavailable, match="more mass than 1"):
+        larger(1.05)

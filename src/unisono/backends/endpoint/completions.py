@@ -21,9 +21,9 @@ from unisono.errors import ModelError, ModelUnsupported, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
 _PATH = "/v1/completions"
-_ENTRY_BYTES, _HEAD_BYTES = 1024, 1 << 16
+ENTRY_BYTES, HEAD_BYTES = 1024, 1 << 16
 _CAPS = (2000, 1000, 200, 100, 50, 20, 10, 5, 2, 1)
-_ALSO = 128
+ALSO = 128
 """vLLM's limit of ``logprob_token_ids``."""
 _READ_AGAIN = 16
 """Ids that a request for one position may read again, as cached prefixes end with a block. A block of positions is
@@ -121,7 +121,7 @@ class CompletionsAdapter:
 
     async def _complete(self, ids: list[int], keys: dict[str, Any], positions: int = 1) -> dict[str, Any]:
         entries = positions * (keys.get("logprobs", 0) + len(keys.get("logprob_token_ids", ())) + 2)
-        answer = await self._client.post(_PATH, self._body(ids, keys), _ENTRY_BYTES * entries + _HEAD_BYTES)
+        answer = await self._client.post(_PATH, self._body(ids, keys), ENTRY_BYTES * entries + HEAD_BYTES)
         return self._choice(answer, ids, block="prompt_logprobs" in keys)
 
     def _choice(self, answer: object, ids: list[int], *, block: bool = False) -> dict[str, Any]:
@@ -189,14 +189,17 @@ class CompletionsAdapter:
             break
         if not most:
             raise self._client.failed("it takes no token ids as a prompt, or tells no log-probabilities")
+        also, self._tells_prompts = await together([self._takes_ids(ids), self._takes_prompts(ids)])
+        return self._truncation(most, also=also)
+
+    def _truncation(self, most: int, *, also: bool) -> Truncation:
         if (self._source.top or 0) > most:
             raise SpecError(
                 f"member {self._client.member!r}: top is {self._source.top}, but {self._client.address} tells at most "
                 f"{most} ids",
                 hint="lower top, or raise the engine's own limit (vLLM: --max-logprobs)",
             )
-        also, self._tells_prompts = await together([self._takes_ids(ids), self._takes_prompts(ids)])
-        return Truncation(self._source.top or min(TOP, most), most, min(_ALSO, self._rows) if also else 0)
+        return Truncation(self._source.top or min(TOP, most), most, min(ALSO, self._rows) if also else 0)
 
     async def _takes_ids(self, ids: list[int]) -> bool:
         asked = list(range(min(3, self._rows)))

@@ -33,6 +33,8 @@ class _Engine:
 _ENGINES = (
     _Engine("/v1/member", "unisono_member", "worker", "WorkerAdapter", own_tokenizer=True),
     _Engine("/props", "default_generation_settings", "llama_server", "LlamaServerAdapter"),
+    _Engine("/model_info", "model_path", "sglang", "SGLangAdapter"),
+    _Engine("/get_model_info", "model_path", "sglang", "SGLangAdapter"),
     _Engine("/v1/models", "data", "completions", "CompletionsAdapter"),
 )
 """In the order of asking: more engines than one list models."""
@@ -136,7 +138,7 @@ class EndpointLoader:
                 return engine
         raise self._client.failed(
             "no engine that a member can live in was recognised there: neither `unisono member serve`, nor "
-            "llama-server, nor an OpenAI-compatible server"
+            "llama-server, SGLang or an OpenAI-compatible server"
         )
 
     @cached_property
