@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,3 +243,20 @@ def test_a_certificate_is_of_the_members_that_are_there(top: int) -> None:
         if step.absent:
             assert (step.piece, step.certain) == (oracle.piece, None)
     assert {step.absent for step in steps} == {(), ("b",)}
+
+
+def test_two_members_may_be_lost_at_once_in_threads_of_their_devices() -> None:
+    loaded = engine_of(("b", "c"))
+    for member in loaded.members:
+        member.backend.facts = replace(member.backend.facts, device=f"http://{member.name}")
+    engine = Engine(loaded.members, loaded.union)
+    together = threading.Barrier(2, timeout=10)
+
+    def refuse(feeds: object) -> str:
+        together.wait()
+        return "refused"
+
+    FAKE_MODELS["b"].away = FAKE_MODELS["c"].away = refuse
+    texts = written(engine, PROMPTS, Method())
+    engine.close()
+    assert {step.absent for text in texts for step in text.steps or ()} == {("b", "c")}
