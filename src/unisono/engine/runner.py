@@ -253,10 +253,14 @@ class Again(NamedTuple):
 
 
 def _ask_again(asked: Sequence[Again]) -> None:
+    """Ask members that share a model. What those told who are lost at it counts; the next step goes without them."""
     try:
         _tell_more(asked)
-    except MemberUnavailable as error:
-        _lose([(state, member) for state, member, *_ in asked], error)
+    except MemberUnavailable:
+        if not all(state.plan.spares(member) for state, member, *_ in asked):
+            raise
+        for state, member, *_ in asked:
+            member.lose(state.cursor(member))
 
 
 def _tell_more(asked: Sequence[Again]) -> None:
