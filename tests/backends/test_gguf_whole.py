@@ -188,3 +188,23 @@ def test_a_demo_model_without_a_layer_is_refused(tmp_path: Path, cache: Path, ba
     with pytest.raises(ModelCorrupt, match=r"lacks 9 of the weights: blk\.17\.attn_k\.weight"):
         load(path, backend)
     assert not list(cache.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("39K", False),
+        ("40K", False),
+        ("0.04M", False),
+        ("8x7B", False),
+        ("30B-A3B", False),
+        ("41K", True),
+        ("1B", True),
+    ],
+)
+def test_a_file_that_holds_fewer_parameters_than_its_label_says_is_said(tmp_path: Path, label: str, said: bool) -> None:
+    """As of a layer that was pruned from the file and its metadata alike; the tiny model has 39,200."""
+    path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors(), general__size_label=label)
+    for backend in BACKENDS:
+        found = [words for words in loader(path, backend).facts().warnings if f"the model has {label}" in words]
+        assert len(found) == said

@@ -325,3 +325,22 @@ def test_an_output_layer_of_its_own_in_a_tied_model_is_said_once(tmp_path: Path,
     assert "an output layer (lm_head.weight) that is not its embeddings" in warning
     assert made.load(lambda fraction, words: None).facts.warnings == ()
     assert load(folder).facts.warnings == (warning,)
+
+
+@pytest.mark.parametrize("key", ["total_size", "total_parameters"])
+def test_an_index_that_tells_of_more_weights_than_there_are_is_said(tmp_path: Path, key: str) -> None:
+    """As of a layer that is left out of the files, the index and config.json alike."""
+    folder = save_tiny(tmp_path, "llama")
+    weights = weights_of(folder)
+    (folder / "model.safetensors").unlink()
+    held = sum(tensor.numel() for tensor in weights.values())
+
+    def told(number: int) -> list[str]:
+        write(folder, weights, "model-00001-of-00001.safetensors")
+        places = dict.fromkeys(weights, "model-00001-of-00001.safetensors")
+        index = {"metadata": {key: number}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return [words for words in loader(folder).facts().warnings if f"{key} is {number:,}" in words]
+
+    assert not any(map(told, [held] + [2 * held, 4 * held] * (key == "total_size")))
+    assert all(map(told, (int(held * 1.03), int(held * 4.1))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.records import Generation, Limits
+from unisono.testing import Truncation
 
 
 @pytest.fixture(autouse=True)
@@ -241,3 +244,33 @@ def test_a_certificate_is_of_the_members_that_are_there(top: int) -> None:
         if step.absent:
             assert (step.piece, step.certain) == (oracle.piece, None)
     assert {step.absent for step in steps} == {(), ("b",)}
+
+
+def test_two_members_may_be_lost_at_once_in_threads_of_their_devices() -> None:
+    loaded = engine_of(("b", "c"))
+    for member in loaded.members:
+        member.backend.facts = replace(member.backend.facts, device=f"http://{member.name}")
+    engine = Engine(loaded.members, loaded.union)
+    together = threading.Barrier(2, timeout=10)
+
+    def refuse(feeds: object) -> str:
+        together.wait()
+        return "refused"
+
+    FAKE_MODELS["b"].away = FAKE_MODELS["c"].away = refuse
+    texts = written(engine, PROMPTS, Method())
+    engine.close()
+    assert {step.absent for text in texts for step in text.steps or ()} == {("b", "c")}
+
+
+def test_who_is_lost_while_it_is_asked_again_has_told_something_that_counts() -> None:
+    FAKE_MODELS["b"].top = Truncation(2, 300)
+    engine = engine_of(("b",), names=("a", "b"), weights=(1, 3))
+    FAKE_MODELS["b"].away = lambda feeds: "refused" if any(feed.top for feed in feeds) else None
+    [text] = written(engine, PROMPTS[:1], Method().but(speculate="a:3"))
+    steps = text.steps or ()
+    first = [step.absent for step in steps].index(("b",))
+    assert (steps[first - 1].certain, steps[first - 1].voted) == (False, ("a", "b"))
+    assert {step.absent for step in steps[:first]} == {()}
+    assert {step.certain for step in steps[first:]} == {None}
+    assert text.usage.uncertain == sum(step.certain is False for step in steps) > 0

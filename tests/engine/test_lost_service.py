@@ -10,14 +10,16 @@ import pytest
 
 from support.fakes import PROMPTS, STORY, make_fakes
 from support.lost_members import METHODS, Clock, check_plain, engine_of, lose
+from support.reasoners import ASK, PLAIN, THINKER, make_reasoners
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.absence import health
 from unisono.engine.engine import Engine
-from unisono.engine.request import Ended, Event, Failed, GenerationRequest
+from unisono.engine.request import Ended, Event, Failed, GenerationRequest, Wrote
 from unisono.engine.scheduler import RequestId
 from unisono.engine.service import Service
+from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.records import Generation, Limits
 
@@ -167,3 +169,36 @@ def test_who_interrupts_a_step_while_a_member_is_away_leaves_nothing_behind() ->
         engine.step()
     check_plain(engine, PROMPTS[0], Method(), text.generation())
     assert engine.free == engine.slots
+
+
+def test_a_text_waits_for_a_member_that_is_catching_up_where_nobody_else_is_left() -> None:
+    clock = Clock()
+    engine = engine_of(("a", "b"), clock, names=("a", "b"), weights=(1, 1), longest_block=10)
+    lose(engine, "b", lambda: clock.now < 1)
+    lose(engine, "a", lambda: clock.now >= 1)
+    service, prompt = Service({"all": engine}, chunk=10), Prompt(text=STORY + STORY[:20])
+    request, pieces = ask(service, prompt), 0
+    while service.busy:
+        for event in service.step():
+            assert not isinstance(event, Failed), event
+            pieces += len(event.steps) if isinstance(event, Wrote) else 0
+            if isinstance(event, Ended):
+                check_plain(engine, prompt, Method(), event.generation)
+                absent = [step.absent for step in event.generation.steps or ()]
+        clock.now = 1.0 if pieces >= 2 else 0.0
+    assert list(dict.fromkeys(absent)) == [("b",), ("a",)]
+    assert not service.has(request)
+
+
+def test_reasoning_that_only_a_lost_member_can_end_is_an_error_by_its_name() -> None:
+    make_reasoners()
+    members = [{**THINKER, "on_failure": "degrade"}, {**PLAIN, "weight": 0.1}]
+    loaded = Ensemble.load({"members": members})._engine
+    engine = Engine(loaded.members, loaded.union)
+    text = engine.add(Prompt(messages=ASK), Limits(30))
+    while text.part != "reasoning":
+        engine.step()
+    FAKE_MODELS["thinker"].away = lambda feeds: "refused"
+    for _ in range(2):
+        with pytest.raises(MemberUnavailable, match=r"'thinker' .* nobody else can end the reasoning"):
+            engine.step()

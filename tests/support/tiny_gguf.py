@@ -79,7 +79,7 @@ def _add_facts(
 ) -> None:
     for key, value in keys.items():
         add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
-        add(f"{writer.arch}.{key}", value)
+        add(key if key.startswith("general.") else f"{writer.arch}.{key}", value)
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)

@@ -142,6 +142,9 @@ class Backend(Protocol):
         A truncated backend (`facts.truncated`) always returns `TopLogprobs` instead. To be told more of the last
         position, rewind by one id and feed that again with a larger ``top``, or with ``also``.
 
+        A backend whose model lives elsewhere raises `MemberUnavailable` where that does not answer, here alone: the
+        other methods send nothing. What it has read of the feeds by then is forgotten by a `rewind`.
+
         Raises `ValueError` for invalid feeds, before anything is computed. After `unload` every method raises
         `RuntimeError`.
         """

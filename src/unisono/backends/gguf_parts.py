@@ -143,6 +143,21 @@ def unlike_others(file: GgufFile) -> list[str]:
     return found
 
 
+def fewer_than_labelled(file: GgufFile) -> str | None:
+    """Where a file holds fewer parameters than its label says (``135M``), which is rounded, and the label.
+
+    Labels that count otherwise (``8x7B``, ``30B-A3B``) say nothing here.
+    """
+    label = re.fullmatch(r"(\d+)(?:\.(\d+))?([KMBT])", file.text("general.size_label") or "", re.IGNORECASE)
+    if label is None or not file.shapes:
+        return None
+    whole, fraction, unit = label.groups(default="")
+    one = 10.0 ** (3 * "KMBT".index(unit.upper()) + 3)
+    told = float(f"{whole}.{fraction or 0}") * one
+    least = min((told - one / 10 ** len(fraction) / 2) * 0.99, told * 0.98)
+    return label.group() if file.parameters < least else None
+
+
 def _empty(file: GgufFile) -> dict[int, set[str]]:
     """The parts, ``attn`` and ``ffn``, that layers do not have by the file's own metadata."""
     sizes = {"attention.head_count": "attn", "attention.head_count_kv": "attn", "feed_forward_length": "ffn"}

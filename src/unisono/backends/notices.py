@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from unisono.backends.gguf import GgufFile
 from unisono.backends.gguf_optional import perhaps_lacking
-from unisono.backends.gguf_parts import unlike_others
+from unisono.backends.gguf_parts import fewer_than_labelled, unlike_others
 from unisono.backends.weight_files import named
 
 LONGEST = 300
@@ -78,4 +78,9 @@ def gguf_warnings(file: GgufFile) -> list[str]:
     if lacking := unlike_others(file):
         found.append(f"its file perhaps lacks {named(lacking)}, which similar layers have")
     found += [f"its file perhaps lacks {name}, {why}" for name, why in perhaps_lacking(file)]
+    if label := fewer_than_labelled(file):
+        found.append(
+            f"its file holds {file.parameters:,} parameters, and says that the model has {label} (general.size_label): "
+            "a layer, or something else, may have been left out"
+        )
     return found

@@ -40,8 +40,8 @@ class MemberHealth:
 def health(member: Member, groups: Sequence[SequenceGroup]) -> MemberHealth:
     """How a member does in what is being generated. May be asked in another thread."""
     breaker = member.breaker
-    cursors = [text.cursors[member.name] for group in list(groups) for text in list(group.open) if text.cursors]
-    behind = sum(len(cursor.ids) - cursor.read for cursor in cursors if cursor.away)
+    cursors = [text.cursors.get(member.name) for group in list(groups) for text in list(group.open)]
+    behind = sum(len(cursor.ids) - cursor.read for cursor in cursors if cursor is not None and cursor.away)
     return MemberHealth(
         state="away" if breaker.reason else "catching up" if behind else "ready",
         on_failure="degrade" if member.degrades else "error",

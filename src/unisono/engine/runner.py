@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,9 @@ from unisono.engine.sequence import TextSequence
 from unisono.engine.slow_passes import SlowPasses
 from unisono.engine.step_state import StepState
 from unisono.errors import MemberUnavailable
+
+_LOSING = threading.Lock()
+"""Held while texts lose members: several models may be lost at once, each in the thread of its device."""
 
 
 class Runner:
@@ -110,9 +114,7 @@ class Runner:
         try:
             self._pass(batches)
         except MemberUnavailable as error:
-            for batch in batches:
-                for state, _, _ in batch.spans:
-                    state.lose(batch.member, error)
+            _lose([(state, batch.member) for batch in batches for state, _, _ in batch.spans], error)
 
     def _pass(self, batches: Sequence[MemberBatch]) -> None:
         for batch in batches:
@@ -136,6 +138,12 @@ class Runner:
             self._draft_length.learn_pass(member.model, work, spent)
         if member.backend.facts.device == "cpu":
             self._slow.note(member.name, member.model, work, spent)
+
+
+def _lose(lost: Iterable[tuple[StepState, Member]], error: MemberUnavailable) -> None:
+    with _LOSING:
+        for state, member in lost:
+            state.lose(member, error)
 
 
 def _run_all(passes: Sequence[Callable[[], None]]) -> None:
@@ -245,11 +253,14 @@ class Again(NamedTuple):
 
 
 def _ask_again(asked: Sequence[Again]) -> None:
+    """Ask members that share a model. What those told who are lost at it counts; the next step goes without them."""
     try:
         _tell_more(asked)
-    except MemberUnavailable as error:
+    except MemberUnavailable:
+        if not all(state.plan.spares(member) for state, member, *_ in asked):
+            raise
         for state, member, *_ in asked:
-            state.lose(member, error)
+            member.lose(state.cursor(member))
 
 
 def _tell_more(asked: Sequence[Again]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,8 @@ _MERGE = "merge it into the weights (peft: merge_and_unload, save_pretrained), a
 INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 HALVES = {"F16", "BF16"}
 OUTPUT = ("lm_head.weight", "embed_out.weight")
+ROUNDED = 0.005
+"""By which share an index may be wrong: a layer of a hundred is a larger one."""
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
@@ -35,7 +39,8 @@ def look_at(
     ``adapts``: peft applies adapters. ``chunks``: how much is compared of weights that should be one; all by default.
     """
     shapes, folder = check_weights(request, allow_pickle), request.source.path
-    found = (*beside_the_weights(folder, adapts), *odd_formats(folder, config), *untied(folder, config, chunks))
+    looks = (odd_formats(folder, config), untied(folder, config, chunks), fewer_than_told(folder, config))
+    found = (*beside_the_weights(folder, adapts), *itertools.chain.from_iterable(looks))
     notices.hear_all(found)
     return shapes
 
@@ -173,6 +178,29 @@ def untied(folder: Path, config: Any, chunks: int | None = None) -> list[str]:
         f"its files hold an output layer ({head}) that is not its embeddings ({embedding}), though its configuration "
         "ties them: it is used as it is in the files; set tie_word_embeddings to false if that is meant"
     ]
+
+
+def fewer_than_told(folder: Path, config: Any) -> list[str]:
+    """A warning where an index tells of more weights than its files hold, as where a layer was left out of both.
+
+    Its ``total_size`` is in bytes, and of some models those of another number format.
+    """
+    index, files = folder / INDEX, read_files(folder)
+    if getattr(config, "quantization_config", None) is not None or not index.is_file() or _chosen(folder) != index:
+        return []
+    told = weight_files.check_json(index).get("metadata")
+    numbers = told if isinstance(told, Mapping) else {}
+    held = sum(math.prod(shape) for file in files for shape in weight_files.shapes(file).values())
+    sizes = {"total_parameters": [held], "total_size": [held, 2 * held, 4 * held, sum(f.stat().st_size for f in files)]}
+    for key, possible in sizes.items():
+        number = numbers.get(key)
+        known = isinstance(number, int | float) and not isinstance(number, bool) and number > possible[0]
+        if known and all(abs(number - size) > ROUNDED * size for size in possible):
+            return [
+                f"its index tells of more weights than its files hold ({key} is {number:,.0f}, and they hold {held:,} "
+                "parameters): a layer, or something else, may have been left out"
+            ]
+    return []
 
 
 def adapter_alone(folder: Path, who: str) -> ModelUnsupported:
