@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, check_top, dense
 
+_PART = 512
 _NEXT_TO_NOTHING = 1e-300  # what is not told is not known to be impossible
 
 
@@ -61,7 +62,8 @@ def _told(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], float, float]:
     """The ids that are told of one row, the likeliest first, their log-probabilities, the unseen mass and the k-th."""
     width = len(logits_V)
-    bound = np.partition(logits_V, width - top)[width - top]
+    among_V = _largest(logits_V, top)
+    bound = np.partition(among_V, len(among_V) - top)[len(among_V) - top]
     above, equal = np.flatnonzero(logits_V > bound), np.flatnonzero(logits_V == bound)
     ids = np.concatenate([above, equal[: top - len(above)]])
     if len(also):
@@ -76,3 +78,13 @@ def _told(
     logp = logits_V[ids].astype(np.float64) - float(most) - np.log(whole)
     unseen = 0.0 if len(ids) == width else max(float(untold / whole), _NEXT_TO_NOTHING)
     return ids, logp, unseen, float(np.exp(float(bound) - float(most)) / whole)
+
+
+def _largest(logits_V: NDArray[Any], top: int) -> NDArray[Any]:
+    """Some of the logits, the ``top`` largest among them: those that reach as many parts' largest ones do."""
+    parts = len(logits_V) // _PART
+    if parts < top:
+        return logits_V
+    largest = np.maximum.reduceat(logits_V, range(0, parts * _PART, _PART))
+    found = logits_V[logits_V >= np.partition(largest, parts - top)[parts - top]]
+    return found if len(found) >= top else logits_V  # of no numbers
