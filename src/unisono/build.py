@@ -178,7 +178,7 @@ def load_models(
                 backends[member.loader] = backend
                 for warning in _warnings(member, backend, diagnosed):
                     log.warning("%s", warning)
-                if keep_prefixes:
+                if keep_prefixes and not backend.facts.keeps_prefixes:
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()
     return Models(backends, caches)

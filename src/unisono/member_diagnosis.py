@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from unisono import self_check
 from unisono.backends.base import ModelFacts
+from unisono.backends.endpoint.report import EndpointReport, Reports
 from unisono.chat.conversation import own_messages
 from unisono.chat.messages import Message
 from unisono.chat.template import TemplateFailure
@@ -75,6 +77,8 @@ class MemberDiagnosis:
     """What it reads where others choose a mark that it does not write; of others it reads nothing."""
     self_check: str
     """What the self-check of its model found when it was loaded: ``passed``, ``failed`` or ``not done``."""
+    endpoint: EndpointReport | None
+    """What the endpoint behind which it lives can do, and how long it takes; ``None`` for a model that is here."""
     facts: ModelFacts
     """Of the model: for members that share weights, the same, and their cache is that of all of them."""
 
@@ -126,6 +130,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
             if mark not in vocabulary.marks.known
         },
         self_check=_self_check_of(member),
+        endpoint=cast(Reports, member.loader).report() if member.source.kind == "endpoint" else None,
         facts=member.facts,
     )
 

@@ -116,6 +116,8 @@ class BackendFacts:
     """What the library warned of while it loaded the weights, and what the files' weights are not read for."""
     truncated: Truncation | None = None
     """Whether `Backend.advance` returns `TopLogprobs`, and how much these tell; ``None`` for dense logits."""
+    keeps_prefixes: bool = False
+    """Whether it finds by itself what it has read of a prompt, whichever slot read it."""
 
 
 @runtime_checkable

@@ -108,6 +108,9 @@ def _facts(diagnosis: Diagnosis, names: Sequence[str]) -> Iterator[str]:
     yield f"context: {diagnosis.context:,} tokens"
     host = diagnosis.host_memory_bytes
     of = "" if host is None else f" of {_size(host)}"
+    for member in diagnosis.members:
+        if member.endpoint is not None:
+            yield from (f"{member.name}: {note}" for note in member.endpoint.notes)
     yield f"memory: {_size(diagnosis.memory_bytes)}{of} for weights and caches"
 
 
@@ -125,6 +128,10 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
 
     yield row("model", lambda member: member.model)
     yield row("backend", lambda member: f"{member.backend}, {member.facts.device}, {member.facts.dtype}")
+    if any(member.endpoint for member in members):
+        yield row("texts at once", lambda member: str(member.endpoint.slots) if member.endpoint else "as asked for")
+        yield row("tells", _tells)
+        yield row("latency", _latency)
     if any(member.facts.threads for member in members):
         yield row("threads", lambda member: member.facts.threads or "none on the host")
     yield row("vote", lambda member: f"{member.weight:.0%}")
@@ -151,8 +158,22 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, ...]]:
         yield row("marks", _marks)
     yield row("self-check", lambda member: once(member, member.self_check))
     yield row("context", lambda member: f"{member.facts.context:,} of {_count(member.facts.trained_context)}")
-    yield row("weights", lambda member: once(member, _size(member.facts.weight_bytes)))
-    yield row("cache", lambda member: once(member, _size(member.facts.cache_bytes)))
+    yield row("weights", lambda member: once(member, _bytes(member, member.facts.weight_bytes)))
+    yield row("cache", lambda member: once(member, _bytes(member, member.facts.cache_bytes)))
+
+
+def _tells(member: MemberDiagnosis) -> str:
+    told = member.endpoint and member.endpoint.truncated
+    if not told:
+        return "whole distributions"
+    by_number = f", {told.also:,} by number" if told.also else ""
+    return f"the {told.top:,} likeliest ids, {told.most:,} when asked again{by_number}"
+
+
+def _latency(member: MemberDiagnosis) -> str:
+    if member.endpoint is None:
+        return "none"
+    return f"{member.endpoint.latency_ms:.1f} ms a token, differing by {member.endpoint.jitter_ms:.1f} ms"
 
 
 def _ids(member: MemberDiagnosis) -> str:
@@ -201,6 +222,10 @@ def _and(names: list[str]) -> str:
 
 def _count(number: int | None) -> str:
     return "unknown" if number is None else f"{number:,}"
+
+
+def _bytes(member: MemberDiagnosis, count: int) -> str:
+    return "elsewhere" if member.endpoint else _size(count)
 
 
 def _size(count: int) -> str:

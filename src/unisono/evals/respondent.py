@@ -18,7 +18,7 @@ from unisono.engine.client import Client
 from unisono.engine.engine import Engine
 from unisono.engine.plan import lead_of
 from unisono.engine.request import Request
-from unisono.errors import SpecError, UnisonoError, nearest, shown
+from unisono.errors import MemberUnavailable, SpecError, UnisonoError, nearest, shown
 from unisono.evals.requests import MAX_PIECES, prompt_of, read_generation, split_pair
 from unisono.evals.windows import rolling_windows
 from unisono.members import Report, silent
@@ -194,5 +194,7 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _named(name: str) -> Iterator[None]:
     try:
         yield
+    except MemberUnavailable:  # which names its member
+        raise
     except UnisonoError as error:
         raise type(error)(f"{name}: {error.message}", hint=error.hint) from error

@@ -44,10 +44,13 @@ class Description:
     """A fingerprint of its weights and tokenizer, as well as it can be told: another one is another model."""
     rows: int
     context: int
+    """Tokens that a text may have; 0 where it does not say."""
     slots: int
     truncated: Truncation | None
     tokenizer: Tokenizer | None
     """``None`` where the engine gives none, and the member has to name it."""
+    keeps_prefixes: bool = False
+    """Whether it finds by itself what it has read of a text, whatever the slot."""
     notes: tuple[str, ...] = ()
     """What follows for exactness and cost, for `doctor`."""
 

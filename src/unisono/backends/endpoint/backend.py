@@ -35,13 +35,24 @@ class _Held:
 class EndpointBackend:
     """Only `advance` waits for the endpoint. A slot is as it was when that fails."""
 
-    def __init__(self, client: Client, adapter: Adapter, description: Description, *, context: int, slots: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        adapter: Adapter,
+        description: Description,
+        *,
+        context: int,
+        slots: int,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
         self.facts = BackendFacts(
             device=client.address,
             rows=description.rows,
             context=context,
             slots=slots,
+            warnings=warnings,
             truncated=description.truncated,
+            keeps_prefixes=description.keeps_prefixes,
         )
         self._client = client
         self._adapter = adapter

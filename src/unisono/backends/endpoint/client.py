@@ -11,7 +11,7 @@ import json
 import os
 import random
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,10 +91,16 @@ class Client:
 
     async def post(self, path: str, body: object, limit: int = ANSWER_BYTES) -> Any:
         """Post JSON, and return the JSON of the answer."""
-        content = json.dumps(body, separators=(",", ":")).encode()
-        return self.read_json(
-            await self.request("POST", path, content, {"content-type": "application/json"}, limit=limit)
-        )
+        return self.read_json(await self._post(path, body, limit, (200,)))
+
+    async def attempt(self, path: str, body: object, limit: int = ANSWER_BYTES) -> Any:
+        """The same, to find out what the endpoint takes; ``None`` where it refuses the request."""
+        answer = await self._post(path, body, limit, (200, 400, 404, 405, 422, 501))
+        return self.read_json(answer) if answer.status == 200 else None
+
+    async def _post(self, path: str, body: object, limit: int, accepted: tuple[int, ...]) -> Answer:
+        content, headers = json.dumps(body, separators=(",", ":")).encode(), {"content-type": "application/json"}
+        return await self.request("POST", path, content, headers, limit=limit, accepted=accepted)
 
     def read_json(self, answer: Answer) -> Any:
         try:
@@ -179,6 +185,16 @@ class Client:
 
     def _refuse_constant(self, constant: str) -> None:
         raise self.failed(f"it answers {constant} where a number is expected")
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side; the first failure cancels the others, and is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _pool() -> httpx2.AsyncClient:

@@ -11,6 +11,7 @@ from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.endpoint.adapter import Adapter, Description
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.report import EndpointReport, report_of
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.registry import make_loader
 from unisono.errors import SpecError
@@ -32,7 +33,13 @@ class _Engine:
 _ENGINES = (
     _Engine("/v1/member", "unisono_member", "worker", "WorkerAdapter", own_tokenizer=True),
     _Engine("/props", "default_generation_settings", "llama_server", "LlamaServerAdapter"),
+    _Engine("/model_info", "model_path", "sglang", "SGLangAdapter"),
+    _Engine("/get_model_info", "model_path", "sglang", "SGLangAdapter"),
+    _Engine("/v1/models", "data", "completions", "CompletionsAdapter"),
 )
+"""In the order of asking: more engines than one list models."""
+DEFAULT_CONTEXT = 4096
+"""Tokens a text where an engine does not say how many it takes."""
 
 
 class EndpointLoader:
@@ -73,8 +80,25 @@ class EndpointLoader:
         if now.model != told.model:
             raise self._client.failed("it serves another model now than when its vocabulary was read")
         progress(1.0, told.engine)
-        slots = self._request.slots
-        return EndpointBackend(self._client, self._adapter, told, context=self._context, slots=slots)
+        return self._backend(self._request.slots)
+
+    def report(self) -> EndpointReport:
+        """What the endpoint can do, and how long it takes: for `doctor`."""
+        backend = self._backend(slots=1)
+        report = report_of(self._client.address, self.description, backend)
+        backend.unload()
+        return report
+
+    def _backend(self, slots: int) -> EndpointBackend:
+        told, warnings = self.description, list[str]()
+        if slots > told.slots:
+            warnings.append(
+                f"{self._client.address} holds {told.slots} texts at once, and up to {slots} are written: it reads "
+                "texts again when they take turns; start it with more, or write fewer at once"
+            )
+        return EndpointBackend(
+            self._client, self._adapter, told, context=self._context, slots=slots, warnings=tuple(warnings)
+        )
 
     @cached_property
     def description(self) -> Description:
@@ -84,6 +108,8 @@ class EndpointLoader:
     @property
     def _context(self) -> int:
         asked, own = self._request.context, self.description.context
+        if own == 0:  # it does not say
+            return asked or DEFAULT_CONTEXT
         if asked is not None and asked > own:
             raise SpecError(
                 f"member {self._request.name!r}: context is {asked}, but {self._client.address} holds {own} tokens a "
@@ -111,7 +137,8 @@ class EndpointLoader:
             if isinstance(told, dict) and engine.sign in told:
                 return engine
         raise self._client.failed(
-            "no engine that a member can live in was recognised there: neither `unisono member serve` nor llama-server"
+            "no engine that a member can live in was recognised there: neither `unisono member serve`, nor "
+            "llama-server, SGLang or an OpenAI-compatible server"
         )
 
     @cached_property

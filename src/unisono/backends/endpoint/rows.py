@@ -1,0 +1,84 @@
+"""Rows of likeliest ids, as engines tell them in JSON, as a `TopLogprobs`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unisono.backends.base import TopLogprobs
+from unisono.errors import ModelError
+
+SLACK = 2e-6
+"""Added to the mass that is not told: what engines tell is rounded to float32, whose sums are that far from 1."""
+_ABOVE_ONE = 1e-3  # a log-probability that no rounding explains
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One distribution: the likeliest ids, and others that were asked for by number."""
+
+    ids: Sequence[int]
+    logp: Sequence[float]
+    kth: float
+    """The least probability among the k likeliest."""
+
+
+def read_row(
+    likeliest: Iterable[tuple[object, object]],
+    top: int,
+    rows: int,
+    also: Iterable[tuple[object, object]] = (),
+    asked: Iterable[int] = (),
+) -> Row:
+    """A row of what an engine tells: pairs of an id and its log-probability, in any order.
+
+    ``likeliest`` are those that it tells by rank, ``top`` or more; ``also`` those that were ``asked`` for by number.
+    Raises a `ModelError` where ids are missing, are no ids, or come twice. Ids that the tokenizer does not have are
+    left out: their mass counts as not told.
+    """
+    by_rank, by_number = _read(likeliest), _read(also)
+    if len(by_rank) < min(top, rows):
+        raise ModelError(f"it told {len(by_rank)} ids where the {top} likeliest were asked for")
+    if missing := set(asked) - by_number.keys() - by_rank.keys():
+        raise ModelError(f"it did not tell the id {min(missing)}, which was asked for")
+    ordered = sorted(by_rank, key=lambda token: (-by_rank[token], token))
+    kth = math.exp(by_rank[ordered[top - 1]]) if len(ordered) >= top else 0.0
+    kept = [token for token in ordered if token < rows]
+    rest = sorted(token for token in set(asked) - by_rank.keys())
+    logp = [by_rank[token] for token in kept] + [by_number[token] for token in rest]
+    return Row([*kept, *rest], logp, kth)
+
+
+def _read(entries: Iterable[tuple[object, object]]) -> dict[int, float]:
+    told: dict[int, float] = {}
+    for token, logp in entries:
+        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+            raise ModelError(f"it told a token without an id ({token!r})")
+        if not isinstance(logp, int | float) or isinstance(logp, bool) or math.isnan(logp) or logp > _ABOVE_ONE:
+            raise ModelError(f"it told {logp!r} as the log-probability of the id {token}")
+        if token in told:
+            raise ModelError(f"it told the id {token} twice in one distribution")
+        told[token] = float(logp)
+    return told
+
+
+def top_rows(told: Sequence[Row], rows: int, excess: float = 0.0) -> TopLogprobs:
+    """The record of rows of a model with this many ids. Masses that are not told are computed in float64.
+
+    Rows with more mass than 1, by no more than ``excess``, are scaled to 1: an engine that adds up many small masses in
+    float32 divides by too little.
+    """
+    width = max((len(row.ids) for row in told), default=0)
+    ids_NK, logp_NK = np.full((len(told), width), -1, np.int32), np.full((len(told), width), -np.inf, np.float32)
+    unseen_N, kth_N = np.zeros(len(told)), np.zeros(len(told))
+    for place, row in enumerate(told):
+        logp_K = np.asarray(row.logp, np.float64)
+        mass = float(np.exp(logp_K).sum())
+        scale = mass if 1 < mass <= 1 + excess else 1.0
+        ids_NK[place, : len(row.ids)], logp_NK[place, : len(row.ids)] = row.ids, logp_K - math.log(scale)
+        unseen_N[place] = 0.0 if len(row.ids) >= rows else max(0.0, 1.0 - mass) + SLACK
+        kth_N[place] = row.kth / scale
+    return TopLogprobs(ids_NK, logp_NK, unseen_N, kth_N, rows)

@@ -1,0 +1,79 @@
+"""A member behind SGLang: the contract over its wire format, and what its answers must hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.fakes import PROMPTS, make_fakes
+from support.http_stand_in import Reply, Request, as_json
+from support.sglang_stand_in import SGLangStandIn
+from unisono.backends.base import Feed, LoadRequest, ModelSource, Truncation
+from unisono.backends.endpoint.loader import EndpointLoader
+from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.ensemble import Ensemble
+from unisono.errors import MemberUnavailable
+from unisono.testing import ContractCase, check_backend_contract, fake_member
+
+TEXTS = tuple(tuple((7 * n + 3 * size) % 250 for n in range(size)) for size in (9, 14, 21))
+
+
+def loader(url: str) -> EndpointLoader:
+    keys: dict[str, Any] = {"tokenizer": ModelSource("fake", "served"), "tokenizer_backend": "fake", "top": 8}
+    return EndpointLoader(LoadRequest("far", EndpointSource("endpoint", url, **keys), context=64, slots=5))
+
+
+@pytest.fixture
+def server() -> SGLangStandIn:
+    return SGLangStandIn(fake_member("served", [" the", "日本"]))
+
+
+def test_it_keeps_the_contract(server: SGLangStandIn) -> None:
+    with server.serve() as url:
+        told = loader(url)
+        assert told.description.engine == "SGLang 0.0-stand-in"
+        assert told.description.truncated == Truncation(8, server.model.output_rows, 128)
+        check_backend_contract(told.load(lambda *_: None), ContractCase(TEXTS, tolerance=1e-6))
+
+
+def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:
+    make_fakes()
+    near = [{"name": name, "model": f"fake:{name}"} for name in "bc"]
+    with SGLangStandIn(FAKE_MODELS["a"]).serve() as url:
+        far = {"name": "a", "url": url, "tokenizer": "fake:a", "top": 2}
+        with Ensemble.load({"members": [far, *near]}, batch=4) as ensemble:
+            texts = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
+    with Ensemble.load({"members": [{"name": "a", "model": "fake:a"}, *near]}, batch=4) as ensemble:
+        expected = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
+    assert [text.usage.uncertain for text in texts] == [0] * 4
+    assert [text.text for text in texts] == [text.text for text in expected]
+
+
+WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "too few ids": (lambda meta: meta["output_top_logprobs"][0].pop(), "told 7 ids where the 8"),
+    "rows of another text": (lambda meta: meta.update(prompt_tokens=3), "it read 3 ids"),
+    "other weights": (lambda meta: meta.update(weight_version="v2"), "its weights are other ones"),
+    "an id that was asked for": (lambda meta: meta["output_token_ids_logprobs"][0].clear(), "did not tell the id"),
+    "no distribution": (lambda meta: meta.pop("output_top_logprobs"), "no log-probabilities"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_answer_is_an_error(server: SGLangStandIn, wrong: str) -> None:
+    tamper, words = WRONG[wrong]
+
+    def wrongly(request: Request) -> Reply:
+        told = json.loads(server.answer(request).content)
+        tamper(told["meta_info"])
+        return as_json(told)
+
+    with server.serve() as url:
+        backend = loader(url).load(lambda *_: None)
+        unlikely = int(server.model.next_token(TEXTS[0]).argmin())
+        server.faults["/generate"] = [wrongly]
+        with pytest.raises(MemberUnavailable, match=words):
+            backend.advance([Feed(backend.open(), TEXTS[0], also=[unlikely])])
