@@ -21,8 +21,8 @@ def align(read: str, text: str) -> list[int]:
     added = len(read) - len(text)
     if read == " " * added + text:
         return [0] * added + list(range(len(text) + 1))
-    for form, change in itertools.product((None, *NORMAL_FORMS), (str, lowered)):
-        units = [(start, change(unit)) for start, unit in _units(text, form)]
+    for form, uncased in itertools.product((None, *NORMAL_FORMS), (False, True)):
+        units = [(start, lowered(unit) if uncased else unit) for start, unit in _units(text, form)]
         if (places := _places(read, units, len(text))) is not None:
             return places
     return [min(place, len(text)) for place in range(len(read) + 1)]
