@@ -35,6 +35,7 @@ from unisono.members import (
     reporter,
     silent,
     words_beyond,
+    words_uncased,
 )
 from unisono.self_check import kept, self_check
 from unisono.vocab.union import UnionMember, UnionVocabulary, build_union
@@ -187,7 +188,7 @@ def load_models(
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()
     if not diagnosed:
-        for words in dict.fromkeys(itertools.chain.from_iterable(map(_template_warnings, members))):
+        for words in dict.fromkeys(itertools.chain.from_iterable(map(_reading_warnings, members))):
             log.warning("%s", words)
     return Models(backends, caches)
 
@@ -203,8 +204,10 @@ def _warnings(member: PreparedMember, backend: Backend, diagnosed: bool) -> Iter
     yield from (f"member {member.owner.name!r}: {warning}" for warning in backend.facts.warnings)
 
 
-def _template_warnings(member: PreparedMember) -> Iterator[str]:
+def _reading_warnings(member: PreparedMember) -> Iterator[str]:
     yield from (f"the chat template of member {member.spec.name!r} {words}" for words in member.template_faults)
+    if member.uncased:
+        yield words_uncased(member.spec.name)
 
 
 def load_service(

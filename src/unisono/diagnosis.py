@@ -13,7 +13,7 @@ from unisono.build import Prepared
 from unisono.chat.template import DEFAULT
 from unisono.config.method import Method
 from unisono.member_diagnosis import MemberDiagnosis, diagnose_member
-from unisono.members import PreparedMember, words_beyond
+from unisono.members import PreparedMember, words_beyond, words_uncased
 
 LOW_SHARE = 0.6
 """Below this share of common pieces in ordinary text, members often have to spell each other's words."""
@@ -141,6 +141,8 @@ def _member_warnings(
         if not loaded:
             yield from (f"{name}: not checked without loading it: {words}" for words in member.facts.unchecked)
     yield from (f"the chat template of {name} {words}" for words in member.template_faults)
+    if member.uncased:
+        yield words_uncased(name)
     if member.deaf:
         yield f"the chat template of {name} writes the same whatever is asked: it never sees the question"
     if not member.system_heard:

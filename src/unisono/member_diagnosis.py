@@ -59,6 +59,8 @@ class MemberDiagnosis:
     """Whether its chat template writes the same for different questions."""
     template_faults: tuple[str, ...]
     """What its chat template does not do that chats need, in words."""
+    uncased: bool
+    """Whether its tokenizer reads capital letters as small ones."""
     system: str | None
     prefix: str | None
     """What it reads before the first user message, or before raw text."""
@@ -118,6 +120,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
         templates=tuple(table.named_templates) if member.spec.chat_template is None else (),
         deaf=_is_deaf(member),
         template_faults=member.template_faults,
+        uncased=member.uncased,
         system=member.spec.system,
         prefix=member.spec.prefix,
         system_heard=_hears_its_system(member),

@@ -22,6 +22,7 @@ from unisono.config.model_source import choose_backend, find_model
 from unisono.errors import SpecError, nearest
 from unisono.vocab.bounded import within_rows
 from unisono.vocab.marks import Mark
+from unisono.vocab.normal_forms import is_uncased
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
@@ -94,6 +95,11 @@ class PreparedMember(Model):
         """What its chat template does not do that chats need, in words that follow "the chat template of NAME"."""
         return () if self.encoder.template is None else template_faults(self.encoder.template)
 
+    @property
+    def uncased(self) -> bool:
+        """Whether its tokenizer reads capital letters as small ones."""
+        return is_uncased(self.tokenizer, self.vocabulary)
+
 
 def find_models(spec: EnsembleSpec, batch: int, report: Report) -> dict[str, Wanted]:
     """Find the models of an ensemble, by the name of the member that has each."""
@@ -140,6 +146,13 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     tokenizer, facts = loader.tokenizer(), loader.facts()
     tokenizer = within_rows(tokenizer, facts.usable_rows)
     return Model(owner=owner, backend=backend, source=source, loader=loader, tokenizer=tokenizer, facts=facts)
+
+
+def words_uncased(name: str) -> str:
+    return (
+        f"the tokenizer of {name} reads texts in lower case, and so prompts; capital letters that other members write "
+        "are read as they are, in pieces that its model has rarely seen"
+    )
 
 
 def words_beyond(name: str, rows: int, beyond: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ from support.fakes import WORDS, make_fakes, storyteller
 from support.real_server import A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
-from unisono.chat.prompt_encoder import NORMAL_FORMS
 from unisono.server.alignment import align
 from unisono.server.limits import ServerLimits
 from unisono.server.logprobs import IMPOSSIBLE
@@ -26,6 +25,7 @@ from unisono.testing import (
     register_fake,
     sentencepiece_table,
 )
+from unisono.vocab.normal_forms import NORMAL_FORMS
 from unisono.vocab.tokenizer import TokenTable
 
 ACCENTED = "caf\u0065\u0301 sees e\u0323\u0302"

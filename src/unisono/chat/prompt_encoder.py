@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.continuation import up_to_mark, with_end_marked
@@ -28,12 +27,9 @@ from unisono.chat.template_probe import ToolUse, as_given, probe_opening, probe_
 from unisono.chat.thinking import thinking_words
 from unisono.errors import PromptError
 from unisono.vocab.marks import Mark, MarkForms
+from unisono.vocab.normal_forms import own_forms
 from unisono.vocab.spelling import Speller
 from unisono.vocab.tokenizer import Tokenizer
-
-NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
-NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
-"""Those in which a tokenizer may read a text, in place of the text's own."""
 
 
 class PromptEncoder:
@@ -275,9 +271,7 @@ class PromptEncoder:
 
     def _is_own_form(self, data: bytes, text: str) -> bool:
         found = data.replace(b" ", b"")
-        return found == text.replace(" ", "").encode() or any(
-            found == unicodedata.normalize(form, text).replace(" ", "").encode() for form in NORMAL_FORMS
-        )
+        return any(found == form.replace(" ", "").encode() for form in own_forms(text))
 
     def spell_text(self, text: str) -> list[int]:
         """The ids of text within a prompt, exact byte for byte."""

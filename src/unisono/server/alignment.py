@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from unisono.chat.prompt_encoder import NORMAL_FORMS, NormalForm
+from unisono.vocab.normal_forms import NORMAL_FORMS, NormalForm, lowered
 
 _Units = Sequence[tuple[int, str]]
 """Parts of a text that are normalised by themselves: where each begins, and its normal form."""
@@ -20,8 +21,9 @@ def align(read: str, text: str) -> list[int]:
     added = len(read) - len(text)
     if read == " " * added + text:
         return [0] * added + list(range(len(text) + 1))
-    for form in (None, *NORMAL_FORMS):
-        if (places := _places(read, list(_units(text, form)), len(text))) is not None:
+    for form, uncased in itertools.product((None, *NORMAL_FORMS), (False, True)):
+        units = [(start, lowered(unit) if uncased else unit) for start, unit in _units(text, form)]
+        if (places := _places(read, units, len(text))) is not None:
             return places
     return [min(place, len(text)) for place in range(len(read) + 1)]
 

@@ -180,6 +180,7 @@ OF_CHATS: dict[str, Field] = {
     "modalities": Field("answers are text", (["text"],)),
     "function_call": Field("it is deprecated: use tools and tool_choice", ("none", "auto")),
     "functions": Field("it is deprecated: use tools", ([],)),
+    "safe_prompt": Field("write it into a message: no text is put before those of a request", (False,)),
     "moderation": Field("nothing is moderated here"),
     "web_search_options": Field("nothing is searched for"),
     "echo": Field("for a prompt and its text, use /v1/completions", (False,)),

@@ -194,8 +194,9 @@ def fewer_than_told(folder: Path, config: Any) -> list[str]:
     sizes = {"total_parameters": [held], "total_size": [held, 2 * held, 4 * held, sum(f.stat().st_size for f in files)]}
     for key, possible in sizes.items():
         number = numbers.get(key)
-        known = isinstance(number, int | float) and not isinstance(number, bool) and number > possible[0]
-        if known and all(abs(number - size) > ROUNDED * size for size in possible):
+        if not isinstance(number, int | float) or isinstance(number, bool) or number <= held:
+            continue
+        if all(abs(number - size) > ROUNDED * size for size in possible):
             return [
                 f"its index tells of more weights than its files hold ({key} is {number:,.0f}, and they hold {held:,} "
                 "parameters): a layer, or something else, may have been left out"

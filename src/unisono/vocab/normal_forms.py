@@ -1,0 +1,37 @@
+"""The forms in which a tokenizer may read a text in place of the text's own: Unicode's, and lower case.
+
+A model was trained on what its tokenizer made of texts, so prompts are read in its form. What members write together is
+read as it is, byte for byte.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Literal
+
+from unisono.vocab.pieces import Vocabulary
+from unisono.vocab.tokenizer import Tokenizer
+
+NormalForm = Literal["NFC", "NFKC", "NFD", "NFKD"]
+NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFKC", "NFD", "NFKD")
+CAPITALS = "ABC"
+
+
+def own_forms(text: str) -> Iterator[str]:
+    """The text, its normal forms, and both in lower case, also without accents, as uncased tokenizers read them."""
+    yield text
+    normal = [unicodedata.normalize(form, text) for form in NORMAL_FORMS]
+    yield from normal
+    bare = "".join(letter for letter in unicodedata.normalize("NFD", text) if unicodedata.category(letter) != "Mn")
+    yield from map(lowered, (text, *normal, bare))
+
+
+def lowered(text: str) -> str:
+    """A text in lower case letter by letter, as tokenizers do it: Python has another sigma at a word's end."""
+    return "".join(map(str.lower, text))
+
+
+def is_uncased(tokenizer: Tokenizer, vocabulary: Vocabulary) -> bool:
+    """Whether a tokenizer reads capital letters as small ones."""
+    return vocabulary.join(tokenizer.encode_prompt(CAPITALS)).strip() == CAPITALS.lower().encode()
