@@ -146,7 +146,6 @@ class GenerationFields(Record):
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     truncated_sampling: bool | None = None
-    """Whether pieces may be drawn where members tell their likeliest ids only; they count as uncertain."""
     typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
     user: Logged = None
     """Written to the log."""
