@@ -28,32 +28,40 @@ def fakes() -> Iterator[None]:
 
 @pytest.mark.parametrize("gate", GATES + BOUNDARIES)
 def test_gates_of_truncated_leads_are_those_of_whole_distributions(gate: str) -> None:
-    for lead, k in itertools.product("ab", (1, 5, 40)):
+    for lead, k in (("a", 1), ("b", 5), ("a", 40)):
         method = Method(lead=lead).but(gate=gate)
         engine = truncated(dict.fromkeys(NAMES, Truncation(k, k)))
-        certain, _ = hold(engine, write(engine, method, PROMPTS[:2], 12), method)
-        assert certain > (8 if k > 2 else -1)
+        certain, _ = hold(engine, write(engine, method, PROMPTS[:2], 10), method)
+        assert certain > (6 if k > 2 else -1)
 
 
 @pytest.mark.parametrize("gate", GATES + BOUNDARIES)
-@pytest.mark.parametrize("speculate", ["off", "b:4", "ngram:3"])
+@pytest.mark.parametrize(
+    "speculate", ["b:4", *(pytest.param(each, marks=pytest.mark.slow) for each in ("off", "ngram:3"))]
+)
 def test_leads_that_tell_all_write_the_text_of_whole_distributions(gate: str, speculate: str) -> None:
     method = Method(lead="b").but(gate=gate, speculate=speculate)
     engine = truncated(dict.fromkeys(NAMES, Truncation(ALL, ALL)), draft_length=FixedDraftLength())
     assert hold(engine, write(engine, method), method)[1] == 0
 
 
-@pytest.mark.parametrize("sampling", ["bias:ing=100", "presence_penalty:2"])
-@pytest.mark.parametrize("speculate", ["b:4", "ngram:3"])
+@pytest.mark.parametrize(
+    ("sampling", "speculate"),
+    [
+        ("bias:ing=100", "ngram:3"),
+        pytest.param("presence_penalty:2", "b:4", marks=pytest.mark.slow),
+        pytest.param("bias:ing=100", "b:4", marks=pytest.mark.slow),
+    ],
+)
 def test_a_boundary_keeps_a_gate_shut_over_choices_that_are_reshaped(sampling: str, speculate: str) -> None:
     shut = 0
-    for gate, k in itertools.product(BOUNDARIES, (5, ALL)):
+    for gate, k in itertools.product(BOUNDARIES[:2], (5, ALL)):
         method = Method(lead="b").but(gate=gate, speculate=speculate, sampling=sampling)
         engine = truncated(dict.fromkeys(NAMES, Truncation(k, 4 * k)), draft_length=FixedDraftLength())
-        texts = write(engine, method, PROMPTS[:5])
+        texts = write(engine, method, PROMPTS[:3])
         hold(engine, texts, method)
         shut += sum(step.gate is not None and step.gate.inside is not None for text in texts for step in text.steps)
-    assert shut > 5
+    assert shut
 
 
 @pytest.mark.parametrize("gate", ["confidence:0.6", "margin:0.5"])

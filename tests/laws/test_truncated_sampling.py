@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,10 @@ from unisono.config.sampling import Sampling
 
 DRAWS = ("1 seed:3", "0.8 top_p:0.9 seed:4", "1 presence_penalty:1 seed:2", "mixture seed:5")
 GATES = ("always", "confidence:0.6", "confidence:0.6 boundary", "every:3")
+PAIRS = [
+    pytest.param(draw, gate, marks=() if DRAWS.index(draw) == GATES.index(gate) else pytest.mark.slow)
+    for draw, gate in itertools.product(DRAWS, GATES)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +33,7 @@ def drawing(draw: str, gate: str = "always", speculate: str = "off") -> Method:
     return Method(lead="b").but(sampling=draw, truncated_sampling=True, gate=gate, speculate=speculate)
 
 
-@pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(("draw", "gate"), PAIRS)
 def test_members_that_tell_all_draw_what_whole_distributions_draw(draw: str, gate: str) -> None:
     for speculate in ("off", "b:3", "ngram:3"):
         method = drawing(draw, gate, speculate)
@@ -40,8 +44,7 @@ def test_members_that_tell_all_draw_what_whole_distributions_draw(draw: str, gat
         assert all(step.certain is False and step.unknown is None for text in texts for step in text.steps)
 
 
-@pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(("draw", "gate"), PAIRS)
 def test_a_seed_draws_one_text_alone_together_and_with_drafts_and_every_piece_counts(draw: str, gate: str) -> None:
     tops = dict.fromkeys(NAMES, Truncation(3, 30, 4))
     method = drawing(draw, gate, "b:3")

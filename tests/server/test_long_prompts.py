@@ -307,6 +307,45 @@ def test_an_encoder_that_cannot_be_had_elsewhere_encodes_here_and_the_others_do_
     assert staying(lent) == [[rooted.name]]
 
 
+class Crashing:
+    """One that ends the process that loads it, as native code may."""
+
+    def __reduce__(self) -> Any:
+        return os.abort, ()
+
+
+def test_a_tokenizer_that_ends_the_process_costs_the_others_nothing(
+    service: Service, near: dict[str, PromptEncoder], lent: LongPrompts
+) -> None:
+    crashing, other = members_of(service)
+    other.backend.facts = replace(other.backend.facts, context=10**6)
+    crashing.encoder.tokenizer.part = Crashing()
+    try:
+        for _ in range(2):
+            with pytest.raises(PromptError, match=f"the tokenizer of {crashing.name} ends the process"):
+                crashing.encoder.encode(Prompt(text=LONG))
+            assert other.encoder.encode(Prompt(text=LONG)) == near[other.name].encode(Prompt(text=LONG))
+    finally:
+        del crashing.encoder.tokenizer.part
+    assert staying(lent) == []
+    [parcel] = [each for each in lent._parcels.values() if each.names == crashing.name]
+    parcel.rests_until, parcel._data = 0.0, None  # a minute later, and it is mended
+    crashing.backend.facts = replace(crashing.backend.facts, context=10**6)
+    assert crashing.encoder.encode(Prompt(text=LONG)) == near[crashing.name].encode(Prompt(text=LONG))
+
+
+def test_long_bytes_that_are_no_text_are_spelled_here(
+    service: Service, near: dict[str, PromptEncoder], lent: Any
+) -> None:
+    for data in (LONG.encode() + b"\xff", b"\xe6" * 20_000, LONG.encode()[:-2] + b"\xe6"):
+        for member in members_of(service):
+            own = near[member.name].speller
+            assert member.speller.own_encoding(data) is None
+            assert member.speller.longest_match(data) == own.longest_match(data)
+            assert member.speller.spell(data) == own.spell(data)
+    assert lent._process._process is None
+
+
 def test_encoders_with_one_tokenizer_are_sent_together(near: dict[str, PromptEncoder]) -> None:
     [one, other] = near.values()
     twin = copy.copy(one)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, check_top, dense
 
+_PART = 512
 _NEXT_TO_NOTHING = 1e-300  # what is not told is not known to be impossible
 
 
@@ -60,16 +61,30 @@ def _told(
     logits_V: NDArray[Any], top: int, also: Sequence[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], float, float]:
     """The ids that are told of one row, the likeliest first, their log-probabilities, the unseen mass and the k-th."""
-    logits_V = logits_V.astype(np.float64)
-    logp_V = logits_V - logits_V.max()
-    logp_V -= np.log(np.exp(logp_V).sum())
-    width = len(logp_V)
-    bound = np.partition(logp_V, width - top)[width - top]
-    above, equal = np.flatnonzero(logp_V > bound), np.flatnonzero(logp_V == bound)
+    width = len(logits_V)
+    among_V = _largest(logits_V, top)
+    bound = np.partition(among_V, len(among_V) - top)[len(among_V) - top]
+    above, equal = np.flatnonzero(logits_V > bound), np.flatnonzero(logits_V == bound)
     ids = np.concatenate([above, equal[: top - len(above)]])
-    ids = np.concatenate([ids, np.setdiff1d(np.asarray(also, np.int64), ids)])
-    ids = ids[np.argsort(-logp_V[ids], kind="stable")]
-    untold_V = np.exp(logp_V)
-    untold_V[ids] = 0
-    unseen = 0.0 if len(ids) == width else max(float(untold_V.sum()), _NEXT_TO_NOTHING)
-    return ids, logp_V[ids], unseen, float(np.exp(bound))
+    if len(also):
+        ids = np.concatenate([ids, np.setdiff1d(np.asarray(also, np.int64), ids)])
+    ids = ids[np.argsort(-logits_V[ids], kind="stable")]
+    most = logits_V.max()
+    mass_V = np.exp(logits_V - most)  # each to float32's precision, and summed to float64's
+    told = mass_V[ids].sum(dtype=np.float64)
+    mass_V[ids] = 0
+    untold = mass_V.sum(dtype=np.float64)
+    whole = told + untold
+    logp = logits_V[ids].astype(np.float64) - float(most) - np.log(whole)
+    unseen = 0.0 if len(ids) == width else max(float(untold / whole), _NEXT_TO_NOTHING)
+    return ids, logp, unseen, float(np.exp(float(bound) - float(most)) / whole)
+
+
+def _largest(logits_V: NDArray[Any], top: int) -> NDArray[Any]:
+    """Some of the logits, the ``top`` largest among them: those that reach as many parts' largest ones do."""
+    parts = len(logits_V) // _PART
+    if parts < top:
+        return logits_V
+    largest = np.maximum.reduceat(logits_V, range(0, parts * _PART, _PART))
+    found = logits_V[logits_V >= np.partition(largest, parts - top)[parts - top]]
+    return found if len(found) >= top else logits_V  # of no numbers

@@ -2,10 +2,11 @@
 
 Templates and tokenizers hold the interpreter's lock for as long as they work, and some tokenizers recurse over what a
 client wrote. Here that delays no step of the models, and crashes nothing: the process ends at its limits, and the
-server starts another one. From stdin it reads the members' encoders (a line with sizes, and as many pickles of the
-server's own, one for each tokenizer), then a question a line: how many characters it has, and in JSON ``[[pickle,
-encoder], "prompt", "text" or "spell", …, the most ids]``. It answers with a line: ``{"ids": […]}``, ``{"length": …}``
-where there are more, ``{"error": [message, hint]}``, or ``{"unable": why}`` where the pickle cannot be read here.
+server starts another one. From stdin it reads lines. ``load 3 5000`` comes before the members' encoders that share a
+tokenizer, a pickle of the server's own of so many bytes; the answer is ``{"loaded": true}``, or ``{"unable": why}``
+where it cannot be read here. Other lines are questions: how many characters it has, and in JSON ``[[pickle, encoder],
+"prompt", "text" or "spell", …, the most ids]``. The answer is ``{"ids": […]}``, ``{"length": …}`` where there are more,
+``{"error": [message, hint]}``, or ``{"missing": true}`` where that pickle has not come.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ MEMORY = 2**31
 """Bytes beside what the encoders take."""
 STACK = 2**29
 """Bytes: regular expressions of llama.cpp take up to 400 for a character of a word."""
+LOAD = b"load"
 IDLE = 600
 """Seconds without a question after which the process ends: a vocabulary of 262,000 tokens takes up to 1 GB."""
 OF_MESSAGE = 64
@@ -69,10 +71,9 @@ def packed(encoders: Sequence[PromptEncoder]) -> bytes:
     return b"".join(frames)
 
 
-def opening(pickles: Sequence[bytes | None]) -> bytes:
-    """What the process is sent first. A pickle that it is not sent keeps its number."""
-    sizes = json.dumps([None if each is None else len(each) for each in pickles])
-    return b"".join((sizes.encode(), b"\n", *filter(None, pickles)))
+def load(number: int, data: bytes) -> bytes:
+    """What the process is sent before it is asked anything of a pickle."""
+    return b"%s %d %d\n%b" % (LOAD, number, len(data), data)
 
 
 def question(
@@ -120,46 +121,51 @@ def _encoder(parts: dict[str, Any]) -> PromptEncoder:
 
 def main() -> None:
     _hold_back()
-    arrived = [_arrived(size) for size in json.loads(sys.stdin.buffer.readline() or b"[]")]
     threading.stack_size(STACK)
-    _limit_memory()
+    loaded: dict[int, list[PromptEncoder]] = {}
     while True:
         _call_time(IDLE)
         line = sys.stdin.buffer.readline()
         _call_time(0)
         if not line:
             return
-        outcome: list[dict[str, object]] = []
-        reading = threading.Thread(target=_read, args=(arrived, line, outcome))
-        _limit(seconds_for(line))
-        reading.start()
-        reading.join()
-        _limit(0)
-        print(json.dumps(outcome[0]), flush=True)
+        print(json.dumps(_load(loaded, line) if line.startswith(LOAD) else _answer(loaded, line)), flush=True)
 
 
-def _arrived(size: int | None) -> list[PromptEncoder] | str:
-    """The encoders of the next pickle, or why there are none."""
-    if size is None:
-        return "it was not sent"
-    data = sys.stdin.buffer.read(size)
+def _load(loaded: dict[int, list[PromptEncoder]], line: bytes) -> dict[str, object]:
+    """Read a pickle, which a line announces."""
+    _, number, size = line.split()
+    data = sys.stdin.buffer.read(int(size))
+    _bound_memory(None)
     try:
         encoders: list[PromptEncoder] = pickle.loads(data)  # the server wrote it
         for encoder in encoders:
             encoder.tokenizer.encode("a")
     except Exception as error:  # such as modules that only the server finds
-        return f"{type(error).__name__}: {error}"
-    return encoders
+        return {"unable": f"{type(error).__name__}: {error}"}
+    finally:
+        _bound_memory(STACK + MEMORY)
+    loaded[int(number)] = encoders
+    return {"loaded": True}
 
 
-def _read(arrived: Sequence[list[PromptEncoder] | str], line: bytes, outcome: list[dict[str, object]]) -> None:
+def _answer(loaded: Mapping[int, list[PromptEncoder]], line: bytes) -> dict[str, object]:
+    outcome: list[dict[str, object]] = []
+    reading = threading.Thread(target=_read, args=(loaded, line, outcome))
+    _limit(seconds_for(line))
+    reading.start()
+    reading.join()
+    _limit(0)
+    return outcome[0]
+
+
+def _read(loaded: Mapping[int, list[PromptEncoder]], line: bytes, outcome: list[dict[str, object]]) -> None:
     try:
         (number, place), kind, given, *how = json.loads(line.partition(b" ")[2])
-        encoders, most = arrived[number], how[-1]
-        if isinstance(encoders, str):
-            outcome.append({"unable": encoders})
+        if number not in loaded:
+            outcome.append({"missing": True})
             return
-        encoder = encoders[place]
+        encoder, most = loaded[number][place], how[-1]
         if kind == "spell":
             data = given.encode()
             ids = list(encoder.speller.own_encoding(data) or encoder.speller.longest_match(data) or ())
@@ -185,15 +191,18 @@ def _hold_back() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _limit_memory() -> None:
-    """Bound what is taken from now on, on Linux."""
+def _bound_memory(more: int | None) -> None:
+    """Bound what is taken from now on, on Linux; ``None`` lifts the bound."""
     if sys.platform == "linux":
         import resource
 
-        with open("/proc/self/statm") as file:
-            taken = int(file.read().split()[0]) * resource.getpagesize()
-        most = taken + STACK + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        bound = most
+        if more is not None:
+            with open("/proc/self/statm") as file:
+                bound = int(file.read().split()[0]) * resource.getpagesize() + more
+            bound = bound if most == resource.RLIM_INFINITY else min(bound, most)
+        resource.setrlimit(resource.RLIMIT_AS, (bound, most))
 
 
 def _limit(seconds: float) -> None:

@@ -170,12 +170,19 @@ class ChatTemplate:
         except TemplateFailure:
             return ""
 
-    def _probed(self, name: str, messages: Sequence[Mapping[str, Any]], *given: Any) -> str:
-        probing, key = self._probing[name], json.dumps([messages, *given])
+    def _probed(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | Sequence[Tool] | None,
+        add: bool,
+        variables: Mapping[str, Any] | None,
+    ) -> str:
+        probing, key = self._probing[name], json.dumps([messages, tools, add, variables])
         if (known := probing.known.get(key)) is None:
             try:
                 with probing.measured():
-                    known = self._rendered(name, messages, *given, seconds=probing.seconds)
+                    known = self._rendered(name, messages, tools, add, variables, probing.seconds)
                     probing.count(known)
             except Exceeded as error:
                 self._hopeless.setdefault(name, str(error))

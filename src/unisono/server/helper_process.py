@@ -44,7 +44,6 @@ class HelperProcess:
         start: Callable[[], subprocess.Popen[bytes]],
         patience: float,
         longest: int = 2**16,
-        opening: Callable[[], bytes] = bytes,
     ) -> None:
         """Start nothing yet.
 
@@ -53,13 +52,11 @@ class HelperProcess:
             start: starts a process.
             patience: seconds for an answer, on a machine however busy.
             longest: bytes of an answer.
-            opening: what a process is sent before its first line.
         """
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"unisono-{name}")
         self._name = name
         self._longest = longest
         self._start = start
-        self._opening = opening
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -96,7 +93,7 @@ class HelperProcess:
 
     def _answer(self, line: bytes) -> tuple[bytes, bool]:
         """What a process says of a line, and whether it was killed for its lateness."""
-        process, opening = self._alive()
+        process = self._alive()
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Event()
@@ -108,22 +105,20 @@ class HelperProcess:
         found, clock = b"", threading.Timer(self._patience, give_up)
         clock.start()
         with contextlib.suppress(OSError):
-            process.stdin.write(opening)
             process.stdin.write(line)
             process.stdin.flush()
             found = process.stdout.readline(self._longest)
         clock.cancel()
         return found, late.is_set()
 
-    def _alive(self) -> tuple[subprocess.Popen[bytes], bytes]:
-        """The process, or another one where it has ended since, and what it is to be sent first. Raises a `Refusal`."""
+    def _alive(self) -> subprocess.Popen[bytes]:
+        """The process, or another one where it has ended since. Raises a `Refusal`."""
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._closed:
             raise shutting_down()
         if self._process is not None:
-            return self._process, b""
-        opening = self._opening()
+            return self._process
         try:
             self._process = self._start()
         except OSError as error:
@@ -131,7 +126,7 @@ class HelperProcess:
         if self._closed:  # while it started: `close` may have seen none
             self.end()
             raise shutting_down()
-        return self._process, opening
+        return self._process
 
     def end(self) -> int | None:
         """End the process, and return its status."""

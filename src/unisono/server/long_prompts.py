@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 from unisono.chat.messages import Prompt
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.chat.reading import opening, packed, question, size_of
+from unisono.chat.reading import load, packed, question, size_of
 from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.service import Service
 from unisono.errors import PromptError
-from unisono.server.errors import OVERLOADED, Refusal
+from unisono.server.errors import OVERLOADED, Refusal, no_process
 from unisono.server.helper_process import HelperProcess, TooMuch, start_module
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say
@@ -41,6 +41,10 @@ PATIENCE = 60.0
 """Seconds after which a process has to have answered, on a machine however busy."""
 LONGEST = 2**26
 """Bytes of an answer."""
+TRIES = 4
+"""How often a question is put to processes that have not what it is about."""
+REST = 60.0
+"""Seconds for which a tokenizer that ended a process when it was loaded there is not loaded again."""
 
 T = TypeVar("T")
 
@@ -92,7 +96,7 @@ class LongPrompts:
         """``room`` is how many characters may wait."""
         self.limits = limits
         self._line = Line(room)
-        self._process = HelperProcess("reader", _start, patience, LONGEST, self._opening)
+        self._process = HelperProcess("reader", _start, patience, LONGEST)
         self._asking = threading.Lock()
         self._parcels: dict[int, Parcel] = {}
         """By the identity of a tokenizer."""
@@ -137,22 +141,38 @@ class LongPrompts:
         Raises a `PromptError` where the prompt takes too much, or a `Refusal`.
         """
         with self._asking:
-            if parcel.stays or parcel.packed() is None:
-                return None
-            try:
-                answer: dict[str, Any] = self._process.exchange(line)
-            except TooMuch as error:
-                raise PromptError(
-                    "the prompt cannot be read within the time and memory that this server has for one",
-                    hint="shorten it, or break up very long words and runs of one character",
-                ) from error
-            if "unable" in answer:
-                parcel.stay(answer["unable"])
-                return None
-        return answer
+            for _ in range(TRIES):
+                if parcel.stays:
+                    return None
+                try:
+                    answer: dict[str, Any] = self._process.exchange(line)
+                except TooMuch as error:
+                    raise PromptError(
+                        "the prompt cannot be read within the time and memory that this server has for one",
+                        hint="shorten it, or break up very long words and runs of one character",
+                    ) from error
+                if "missing" not in answer:
+                    return answer
+                self._load(parcel)
+        raise no_process("it does not last")
 
-    def _opening(self) -> bytes:
-        return opening([parcel.packed() for parcel in self._parcels.values()])
+    def _load(self, parcel: Parcel) -> None:
+        """Send a parcel to the process, or let it stay where it is. Raises a `PromptError` where the process ends."""
+        if (data := parcel.packed()) is None:
+            return
+        if time.monotonic() >= parcel.rests_until:
+            try:
+                answer = self._process.exchange(load(parcel.number, data))
+            except TooMuch:
+                parcel.rests_until = time.monotonic() + REST
+            else:
+                if "unable" in answer:
+                    parcel.stay(answer["unable"])
+                return
+        raise PromptError(
+            f"prompts of this length cannot be read now: the tokenizer of {parcel.names} ends the process for them",
+            hint=f"shorten it to {NEAR:,} characters, or try again in a minute",
+        )
 
 
 @dataclass(slots=True)
@@ -163,7 +183,13 @@ class Parcel:
     encoders: list[PromptEncoder] = field(default_factory=list)
     stays: bool = False
     """Whether they cannot be had in another process, so that they read in this one."""
+    rests_until: float = 0.0
+    """Until when they are not loaded, because they ended the process that did it."""
     _data: bytes | None = None
+
+    @property
+    def names(self) -> str:
+        return ", ".join(dict.fromkeys(encoder.name for encoder in self.encoders))
 
     def packed(self) -> bytes | None:
         """The encoders for the process; ``None`` where they stay."""
@@ -176,8 +202,7 @@ class Parcel:
 
     def stay(self, why: str) -> None:
         self.stays, self._data = True, None
-        names = ", ".join(dict.fromkeys(encoder.name for encoder in self.encoders))
-        say("reader", level=30, stays=f"long prompts of {names} are read in this process: {why}")
+        say("reader", level=30, stays=f"long prompts of {self.names} are read in this process: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +268,11 @@ class _FarSpeller(Speller):
 
 
 def _is_long(text: bytes) -> bool:
-    return len(text) > NEAR and len(text.decode(errors="ignore")) > NEAR
+    """Whether bytes are a long text; of others a tokenizer knows no ids, and the longest match needs no process."""
+    try:
+        return len(text) > NEAR and len(text.decode()) > NEAR
+    except UnicodeDecodeError:
+        return False
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -191,7 +191,15 @@ async def _send(send: Send, kind: str, content: Content) -> None:
     length = sum(map(len, parts))
     headers = [(b"content-type", kind.encode()), (b"content-length", str(length).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    small = b""
     for part in parts:
-        for at in range(0, len(part), CHUNK):
+        if len(part) <= CHUNK - len(small):
+            small += part
+            continue
+        at = CHUNK - len(small)
+        await send({"type": "http.response.body", "body": small + bytes(part[:at]), "more_body": True})
+        while len(part) - at > CHUNK:
             await send({"type": "http.response.body", "body": part[at : at + CHUNK], "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+            at += CHUNK
+        small = bytes(part[at:])
+    await send({"type": "http.response.body", "body": small})

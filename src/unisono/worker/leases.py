@@ -141,9 +141,7 @@ class Leases:
             if not 0 <= question.held < size or not 0 <= question.wanted <= size - question.held:
                 raise Misasked(f"{question.wanted} rows are wanted of {size} ids, {question.held} of which are read")
             if size > facts.context:
-                raise Misasked(
-                    f"slot {question.slot} is to hold {size} ids, and this model's context is {facts.context}"
-                )
+                raise Misasked(f"slot {question.slot} is to hold {size} ids, and the context is {facts.context}")
             if np.max(question.ids) >= facts.rows:
                 raise Misasked(f"slot {question.slot} is to read an id that the model's {facts.rows} rows do not have")
             if not 0 <= question.top <= facts.rows or not all(0 <= token < facts.rows for token in question.also):

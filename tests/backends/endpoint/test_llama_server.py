@@ -165,7 +165,8 @@ def test_garbage_and_answers_without_end_are_errors(engine: LlamaServerStandIn) 
 
 
 def test_a_step_ends_with_its_time_out(engine: LlamaServerStandIn) -> None:
-    backend, over = load(engine.url, timeout=0.2), threading.Event()
+    backend, over = load(engine.url), threading.Event()
+    backend._client.timeout = 0.2
     engine.faults["/completion"] = [lambda request: Reply(200 if over.wait(10) else 500)]
     with pytest.raises(MemberUnavailable, match=r"not answered within 0\.2 s"):
         backend.advance([Feed(backend.open(), IDS)])

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import cast
 from urllib.parse import urlsplit
@@ -41,7 +42,8 @@ class Direct:
         self._path = parts.path
         lines = [f"host: {parts.netloc.rpartition('@')[2]}", *(f"{name}: {value}" for name, value in headers.items())]
         self._lines = "\r\n".join(lines)
-        self._connection: _Connection | None = None
+        self._idle: list[_Connection] = []
+        """The one connection, while it is not in use."""
         self._memory = np.empty(0, np.uint8)
         self._used = 0.0
 
@@ -50,7 +52,7 @@ class Direct:
         loop = asyncio.get_running_loop()
         length = sum(map(len, parts))
         head = f"POST {self._path}{path} HTTP/1.1\r\n{self._lines}\r\ncontent-type: {kind}\r\ncontent-length: {length}"
-        connection, self._connection = self._connection, None
+        connection = self._idle.pop() if self._idle else None
         if connection is not None and (connection.lost or loop.time() - self._used > KEPT_SECONDS):
             connection.transport.abort()
             connection = None
@@ -61,7 +63,8 @@ class Direct:
         except BaseException:  # an answer that comes yet belongs to no call
             connection.transport.abort()
             raise
-        self._connection, self._used = connection, loop.time()
+        self._used = loop.time()
+        self._idle.append(connection)
         return self._memory.data[: connection.length]
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
@@ -71,10 +74,17 @@ class Direct:
             )
         except (OSError, ssl.SSLError) as error:
             raise Unusual from error
+        weakref.finalize(self, _end, loop, connection)
         own = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
+
+
+def _end(loop: asyncio.AbstractEventLoop, connection: _Connection) -> None:
+    """Close a connection, from any thread."""
+    with contextlib.suppress(RuntimeError):  # of a loop that is closed
+        loop.call_soon_threadsafe(connection.transport.abort)
 
 
 class _Connection(asyncio.BufferedProtocol):

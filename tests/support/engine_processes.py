@@ -1,0 +1,69 @@
+"""Engines and workers as processes, for tests that want the real ones. `make test-engines` installs the engines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx2
+
+from unisono.config.demo import demo_path
+
+ENGINES = Path(os.environ.get("UNISONO_ENGINES", ""))
+SMOL, GEMMA = "demo:smollm2-135m-instruct", "demo:gemma3-270m"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[object], health: str, seconds: float = 120, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, from when it is well until the end of the test."""
+    environment = {**os.environ, **(environment or {})}
+    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL, env=environment)
+    try:
+        await_health(health, process, seconds)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def await_health(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        with contextlib.suppress(httpx2.HTTPError):
+            if httpx2.get(url, timeout=2).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"{url} is not well after {seconds} s")
+
+
+def llama_server_command(port: int, slots: int = 8, context: int = 1024) -> list[object]:
+    model = demo_path(SMOL.removeprefix("demo:"))
+    return [
+        ENGINES / "llama-server", "-m", model, "--port", port, "-np", slots, "-c", slots * context, "-t", 1,
+        "--no-webui",
+    ]  # fmt: skip
+
+
+def worker_command(folder: Path, port: int, *, host: str = "127.0.0.1", slots: int = 16) -> list[object]:
+    spec = folder / "worker.yaml"
+    spec.write_text(f'members: [{{name: gemma, model: "{GEMMA}", threads: 1}}]')
+    return [
+        sys.executable, "-m", "unisono", "member", "serve", spec, "--member", "gemma", "--host", host, "--port", port,
+        "--slots", slots,
+    ]  # fmt: skip
