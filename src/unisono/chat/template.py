@@ -182,7 +182,7 @@ class ChatTemplate:
         if (known := probing.known.get(key)) is None:
             try:
                 with probing.measured():
-                    known = self._rendered(name, messages, tools, add, variables, probing.seconds)
+                    known = self._rendered(name, messages, tools, add, variables, seconds=probing.seconds)
                     probing.count(known)
             except Exceeded as error:
                 self._hopeless.setdefault(name, str(error))
