@@ -274,3 +274,24 @@ def test_who_is_lost_while_it_is_asked_again_has_told_something_that_counts() ->
     assert {step.absent for step in steps[:first]} == {()}
     assert {step.certain for step in steps[first:]} == {None}
     assert text.usage.uncertain == sum(step.certain is False for step in steps) > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("speculate", ["off", "a:3", "b:3"])
+def test_truncated_leads_and_voters_that_are_lost_leave_certain_choices_right(seed: int, speculate: str) -> None:
+    """Gates of a truncated lead that is away are open, and what is certain is the plain loop's."""
+    FAKE_MODELS["a"].top = FAKE_MODELS["b"].top = Truncation(8, 300)
+    engine = engine_of(("a", "b"), Clock(0.1))
+    for name in ("a", "b"):
+        lose_at_random(engine, name, 0.2, seed)
+    method = Method().but(gate="confidence:0.6", speculate=speculate)
+    [text] = written(engine, [PROMPTS[seed]], method)
+    steps = text.steps or ()
+    for name in ("a", "b"):
+        FAKE_MODELS[name].top = FAKE_MODELS[name].away = None
+    free, absent = engine_of(()), [step.absent for step in steps]
+    plain = list(plain_steps(free.members, free.union, PROMPTS[seed], len(steps), method, absent=absent))
+    for step, oracle in zip(steps, plain, strict=True):
+        if step.certain is False:
+            return  # from here on it may be another text
+        assert (step.piece, step.voted) == (oracle.piece, oracle.voted)

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from support.enumeration import Enumeration
 from unisono.config.sampling import Sampling
-from unisono.engine import step_state
+from unisono.engine import voting
 from unisono.fusion.logits_processors import (
     add_bias,
     min_p,
@@ -395,7 +395,7 @@ def test_each_column_is_drawn_as_often_as_it_has_mass(width: int) -> None:
     parts = np.random.default_rng(width).integers(0, 4, width)
     parts[width // 2] += 2**13 - parts.sum()
     q_U = (parts / 2**13).astype(np.float32)
-    found = Enumeration(lambda: draw_from(q_U, step_state.RandomNumbers(1, 0, Purpose.PIECE)))
+    found = Enumeration(lambda: draw_from(q_U, voting.RandomNumbers(1, 0, Purpose.PIECE)))
     np.testing.assert_allclose([found.get(column, 0.0) for column in range(width)], parts / 2**13, rtol=1e-9)
     assert found.runs == (parts > 0).sum()
 
@@ -491,10 +491,10 @@ def test_a_drafted_piece_is_written_with_the_probability_that_it_should_have(p: 
     p_U, q_U = (np.array(masses, np.float32) / 16 for masses in (p, q))
 
     def write() -> int:
-        guess = draw_from(p_U, step_state.RandomNumbers(1, 0, Purpose.PIECE))
-        if accepts(p_U, q_U, guess, step_state.RandomNumbers(1, 0, Purpose.ACCEPTANCE)):
+        guess = draw_from(p_U, voting.RandomNumbers(1, 0, Purpose.PIECE))
+        if accepts(p_U, q_U, guess, voting.RandomNumbers(1, 0, Purpose.ACCEPTANCE)):
             return guess
-        return draw_from(residual(p_U, q_U), step_state.RandomNumbers(1, 0, Purpose.RESIDUAL))
+        return draw_from(residual(p_U, q_U), voting.RandomNumbers(1, 0, Purpose.RESIDUAL))
 
     written = Enumeration(write)
     np.testing.assert_allclose([written.get(column, 0.0) for column in range(5)], q_U, atol=1e-7)

@@ -139,7 +139,7 @@ class StepState(Voting):
         return self.plan.is_greedy and any(voter.is_truncated for voter in self.voters(position))
 
     def is_gate_certain(self, position: int) -> bool:
-        return not self.plan.is_gated or self.gates[position].certain
+        return not self.is_gated or self.gates[position].certain
 
     @property
     def awaits_end(self) -> bool:
@@ -156,7 +156,7 @@ class StepState(Voting):
         for its in (self.drafted, self.guesses, self.gates, self.lead_choices):
             its.clear()
         self.outputs.pop(str(self.drafter), None)
-        self._allowed = {}
+        self._allowed, self.asked_again = {}, {}
         self.drafter, self.sure = None, 1.0
 
     def settles(self, position: int) -> bool:
