@@ -7,6 +7,7 @@ import numpy as np
 from support.http_stand_in import Reply, Request, StandIn, as_json
 from unisono.backends.prefix_cache import common
 from unisono.testing import FakeModel
+from unisono.vocab.pieces import token_bytes
 
 
 class LlamaServerStandIn(StandIn):
@@ -57,9 +58,23 @@ class LlamaServerStandIn(StandIn):
             "truncated": False,
             "timings": {"cache_n": cached, "prompt_n": len(ids) - cached},
         }
-        if body["n_predict"]:
+        if body["n_predict"] and self.is_whole(ids, body["logit_bias"]):
             told["completion_probabilities"] = [self.probabilities(ids, body["n_probs"])]
         return as_json({name: told[name] for name in body["response_fields"] if name in told})
+
+    def is_whole(self, ids: list[int], bias: list[list[float]]) -> bool:
+        """Whether the token that is chosen ends a character: of others llama-server tells nothing."""
+        logits_V = np.array(self.model.next_token(tuple(ids)), np.float64)
+        for token, nats in bias:
+            logits_V[int(token)] += nats
+        table, chosen = self.model.tokenizer.table, int(logits_V.argmax())
+        if chosen >= len(table.texts):
+            return True
+        try:
+            (token_bytes(table.texts[chosen], table.kinds[chosen], table.scheme) or b"").decode()
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def probabilities(self, ids: list[int], top: int) -> dict:
         logits_V = self.model.next_token(tuple(ids))

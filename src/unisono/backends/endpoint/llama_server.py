@@ -7,8 +7,10 @@ docs/members-elsewhere.md: the log-probabilities are those of the softmax over a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
+from string import ascii_letters
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +27,7 @@ _ENTRY_BYTES, _HEAD_BYTES = 2048, 1 << 18  # an id with its text and bytes; all 
 _EXCESS = 0.02
 """How much more than 1 its probabilities may sum to: it adds up the masses of all ids one by one in float32, and loses
 those below 6e-8. That all of a row are too large by one factor changes no order."""
+_CERTAIN = 1e6  # nats
 _FIELDS = ("completion_probabilities", "model", "tokens_evaluated", "truncated", "timings")
 _OF_THE_MODEL = ("vocab_type", "n_vocab", "n_ctx_train", "n_embd", "n_params", "size", "ftype")
 
@@ -40,6 +43,7 @@ class LlamaServerAdapter:
         self._slots = 1
         self._name: object = None
         self._known: str | None = None
+        self._chosen = _whole_token(tokenizer)
 
     async def describe(self) -> Description:
         props, meta = await self._look()
@@ -96,6 +100,7 @@ class LlamaServerAdapter:
             "n_predict": 1 if top else 0,
             "n_probs": top,
             "temperature": 0,
+            "logit_bias": self._chosen,
             "cache_prompt": True,
             "id_slot": slot % self._slots,
             "return_tokens": True,
@@ -150,6 +155,17 @@ class LlamaServerAdapter:
     @property
     def _model(self) -> dict[str, str]:
         return {"model": self._source.served_model} if self._source.served_model else {}
+
+
+def _whole_token(tokenizer: Tokenizer) -> list[tuple[int, float]]:
+    """A bias by which the server chooses a letter; what it tells of the distribution comes before.
+
+    Of a token that ends within a character it would tell nothing.
+    """
+    table = tokenizer.table
+    pairs = enumerate(zip(table.texts, table.kinds, strict=True))
+    letters = (token for token, (text, kind) in pairs if kind == "normal" and len(text) == 1 and text in ascii_letters)
+    return [(token, _CERTAIN) for token in itertools.islice(letters, 1)]
 
 
 def _cached(answer: dict[str, Any]) -> object:
