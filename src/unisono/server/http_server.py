@@ -193,9 +193,7 @@ class Served(Protocol):
         ...
 
     @property
-    def models(self) -> Sequence[str]:
-        """The names of what is loaded."""
-        ...
+    def models(self) -> Sequence[str]: ...
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, give what runs some seconds to finish, then refuse the rest."""
