@@ -190,7 +190,6 @@ class Served(Protocol):
     @property
     def over(self) -> asyncio.Event:
         """Set once it has ended, by itself or by `close`."""
-        ...
 
     @property
     def models(self) -> Sequence[str]: ...
