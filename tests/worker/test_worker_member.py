@@ -76,13 +76,12 @@ METHODS: list[dict[str, Any]] = [
 def test_an_ensemble_writes_what_it_writes_at_home(workers: dict[str, Worker], method: dict[str, Any]) -> None:
     home = [{"name": name, "model": f"fake:{name}"} for name in NAMES]
     expected = generations(home, method)
-    assert generations([home[0], workers["b"].spec("b")], method) == expected
     assert generations([workers[name].spec(name) for name in NAMES], method) == expected
 
 
 def generations(members: list[dict[str, Any]], method: dict[str, Any], **keys: Any) -> list[tuple[Any, ...]]:
     with Ensemble.load({"members": members, **method}, batch=4) as ensemble:
-        texts = [prompt.text for prompt in PROMPTS[:6] if prompt.text]
+        texts = [prompt.text for prompt in PROMPTS[:3] if prompt.text]
         written = ensemble.generate(texts, max_new_tokens=12, **keys)
         written += ensemble.generate(messages=[[*(PROMPTS[6].messages or ())]], max_new_tokens=12, **keys)
     return [(each.text, each.finish_reason, each.usage.pieces, each.usage.ensembled) for each in written]

@@ -190,12 +190,9 @@ class Served(Protocol):
     @property
     def over(self) -> asyncio.Event:
         """Set once it has ended, by itself or by `close`."""
-        ...
 
     @property
-    def models(self) -> Sequence[str]:
-        """The names of what is loaded."""
-        ...
+    def models(self) -> Sequence[str]: ...
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, give what runs some seconds to finish, then refuse the rest."""
