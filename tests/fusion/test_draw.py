@@ -173,7 +173,7 @@ NO_DRAWING = "but at temperature 0 the likeliest piece is taken and nothing draw
         ("0.7 temperature:0.8", "sampling gives temperature twice: '0.7 temperature:0.8'", "leave one of them out"),
         (
             "gredy",
-            "unknown 'gredy' in sampling; did you mean 'greedy'?; known: greedy, mixture, truncated_sampling, temperature",
+            "unknown 'gredy' in sampling; did you mean 'greedy'?; known: greedy, mixture, truncated_sampling",
             "write it",
         ),
         ("topp:0.9", "unknown 'topp:0.9' in sampling; did you mean 'top_p'?", "temperature:0.7 top_p:0.9"),
@@ -199,7 +199,8 @@ def test_an_unknown_key_is_refused_and_the_nearest_suggested() -> None:
 
 
 def test_every_number_has_a_limit_and_a_field() -> None:
-    assert set(OPTIONS) == set(asdict(Sampling())) - {"bias", "logit_bias", "member_bias", "mixture", "truncated_sampling"}
+    others = {"bias", "logit_bias", "member_bias", "mixture", "truncated_sampling"}
+    assert set(OPTIONS) == set(asdict(Sampling())) - others
 
 
 def test_a_draw_is_checked_when_it_is_changed() -> None:
