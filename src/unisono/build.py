@@ -227,6 +227,8 @@ def load_service(
     if alone:
         for name, prepared in ensembles.items():
             served |= {f"{name}/{member.spec.name}": prepared.alone(member.spec.name) for member in prepared.members}
+    for prepared in ensembles.values():
+        prepared.grammars.get_ready()
     models = load_models(ensembles.values(), report, keep_prefixes=True)
     engines = {name: models.engine(prepared, longest_block=chunk) for name, prepared in served.items()}
     return Service(engines, queue=queue, chunk=chunk)

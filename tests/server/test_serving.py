@@ -180,3 +180,10 @@ def test_a_logit_bias_acts_on_columns_and_on_end() -> None:
         assert endless.finish_reason in ("length", "context")
         with pytest.raises(SpecError, match=f"logit_bias is given for {union.size}, and the last column, END, is"):
             duo.generate("cats", draw={"logit_bias": {union.size: 1}})
+
+
+def test_the_first_constraint_finds_the_union_read() -> None:
+    [prepared] = prepare_several([load_spec({"members": [A, B]})])
+    service = load_service({"duo": prepared})
+    assert "_tokenizer" in vars(prepared.grammars), "no client waits while a union is read"
+    service.unload()

@@ -63,6 +63,11 @@ class Grammars:
         self._keep(constraint, parse)
         return parse.copy()
 
+    def get_ready(self) -> None:
+        """Give the library its view of the union, where it is installed: a second in which no other thread runs."""
+        if _is_installed():
+            _ = self._tokenizer
+
     def _keep(self, constraint: Constraint, parse: Parse) -> None:
         """Keep what was used last: few grammars, and of long ones fewer, because clients may write them."""
         kept = self._compiled
@@ -161,8 +166,12 @@ class _Pieces:
         raise AssertionError("a union spells nothing")
 
 
+def _is_installed() -> bool:
+    return importlib.util.find_spec("llguidance") is not None
+
+
 def _library() -> ModuleType:
-    if importlib.util.find_spec("llguidance") is None:
+    if not _is_installed():
         raise BackendMissing(
             "a constraint needs llguidance, which is not installed",
             hint="install it: pip install 'unisono[constraints]'",
