@@ -67,3 +67,17 @@ def worker_command(folder: Path, port: int, *, host: str = "127.0.0.1", slots: i
         sys.executable, "-m", "unisono", "member", "serve", spec, "--member", "gemma", "--host", host, "--port", port,
         "--slots", slots,
     ]  # fmt: skip
+
+
+VLLM_SETTINGS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "PYTHONPATH": "",
+    "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR",
+}  # fmt: skip
+
+
+def vllm_command(folder: Path, port: int) -> list[object]:
+    return [
+        ENGINES / "vllm" / "bin" / "vllm", "serve", folder, "--served-model-name", "smol", "--host", "127.0.0.1",
+        "--port", port, "--dtype", "float32", "--max-model-len", 1024, "--max-num-seqs", 16, "--block-size", 32,
+        "--max-logprobs", 200, "--enable-prefix-caching", "--enforce-eager",
+    ]  # fmt: skip
