@@ -10,7 +10,7 @@ import pytest
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.testing import FakeBackend, FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule
-from unisono.worker.leases import Leases, Misasked, NoRoom, Superseded
+from unisono.worker.leases import TURN, Leases, Misasked, NoRoom, Superseded
 
 
 class Clock:
@@ -78,21 +78,63 @@ def test_an_older_leave_or_call_changes_nothing() -> None:
         ask(leases, q([1, 2, 3, 4], 3), number=7)
 
 
-def test_a_silent_client_makes_room_and_a_full_worker_says_for_how_long() -> None:
+def right(model: FakeModel, *texts: list[int]) -> Any:
+    return np.stack([model.next_token(tuple(ids)) for ids in texts])
+
+
+def test_texts_of_a_client_take_turns_and_only_too_many_at_once_are_refused() -> None:
+    leases, model, _ = made(slots=2)
+    texts: list[list[int]] = [[1, 2], [3, 4], [5, 6]]
+    for number in range(1, 7):
+        slot = number % 3
+        texts[slot].append(number)
+        held = len(texts[slot]) - 1 if number > 3 else 0
+        assert (ask(leases, q(list(texts[slot]), held, slot), number=number) == right(model, texts[slot])).all()
+        assert leases.slots <= 2
+    told = ask(leases, q([*texts[0], 9], 4, 0), q([*texts[1], 9], 4, 1), number=7)
+    assert (told == right(model, [*texts[0], 9], [*texts[1], 9])).all()
+    with pytest.raises(NoRoom, match="3 texts at once") as refused:
+        ask(leases, *(q([1], slot=slot) for slot in range(3)), number=8)
+    assert refused.value.retry_after is None
+    assert leases.slots == 2
+
+
+def test_a_copy_of_what_is_not_asked_takes_its_place_without_room() -> None:
+    leases, model, _ = made(slots=2)
+    ask(leases, q([1, 2, 3]), q([7], slot=1))
+    told = ask(leases, q([1, 2, 3, 4], 3, slot=2), q([7, 8], 1, slot=1), number=2)
+    assert (told == right(model, [1, 2, 3, 4], [7, 8])).all()
+    assert fed(model) == [4, 2]
+    assert (ask(leases, q([1, 2, 3, 5], 3), number=3) == right(model, [1, 2, 3, 5])).all()
+
+
+def test_clients_that_use_all_slots_take_turns() -> None:
     leases, model, clock = made(slots=2)
     ask(leases, q([1]), q([2], slot=1))
-    clock.now = 4
-    with pytest.raises(NoRoom) as full:
-        ask(leases, q([3]), session="two")
-    assert full.value.retry_after == 6
-    with pytest.raises(NoRoom) as own:
-        ask(leases, q([3], slot=2), number=2)
-    assert own.value.retry_after is None
-    clock.now = 15
-    assert (ask(leases, q([3]), session="two") == model.next_token((3,))).all()
-    assert leases.sessions == 1
-    clock.now = 30
-    assert leases.expire() == 1
+    for number in range(2, 5):
+        clock.now += TURN / 2 - 0.1
+        ask(leases, q([1, 2], 1), number=number)
+        if number < 4:
+            with pytest.raises(NoRoom) as full:
+                ask(leases, q([3]), q([4], slot=1), session="two", number=number)
+            assert full.value.retry_after == pytest.approx(TURN if number == 2 else TURN / 2 + 0.1)
+            assert leases.slots == 2
+    clock.now += 0.3
+    assert (ask(leases, q([3]), q([4], slot=1), session="two", number=5) == right(model, [3], [4])).all()
+    with pytest.raises(NoRoom):
+        ask(leases, q([1, 2, 3], 2), number=6)
+    clock.now += TURN
+    assert (ask(leases, q([1, 2, 3], 2), number=7) == right(model, [1, 2, 3])).all()
+
+
+def test_a_client_that_pauses_gives_its_slots() -> None:
+    leases, model, clock = made(slots=2)
+    ask(leases, q([1]), q([2], slot=1))
+    clock.now = TURN
+    assert (ask(leases, q([3]), session="two") == right(model, [3])).all()
+    assert (leases.sessions, leases.slots) == (2, 2)
+    clock.now += 30
+    assert leases.expire() == 2
     assert (leases.sessions, leases.slots) == (0, 0)
 
 

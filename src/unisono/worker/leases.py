@@ -1,8 +1,8 @@
 """Which client has which slots of the model, and what each of them has read.
 
 A client says of each of its slots all that it holds. What the model lacks of that is read, what it has beyond is
-rewound; so a call that is made twice, or after its slot was lost, gives the same. A client that is silent for too long
-loses its slots, and has only to ask again.
+rewound; so a call that is made twice, or after its slot was lost, gives the same. Texts take turns where there are more
+of them than slots. A client that is silent for too long loses its slots, and has only to ask again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ SESSIONS = 256
 """The most sessions at once; each has few bytes of its own."""
 SLOTS = 4096
 """A client numbers its slots below this."""
+TURN = 2.0
+"""Seconds that a client waits before it takes slots which another one uses."""
 
 
 class NoRoom(Exception):
-    """All slots are taken; ``retry_after`` is ``None`` where waiting does not help."""
+    """A call has no room, and takes nothing; ``retry_after`` is ``None`` where waiting does not help."""
 
     def __init__(self, words: str, retry_after: float | None) -> None:
         super().__init__(words)
@@ -64,6 +66,18 @@ class _Session:
     leases: dict[int, _Lease] = field(default_factory=dict)
     left: list[_Lease] = field(default_factory=list)
     """What the client has no use for; kept, the latest last, while there is room, because copies may be made of it."""
+    waits: float | None = None
+    """Since when it has been told that there is no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a call may close for its slots: texts of its own client that it does not ask about, and what others give."""
+
+    session: _Session
+    asked: set[int]
+    givers: Sequence[_Session]
+    """The other clients whose slots it may take, the longest silent first."""
 
 
 class Leases:
@@ -101,7 +115,8 @@ class Leases:
         if call.number < session.number:
             raise Superseded
         session.used, session.number = self._clock(), call.number
-        leases = [self._lease(session, question, call.number) for question in call.questions]
+        turn = self._turn(session, {question.slot for question in call.questions})
+        leases = [self._lease(turn, question) for question in call.questions]
         rows = self._advance(session, call, leases)
         session.used = self._clock()
         return rows, [lease.length for lease in leases]
@@ -133,6 +148,8 @@ class Leases:
 
     def _check(self, call: Call) -> None:
         facts, seen = self._backend.facts, set[int]()
+        if (count := len(call.questions)) > facts.slots:
+            raise NoRoom(f"a call asks about {count} texts at once, and this worker has {facts.slots} slots", None)
         for question in call.questions:
             size = len(question.ids)
             if not 0 <= question.slot < SLOTS or question.slot in seen:
@@ -152,41 +169,57 @@ class Leases:
     def _session(self, name: str) -> _Session:
         if name not in self._sessions:
             if len(self._sessions) >= SESSIONS:
-                raise NoRoom(f"{SESSIONS} clients have sessions, the most this worker takes", self._soonest(None))
+                raise NoRoom(f"{SESSIONS} clients have sessions, the most this worker takes", self._soonest())
             self._sessions[name] = _Session(self._clock())
         return self._sessions[name]
 
-    def _lease(self, session: _Session, question: Question, number: int) -> _Lease:
+    def _others(self, session: _Session) -> list[_Session]:
+        """The other clients, the longest silent first."""
+        return sorted((other for other in self._sessions.values() if other is not session), key=lambda each: each.used)
+
+    def _turn(self, session: _Session, asked: set[int]) -> _Turn:
+        """Make sure that a call gets all its slots. Raises `NoRoom`."""
+        slots, now = self._backend.facts.slots, self._clock()
+        waited = 0.0 if session.waits is None else now - session.waits
+        others = self._others(session)
+        givers = [other for other in others if max(waited, now - other.used) >= TURN]
+        if len(asked) + sum(len(other.leases) for other in others if other not in givers) > slots:
+            session.waits = now - waited
+            raise NoRoom(f"all {slots} slots of this worker are taken by its clients", TURN - waited)
+        session.waits = None
+        return _Turn(session, asked, givers)
+
+    def _lease(self, turn: _Turn, question: Question) -> _Lease:
         """The lease of a question's slot, which has read a part of what stands before, and nothing else."""
+        session = turn.session
         before = np.asarray(question.ids[: question.held], np.int32)
         lease = session.leases.get(question.slot)
         own = 0 if lease is None else common(lease.read, before)
         if lease is None or own < len(before):
-            best = max(self._others(session, lease), key=lambda other: common(other.read, before), default=None)
+            beside = (other for other in (*session.leases.values(), *session.left) if other is not lease)
+            best = max(beside, key=lambda other: common(other.read, before), default=None)
             if best is not None and common(best.read, before) > own:
-                lease, own = self._copy(session, question.slot, best), common(best.read, before)
+                lease, own = self._copy(turn, question.slot, best), common(best.read, before)
             elif lease is None:
-                lease = session.leases[question.slot] = self._open(session, None)
-        lease.number = number
+                self._make_room(turn, None)
+                lease = session.leases[question.slot] = self._open(None)
+        lease.number = session.number
         if own < lease.length:
             self._backend.rewind(lease.slot, own)
             lease.length = own
         return lease
 
-    def _others(self, session: _Session, own: _Lease | None) -> Iterator[_Lease]:
-        yield from (lease for lease in (*session.leases.values(), *session.left) if lease is not own)
-
-    def _copy(self, session: _Session, slot: int, original: _Lease) -> _Lease:
-        """Give a slot of a client a copy of another one, or, without room, that one itself if it was left."""
+    def _copy(self, turn: _Turn, slot: int, original: _Lease) -> _Lease:
+        """Give a slot of a client a copy of another one, or, without room, that one itself."""
+        session = turn.session
         if (own := session.leases.pop(slot, None)) is not None:
             session.left.insert(0, own)
-        try:
-            lease = self._open(session, original)
-        except NoRoom:
-            if original not in session.left:
-                raise
-            session.left.remove(original)
+        self._make_room(turn, original)
+        if self._free > 0:
+            lease = self._open(original)
+        else:  # a call has room for what it asks about, and so for what it does not ask about no longer
             lease = original
+            _take(session, lease)
         session.leases[slot] = lease
         return lease
 
@@ -196,32 +229,37 @@ class Leases:
         taken = sum(len(session.leases) + len(session.left) for session in self._sessions.values())
         return self._backend.facts.slots - taken
 
-    def _open(self, session: _Session, original: _Lease | None) -> _Lease:
-        if self._free <= 0:
-            self._make_room(session, original)
+    def _open(self, original: _Lease | None) -> _Lease:
         slot = self._backend.open(None if original is None else original.slot)
         lease = _Lease(slot, np.empty(self._backend.facts.context, np.int32))
         if original is not None:
             lease.ids[: original.length], lease.length = original.read, original.length
         return lease
 
-    def _make_room(self, session: _Session, kept: _Lease | None) -> None:
-        """Close the slot that was left first. Raises `NoRoom`."""
-        for other in sorted(self._sessions.values(), key=lambda each: (each is session, each.used)):
-            for lease in other.left:
-                if lease is not kept:
-                    other.left.remove(lease)
-                    self._backend.close(lease.slot)
-                    return
-        slots = self._backend.facts.slots
-        if len(session.leases) >= slots:
-            raise NoRoom(f"this client has all {slots} slots of the worker, and asks for one more", None)
-        raise NoRoom(f"all {slots} slots of this worker are taken by its clients", self._soonest(session))
+    def _make_room(self, turn: _Turn, original: _Lease | None) -> None:
+        """Without a free slot, close one, if there is another one than that which is to be copied."""
+        if self._free > 0:
+            return
+        for owner, lease in self._closable(turn):
+            if lease is not original:
+                _take(owner, lease)
+                self._backend.close(lease.slot)
+                return
 
-    def _soonest(self, session: _Session | None) -> float:
-        """Seconds until some other session may end by its silence."""
-        used = [other.used for other in self._sessions.values() if other is not session]
-        return max(1.0, min(used, default=0.0) + self._idle - self._clock())
+    def _closable(self, turn: _Turn) -> Iterator[tuple[_Session, _Lease]]:
+        """What was left first, then the client's own texts, then those of others; the longest unused first."""
+        session = turn.session
+        for owner in (*self._others(session), session):
+            yield from ((owner, lease) for lease in owner.left)
+        unasked = [lease for slot, lease in session.leases.items() if slot not in turn.asked]
+        yield from ((session, lease) for lease in sorted(unasked, key=_number))
+        for owner in turn.givers:
+            yield from ((owner, lease) for lease in sorted(owner.leases.values(), key=_number))
+
+    def _soonest(self) -> float:
+        """Seconds until some session may end by its silence."""
+        used = [session.used for session in self._sessions.values()]
+        return max(1.0, min(used) + self._idle - self._clock())
 
     def _advance(self, session: _Session, call: Call, leases: list[_Lease]) -> Array | TopLogprobs:
         truncated = self._backend.facts.truncated is not None
@@ -242,6 +280,18 @@ class Leases:
             return rows
         asked = [(question.top, question.also) for question in call.questions for _ in range(question.wanted)]
         return top_logprobs(rows, asked)
+
+
+def _take(session: _Session, lease: _Lease) -> None:
+    """Take a lease from a client."""
+    if lease in session.left:
+        session.left.remove(lease)
+    else:
+        del session.leases[next(slot for slot, each in session.leases.items() if each is lease)]
+
+
+def _number(lease: _Lease) -> int:
+    return lease.number
 
 
 def _told(question: Question, truncated: bool) -> tuple[int, Sequence[int]]:
