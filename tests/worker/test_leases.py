@@ -138,6 +138,47 @@ def test_a_client_that_pauses_gives_its_slots() -> None:
     assert (leases.sessions, leases.slots) == (0, 0)
 
 
+def test_a_late_call_does_not_open_again_what_was_left() -> None:
+    leases, model, _ = made()
+    ask(leases, q([1]), number=1)
+    leases.leave("one", 3, [0])
+    with pytest.raises(Superseded):
+        ask(leases, q([1, 2], 1), number=2)
+    assert leases.slots == 0
+    assert (ask(leases, q([1, 2], 1), number=4) == right(model, [1, 2])).all()
+
+
+def test_a_client_whose_call_waits_is_not_silent() -> None:
+    leases, model, clock = made(idle=10)
+    ask(leases, q([1]))
+    clock.now = 9
+    leases.note(Call("one", 2, "", []))
+    clock.now = 18
+    assert leases.expire() == 0
+    clock.now = 28  # longer than it may be silent, and no look at the sessions meanwhile
+    ask(leases, q([1, 2], 1), number=2)
+    assert fed(model) == [1, 1]
+
+
+def test_a_slot_that_does_not_close_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases, model, clock = made()
+    ask(leases, q([1]), q([2], slot=1))
+    close, closed = FakeBackend.close, list[Any]()
+
+    def fail_once(self: FakeBackend, slot: Any) -> None:
+        close(self, slot)
+        closed.append(slot)
+        if len(closed) == 1:
+            raise OSError("no such slot")
+
+    monkeypatch.setattr(FakeBackend, "close", fail_once)
+    clock.now = 20
+    with pytest.raises(OSError, match="no such"):
+        leases.expire()
+    assert (leases.expire(), len(closed), leases.slots) == (1, 2, 0)
+    assert (ask(leases, q([3]), q([4], slot=1), session="two") == right(model, [3], [4])).all()
+
+
 @pytest.mark.parametrize(
     ("questions", "words"),
     [

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from support.fakes import make_fakes
 from support.server_process import PROGRAM
-from support.workers import Worker, working
+from support.workers import SESSION, Worker, working
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import TYPE, read_rows_of
 from unisono.backends.fake.backend import FAKE_MODELS
@@ -24,6 +25,8 @@ from unisono.backends.wire import read_frame
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.server.limits import ServerLimits
+from unisono.worker import service
+from unisono.worker.leases import Leases
 
 A = {"name": "a", "model": "fake:a"}
 TOKEN = "a-token-of-some-length"
@@ -52,6 +55,7 @@ def test_rows_are_those_of_the_model(worker: Worker) -> None:
     assert frame.head["lengths"] == [3]
     assert frame.head["model"] == worker.model
     assert frame.head["instance"]
+    assert (frame.head["session"], frame.head["number"]) == (SESSION, 1)
 
 
 def test_the_token_is_asked_for_but_at_the_doorbell(worker: Worker) -> None:
@@ -103,6 +107,22 @@ def test_too_many_texts_are_refused_with_a_time(worker: Worker) -> None:
         assert worker.post("/v1/leave", {"session": session, "number": 9, "slots": None}).status_code == 200
     assert worker.ask(*full, session="y" * 16).status_code == 200
     assert worker.ask(Question(0, [1], 0, 1), session="z" * 16, model="other").status_code == 409
+
+
+def test_silent_clients_are_looked_for_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, twice = list[int](), threading.Event()
+
+    def expire(leases: Leases) -> int:
+        looks.append(1)
+        if len(looks) == 1:
+            raise OSError("no such slot")
+        twice.set()
+        return 0
+
+    monkeypatch.setattr(Leases, "expire", expire)
+    monkeypatch.setattr(service, "EXPIRY_SECONDS", 0.01)
+    with working(A, slots=1):
+        assert twice.wait(10)
 
 
 class Process:

@@ -100,9 +100,9 @@ class Leases:
         return sum(len(session.leases) for session in list(self._sessions.values()))
 
     def note(self, call: Call) -> None:
-        """A call has arrived, which waits: whatever its session asked before has been given up."""
+        """A call has arrived, which waits: its session is not silent, and has given up whatever it asked before."""
         if (session := self._sessions.get(call.session)) is not None:
-            session.number = max(session.number, call.number)
+            session.number, session.used = max(session.number, call.number), self._clock()
 
     def answer(self, call: Call) -> tuple[Array | TopLogprobs, list[int]]:
         """The distributions that a call asks for, valid until the next call, and how much each slot has read now.
@@ -110,11 +110,10 @@ class Leases:
         Raises `NoRoom`, `Superseded`, or `Misasked` before anything is computed.
         """
         self._check(call)
-        self.expire()
         session = self._session(call.session)
         if call.number < session.number:
             raise Superseded
-        session.used, session.number = self._clock(), call.number
+        session.number = call.number
         turn = self._turn(session, {question.slot for question in call.questions})
         leases = [self._lease(turn, question) for question in call.questions]
         rows = self._advance(session, call, leases)
@@ -126,6 +125,7 @@ class Leases:
         session = self._sessions.get(name)
         if session is None:
             return
+        session.number = max(session.number, number)  # what was asked before, and comes late, opens nothing anew
         for slot in list(session.leases) if slots is None else slots:
             lease = session.leases.get(slot)
             if lease is not None and lease.number < number:
@@ -142,9 +142,11 @@ class Leases:
         return len(names)
 
     def _end(self, name: str) -> None:
-        session = self._sessions.pop(name)
+        session = self._sessions[name]
         for lease in (*session.leases.values(), *session.left):
+            _take(session, lease)
             self._backend.close(lease.slot)
+        del self._sessions[name]
 
     def _check(self, call: Call) -> None:
         facts, seen = self._backend.facts, set[int]()
@@ -167,6 +169,10 @@ class Leases:
             raise Misasked("whole distributions and truncated ones are asked for in one call")
 
     def _session(self, name: str) -> _Session:
+        """The session of a client that asks; others may end by their silence."""
+        if (session := self._sessions.get(name)) is not None:
+            session.used = self._clock()
+        self.expire()
         if name not in self._sessions:
             if len(self._sessions) >= SESSIONS:
                 raise NoRoom(f"{SESSIONS} clients have sessions, the most this worker takes", self._soonest())

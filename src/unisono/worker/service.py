@@ -101,7 +101,7 @@ class MemberService:
         return await self._run(self._tokenizer, lambda: member.table)
 
     async def leave(self, session: str, number: int, slots: Iterable[int] | None) -> None:
-        assert self.member
+        _ = self.member  # which refuses while the member cannot be used
         assert self._leases is not None
         await self._run(self._model, partial(self._leases.leave, session, number, slots))
 
@@ -148,7 +148,14 @@ class MemberService:
             rows = np.array(rows.detach().cpu() if hasattr(rows, "detach") else rows, np.float32)
         self.metrics.seconds.observe(seconds)
         self.metrics.batch.observe(len(call.questions))
-        head = {"instance": member.instance, "model": member.fingerprint, "lengths": lengths, "seconds": seconds}
+        head = {
+            "session": call.session,
+            "number": call.number,
+            "instance": member.instance,
+            "model": member.fingerprint,
+            "lengths": lengths,
+            "seconds": seconds,
+        }
         return rows_frame(head, rows)
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -185,6 +192,11 @@ class MemberService:
         while True:
             await asyncio.sleep(EXPIRY_SECONDS)
             if self._leases is not None and self.state == "serving":
-                ended = await self._loop.run_in_executor(self._model, self._leases.expire)
+                try:
+                    ended = await self._loop.run_in_executor(self._model, self._leases.expire)
+                except Exception as error:  # of the backend; the other clients' slots are to be freed all the same
+                    say("failed", level=logging.ERROR, error=where(error))
+                    self.metrics.failures.inc()
+                    continue
                 if ended:
                     say("expired", sessions=ended, left=self._leases.sessions)
