@@ -10,7 +10,9 @@ import pytest
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.testing import FakeBackend, FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule
-from unisono.worker.leases import TURN, Leases, Misasked, NoRoom, Superseded
+from unisono.worker import checks
+from unisono.worker.checks import Misasked
+from unisono.worker.leases import TURN, Leases, NoRoom, Superseded
 
 
 class Clock:
@@ -198,3 +200,12 @@ def test_what_no_model_could_answer_is_refused(questions: list[Question], words:
         ask(leases, *questions)
     assert not model.passes
     assert leases.sessions == 0
+
+
+def test_more_distributions_than_memory_is_given_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases, model, _ = made()
+    monkeypatch.setattr(checks, "ANSWER", 3 * 4 * model.output_rows)
+    with pytest.raises(Misasked, match=r"4 distributions .* the most is 3, which are"):
+        ask(leases, q([1, 2], wanted=2), q([3, 4], slot=1, wanted=2))
+    assert leases.sessions == 0
+    assert len(ask(leases, q([1, 2], wanted=2), q([3, 4], slot=1))) == 3

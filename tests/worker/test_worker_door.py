@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.server.limits import ServerLimits
 from unisono.worker import service
+from unisono.worker.app import WorkerApp
 from unisono.worker.leases import Leases
+from unisono.worker.metrics import WorkerMetrics
 
 A = {"name": "a", "model": "fake:a"}
 TOKEN = "a-token-of-some-length"
@@ -123,6 +126,55 @@ def test_silent_clients_are_looked_for_again_after_a_failure(monkeypatch: pytest
     monkeypatch.setattr(service, "EXPIRY_SECONDS", 0.01)
     with working(A, slots=1):
         assert twice.wait(10)
+
+
+def test_a_call_has_its_place_before_it_is_read_and_until_it_is_answered() -> None:
+    async def main() -> None:
+        app = WorkerApp(service.MemberService(made, ServerLimits(concurrency=1), WorkerMetrics(), 60), None)
+        first, second = Exchange(), Exchange()
+        running = asyncio.create_task(first.on(app))
+        await first.reads.wait()
+        assert await second.on(app) == 503
+        first.body.set()
+        await first.answers.wait()
+        assert await second.on(app) == 503
+        assert not second.reads.is_set()
+        first.taken.set()
+        assert await running == 400
+        second.body.set()
+        second.taken.set()
+        assert await second.on(app) == 400
+
+    def made() -> Any:
+        raise AssertionError
+
+    asyncio.run(main())
+
+
+class Exchange:
+    """A call that is no frame; its body arrives, and its answer is taken, when it is told so."""
+
+    def __init__(self) -> None:
+        self.reads, self.body, self.answers, self.taken = (asyncio.Event() for _ in range(4))
+
+    async def on(self, app: WorkerApp) -> int:
+        headers = [(b"host", b"localhost"), (b"content-type", TYPE.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/v1/advance", "headers": headers}
+        sent = list[Any]()
+
+        async def receive() -> dict[str, Any]:
+            self.reads.set()
+            await self.body.wait()
+            return {"type": "http.request", "body": b"no frame"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            self.answers.set()
+            if sent[0]["status"] != 503:
+                await self.taken.wait()
+
+        await app(scope, receive, send)
+        return int(sent[0]["status"])
 
 
 class Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -25,6 +26,8 @@ CHARACTERS = 2**20
 """The most characters of a text: what a tokenizer's stack is enough for."""
 OPEN = ("/health", "/ready")
 """Paths that need no token."""
+PLACED = ("/v1/member/table", "/v1/encode", "/v1/advance", "/v1/leave")
+"""Paths whose requests or answers are large, or wait for a thread."""
 JSON = "application/json"
 CHUNK = 1 << 18
 """Bytes that are given to the connection at once: what it has no room for, it copies."""
@@ -61,20 +64,23 @@ class WorkerApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        try:
-            if (refused := self._refusal(scope)) is not None:
-                raise refused
-            kind, content = await self._route(scope, receive)
-        except Refusal as refusal:
-            if refusal.status in (401, 403, 500):
-                client = scope.get("client")
-                say("refused", client=client[0] if client else None, status=refusal.status, code=refusal.code)
-            await refuse(send, refusal)
-        except Exception as error:
-            say("internal", level=logging.ERROR, error=where(error))
-            await refuse(send, refusal_of_status(500, scope["method"]))
-        else:
-            await _send(send, kind, content)
+        with contextlib.ExitStack() as held:
+            try:
+                if (refused := self._refusal(scope)) is not None:
+                    raise refused
+                if scope["path"] in PLACED:
+                    held.enter_context(self._service.place())
+                kind, content = await self._route(scope, receive)
+            except Refusal as refusal:
+                if refusal.status in (401, 403, 500):
+                    client = scope.get("client")
+                    say("refused", client=client[0] if client else None, status=refusal.status, code=refusal.code)
+                await refuse(send, refusal)
+            except Exception as error:
+                say("internal", level=logging.ERROR, error=where(error))
+                await refuse(send, refusal_of_status(500, scope["method"]))
+            else:
+                await _send(send, kind, content)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

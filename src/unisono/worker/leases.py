@@ -18,11 +18,10 @@ from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.backends.truncated import top_logprobs
+from unisono.worker.checks import check_questions
 
 SESSIONS = 256
 """The most sessions at once; each has few bytes of its own."""
-SLOTS = 4096
-"""A client numbers its slots below this."""
 TURN = 2.0
 """Seconds that a client waits before it takes slots which another one uses."""
 
@@ -37,10 +36,6 @@ class NoRoom(Exception):
 
 class Superseded(Exception):
     """The client has given this call up: it has made another one since."""
-
-
-class Misasked(ValueError):
-    """A call that no model could answer."""
 
 
 @dataclass(eq=False, slots=True)
@@ -109,7 +104,10 @@ class Leases:
 
         Raises `NoRoom`, `Superseded`, or `Misasked` before anything is computed.
         """
-        self._check(call)
+        slots = self._backend.facts.slots
+        if (count := len(call.questions)) > slots:
+            raise NoRoom(f"a call asks about {count} texts at once, and this worker has {slots} slots", None)
+        check_questions(call.questions, self._backend.facts)
         session = self._session(call.session)
         if call.number < session.number:
             raise Superseded
@@ -147,26 +145,6 @@ class Leases:
             _take(session, lease)
             self._backend.close(lease.slot)
         del self._sessions[name]
-
-    def _check(self, call: Call) -> None:
-        facts, seen = self._backend.facts, set[int]()
-        if (count := len(call.questions)) > facts.slots:
-            raise NoRoom(f"a call asks about {count} texts at once, and this worker has {facts.slots} slots", None)
-        for question in call.questions:
-            size = len(question.ids)
-            if not 0 <= question.slot < SLOTS or question.slot in seen:
-                raise Misasked(f"slot {question.slot} is asked twice, or is none of 0 … {SLOTS - 1}")
-            seen.add(question.slot)
-            if not 0 <= question.held < size or not 0 <= question.wanted <= size - question.held:
-                raise Misasked(f"{question.wanted} rows are wanted of {size} ids, {question.held} of which are read")
-            if size > facts.context:
-                raise Misasked(f"slot {question.slot} is to hold {size} ids, and the context is {facts.context}")
-            if np.max(question.ids) >= facts.rows:
-                raise Misasked(f"slot {question.slot} is to read an id that the model's {facts.rows} rows do not have")
-            if not 0 <= question.top <= facts.rows or not all(0 <= token < facts.rows for token in question.also):
-                raise Misasked(f"more ids, or others, are to be told than the model's {facts.rows}")
-        if len({question.top > 0 for question in call.questions}) > 1:
-            raise Misasked("whole distributions and truncated ones are asked for in one call")
 
     def _session(self, name: str) -> _Session:
         """The session of a client that asks; others may end by their silence."""

@@ -8,7 +8,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, TypeVar
@@ -21,7 +21,8 @@ from unisono.errors import UnisonoError
 from unisono.server.errors import FAULT, OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say, where
-from unisono.worker.leases import Leases, Misasked, NoRoom, Superseded
+from unisono.worker.checks import Misasked
+from unisono.worker.leases import Leases, NoRoom, Superseded
 from unisono.worker.metrics import WorkerMetrics
 from unisono.worker.served_member import ServedMember
 
@@ -84,6 +85,21 @@ class MemberService:
             words = f"it serves another model now: {member.fingerprint}, not {model[:64]}"
             raise Refusal(409, words, code="other_model")
         return member
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places for calls, from before a call is read until its answer is sent. Raises a `Refusal`."""
+        if self._running >= self.limits.concurrency:
+            words = f"{self._running} calls are waiting, the most this worker takes; try again later"
+            raise Refusal(503, words, kind=OVERLOADED, code="too_many_requests", retry_after=1)
+        self._running += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
 
     async def answer(self, call: Call) -> list[memoryview]:
         """The answer to a call, as the parts of a frame. Raises a `Refusal`."""
@@ -160,19 +176,10 @@ class MemberService:
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         """Do something in a thread. Raises a `Refusal`."""
-        if self._running >= self.limits.concurrency:
-            words = f"{self._running} calls are waiting, the most this worker takes; try again later"
-            raise Refusal(503, words, kind=OVERLOADED, code="too_many_requests", retry_after=1)
-        self._running += 1
-        self._quiet.clear()
         try:
             return await self._loop.run_in_executor(thread, work)
         except Exception as error:
             raise self._refusal(error) from error
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._quiet.set()
 
     def _refusal(self, error: Exception) -> Refusal:
         match error:
