@@ -23,8 +23,9 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import TYPE, read_rows_of
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.backends.wire import read_frame
+from unisono.cli import member
 from unisono.ensemble import Ensemble
-from unisono.errors import MemberUnavailable
+from unisono.errors import MemberUnavailable, SpecError
 from unisono.server.limits import ServerLimits
 from unisono.worker import service
 from unisono.worker.app import WorkerApp
@@ -70,6 +71,17 @@ def test_the_token_is_asked_for_but_at_the_doorbell(worker: Worker) -> None:
             assert TOKEN not in answer.text
     known = httpx2.get(f"{worker.url}/v1/member", headers={"authorization": f"Bearer {TOKEN}"}).json()
     assert (known["unisono_member"], known["slots"], known["idle_seconds"]) == (1, 2, 60)
+
+
+def test_a_token_that_can_be_guessed_is_refused_as_a_key_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = member.WorkerFlags(spec=Path("duo.yaml"), member="a", token_env="SAID")
+    for token in ("", "short", "long enough but with blanks"):
+        monkeypatch.setenv("SAID", token)
+        with pytest.raises(SpecError, match=r"'SAID' (holds no|is not set)") as refused:
+            member._token(flags)
+        assert "a token has 16 or more" in str(refused.value.hint)
+    monkeypatch.setenv("SAID", TOKEN)
+    assert member._token(flags) == TOKEN
 
 
 def test_a_page_of_another_name_is_refused_without_a_token() -> None:

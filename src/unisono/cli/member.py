@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from unisono.worker.served_member import ServedMember
 
 limit_flag = partial(typer.Option, rich_help_panel="Limits")
-SHORTEST = 16
-"""Characters of a token. Shorter ones can be guessed."""
 
 app = typer.Typer(
     name="member",
@@ -93,6 +91,7 @@ def serve(flags: WorkerFlags) -> None:
 def _token(flags: WorkerFlags) -> str | None:
     """What clients have to say; nothing where only this machine reaches the worker. Raises a `SpecError`."""
     from unisono.server.hosts import is_loopback
+    from unisono.server.middleware import KEY_HAS, is_key
 
     if flags.token_env is None:
         if is_loopback(flags.host):
@@ -102,11 +101,11 @@ def _token(flags: WorkerFlags) -> str | None:
         print(token, flush=True)
         return token
     token = os.environ.get(flags.token_env, "")
-    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+    if not is_key(token):
         raise SpecError(
             f"the environment variable {flags.token_env!r} "
             + ("holds no token" if token else "is not set, or empty: it is to hold the token"),
-            hint=f"a token has {SHORTEST} or more visible ASCII characters, such as `openssl rand -hex 24` prints",
+            hint=f"a token {KEY_HAS}",
         )
     return token
 

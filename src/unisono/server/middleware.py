@@ -36,6 +36,7 @@ REFUSED = "unisono.refused"
 """The key, in the scope, of the refusal of a request that the connections refuse."""
 LEAST = 16
 """Characters of a key. Shorter ones can be guessed."""
+KEY_HAS = f"has {LEAST} or more visible ASCII characters, such as `openssl rand -hex 24` prints"
 LEFT = 499
 """The status, in logs and metrics only, of a request whose client left before the answer."""
 
@@ -96,27 +97,13 @@ class Middleware:
             await send(message)
 
         try:
-            if refusal := self._refusal(scope):
+            if refusal := refusal_at_door(scope, self._keys, FOREIGN if self._local else None):
                 await refuse(sending, refusal)
             else:
                 await self._app(scope, receive, sending)
         finally:
             if known is None:
                 self._conclude(scope, log, time.perf_counter() - began)
-
-    def _refusal(self, scope: Scope) -> Refusal | None:
-        if (refused := scope.get(REFUSED)) is not None:
-            assert isinstance(refused, Refusal)
-            return refused
-        given: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            given.setdefault(name, []).append(value)
-        if self._local and not is_local(given.get(b"host", ())):
-            return FOREIGN
-        if self._keys is None or scope["path"].removesuffix("/") in OPEN:
-            return None
-        authorization = given.get(b"authorization", [])
-        return None if self._keys.admit(authorization[0] if len(authorization) == 1 else None) else KEYLESS
 
     def _conclude(self, scope: Scope, log: RequestLog, seconds: float) -> None:
         path = scope["route"].name if "route" in scope and log.status != 405 else "other"
@@ -136,6 +123,26 @@ class Middleware:
                 seconds=round(seconds, 4),
                 **log.facts,
             )
+
+
+def refusal_at_door(scope: Scope, keys: Keys | None, foreign: Refusal | None) -> Refusal | None:
+    """Why a request is not served: the connections' reason, a foreign host name, no key.
+
+    ``foreign`` refuses what comes under a host name that is not this machine's; ``None`` takes all names.
+    """
+    if (refused := scope.get(REFUSED)) is not None:
+        assert isinstance(refused, Refusal)
+        return refused
+    given: dict[bytes, list[bytes]] = {b"host": [], b"authorization": []}
+    for name, value in scope["headers"]:
+        if name in given:
+            given[name].append(value)
+    if foreign is not None and not is_local(given[b"host"]):
+        return foreign
+    if keys is None or scope["path"].removesuffix("/") in OPEN:
+        return None
+    said = given[b"authorization"]
+    return None if keys.admit(said[0] if len(said) == 1 else None) else KEYLESS
 
 
 def usual_path(path: str) -> str:
@@ -214,6 +221,11 @@ class Keys:
         return found and scheme.lower() == b"bearer"
 
 
+def is_key(text: str) -> bool:
+    """Whether a text can be a key, or the token of a worker."""
+    return len(text) >= LEAST and text.isascii() and text.isprintable() and " " not in text
+
+
 def read_keys(path: Path) -> Keys:
     """Read a file of keys, one per line; empty lines and lines that begin with ``#`` are skipped.
 
@@ -232,11 +244,8 @@ def read_keys(path: Path) -> Keys:
         key = line.strip()
         if not key or key.startswith("#"):
             continue
-        if len(key) < LEAST or not key.isascii() or not key.isprintable() or " " in key:
-            raise SpecError(
-                f"line {number} of the key file {str(path)!r} is not a key",
-                hint=f"a key has {LEAST} or more visible ASCII characters, such as `openssl rand -hex 24` prints",
-            )
+        if not is_key(key):
+            raise SpecError(f"line {number} of the key file {str(path)!r} is not a key", hint=f"a key {KEY_HAS}")
         keys.append(key)
     if not keys:
         raise SpecError(f"the key file {str(path)!r} has no key", hint="write one per line")

@@ -13,8 +13,7 @@ from typing import Any
 from unisono.backends.endpoint.worker_frames import TYPE, ids_frame, read_call
 from unisono.backends.wire import FrameError, read_frame
 from unisono.server.errors import Refusal, refusal_of_status
-from unisono.server.hosts import is_local
-from unisono.server.middleware import KEYLESS, REFUSED, Keys, Receive, Scope, Send, refuse
+from unisono.server.middleware import Keys, Receive, Scope, Send, refusal_at_door, refuse
 from unisono.server.telemetry import CONTENT_TYPE, say, where
 from unisono.worker.served_member import WAYS
 from unisono.worker.service import MemberService
@@ -24,8 +23,6 @@ TEXTS = 4096
 """The most texts of a request."""
 CHARACTERS = 2**20
 """The most characters of a text: what a tokenizer's stack is enough for."""
-OPEN = ("/health", "/ready")
-"""Paths that need no token."""
 PLACED = ("/v1/member/table", "/v1/encode", "/v1/advance", "/v1/leave")
 """Paths whose requests or answers are large, or wait for a thread."""
 JSON = "application/json"
@@ -49,6 +46,7 @@ class WorkerApp:
         """Serve those who have the token, or, without one, whoever calls under a host name of this machine."""
         self._service = service
         self._keys = None if token is None else Keys([token])
+        self._foreign = FOREIGN if token is None else None
         self._routes: dict[str, tuple[str, str, Route]] = {
             "/health": ("GET", "", self._health),
             "/ready": ("GET", "", self._ready),
@@ -66,7 +64,7 @@ class WorkerApp:
             return
         with contextlib.ExitStack() as held:
             try:
-                if (refused := self._refusal(scope)) is not None:
+                if (refused := refusal_at_door(scope, self._keys, self._foreign)) is not None:
                     raise refused
                 if scope["path"] in PLACED:
                     held.enter_context(self._service.place())
@@ -88,21 +86,6 @@ class WorkerApp:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
-
-    def _refusal(self, scope: Scope) -> Refusal | None:
-        if (refused := scope.get(REFUSED)) is not None:
-            assert isinstance(refused, Refusal)
-            return refused
-        given: dict[bytes, list[bytes]] = {b"host": [], b"authorization": []}
-        for name, value in scope["headers"]:
-            if name in given:
-                given[name].append(value)
-        if self._keys is None:
-            return None if is_local(given[b"host"]) else FOREIGN
-        if scope["path"] in OPEN:
-            return None
-        said = given[b"authorization"]
-        return None if self._keys.admit(said[0] if len(said) == 1 else None) else KEYLESS
 
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
         if scope["path"] not in self._routes:
