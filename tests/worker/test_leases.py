@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.testing import FakeBackend, FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule
@@ -84,7 +85,7 @@ def right(model: FakeModel, *texts: list[int]) -> Any:
     return np.stack([model.next_token(tuple(ids)) for ids in texts])
 
 
-def test_texts_of_a_client_take_turns_and_only_too_many_at_once_are_refused() -> None:
+def test_texts_of_a_client_take_turns() -> None:
     leases, model, _ = made(slots=2)
     texts: list[list[int]] = [[1, 2], [3, 4], [5, 6]]
     for number in range(1, 7):
@@ -95,10 +96,24 @@ def test_texts_of_a_client_take_turns_and_only_too_many_at_once_are_refused() ->
         assert leases.slots <= 2
     told = ask(leases, q([*texts[0], 9], 4, 0), q([*texts[1], 9], 4, 1), number=7)
     assert (told == right(model, [*texts[0], 9], [*texts[1], 9])).all()
-    with pytest.raises(NoRoom, match="3 texts at once") as refused:
-        ask(leases, *(q([1], slot=slot) for slot in range(3)), number=8)
-    assert refused.value.retry_after is None
-    assert leases.slots == 2
+
+
+@pytest.mark.parametrize("tops", [(0,) * 5, (2, 2, 3, 4, 1)])
+def test_a_call_about_more_texts_than_slots_is_answered_in_portions(tops: tuple[int, ...]) -> None:
+    leases, model, _ = made(slots=2)
+    enough, _, _ = made(slots=5)
+    for number, more in enumerate(([], [8], [8, 9]), 1):
+        texts = [[place, 7, *more] for place in range(5)]
+        questions = [Question(slot, ids, len(more), 2, tops[slot]) for slot, ids in enumerate(texts)]
+        told, lengths = leases.answer(Call("one", number, "", questions))
+        assert lengths == [2 + len(more)] * 5
+        assert leases.slots == 2
+        if isinstance(told, TopLogprobs):
+            expected = enough.answer(Call("one", number, "", questions))[0]
+            for key in ("ids_NK", "logp_NK", "unseen_N", "kth_N"):
+                assert np.array_equal(getattr(told, key), getattr(expected, key))
+        else:
+            assert (told == right(model, *(ids[:end] for ids in texts for end in (-1, len(ids))))).all()
 
 
 def test_a_copy_of_what_is_not_asked_takes_its_place_without_room() -> None:

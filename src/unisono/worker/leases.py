@@ -19,6 +19,7 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.endpoint.worker_frames import Call
 from unisono.backends.truncated import top_logprobs
 from unisono.worker.checks import check_questions
+from unisono.worker.portions import joined, kept, portions_of
 
 SESSIONS = 256
 """The most sessions at once; each has few bytes of its own."""
@@ -27,9 +28,9 @@ TURN = 2.0
 
 
 class NoRoom(Exception):
-    """A call has no room, and takes nothing; ``retry_after`` is ``None`` where waiting does not help."""
+    """A call has no room for some seconds, and takes nothing."""
 
-    def __init__(self, words: str, retry_after: float | None) -> None:
+    def __init__(self, words: str, retry_after: float) -> None:
         super().__init__(words)
         self.retry_after = retry_after
 
@@ -67,7 +68,7 @@ class _Session:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """What a call may close for its slots: texts of its own client that it does not ask about, and what others give."""
+    """What a portion of a call may close for its slots: texts of its client that it does not ask about, and others'."""
 
     session: _Session
     asked: set[int]
@@ -104,19 +105,21 @@ class Leases:
 
         Raises `NoRoom`, `Superseded`, or `Misasked` before anything is computed.
         """
-        slots = self._backend.facts.slots
-        if (count := len(call.questions)) > slots:
-            raise NoRoom(f"a call asks about {count} texts at once, and this worker has {slots} slots", None)
         check_questions(call.questions, self._backend.facts)
         session = self._session(call.session)
         if call.number < session.number:
             raise Superseded
         session.number = call.number
-        turn = self._turn(session, {question.slot for question in call.questions})
-        leases = [self._lease(turn, question) for question in call.questions]
-        rows = self._advance(session, call, leases)
+        portions = portions_of(call.questions, self._backend.facts.slots)
+        givers = self._givers(session, len(portions[0]))
+        parts = []
+        for portion in portions:
+            turn = _Turn(session, {question.slot for question in portion}, givers)
+            leases = [self._lease(turn, question) for question in portion]
+            rows = self._advance(session, portion, leases)
+            parts.append(rows if len(portions) == 1 else kept(rows))
         session.used = self._clock()
-        return rows, [lease.length for lease in leases]
+        return joined(parts), [len(question.ids) for question in call.questions]
 
     def leave(self, name: str, number: int, slots: Iterable[int] | None) -> None:
         """A client has no use for some of its slots, or all, unless it has asked something of them since."""
@@ -161,17 +164,17 @@ class Leases:
         """The other clients, the longest silent first."""
         return sorted((other for other in self._sessions.values() if other is not session), key=lambda each: each.used)
 
-    def _turn(self, session: _Session, asked: set[int]) -> _Turn:
-        """Make sure that a call gets all its slots. Raises `NoRoom`."""
+    def _givers(self, session: _Session, asked: int) -> list[_Session]:
+        """The clients whose slots a call may take, so that it gets all that it needs. Raises `NoRoom`."""
         slots, now = self._backend.facts.slots, self._clock()
         waited = 0.0 if session.waits is None else now - session.waits
         others = self._others(session)
         givers = [other for other in others if max(waited, now - other.used) >= TURN]
-        if len(asked) + sum(len(other.leases) for other in others if other not in givers) > slots:
+        if asked + sum(len(other.leases) for other in others if other not in givers) > slots:
             session.waits = now - waited
             raise NoRoom(f"all {slots} slots of this worker are taken by its clients", TURN - waited)
         session.waits = None
-        return _Turn(session, asked, givers)
+        return givers
 
     def _lease(self, turn: _Turn, question: Question) -> _Lease:
         """The lease of a question's slot, which has read a part of what stands before, and nothing else."""
@@ -245,24 +248,24 @@ class Leases:
         used = [session.used for session in self._sessions.values()]
         return max(1.0, min(used) + self._idle - self._clock())
 
-    def _advance(self, session: _Session, call: Call, leases: list[_Lease]) -> Array | TopLogprobs:
+    def _advance(self, session: _Session, questions: Sequence[Question], leases: list[_Lease]) -> Array | TopLogprobs:
         truncated = self._backend.facts.truncated is not None
         feeds = [
             Feed(lease.slot, _listed(question.ids[lease.length :]), question.wanted, *_told(question, truncated))
-            for lease, question in zip(leases, call.questions, strict=True)
+            for lease, question in zip(leases, questions, strict=True)
         ]
         try:
             rows = self._backend.advance(feeds)
         except BaseException:  # nobody knows what these have read
-            for slot in [question.slot for question in call.questions]:
+            for slot in [question.slot for question in questions]:
                 self._backend.close(session.leases.pop(slot).slot)
             raise
-        for lease, question in zip(leases, call.questions, strict=True):
+        for lease, question in zip(leases, questions, strict=True):
             lease.ids[lease.length : len(question.ids)] = question.ids[lease.length :]
             lease.length = len(question.ids)
-        if truncated or isinstance(rows, TopLogprobs) or not any(question.top for question in call.questions):
+        if truncated or isinstance(rows, TopLogprobs) or not any(question.top for question in questions):
             return rows
-        asked = [(question.top, question.also) for question in call.questions for _ in range(question.wanted)]
+        asked = [(question.top, question.also) for question in questions for _ in range(question.wanted)]
         return top_logprobs(rows, asked)
 
 

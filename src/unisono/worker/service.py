@@ -13,9 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, TypeVar
 
-import numpy as np
-
-from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.worker_frames import Call, rows_frame
 from unisono.errors import UnisonoError
 from unisono.server.errors import FAULT, OVERLOADED, Refusal, not_ready, shutting_down
@@ -24,6 +21,7 @@ from unisono.server.telemetry import say, where
 from unisono.worker.checks import Misasked
 from unisono.worker.leases import Leases, NoRoom, Superseded
 from unisono.worker.metrics import WorkerMetrics
+from unisono.worker.portions import kept
 from unisono.worker.served_member import ServedMember
 
 T = TypeVar("T")
@@ -160,8 +158,7 @@ class MemberService:
         began = time.perf_counter()
         rows, lengths = leases.answer(call)
         seconds = time.perf_counter() - began
-        if not isinstance(rows, TopLogprobs):  # of the model, until its next pass
-            rows = np.array(rows.detach().cpu() if hasattr(rows, "detach") else rows, np.float32)
+        rows = kept(rows)
         self.metrics.seconds.observe(seconds)
         self.metrics.batch.observe(len(call.questions))
         head = {
@@ -187,10 +184,9 @@ class MemberService:
                 return Refusal(400, str(error), code="invalid_value")
             case Superseded():
                 return Refusal(409, "the client has made another call since this one", code="superseded")
-            case NoRoom(retry_after=None):
-                return Refusal(409, f"{error}; start it with more --slots", code="no_slots")
-            case NoRoom(retry_after=float(seconds)):
-                return Refusal(503, str(error), kind=OVERLOADED, code="no_slots", retry_after=math.ceil(seconds))
+            case NoRoom():
+                seconds = math.ceil(error.retry_after)
+                return Refusal(503, str(error), kind=OVERLOADED, code="no_slots", retry_after=seconds)
         say("failed", level=logging.ERROR, error=where(error))
         self.metrics.failures.inc()
         return Refusal(500, "the model failed during this call", kind=FAULT, code="failed")
