@@ -25,15 +25,17 @@ def kept(rows: Array | TopLogprobs) -> Array | TopLogprobs:
 def joined(parts: Sequence[Array | TopLogprobs]) -> Array | TopLogprobs:
     if len(parts) == 1:
         return parts[0]
-    if not all(isinstance(part, TopLogprobs) for part in parts):
-        return np.concatenate(parts)
-    width = max(part.ids_NK.shape[1] for part in parts)
+    told = [part for part in parts if isinstance(part, TopLogprobs)]
+    if not told:
+        whole: list[Array] = list(parts)
+        return np.concatenate(whole)
+    width = max(part.ids_NK.shape[1] for part in told)
     return TopLogprobs(
-        np.concatenate([_widened(part.ids_NK, width, -1) for part in parts]),
-        np.concatenate([_widened(part.logp_NK, width, -np.inf) for part in parts]),
-        np.concatenate([part.unseen_N for part in parts]),
-        np.concatenate([part.kth_N for part in parts]),
-        parts[0].rows,
+        np.concatenate([_widened(part.ids_NK, width, -1) for part in told]),
+        np.concatenate([_widened(part.logp_NK, width, -np.inf) for part in told]),
+        np.concatenate([part.unseen_N for part in told]),
+        np.concatenate([part.kth_N for part in told]),
+        told[0].rows,
     )
 
 
