@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import time
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
 from contextvars import ContextVar
@@ -31,6 +32,8 @@ ANSWER_BYTES = 16 << 20
 _QUOTED = 200  # characters of an answer that a message shows
 _PAUSE = 0.1  # seconds before the first retry where the endpoint names none; each later one doubles it
 _KEPT_SECONDS = 3.0  # servers drop idle connections after 5 s; a request on one of these is lost
+_AWAY, _SPARED, _LONGEST_AWAY = 1.0, 9.0, 60.0
+"""Seconds for which an endpoint that was lost is believed to be away: times what that cost, within bounds."""
 _BUSY = (429, 502, 503, 504)
 
 _deadline: ContextVar[float] = ContextVar("deadline")
@@ -54,18 +57,34 @@ class Client:
         self.timeout = source.timeout
         self._retries = source.retries
         self._key = _key_of(member, source.api_key_env)
+        self._lost: tuple[str, float] | None = None
+        """Why nothing was heard from it lately, and until when that is believed to be so."""
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the endpoints' thread, within the member's time-out, and wait for it.
 
         Requests in it share that time. Raises a `MemberUnavailable` when it is over.
         """
-        return portal.run(self._within(coroutine, self.timeout if timeout is None else timeout))
+        return portal.run(self._within(coroutine, self.timeout if timeout is None else timeout, waits=True))
 
     def start(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> None:
         """Run a coroutine there without waiting. Its failures are nobody's."""
         future = portal.start(self._within(coroutine, timeout))
         future.add_done_callback(lambda done: None if done.cancelled() else done.exception() and None)
+
+    def check(self) -> None:
+        """Raise a `MemberUnavailable` at once where the endpoint is known to be away."""
+        lost = self._lost
+        if lost is not None and (left := lost[1] - time.monotonic()) > 0:
+            raise self.failed(lost[0], left)
+
+    def hear(self) -> None:
+        """Note that it answers."""
+        self._lost = None
+
+    def _lose(self, reason: str, began: float) -> None:
+        now = time.monotonic()
+        self._lost = reason, now + min(max(_AWAY, _SPARED * (now - began)), _LONGEST_AWAY)
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -142,16 +161,19 @@ class Client:
         accepted: tuple[int, ...],
     ) -> Answer | tuple[MemberUnavailable, float | None]:
         """The answer, or why there is none and after how many seconds to try again. Raises what is not worth it."""
-        own = self.authorization
+        own, began = self.authorization, time.monotonic()
         try:
             async with _pool().stream(
                 method, self.address + path, content=content, headers={**headers, **own}
             ) as response:
                 body = await self._read(response, limit)
         except httpx2.TransportError as error:
-            return self.failed(f"the connection fails at {path} ({_words(error)})"), None
+            reason = f"the connection fails at {path} ({_words(error)})"
+            self._lose(reason, began)
+            return self.failed(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise self.failed(f"{path} cannot be asked ({_words(error)})") from error
+        self.hear()
         status = response.status_code
         if status in accepted:
             return Answer(status, response.headers, body)
@@ -172,14 +194,17 @@ class Client:
                 raise self.failed(f"its answer is longer than the {limit:,} bytes that were expected")
         return bytes(body)
 
-    async def _within(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
-        loop = asyncio.get_running_loop()
-        _deadline.set(loop.time() + timeout)
+    async def _within(self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False) -> T:
+        began = time.monotonic()
+        _deadline.set(asyncio.get_running_loop().time() + timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await coroutine
         except TimeoutError:
-            raise self.failed(f"it has not answered within {timeout:g} s") from None
+            reason = f"it has not answered within {timeout:g} s"
+            if waits:
+                self._lose(reason, began)
+            raise self.failed(reason) from None
         finally:
             coroutine.close()
 

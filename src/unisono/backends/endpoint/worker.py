@@ -95,7 +95,9 @@ class WorkerAdapter:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
         if self._direct.usable:
             with contextlib.suppress(Unusual, FrameError):
-                return read_frame(await self._direct.post(CALL, TYPE, call, most))
+                answer = await self._direct.post(CALL, TYPE, call, most)
+                self._client.hear()
+                return read_frame(answer)
         return self._frame(
             await self._client.request(
                 "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409)
