@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from support.fakes import PROMPTS, make_fakes
-from support.workers import working
+from support.workers import Worker, working
+from unisono.backends.base import Feed, LoadRequest
+from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.endpoint.worker import WorkerAdapter
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.registry import make_loader
+from unisono.backends.wire import Frame
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.records import Limits
@@ -18,11 +25,20 @@ from unisono.records import Limits
 A, B = {"name": "a", "model": "fake:a"}, {"name": "b", "model": "fake:b"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def fakes() -> Iterator[None]:
     make_fakes()
     yield
     FAKE_MODELS.clear()
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    with working(B) as served:
+        yield served
+
+
+def silent(fraction: float, words: str) -> None: ...
 
 
 def test_the_pieces_that_a_worker_lacks_are_learned_behind_the_loading() -> None:
@@ -89,3 +105,73 @@ def test_who_is_known_to_be_away_is_not_asked_for_a_while(monkeypatch: pytest.Mo
         tokenizer.encode("unknown text")
     assert failed.value.retry_after is None
     ensemble.close()
+
+
+def changed(**keys: Any) -> Callable[[Frame], Frame]:
+    return lambda frame: Frame({**frame.head, **keys}, frame.arrays)
+
+
+def spoiled(number: float) -> Callable[[Frame], Frame]:
+    def spoil(frame: Frame) -> Frame:
+        logits = frame.arrays["logits"].copy()
+        logits[0, 3] = number
+        return Frame(frame.head, {"logits": logits})
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed(lengths=[4]), "about another text"),
+        (changed(lengths=None), "about another text"),
+        (changed(number=-1), "about another text"),
+        (changed(session="another"), "about another text"),
+        (changed(model="another"), "another model"),
+        (spoiled(float("nan")), "no numbers"),
+        (spoiled(float("inf")), "no numbers"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_a_member_that_is_away(
+    worker: Worker, change: Callable[[Frame], Frame], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_loader("endpoint", LoadRequest("b", EndpointSource("endpoint", worker.url, retries=0))).load(silent)
+    slot, post = backend.open(), WorkerAdapter._post
+
+    async def answer(*args: Any) -> Frame:
+        return change(await post(*args))
+
+    monkeypatch.setattr(WorkerAdapter, "_post", answer)
+    with pytest.raises(MemberUnavailable, match=words) as failed:
+        backend.advance([Feed(slot, [1, 2, 3], 1)])
+    assert failed.value.address == worker.url
+    monkeypatch.undo()
+    assert np.isfinite(backend.advance([Feed(slot, [1, 2, 3], 1)])).all()
+    backend.unload()
+    leases = worker.service._leases
+    assert leases is not None
+    assert not leases.sessions
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"truncated": [-1, 5, 5]}, "cannot be"),
+        ({"truncated": [5, 4, 0]}, "cannot be"),
+        ({"rows": 3}, "and its model 3"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(
+    worker: Worker, keys: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = make_loader("endpoint", LoadRequest("b", EndpointSource("endpoint", worker.url, retries=0)))
+    monkeypatch.setitem(worker.service.member.__dict__, "description", worker.service.member.description | keys)
+    with pytest.raises(MemberUnavailable, match=words):
+        loader.facts()
+
+
+def test_warnings_are_those_of_the_model(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = worker.service.member.description | {"warnings": ["its weights are odd"]}
+    monkeypatch.setitem(worker.service.member.__dict__, "description", told)
+    loader = make_loader("endpoint", LoadRequest("b", EndpointSource("endpoint", worker.url, retries=0)))
+    assert loader.facts().warnings == ("its weights are odd",)

@@ -125,7 +125,7 @@ class Client:
         try:
             return json.loads(answer.content, parse_constant=self._refuse_constant)
         except (ValueError, RecursionError):
-            raise self.failed(f"it answers what is no JSON: {_quoted(answer.content)}") from None
+            raise self.failed(f"it answers what is no JSON: {self._quoted(answer.content)}") from None
 
     async def request(
         self,
@@ -136,12 +136,19 @@ class Client:
         *,
         limit: int = ANSWER_BYTES,
         accepted: tuple[int, ...] = (200,),
+        answered: Answer | None = None,
     ) -> Answer:
-        """One request, sent again where it is lost or the endpoint is busy. Other answers than accepted ones fail."""
+        """One request, sent again where it is lost or the endpoint is busy. Other answers than accepted ones fail.
+
+        It may have been ``answered`` once already.
+        """
         loop = asyncio.get_running_loop()
         deadline = _deadline.get(loop.time() + self.timeout)
         for attempt in range(self._retries + 1):
-            failure = await self._try(method, path, content, headers or {}, limit, accepted)
+            if answered is not None and attempt == 0:
+                failure = self._judge(path, answered, accepted)
+            else:
+                failure = await self._try(method, path, content, headers or {}, limit, accepted)
             if isinstance(failure, Answer):
                 return failure
             lost, wait = failure
@@ -163,7 +170,12 @@ class Client:
         """The answer, or why there is none and after how many seconds to try again. Raises what is not worth it."""
         own, began = self.authorization, time.monotonic()
         try:
-            async with _pool().stream(
+            pool = _pool()
+        except (ValueError, OSError, ImportError, httpx2.InvalidURL) as error:
+            words = f"no connection can be made from here ({type(error).__name__})"
+            raise self.failed(f"{words}: look at HTTP_PROXY, ALL_PROXY and SSL_CERT_FILE of the environment") from error
+        try:
+            async with pool.stream(
                 method, self.address + path, content=content, headers={**headers, **own}
             ) as response:
                 body = await self._read(response, limit)
@@ -173,12 +185,17 @@ class Client:
             return self.failed(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise self.failed(f"{path} cannot be asked ({_words(error)})") from error
+        return self._judge(path, Answer(response.status_code, response.headers, body), accepted)
+
+    def _judge(
+        self, path: str, answer: Answer, accepted: tuple[int, ...]
+    ) -> Answer | tuple[MemberUnavailable, float | None]:
         self.hear()
-        status = response.status_code
+        status = answer.status
         if status in accepted:
-            return Answer(status, response.headers, body)
-        wait = _retry_after(response.headers.get("retry-after"))
-        words = f"it answers {status} at {path}: {_quoted(body)}"
+            return answer
+        wait = _retry_after(answer.headers.get("retry-after"))
+        words = f"it answers {status} at {path}: {self._quoted(answer.content)}"
         if status in (401, 403):
             words += "; " + ("the key is not accepted" if self._key else "it wants a key: name its api_key_env")
         failure = self.failed(words, wait)
@@ -207,6 +224,12 @@ class Client:
             raise self.failed(reason) from None
         finally:
             coroutine.close()
+
+    def _quoted(self, content: bytes) -> str:
+        """The beginning of an answer, without the key, of which a part might be left otherwise."""
+        shown = content.replace(self._key.encode(), "…".encode()) if self._key else content
+        text = " ".join(shown[: 4 * _QUOTED].decode("utf-8", "replace").split())
+        return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "…") if text else "an empty answer"
 
     def _refuse_constant(self, constant: str) -> None:
         raise self.failed(f"it answers {constant} where a number is expected")
@@ -260,11 +283,6 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
-
-
-def _quoted(content: bytes) -> str:
-    text = " ".join(content[: 4 * _QUOTED].decode("utf-8", "replace").split())
-    return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "…") if text else "an empty answer"
 
 
 def _words(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import secrets
@@ -15,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.client import Answer, Client
-from unisono.backends.endpoint.direct import Direct, Unusual
+from unisono.backends.endpoint.direct import Direct, Refused, Unusual
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
-from unisono.backends.wire import Frame, FrameError, read_frame
+from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
 from unisono.vocab.tokenizer import TokenTable
 
 TABLE_BYTES = 1 << 28
@@ -71,10 +70,8 @@ class WorkerAdapter:
                 slots=told.slots,
                 truncated=truncated,
                 tokenizer=WorkerTokenizer(self._client, table, told.model),
-                notes=(
-                    "whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",
-                    *told.warnings,
-                ),
+                notes=("whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",),
+                warnings=tuple(told.warnings),
             )
         return self._description
 
@@ -107,20 +104,25 @@ class WorkerAdapter:
 
     async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
+        answered = None
         if self._direct.usable:
-            with contextlib.suppress(Unusual, FrameError):
-                answer = await self._direct.post(CALL, TYPE, call, most)
+            try:
+                content = await self._direct.post(CALL, TYPE, call, most)
                 self._client.hear()
-                return read_frame(answer)
-        return self._frame(
-            await self._client.request(
-                "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409)
-            )
+                return self._read(content)
+            except Refused as refused:
+                answered = Answer(refused.status, refused.headers, refused.content)
+            except Unusual:
+                pass
+        request = self._client.request(
+            "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409), answered=answered
         )
+        return self._frame(await request)
 
-    async def leave(self, slots: Sequence[int]) -> None:
+    async def leave(self, slots: Sequence[int] | None) -> None:
         self._number += 1
-        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": list(slots)})
+        left = None if slots is None else list(slots)
+        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": left})
 
     async def _described(self) -> Description:
         return self._description or await self.describe()
@@ -164,8 +166,11 @@ class WorkerAdapter:
     def _frame(self, answer: Answer) -> Frame:
         if answer.status == 409:
             raise self._client.failed(reason_of(answer))
+        return self._read(answer.content)
+
+    def _read(self, content: Buffer) -> Frame:
         try:
-            return read_frame(answer.content)
+            return read_frame(content)
         except FrameError as error:
             raise self._client.failed(f"its answer is no frame: {error}") from None
 
