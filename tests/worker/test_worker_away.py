@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,6 +88,25 @@ def test_a_text_goes_on_and_its_pieces_are_spelled(method: dict[str, str], monke
         far.encoder.tokenizer.encode("a text that is not known")
     assert failed.value.address == worker.url
     ensemble.close()
+
+
+def test_what_is_learned_is_of_one_process_and_ends_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    async def learn(*args: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(WorkerTokenizer, "_learn", learn)
+    with working(B) as worker, Ensemble.load({"members": [A, worker.spec("b")]}) as ensemble:
+        tokenizer = ensemble.prepared.members[1].foresighted
+        assert isinstance(tokenizer, WorkerTokenizer)
+        assert begun.wait(10)
+        twin = pickle.loads(pickle.dumps(tokenizer))
+        assert twin.encode("the cat") == tokenizer.encode("the cat")
+        [running] = tokenizer._client._started
+        ensemble.close()
+        assert running.cancelled()
 
 
 def test_who_is_known_to_be_away_is_not_asked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

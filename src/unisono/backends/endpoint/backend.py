@@ -103,6 +103,7 @@ class EndpointBackend:
         del self._slots[slot]
 
     def unload(self) -> None:
+        self._client.stop()
         if self._loaded and any(held.asked for held in self._slots.values()):
             with contextlib.suppress(MemberUnavailable):
                 self._client.check()

@@ -13,6 +13,7 @@ import random
 import time
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,8 +58,12 @@ class Client:
         self.timeout = source.timeout
         self._retries = source.retries
         self._key = _key_of(member, source.api_key_env)
+        self._started: set[Future[Any]] = set()
         self._lost: tuple[str, float] | None = None
         """Why nothing was heard from it lately, and until when that is believed to be so."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_started": set()}  # what runs, runs in this process
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the endpoints' thread, within the member's time-out, and wait for it.
@@ -70,7 +75,18 @@ class Client:
     def start(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> None:
         """Run a coroutine there without waiting. Its failures are nobody's."""
         future = portal.start(self._within(coroutine, timeout))
-        future.add_done_callback(lambda done: None if done.cancelled() else done.exception() and None)
+        self._started.add(future)
+        future.add_done_callback(self._end)
+
+    def _end(self, done: Future[Any]) -> None:
+        self._started.discard(done)
+        if not done.cancelled():
+            done.exception()
+
+    def stop(self) -> None:
+        """End what was started and still runs."""
+        for future in list(self._started):
+            future.cancel()
 
     def check(self) -> None:
         """Raise a `MemberUnavailable` at once where the endpoint is known to be away."""
