@@ -24,6 +24,7 @@ from unisono.backends.wire import Frame
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.records import Limits
+from unisono.worker.app import WorkerApp
 
 A, B = {"name": "a", "model": "fake:a"}, {"name": "b", "model": "fake:b"}
 
@@ -88,6 +89,28 @@ def test_a_text_goes_on_and_its_pieces_are_spelled(method: dict[str, str], monke
         far.encoder.tokenizer.encode("a text that is not known")
     assert failed.value.address == worker.url
     ensemble.close()
+
+
+def test_a_frozen_worker_costs_a_text_one_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerTokenizer, "expect", lambda self, texts: None)
+    with working(B) as worker:
+        spec = worker.spec("b", on_failure="degrade", timeout=0.3, retries=0)
+        with Ensemble.load({"members": [A, spec]}) as ensemble:
+            engine = ensemble._engine
+            text = engine.add(PROMPTS[0], Limits(24))
+            engine.step()
+            engine.members[1].speller._known.clear()
+            asked: list[str] = []
+
+            async def freeze(app: object, scope: dict[str, Any], *args: object) -> None:
+                asked.append(scope["path"])
+                await asyncio.sleep(0.5)
+
+            monkeypatch.setattr(WorkerApp, "__call__", freeze)
+            while engine.active:
+                engine.step()
+            assert asked == ["/v1/advance"]
+            assert text.generation().usage.degraded
 
 
 def test_what_is_learned_is_of_one_process_and_ends_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
