@@ -29,6 +29,7 @@ from unisono.members import (
     PreparedMember,
     Report,
     Wanted,
+    expect_pieces,
     find_models,
     join_member,
     read_model,
@@ -176,6 +177,7 @@ def load_models(
     backends: dict[Loader, Backend] = {}
     caches: dict[Loader, PrefixCache] = {}
     with contextlib.ExitStack() as loaded:
+        ensembles = list(ensembles)
         members = list(itertools.chain.from_iterable(prepared.members for prepared in ensembles))
         for member in members:
             if member.loader not in backends:
@@ -187,6 +189,9 @@ def load_models(
                 if keep_prefixes and not backend.facts.keeps_prefixes:
                     caches[member.loader] = PrefixCache(backend)
         loaded.pop_all()
+    for prepared in ensembles:
+        for member, its_map in zip(prepared.members, prepared.union.maps, strict=True):
+            expect_pieces(member, its_map, prepared.union)
     if not diagnosed:
         for words in dict.fromkeys(itertools.chain.from_iterable(map(_reading_warnings, members))):
             log.warning("%s", words)

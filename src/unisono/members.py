@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
+
 from unisono.backends.base import Loader, LoadRequest, ModelFacts, ModelSource
 from unisono.backends.registry import make_loader
 from unisono.chat.mark_probe import given_marks, probe_marks
@@ -26,8 +28,8 @@ from unisono.vocab.normal_forms import is_uncased
 from unisono.vocab.pieces import Vocabulary, end_ids, read_vocabulary
 from unisono.vocab.reserved import reserve
 from unisono.vocab.spelling import Speller
-from unisono.vocab.tokenizer import Tokenizer, TokenTable
-from unisono.vocab.union import UnionMember, check_essentials
+from unisono.vocab.tokenizer import Foresighted, Tokenizer, TokenTable
+from unisono.vocab.union import ABSENT, MemberMap, UnionMember, UnionVocabulary, check_essentials
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class Model:
     loader: Loader
     tokenizer: Tokenizer
     facts: ModelFacts
+    foresighted: Foresighted | None
+    """Who can learn in the background what it encodes texts as."""
     spellers: dict[tuple[Hashable, ...], Speller] = field(default_factory=dict)
     """By the ids that are END, and the marks. Members differ in them only where their templates do."""
 
@@ -144,8 +148,15 @@ def read_model(wanted: Wanted, report: Report) -> Model:
     loader = make_loader(backend, request)
     report(owner.name, 0.0, "reading the vocabulary")
     tokenizer, facts = loader.tokenizer(), loader.facts()
-    tokenizer = within_rows(tokenizer, facts.usable_rows)
-    return Model(owner=owner, backend=backend, source=source, loader=loader, tokenizer=tokenizer, facts=facts)
+    return Model(
+        owner=owner,
+        backend=backend,
+        source=source,
+        loader=loader,
+        tokenizer=within_rows(tokenizer, facts.usable_rows),
+        facts=facts,
+        foresighted=tokenizer if isinstance(tokenizer, Foresighted) else None,
+    )
 
 
 def words_uncased(name: str) -> str:
@@ -202,6 +213,20 @@ def join_member(spec: MemberSpec, weight: float, model: Model) -> PreparedMember
         endings=endings,
         leading_space=form.leading_space,
     )
+
+
+def expect_pieces(member: PreparedMember, its_map: MemberMap, union: UnionVocabulary) -> None:
+    """Let a member whose tokenizer is elsewhere learn the pieces that it has no token for, before steps need them."""
+    if member.foresighted is None:
+        return
+    lacking = [union.piece(column) for column in np.flatnonzero(its_map.id_U[: union.texts] == ABSENT).tolist()]
+    pieces = [piece for piece in lacking if piece]
+    if its_map.first_column_V is not None:  # an answer begins with a space that is folded away
+        canonical = member.vocabulary.canonical
+        texts = (union.piece(column) or b"" for column in range(union.texts))
+        pieces += [spaced for piece in texts if (spaced := b" " + piece) not in canonical]
+    decoded = (piece.decode("utf-8", "ignore") for piece in pieces)
+    member.foresighted.expect(text for text, piece in zip(decoded, pieces, strict=True) if text.encode() == piece)
 
 
 def template_of(spec: MemberSpec, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -158,11 +158,13 @@ class Member(Reader):
         self._scratch.reset()
         return softmax(logits_BV, self.plan, self._scratch)
 
-    def spell(self, column: int, piece: bytes, *, first: bool = False, calls: Calls | None = None) -> tuple[int, ...]:
+    def spell(
+        self, column: int, piece: bytes, *, first: bool = False, calls: Calls | None = None, unaided: bool = False
+    ) -> tuple[int, ...]:
         """The ids as which it reads a piece, or a mark: none where it does not know that.
 
         ``first`` tells that an answer begins, of a member that `opens` one in its own way, and ``calls`` where the text
-        stands in calls by seams.
+        stands in calls by seams. ``unaided`` asks no tokenizer, whose encoding might be another: it may be away.
         """
         mark = self.mark_of(column)
         if mark in OF_CALLS and calls is not None:
@@ -170,12 +172,12 @@ class Member(Reader):
         if mark is not None:
             return self._marks.spelled(mark, opening=first)
         if first and self._marks.at_opening:
-            return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece)
+            return self._marks.spelled("answer_begin", opening=True) + self.spell(column, piece, unaided=unaided)
         if first and "opening" in self._plans and piece != b" ":
-            whole = self.speller.spell(b" " + piece)
-            return whole or self._known_spelling(b" ") + self._known_spelling(piece)
+            whole = self.speller.spell(b" " + piece, unaided=unaided)
+            return whole or self._known_spelling(b" ", unaided) + self._known_spelling(piece, unaided)
         token = int(self.map.id_U[column])
-        return (token,) if token != ABSENT else self._known_spelling(piece)
+        return (token,) if token != ABSENT else self._known_spelling(piece, unaided)
 
     def mark_of(self, column: int) -> Mark | None:
         return self._mark_by_column.get(column)
@@ -185,8 +187,8 @@ class Member(Reader):
         ids = self._marks.anywhere.get(mark)
         return self.encoder.tokenizer.table.texts[ids[0]].encode() if ids else b""
 
-    def _known_spelling(self, piece: bytes) -> tuple[int, ...]:
-        ids = self.speller.spell(piece)
+    def _known_spelling(self, piece: bytes, unaided: bool) -> tuple[int, ...]:
+        ids = self.speller.spell(piece, unaided=unaided)
         if ids is None:
             raise AssertionError(f"the union holds {piece!r}, which member {self.name!r} cannot spell")
         return ids

@@ -6,12 +6,14 @@ import copy
 from collections import Counter
 from dataclasses import replace
 
+from unisono.engine.calls import Calls
 from unisono.engine.forward_output import ForwardOutput
 from unisono.engine.member import Member, Place
 from unisono.engine.plan import Bias
 from unisono.engine.sequence import TextSequence
-from unisono.engine.token_boundary import REACH, first_inside
+from unisono.engine.token_boundary import REACH, ends_inside_token
 from unisono.engine.voting import Voting
+from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
 from unisono.records import GateReading, StepRecord, StepSeconds
 from unisono.vocab.union import UnionVocabulary
@@ -248,7 +250,7 @@ class StepState(Voting):
                     member.cut(cursor, end)
                 if self.choice is not None and self.piece is not None:
                     first = not self.accepted and self.begins_answer(member)
-                    cursor.ids += member.spell(self.choice, self.piece, first=first, calls=self._calls)
+                    cursor.ids += self._spelled(member, self.choice, self.piece, first=first, calls=self._calls)
                     if cursor.read == len(cursor.ids):  # a mark that it does not read: its distribution is as it was
                         member.restore(cursor)
                 self._committed.add(member.name)
@@ -280,10 +282,35 @@ class StepState(Voting):
 
     def _inside(self, likeliest: int) -> str | None:
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
-        others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
-        return first_inside(text, self._union.piece(likeliest) or b"", others)
+        following = self._union.piece(likeliest) or b""
+        for member in self._members:
+            if member is self.plan.lead:
+                continue
+            try:
+                if ends_inside_token(text, following, member.speller):
+                    return member.name
+            except MemberUnavailable as error:
+                self._note_loss(member, error)
+        return None
 
     def _spell(self, member: Member, column: int) -> tuple[int, ...]:
         piece = self._union.piece(column)
         assert piece is not None, "END is never drafted"
-        return member.spell(column, piece, first=not self.drafted and self.begins_answer(member))
+        return self._spelled(member, column, piece, first=not self.drafted and self.begins_answer(member))
+
+    def _spelled(
+        self, member: Member, column: int, piece: bytes, *, first: bool, calls: Calls | None = None
+    ) -> tuple[int, ...]:
+        """A piece as a member's ids: where its tokenizer is lost with it, those that its vocabulary shows."""
+        try:
+            return member.spell(column, piece, first=first, calls=calls)
+        except MemberUnavailable as error:
+            self._note_loss(member, error)
+            return member.spell(column, piece, first=first, calls=calls, unaided=True)
+
+    def _note_loss(self, member: Member, error: MemberUnavailable) -> None:
+        """Note that a member's tokenizer does not answer. Raises the error where the text cannot go on without."""
+        if not self.plan.spares(member) or self.is_given:
+            raise error
+        if member.breaker.asks:
+            member.breaker.failed(member.name, error)

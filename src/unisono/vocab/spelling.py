@@ -28,10 +28,13 @@ class Speller:
     def __reduce__(self) -> tuple[object, ...]:
         return Speller, (self.vocabulary, self._encode)  # without what is known, which grows meanwhile
 
-    def spell(self, piece: bytes) -> tuple[int, ...] | None:
+    def spell(self, piece: bytes, *, unaided: bool = False) -> tuple[int, ...] | None:
+        """Its ids; ``unaided`` leaves out the tokenizer's own encoding of a piece that is not known yet."""
         if piece not in self._known:
             canonical = self.vocabulary.canonical.get(piece)
             own = None if canonical is None else (canonical,)
+            if own is None and unaided:
+                return self.longest_match(piece)
             self._known[piece] = own or self.own_encoding(piece) or self.longest_match(piece)
         return self._known[piece]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from unisono.vocab.controls import Controls
 
@@ -114,6 +114,15 @@ def _settled(token: int, text: str, kind: Kind) -> Kind:
     if LOOKS_SPECIAL.fullmatch(text):
         return "control"
     return "unused" if text == f"[PAD{token}]" else kind
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A tokenizer that has to be asked elsewhere."""
+
+    def expect(self, texts: Iterable[str]) -> None:
+        """Learn in the background what it encodes texts as, so that nobody waits for that later."""
+        ...
 
 
 class Tokenizer(Protocol):

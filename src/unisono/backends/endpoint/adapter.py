@@ -53,6 +53,8 @@ class Description:
     """Whether it finds by itself what it has read of a text, whatever the slot."""
     notes: tuple[str, ...] = ()
     """What follows for exactness and cost, for `doctor`."""
+    warnings: tuple[str, ...] = ()
+    """What it warns of, as a model's files do."""
 
 
 class Adapter(Protocol):
@@ -64,6 +66,9 @@ class Adapter(Protocol):
         """Answer questions about different slots, all in flight together: their wanted rows, in order."""
         ...
 
-    async def leave(self, slots: Sequence[int]) -> None:
-        """Tell the engine that it may forget slots. Failures are ignored: what is idle ends by itself."""
+    async def leave(self, slots: Sequence[int] | None) -> None:
+        """Tell the engine that it may forget slots, or all of them.
+
+        Failures are ignored: what is idle ends by itself.
+        """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from unisono.backends.endpoint.client import Client
 from unisono.errors import MemberUnavailable, ModelError
 
 _LEAVING_SECONDS = 2.0
+_UNLOADING_SECONDS = 0.5  # which are waited: the process may end behind it
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class _Held:
     ids: list[int] = field(default_factory=list)
     engine: int = 0
     """How many of these the engine is believed to have read."""
+    asked: bool = False
+    """Whether it may hold something of this slot: it was asked, though it may not have answered."""
 
 
 class EndpointBackend:
@@ -76,6 +80,8 @@ class EndpointBackend:
             check_top(feeds, self.facts.rows, self.facts.truncated)
         if not feeds:
             return self._nothing()
+        for feed in feeds:
+            self._slots[feed.slot].asked = True
         told = self._ask([self._question(feed) for feed in feeds])
         for feed in feeds:
             held = self._slots[feed.slot]
@@ -92,14 +98,17 @@ class EndpointBackend:
 
     def close(self, slot: Slot) -> None:
         self._begin_call()
-        if self._held(slot).engine:
+        if self._held(slot).asked:
             self._client.start(self._adapter.leave([slot]), _LEAVING_SECONDS)
         del self._slots[slot]
 
     def unload(self) -> None:
+        self._client.stop()
+        if self._loaded and any(held.asked for held in self._slots.values()):
+            with contextlib.suppress(MemberUnavailable):
+                self._client.check()
+                self._client.run(self._adapter.leave(None), _UNLOADING_SECONDS)
         self._loaded = False
-        if held := [slot for slot, its in self._slots.items() if its.engine]:
-            self._client.start(self._adapter.leave(held), _LEAVING_SECONDS)
         self._slots.clear()
 
     def _question(self, feed: Feed) -> Question:

@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import random
+import time
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +33,8 @@ ANSWER_BYTES = 16 << 20
 _QUOTED = 200  # characters of an answer that a message shows
 _PAUSE = 0.1  # seconds before the first retry where the endpoint names none; each later one doubles it
 _KEPT_SECONDS = 3.0  # servers drop idle connections after 5 s; a request on one of these is lost
+_AWAY, _SPARED, _LONGEST_AWAY = 1.0, 9.0, 60.0
+"""Seconds for which an endpoint that was lost is believed to be away: times what that cost, within bounds."""
 _BUSY = (429, 502, 503, 504)
 
 _deadline: ContextVar[float] = ContextVar("deadline")
@@ -54,18 +58,49 @@ class Client:
         self.timeout = source.timeout
         self._retries = source.retries
         self._key = _key_of(member, source.api_key_env)
+        self._started: set[Future[Any]] = set()
+        self._lost: tuple[str, float] | None = None
+        """Why nothing was heard from it lately, and until when that is believed to be so."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_started": set()}  # what runs, runs in this process
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the endpoints' thread, within the member's time-out, and wait for it.
 
         Requests in it share that time. Raises a `MemberUnavailable` when it is over.
         """
-        return portal.run(self._within(coroutine, self.timeout if timeout is None else timeout))
+        return portal.run(self._within(coroutine, self.timeout if timeout is None else timeout, waits=True))
 
     def start(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> None:
         """Run a coroutine there without waiting. Its failures are nobody's."""
         future = portal.start(self._within(coroutine, timeout))
-        future.add_done_callback(lambda done: None if done.cancelled() else done.exception() and None)
+        self._started.add(future)
+        future.add_done_callback(self._end)
+
+    def _end(self, done: Future[Any]) -> None:
+        self._started.discard(done)
+        if not done.cancelled():
+            done.exception()
+
+    def stop(self) -> None:
+        """End what was started and still runs."""
+        for future in list(self._started):
+            future.cancel()
+
+    def check(self) -> None:
+        """Raise a `MemberUnavailable` at once where the endpoint is known to be away."""
+        lost = self._lost
+        if lost is not None and (left := lost[1] - time.monotonic()) > 0:
+            raise self.failed(lost[0], left)
+
+    def hear(self) -> None:
+        """Note that it answers."""
+        self._lost = None
+
+    def _lose(self, reason: str, began: float) -> None:
+        now = time.monotonic()
+        self._lost = reason, now + min(max(_AWAY, _SPARED * (now - began)), _LONGEST_AWAY)
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -106,7 +141,7 @@ class Client:
         try:
             return json.loads(answer.content, parse_constant=self._refuse_constant)
         except (ValueError, RecursionError):
-            raise self.failed(f"it answers what is no JSON: {_quoted(answer.content)}") from None
+            raise self.failed(f"it answers what is no JSON: {self._quoted(answer.content)}") from None
 
     async def request(
         self,
@@ -117,12 +152,19 @@ class Client:
         *,
         limit: int = ANSWER_BYTES,
         accepted: tuple[int, ...] = (200,),
+        answered: Answer | None = None,
     ) -> Answer:
-        """One request, sent again where it is lost or the endpoint is busy. Other answers than accepted ones fail."""
+        """One request, sent again where it is lost or the endpoint is busy. Other answers than accepted ones fail.
+
+        It may have been ``answered`` once already.
+        """
         loop = asyncio.get_running_loop()
         deadline = _deadline.get(loop.time() + self.timeout)
         for attempt in range(self._retries + 1):
-            failure = await self._try(method, path, content, headers or {}, limit, accepted)
+            if answered is not None and attempt == 0:
+                failure = self._judge(path, answered, accepted)
+            else:
+                failure = await self._try(method, path, content, headers or {}, limit, accepted)
             if isinstance(failure, Answer):
                 return failure
             lost, wait = failure
@@ -142,21 +184,34 @@ class Client:
         accepted: tuple[int, ...],
     ) -> Answer | tuple[MemberUnavailable, float | None]:
         """The answer, or why there is none and after how many seconds to try again. Raises what is not worth it."""
-        own = self.authorization
+        own, began = self.authorization, time.monotonic()
         try:
-            async with _pool().stream(
+            pool = _pool()
+        except (ValueError, OSError, ImportError, httpx2.InvalidURL) as error:
+            words = f"no connection can be made from here ({type(error).__name__})"
+            raise self.failed(f"{words}: look at HTTP_PROXY, ALL_PROXY and SSL_CERT_FILE of the environment") from error
+        try:
+            async with pool.stream(
                 method, self.address + path, content=content, headers={**headers, **own}
             ) as response:
                 body = await self._read(response, limit)
         except httpx2.TransportError as error:
-            return self.failed(f"the connection fails at {path} ({_words(error)})"), None
+            reason = f"the connection fails at {path} ({_words(error)})"
+            self._lose(reason, began)
+            return self.failed(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise self.failed(f"{path} cannot be asked ({_words(error)})") from error
-        status = response.status_code
+        return self._judge(path, Answer(response.status_code, response.headers, body), accepted)
+
+    def _judge(
+        self, path: str, answer: Answer, accepted: tuple[int, ...]
+    ) -> Answer | tuple[MemberUnavailable, float | None]:
+        self.hear()
+        status = answer.status
         if status in accepted:
-            return Answer(status, response.headers, body)
-        wait = _retry_after(response.headers.get("retry-after"))
-        words = f"it answers {status} at {path}: {_quoted(body)}"
+            return answer
+        wait = _retry_after(answer.headers.get("retry-after"))
+        words = f"it answers {status} at {path}: {self._quoted(answer.content)}"
         if status in (401, 403):
             words += "; " + ("the key is not accepted" if self._key else "it wants a key: name its api_key_env")
         failure = self.failed(words, wait)
@@ -172,16 +227,25 @@ class Client:
                 raise self.failed(f"its answer is longer than the {limit:,} bytes that were expected")
         return bytes(body)
 
-    async def _within(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
-        loop = asyncio.get_running_loop()
-        _deadline.set(loop.time() + timeout)
+    async def _within(self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False) -> T:
+        began = time.monotonic()
+        _deadline.set(asyncio.get_running_loop().time() + timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await coroutine
         except TimeoutError:
-            raise self.failed(f"it has not answered within {timeout:g} s") from None
+            reason = f"it has not answered within {timeout:g} s"
+            if waits:
+                self._lose(reason, began)
+            raise self.failed(reason) from None
         finally:
             coroutine.close()
+
+    def _quoted(self, content: bytes) -> str:
+        """The beginning of an answer, without the key, of which a part might be left otherwise."""
+        shown = content.replace(self._key.encode(), "…".encode()) if self._key else content
+        text = " ".join(shown[: 4 * _QUOTED].decode("utf-8", "replace").split())
+        return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "…") if text else "an empty answer"
 
     def _refuse_constant(self, constant: str) -> None:
         raise self.failed(f"it answers {constant} where a number is expected")
@@ -235,11 +299,6 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
-
-
-def _quoted(content: bytes) -> str:
-    text = " ".join(content[: 4 * _QUOTED].decode("utf-8", "replace").split())
-    return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "…") if text else "an empty answer"
 
 
 def _words(error: Exception) -> str:

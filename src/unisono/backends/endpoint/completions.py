@@ -80,7 +80,7 @@ class CompletionsAdapter:
         told = (await together(asked))[0]
         return top_rows([row for rows in told for row in rows], self._rows)
 
-    async def leave(self, slots: Sequence[int]) -> None:
+    async def leave(self, slots: Sequence[int] | None) -> None:
         """The server forgets by itself."""
 
     async def _rows_of(self, question: Question) -> list[Row]:

@@ -1,13 +1,14 @@
 """A connection for the calls of steps: an answer of megabytes is read into the memory where it stays.
 
-It knows only what a worker answers to a call: a length, then the bytes. Whatever else happens is told as `Unusual`, and
-the caller asks again through the pool of all endpoints, which knows the rest of HTTP.
+It knows only what a worker answers to a call: a status and a length, then the bytes. Whatever else happens is told as
+`Unusual`, and the caller asks again through the pool of all endpoints, which knows the rest of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import weakref
@@ -25,9 +26,26 @@ HEAD = 1 << 14
 KEPT_SECONDS = 30.0
 """After so long without a call, a connection is made anew: the other side may have closed it."""
 
+_STATUS = re.compile(r"http/1\.1 ([2-5][0-9][0-9])(?: |\Z)")
+_DIGITS = re.compile(r"[0-9]{1,18}")
+
 
 class Unusual(Exception):
-    """There is no answer of the expected form."""
+    """There is no answer."""
+
+
+class OtherForm(Unusual):
+    """There is one of a form that is not read here."""
+
+
+class Refused(Exception):
+    """There is a whole answer, of another status than 200."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.content = content
 
 
 class Direct:
@@ -35,8 +53,9 @@ class Direct:
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(address)
-        self.usable = parts.scheme not in getproxies() or bool(proxy_bypass(parts.hostname or ""))
-        """Whether the address is reached without a proxy."""
+        proxied = not {parts.scheme, "all"}.isdisjoint(getproxies())
+        self.usable = not proxied or bool(proxy_bypass(parts.hostname or ""))
+        """Whether the address is reached without a proxy, and answers in the form that is read here."""
         self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
         self._path = parts.path
@@ -48,7 +67,10 @@ class Direct:
         self._used = 0.0
 
     async def post(self, path: str, kind: str, parts: Sequence[memoryview], most: int) -> memoryview:
-        """Post the parts of a body, and return that of the answer, which the next call overwrites. Raises `Unusual`."""
+        """Post the parts of a body, and return that of the answer, which the next call overwrites.
+
+        Raises `Unusual` and `Refused`.
+        """
         loop = asyncio.get_running_loop()
         length = sum(map(len, parts))
         head = f"POST {self._path}{path} HTTP/1.1\r\n{self._lines}\r\ncontent-type: {kind}\r\ncontent-length: {length}"
@@ -60,12 +82,16 @@ class Direct:
             connection = await self._connect(loop)
         try:
             self._memory = await connection.ask(b"".join([head.encode(), b"\r\n\r\n", *parts]), self._memory, most)
-        except BaseException:  # an answer that comes yet belongs to no call
+        except BaseException as error:  # an answer that comes yet belongs to no call
             connection.transport.abort()
+            self.usable = self.usable and not isinstance(error, OtherForm)
             raise
         self._used = loop.time()
         self._idle.append(connection)
-        return self._memory.data[: connection.length]
+        answer = self._memory.data[: connection.length]
+        if connection.status != 200:
+            raise Refused(connection.status, connection.headers, bytes(answer))
+        return answer
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         try:
@@ -91,6 +117,8 @@ class _Connection(asyncio.BufferedProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.length = 0
         """Bytes of the last answer's body."""
+        self.status = 0
+        self.headers: dict[str, str] = {}
         self.lost = False
         self._loop = loop
         self._head = bytearray(HEAD)
@@ -124,24 +152,29 @@ class _Connection(asyncio.BufferedProtocol):
             end = self._head.find(b"\r\n\r\n", 0, self._read)
             if end < 0:
                 if self._read == HEAD:
-                    self._fail()
+                    self._fail(OtherForm())
                 return
             if not self._begin(bytes(self._head[:end]), memoryview(self._head)[end + 4 : self._read]):
-                self._fail()
+                self._fail(OtherForm())
                 return
         if self._read == self.length:
             self._answer.set_result(None)
 
     def _begin(self, head: bytes, arrived: memoryview) -> bool:
         """Read the head of an answer; return whether it is one that is expected."""
-        first, *lines = head.lower().split(b"\r\n")
-        fields = dict(line.partition(b":")[::2] for line in lines)
-        length = fields.get(b"content-length", b"").strip()
-        if not first.startswith(b"http/1.1 200") or not length.isdigit() or len(fields) < len(lines):
+        first, *lines = head.decode("latin-1").lower().split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        self.headers = {name: value.strip() for name, _, value in pairs}
+        status, length = _STATUS.match(first), self.headers.get("content-length", "")
+        if status is None or not _DIGITS.fullmatch(length) or len(self.headers) < len(lines):
             return False
-        self.length = int(length)
-        if b"transfer-encoding" in fields or b"connection" in fields or not len(arrived) <= self.length <= self._most:
+        self.status, self.length = int(status.group(1)), int(length)
+        connection = self.headers.get("connection", "keep-alive")
+        if "transfer-encoding" in self.headers or "content-encoding" in self.headers:
             return False
+        if connection not in ("keep-alive", "close") or not len(arrived) <= self.length <= self._most:
+            return False
+        self.lost = connection == "close"
         if len(self._memory) < self.length:
             self._memory = np.empty(self.length, np.uint8)
         self._body = self._memory.data[: self.length]
@@ -149,11 +182,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._read = len(arrived)
         return True
 
-    def _fail(self) -> None:
+    def _fail(self, error: Unusual) -> None:
         self.transport.abort()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(Unusual())
+            self._answer.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
-        self._fail()
+        self._fail(Unusual())

@@ -78,7 +78,7 @@ class LlamaServerAdapter:
         told = (await together(asked))[0]
         return top_rows([row for rows in told for row in rows], self._rows, _EXCESS)
 
-    async def leave(self, slots: Sequence[int]) -> None:
+    async def leave(self, slots: Sequence[int] | None) -> None:
         """What a slot holds is overwritten by the next text."""
 
     async def _rows_of(self, question: Question) -> list[Row]:

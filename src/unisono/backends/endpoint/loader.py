@@ -72,6 +72,7 @@ class EndpointLoader:
             device=self._client.address,
             revision=told.model,
             truncated=told.truncated,
+            warnings=told.warnings,
         )
 
     def load(self, progress: Progress) -> EndpointBackend:

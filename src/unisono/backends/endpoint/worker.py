@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.client import Answer, Client
-from unisono.backends.endpoint.direct import Direct, Unusual
+from unisono.backends.endpoint.direct import Direct, Refused, Unusual
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
-from unisono.backends.wire import Frame, FrameError, read_frame
+from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
+from unisono.vocab.tokenizer import TokenTable
 
 TABLE_BYTES = 1 << 28
 """The longest token table that is read."""
@@ -59,7 +60,7 @@ class WorkerAdapter:
     async def describe(self) -> Description:
         told = self._read_member(await self._client.get("/v1/member"))
         if self._description is None or self._description.model != told.model:
-            table = await self._table(told)
+            table = self._read_table(await self._table(told), told.rows)
             truncated = self._truncation(told)
             self._description = Description(
                 engine=told.engine,
@@ -68,11 +69,9 @@ class WorkerAdapter:
                 context=told.context,
                 slots=told.slots,
                 truncated=truncated,
-                tokenizer=WorkerTokenizer(self._client, read_table(table), told.model),
-                notes=(
-                    "whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",
-                    *told.warnings,
-                ),
+                tokenizer=WorkerTokenizer(self._client, table, told.model),
+                notes=("whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",),
+                warnings=tuple(told.warnings),
             )
         return self._description
 
@@ -81,30 +80,49 @@ class WorkerAdapter:
         if told.truncated is not None:
             questions = [_with_top(question, told.truncated.top) for question in questions]
         self._number += 1
-        call = call_frame(Call(self._session, self._number, told.model, questions))
+        number = self._number
+        call = call_frame(Call(self._session, number, told.model, questions))
         wanted = sum(question.wanted for question in questions)
         frame = await self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES)
-        if frame.head.get("model") != told.model:
-            raise self._client.failed("it answers for another model")
+        self._check_head(frame.head, number, told.model, questions)
         try:
-            return read_rows_of(frame, wanted, told.rows)
+            rows = read_rows_of(frame, wanted, told.rows)
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
+        if isinstance(rows, np.ndarray) and rows.size and not np.isfinite(rows.max(axis=1)).all():
+            raise self._client.failed("its model gives logits that are no numbers")
+        return rows
+
+    def _check_head(self, head: Mapping[str, Any], number: int, model: str, questions: Sequence[Question]) -> None:
+        """Check what an answer is about, as far as it says so."""
+        if head.get("model") != model:
+            raise self._client.failed("it answers for another model")
+        lengths = [len(question.ids) for question in questions]
+        call = head.get("session", self._session), head.get("number", number)
+        if head.get("lengths") != lengths or call != (self._session, number):
+            raise self._client.failed("its answer is about another text")
 
     async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
+        answered = None
         if self._direct.usable:
-            with contextlib.suppress(Unusual, FrameError):
-                return read_frame(await self._direct.post(CALL, TYPE, call, most))
-        return self._frame(
-            await self._client.request(
-                "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409)
-            )
+            try:
+                content = await self._direct.post(CALL, TYPE, call, most)
+                self._client.hear()
+                return self._read(content)
+            except Refused as refused:
+                answered = Answer(refused.status, refused.headers, refused.content)
+            except Unusual:
+                pass
+        request = self._client.request(
+            "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409), answered=answered
         )
+        return self._frame(await request)
 
-    async def leave(self, slots: Sequence[int]) -> None:
+    async def leave(self, slots: Sequence[int] | None) -> None:
         self._number += 1
-        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": list(slots)})
+        left = None if slots is None else list(slots)
+        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": left})
 
     async def _described(self) -> Description:
         return self._description or await self.describe()
@@ -119,6 +137,8 @@ class WorkerAdapter:
             raise self._client.failed(
                 f"its worker speaks version {member.unisono_member}, not {WORKER}: use one unisono for both"
             )
+        if member.truncated is not None and not _is_sound(*member.truncated):
+            raise self._client.failed(f"it tells {member.truncated} of its distributions, which cannot be")
         return member
 
     def _truncation(self, told: _Member) -> Truncation | None:
@@ -134,13 +154,29 @@ class WorkerAdapter:
             raise self._client.failed("its vocabulary is not the one that it describes")
         return self._frame(answer)
 
+    def _read_table(self, frame: Frame, rows: int) -> TokenTable:
+        try:
+            table = read_table(frame)
+        except FrameError as error:
+            raise self._client.failed(f"its vocabulary cannot be read: {error}") from None
+        if len(table.texts) > rows:
+            raise self._client.failed(f"its vocabulary has {len(table.texts)} ids, and its model {rows} rows")
+        return table
+
     def _frame(self, answer: Answer) -> Frame:
         if answer.status == 409:
             raise self._client.failed(reason_of(answer))
+        return self._read(answer.content)
+
+    def _read(self, content: Buffer) -> Frame:
         try:
-            return read_frame(answer.content)
+            return read_frame(content)
         except FrameError as error:
             raise self._client.failed(f"its answer is no frame: {error}") from None
+
+
+def _is_sound(top: int, most: int, also: int) -> bool:
+    return 1 <= top <= most and also >= 0
 
 
 def _with_top(question: Question, top: int) -> Question:
