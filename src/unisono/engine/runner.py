@@ -212,7 +212,8 @@ class Portion(NamedTuple):
     text: TextSequence
     member: Member
     cursor: Cursor
-    ids: int  # of those that wait, without the last
+    ids: int
+    """How many of those that wait, without the last; fewer are read where its slot turns out to hold some of them."""
 
 
 def read_ahead(portions: Sequence[Portion]) -> None:
@@ -232,7 +233,11 @@ def read_ahead(portions: Sequence[Portion]) -> None:
 def _read_ahead(portions: Sequence[Portion]) -> None:
     for _, member, cursor, _ in portions:
         member.reopen(cursor)
-    portions = sorted(portions, key=lambda portion: portion.cursor.slot)
+    # A slot that was opened only now may hold a prefix: what that leaves may be less than was counted without it.
+    portions = [each._replace(ids=min(each.ids, len(each.cursor.ids) - 1 - each.cursor.read)) for each in portions]
+    portions = sorted([each for each in portions if each.ids > 0], key=lambda portion: portion.cursor.slot)
+    if not portions:
+        return
     feeds = [Feed(cursor.slot, cursor.ids[cursor.read : cursor.read + count], 0) for _, _, cursor, count in portions]
     _, spent = _advance(portions[0].member, feeds)
     total = sum(portion.ids for portion in portions)
