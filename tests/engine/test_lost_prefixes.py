@@ -62,3 +62,29 @@ def check_again(
 @pytest.mark.parametrize("longest_block", [8, 20])
 def test_a_portion_ends_where_a_text_does_whose_beginning_was_found(longest_block: int) -> None:
     check_again(Method(lead="a").but(gate="every:16", speculate="ngram:4"), back=4, longest_block=longest_block)
+
+
+@pytest.mark.parametrize("longest_block", [None, 8])
+@pytest.mark.parametrize(
+    ("method", "weights"), [(Method().but(speculate="a:3"), (50, 1, 1)), (Method().but(speculate="ngram:4"), (2, 1, 1))]
+)
+def test_a_prefix_may_hold_what_was_drafted_too(
+    method: Method, weights: Sequence[float], longest_block: int | None
+) -> None:
+    """What is in a slot beyond the first position that is asked for is read again."""
+    for back in (1, 2, 4):
+        make_fakes()
+        check_again(method, back, longest_block, weights)
+
+
+@pytest.mark.parametrize(
+    ("seed", "drafter", "passes"), [(78, "a", 1), (60, "a", 2), (62, "c", 1), (62, "c", 2), (63, "c", 1)]
+)
+def test_who_has_read_a_draft_may_be_drawn_for_a_position_before_it(seed: int, drafter: str, passes: int) -> None:
+    """Of a mixture one that is there is drawn for a lost member, and it may have been drawn for a later position."""
+    method = Method().but(draw=f"one-member seed:{seed}", speculate=f"{drafter}:2")
+    engine, answers = engine_of(("b",)), iter(range(100))
+    lose(engine, "b", lambda: next(answers) >= passes)
+    text = engine.add(PROMPTS[0], Limits(12), method=method, trace=True)
+    run(engine, text, Clock())
+    check_plain(engine, PROMPTS[0], method, text.generation())

@@ -168,15 +168,15 @@ class MemberBatch:
     keep: bool = False
     """Whether its distributions outlast its model's next pass, or are looked at several times."""
     feeds: list[Feed] = field(default_factory=list)
-    """One a span: what waits in its cursor up to the last position. Something does: a distribution is given once."""
+    """One a span: its ids up to the last position that its slot has not read, of the first position one at least."""
     tokens: int = 0
 
     def fill(self) -> None:
         name = self.member.name
         for state, first, last in self.spans:
             cursor = state.text.cursors[name]
-            self.member.reopen(cursor)
             start, end = cursor.ends[first], cursor.ends[last]
+            self.member.reopen_before(cursor, start)
             self.feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
             self.tokens += end - cursor.read
 
@@ -196,7 +196,7 @@ def _note_output(
                 output.places[its] = place
         noted = state.outputs.setdefault(name, [])
         noted += [None] * (first - len(noted))
-        noted += [(output, row) for row in rows]
+        noted[first : last + 1] = [(output, row) for row in rows]
         state.text.member_seconds[name] += seconds
         own += rows
     if batch.keep:
