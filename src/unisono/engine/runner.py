@@ -269,13 +269,13 @@ def _ask_again(asked: Sequence[Again]) -> None:
 
 
 def _tell_more(asked: Sequence[Again]) -> None:
+    for state, member, position, _, _ in asked:
+        cursor = state.cursor(member)
+        member.reopen_before(cursor, cursor.ends[position])
     asked = sorted(asked, key=lambda again: again.state.cursor(again.member).slot)
     feeds = []
     for state, member, position, top, also in asked:
         cursor, end = state.cursor(member), state.cursor(member).ends[position]
-        if cursor.read >= end:
-            member.backend.rewind(cursor.slot, end - 1)
-            cursor.read = end - 1
         feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], 1, top, also))
     told, spent = _advance(asked[0].member, feeds)
     for row, (state, member, position, _, _) in enumerate(asked):
