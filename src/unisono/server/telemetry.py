@@ -199,7 +199,7 @@ def _is_up(breaker: Breaker) -> float:
 
 
 def _pass_seconds(breaker: Breaker) -> float:
-    return breaker.seconds or 0.0
+    return breaker.pass_seconds or 0.0
 
 
 def _losses(breaker: Breaker) -> float:
