@@ -24,6 +24,7 @@ from support.lost_members import (
     lose_at_random,
 )
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
@@ -56,7 +57,7 @@ def written(engine: Engine, prompts: Sequence[Prompt], method: Method, longest: 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_piece_is_that_of_the_plain_loop_with_the_members_that_were_there(data: st.DataObject) -> None:
-    """Members fail at random passes and come back; gates, drafts, draws, rules, batches and bounded blocks."""
+    """Members fail at random passes and come back; gates, drafts, draws, rules, batches, bounded blocks, kept slots."""
     make_fakes()
     method = data.draw(st.sampled_from(METHODS))
     losing = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True))
@@ -65,6 +66,9 @@ def test_every_piece_is_that_of_the_plain_loop_with_the_members_that_were_there(
         Clock(data.draw(st.sampled_from([0.0, 0.05, 0.4]))),
         longest_block=data.draw(st.sampled_from([None, 4, 30])),
     )
+    shortest = data.draw(st.sampled_from([None, 1, 16]))
+    for member in engine.members if shortest else ():
+        member.backend = member.prefixes = PrefixCache(member.backend, shortest=shortest)
     for name in losing:
         lose_at_random(engine, name, 0.3, data.draw(st.integers(0, 10**6)))
     prompts = data.draw(st.lists(st.sampled_from([*PROMPTS, LONG]), min_size=1, max_size=3))
