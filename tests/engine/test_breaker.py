@@ -60,7 +60,7 @@ def test_one_answer_after_the_wait_closes_it(breaker: Breaker, clock: Clock) -> 
     clock.now += FIRST
     assert (breaker.state, breaker.asks) == ("half-open", True)
     answer(breaker, clock, 0.5)
-    assert (breaker.state, breaker.seconds, breaker.reason, breaker.losses) == ("closed", 0.5, None, 1)
+    assert (breaker.state, breaker.pass_seconds, breaker.reason, breaker.losses) == ("closed", 0.5, None, 1)
     fail(breaker, clock)
     assert wait_of(breaker) == FIRST  # anew
 

@@ -12,8 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.fakes import LONG, PROMPTS, STORY, make_fakes
-from support.lost_members import METHODS, NAMES, PIECES, Clock, check_plain, engine_of, lose, lose_at_random
+from support.lost_members import (
+    METHODS,
+    NAMES,
+    PIECES,
+    Clock,
+    check_certain,
+    check_plain,
+    engine_of,
+    lose,
+    lose_at_random,
+)
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
@@ -46,7 +57,7 @@ def written(engine: Engine, prompts: Sequence[Prompt], method: Method, longest: 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_piece_is_that_of_the_plain_loop_with_the_members_that_were_there(data: st.DataObject) -> None:
-    """Members fail at random passes and come back; gates, drafts, draws, rules, batches and bounded blocks."""
+    """Members fail at random passes and come back; gates, drafts, draws, rules, batches, bounded blocks, kept slots."""
     make_fakes()
     method = data.draw(st.sampled_from(METHODS))
     losing = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True))
@@ -55,6 +66,9 @@ def test_every_piece_is_that_of_the_plain_loop_with_the_members_that_were_there(
         Clock(data.draw(st.sampled_from([0.0, 0.05, 0.4]))),
         longest_block=data.draw(st.sampled_from([None, 4, 30])),
     )
+    shortest = data.draw(st.sampled_from([None, 1, 16]))
+    for member in engine.members if shortest else ():
+        member.backend = member.prefixes = PrefixCache(member.backend, shortest=shortest)
     for name in losing:
         lose_at_random(engine, name, 0.3, data.draw(st.integers(0, 10**6)))
     prompts = data.draw(st.lists(st.sampled_from([*PROMPTS, LONG]), min_size=1, max_size=3))
@@ -177,10 +191,12 @@ def test_scores_are_those_of_all_members_or_none() -> None:
     assert engine.free == engine.slots
 
 
-def test_open_copy_and_rewind_may_fail_too() -> None:
-    """A slot that is lost is opened anew, and all of the text read in it."""
+@pytest.mark.parametrize("top", [None, Truncation(1, 300), Truncation(2, 300)])
+def test_open_copy_and_rewind_may_fail_too(top: Truncation | None) -> None:
+    """A slot that is lost is opened anew, and all of the text read in it; also where more is to be told of it."""
     clock = Clock()
-    engine = engine_of(("b",), clock)
+    FAKE_MODELS["b"].top = top
+    engine = engine_of(("b",), clock, weights=(1, 6, 1))
     backend = next(member.backend for member in engine.members if member.name == "b")
     working = {name: getattr(backend, name) for name in ("open", "rewind", "close", "advance")}
 
@@ -207,8 +223,9 @@ def test_open_copy_and_rewind_may_fail_too() -> None:
     while engine.active:
         clock.now += 1
         engine.step()
+    check = check_plain if top is None else check_certain
     for prompt, text in zip(PROMPTS, (first, second), strict=False):
-        check_plain(engine, prompt, Method(), text.generation())
+        check(engine, prompt, Method(), text.generation())
     assert {step.absent for step in first.steps or ()} == {(), ("b",)}
 
 
@@ -286,12 +303,4 @@ def test_truncated_leads_and_voters_that_are_lost_leave_certain_choices_right(se
         lose_at_random(engine, name, 0.2, seed)
     method = Method().but(gate="confidence:0.6", speculate=speculate)
     [text] = written(engine, [PROMPTS[seed]], method)
-    steps = text.steps or ()
-    for name in ("a", "b"):
-        FAKE_MODELS[name].top = FAKE_MODELS[name].away = None
-    free, absent = engine_of(()), [step.absent for step in steps]
-    plain = list(plain_steps(free.members, free.union, PROMPTS[seed], len(steps), method, absent=absent))
-    for step, oracle in zip(steps, plain, strict=True):
-        if step.certain is False:
-            return  # from here on it may be another text
-        assert (step.piece, step.voted) == (oracle.piece, oracle.voted)
+    check_certain(engine, PROMPTS[seed], method, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,7 +58,8 @@ def test_a_request_that_needs_it_is_refused_by_name_until_it_is_back() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_without_it_says_so(stream: bool) -> None:
+def test_an_answer_without_it_says_so(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "unisono.server")
     with serving({"duo": {"members": [A, {**B, "on_failure": "degrade"}]}}) as served:
         whole = served.post("/v1/chat/completions", CHAT)
         assert "x-unisono-degraded" not in whole.headers
@@ -75,8 +77,12 @@ def test_an_answer_without_it_says_so(stream: bool) -> None:
         its = ready.json()["members"]["duo"]
         assert (its["a"]["state"], its["b"]["state"], its["b"]["losses"]) == ("ready", "away", 1)
         assert served.metric("unisono_choices_degraded_total") == 4
+        assert served.metric("unisono_member_losses_total") == 1
+        assert "# TYPE unisono_member_losses_total counter" in served.get("/metrics").text
         assert served.metric("unisono_member_up") == 1
         come_back(served)
         served.wait(lambda: served.get("/ready").json()["status"] == "ready")
         assert "x-unisono-degraded" not in served.post("/v1/chat/completions", CHAT).headers
         served.free()
+    lines = [record.__dict__["facts"] for record in caplog.records if record.msg == "request"]
+    assert [line["degraded"] for line in lines if "degraded" in line] == [{"b": 4}]

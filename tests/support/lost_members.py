@@ -85,6 +85,23 @@ def check_plain(engine: Engine, prompt: Prompt, method: Method, generation: Gene
     assert generation.usage.degraded == ({name: missed.count(name) for name in dict.fromkeys(missed)} or None)
 
 
+def check_certain(engine: Engine, prompt: Prompt, method: Method, generation: Generation) -> None:
+    """Hold a text of truncated members to the plain loop up to the first piece that is not certain.
+
+    They tell everything, and are there, from then on.
+    """
+    steps = generation.steps or ()
+    for name in NAMES:
+        FAKE_MODELS[name].top = FAKE_MODELS[name].away = None
+    free = engine_of((), names=[member.name for member in engine.members], weights=[m.weight for m in engine.members])
+    absent = [step.absent for step in steps]
+    plain = plain_steps(free.members, free.union, prompt, len(steps), method, absent=absent)
+    for step, oracle in zip(steps, plain, strict=True):
+        if step.certain is False:
+            return  # from here on it may be another text
+        assert (step.piece, step.voted) == (oracle.piece, oracle.voted)
+
+
 METHODS = (
     Method(),
     Method(lead="b").but(gate="confidence:0.6"),

@@ -46,8 +46,8 @@ def health(member: Member, groups: Sequence[SequenceGroup]) -> MemberHealth:
         state="away" if breaker.reason else "catching up" if behind else "ready",
         on_failure="degrade" if member.degrades else "error",
         losses=breaker.losses,
-        pass_seconds=breaker.seconds,
-        away_seconds=breaker.away,
+        pass_seconds=breaker.pass_seconds,
+        away_seconds=breaker.away_seconds,
         behind=behind,
     )
 

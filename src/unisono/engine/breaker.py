@@ -32,7 +32,7 @@ class Breaker:
     """What is known of how one loaded model answers. All engines over it share one, in one thread at a time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds: float | None = None
+        self.pass_seconds: float | None = None
         """What a pass takes, lately; ``None`` before the first."""
         self.losses = 0
         self._clock = clock
@@ -59,7 +59,7 @@ class Breaker:
         return None if error is None else f"{error.address}: {error.reason}"
 
     @property
-    def away(self) -> float:
+    def away_seconds(self) -> float:
         """Seconds since it was lost; 0 while it answers."""
         return 0.0 if self._error is None else self._clock() - self._since
 
@@ -98,9 +98,10 @@ class Breaker:
 
     def _answered(self, member: str, seconds: float) -> None:
         if self._error is not None:
-            log.info("member %r is back at %s after %.1f s", member, self._error.address, self.away)
+            log.info("member %r is back at %s after %.1f s", member, self._error.address, self.away_seconds)
             self._error, self._wait = None, FIRST
-        self.seconds = seconds if self.seconds is None else self.seconds + (seconds - self.seconds) / RECENT
+        before = seconds if self.pass_seconds is None else self.pass_seconds
+        self.pass_seconds = before + (seconds - before) / RECENT
 
     def failed(self, member: str, error: MemberUnavailable, cost: float = 0.0) -> None:
         """Note that a member was lost, at the cost of so many seconds."""

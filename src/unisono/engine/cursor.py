@@ -70,6 +70,24 @@ class Reader:
             self.breaker.check(self.name)
             self._take_slot(cursor)
 
+    def reopen_before(self, cursor: Cursor, end: int) -> None:
+        """Give a cursor a slot that has read less than its first ``end`` ids, so that what they tell can be had.
+
+        It may have read them: in this step for a later position, or as a prefix that was kept, drafts included.
+        Raises a `MemberUnavailable`.
+        """
+        self.reopen(cursor)
+        if cursor.read < end:
+            return
+        try:
+            self.backend.rewind(cursor.slot, end - 1)
+        except MemberUnavailable as error:
+            self.breaker.failed(self.name, error)
+            self.close(cursor, for_good=True)
+            cursor.read = 0
+            raise
+        cursor.read = end - 1
+
     def _take_slot(self, cursor: Cursor, *, unread: bool = False) -> None:
         try:
             if unread or self.prefixes is None:

@@ -168,15 +168,15 @@ class MemberBatch:
     keep: bool = False
     """Whether its distributions outlast its model's next pass, or are looked at several times."""
     feeds: list[Feed] = field(default_factory=list)
-    """One a span: what waits in its cursor up to the last position. Something does: a distribution is given once."""
+    """One a span: its ids up to the last position that its slot has not read, of the first position one at least."""
     tokens: int = 0
 
     def fill(self) -> None:
         name = self.member.name
         for state, first, last in self.spans:
             cursor = state.text.cursors[name]
-            self.member.reopen(cursor)
             start, end = cursor.ends[first], cursor.ends[last]
+            self.member.reopen_before(cursor, start)
             self.feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], end - start + 1))
             self.tokens += end - cursor.read
 
@@ -196,7 +196,7 @@ def _note_output(
                 output.places[its] = place
         noted = state.outputs.setdefault(name, [])
         noted += [None] * (first - len(noted))
-        noted += [(output, row) for row in rows]
+        noted[first : last + 1] = [(output, row) for row in rows]
         state.text.member_seconds[name] += seconds
         own += rows
     if batch.keep:
@@ -212,7 +212,8 @@ class Portion(NamedTuple):
     text: TextSequence
     member: Member
     cursor: Cursor
-    ids: int  # of those that wait, without the last
+    ids: int
+    """How many of those that wait, without the last; fewer are read where its slot turns out to hold some of them."""
 
 
 def read_ahead(portions: Sequence[Portion]) -> None:
@@ -232,7 +233,11 @@ def read_ahead(portions: Sequence[Portion]) -> None:
 def _read_ahead(portions: Sequence[Portion]) -> None:
     for _, member, cursor, _ in portions:
         member.reopen(cursor)
-    portions = sorted(portions, key=lambda portion: portion.cursor.slot)
+    # A slot that was opened only now may hold a prefix: what that leaves may be less than was counted without it.
+    portions = [each._replace(ids=min(each.ids, len(each.cursor.ids) - 1 - each.cursor.read)) for each in portions]
+    portions = sorted([each for each in portions if each.ids > 0], key=lambda portion: portion.cursor.slot)
+    if not portions:
+        return
     feeds = [Feed(cursor.slot, cursor.ids[cursor.read : cursor.read + count], 0) for _, _, cursor, count in portions]
     _, spent = _advance(portions[0].member, feeds)
     total = sum(portion.ids for portion in portions)
@@ -264,13 +269,13 @@ def _ask_again(asked: Sequence[Again]) -> None:
 
 
 def _tell_more(asked: Sequence[Again]) -> None:
+    for state, member, position, _, _ in asked:
+        cursor = state.cursor(member)
+        member.reopen_before(cursor, cursor.ends[position])
     asked = sorted(asked, key=lambda again: again.state.cursor(again.member).slot)
     feeds = []
     for state, member, position, top, also in asked:
         cursor, end = state.cursor(member), state.cursor(member).ends[position]
-        if cursor.read >= end:
-            member.backend.rewind(cursor.slot, end - 1)
-            cursor.read = end - 1
         feeds.append(Feed(cursor.slot, cursor.ids[cursor.read : end], 1, top, also))
     told, spent = _advance(asked[0].member, feeds)
     for row, (state, member, position, _, _) in enumerate(asked):

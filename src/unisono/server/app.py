@@ -26,7 +26,7 @@ from unisono.server.fields import OF_CHATS, OF_COMPLETIONS, Field, check_penalti
 from unisono.server.limits import CHARACTERS, ServerLimits
 from unisono.server.middleware import LOG, Keys, Middleware, RequestLog, read_origins
 from unisono.server.openapi import document
-from unisono.server.readiness import DEGRADED, State, degraded
+from unisono.server.readiness import DEGRADED, State, degraded, missed
 from unisono.server.request_handle import RequestHandle
 from unisono.server.requests import ApiCall, engine_of, pieces_json, read_chat, read_completion
 from unisono.server.responses import Answer, ChatResponse, CompletionResponse
@@ -171,6 +171,8 @@ class _Routes:
             log.facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
             if uncertain := sum(generation.usage.uncertain or 0 for generation in ended):
                 log.facts["uncertain"] = uncertain
+            if without := missed(ended):
+                log.facts["degraded"] = without
             log.facts["finish"] = [generation.finish_reason for generation in ended]
             if self._log_prompts:
                 log.facts["text"] = [generation.text for generation in ended]

@@ -27,12 +27,18 @@ class State(BaseModel):
     asked for."""
 
 
+def missed(generations: Iterable[Generation]) -> dict[str, int]:
+    """By member, how many choices of an answer were made without it."""
+    counts = Counter[str]()
+    for generation in generations:
+        counts.update(generation.usage.degraded or {})
+    return dict(counts)
+
+
 def degraded(generations: Iterable[Generation]) -> dict[str, str]:
     """The header of an answer that was written without a member."""
-    missed = Counter[str]()
-    for generation in generations:
-        missed.update(generation.usage.degraded or {})
-    return {DEGRADED: ", ".join(f"{name}={count}" for name, count in missed.items())} if missed else {}
+    counts = missed(generations)
+    return {DEGRADED: ", ".join(f"{name}={count}" for name, count in counts.items())} if counts else {}
 
 
 def ensembles(service: Service) -> Iterator[tuple[str, Member, MemberHealth]]:

@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from unisono.engine.absence import health
 from unisono.engine.breaker import Breaker
@@ -118,6 +120,22 @@ class ConnectionMetrics:
         return Histogram(f"unisono_{name}", words, labels, buckets=buckets, registry=self._registry)
 
 
+class LossCounter(Collector):
+    """A counter that is read at each scrape, as a gauge can be: breakers count."""
+
+    def __init__(self) -> None:
+        self.breakers: dict[tuple[str, str], Breaker] = {}
+        """By model and member."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "unisono_member_losses", "How often the member was lost.", labels=("model", "member")
+        )
+        for names, breaker in self.breakers.items():
+            family.add_metric(names, breaker.losses)
+        yield family
+
+
 class Metrics(ConnectionMetrics):
     """The metrics of one server of ensembles."""
 
@@ -157,7 +175,8 @@ class Metrics(ConnectionMetrics):
         self._member_pass = self._gauge(
             "member_pass_seconds", "What a pass of the member takes, lately.", "model", "member"
         )
-        self._member_losses = self._gauge("member_losses", "How often the member was lost.", "model", "member")
+        self._losses = LossCounter()
+        self._registry.register(self._losses)
         self._member_behind = self._gauge(
             "member_behind_ids", "Ids that wait for the member in texts that go on without it.", "model", "member"
         )
@@ -174,7 +193,7 @@ class Metrics(ConnectionMetrics):
             names, engine, breaker = (model, member.name), service.engines[model], member.breaker
             self._member_up.labels(*names).set_function(partial(_is_up, breaker))
             self._member_pass.labels(*names).set_function(partial(_pass_seconds, breaker))
-            self._member_losses.labels(*names).set_function(partial(_losses, breaker))
+            self._losses.breakers[names] = breaker
             self._member_behind.labels(*names).set_function(partial(_behind, member, engine))
 
     def ended(self, model: str, index: int, generation: Generation) -> None:
@@ -199,11 +218,7 @@ def _is_up(breaker: Breaker) -> float:
 
 
 def _pass_seconds(breaker: Breaker) -> float:
-    return breaker.seconds or 0.0
-
-
-def _losses(breaker: Breaker) -> float:
-    return float(breaker.losses)
+    return breaker.pass_seconds or 0.0
 
 
 def _behind(member: Member, engine: Engine) -> float:
