@@ -55,6 +55,18 @@ def test_a_seed_draws_one_text_alone_together_and_with_drafts_and_every_piece_co
         assert [(step.piece, step.voted) for step in alone.steps] == [(step.piece, step.voted) for step in text.steps]
 
 
+@pytest.mark.parametrize("method", [drawing("1 seed:3"), Method(lead="b")], ids=["drawn", "greedy"])
+def test_each_text_keeps_what_a_whole_member_told_for_it_beside_one_that_tells_its_likeliest(method: Method) -> None:
+    tops = {"a": Truncation(3, 30, 4)}
+    together = write(truncated(tops), method, PROMPTS[:2], 10)
+    for prompt, text in zip(PROMPTS[:2], together, strict=True):
+        [alone] = write(truncated(tops), method, [prompt], 10)
+        for step, other in zip(text.steps, alone.steps, strict=True):
+            assert (step.piece, step.top.keys()) == (other.piece, other.top.keys())
+            assert step.members == pytest.approx(other.members, rel=1e-4)
+            assert step.top["b"][0] == (other.top["b"][0][0], pytest.approx(other.top["b"][0][1], rel=1e-4))
+
+
 def test_grammars_bind_what_is_drawn_and_whole_members_that_are_drawn_alone_are_exact() -> None:
     engine = truncated({"a": Truncation(2, 2)})
     texts = write(engine, drawing("1 seed:1"), constraint={"regex": "[0-9]{4}"})

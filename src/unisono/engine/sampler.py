@@ -169,7 +169,7 @@ def told_by(state: StepState, voter: Member, position: int) -> Voter:
     if voter.is_truncated:
         output, row = state.where(voter, position)
         return output.top(row)
-    told = whole(bring(rows_at([state], voter, position)[0], _HOST))
+    told = whole(np.array(bring(rows_at([state], voter, position)[0], _HOST)))  # the next fold overwrites it
     if not math.isfinite(float(told.p_U.max())):
         raise _no_numbers([voter.name])
     return told
