@@ -23,7 +23,7 @@ CLOSER = 1e-5
 """A score has to be larger by this share: more than what float32 makes of the dense rules."""
 _SAME = 1e-6  # masses as close as this are a tie of the dense rules
 _NOTHING = 1e-12  # a kept mass that may be less than this is unknown
-_SURE = 1e-3  # columns of a dense distribution of so much mass are looked at one by one
+_SURE = 1e-3  # columns of this share of a dense distribution's largest mass are looked at one by one
 _BARELY = 1.001  # see `rules.geometric`
 _ABOVE_FLOOR = _BARELY * (1 + CLOSER)
 _LEAST_BIAS = -600.0  # relative to the largest: what is below is nothing
@@ -95,8 +95,6 @@ class Whole(NamedTuple):
     """A dense voter of a mixed ensemble: its masses are exact."""
 
     p_U: NDArray[Any]
-    columns: Columns
-    """Those of much mass."""
     least: float = 1.0
     most: float = 1.0
     unseen: float = 0.0
@@ -105,10 +103,12 @@ class Whole(NamedTuple):
         p = self.p_U[columns].astype(np.float64)
         return p, p
 
-
-def whole(p_U: NDArray[Any]) -> Whole:
-    columns = np.flatnonzero(p_U >= _SURE)
-    return Whole(p_U, columns if len(columns) else np.array([int(np.argmax(p_U))]))
+    def columns(self, allowed_U: NDArray[np.bool_] | None, biased: Columns) -> Columns:
+        """Those of much mass among the allowed ones; those that biases treat apart are looked at anyway."""
+        p_U = self.p_U.copy() if allowed_U is None else self.p_U * allowed_U
+        p_U[biased] = 0
+        largest = p_U.max()
+        return np.flatnonzero(p_U >= _SURE * largest) if largest > 0 else biased
 
 
 Voter = FoldedTop | Whole
@@ -223,8 +223,7 @@ def certify(
     matters_N[best] = True
     open_K = tuple(((high_KN > low_KN)[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
     most = float(scores(rule, high_KN[:, [best]] * largest_scale, weights, floor)[0])
-    shows_all = is_exact and not any(isinstance(voter, Whole) for voter in voters)
-    least, most = _shares(rule, score_N, best, most, None if shows_all else floor * len(kinds.kind_U), floor)
+    least, most = _shares(rule, score_N, best, most, None if is_exact else floor * len(kinds.kind_U), floor)
     return Certificate(int(few[best]), is_certain, rivals, least, most, open_K)
 
 
@@ -284,11 +283,21 @@ def column_bounds(
     voters: Sequence[Voter], kinds: Kinds, reshaping: Reshaping = UNSHAPED
 ) -> tuple[Columns, Masses, Masses]:
     """The columns that are looked at one by one, and the bounds of these and of what stands for all others."""
-    biased = np.array(list(reshaping.bias), np.int64)
-    few = np.unique(np.concatenate([*(voter.columns for voter in voters), biased])).astype(np.int64)
+    few = _looked_at(voters, len(kinds.kind_U), reshaping)
     bounds, untold = [voter.bounds(few) for voter in voters], _untold(voters, few, kinds, reshaping.allowed_U)
     low_KN = np.concatenate([np.stack([low for low, _ in bounds]), np.zeros_like(untold)], axis=1)
     return few, low_KN, np.concatenate([np.stack([high for _, high in bounds]), untold], axis=1)
+
+
+def _looked_at(voters: Sequence[Voter], size: int, reshaping: Reshaping) -> Columns:
+    has_whole = any(isinstance(voter, Whole) for voter in voters)
+    if has_whole and all(voter.unseen == 0 for voter in voters):  # nothing is left to bounds
+        return np.arange(size)
+    biased = np.array(list(reshaping.bias), np.int64)
+    columns_K = [
+        voter.columns(reshaping.allowed_U, biased) if isinstance(voter, Whole) else voter.columns for voter in voters
+    ]
+    return np.unique(np.concatenate([*columns_K, biased])).astype(np.int64)
 
 
 def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds, allowed_U: NDArray[np.bool_] | None) -> Masses:
