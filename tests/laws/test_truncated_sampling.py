@@ -77,6 +77,17 @@ def test_grammars_bind_what_is_drawn_and_whole_members_that_are_drawn_alone_are_
     assert all((step.certain is False) == (step.voted == ("a",)) for step in steps)
 
 
+def test_an_uncertain_gate_counts_where_a_whole_member_is_drawn_behind_it() -> None:
+    engine = truncated({"b": Truncation(1, 1)})
+    texts = write(engine, drawing("mixture seed:5", "confidence:0.6"))
+    steps = [step for text in texts for step in text.steps]
+    unsure = [step for step in steps if not step.gate.certain and step.voted != ("b",)]
+    assert unsure
+    assert all(step.certain is False and step.unknown == 0 for step in unsure)
+    for text in texts:
+        assert text.uncertain == sum(step.certain is False for step in text.steps)
+
+
 def test_the_key_is_a_word_a_field_and_a_keyword() -> None:
     drawn = Sampling.parse("0.7 truncated_sampling")
     assert drawn == Sampling(temperature=0.7, truncated_sampling=True) == Sampling.parse(str(drawn))

@@ -74,8 +74,6 @@ class Certifier:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
         choices = {state: self._choose(state, position) for state in states}
         self._ask_again(choices, position, partial(self._choose, position=position))
-        for state, choice in choices.items():
-            state.text.uncertain = (state.text.uncertain or 0) + (not choice.is_certain)
         return list(choices.values())
 
     def read_gates(self, states: Sequence[StepState], position: int, sampler: Sampler) -> None:

@@ -211,8 +211,11 @@ class StepState(Voting):
         """What a choice stands for, by the text's grammar."""
         return column if self.text.parse is None else self.text.parse.settle(column)
 
-    def take(self, position: int, column: int) -> None:
+    def take(self, position: int, column: int, *, unproved: bool = False) -> None:
+        """Write a column; one that is ``unproved`` counts as uncertain."""
         text, piece = self.text, self._union.piece(column)
+        if unproved:
+            text.uncertain = (text.uncertain or 0) + 1
         text.degraded.update(missed := self.missed(position))
         self.settled += 1
         if piece is None:

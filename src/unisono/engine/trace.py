@@ -23,7 +23,14 @@ Ranked = tuple[tuple[int, float], ...]
 
 
 def record(
-    state: StepState, position: int, column: int, distributions: Distributions, row: int, union: UnionVocabulary
+    state: StepState,
+    position: int,
+    column: int,
+    distributions: Distributions,
+    row: int,
+    union: UnionVocabulary,
+    *,
+    unproved: bool = False,
 ) -> None:
     """Keep the record of a choice, if the text has a trace; its time is known when the step has ended."""
     text = state.text
@@ -45,7 +52,7 @@ def record(
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
-            certain=False if distributions.are_completed else None,
+            certain=False if unproved else None,
             unknown=None if distributions.are_completed else 0.0,
         )
     )
