@@ -77,9 +77,9 @@ class FoldedTop(NamedTuple):
 
 
 def fold_top(
-    ids_K: NDArray[np.int32], logp_K: NDArray[np.float32], unseen: float, kth: float, plan: TopPlan
+    ids_K: NDArray[np.int32], logp_K: NDArray[np.float32], unseen: float, kth: float, plan: TopPlan, slack: float = 0.0
 ) -> FoldedTop:
-    """Fold one row of `TopLogprobs` into the union's columns."""
+    """Fold one row of `TopLogprobs` into the union's columns; ``unseen`` may be too large by ``slack``."""
     is_told = ids_K >= 0
     p, column = np.exp(logp_K[is_told].astype(np.float64)), plan.column_V[ids_K[is_told]]
     kept = column >= 0
@@ -87,7 +87,7 @@ def fold_top(
     known = np.bincount(place, weights=p[kept], minlength=len(columns)).astype(np.float64)
     told, each = np.bincount(place, minlength=len(columns)), min(unseen, kth)
     most = float(known.sum()) + unseen
-    least = most - min(unseen, each * (plan.dropped - int((~kept).sum())))
+    least = most - min(unseen, slack + each * (plan.dropped - int((~kept).sum())))
     return FoldedTop(columns.astype(np.int64), known, told, each, unseen, least, most, plan.ids_U)
 
 
