@@ -169,7 +169,7 @@ def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> It
     allowed_U = state.allowed(position)
     for member in doubt.members:
         truncation = member.backend.facts.truncated
-        if truncation is None:
+        if truncation is None or state.cursor(member).away:  # who is lost at a first question holds nothing
             continue
         top, also = state.asked_again.get((member.name, position), (truncation.top, ()))
         more = min(truncation.top * factor, truncation.most)
