@@ -101,7 +101,9 @@ class Certifier:
         is_certain, asked = settles or state.awaits_end, gate.opens(score) or state.awaits_end
         likeliest = certify([told], [1.0], kinds, "mean")
         if gate.boundary and asked:
-            is_certain = is_certain and likeliest.is_certain
+            # Where the text ends inside a token, it is shut whatever the score is.
+            shut = likeliest.is_certain and state.inside(likeliest.column) is not None
+            is_certain = shut or (is_certain and likeliest.is_certain)
         lone, is_settled = likeliest, True
         if not asked or gate.boundary:  # which may keep it shut
             lone = certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))

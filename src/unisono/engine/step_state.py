@@ -130,7 +130,7 @@ class StepState(Voting):
         gate = self.plan.gate
         asked, inside = gate.opens(score) or self.awaits_end, None
         if asked and gate.boundary and likeliest is not None:
-            inside = self._inside(likeliest)
+            inside = self.inside(likeliest)
         self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside, certain))
         self.lead_choices.append(choice)
 
@@ -281,7 +281,8 @@ class StepState(Voting):
             split = StepSeconds(seconds / share, members)
             text.steps.extend(replace(record, seconds=split) for record in self.records)
 
-    def _inside(self, likeliest: int) -> str | None:
+    def inside(self, likeliest: int) -> str | None:
+        """The member inside whose token the text ends, at the next position whose gate is read."""
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         others = {member.name: member.speller for member in self._members if member is not self.plan.lead}
         return first_inside(text, self._union.piece(likeliest) or b"", others)
