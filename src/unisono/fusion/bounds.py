@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.fusion.rules import FLOOR
+from unisono.fusion.rules import BARELY, FLOOR
 
 Masses = NDArray[np.float64]
 Columns = NDArray[np.int64]
 
 CLOSER = 1e-5
 """A score has to be larger by this share: more than what float32 makes of the dense rules."""
+NOTHING = 1e-12
+"""A kept mass that may be less than this is unknown."""
 _SAME = 1e-6  # masses as close as this are a tie of the dense rules
-_NOTHING = 1e-12  # a kept mass that may be less than this is unknown
 _SURE = 1e-3  # columns of this share of a dense distribution's largest mass are looked at one by one
-_BARELY = 1.001  # see `rules.geometric`
-_ABOVE_FLOOR = _BARELY * (1 + CLOSER)
+_ABOVE_FLOOR = BARELY * (1 + CLOSER)
 _LEAST_BIAS = -600.0  # relative to the largest: what is below is nothing
 _BELOW_FLOOR = 1.0005  # so little is zeroed, whatever float32 makes of it
 
@@ -122,7 +122,6 @@ class Kinds(NamedTuple):
     """Of each voter, by kind."""
     columns_D: NDArray[np.int64]
     """How many columns are of each kind."""
-    first_D: NDArray[np.int64]
 
 
 def kinds_of(ids_U_K: Sequence[NDArray[np.int64]]) -> Kinds:
@@ -132,7 +131,7 @@ def kinds_of(ids_U_K: Sequence[NDArray[np.int64]]) -> Kinds:
     for ids_U in ids_KU:  # one number for each kind
         key_U = key_U * (int(ids_U.max(initial=0)) + 1) + ids_U
     _, first, kind_U, columns = np.unique(key_U, return_index=True, return_inverse=True, return_counts=True)
-    return Kinds(kind_U, ids_KU[:, first], columns, first)
+    return Kinds(kind_U, ids_KU[:, first], columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,8 +197,8 @@ def certify(
     scale is the one end that is worse: if a rival wins at some scale, it does at that end.
     """
     few, low_KN, high_KN = column_bounds(voters, kinds, reshaping)
-    largest_scale = np.array([[1 / max(voter.least, _NOTHING)] for voter in voters])
-    least_scale = np.array([[1 / max(voter.most, _NOTHING)] for voter in voters])
+    largest_scale = np.array([[1 / max(voter.least, NOTHING)] for voter in voters])
+    least_scale = np.array([[1 / max(voter.most, NOTHING)] for voter in voters])
     factor_N, is_exact = reshaping.factors(few, high_KN), all(voter.unseen == 0 for voter in voters)
     score_N = scores(rule, low_KN[:, : len(few)] * least_scale, weights, floor)
     shaped_N = score_N * factor_N[: len(few)]
@@ -216,7 +215,7 @@ def certify(
     )
     beaten_N = own_N > rival_N * (1 + CLOSER)
     beaten_N[best] = True
-    is_certain = is_exact or bool(beaten_N.all() and all(voter.least > _NOTHING for voter in voters))
+    is_certain = is_exact or bool(beaten_N.all() and all(voter.least > NOTHING for voter in voters))
     dangerous = np.flatnonzero(~beaten_N[: len(few)])
     rivals = few[dangerous[np.argsort(-rival_N[dangerous], kind="stable")]]
     matters_N = ~beaten_N
@@ -261,7 +260,7 @@ def _shares(
     least = float(score_N[best])
     if rule == "mean":
         return least, min(1.0, most)
-    known = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
+    known = float(score_N[score_N > floor * BARELY].sum() if rule == "geometric" else score_N.sum())
     if not known:
         return 0.0, 1.0
     return least / (known if floors is None else 1 + floors), min(1.0, most / known)
