@@ -21,8 +21,7 @@ Columns = NDArray[np.int64]
 
 CLOSER = 1e-5
 """A score has to be larger by this share: more than what float32 makes of the dense rules."""
-NOTHING = 1e-12
-"""A kept mass that may be less than this is unknown."""
+NOTHING = 1e-12  # a kept mass that may be less than this is unknown
 _SAME = 1e-6  # masses as close as this are a tie of the dense rules
 _SURE = 1e-3  # columns of this share of a dense distribution's largest mass are looked at one by one
 _ABOVE_FLOOR = BARELY * (1 + CLOSER)
@@ -105,10 +104,15 @@ class Whole(NamedTuple):
 
     def columns(self, allowed_U: NDArray[np.bool_] | None, biased: Columns) -> Columns:
         """Those of much mass among the allowed ones; those that biases treat apart are looked at anyway."""
-        p_U = self.p_U.copy() if allowed_U is None else self.p_U * allowed_U
-        p_U[biased] = 0
-        largest = p_U.max()
-        return np.flatnonzero(p_U >= _SURE * largest) if largest > 0 else biased
+        rest_U = self.beside(biased, allowed_U)
+        largest = rest_U.max()
+        return np.flatnonzero(rest_U >= _SURE * largest) if largest > 0 else biased
+
+    def beside(self, columns: Columns, allowed_U: NDArray[np.bool_] | None) -> NDArray[Any]:
+        """The masses of the allowed columns, but for some."""
+        rest_U = self.p_U.copy() if allowed_U is None else self.p_U * allowed_U
+        rest_U[columns] = 0
+        return rest_U
 
 
 Voter = FoldedTop | Whole
@@ -289,14 +293,11 @@ def column_bounds(
 
 
 def _looked_at(voters: Sequence[Voter], size: int, reshaping: Reshaping) -> Columns:
-    has_whole = any(isinstance(voter, Whole) for voter in voters)
-    if has_whole and all(voter.unseen == 0 for voter in voters):  # nothing is left to bounds
-        return np.arange(size)
-    biased = np.array(list(reshaping.bias), np.int64)
-    columns_K = [
-        voter.columns(reshaping.allowed_U, biased) if isinstance(voter, Whole) else voter.columns for voter in voters
-    ]
-    return np.unique(np.concatenate([*columns_K, biased])).astype(np.int64)
+    if all(voter.unseen == 0 for voter in voters) and any(isinstance(voter, Whole) for voter in voters):
+        return np.arange(size)  # nothing is left to bounds
+    biased, allowed_U = np.array(list(reshaping.bias), np.int64), reshaping.allowed_U
+    its = (voter.columns(allowed_U, biased) if isinstance(voter, Whole) else voter.columns for voter in voters)
+    return np.unique(np.concatenate([*its, biased])).astype(np.int64)
 
 
 def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds, allowed_U: NDArray[np.bool_] | None) -> Masses:
@@ -309,15 +310,9 @@ def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds, allowed_U: NDAr
     truncated = iter(kinds.ids_KD)
     return np.stack(
         [
-            np.full(len(left), _elsewhere(voter, few, allowed_U))
+            np.full(len(left), float(voter.beside(few, allowed_U).max()))
             if isinstance(voter, Whole)
             else voter.beyond(next(truncated)[left])
             for voter in voters
         ]
     )
-
-
-def _elsewhere(voter: Whole, few: Columns, allowed_U: NDArray[np.bool_] | None) -> float:
-    rest_U = voter.p_U.copy() if allowed_U is None else voter.p_U * allowed_U
-    rest_U[few] = 0
-    return float(rest_U.max())
