@@ -293,6 +293,22 @@ def test_who_is_lost_while_it_is_asked_again_has_told_something_that_counts() ->
     assert text.usage.uncertain == sum(step.certain is False for step in steps) > 0
 
 
+def test_who_is_lost_while_it_is_asked_again_is_not_asked_a_second_time_in_that_step() -> None:
+    FAKE_MODELS["b"].top = Truncation(2, 300)
+    engine, asked = engine_of(("b",), Clock(1000.0), names=("a", "b"), weights=(1, 3)), list[int]()
+    text = engine.add(PROMPTS[0], Limits(PIECES))
+
+    def refuse(feeds: Sequence[Any]) -> str | None:
+        again = any(feed.top for feed in feeds)
+        asked.extend([text.pieces] * again)
+        return "refused" if again else None
+
+    FAKE_MODELS["b"].away = refuse
+    while engine.active:
+        engine.step()
+    assert len(asked) == len(set(asked)) > 0
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("speculate", ["off", "a:3", "b:3"])
 def test_truncated_leads_and_voters_that_are_lost_leave_certain_choices_right(seed: int, speculate: str) -> None:

@@ -16,11 +16,11 @@ from unisono.fusion.bounds import (
     Reshaping,
     TopPlan,
     Voter,
+    Whole,
     certify,
     fold_top,
     kinds_of,
     plan_top,
-    whole,
 )
 from unisono.fusion.logits_processors import confine, shape
 from unisono.fusion.rules import COMBINE_RULES
@@ -135,16 +135,36 @@ def random_ways(count: int) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_member_that_tells_all_is_held_against_one_that_does_not(rule: str) -> None:
     columns_K, certain = (MAPS[1], MAPS[2]), 0
-    kinds = kinds_of([plan(MAPS[2]).ids_U])
+    kinds, masked = kinds_of([plan(MAPS[2]).ids_U]), [Reshaping(np.array(mask, bool)) for mask in MASKS[1:]]
     for masses, others, k in itertools.product(compositions(4, 4), compositions(4, 4), (1, 2)):
         if not has_kept(others, columns_K[1]):
             continue
         p_U, r_U = dense(masses, columns_K[0]), dense(others, columns_K[1])
-        voters: list[Voter] = [whole(p_U), told(others, columns_K[1], k)]
-        found = certify(voters, (0.6, 0.4), kinds, rule)
-        certain += found.is_certain
-        assert not found.is_certain or is_right(found.column, [p_U, r_U], (0.6, 0.4), rule)
-    assert certain > 200
+        voters: list[Voter] = [Whole(p_U), told(others, columns_K[1], k)]
+        for reshaping in (UNSHAPED, masked[(certain + k) % len(masked)]):
+            found = certify(voters, (0.6, 0.4), kinds, rule, reshaping=reshaping)
+            certain += found.is_certain
+            assert not found.is_certain or is_right(found.column, [p_U, r_U], (0.6, 0.4), rule, reshaping)
+    assert certain > 400
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_member_that_tells_all_says_of_columns_of_little_mass_counts_where_a_grammar_leaves_these(
+    rule: str,
+) -> None:
+    columns_V, p_U = np.array([0, 4, 5], np.int32), np.array([0.9990, 0.0002, 0.0001, 0.0007, 0, 0])
+    reshaping = Reshaping(np.array([0, 1, 1, 1, 0, 0], bool))
+    for k in (1, 2, 3):
+        row = top_logprobs(np.array([[3, 1, 0]], np.float32), [(k, ())])
+        its = plan_top(columns_V, 6)
+        other = fold_top(row.ids_NK[0], row.logp_NK[0], float(row.unseen_N[0]), float(row.kth_N[0]), its)
+        found = certify([Whole(p_U), other], (0.5, 0.5), kinds_of([its.ids_U]), rule, reshaping=reshaping)
+        assert (found.column, found.is_certain) == (3, True)
+    its = plan_top(np.array([0, 1, 2, 3], np.int32), 6)
+    row = top_logprobs(np.array([[9, 1, 1, 1]], np.float32), [(1, ())])
+    other = fold_top(row.ids_NK[0], row.logp_NK[0], float(row.unseen_N[0]), float(row.kth_N[0]), its)
+    found = certify([Whole(p_U), other], (0.1, 0.9), kinds_of([its.ids_U]), rule, reshaping=reshaping)
+    assert (found.column, found.is_certain, sorted(found.rivals.tolist())) == (3, False, [1, 2])
 
 
 @pytest.mark.parametrize("rule", ["mean", "geometric"])
@@ -170,7 +190,7 @@ def test_a_choice_between_columns_of_the_same_mass_is_left_open_until_all_is_tol
 
 @pytest.mark.parametrize("rule", RULES)
 def test_bounds_of_kinds_say_what_bounds_of_all_columns_say(rule: str) -> None:
-    random, size, certain = np.random.default_rng(11), 14, 0
+    random, size, certain, beside, proved = np.random.default_rng(11), 14, 0, 0, 0
     for _ in range(250):
         members = int(random.integers(1, 4))
         columns_K = [random.integers(-1, size, 18).astype(np.int32) for _ in range(members)]
@@ -191,8 +211,22 @@ def test_bounds_of_kinds_say_what_bounds_of_all_columns_say(rule: str) -> None:
             allowed_U[int(random.integers(size))] = True
         biased = random.permutation(size)[: random.integers(0, 4)].tolist() if random.random() < 0.5 else []
         reshaping = Reshaping(allowed_U, {column: float(random.normal(0, 4)) for column in biased})
-        found = certify(voters, weights, kinds_of([its.ids_U for its in plans]), rule, floor, reshaping)
+        kinds = kinds_of([its.ids_U for its in plans])
+        found = certify(voters, weights, kinds, rule, floor, reshaping)
         expected = plain_certificate(plain, weights, size, rule, floor, allowed_U, reshaping.bias)
         assert (found.column, found.is_certain) == expected
         certain += found.is_certain
+        if random.random() < 0.4:  # beside one that tells all, most of it of one column
+            p_U = random.dirichlet(np.full(size, 0.3)) * random.choice([1e-5, 1])
+            p_U[int(random.integers(size))] += 1 - p_U.sum()
+            voters.append(Whole(p_U))
+            plain.append(PlainTold(np.arange(size, dtype=np.int32), dict(enumerate(p_U)), 0.0, 0.0))
+            weights = random.dirichlet(np.ones(members + 1)).tolist()
+            found = certify(voters, weights, kinds, rule, floor, reshaping)
+            expected = plain_certificate(plain, weights, size, rule, floor, allowed_U, reshaping.bias)
+            assert found.column == expected[0]
+            assert expected[1] or not found.is_certain
+            beside += found.is_certain
+            proved += expected[1]
     assert 40 < certain < 240
+    assert proved >= beside > 0.8 * proved > 20

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from support.told import MAPS, compositions, dense, has_kept, plan, told
-from unisono.fusion.bounds import whole
+from unisono.fusion.bounds import Whole
 from unisono.fusion.completion import complete, unseen_share
 
 WAYS = [*compositions(5, 4)][::5]
@@ -21,7 +21,7 @@ def distance(p_U: np.ndarray, r_U: np.ndarray) -> float:
 
 @pytest.mark.parametrize("columns", MAPS)
 def test_a_row_is_off_by_its_unseen_share_at_most(columns: tuple[int, ...]) -> None:
-    other, exact = whole(np.array([0.1, 0.2, 0.3, 0.4, 0.0])), 0
+    other, exact = Whole(np.array([0.1, 0.2, 0.3, 0.4, 0.0])), 0
     for masses, k, voters in itertools.product(compositions(7, 4), range(1, 5), (1, 2)):
         if has_kept(masses, columns):
             row, p_U = told(masses, columns, k), dense(masses, columns)
@@ -51,7 +51,7 @@ def test_the_mean_is_off_by_the_mean_of_unseen_shares_at_most(left: int, right: 
 def test_what_is_not_told_takes_the_others_shape_where_the_member_has_ids() -> None:
     """The member has no id of column 3, and column 0 is told."""
     row = told((5, 3, 1, 1), MAPS[0], 1)
-    found_U, other_U = complete([row, whole(np.array([0.5, 0.2, 0.1, 0.1, 0.1]))], [0.5, 0.5])
+    found_U, other_U = complete([row, Whole(np.array([0.5, 0.2, 0.1, 0.1, 0.1]))], [0.5, 0.5])
     assert found_U == pytest.approx([0.5, 0.25, 0.125, 0, 0.125], abs=1e-6)
     assert other_U == pytest.approx([0.5, 0.2, 0.1, 0.1, 0.1])
     [alone_U] = complete([row], [1.0])

@@ -64,6 +64,16 @@ def test_a_boundary_keeps_a_gate_shut_over_choices_that_are_reshaped(sampling: s
     assert shut
 
 
+def test_a_gate_inside_a_token_is_shut_for_certain_whatever_its_score_may_be() -> None:
+    method = Method(lead="b").but(gate="margin:0.5 boundary")
+    engine = truncated({"b": Truncation(1, 1)})
+    texts = write(engine, method, PROMPTS)
+    hold(engine, texts, method)
+    shut = [step.gate for text in texts for step in text.steps if step.gate.inside is not None]
+    assert shut
+    assert all(gate.certain and not gate.asked for gate in shut)
+
+
 @pytest.mark.parametrize("gate", ["confidence:0.6", "margin:0.5"])
 def test_whole_leads_and_truncated_ones_stand_beside_others(gate: str) -> None:
     for lead, told in (("a", "b"), ("b", "b")):

@@ -55,6 +55,18 @@ def test_a_seed_draws_one_text_alone_together_and_with_drafts_and_every_piece_co
         assert [(step.piece, step.voted) for step in alone.steps] == [(step.piece, step.voted) for step in text.steps]
 
 
+@pytest.mark.parametrize("method", [drawing("1 seed:3"), Method(lead="b")], ids=["drawn", "greedy"])
+def test_each_text_keeps_what_a_whole_member_told_for_it_beside_one_that_tells_its_likeliest(method: Method) -> None:
+    tops = {"a": Truncation(3, 30, 4)}
+    together = write(truncated(tops), method, PROMPTS[:2], 10)
+    for prompt, text in zip(PROMPTS[:2], together, strict=True):
+        [alone] = write(truncated(tops), method, [prompt], 10)
+        for step, other in zip(text.steps, alone.steps, strict=True):
+            assert (step.piece, step.top.keys()) == (other.piece, other.top.keys())
+            assert step.members == pytest.approx(other.members, rel=1e-4)
+            assert step.top["b"][0] == (other.top["b"][0][0], pytest.approx(other.top["b"][0][1], rel=1e-4))
+
+
 def test_grammars_bind_what_is_drawn_and_whole_members_that_are_drawn_alone_are_exact() -> None:
     engine = truncated({"a": Truncation(2, 2)})
     texts = write(engine, drawing("1 seed:1"), constraint={"regex": "[0-9]{4}"})
@@ -63,6 +75,17 @@ def test_grammars_bind_what_is_drawn_and_whole_members_that_are_drawn_alone_are_
     steps = [step for text in texts for step in text.steps]
     assert {step.certain for step in steps} == {None, False}
     assert all((step.certain is False) == (step.voted == ("a",)) for step in steps)
+
+
+def test_an_uncertain_gate_counts_where_a_whole_member_is_drawn_behind_it() -> None:
+    engine = truncated({"b": Truncation(1, 1)})
+    texts = write(engine, drawing("mixture seed:5", "confidence:0.6"))
+    steps = [step for text in texts for step in text.steps]
+    unsure = [step for step in steps if not step.gate.certain and step.voted != ("b",)]
+    assert unsure
+    assert all(step.certain is False and step.unknown == 0 for step in unsure)
+    for text in texts:
+        assert text.uncertain == sum(step.certain is False for step in text.steps)
 
 
 def test_the_key_is_a_word_a_field_and_a_keyword() -> None:

@@ -71,6 +71,8 @@ class TopLogprobs:
     """The least probability among the k likeliest ids: no untold id has more."""
     rows: int
     """V."""
+    slack: float = 0.0
+    """By how much ``unseen_N`` may be too large, beyond rounding; the masses may sum to so much more than 1."""
 
     def __post_init__(self) -> None:
         told_NK = self.ids_NK >= 0
@@ -83,7 +85,7 @@ class TopLogprobs:
             ((self.ids_NK < -1).any() or (self.ids_NK >= self.rows).any(), f"ids beyond the model's {self.rows} rows"),
             (again_NK.any(), "an id twice in one distribution"),
             ((self.unseen_N < 0).any() or (self.kth_N < 0).any(), "a negative mass"),
-            ((mass_N > 1 + 1e-4).any(), f"more mass than 1: {mass_N.max(initial=0):.6g}"),
+            ((mass_N > 1 + 1e-4 + self.slack).any(), f"more mass than 1: {mass_N.max(initial=0):.6g}"),
             (((self.unseen_N == 0) & (told_NK.sum(axis=1) < self.rows)).any(), "no mass for ids that it does not tell"),
         ):
             if wrong:

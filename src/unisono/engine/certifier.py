@@ -74,8 +74,6 @@ class Certifier:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
         choices = {state: self._choose(state, position) for state in states}
         self._ask_again(choices, position, partial(self._choose, position=position))
-        for state, choice in choices.items():
-            state.text.uncertain = (state.text.uncertain or 0) + (not choice.is_certain)
         return list(choices.values())
 
     def read_gates(self, states: Sequence[StepState], position: int, sampler: Sampler) -> None:
@@ -103,7 +101,9 @@ class Certifier:
         is_certain, asked = settles or state.awaits_end, gate.opens(score) or state.awaits_end
         likeliest = certify([told], [1.0], kinds, "mean")
         if gate.boundary and asked:
-            is_certain = is_certain and likeliest.is_certain
+            # Where the text ends inside a token, it is shut whatever the score is.
+            shut = likeliest.is_certain and state.inside(likeliest.column) is not None
+            is_certain = shut or (is_certain and likeliest.is_certain)
         lone, is_settled = likeliest, True
         if not asked or gate.boundary:  # which may keep it shut
             lone = certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
@@ -171,7 +171,7 @@ def _questions(state: StepState, position: int, doubt: Doubt, factor: int) -> It
     allowed_U = state.allowed(position)
     for member in doubt.members:
         truncation = member.backend.facts.truncated
-        if truncation is None:
+        if truncation is None or state.cursor(member).away:  # who is lost at a first question holds nothing
             continue
         top, also = state.asked_again.get((member.name, position), (truncation.top, ()))
         more = min(truncation.top * factor, truncation.most)

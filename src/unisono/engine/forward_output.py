@@ -45,7 +45,8 @@ class ForwardOutput:
         """What a row of a truncated member tells of the union's columns."""
         told: TopLogprobs = self._logits_NV
         plan = self._member.top_plans[self.places.get(row)]
-        return fold_top(told.ids_NK[row], told.logp_NK[row], float(told.unseen_N[row]), float(told.kth_N[row]), plan)
+        unseen, kth = float(told.unseen_N[row]), float(told.kth_N[row])
+        return fold_top(told.ids_NK[row], told.logp_NK[row], unseen, kth, plan, told.slack)
 
     def softmax(self, rows: Sequence[int]) -> Softmax | None:
         """What some rows give the member's own ids, until the next call; ``None`` where folding is as good."""

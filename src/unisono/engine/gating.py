@@ -48,7 +48,8 @@ def read_gates(
     for state in states:
         groups[state.plan.lead, state.plan.gate].append(state)
     for (lead, gate), group in groups.items():
-        if lead.is_truncated and certifier is not None:
+        if lead.is_truncated:
+            assert certifier is not None, "an engine of truncated members has one"
             certifier.read_gates(group, position, sampler)
             continue
         p_BU = rows_at(group, lead, position)

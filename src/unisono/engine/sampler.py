@@ -16,7 +16,7 @@ from unisono.config.sampling import Sampling
 from unisono.engine.member import Member
 from unisono.engine.step_state import StepState
 from unisono.errors import ModelError
-from unisono.fusion.bounds import Reshaping, Voter, whole
+from unisono.fusion.bounds import Reshaping, Voter, Whole
 from unisono.fusion.completion import complete
 from unisono.fusion.fold import Array, argmax_of_mean, bring
 from unisono.fusion.logits_processors import confine, shape
@@ -169,7 +169,7 @@ def told_by(state: StepState, voter: Member, position: int) -> Voter:
     if voter.is_truncated:
         output, row = state.where(voter, position)
         return output.top(row)
-    told = whole(bring(rows_at([state], voter, position)[0], _HOST))
+    told = Whole(np.array(bring(rows_at([state], voter, position)[0], _HOST)))  # the next fold overwrites it
     if not math.isfinite(float(told.p_U.max())):
         raise _no_numbers([voter.name])
     return told

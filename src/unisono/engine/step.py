@@ -132,10 +132,9 @@ class Stepper:
         if self._speculator.draft_length.in_use:
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
-            record(state, position, column, distributions, row, self._union)
-            if distributions.are_completed:
-                state.text.uncertain = (state.text.uncertain or 0) + 1
-            state.take(position, column)
+            unproved = distributions.are_completed or not state.is_gate_certain(position)
+            record(state, position, column, distributions, row, self._union, unproved=unproved)
+            state.take(position, column, unproved=unproved)
 
     def _choose_certified(self, certifier: Certifier, states: Sequence[StepState], position: int) -> None:
         choices = certifier.choose(states, position)
@@ -143,7 +142,7 @@ class Stepper:
             self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):
             record_told(state, position, choice, self._union)
-            state.take(position, choice.column)
+            state.take(position, choice.column, unproved=not choice.is_certain)
 
     def _expand(self, beam: Beam, states: Sequence[StepState]) -> list[StepState]:
         """Continue a beam with the most likely continuations of all its candidates; return the states of new ones.

@@ -132,7 +132,7 @@ class StepState(Voting):
         gate = self.plan.gate
         asked, inside = gate.opens(score) or self.awaits_end, None
         if asked and gate.boundary and likeliest is not None:
-            inside = self._inside(likeliest)
+            inside = self.inside(likeliest)
         self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside, certain))
         self.lead_choices.append(choice)
 
@@ -213,8 +213,11 @@ class StepState(Voting):
         """What a choice stands for, by the text's grammar."""
         return column if self.text.parse is None else self.text.parse.settle(column)
 
-    def take(self, position: int, column: int) -> None:
+    def take(self, position: int, column: int, *, unproved: bool = False) -> None:
+        """Write a column; one that is ``unproved`` counts as uncertain."""
         text, piece = self.text, self._union.piece(column)
+        if unproved:
+            text.uncertain = (text.uncertain or 0) + 1
         text.degraded.update(missed := self.missed(position))
         self.settled += 1
         if piece is None:
@@ -280,7 +283,8 @@ class StepState(Voting):
             split = StepSeconds(seconds / share, members)
             text.steps.extend(replace(record, seconds=split) for record in self.records)
 
-    def _inside(self, likeliest: int) -> str | None:
+    def inside(self, likeliest: int) -> str | None:
+        """The member inside whose token the text ends, at the next position whose gate is read."""
         text = self.written(len(self.gates), REACH + LONGEST_CHARACTER)
         following = self._union.piece(likeliest) or b""
         for member in self._members:

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from unisono.engine.certifier import Choice
 from unisono.engine.sampler import Distributions
 from unisono.engine.step_state import StepState
-from unisono.fusion.bounds import FoldedTop, Voter
+from unisono.fusion.bounds import NOTHING, FoldedTop, Voter
 from unisono.fusion.fold import Array, bring
 from unisono.records import DraftRecord, Standing, StepRecord, TopPieces
 from unisono.vocab.union import UnionVocabulary
@@ -23,7 +23,14 @@ Ranked = tuple[tuple[int, float], ...]
 
 
 def record(
-    state: StepState, position: int, column: int, distributions: Distributions, row: int, union: UnionVocabulary
+    state: StepState,
+    position: int,
+    column: int,
+    distributions: Distributions,
+    row: int,
+    union: UnionVocabulary,
+    *,
+    unproved: bool = False,
 ) -> None:
     """Keep the record of a choice, if the text has a trace; its time is known when the step has ended."""
     text = state.text
@@ -45,7 +52,7 @@ def record(
             draft=_draft_record(state, position, column, union),
             absent=state.missed(position),
             standing=_standing(q_U, column, likeliest) if text.request.score and top else None,
-            certain=False if distributions.are_completed else None,
+            certain=False if unproved else None,
             unknown=None if distributions.are_completed else 0.0,
         )
     )
@@ -64,7 +71,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
             part=state.text.part,
             p=certificate.least,
             voted=tuple(told),
-            members={name: float(voter.bounds(at)[0][0] / max(voter.most, 1e-12)) for name, voter in told.items()},
+            members={name: float(voter.bounds(at)[0][0] / max(voter.most, NOTHING)) for name, voter in told.items()},
             top={name: _top_told(voter, union) for name, voter in told.items()} if state.text.request.trace else {},
             gate=state.gates[position] if state.gates else None,
             draft=_draft_record(state, position, column, union),
@@ -78,7 +85,7 @@ def record_told(state: StepState, position: int, choice: Choice, union: UnionVoc
 def _top_told(voter: Voter, union: UnionVocabulary) -> TopPieces:
     if not isinstance(voter, FoldedTop):
         return _top(voter.p_U, union)
-    p = voter.known / max(voter.most, 1e-12)
+    p = voter.known / max(voter.most, NOTHING)
     order = np.argsort(-p, kind="stable")[:TOP_PIECES]
     ranked = tuple((int(voter.columns[place]), float(p[place])) for place in order)
     return _pieces(tuple(each for number, each in enumerate(ranked) if not number or each[1] >= TOP_MASS), union)

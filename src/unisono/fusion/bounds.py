@@ -14,18 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.fusion.rules import FLOOR
+from unisono.fusion.rules import BARELY, FLOOR
 
 Masses = NDArray[np.float64]
 Columns = NDArray[np.int64]
 
 CLOSER = 1e-5
 """A score has to be larger by this share: more than what float32 makes of the dense rules."""
+NOTHING = 1e-12  # a kept mass that may be less than this is unknown
 _SAME = 1e-6  # masses as close as this are a tie of the dense rules
-_NOTHING = 1e-12  # a kept mass that may be less than this is unknown
-_SURE = 1e-3  # columns of a dense distribution of so much mass are looked at one by one
-_BARELY = 1.001  # see `rules.geometric`
-_ABOVE_FLOOR = _BARELY * (1 + CLOSER)
+_SURE = 1e-3  # columns of this share of a dense distribution's largest mass are looked at one by one
+_ABOVE_FLOOR = BARELY * (1 + CLOSER)
 _LEAST_BIAS = -600.0  # relative to the largest: what is below is nothing
 _BELOW_FLOOR = 1.0005  # so little is zeroed, whatever float32 makes of it
 
@@ -77,9 +76,9 @@ class FoldedTop(NamedTuple):
 
 
 def fold_top(
-    ids_K: NDArray[np.int32], logp_K: NDArray[np.float32], unseen: float, kth: float, plan: TopPlan
+    ids_K: NDArray[np.int32], logp_K: NDArray[np.float32], unseen: float, kth: float, plan: TopPlan, slack: float = 0.0
 ) -> FoldedTop:
-    """Fold one row of `TopLogprobs` into the union's columns."""
+    """Fold one row of `TopLogprobs` into the union's columns; ``unseen`` may be too large by ``slack``."""
     is_told = ids_K >= 0
     p, column = np.exp(logp_K[is_told].astype(np.float64)), plan.column_V[ids_K[is_told]]
     kept = column >= 0
@@ -87,7 +86,7 @@ def fold_top(
     known = np.bincount(place, weights=p[kept], minlength=len(columns)).astype(np.float64)
     told, each = np.bincount(place, minlength=len(columns)), min(unseen, kth)
     most = float(known.sum()) + unseen
-    least = most - min(unseen, each * (plan.dropped - int((~kept).sum())))
+    least = most - min(unseen, slack + each * (plan.dropped - int((~kept).sum())))
     return FoldedTop(columns.astype(np.int64), known, told, each, unseen, least, most, plan.ids_U)
 
 
@@ -95,8 +94,6 @@ class Whole(NamedTuple):
     """A dense voter of a mixed ensemble: its masses are exact."""
 
     p_U: NDArray[Any]
-    columns: Columns
-    """Those of much mass."""
     least: float = 1.0
     most: float = 1.0
     unseen: float = 0.0
@@ -105,10 +102,17 @@ class Whole(NamedTuple):
         p = self.p_U[columns].astype(np.float64)
         return p, p
 
+    def columns(self, allowed_U: NDArray[np.bool_] | None, biased: Columns) -> Columns:
+        """Those of much mass among the allowed ones; those that biases treat apart are looked at anyway."""
+        rest_U = self.beside(biased, allowed_U)
+        largest = rest_U.max()
+        return np.flatnonzero(rest_U >= _SURE * largest) if largest > 0 else biased
 
-def whole(p_U: NDArray[Any]) -> Whole:
-    columns = np.flatnonzero(p_U >= _SURE)
-    return Whole(p_U, columns if len(columns) else np.array([int(np.argmax(p_U))]))
+    def beside(self, columns: Columns, allowed_U: NDArray[np.bool_] | None) -> NDArray[Any]:
+        """The masses of the allowed columns, but for some."""
+        rest_U = self.p_U.copy() if allowed_U is None else self.p_U * allowed_U
+        rest_U[columns] = 0
+        return rest_U
 
 
 Voter = FoldedTop | Whole
@@ -122,7 +126,6 @@ class Kinds(NamedTuple):
     """Of each voter, by kind."""
     columns_D: NDArray[np.int64]
     """How many columns are of each kind."""
-    first_D: NDArray[np.int64]
 
 
 def kinds_of(ids_U_K: Sequence[NDArray[np.int64]]) -> Kinds:
@@ -132,7 +135,7 @@ def kinds_of(ids_U_K: Sequence[NDArray[np.int64]]) -> Kinds:
     for ids_U in ids_KU:  # one number for each kind
         key_U = key_U * (int(ids_U.max(initial=0)) + 1) + ids_U
     _, first, kind_U, columns = np.unique(key_U, return_index=True, return_inverse=True, return_counts=True)
-    return Kinds(kind_U, ids_KU[:, first], columns, first)
+    return Kinds(kind_U, ids_KU[:, first], columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,8 +201,8 @@ def certify(
     scale is the one end that is worse: if a rival wins at some scale, it does at that end.
     """
     few, low_KN, high_KN = column_bounds(voters, kinds, reshaping)
-    largest_scale = np.array([[1 / max(voter.least, _NOTHING)] for voter in voters])
-    least_scale = np.array([[1 / max(voter.most, _NOTHING)] for voter in voters])
+    largest_scale = np.array([[1 / max(voter.least, NOTHING)] for voter in voters])
+    least_scale = np.array([[1 / max(voter.most, NOTHING)] for voter in voters])
     factor_N, is_exact = reshaping.factors(few, high_KN), all(voter.unseen == 0 for voter in voters)
     score_N = scores(rule, low_KN[:, : len(few)] * least_scale, weights, floor)
     shaped_N = score_N * factor_N[: len(few)]
@@ -216,15 +219,14 @@ def certify(
     )
     beaten_N = own_N > rival_N * (1 + CLOSER)
     beaten_N[best] = True
-    is_certain = is_exact or bool(beaten_N.all() and all(voter.least > _NOTHING for voter in voters))
+    is_certain = is_exact or bool(beaten_N.all() and all(voter.least > NOTHING for voter in voters))
     dangerous = np.flatnonzero(~beaten_N[: len(few)])
     rivals = few[dangerous[np.argsort(-rival_N[dangerous], kind="stable")]]
     matters_N = ~beaten_N
     matters_N[best] = True
     open_K = tuple(((high_KN > low_KN)[:, matters_N].any(axis=1) | (largest_scale > least_scale)[:, 0]).tolist())
     most = float(scores(rule, high_KN[:, [best]] * largest_scale, weights, floor)[0])
-    shows_all = is_exact and not any(isinstance(voter, Whole) for voter in voters)
-    least, most = _shares(rule, score_N, best, most, None if shows_all else floor * len(kinds.kind_U), floor)
+    least, most = _shares(rule, score_N, best, most, None if is_exact else floor * len(kinds.kind_U), floor)
     return Certificate(int(few[best]), is_certain, rivals, least, most, open_K)
 
 
@@ -262,7 +264,7 @@ def _shares(
     least = float(score_N[best])
     if rule == "mean":
         return least, min(1.0, most)
-    known = float(score_N[score_N > floor * _BARELY].sum() if rule == "geometric" else score_N.sum())
+    known = float(score_N[score_N > floor * BARELY].sum() if rule == "geometric" else score_N.sum())
     if not known:
         return 0.0, 1.0
     return least / (known if floors is None else 1 + floors), min(1.0, most / known)
@@ -284,11 +286,18 @@ def column_bounds(
     voters: Sequence[Voter], kinds: Kinds, reshaping: Reshaping = UNSHAPED
 ) -> tuple[Columns, Masses, Masses]:
     """The columns that are looked at one by one, and the bounds of these and of what stands for all others."""
-    biased = np.array(list(reshaping.bias), np.int64)
-    few = np.unique(np.concatenate([*(voter.columns for voter in voters), biased])).astype(np.int64)
+    few = _looked_at(voters, len(kinds.kind_U), reshaping)
     bounds, untold = [voter.bounds(few) for voter in voters], _untold(voters, few, kinds, reshaping.allowed_U)
     low_KN = np.concatenate([np.stack([low for low, _ in bounds]), np.zeros_like(untold)], axis=1)
     return few, low_KN, np.concatenate([np.stack([high for _, high in bounds]), untold], axis=1)
+
+
+def _looked_at(voters: Sequence[Voter], size: int, reshaping: Reshaping) -> Columns:
+    if all(voter.unseen == 0 for voter in voters) and any(isinstance(voter, Whole) for voter in voters):
+        return np.arange(size)  # nothing is left to bounds
+    biased, allowed_U = np.array(list(reshaping.bias), np.int64), reshaping.allowed_U
+    its = (voter.columns(allowed_U, biased) if isinstance(voter, Whole) else voter.columns for voter in voters)
+    return np.unique(np.concatenate([*its, biased])).astype(np.int64)
 
 
 def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds, allowed_U: NDArray[np.bool_] | None) -> Masses:
@@ -301,15 +310,9 @@ def _untold(voters: Sequence[Voter], few: Columns, kinds: Kinds, allowed_U: NDAr
     truncated = iter(kinds.ids_KD)
     return np.stack(
         [
-            np.full(len(left), _elsewhere(voter, few, allowed_U))
+            np.full(len(left), float(voter.beside(few, allowed_U).max()))
             if isinstance(voter, Whole)
             else voter.beyond(next(truncated)[left])
             for voter in voters
         ]
     )
-
-
-def _elsewhere(voter: Whole, few: Columns, allowed_U: NDArray[np.bool_] | None) -> float:
-    rest_U = voter.p_U.copy() if allowed_U is None else voter.p_U * allowed_U
-    rest_U[few] = 0
-    return float(rest_U.max())

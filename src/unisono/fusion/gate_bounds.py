@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unisono.fusion.bounds import CLOSER, FoldedTop, Kinds, column_bounds
-
-_NOTHING = 1e-12  # a kept mass that may be less than this is unknown
+from unisono.fusion.bounds import CLOSER, NOTHING, FoldedTop, Kinds, column_bounds
 
 
 class ScoreBounds(NamedTuple):
@@ -34,8 +32,8 @@ def confidence(told: FoldedTop, kinds: Kinds) -> ScoreBounds:
     """The largest mass: at least that of the largest told, and at most the largest that any may have."""
     _, [low_N], [high_N] = column_bounds([told], kinds)
     if told.unseen == 0:
-        return _known(float(low_N.max(initial=0.0)) / max(told.most, _NOTHING))
-    return _bounded(low_N.max(initial=0.0) / told.most, high_N.max(initial=0.0) / max(told.least, _NOTHING))
+        return _known(float(low_N.max(initial=0.0)) / max(told.most, NOTHING))
+    return _bounded(low_N.max(initial=0.0) / told.most, high_N.max(initial=0.0) / max(told.least, NOTHING))
 
 
 def margin(told: FoldedTop, kinds: Kinds) -> ScoreBounds:
@@ -47,11 +45,11 @@ def margin(told: FoldedTop, kinds: Kinds) -> ScoreBounds:
     few, [low_N], [high_N] = column_bounds([told], kinds)
     low_N, high_N = low_N[np.argsort(-low_N)], high_N[np.argsort(-low_N)]
     if told.unseen == 0:
-        return _known(float(low_N[0] - (low_N[1] if len(low_N) > 1 else 0)) / max(told.most, _NOTHING))
+        return _known(float(low_N[0] - (low_N[1] if len(low_N) > 1 else 0)) / max(told.most, NOTHING))
     second = low_N[1] if len(few) > 1 else 0.0
     first = low_N[0] if len(few) else 0.0
     least = (first - high_N[1:].max(initial=0.0)) / told.most
-    most = max(high_N[0] - second, (high_N[1:] - first).max(initial=0.0)) / max(told.least, _NOTHING)
+    most = max(high_N[0] - second, (high_N[1:] - first).max(initial=0.0)) / max(told.least, NOTHING)
     return _bounded(least, most)
 
 

@@ -15,7 +15,8 @@ CombineRule = Callable[[Sequence[Array], Sequence[Weight]], Array]
 FLOOR = 1e-10  # what a mass counts at least where masses are multiplied
 ALPHA = 0.1
 """The share of the largest mass at which a piece is plausible (both papers of `contrastive`)."""
-_BARELY = 1.001  # above what rounding makes of a product of floors
+BARELY = 1.001
+"""Above what rounding makes of a product of floors, relative to the floor."""
 
 
 def mean(p_BU_K: Sequence[Array], weights: Sequence[Weight]) -> Array:
@@ -43,7 +44,7 @@ def geometric(p_BU_K: Sequence[Array], weights: Sequence[Weight], floor: float =
         logp_BU *= per_row(weight)
         q_BU += logp_BU
     xp.exp(q_BU, out=q_BU)
-    unknown_BU = q_BU <= floor * _BARELY
+    unknown_BU = q_BU <= floor * BARELY
     q_BU *= ~(unknown_BU & ~xp.all(unknown_BU, axis=1, keepdims=True))
     return _normalise(q_BU)
 

@@ -166,7 +166,7 @@ class Metrics(ConnectionMetrics):
         self._drafted = self._counter("pieces_drafted", "Pieces drafted.", "model")
         self._accepted = self._counter("pieces_accepted", "Drafted pieces accepted.", "model")
         self._uncertain = self._counter(
-            "pieces_uncertain", "Pieces that what members tell of their distributions did not prove.", "model"
+            "pieces_uncertain", "Pieces and ends that what members tell of their distributions did not prove.", "model"
         )
         self._degraded = self._counter(
             "choices_degraded", "Pieces and ends chosen without a member that was away.", "model", "member"

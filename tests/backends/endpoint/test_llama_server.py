@@ -15,11 +15,14 @@ from support.http_stand_in import RESET, Reply, Request, as_json
 from support.llama_server_stand_in import LlamaServerStandIn
 from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs
 from unisono.backends.endpoint.backend import EndpointBackend
+from unisono.backends.endpoint.llama_server import ROUNDING
 from unisono.backends.endpoint.loader import EndpointLoader
+from unisono.backends.endpoint.rows import Row, top_rows
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable, ModelUnsupported, SpecError
+from unisono.fusion.bounds import Whole, certify, fold_top, kinds_of, plan_top
 from unisono.testing import ContractCase, check_backend_contract, fake_member
 
 TEXTS = tuple(tuple((7 * n + 3 * size) % 250 for n in range(size)) for size in (9, 14, 21))
@@ -270,6 +273,25 @@ def test_more_texts_than_the_engine_holds_are_warned_of(engine: LlamaServerStand
     assert load(engine.url).facts.warnings == ()
     [warning] = load(engine.url, slots=6).facts.warnings
     assert "holds 5 texts at once, and up to 6 are written" in warning
+
+
+def test_masses_that_float32_loses_are_known_to_be_unknown() -> None:
+    rows, ids = 262_144, list(range(20))
+    mass_V = np.full(rows, 5e-8)  # each is lost beside the sum of those before it
+    mass_V[:2] = 1, 1e-7
+    p_V = mass_V / float(np.cumsum(mass_V.astype(np.float32), dtype=np.float32)[-1])
+    assert p_V.sum() > 1.013
+    row = Row(ids, np.log(p_V[ids]).tolist(), float(p_V[19]))
+    told = top_rows([row], rows, 0.02, rows * ROUNDING)
+    its = plan_top(np.arange(rows, dtype=np.int32), rows)
+    folded = fold_top(told.ids_NK[0], told.logp_NK[0], float(told.unseen_N[0]), float(told.kth_N[0]), its, told.slack)
+    total = p_V.sum() / p_V[:20].sum() * folded.known.sum()
+    assert folded.least <= total <= folded.most
+    assert folded.bounds(np.array([rows - 1]))[1] <= folded.each == pytest.approx(5e-8, rel=1e-3)
+    other_U = np.zeros(rows)
+    other_U[[1, 2]] = 0.99, 0.01  # between 1 and what the first id really has
+    found = certify([folded, Whole(other_U)], (0.5, 0.5), kinds_of([its.ids_U]), "mean")
+    assert not found.is_certain
 
 
 def test_masses_that_float32_has_made_a_little_too_large_are_scaled(engine: LlamaServerStandIn) -> None:

@@ -27,6 +27,8 @@ _ENTRY_BYTES, _HEAD_BYTES = 2048, 1 << 18  # an id with its text and bytes; all 
 _EXCESS = 0.02
 """How much more than 1 its probabilities may sum to: it adds up the masses of all ids one by one in float32, and loses
 those below 6e-8. That all of a row are too large by one factor changes no order."""
+ROUNDING = 6e-8
+"""By how much of its sum each addition is off, at most: half of what float32 tells apart."""
 _CERTAIN = 1e6  # nats
 _FIELDS = ("completion_probabilities", "model", "tokens_evaluated", "truncated", "timings")
 _OF_THE_MODEL = ("vocab_type", "n_vocab", "n_ctx_train", "n_embd", "n_params", "size", "ftype")
@@ -76,7 +78,7 @@ class LlamaServerAdapter:
         if any(not question.held for question in questions):  # a text begins: the engine may be another than before
             asked.append(self._same_model())
         told = (await together(asked))[0]
-        return top_rows([row for rows in told for row in rows], self._rows, _EXCESS)
+        return top_rows([row for rows in told for row in rows], self._rows, _EXCESS, self._rows * ROUNDING)
 
     async def leave(self, slots: Sequence[int] | None) -> None:
         """What a slot holds is overwritten by the next text."""

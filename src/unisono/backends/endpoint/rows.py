@@ -65,11 +65,12 @@ def _read(entries: Iterable[tuple[object, object]]) -> dict[int, float]:
     return told
 
 
-def top_rows(told: Sequence[Row], rows: int, excess: float = 0.0) -> TopLogprobs:
+def top_rows(told: Sequence[Row], rows: int, excess: float = 0.0, off: float = 0.0) -> TopLogprobs:
     """The record of rows of a model with this many ids. Masses that are not told are computed in float64.
 
     Rows with more mass than 1, by no more than ``excess``, are scaled to 1: an engine that adds up many small masses in
-    float32 divides by too little.
+    float32 divides by too little. All masses together are then 1 within ``off`` only, so more may be untold than 1 less
+    what is told; but no more than if each untold id had the k-th probability.
     """
     width = max((len(row.ids) for row in told), default=0)
     ids_NK, logp_NK = np.full((len(told), width), -1, np.int32), np.full((len(told), width), -np.inf, np.float32)
@@ -79,6 +80,8 @@ def top_rows(told: Sequence[Row], rows: int, excess: float = 0.0) -> TopLogprobs
         mass = float(np.exp(logp_K).sum())
         scale = mass if 1 < mass <= 1 + excess else 1.0
         ids_NK[place, : len(row.ids)], logp_NK[place, : len(row.ids)] = row.ids, logp_K - math.log(scale)
-        unseen_N[place] = 0.0 if len(row.ids) >= rows else max(0.0, 1.0 - mass) + SLACK
+        if untold := max(0, rows - len(row.ids)):
+            most = min(1.0 + off - mass, row.kth * untold)
+            unseen_N[place] = max(0.0, 1.0 - mass, most) / scale + SLACK
         kth_N[place] = row.kth / scale
-    return TopLogprobs(ids_NK, logp_NK, unseen_N, kth_N, rows)
+    return TopLogprobs(ids_NK, logp_NK, unseen_N, kth_N, rows, slack=2 * off)
