@@ -169,6 +169,6 @@ def test_a_prompt_that_was_checked_is_not_encoded_again() -> None:
     prepared.check_prompt(prompt)
     with prepared.load() as engine:
         engine.prepare(GenerationRequest("", prompt))
-        assert calls == ["Hello"]
+        assert calls.count("Hello") == 1
         engine.prepare(GenerationRequest("", prompt))
-        assert calls == ["Hello", "Hello"]
+        assert calls.count("Hello") == 2
