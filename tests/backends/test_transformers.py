@@ -14,9 +14,11 @@ transformers = pytest.importorskip("transformers")
 
 from support.tiny_models import COMMON, CONFIGS, ROWS, save_model, save_tiny  # noqa: E402
 from unisono.backends.base import Feed, LoadRequest, ModelSource  # noqa: E402
+from unisono.backends.notices import Notices  # noqa: E402
 from unisono.backends.transformers import torch_runtime  # noqa: E402
 from unisono.backends.transformers.backend import RowBackend  # noqa: E402
 from unisono.backends.transformers.key_value_cache import Pass, RowLayer, RowPool, plan_passes  # noqa: E402
+from unisono.backends.transformers.listening import heard  # noqa: E402
 from unisono.backends.transformers.loader import TransformersLoader  # noqa: E402
 from unisono.config.demo import demo_path  # noqa: E402
 from unisono.errors import (  # noqa: E402
@@ -468,3 +470,12 @@ def test_a_converted_demo_model_gives_what_generate_gives(name: str) -> None:
         assert greedy(backend, ids, 12) == generated(model, ids, 12)
     backend.unload()
     reference.unload()
+
+
+def test_a_program_that_has_read_gguf_files_before_loads_models_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's lazy module then has no attribute of its reader's name."""
+    monkeypatch.delattr(transformers, "modeling_gguf_pytorch_utils", raising=False)
+    notices = Notices()
+    with heard(transformers, notices):
+        transformers.utils.logging.get_logger("transformers").warning("it is odd")
+    assert notices.told() == ("it is odd",)

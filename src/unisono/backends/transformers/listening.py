@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from unisono.backends.base import Progress
@@ -51,7 +53,7 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
     notes.set_verbosity_warning()
     notes.disable_progress_bar()
     logger.handlers[:], logger.propagate = [_Handler(notices)], False
-    bar = _replaced(library.modeling_gguf_pytorch_utils, "tqdm", lambda _: report)
+    bar = _replaced(_gguf_reader(library), "tqdm", lambda _: report)
     try:
         with bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -67,6 +69,11 @@ def heard(library: Any, notices: Notices, progress: Progress | None = None) -> I
         notes.set_verbosity(verbosity)
         if bars:
             notes.enable_progress_bar()
+
+
+def _gguf_reader(library: Any) -> ModuleType:
+    """The library's reader of GGUF files. Where a program has used it before, the library has no such attribute."""
+    return importlib.import_module(f"{library.__name__}.modeling_gguf_pytorch_utils")
 
 
 @contextlib.contextmanager
@@ -132,5 +139,5 @@ def mapped_tensors(library: Any) -> Iterator[set[str]]:
 
         return noted
 
-    with _replaced(library.modeling_gguf_pytorch_utils, "get_gguf_hf_weights_map", noting):
+    with _replaced(_gguf_reader(library), "get_gguf_hf_weights_map", noting):
         yield mapped
