@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from support.completions_stand_in import CompletionsStandIn
-from support.fakes import PROMPTS, make_fakes
+from support.fakes import make_fakes
+from support.far_member import check_writes_as_at_home
 from support.http_stand_in import Reply, Request, as_json
 from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs, Truncation
 from unisono.backends.endpoint.backend import EndpointBackend
 from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable, ModelUnsupported, SpecError
 from unisono.testing import ContractCase, check_backend_contract, fake_member
 
@@ -73,15 +73,8 @@ def test_a_block_of_a_short_text_is_one_request_and_of_a_long_one_several() -> N
 
 def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:
     make_fakes()
-    near = [{"name": name, "model": f"fake:{name}"} for name in "bc"]
     with CompletionsStandIn(FAKE_MODELS["a"]).serve() as url:
-        far = {"name": "a", "url": f"{url}/v1", "tokenizer": "fake:a"}
-        with Ensemble.load({"members": [far, *near]}, batch=4) as ensemble:
-            texts = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
-    with Ensemble.load({"members": [{"name": "a", "model": "fake:a"}, *near]}, batch=4) as ensemble:
-        expected = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
-    assert [text.usage.uncertain for text in texts] == [0] * 4
-    assert [text.text for text in texts] == [text.text for text in expected]
+        check_writes_as_at_home(f"{url}/v1")
 
 
 def test_one_of_several_models_has_to_be_named() -> None:

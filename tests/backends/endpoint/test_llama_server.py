@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.fakes import PROMPTS, make_fakes
+from support.fakes import make_fakes
+from support.far_member import check_writes_as_at_home
 from support.http_stand_in import RESET, Reply, Request, as_json
 from support.llama_server_stand_in import LlamaServerStandIn
 from unisono.backends.base import Feed, LoadRequest, ModelSource, TopLogprobs
@@ -20,7 +21,6 @@ from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.rows import Row, top_rows
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable, ModelUnsupported, SpecError
 from unisono.fusion.bounds import Whole, certify, fold_top, kinds_of, plan_top
 from unisono.testing import ContractCase, check_backend_contract, fake_member
@@ -50,15 +50,8 @@ def test_it_keeps_the_contract(engine: LlamaServerStandIn) -> None:
 def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:
     make_fakes()
     stand_in = LlamaServerStandIn(FAKE_MODELS["a"])
-    near = [{"name": name, "model": f"fake:{name}"} for name in "bc"]
     with stand_in.serve() as url:
-        far = {"name": "a", "url": url, "tokenizer": "fake:a", "top": 20}
-        with Ensemble.load({"members": [far, *near]}, batch=4) as ensemble:
-            texts = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
-    with Ensemble.load({"members": [{"name": "a", "model": "fake:a"}, *near]}, batch=4) as ensemble:
-        expected = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
-    assert [text.usage.uncertain for text in texts] == [0] * 4
-    assert [text.text for text in texts] == [text.text for text in expected]
+        check_writes_as_at_home(url, top=20)
     slots = {request.body["id_slot"] for request in stand_in.asked("/completion") if request.body}
     assert slots == {0, 1, 2, 3}
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from support.fakes import PROMPTS, make_fakes
+from support.fakes import make_fakes
+from support.far_member import check_writes_as_at_home
 from support.http_stand_in import Reply, Request, as_json
 from support.sglang_stand_in import SGLangStandIn
 from unisono.backends.base import Feed, LoadRequest, ModelSource, Truncation
 from unisono.backends.endpoint.loader import EndpointLoader
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.ensemble import Ensemble
 from unisono.errors import MemberUnavailable
 from unisono.testing import ContractCase, check_backend_contract, fake_member
 
@@ -42,15 +42,8 @@ def test_it_keeps_the_contract(server: SGLangStandIn) -> None:
 
 def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:
     make_fakes()
-    near = [{"name": name, "model": f"fake:{name}"} for name in "bc"]
     with SGLangStandIn(FAKE_MODELS["a"]).serve() as url:
-        far = {"name": "a", "url": url, "tokenizer": "fake:a", "top": 2}
-        with Ensemble.load({"members": [far, *near]}, batch=4) as ensemble:
-            texts = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
-    with Ensemble.load({"members": [{"name": "a", "model": "fake:a"}, *near]}, batch=4) as ensemble:
-        expected = ensemble.generate(PROMPTS[:4], max_new_tokens=12)
-    assert [text.usage.uncertain for text in texts] == [0] * 4
-    assert [text.text for text in texts] == [text.text for text in expected]
+        check_writes_as_at_home(url, top=2)
 
 
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
