@@ -15,7 +15,7 @@ from unisono.backends.base import TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import PLAIN, check_agreement
 from unisono.backends.endpoint.client import Client, together
-from unisono.backends.endpoint.rows import Row, read_row, top_rows
+from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.errors import ModelError, ModelUnsupported, SpecError
 from unisono.vocab.tokenizer import Tokenizer
@@ -74,11 +74,8 @@ class CompletionsAdapter:
         )
 
     async def ask(self, questions: Sequence[Question]) -> TopLogprobs:
-        asked = [together(self._rows_of(question) for question in questions)]
-        if any(not question.held for question in questions):  # a text begins: the engine may be another than before
-            asked.append(self._same_model())
-        told = (await together(asked))[0]
-        return top_rows([row for rows in told for row in rows], self._rows)
+        told = await rows_of(questions, self._rows_of, self._check_model)
+        return top_rows(told, self._rows)
 
     async def leave(self, slots: Sequence[int] | None) -> None:
         """The server forgets by itself."""
@@ -245,10 +242,9 @@ class CompletionsAdapter:
             )
         return entries[name]
 
-    async def _same_model(self) -> list[list[Row]]:
+    async def _check_model(self) -> None:
         if self._known is not None and _fingerprint(await self._look()) != self._known:
             raise self._client.failed("another model is served there now than when it was loaded")
-        return []
 
 
 def _split(told: object, top: int) -> tuple[list[tuple[object, object]], list[tuple[object, object]]]:

@@ -18,7 +18,7 @@ from unisono.backends.base import TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import TEXT, check_agreement
 from unisono.backends.endpoint.client import Client, together
-from unisono.backends.endpoint.rows import Row, read_row, top_rows
+from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
@@ -74,11 +74,8 @@ class LlamaServerAdapter:
         )
 
     async def ask(self, questions: Sequence[Question]) -> TopLogprobs:
-        asked = [together(self._rows_of(question) for question in questions)]
-        if any(not question.held for question in questions):  # a text begins: the engine may be another than before
-            asked.append(self._same_model())
-        told = (await together(asked))[0]
-        return top_rows([row for rows in told for row in rows], self._rows, _EXCESS, self._rows * ROUNDING)
+        told = await rows_of(questions, self._rows_of, self._check_model)
+        return top_rows(told, self._rows, _EXCESS, self._rows * ROUNDING)
 
     async def leave(self, slots: Sequence[int] | None) -> None:
         """What a slot holds is overwritten by the next text."""
@@ -90,7 +87,7 @@ class LlamaServerAdapter:
         for end in range(len(ids) - question.wanted + 1, len(ids) + 1) if question.wanted else [len(ids)]:
             answer = await self._complete(ids[:end], question.slot, top if question.wanted else 0)
             if held > 1 and _cached(answer) == 0:  # it was restarted, or another text took the slot
-                await self._same_model()
+                await self._check_model()
             held = end
             if question.wanted:
                 rows.append(self._read(answer, top))
@@ -141,10 +138,9 @@ class LlamaServerAdapter:
         meta = entry.get("meta")
         return props, meta if isinstance(meta, dict) else {}
 
-    async def _same_model(self) -> list[list[Row]]:
+    async def _check_model(self) -> None:
         if self._known is not None and _fingerprint(*await self._look()) != self._known:
             raise self._client.failed("another model is served there now than when it was loaded")
-        return []
 
     def _refuse_other_models(self, props: dict[str, Any]) -> None:
         wanted, alias = self._source.served_model, props.get("model_alias")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from unisono.backends.base import TopLogprobs
+from unisono.backends.endpoint.adapter import Question
+from unisono.backends.endpoint.client import together
 from unisono.errors import ModelError
 
 SLACK = 2e-6
@@ -24,6 +27,23 @@ class Row:
     logp: Sequence[float]
     kth: float
     """The least probability among the k likeliest."""
+
+
+async def rows_of(
+    questions: Sequence[Question],
+    ask: Callable[[Question], Coroutine[Any, Any, list[Row]]],
+    check_model: Callable[[], Coroutine[Any, Any, None]],
+) -> list[Row]:
+    """Ask about slots side by side, for their rows in order. Where a text begins, the model is checked meanwhile."""
+
+    async def checked() -> list[Row]:
+        await check_model()
+        return []
+
+    asked = [ask(question) for question in questions]
+    if any(not question.held for question in questions):  # the engine may be another than before
+        asked.append(checked())
+    return [row for rows in await together(asked) for row in rows]
 
 
 def read_row(
