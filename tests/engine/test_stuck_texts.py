@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from support.fakes import PROMPTS, STORY, make_fakes
-from support.lost_members import Clock, check_plain, engine_of, lose
+from support.lost_members import Clock, engine_of, lose
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
 from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.reference import plain_steps
+from unisono.engine.request import Failed, GenerationRequest
 from unisono.engine.sequence import SequenceGroup
 from unisono.engine.service import Service
-from unisono.engine.request import Failed, GenerationRequest
 from unisono.errors import MemberUnavailable
 from unisono.fusion.logits_processors import Allowed
 from unisono.records import Limits
@@ -68,6 +68,17 @@ def begun(engine: Engine, method: Method, place: int = 3, prompt: Prompt = PROMP
     return engine.begin(replace(engine.prepare(request), parse=parse))  # type: ignore[arg-type]
 
 
+def finish(engine: Engine) -> None:
+    for _ in range(60):
+        if not engine.active:
+            return
+        for group in engine.groups:
+            if ids := engine.backlog(group):
+                engine.read({group: ids})
+        engine.step()
+    raise AssertionError("the texts do not end")
+
+
 METHODS = (
     Method(),
     Method().but(speculate="a:3"),
@@ -85,18 +96,13 @@ def test_what_only_a_lost_member_can_write_is_an_error_by_its_name(method: Metho
     lose(engine, "b", lambda: True)
     group = begun(engine, method)
     with pytest.raises(MemberUnavailable, match=r"'b' .* nobody else gives any mass to what the text has to be"):
-        for _ in range(20):
-            engine.step()
+        finish(engine)
     pieces = [step.piece for text in group.sequences for step in text.steps or ()]
     assert len(pieces) == (0 if method.sampling.beam_width > 1 else 3)
 
 
-@pytest.mark.parametrize("top", [None, 6])
 @pytest.mark.parametrize("method", METHODS, ids=range(len(METHODS)))
-def test_it_is_written_when_the_member_is_back(method: Method, top: int | None) -> None:
-    """The others wait for nobody: theirs are texts of the same step."""
-    if top is not None and (not method.is_greedy_alone if hasattr(method, "is_greedy_alone") else False):
-        pytest.skip("truncated members are not drawn from")
+def test_it_is_written_when_the_member_is_back(method: Method) -> None:
     clock = Clock()
     engine = engine_of(("b",), clock)
     lose(engine, "b", lambda: clock.now < 1)
@@ -104,8 +110,7 @@ def test_it_is_written_when_the_member_is_back(method: Method, top: int | None) 
     for _ in range(2):
         engine.step()
     clock.now = 100.0
-    while engine.active:
-        engine.step()
+    finish(engine)
     [text] = [text.generation() for text in group.sequences]
     assert (text.steps or ())[3].piece in PIECES_OF_B
     assert not (text.steps or ())[3].absent
@@ -141,12 +146,7 @@ def test_a_text_waits_for_a_member_that_is_catching_up() -> None:
         engine.read({group: 1000})
     engine.step()
     clock.now = 100.0
-    for _ in range(40):
-        if not engine.active:
-            break
-        if ids := engine.backlog(group):
-            engine.read({group: ids})
-        engine.step()
+    finish(engine)
     [text] = [text.generation() for text in group.sequences]
     assert (text.steps or ())[3].piece in PIECES_OF_B
     absent = [step.absent for step in text.steps or ()]
@@ -159,8 +159,7 @@ def test_a_gate_opens_where_its_lead_can_write_nothing_that_is_allowed(gate: str
     FAKE_MODELS["a"].top = top
     engine, method = engine_of((), Clock()), Method(lead="a").but(gate=gate)
     group = begun(engine, method)
-    while engine.active:
-        engine.step()
+    finish(engine)
     [text] = [text.generation() for text in group.sequences]
     steps = text.steps or ()
     assert steps[3].piece in PIECES_OF_B
@@ -177,8 +176,15 @@ def test_where_somebody_can_write_it_nobody_is_waited_for() -> None:
     engine = engine_of(("c",), Clock())
     lose(engine, "c", lambda: True)
     begun(engine, Method())
-    while engine.active:
-        engine.step()
+    finish(engine)
 
 
-__all__ = ["check_plain"]
+@pytest.mark.parametrize("top", [6, Truncation(3, 300, 300)])
+def test_a_certificate_of_nothing_writes_nothing(top: int | Truncation) -> None:
+    """Who is there tells its likeliest ids only, and nothing of what is allowed."""
+    FAKE_MODELS["a"].top = FAKE_MODELS["c"].top = top
+    engine = engine_of(("b",), Clock())
+    lose(engine, "b", lambda: True)
+    begun(engine, Method())
+    with pytest.raises(MemberUnavailable, match="nobody else gives any mass"):
+        finish(engine)

@@ -9,7 +9,6 @@ from unisono.backends.prefix_cache import common
 from unisono.testing import FakeModel
 from unisono.vocab.pieces import token_bytes
 
-
 ANY = -1
 """The slot of questions that are no text's: those that look whether the weights are the same."""
 
@@ -23,6 +22,12 @@ class LlamaServerStandIn(StandIn):
 
     def asked(self, path: str) -> list[Request]:
         return [each for each in super().asked(path) if (each.body or {}).get("id_slot") != ANY]
+
+    def reply(self, request: Request) -> Reply:
+        if (request.body or {}).get("id_slot") != ANY:
+            return super().reply(request)
+        self.requests.append(request)  # faults are for texts
+        return self.answer(request)
 
     def answer(self, request: Request) -> Reply:
         path = request.path.partition("?")[0]

@@ -6,8 +6,8 @@ server starts another one. From stdin it reads lines. ``load 3 5000`` comes befo
 tokenizer, a pickle of the server's own of so many bytes; the answer is ``{"loaded": true}``, or ``{"unable": why}``
 where it cannot be read here. Other lines are questions: how many characters it has, and in JSON ``[[pickle, encoder],
 "prompt", "text" or "spell", …, the most ids]``. The answer is ``{"ids": […]}``, ``{"length": …}`` where there are more,
-``{"error": [message, hint]}``, ``{"away": [member, address, reason, seconds]}`` where the tokenizer is elsewhere and does
-not answer, or ``{"missing": true}`` where that pickle has not come.
+``{"error": [message, hint]}``, ``{"away": [member, address, reason, seconds]}`` where the tokenizer is elsewhere and
+does not answer, or ``{"missing": true}`` where that pickle has not come.
 """
 
 from __future__ import annotations

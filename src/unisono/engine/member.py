@@ -58,8 +58,8 @@ class Member(Reader):
         """Join a loaded model to its map; ``prefixes`` is what its closed slots have read, where that is kept.
 
         Weights of members sum to 1. Members with the same backend share a pass; the engine unloads it, and its
-        ``breaker`` is that of the model. Texts go on without a lost member if it ``degrades``. A ``tokenizer_elsewhere``
-        is asked over the wire, and lost with the model.
+        ``breaker`` is that of the model. Texts go on without a lost member if it ``degrades``. A
+        ``tokenizer_elsewhere`` is asked over the wire, and lost with the model.
         """
         super().__init__(name, backend, prefixes, breaker, degrades=degrades)
         self.weight = weight

@@ -121,7 +121,7 @@ class Answer:
         return self.record(self.part, [choice], [] if report is None else [report], **usage)
 
     def usage(self, ended: Mapping[int, Generation]) -> CompletionUsage:
-        """Tokens of each prompt as the lead counts them, or where it was away, who has most; and pieces of all texts."""
+        """Tokens of each prompt as the lead counts them (where it was away, who has most), and pieces of all texts."""
         texts = {index: generation for index, generation in ended.items() if index < self.call.texts}
         prompts = [generation for index, generation in texts.items() if index % self.n == 0]
         read = sum(self._prompt_tokens(generation) for generation in prompts)

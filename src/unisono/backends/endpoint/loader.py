@@ -21,7 +21,6 @@ from unisono.backends.registry import make_loader
 from unisono.errors import MemberUnavailable, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -127,9 +126,8 @@ class EndpointLoader:
                 raise
             if self._source.tokenizer is None:
                 raise self._client.failed(
-                    f"{error.reason}; nothing can begin without its vocabulary, which nobody else has: start it first, "
-                    "let it be waited for longer (wait: 120), or, for an engine other than `unisono member serve`, name "
-                    "its tokenizer"
+                    f"{error.reason}; no ensemble can begin without its vocabulary: start it first, let it be waited "
+                    "for longer (wait: 120), or, if it is no `unisono member serve`, name its tokenizer"
                 ) from error
             self.lost = error
             return assumed(self._source, self._given, self._request.slots)
