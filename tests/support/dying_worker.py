@@ -1,17 +1,12 @@
-"""A worker of a fake member as a process that is killed and started again while many requests are served.
-
-``python -m support.dying_worker NAME PORT`` is that process.
-"""
+"""A worker of a fake member as a process that is killed and started again while many requests are served."""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -52,15 +47,17 @@ class DyingWorker:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.deaths = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._context = multiprocessing.get_context("forkserver")  # which imports once, for all lives
+        self._context.set_forkserver_preload([__name__])
+        self._process: multiprocessing.process.BaseProcess | None = None
 
     def spec(self, **keys: Any) -> dict[str, Any]:
         return {"name": "b", "url": self.url, "timeout": 1.0, "retries": 0, **keys}
 
     def start(self) -> None:
         """Start it, and do not wait."""
-        command = [sys.executable, "-m", "support.dying_worker", "b", str(self.port)]
-        self._process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+        self._process = self._context.Process(target=_serve, args=("b", self.port))
+        self._process.start()
 
     def await_ready(self) -> None:
         deadline = time.monotonic() + 60
@@ -77,7 +74,7 @@ class DyingWorker:
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.join()
             self._process = None
             self.deaths += 1
 
@@ -174,12 +171,8 @@ def count_wrong(served: Served, weights: Sequence[Mapping[str, Any]]) -> int:
     return wrong
 
 
-def main(name: str, port: int) -> None:
+def _serve(name: str, port: int) -> None:
     make_fakes()
     spec = load_spec({"members": [{"name": name, "model": f"fake:{name}"}]})
     bound = bind("127.0.0.1", port)
     serve(lambda: load_member(spec, name, 16, silent), bound, ServerLimits(), token=None, idle=60)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

@@ -7,6 +7,8 @@ twice, so a lost one is sent again. Every failure is a `MemberUnavailable`; none
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import json
 import os
 import random
@@ -290,7 +292,15 @@ def _pool() -> httpx2.AsyncClient:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEPT_SECONDS)
         # Time-outs are those of steps. What is compressed costs more than it saves.
         _pools[loop] = httpx2.AsyncClient(timeout=None, limits=limits, headers={"accept-encoding": "identity"})
+        atexit.register(_close, os.getpid(), loop, _pools[loop])
     return _pools[loop]
+
+
+def _close(process: int, loop: asyncio.AbstractEventLoop, pool: httpx2.AsyncClient) -> None:
+    """Close a pool's connections when its process ends, while its loop still runs."""
+    if os.getpid() == process and loop.is_running():
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(pool.aclose(), loop).result(1)
 
 
 def _key_of(member: str, variable: str | None) -> str | None:
