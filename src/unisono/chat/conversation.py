@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
@@ -166,15 +166,37 @@ def check_heard(
             hint="write it into the first question, or give the member a chat_template that writes it",
         )
     later = [message.get("content") for message in messages[1:] if message["role"] == "system"]
-    contents = [content for content in later if isinstance(content, str) and content.strip()]
-    written = rendered.casefold() if contents else ""
-    for content in contents:
+    for content in _passed_over(later, rendered):
+        raise PromptError(
+            f"member {name!r} cannot read the system message {shown(content)}: its chat template passes it over",
+            hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
+        )
+
+
+def check_results(name: str, messages: Sequence[Mapping[str, Any]], rendered: str) -> None:
+    """Raise a `PromptError` where a template passes over the result of a call that does not stand right before it."""
+    calls, lost = set[str](), []
+    for message in messages:
+        if message["role"] != "tool":
+            calls = {call["id"] for call in message.get("tool_calls", ())}
+        elif message["tool_call_id"] not in calls:
+            lost.append(message.get("content"))
+    for content in _passed_over(lost, rendered):
+        raise PromptError(
+            f"member {name!r} cannot read the result {shown(content)}, before which no call stands: its chat template "
+            "passes it over",
+            hint="send the assistant's message with the call, too, or leave the result out",
+        )
+
+
+def _passed_over(contents: Iterable[object], rendered: str) -> Iterator[str]:
+    """The contents of which a template has written none of the first lines."""
+    wanted = [content for content in contents if isinstance(content, str) and content.strip()]
+    written = rendered.casefold() if wanted else ""
+    for content in wanted:
         lines = [line.strip() for line in content.strip().split("\n", _LINES)[:_LINES] if line.strip()]
         if not any(form.casefold() in written for line in lines for form in _forms(line)):
-            raise PromptError(
-                f"member {name!r} cannot read the system message {shown(content)}: its chat template passes it over",
-                hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
-            )
+            yield content
 
 
 def with_past_reasoning(

@@ -15,6 +15,7 @@ from unisono.chat.conversation import (
     check_continued,
     check_conversation,
     check_heard,
+    check_results,
     check_rows,
     own_messages,
     with_past_reasoning,
@@ -261,6 +262,7 @@ class PromptEncoder:
             ) from failure
         with_tools = given.tools is not None
         check_asked(self.name, template, given.messages, with_tools=with_tools)
+        check_results(self.name, given.messages, rendered)
         if not self.given_template:
             check_heard(self.name, template, given.messages, rendered, with_tools=with_tools)
         if end is None:
