@@ -341,7 +341,7 @@ def test_the_server_answers_with_a_call(served: Served) -> None:
         "model": "calls",
         "messages": [{"role": "user", "content": "Go"}],
         "tools": [turn],
-        "max_tokens": 90,
+        "max_tokens": 250,
     }
     for choice in ("required", {"type": "function", "function": {"name": "turn"}}):
         answer = served.post("/v1/chat/completions", {**asked, "tool_choice": choice}).json()

@@ -16,7 +16,12 @@ from unisono.server.errors import Refusal
 from unisono.server.functions import with_tools
 from unisono.server.limits import ServerLimits
 
-SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Sofia"]}}, "required": ["city"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Sofia"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 WEATHER: dict[str, Any] = {"name": "weather", "description": "It.", "parameters": SCHEMA}
 PING: dict[str, Any] = {"name": "ping"}
 NAMED = {"type": "function", "function": {"name": "weather"}}

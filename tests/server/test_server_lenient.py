@@ -481,7 +481,7 @@ def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
         ({**PAST, "refusal": "no"}, "messages[0].refusal"),  # the content is another text
         ({"role": "user", "content": "x", "refusal": "no"}, "messages[0].refusal"),
         ({**PAST, "content": [{"type": "refusal", "refusal": 3}]}, "messages[0].content[0].text"),
-        ({**PAST, "function_call": {"name": "x", "arguments": "{}"}}, "messages[0].function_call"),
+        ({**PAST, "function_call": "x"}, "messages[0].function_call"),
         ({"role": "user", "content": None}, "messages[0].content"),
         ({"role": "user", "content": "x", "images": ["aGk="]}, "messages[0].images"),
         ({"role": "user", "content": "x", "tool_call_id": "y"}, "messages[0].tool_call_id"),
