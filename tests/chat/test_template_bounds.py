@@ -195,6 +195,38 @@ def test_what_templates_do_works_as_before() -> None:
     assert ChatTemplate(source, {}).render(QUESTION) == written
 
 
+QUEUE = (
+    "{% set ns = namespace(ids=[], known={}) %}{% for m in messages %}{% set _ = ns.ids.append(m.content) %}"
+    "{% set _ = ns.known.update({m.role: loop.index}) %}{% endfor %}{{ ns.ids.pop(0) }}{{ ns.ids }}{{ ns.known }}"
+)
+GREEDY = "{% set a = [] %}{% for m in messages %}{% set _ = messages.append(m) %}{% endfor %}{{ a.append(1) }}"
+
+
+def test_a_template_may_change_the_lists_that_it_made_and_nothing_that_it_is_given() -> None:
+    asked = [*QUESTION, {"role": "tool", "content": ["x"]}]
+    assert ChatTemplate(QUEUE, {}).render(asked) == "Hi[['x']]{'user': 1, 'tool': 2}"
+    for change in ("messages.append(1)", "messages[1].content.append(1)", "messages[1].update({'role': 'user'})"):
+        assert ChatTemplate(f"{{% set _ = {change} %}}{{{{ messages | length }}}}", {}).render(asked)
+        assert asked == [*QUESTION, {"role": "tool", "content": ["x"]}]
+    for refused in (
+        "{{ messages[1].content['app' ~ 'end'](1) }}",
+        "{{ (messages[1].content | attr('append'))(1) }}",
+        "{{ messages.clear() }}",
+        "{% set a = [] %}{{ a.append(1) }}{{ a.extend(a) }}",
+    ):
+        with pytest.raises(TemplateFailure, match="unsafe"):
+            ChatTemplate(refused, {}).render(asked)
+        assert asked == [*QUESTION, {"role": "tool", "content": ["x"]}]
+
+
+def test_a_list_that_grows_while_it_is_read_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.chat.template_bounds.SECONDS", 0.2)
+    with pytest.raises(TemplateFailure, match="works for more than"):
+        ChatTemplate(GREEDY, {}).render(QUESTION)
+    with pytest.raises(TemplateFailure):
+        ChatTemplate("{% set a = [] %}{% set _ = a.append(a) %}{{ a | tojson }}", {}).render(QUESTION)
+
+
 @pytest.mark.parametrize("name", UNCOMPILED)
 def test_what_python_does_not_compile_is_a_template_that_is_not_valid(name: str) -> None:
     with pytest.raises(TemplateFailure) as caught:

@@ -92,7 +92,8 @@ class Prompt:
     continue_final_message: bool = False
     """Whether the last message, an assistant's, is continued in place of being answered."""
     open_calls: bool = False
-    """Whether calls may lack answers where the conversation goes on: the client was interrupted."""
+    """Whether calls may lack answers where the conversation goes on, and answers their calls: clients are interrupted,
+    and cut what is long."""
 
     @property
     def begins_answer(self) -> bool:
@@ -236,7 +237,8 @@ def _check_answers(messages: Sequence[Message], open_calls: bool) -> None:
     unanswered: dict[str, str] = {}
     for number, message in enumerate((*messages, None), 1):
         if message is not None and message["role"] == "tool":
-            _answer(unanswered, f"message {number}", message)
+            if not open_calls or message["tool_call_id"] in unanswered:
+                _answer(unanswered, f"message {number}", message)
             continue
         if open_calls and message is not None:
             unanswered = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from jinja2.parser import Parser
 
 from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
-from unisono.chat.template_bounds import BoundedEnvironment, Exceeded, OutOfTime, Probing
+from unisono.chat.template_bounds import GROWING, BoundedEnvironment, Exceeded, OutOfTime, Probing
 
 
 class TemplateFailure(Exception):
@@ -105,6 +106,11 @@ class ChatTemplate:
     def changes_case(self) -> bool:
         """Whether it may change the case of a text."""
         return any(word in self.source for word in _OF_CASE)
+
+    @functools.cached_property
+    def _changes(self) -> bool:
+        """Whether it changes a list or a mapping: only then it may, and of what it is given it gets a copy."""
+        return any(f".{name}" in self.source for names in GROWING.values() for name in names)
 
     @functools.cached_property
     def _may_read_parts(self) -> bool:
@@ -214,7 +220,8 @@ class ChatTemplate:
                 "add_generation_prompt": add_generation_prompt,
             }
             environment.begin(seconds)
-            return template.render(given)
+            environment.may_change = self._changes
+            return template.render(copy.deepcopy(given) if self._changes else given)
         except jinja2.TemplateError as error:
             if isinstance(error, OutOfTime) and not variables and _is_small(messages, tools):
                 self._hopeless[name] = str(error)

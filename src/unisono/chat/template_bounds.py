@@ -33,6 +33,9 @@ WIDEST = 6
 MOST_BITS = 10_000
 """Of a whole number."""
 _TOO_LONG = "it works for more than {:g} s"
+GROWING = {list: ("append", "insert", "pop"), dict: ("setdefault", "update", "pop")}
+"""Methods by which a template may change what it made itself, an entry at a time or by as many as it holds already.
+Jinja's immutable sandbox knows none; newer templates append (Kimi K2)."""
 _TICKED, _JOINED = "ticked by unisono", "joined by unisono"
 """Filters whose names no template can write: one looks at the clock, one joins texts."""
 
@@ -81,6 +84,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with bounds on time and size."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
+    may_change = False
+    """Whether a template may use `GROWING`: what it is given has to be a copy then."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -122,6 +127,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         found = super().call(__context, __obj, *args, **keywords)
         _check_value(found)
         return found
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may look an attribute up."""
+        changes = self.may_change and attr in GROWING.get(type(obj), ())
+        return changes or super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         self._step()

@@ -28,6 +28,7 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "const": ((object,), "anything"),
 }
 """The keywords that require something, and the form of their values."""
+KEYWORDS = frozenset(_FORMS)
 _LOWER = {known.lower(): known for known in _FORMS}
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8

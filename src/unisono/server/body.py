@@ -18,6 +18,7 @@ from unisono.config.compact import unique_keys
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
+from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.limits import ServerLimits
 from unisono.server.schemas import Record
 
@@ -142,6 +143,7 @@ def _no_json(why: str) -> Refusal:
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     given = read_fields(body, table, strict=strict)
+    given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
     given = given if strict else {name: _plain(name, value) for name, value in given.items()}
     given = {name: value for name, value in given.items() if value is not None}
     if not strict and isinstance(given.get("tools"), list):
