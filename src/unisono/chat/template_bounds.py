@@ -30,6 +30,7 @@ from unisono.chat.template_sizes import (
     check_value,
     forget,
     joined,
+    note_sum,
     summed,
     written,
 )
@@ -85,6 +86,15 @@ class Probing:
                 raise Exceeded(f"it writes {size:,} characters, more than {most:,}, for {words} of a few words")
 
 
+class _Clock(threading.local):
+    steps = 0
+    often = OFTEN
+    looked = 0.0
+    """When the clock was looked at last."""
+    end: float | None = None
+    """When a rendering has to be over; ``None`` before the first."""
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with bounds on time and size."""
 
@@ -92,7 +102,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self._clock = threading.local()
+        self._clock = _Clock()
         self.finalize = self._output
         del self.globals["lipsum"]  # works as long as it is told to
         self.filters |= {"join": self._join, "sum": self._sum, "list": self._list}
@@ -117,7 +127,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def concat(self, seq: Iterable[str]) -> str:
         """What Jinja joins outputs with."""
-        return joined(seq, "", self._step)
+        parts, size = [], 0
+        for part in seq:
+            self._step(len(part))
+            parts.append(part)
+            size += len(part)
+            check_size(size)
+        return "".join(parts)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **keywords: Any) -> Any:  # noqa: N805
         __self._step()
@@ -132,7 +148,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         self._step()
         check_operator(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        found = super().call_binop(context, operator, left, right)
+        if operator == "+":
+            note_sum(found, left, right)
+        return found
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         found = super().wrap_str_format(value)
@@ -149,7 +168,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
             tick = _ticked(nodes.Const("", lineno=loop.lineno))
-            loop.body.insert(0, nodes.Output([tick], lineno=loop.lineno))
+            loop.body.insert(0, nodes.ExprStmt(tick, lineno=loop.lineno))
             if loop.test is not None:
                 loop.test = _ticked(loop.test)
         return _watched(tree)
@@ -186,18 +205,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _step(self, size: int = 0) -> None:
         """Count what is done; of what takes long, each step looks at the clock."""
         clock = self._clock
-        steps = clock.steps = getattr(clock, "steps", 0) + 1 + size // A_STEP
-        if steps >= getattr(clock, "often", OFTEN):
+        steps = clock.steps = clock.steps + 1 + size // A_STEP
+        if steps >= clock.often:
             now = time.thread_time()
-            clock.steps, clock.often = 0, 1 if now - getattr(clock, "looked", now) > LONG else OFTEN
+            clock.steps, clock.often = 0, 1 if now - clock.looked > LONG else OFTEN
             clock.looked = now
-            if now > getattr(clock, "end", float("inf")):
+            if clock.end is not None and now > clock.end:
                 raise OutOfTime(_TOO_LONG.format(SECONDS))
 
     def _bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)  # with the marks by which Jinja knows what to pass
         def bounded(*args: Any, **keywords: Any) -> Any:
-            if not hasattr(self._clock, "end"):
+            if self._clock.end is None:
                 raise Exceeded("a filter is applied while the template is compiled")  # Jinja leaves it for later
             self._step()
             check_filter(name, [*args[_passed(function) :], *keywords.values()])

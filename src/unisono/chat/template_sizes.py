@@ -10,7 +10,7 @@ import itertools
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -30,7 +30,8 @@ MOST_BITS = 10_000
 """Of a whole number."""
 SLOW = dict.fromkeys(("wordwrap", "urlize", "striptags", "pprint"), 100_000)
 """Filters that take long for a character, and how many they may be given."""
-CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ValuesView, ItemsView, Namespace)
+_OF_MAPPINGS = type({}.keys()), type({}.values()), type({}.items())
+CONTAINERS = (list, tuple, dict, set, frozenset, *_OF_MAPPINGS, Namespace)
 CHANGES = -1
 """In place of an `id`: whether a namespace is in a value, which a template may change."""
 OF_TEXTS = frozenset(
@@ -75,8 +76,18 @@ def forget() -> None:
     _recent.sizes.clear()
 
 
+def note_sum(found: Any, left: Any, right: Any) -> None:
+    """Remember what a list takes that was made of two others, whose sizes are known."""
+    if isinstance(found, list | tuple):
+        sizes = [_recent.sizes.get(id(each)) for each in (left, right)]
+        if all(sizes):
+            _recent.keep(found, sum(size for _, size in filter(None, sizes)))
+
+
 def written(value: Any) -> int:
     """About how many characters a value has as text. Raises `Exceeded` where they are too many, or too deep."""
+    if isinstance(value, str):
+        return len(value)
     if not isinstance(value, CONTAINERS):
         return _of_one(value)
     if (recent := _recent.sizes.get(id(value))) is not None:
@@ -126,7 +137,9 @@ def check_value(value: Any) -> None:
         check_bits(value.bit_length())
     if isinstance(value, list | tuple | dict):
         check_entries(len(value))
-    if isinstance(value, (str, bytes, *CONTAINERS)):
+    if isinstance(value, str | bytes):
+        check_size(len(value))
+    elif isinstance(value, CONTAINERS):
         check_size(written(value))
 
 
