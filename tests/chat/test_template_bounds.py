@@ -78,8 +78,9 @@ HUGE = {
     "doubled lists by a default": DOUBLING.replace("'ab'", "[1]")
     % "{% set ns.s = [{}, {}] | map(attribute='q', default=ns.s) | list %}",
     "lists within lists": "{% set ns = namespace(s=[]) %}{% for i in range(999) %}{% set ns.s = [ns.s] %}{% endfor %}",
-    "namespaces that are filled later": "{% set ns = namespace(a=namespace(), s=[]) %}{% set ns.s = [ns.a] %}"
-    "{% for i in range(64) %}{% set n = namespace() %}{% set ns.a.v = [n, n] %}{% set ns.a = n %}{% endfor %}{{ ns.s }}",
+    "namespaces that are filled later": "{% macro grow(n, d) %}{% if d %}{% set m = namespace() %}"
+    "{% set n.v = [m, m] %}{{ grow(m, d - 1) }}{% endif %}{% endmacro %}"
+    "{% set a = namespace() %}{% set s = [a] %}{{ grow(a, 64) }}{{ s }}",
     "a text searched from its end": "{{ ('a' * 9000000).rfind('ab' + 'a' * 4000000) }}",
     "a text split from its end": "{{ ('a' * 9000000).rsplit('ab' + 'a' * 4000000) | length }}",
     "a text split into words": "{{ ('a ' * 7000000).split() | length }}",

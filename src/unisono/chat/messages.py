@@ -17,6 +17,7 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 from unisono.chat.continuation import check_last_message
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
+from unisono.user_files import short_float
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}", re.ASCII)
 """Names of tools: OpenAI's, and those of the Model Context Protocol (SEP-986), which have dots and slashes."""
@@ -174,7 +175,7 @@ def read_arguments(text: str) -> dict[str, Any]:
     twice, or a number cannot be expressed in JSON.
     """
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_float=short_float)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
@@ -190,7 +191,7 @@ def past_arguments(text: str) -> Any:
     arguments.
     """
     try:
-        value = _plain("it", json.loads(text.strip() or "{}", object_pairs_hook=unique_keys))
+        value = _plain("it", json.loads(text.strip() or "{}", object_pairs_hook=unique_keys, parse_float=short_float))
     except (ValueError, RecursionError):
         return text
     return text if value is None or isinstance(value, str) else value

@@ -35,12 +35,19 @@ CONTAINERS = (list, tuple, dict, set, frozenset, *_OF_MAPPINGS, Namespace)
 CHANGES = -1
 """In place of an `id`: whether a namespace is in a value, which a template may change."""
 OF_TEXTS = frozenset(
-    "capitalize center e escape forceescape format indent lower pprint replace safe string striptags title tojson trim "
-    "truncate upper urlencode urlize wordcount wordwrap xmlattr".split()
+    (
+        *("capitalize", "center", "e", "escape", "forceescape", "format", "indent"),
+        *("lower", "pprint", "replace", "safe", "string", "striptags", "title"),
+        *("tojson", "trim", "truncate", "upper", "urlencode", "urlize", "wordcount"),
+        *("wordwrap", "xmlattr"),
+    )
 )
 """Filters that write what they are given."""
 OF_ENTRIES = frozenset(
-    "batch groupby list map max min reject rejectattr select selectattr slice sort sum unique".split()
+    (
+        *("batch", "groupby", "list", "map", "max", "min", "reject"),
+        *("rejectattr", "select", "selectattr", "slice", "sort", "sum", "unique"),
+    )
 )
 """Filters that take a text character by character."""
 WIDENING = ("center", "ljust", "rjust", "zfill", "expandtabs", "indent", "wordwrap", "batch", "slice")
