@@ -17,7 +17,8 @@ from jinja2.parser import Parser
 
 from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
-from unisono.chat.template_bounds import GROWING, BoundedEnvironment, Exceeded, OutOfTime, Probing
+from unisono.chat.template_bounds import GROWING, BoundedEnvironment, OutOfTime, Probing
+from unisono.chat.template_sizes import Exceeded, check_pattern, forget
 
 
 class TemplateFailure(Exception):
@@ -228,6 +229,8 @@ class ChatTemplate:
             raise TemplateFailure(str(error)) from error
         except Exception as error:  # a template is a program and can fail in any way
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+        finally:
+            forget()
 
 
 def _is_small(messages: Sequence[Mapping[str, Any]] | Sequence[Message], tools: Sequence[Any] | None) -> bool:
@@ -294,7 +297,7 @@ def _environment() -> BoundedEnvironment:
     environment.bound_all()
     environment.bound("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    environment.globals["strftime_now"] = _time
     environment.globals["dict"] = lambda *args, **entries: dict(*args, **entries)
     environment.globals["namespace"] = _Namespace
     return environment
@@ -302,6 +305,11 @@ def _environment() -> BoundedEnvironment:
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _time(pattern: str) -> str:
+    check_pattern(pattern)
+    return datetime.now().strftime(pattern)
 
 
 def _raise_exception(message: str) -> None:

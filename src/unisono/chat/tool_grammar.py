@@ -6,7 +6,6 @@ schema of a tool's parameters is one by itself, so that what it refers to by ``#
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -99,11 +98,13 @@ def _freely(form: CallForm) -> list[str]:
 
 def _check_ends(form: CallForm, names: Sequence[str]) -> None:
     """Refuse a name that goes on from another one's end as the form does: members could not say which they mean."""
-    behind = form.seams.middle[:1]
-    for name, longer in itertools.permutations(names, 2):
-        if longer.startswith(name + behind):
+    behind, known = form.seams.middle[:1], set(names)
+    for longer in names:
+        ends = (place for place in range(len(longer)) if longer.startswith(behind, place))
+        if (end := next((place for place in ends if longer[:place] in known), None)) is not None:
             raise SpecError(
-                f"the tool {shown(longer)} cannot be told from {shown(name)}: calls have {shown(behind)} behind a name",
+                f"the tool {shown(longer)} cannot be told from {shown(longer[:end])}: "
+                f"calls have {shown(behind)} behind a name",
                 hint="give one of them another name",
             )
 

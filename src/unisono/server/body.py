@@ -21,6 +21,7 @@ from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
 from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.limits import ServerLimits
 from unisono.server.schemas import Record
+from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)
 
@@ -90,7 +91,9 @@ def _check_coding(headers: Mapping[str, str], declared: str) -> None:
 def parse(data: bytes | bytearray) -> dict[str, Any]:
     """Read a JSON object strictly: UTF-8, no duplicate keys, no NaN. Raises a `Refusal`."""
     try:
-        body = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        body = json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=short_float
+        )
     except UnicodeDecodeError as error:
         raise _no_json(f"it is not UTF-8, at byte {error.start}") from None
     except json.JSONDecodeError as error:
