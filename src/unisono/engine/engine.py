@@ -272,6 +272,7 @@ class Engine:
             for member in self.members:
                 closing.callback(member.backend.unload)
             closing.callback(self._runner.close)
+            closing.callback(self._stepper.close)
             for group in list(self.groups):
                 closing.callback(self.drop, group)
 

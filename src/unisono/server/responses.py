@@ -120,12 +120,12 @@ class Answer:
         return self.record(self.part, [choice], [] if report is None else [report], **usage)
 
     def usage(self, ended: Mapping[int, Generation]) -> CompletionUsage:
-        """Tokens of each prompt as the lead counts them, and pieces of all texts."""
+        """Tokens of each prompt as the lead counts them (where it was away, who has most), and pieces of all texts."""
         texts = {index: generation for index, generation in ended.items() if index < self.call.texts}
         prompts = [generation for index, generation in texts.items() if index % self.n == 0]
-        read = sum(generation.usage.prompt_tokens[self.call.lead] for generation in prompts)
+        read = sum(self._prompt_tokens(generation) for generation in prompts)
         if not self.call.requests:  # the prompts are all that was scored, and what precedes them
-            read = sum(each.usage.prompt_tokens[self.call.lead] + each.usage.pieces for each in ended.values())
+            read = sum(self._prompt_tokens(each) + each.usage.pieces for each in ended.values())
         written = sum(generation.usage.pieces for generation in texts.values())
         reasoned = sum(generation.usage.reasoning for generation in texts.values())
         details: dict[str, int] = {"reasoning_tokens": reasoned} if reasoned else {}
@@ -134,6 +134,10 @@ class Answer:
         more = {"completion_tokens_details": details} if details else {}
         found = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return CompletionUsage.model_validate({**found, **more})
+
+    def _prompt_tokens(self, generation: Generation) -> int:
+        counts = generation.usage.prompt_tokens
+        return counts[self.call.lead] if self.call.lead in counts else max(counts.values())
 
     def reasoning(self, text: str | None) -> dict[str, Any]:
         """The field with what was reasoned, where something was and the call does not leave it out."""

@@ -7,6 +7,8 @@ twice, so a lost one is sent again. Every failure is a `MemberUnavailable`; none
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import json
 import os
 import random
@@ -41,6 +43,13 @@ _deadline: ContextVar[float] = ContextVar("deadline")
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = weakref.WeakKeyDictionary()
 
 
+class Unreached(MemberUnavailable):
+    """Nothing answers there, or what answers is busy or still loads its model: that may pass."""
+
+    status: int | None = None
+    """What it answered; ``None`` for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -61,6 +70,9 @@ class Client:
         self._started: set[Future[Any]] = set()
         self._lost: tuple[str, float] | None = None
         """Why nothing was heard from it lately, and until when that is believed to be so."""
+        self.losses = 0
+        """How often it was not there, or busy: it may be another engine then."""
+        self._heard = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_started": set()}  # what runs, runs in this process
@@ -97,9 +109,16 @@ class Client:
     def hear(self) -> None:
         """Note that it answers."""
         self._lost = None
+        self._heard = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since it was heard."""
+        return time.monotonic() - self._heard
 
     def _lose(self, reason: str, began: float) -> None:
         now = time.monotonic()
+        self.losses += 1
         self._lost = reason, now + min(max(_AWAY, _SPARED * (now - began)), _LONGEST_AWAY)
 
     @property
@@ -111,6 +130,9 @@ class Client:
         """What is raised where the endpoint cannot be used for this reason."""
         reason = reason.replace(self._key, "…") if self._key else reason
         return MemberUnavailable(self.member, self.address, reason, retry_after=retry_after)
+
+    def _unreached(self, reason: str, retry_after: float | None = None) -> Unreached:
+        return Unreached(self.member, self.address, self.failed(reason).reason, retry_after=retry_after)
 
     async def get(self, path: str) -> Any:
         """The JSON that the endpoint answers at a path."""
@@ -198,7 +220,7 @@ class Client:
         except httpx2.TransportError as error:
             reason = f"the connection fails at {path} ({_words(error)})"
             self._lose(reason, began)
-            return self.failed(reason), None
+            return self._unreached(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise self.failed(f"{path} cannot be asked ({_words(error)})") from error
         return self._judge(path, Answer(response.status_code, response.headers, body), accepted)
@@ -214,9 +236,11 @@ class Client:
         words = f"it answers {status} at {path}: {self._quoted(answer.content)}"
         if status in (401, 403):
             words += "; " + ("the key is not accepted" if self._key else "it wants a key: name its api_key_env")
-        failure = self.failed(words, wait)
         if status not in _BUSY:
-            raise failure
+            raise self.failed(words, wait)
+        failure = self._unreached(words, wait)
+        failure.status = status
+        self.losses += 1
         return failure, wait
 
     async def _read(self, response: httpx2.Response, limit: int) -> bytes:
@@ -237,7 +261,7 @@ class Client:
             reason = f"it has not answered within {timeout:g} s"
             if waits:
                 self._lose(reason, began)
-            raise self.failed(reason) from None
+            raise self._unreached(reason) from None
         finally:
             coroutine.close()
 
@@ -268,7 +292,15 @@ def _pool() -> httpx2.AsyncClient:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEPT_SECONDS)
         # Time-outs are those of steps. What is compressed costs more than it saves.
         _pools[loop] = httpx2.AsyncClient(timeout=None, limits=limits, headers={"accept-encoding": "identity"})
+        atexit.register(_close, os.getpid(), loop, _pools[loop])
     return _pools[loop]
+
+
+def _close(process: int, loop: asyncio.AbstractEventLoop, pool: httpx2.AsyncClient) -> None:
+    """Close a pool's connections when its process ends, while its loop still runs."""
+    if os.getpid() == process and loop.is_running():
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(pool.aclose(), loop).result(1)
 
 
 def _key_of(member: str, variable: str | None) -> str | None:
