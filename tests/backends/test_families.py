@@ -140,14 +140,13 @@ class Loaded:
 
 @pytest.fixture(scope="module")
 def frozen() -> Iterator[None]:
-    """One thread; and the collection of garbage that ends each model leaves out what the libraries have made."""
+    """One thread; and the collection of garbage that ends each model leaves out what the libraries have made by now."""
     gc.collect()
     gc.freeze()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these models are too small for two
     yield
     torch.set_num_threads(threads)
-    gc.unfreeze()
 
 
 @pytest.fixture
