@@ -4,13 +4,13 @@
     python benchmarks/elsewhere.py --parallel [--rounds 20]
 
 The first compares one member with the same one in this process. The model costs nothing: a fake whose rows are made
-beforehand. The worker is a process on this machine, so the figures are what the wire costs; "sent" is a worker that is to
-send its rows, as to another machine, in place of leaving them in memory. Ways take turns, step by step; the table shows
+beforehand. The worker is a process on this machine, so the figures are what the wire costs; "sent" is a worker that
+sends its rows, as to another machine, and does not leave them in memory. Ways take turns, step by step; the table shows
 the medians in milliseconds, and quartiles.
 
-The second compares an ensemble of two members in two workers with each of them alone: fakes that sleep, and that compute,
-for the same time, and the demo models with a thread each. Ensembles take turns, text by text; the table shows the median
-of what both take, over what the slower one takes alone, and quartiles.
+The second compares an ensemble of two members in two workers with each of them alone: fakes that sleep, and that
+compute, for the same time, and the demo models with a thread each. Ensembles take turns, text by text; the table shows
+the median of what both take, over what the slower one takes alone, and quartiles.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ def compare_together(rows: int, rounds: int) -> None:
             urls = [used.enter_context(worker(model, rows)) for model in models]
             members = [{"name": f"member-{place}", "url": url} for place, url in enumerate(urls)]
             specs = {"first": members[:1], "second": members[1:], "both": members}
-            ensembles = {
-                name: used.enter_context(Ensemble.load({"members": each})) for name, each in specs.items()
-            }
+            ensembles = {name: used.enter_context(Ensemble.load({"members": each})) for name, each in specs.items()}
             seconds: dict[str, list[float]] = {name: [] for name in ensembles}
             for turn in range(rounds + 1):
                 for which, ensemble in ensembles.items():

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, check_top, dense
 
 _CLASSES = 2048
-"""Ids that are alike modulo this number are a class: the largest logit of each is found in one pass over contiguous numbers."""
+"""Ids that are alike modulo this are a class: one pass over contiguous numbers finds the largest logit of each."""
 _SUMMED = 512
 """Numbers that are summed in their own precision; their sums are summed in float64."""
 _PLAIN = (0.0, 80.0)
-"""Where the largest logit lies between these, the exponential function takes logits as they are, and nothing overflows or is
-lost beside it."""
+"""Where the largest logit lies between these, the exponential function takes logits as they are, and no mass is lost."""
 _NEXT_TO_NOTHING = 1e-300  # what is not told is not known to be impossible
 
 
@@ -89,7 +88,8 @@ def _told(
 
 def _nearest(logits_V: NDArray[Any], top: int) -> NDArray[np.int64]:
     """Some of the ids, ascending, and among them all that are as likely as the ``top`` likeliest: those that are as
-    likely as the likeliest ids of ``top`` classes are."""
+    likely as the likeliest ids of ``top`` classes are.
+    """
     rest = len(logits_V) // _CLASSES * _CLASSES
     if top > _CLASSES or not rest:
         return np.arange(len(logits_V))

@@ -33,7 +33,7 @@ class Memories:
         return memory.name
 
     def offer(self, call: Call) -> tuple[int, int, str, int] | None:
-        """What a client is told of its memory, if it can open one and does not have it; one is made where there is room."""
+        """What a client is told of its memory, if it can open one and has none; one is made where there is room."""
         known = self._of.get(call.session)
         if call.memory is None or (known is not None and call.memory == known.name):
             return None

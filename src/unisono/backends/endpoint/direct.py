@@ -131,7 +131,8 @@ class _Connection:
     @property
     def lives(self) -> bool:
         """Whether another call may be made: it has not been silent for long, and the other side has not closed it, nor
-        said more than it was asked. A fork leaves it to its parent."""
+        said more than it was asked. A fork leaves it to its parent.
+        """
         recent = time.monotonic() - self._used <= KEPT_SECONDS
         return recent and not self._closed and self._process == os.getpid() and not _is_readable(self._socket)
 

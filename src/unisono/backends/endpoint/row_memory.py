@@ -1,9 +1,9 @@
 """Memory in which a worker leaves rows for a client on the same machine: a row of a megabyte is not sent.
 
-The worker makes it, of a size that nobody can change afterwards, and tells its process, its file, its name and its size.
-A client that runs as the same user on the same kernel opens that file under ``/proc``, and only if it has that name, which
-is random, and that size. Nobody opens a path that the other side writes, and nothing is left behind when a process ends.
-Linux alone has it; elsewhere, and wherever the client cannot open it, rows are sent.
+The worker makes it, of a size that nobody can change afterwards, and tells its process, its file, its name and its
+size. A client that runs as the same user on the same kernel opens that file under ``/proc``, and only if it has that
+name, which is random, and that size. Nobody opens a path that the other side writes, and nothing is left behind when a
+process ends. Linux alone has it; elsewhere, and wherever the client cannot open it, rows are sent.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OpenedMemory:
     """The client's side, which reads."""
 
     def __init__(self, offer: object) -> None:
-        """Raises an `OSError` or a `ValueError` where there is no such memory on this machine, or it is not this user's."""
+        """Raises an `OSError` or a `ValueError` where this machine and user have no such memory."""
         match offer:
             case [int(process), int(file), str(name), int(size)] if NAME.fullmatch(name) and 0 < size <= LARGEST:
                 self.name = name

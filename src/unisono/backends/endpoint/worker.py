@@ -111,7 +111,7 @@ class WorkerAdapter:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
         answered = None
         if self._direct.usable:
-            # What is asked again has its rows sent: a first call that is answered late writes nothing that is read then.
+            # What is asked again has its rows sent: a first call that is answered late writes nothing that is read.
             here = replace(call, memory=self._memory.name) if dense else call
             try:
                 content = self._direct.post(CALL, TYPE, call_frame(here), most, began + self._client.timeout)
@@ -123,8 +123,8 @@ class WorkerAdapter:
                 raise self._client.late(began) from None
             except Unusual:
                 pass
-        content, headers = b"".join(call_frame(call)), {"content-type": TYPE}
-        request = self._client.request("POST", CALL, content, headers, limit=most, accepted=(200, 409), answered=answered)
+        body, headers = b"".join(call_frame(call)), {"content-type": TYPE}
+        request = self._client.request("POST", CALL, body, headers, limit=most, accepted=(200, 409), answered=answered)
         return self._frame(self._client.run(request, began=began))
 
     def leave(self, slots: Sequence[int] | None) -> Coroutine[Any, Any, None]:
