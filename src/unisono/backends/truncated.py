@@ -16,7 +16,7 @@ _CLASSES = 2048
 _SUMMED = 512
 """Numbers that are summed in their own precision; their sums are summed in float64."""
 _PLAIN = (0.0, 80.0)
-"""Where the largest logit lies between these, the exponential function takes logits as they are, and no mass is lost."""
+"""A largest logit between these: the exponential function takes logits as they are, and no mass is lost."""
 _NEXT_TO_NOTHING = 1e-300  # what is not told is not known to be impossible
 
 
