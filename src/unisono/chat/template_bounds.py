@@ -47,7 +47,7 @@ LONG = 0.02
 A_STEP = 10_000
 """Characters that count as a step."""
 _TOO_LONG = "it works for more than {:g} s"
-GROWING = {list: ("append", "insert", "pop"), dict: ("setdefault", "update", "pop")}
+GROWING: dict[type, tuple[str, ...]] = {list: ("append", "insert", "pop"), dict: ("setdefault", "update", "pop")}
 """Methods by which a template may change what it made itself, an entry at a time or by as many as it holds already.
 Jinja's immutable sandbox knows none; newer templates append (Kimi K2)."""
 _TICKED, _JOINED, _BUILT = "ticked by unisono", "joined by unisono", "built by unisono"
@@ -148,7 +148,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             return owner.join(_joinable(bounded_list(args[0], __self._step), owner))
         check_call(__obj, [*args, *keywords.values()])
         found = super().call(__context, __obj, *args, **keywords)
-        if type(owner) in GROWING:  # it may have changed, and with it what it is in
+        if isinstance(owner, list | dict):  # it may have changed, and with it what it is in
             forget()
             check_entries(len(owner))
         check_value(found)
