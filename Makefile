@@ -48,7 +48,7 @@ test-clients:
 	UNISONO_CLIENTS=$(CURDIR)/.clients-venv .venv/bin/python -m pytest tests/clients $(ARGS)
 
 test-engines:
-	@$(INSTALL)
+	@$(INSTALL) trio
 	@.venv/bin/python tools/install_engines.py
 	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines $(ARGS)
 

@@ -132,12 +132,15 @@ def test_what_is_not_the_engine_that_was_assumed_stays_away_by_name(
     wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, served = free_port(), FAKE_MODELS["b"]
-    url, words = f"http://127.0.0.1:{port}", {
-        "rows": "start unisono again while it runs",
-        "context": "set the member's context to 99",
-        "tokenizer": "is not that of the model",
-        "worker": "gives its own",
-    }
+    url, words = (
+        f"http://127.0.0.1:{port}",
+        {
+            "rows": "start unisono again while it runs",
+            "context": "set the member's context to 99",
+            "tokenizer": "is not that of the model",
+            "worker": "gives its own",
+        },
+    )
     with Ensemble.load(spec_of(url)) as ensemble:
         if wrong == "rows":
             served = FakeModel(served.tokenizer, hashed_rule(400), rows=400)
@@ -189,5 +192,3 @@ def test_rounding_is_no_other_model() -> None:
     assert is_same(first, Row([*range(18), 20, 21], [-0.1 * n - 1 for n in range(20)], 0.01))
     assert not is_same(first, Row(list(range(20)), [-0.1 * n - 1.4 for n in range(20)], 0.01))
     assert not is_same(first, Row(list(range(10, 30)), [-0.1 * n - 1 for n in range(20)], 0.01))
-
-

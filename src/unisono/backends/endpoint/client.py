@@ -77,12 +77,14 @@ class Client:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_started": set()}  # what runs, runs in this process
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None, began: float | None = None) -> T:
         """Run a coroutine on the endpoints' thread, within the member's time-out, and wait for it.
 
-        Requests in it share that time. Raises a `MemberUnavailable` when it is over.
+        Requests in it share that time, which may have begun before, at a time of `time.monotonic`. Raises a
+        `MemberUnavailable` when it is over.
         """
-        return portal.run(self._within(coroutine, self.timeout if timeout is None else timeout, waits=True))
+        limit = self.timeout if timeout is None else timeout
+        return portal.run(self._within(coroutine, limit, waits=True, began=began))
 
     def start(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> None:
         """Run a coroutine there without waiting. Its failures are nobody's."""
@@ -251,19 +253,26 @@ class Client:
                 raise self.failed(f"its answer is longer than the {limit:,} bytes that were expected")
         return bytes(body)
 
-    async def _within(self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False) -> T:
-        began = time.monotonic()
-        _deadline.set(asyncio.get_running_loop().time() + timeout)
+    async def _within(
+        self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False, began: float | None = None
+    ) -> T:
+        now = time.monotonic()
+        began = now if began is None else began
+        left = began + timeout - now
+        _deadline.set(asyncio.get_running_loop().time() + left)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(left):
                 return await coroutine
         except TimeoutError:
-            reason = f"it has not answered within {timeout:g} s"
-            if waits:
-                self._lose(reason, began)
-            raise self._unreached(reason) from None
+            raise (self.late(began, timeout) if waits else self._unreached(_silence(timeout))) from None
         finally:
             coroutine.close()
+
+    def late(self, began: float, timeout: float | None = None) -> MemberUnavailable:
+        """What is raised where it has not answered in time, since a time of `time.monotonic`."""
+        reason = _silence(self.timeout if timeout is None else timeout)
+        self._lose(reason, began)
+        return self._unreached(reason)
 
     def _quoted(self, content: bytes) -> str:
         """The beginning of an answer, without the key, of which a part might be left otherwise."""
@@ -331,6 +340,10 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+
+
+def _silence(timeout: float) -> str:
+    return f"it has not answered within {timeout:g} s"
 
 
 def _words(error: Exception) -> str:

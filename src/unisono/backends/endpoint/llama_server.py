@@ -77,7 +77,10 @@ class LlamaServerAdapter:
             ),
         )
 
-    async def ask(self, questions: Sequence[Question]) -> TopLogprobs:
+    def ask(self, questions: Sequence[Question]) -> TopLogprobs:
+        return self._client.run(self._answer(questions))
+
+    async def _answer(self, questions: Sequence[Question]) -> TopLogprobs:
         told = await rows_of(questions, self._rows_of, self._check_model, self._print)
         return top_rows(told, self._rows, _EXCESS, self._rows * ROUNDING)
 

@@ -48,8 +48,8 @@ class PendingAdapter:
     async def describe(self) -> Description:
         return self._told
 
-    async def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
-        return await (self._adapter or await self._found()).ask(questions)
+    def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
+        return (self._adapter or self._client.run(self._found())).ask(questions)
 
     async def leave(self, slots: Sequence[int] | None) -> None:
         if self._adapter is not None:
