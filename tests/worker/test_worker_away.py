@@ -106,10 +106,15 @@ def test_a_frozen_worker_costs_a_text_one_time_out(monkeypatch: pytest.MonkeyPat
                 asked.append(scope["path"])
                 await asyncio.sleep(0.5)
 
+            async def freeze_step(app: object, body: bytes, *args: object) -> None:
+                asked.append("step")
+                await asyncio.sleep(0.5)
+
+            monkeypatch.setattr(WorkerApp, "_placed", freeze_step)
             monkeypatch.setattr(WorkerApp, "__call__", freeze)
             while engine.active:
                 engine.step()
-            assert asked == ["/v1/advance"]
+            assert asked == ["step"]
             assert text.generation().usage.degraded
 
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
@@ -44,6 +44,8 @@ SHORTLY = 0.5
 """Seconds to wait for a load at the end."""
 LOGGER = logging.getLogger("unisono.server.http")
 LOGGER.setLevel(logging.ERROR)  # uvicorn warns of each request that is not HTTP; `Connections` counts them
+SWITCH = "unisono.switch"
+"""The extension, in the scope of a request that asks for another protocol, that switches its connection."""
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -81,6 +83,8 @@ class HttpProtocol(H11Protocol):
         """Bytes of a body that came after its request had been answered."""
         self._shut = False
         """Whether the client has shut down its side."""
+        self._taker: Callable[[bytes], None] | None = None
+        """Who reads what comes, once the app has switched the connection to another protocol."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -105,6 +109,9 @@ class HttpProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._connections.starts(self._place, time.monotonic())
+        if self._taker is not None:
+            self._taker(data)
+            return
         if self._strict.their_state is h11.SEND_BODY and self.cycle.response_complete:
             self._unread += len(data)
         if self._unread > AHEAD:
@@ -112,12 +119,44 @@ class HttpProtocol(H11Protocol):
         elif not self._refused:
             super().data_received(data)
 
+    def switch(self, protocol: bytes, taker: Callable[[bytes], None]) -> None:
+        """Answer 101: from now on, what comes is the taker's, who says what the connection does by `phase`.
+
+        Raises a `Refusal` where the client has sent more than its request.
+        """
+        if self._strict.waiting or self.conn.their_state is not h11.MIGHT_SWITCH_PROTOCOL:
+            raise Refusal(400, "nothing may follow a request for another protocol", code="invalid_request")
+        headers = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
+        self.transport.write(
+            self.conn.send(h11.InformationalResponse(status_code=101, headers=headers, reason="Switching Protocols"))
+        )
+        self.cycle.response_started = self.cycle.response_complete = True
+        self._taker = taker
+        self.phase(Phase.WAITING)
+        self.flow.resume_reading()
+
+    def phase(self, phase: Phase) -> Refusal | None:
+        """Note what a switched connection does now. Returns the refusal of a call for which there is no room."""
+        now = time.monotonic()
+        if phase is Phase.READING:
+            return self._connections.reads(self._place, now)
+        (self._connections.waits if phase is Phase.WAITING else self._connections.serves)(self._place, now)
+        return None
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send bytes of a switched connection, as the client takes them."""
+        await self.flow.drain()
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer a client that has shut down its side after its request, as long as it is there.
 
         A client that has left altogether looks the same, until something is sent to it. HTTP/1.0 has nothing that could
         be sent before the answer; such a client has left.
         """
+        if self._taker is not None:
+            return None
         if self._refused:
             return True
         if (self._place.phase is not Phase.SERVED and not self._in_line) or self.scope["http_version"] != "1.1":
@@ -214,7 +253,8 @@ class HttpProtocol(H11Protocol):
         self.loop.call_later(seconds, self._probe, cycle, min(2 * seconds, PROBE_SECONDS[1]))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a request that asks for another protocol is answered in this one."""
+        """Let the app switch to another protocol; a request that it does not switch is answered in this one."""
+        self.scope["extensions"] = {SWITCH: self}  # type: ignore[typeddict-item]
 
 
 class Served(Protocol):

@@ -8,15 +8,18 @@ import json
 import logging
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
-from unisono.backends.endpoint.worker_frames import TYPE, ids_frame, read_call
+from unisono.backends.endpoint.worker_frames import STEPS, TYPE, ids_frame, read_call
 from unisono.backends.wire import FrameError, read_frame
 from unisono.server.errors import Refusal, refusal_of_status
+from unisono.server.http_server import SWITCH
 from unisono.server.middleware import Keys, Receive, Scope, Send, refusal_at_door, refuse
 from unisono.server.telemetry import CONTENT_TYPE, say, where
 from unisono.worker.served_member import WAYS
 from unisono.worker.service import MemberService
+from unisono.worker.steps import Steps
 
 SESSION = re.compile(r"[0-9A-Za-z_-]{16,64}")
 TEXTS = 4096
@@ -62,13 +65,15 @@ class WorkerApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        await self._guarded(scope, send, partial(self._admitted, scope, receive))
+
+    async def _guarded(
+        self, scope: Scope, send: Send, work: Callable[[contextlib.ExitStack], Coroutine[Any, Any, Answer | None]]
+    ) -> None:
+        """Send the answer that some work gives, if any, or a refusal. What the work holds is held until then."""
         with contextlib.ExitStack() as held:
             try:
-                if (refused := refusal_at_door(scope, self._keys, self._foreign)) is not None:
-                    raise refused
-                if scope["path"] in PLACED:
-                    held.enter_context(self._service.place())
-                kind, content = await self._route(scope, receive)
+                answer = await work(held)
             except Refusal as refusal:
                 if refusal.status in (401, 403, 500):
                     client = scope.get("client")
@@ -78,7 +83,33 @@ class WorkerApp:
                 say("internal", level=logging.ERROR, error=where(error))
                 await refuse(send, refusal_of_status(500, scope["method"]))
             else:
-                await _send(send, kind, content)
+                if answer is not None:
+                    await _send(send, *answer)
+
+    async def _admitted(self, scope: Scope, receive: Receive, held: contextlib.ExitStack) -> Answer | None:
+        if (refused := refusal_at_door(scope, self._keys, self._foreign)) is not None:
+            raise refused
+        if scope["path"] in PLACED:
+            held.enter_context(self._service.place())
+        if scope["path"] == "/v1/steps":
+            self._switch(scope)
+            return None
+        return await self._route(scope, receive)
+
+    def _switch(self, scope: Scope) -> None:
+        """Read calls from this connection from now on. Raises a `Refusal`."""
+        stream = scope.get("extensions", {}).get(SWITCH)
+        if stream is None or (b"upgrade", STEPS.encode()) not in scope["headers"] or scope["method"] != "GET":
+            raise Refusal(426, f"ask with GET for an upgrade to {STEPS}", code="upgrade_required")
+
+        async def answer(body: bytes, send: Send) -> None:
+            await self._guarded(scope, send, partial(self._placed, body))
+
+        stream.switch(STEPS.encode(), Steps(stream, self._service.limits.body, answer).take)
+
+    async def _placed(self, body: bytes, held: contextlib.ExitStack) -> Answer:
+        held.enter_context(self._service.place())
+        return await self._advance(body)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

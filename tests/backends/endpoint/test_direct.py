@@ -12,32 +12,40 @@ from unisono.backends.endpoint import client as pools
 from unisono.backends.endpoint.client import Client
 from unisono.backends.endpoint.direct import HEAD, Direct, Late, OtherForm, Refused, Unusual
 from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
 from unisono.errors import MemberUnavailable
 
 LATER = b"|later|"
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n"
+DOOR = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {STEPS}\r\n\r\n".encode()
+CLOSED = b""
 
 
-def told(answers: Sequence[bytes], ask: Callable[[str], None]) -> int:
-    """Ask a server that gives these answers, one a request; return how many connections it had."""
+def said(content: bytes, status: int = 200, wait: int = 0, length: int | None = None) -> bytes:
+    return ANSWER.pack(status, wait, len(content) if length is None else length) + content
+
+
+def told(answers: Sequence[bytes], ask: Callable[[str], None], door: bytes = DOOR) -> int:
+    """Ask a server that gives these answers, one a call; return how many connections it had."""
     left, connections = list(answers), 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
         try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(door)
             while left:
-                await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(2)
+                await reader.readexactly(CALL.size + 2)
                 answer = left.pop(0)
                 for part in answer.split(LATER):
                     writer.write(part)
                     await asyncio.sleep(0.02 if LATER in answer else 0)
-                if not answer or b"close" in answer:
+                if not answer:
                     break
         except asyncio.IncompleteReadError:
             pass
-        writer.close()
+        finally:
+            writer.close()
 
     async def main() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -49,18 +57,20 @@ def told(answers: Sequence[bytes], ask: Callable[[str], None]) -> int:
 
 
 def post(direct: Direct, seconds: float = 5) -> bytes:
-    return bytes(direct.post("/", "a/b", [memoryview(b"ab")], 100, time.monotonic() + seconds))
+    return bytes(direct.ask([memoryview(b"ab")], 100, time.monotonic() + seconds))
 
 
 def test_a_connection_is_kept_unless_the_other_side_closes_it() -> None:
     def ask(address: str) -> None:
         direct = Direct(address, {})
-        for expected in (b"12", b"34", b"56", b"78"):
-            assert post(direct) == expected
+        assert post(direct) == b"12"
+        assert post(direct) == b"34"
+        with pytest.raises(Unusual):
+            post(direct)
+        assert post(direct) == b"5" * 100
         assert direct.usable
 
-    kept, closed = OK + b"connection: keep-alive\r\n\r\n", OK + b"connection: close\r\n\r\n"
-    assert told([OK + b"\r\n12", kept + b"34", closed + b"56", kept + b"78"], ask) == 2
+    assert told([said(b"12"), said(b"34"), CLOSED, LATER.join([said(b"5" * 100)[:7], said(b"5" * 100)[7:]])], ask) == 2
 
 
 def test_what_comes_unasked_is_no_answer_to_the_next_call() -> None:
@@ -70,7 +80,7 @@ def test_what_comes_unasked_is_no_answer_to_the_next_call() -> None:
         time.sleep(0.1)
         assert post(direct) == b"34"
 
-    assert told([OK + b"\r\n12" + LATER + OK + b"\r\n!!", OK + b"\r\n34"], ask) == 2
+    assert told([said(b"12") + LATER + said(b"!!"), said(b"34")], ask) == 2
 
 
 def test_an_answer_has_its_time_and_none_is_read_later() -> None:
@@ -82,33 +92,51 @@ def test_an_answer_has_its_time_and_none_is_read_later() -> None:
         assert direct.usable
         assert post(direct) == b"34"
 
-    assert told([b"HTTP/1.1 200", OK + b"\r\n34"], ask) == 2
+    assert told([said(b"12")[:3], said(b"34")], ask) == 2
 
 
-def test_a_refusal_is_an_answer_and_another_form_ends_it() -> None:
+def test_a_refusal_is_an_answer() -> None:
     def ask(address: str) -> None:
         direct = Direct(address, {})
-        with pytest.raises(Refused) as refused:
-            post(direct)
-        assert (refused.value.status, refused.value.headers["retry-after"], refused.value.content) == (503, "7", b"no")
-        with pytest.raises(Unusual):  # it is lost
-            post(direct)
+        for wait in (7, 0):
+            with pytest.raises(Refused) as refused:
+                post(direct)
+            headers = {"retry-after": "7"} if wait else {}
+            assert (refused.value.status, refused.value.headers, refused.value.content) == (503, headers, b"no")
         assert direct.usable
-        with pytest.raises(OtherForm):
-            post(direct)
-        assert not direct.usable
 
-    busy = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno"
-    told([busy, b"", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"], ask)
+    assert told([said(b"no", 503, 7), said(b"no", 503)], ask) == 1
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\n", b"x" * (HEAD + 1), b"x\r\n\r\n"])
-def test_an_answer_of_another_form_is_not_read(answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [said(b"", length=101), said(b"12", length=1), said(b"", length=2**63)])
+def test_an_answer_of_another_length_is_not_read(answer: bytes) -> None:
     def ask(address: str) -> None:
         with pytest.raises(OtherForm):
             post(Direct(address, {}))
 
     told([answer], ask)
+
+
+@pytest.mark.parametrize(
+    ("door", "usable"),
+    [
+        (b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 401 Who\r\ncontent-length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 404 None\r\ncontent-length: 0\r\n\r\n", False),
+        (DOOR.replace(STEPS.encode(), b"websocket"), False),
+        (DOOR + said(b"12"), False),
+        (b"x" * HEAD, False),
+        (b"x\r\n\r\n", False),
+    ],
+)
+def test_a_connection_that_is_not_switched_is_not_used(door: bytes, usable: bool) -> None:
+    def ask(address: str) -> None:
+        direct = Direct(address, {})
+        with pytest.raises(Unusual):
+            post(direct)
+        assert direct.usable == usable
+
+    told([], ask, door)
 
 
 def test_what_goes_through_a_proxy_is_asked_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +165,4 @@ def test_no_part_of_a_key_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "key-" not in str(failed.value)
 
     body = b"x" * 150 + b"key-" * 20
-    told([b"HTTP/1.1 400 Bad\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body], ask)
+    told([], ask, b"HTTP/1.1 400 Bad\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)

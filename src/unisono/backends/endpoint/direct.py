@@ -1,8 +1,8 @@
 """A connection for the calls of steps, in the thread that asks: an answer of megabytes is read into the memory where it
 stays, and no other thread is woken for it.
 
-It knows only what a worker answers to a call: a status and a length, then the bytes. Whatever else happens is told as
-`Unusual`, and the caller asks again through the pool of all endpoints, which knows the rest of HTTP.
+It is a connection of HTTP that the worker switches to calls (`unisono.worker.steps`). Whatever else happens is told as
+`Unusual`, and the caller asks again through the pool of all endpoints, which knows HTTP.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from urllib.request import getproxies, proxy_bypass
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
+
 Memory = NDArray[np.uint8]
 HEAD = 1 << 14
-"""The most bytes of an answer's head."""
+"""The most bytes of the head in which the worker answers that it switches."""
 KEPT_SECONDS = 30.0
 """After so long without a call, a connection is made anew: the other side may have closed it."""
 LISTENING_SECONDS = 1.0
 """Between two looks for Ctrl-C, which some systems do not tell to whom waits for bytes."""
 
-_STATUS = re.compile(r"http/1\.1 ([2-5][0-9][0-9])(?: |\Z)")
-_DIGITS = re.compile(r"[0-9]{1,18}")
+_STATUS = re.compile(r"http/1\.1 ([1-5][0-9][0-9])(?: |\Z)")
+_NOT_NOW = ("401", "403", "429", "500", "502", "503", "504")
+"""What a worker that switches connections may answer at another time."""
 
 
 class Unusual(Exception):
@@ -63,39 +66,40 @@ class Direct:
         parts = urlsplit(address)
         proxied = not {parts.scheme, "all"}.isdisjoint(getproxies())
         self.usable = not proxied or bool(proxy_bypass(parts.hostname or ""))
-        """Whether the address is reached without a proxy, and answers in the form that is read here."""
+        """Whether the address is reached without a proxy, and switches connections to calls."""
         self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
-        self._path = parts.path
-        lines = [f"host: {parts.netloc.rpartition('@')[2]}", *(f"{name}: {value}" for name, value in headers.items())]
-        self._lines = "\r\n".join(lines)
+        wanted = {"host": parts.netloc.rpartition("@")[2], "connection": "upgrade", "upgrade": STEPS, **headers}
+        lines = [f"GET {parts.path}/v1/steps HTTP/1.1", *(f"{name}: {value}" for name, value in wanted.items())]
+        self._request = "\r\n".join([*lines, "", ""]).encode()
         self._kept: _Connection | None = None
         """The one connection, while it is not in use."""
         self._memory = np.empty(0, np.uint8)
 
-    def post(self, path: str, kind: str, parts: Sequence[memoryview], most: int, deadline: float) -> memoryview:
-        """Post the parts of a body, and return that of the answer, which the next call overwrites.
+    def ask(self, parts: Sequence[memoryview], most: int, deadline: float) -> memoryview:
+        """Make a call, whose frame has these parts, and return the answer, which the next call overwrites.
 
         The answer has to be there at a time of `time.monotonic`. Raises `Unusual`, `Refused` and `Late`.
         """
-        length = sum(part.nbytes for part in parts)
-        head = f"POST {self._path}{path} HTTP/1.1\r\n{self._lines}\r\ncontent-type: {kind}\r\ncontent-length: {length}"
         connection, self._kept = self._kept, None
         if connection is not None and not connection.lives:
             connection.close()
             connection = None
-        if connection is None:
-            connection = self._connect(deadline)
         try:
-            self._memory = connection.ask([head.encode() + b"\r\n\r\n", *parts], self._memory, most, deadline)
+            if connection is None:
+                connection = self._connect(deadline)
+                connection.switch(self._request, deadline)
+            self._memory = connection.ask(parts, self._memory, most, deadline)
         except BaseException as error:  # an answer that comes yet belongs to no call
-            connection.close()
+            if connection is not None:
+                connection.close()
             self.usable = self.usable and not isinstance(error, OtherForm)
             raise
         self._kept = connection
         answer = self._memory.data[: connection.length]
         if connection.status != 200:
-            raise Refused(connection.status, connection.headers, bytes(answer))
+            headers = {"retry-after": str(connection.wait)} if connection.wait else {}
+            raise Refused(connection.status, headers, bytes(answer))
         return answer
 
     def _connect(self, deadline: float) -> _Connection:
@@ -117,16 +121,16 @@ class Direct:
 
 class _Connection:
     def __init__(self, own: socket.socket) -> None:
-        self.length = 0
-        """Bytes of the last answer's body."""
         self.status = 0
-        self.headers: dict[str, str] = {}
+        """Of the last answer, as are the others."""
+        self.wait = 0
+        """Seconds after which to try again."""
+        self.length = 0
+        """Bytes."""
         self._socket = own
         self._head = bytearray(HEAD)
         self._process = os.getpid()
         self._used = time.monotonic()
-        self._closed = False
-        """Whether the other side has said that it closes."""
 
     @property
     def lives(self) -> bool:
@@ -134,42 +138,53 @@ class _Connection:
         said more than it was asked. A fork leaves it to its parent.
         """
         recent = time.monotonic() - self._used <= KEPT_SECONDS
-        return recent and not self._closed and self._process == os.getpid() and not _is_readable(self._socket)
+        return recent and self._process == os.getpid() and not _is_readable(self._socket)
 
     def close(self) -> None:
         self._socket.close()
 
-    def ask(self, request: Sequence[bytes | memoryview], memory: Memory, most: int, deadline: float) -> Memory:
-        """Send a request and read its answer into this memory, or into more where that is too small."""
-        try:
-            self._socket.settimeout(_left(deadline))
-            self._socket.sendall(b"".join(request))
-            arrived = self._read_head(memoryview(self._head), most, deadline)
-            if len(memory) < self.length:
-                memory = np.empty(self.length, np.uint8)
-            body = memory.data[: self.length]
-            body[: len(arrived)] = arrived
-            at = len(arrived)
-            while at < self.length:
-                at += self._read(body[at:], deadline)
-        except OSError as error:
-            _ = _left(deadline)
-            raise Unusual from error
-        self._used = time.monotonic()
-        return memory
-
-    def _read_head(self, room: memoryview, most: int, deadline: float) -> memoryview:
-        """Read the head of an answer, and return what has arrived of its body."""
+    def switch(self, request: bytes, deadline: float) -> None:
+        """Ask for calls on this connection. Raises `OtherForm` where the other side does not know them."""
+        self._send([request], deadline)
         at, end = 0, -1
         while end < 0:
             if at == HEAD:
                 raise OtherForm
-            at += self._read(room[at:], deadline)
+            at += self._read(memoryview(self._head)[at:], deadline)
             end = self._head.find(b"\r\n\r\n", 0, at)
-        arrived = room[end + 4 : at]
-        if not self._is_expected(bytes(room[:end]), len(arrived), most):
+        first, *lines = self._head[:end].decode("latin-1").lower().split("\r\n")
+        status = found[1] if (found := _STATUS.match(first)) else ""
+        if status in _NOT_NOW:
+            raise Unusual
+        if status != "101" or f"upgrade: {STEPS}" not in lines or at != end + 4:
             raise OtherForm
-        return arrived
+
+    def ask(self, parts: Sequence[memoryview], memory: Memory, most: int, deadline: float) -> Memory:
+        """Make a call, and read its answer into this memory, or into more where that is too small."""
+        self._send([CALL.pack(sum(part.nbytes for part in parts)), *parts], deadline)
+        at, head = 0, memoryview(self._head)
+        while at < ANSWER.size:
+            at += self._read(head[at:], deadline)
+        self.status, self.wait, self.length = ANSWER.unpack_from(head)
+        at -= ANSWER.size
+        if not at <= self.length <= most:
+            raise OtherForm
+        if len(memory) < self.length:
+            memory = np.empty(self.length, np.uint8)
+        body = memory.data[: self.length]
+        body[:at] = head[ANSWER.size : ANSWER.size + at]
+        while at < self.length:
+            at += self._read(body[at:], deadline)
+        self._used = time.monotonic()
+        return memory
+
+    def _send(self, parts: Sequence[bytes | memoryview], deadline: float) -> None:
+        try:
+            self._socket.settimeout(_left(deadline))
+            self._socket.sendall(b"".join(parts))
+        except OSError as error:
+            _ = _left(deadline)
+            raise Unusual from error
 
     def _read(self, room: memoryview, deadline: float) -> int:
         while True:
@@ -178,24 +193,11 @@ class _Connection:
                 count = self._socket.recv_into(room)
             except TimeoutError:
                 continue
+            except OSError as error:
+                raise Unusual from error
             if not count:
                 raise Unusual
             return count
-
-    def _is_expected(self, head: bytes, arrived: int, most: int) -> bool:
-        """Read the head of an answer; return whether it is one that is expected."""
-        first, *lines = head.decode("latin-1").lower().split("\r\n")
-        pairs = (line.partition(":") for line in lines)
-        self.headers = {name: value.strip() for name, _, value in pairs}
-        status, length = _STATUS.match(first), self.headers.get("content-length", "")
-        if status is None or not _DIGITS.fullmatch(length) or len(self.headers) < len(lines):
-            return False
-        self.status, self.length = int(status.group(1)), int(length)
-        connection = self.headers.get("connection", "keep-alive")
-        if "transfer-encoding" in self.headers or "content-encoding" in self.headers:
-            return False
-        self._closed = connection == "close"
-        return connection in ("keep-alive", "close") and arrived <= self.length <= most
 
 
 def _left(deadline: float) -> float:

@@ -26,7 +26,7 @@ from unisono.vocab.tokenizer import TokenTable
 
 TABLE_BYTES = 1 << 28
 """The longest token table that is read."""
-CALL = "/v1/advance"
+ADVANCE = "/v1/advance"
 ROW_BYTES = 16
 """What an answer takes for each id of a distribution, at most."""
 HEAD_BYTES = 1 << 20
@@ -114,7 +114,7 @@ class WorkerAdapter:
             # What is asked again has its rows sent: a first call that is answered late writes nothing that is read.
             here = replace(call, memory=self._memory.name) if dense else call
             try:
-                content = self._direct.post(CALL, TYPE, call_frame(here), most, began + self._client.timeout)
+                content = self._direct.ask(call_frame(here), most, began + self._client.timeout)
                 self._client.hear()
                 return self._read(content)
             except Refused as refused:
@@ -124,7 +124,9 @@ class WorkerAdapter:
             except Unusual:
                 pass
         body, headers = b"".join(call_frame(call)), {"content-type": TYPE}
-        request = self._client.request("POST", CALL, body, headers, limit=most, accepted=(200, 409), answered=answered)
+        request = self._client.request(
+            "POST", ADVANCE, body, headers, limit=most, accepted=(200, 409), answered=answered
+        )
         return self._frame(self._client.run(request, began=began))
 
     def leave(self, slots: Sequence[int] | None) -> Coroutine[Any, Any, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -20,6 +21,12 @@ WORKER = 2
 """The version of what is said, beside that of frames."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TYPE = "application/x-unisono-frame"
+STEPS = "unisono-steps"
+"""The protocol to which a connection for calls is switched."""
+CALL = struct.Struct("<Q")
+"""Before a call on it: how many bytes its frame has."""
+ANSWER = struct.Struct("<IIQ")
+"""Before an answer: its status as of HTTP, seconds after which to try again or 0, and how many bytes it has."""
 
 
 class _TableHead(BaseModel):
