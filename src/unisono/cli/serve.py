@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +11,13 @@ import typer
 
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
-from unisono.errors import SpecError, shown
+from unisono.errors import SpecError
 from unisono.server.limits import ServerLimits, room_for_connections
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
     from unisono.server.middleware import Keys
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 limit_flag = partial(typer.Option, rich_help_panel="Limits")
 LIMITS = ServerLimits()
@@ -121,13 +118,14 @@ def serve(flags: ServeFlags) -> None:
 
     check_libraries()
     from unisono.config.ensemble import load_spec
+    from unisono.server.ensembles import named_files
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
     from unisono.server.middleware import read_origins
     from unisono.server.telemetry import to_stderr
 
     origins = read_origins(flags.allow_origin or ())
-    specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
+    specs = {name: load_spec(path) for name, path in named_files(flags.ensembles).items()}
     keys = _read_keys(flags)
     limits = replace(flags.limits(), strict=flags.strict)
     room_for_connections(limits)
@@ -160,30 +158,11 @@ def _read_keys(flags: ServeFlags) -> Keys | None:
     return None
 
 
-def _named(ensembles: list[str]) -> dict[str, Path]:
-    """The names of the models and their files."""
-    found: dict[str, Path] = {}
-    for word in ensembles:
-        given, equals, rest = word.partition("=")
-        name, path = (given, Path(rest)) if equals else (Path(word).stem, Path(word))
-        if not NAME.fullmatch(name):
-            raise SpecError(
-                f"{shown(name)} cannot be the name of a model",
-                hint="use letters, digits, '.', '_' and '-'; NAME=FILE names it otherwise than its file",
-            )
-        if name in found:
-            raise SpecError(
-                f"two ensembles are named {name!r}: {found[name]} and {path}", hint=f"name one otherwise: NAME={path}"
-            )
-        found[name] = path
-    return found
-
-
 def _load(specs: dict[str, EnsembleSpec], flags: ServeFlags) -> Service:
-    from unisono.build import load_service, prepare_several
+    from unisono.server.ensembles import load_ensembles
     from unisono.server.telemetry import say
 
     report = each_once(lambda member, words: say("loading", member=member, doing=words))
-    prepared = prepare_several(list(specs.values()), batch=flags.batch, report=report)
-    services = dict(zip(specs, prepared, strict=True))
-    return load_service(services, alone=flags.members_alone, queue=flags.queue, chunk=flags.chunk, report=report)
+    return load_ensembles(
+        specs, batch=flags.batch, queue=flags.queue, chunk=flags.chunk, alone=flags.members_alone, report=report
+    )

@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
-from unisono.backends.endpoint.client import Answer, Client
+from unisono.backends.endpoint.caller import Answer, Caller
 from unisono.backends.endpoint.direct import Direct, Refused, Unusual
-from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
 from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
@@ -49,10 +48,11 @@ class _Member(BaseModel):
 class WorkerAdapter:
     """The worker holds what its slots have read, by sessions: this is one."""
 
-    def __init__(self, client: Client, source: EndpointSource) -> None:
+    def __init__(self, client: Caller, top: int | None, direct: Direct | None = None) -> None:
+        """Let ``top`` ids be told of each distribution, or all; ``direct`` carries the calls of steps where it can."""
         self._client = client
-        self._top = source.top
-        self._direct = Direct(client.address, client.authorization)
+        self._top = top
+        self._direct = direct
         self._session = secrets.token_hex(16)
         self._number = 0
         self._description: Description | None = None
@@ -105,7 +105,7 @@ class WorkerAdapter:
     async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
         answered = None
-        if self._direct.usable:
+        if self._direct is not None and self._direct.usable:
             try:
                 content = await self._direct.post(CALL, TYPE, call, most)
                 self._client.hear()

@@ -1,0 +1,1 @@
+"""Members in Ray actors, and ensembles as an application of Ray Serve."""

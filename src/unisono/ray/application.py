@@ -1,0 +1,61 @@
+"""The application of Ray Serve: ``import_path: unisono.ray.application:app``. The only file that imports Serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from unisono.ray.arguments import Arguments, Replicas
+from unisono.ray.replica import Replica
+from unisono.server.middleware import Receive, Scope, Send
+
+NAME = "unisono"
+"""Of the application that `unisono serve --ray` runs."""
+HEALTH_SECONDS = 5.0
+"""Between two questions whether a replica is healthy."""
+DELAY_SECONDS = 60.0
+"""For which fewer requests have to last before replicas are ended: a replica loads models."""
+
+
+async def _asgi(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI app of whichever replica this process is."""
+    await serve.get_replica_context().servable_object.replica(scope, receive, send)
+
+
+@serve.deployment(name="Ensemble")
+@serve.ingress(_asgi)
+class Ensemble:
+    async def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self.replica = Replica(Arguments.read(arguments))
+        await self.replica.start()
+
+    async def check_health(self) -> None:
+        self.replica.check()
+
+
+def app(arguments: Mapping[str, Any]) -> Application:
+    """Make the application of its arguments, see `Arguments`. Raises a `SpecError`."""
+    read = Arguments.read(arguments)
+    limits = read.server_limits()
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": read.num_cpus, "num_gpus": read.num_gpus, "resources": read.resources},
+        # Above this Serve lets requests wait; the replica's own limit refuses them with OpenAI's error.
+        "max_ongoing_requests": limits.concurrency,
+        "health_check_period_s": HEALTH_SECONDS,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": limits.grace,
+    }
+    if isinstance(read.replicas, Replicas):
+        options["num_replicas"] = None
+        options["autoscaling_config"] = {
+            "min_replicas": read.replicas.least,
+            "max_replicas": read.replicas.most,
+            "target_ongoing_requests": read.replicas.requests or 1.5 * read.batch,
+            "downscale_delay_s": DELAY_SECONDS,
+        }
+    else:
+        options["num_replicas"] = read.replicas
+    return Ensemble.options(**options).bind(read.model_dump())
