@@ -18,7 +18,7 @@ help:
 	@echo 'make test     run the tests, with real models'
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
-	@echo 'make test-engines  run members behind llama-server and vLLM, installed into .engines-venv'
+	@echo 'make test-engines  run members behind llama-server, vLLM and Ray, installed into .engines-venv'
 	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
@@ -50,7 +50,8 @@ test-clients:
 test-engines:
 	@$(INSTALL)
 	@.venv/bin/python tools/install_engines.py
-	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/ray $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv .engines-venv/ray/bin/python -m pytest tests/engines/ray $(ARGS)
 
 fuzz:
 	@$(INSTALL)

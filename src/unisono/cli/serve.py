@@ -11,13 +11,16 @@ import typer
 
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
-from unisono.errors import SpecError
+from unisono.errors import BackendMissing, SpecError
 from unisono.server.limits import ServerLimits, room_for_connections
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
     from unisono.server.middleware import Keys
+
+AS_THEY_ARE = ("batch", "queue", "chunk", "members_alone", "no_keys", "gac_api", "log_prompts", "strict")
+"""Flags that are arguments of the application on Ray, too."""
 
 limit_flag = partial(typer.Option, rich_help_panel="Limits")
 LIMITS = ServerLimits()
@@ -105,6 +108,10 @@ class ServeFlags(LimitFlags):
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse fields without effect, and limits that are too high.")
     ] = False
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Run replicas by Ray Serve, in the cluster of RAY_ADDRESS or on this machine.")
+    ] = False
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray, run this many replicas.")] = 1
     allow_origin: Annotated[
         list[str] | None,
         optional(metavar="URL", help="Let browsers call from pages of this origin."),
@@ -125,9 +132,15 @@ def serve(flags: ServeFlags) -> None:
     from unisono.server.telemetry import to_stderr
 
     origins = read_origins(flags.allow_origin or ())
-    specs = {name: load_spec(path) for name, path in named_files(flags.ensembles).items()}
+    files = named_files(flags.ensembles)
+    specs = {name: load_spec(path) for name, path in files.items()}
     keys = _read_keys(flags)
     limits = replace(flags.limits(), strict=flags.strict)
+    if flags.ray:
+        _serve_on_ray(flags, files)
+        return
+    if flags.replicas > 1:
+        raise SpecError(f"--replicas is {flags.replicas} without --ray", hint="add --ray: Ray Serve runs replicas")
     room_for_connections(limits)
     bound = bind(flags.host, flags.port)
     with to_stderr():
@@ -141,6 +154,42 @@ def serve(flags: ServeFlags) -> None:
             gac_model=next(iter(specs)) if flags.gac_api else None,
             origins=origins,
         )
+
+
+def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
+    import importlib.util
+
+    from unisono.server.telemetry import to_stderr
+
+    if importlib.util.find_spec("ray") is None:
+        raise BackendMissing("--ray needs ray, which is not installed", hint="pip install 'unisono[ray]'")
+    from unisono.ray.arguments import LIMITS as KEPT
+    from unisono.ray.arguments import Arguments
+
+    usual = LimitFlags()
+    changed = {
+        field.name: getattr(flags, field.name)
+        for field in fields(LimitFlags)
+        if getattr(flags, field.name) != getattr(usual, field.name)
+    }
+    if lost := [name for name in changed if name not in KEPT]:
+        raise SpecError(
+            f"the limit {lost[0]} cannot be kept with --ray: Serve's proxies hold the connections", hint="leave it out"
+        )
+    arguments = Arguments.read(
+        {
+            "ensembles": [f"{name}={path.absolute()}" for name, path in files.items()],
+            "replicas": flags.replicas,
+            "api_key_file": None if flags.api_key_file is None else str(flags.api_key_file.absolute()),
+            "allow_origin": flags.allow_origin or [],
+            "limits": changed,
+            **{key: getattr(flags, key) for key in AS_THEY_ARE},
+        }
+    )
+    from unisono.ray.application import serve_application
+
+    with to_stderr():
+        serve_application(arguments, flags.host, flags.port)
 
 
 def _read_keys(flags: ServeFlags) -> Keys | None:

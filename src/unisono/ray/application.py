@@ -1,16 +1,24 @@
-"""The application of Ray Serve: ``import_path: unisono.ray.application:app``. The only file that imports Serve."""
+"""The application of Ray Serve: ``import_path: unisono.ray.application:app``, and `unisono serve --ray`, which runs it.
+
+The only file that imports Serve.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
+from unisono.errors import ModelError, SpecError
+from unisono.ray import cluster
 from unisono.ray.arguments import Arguments, Replicas
 from unisono.ray.replica import Replica
 from unisono.server.middleware import Receive, Scope, Send
+from unisono.server.telemetry import say
 
 NAME = "unisono"
 """Of the application that `unisono serve --ray` runs."""
@@ -59,3 +67,33 @@ def app(arguments: Mapping[str, Any]) -> Application:
     else:
         options["num_replicas"] = read.replicas
     return Ensemble.options(**options).bind(read.model_dump())
+
+
+def serve_application(arguments: Arguments, host: str, port: int) -> None:
+    """Serve on an address of this machine, wherever the replicas are, until SIGTERM or Ctrl-C.
+
+    Raises a `SpecError` where Serve runs in the cluster already, and a `ModelError` where no replica starts.
+    """
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    cluster.connect(None)
+    if serve.status().proxies:
+        raise SpecError(
+            "Ray Serve runs in this cluster already, on an address of its own",
+            hint="deploy there: serve deploy config.yaml, with import_path unisono.ray.application:app",
+        )
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        say("loading", replicas=arguments.replicas)
+        serve.run(app(arguments.model_dump()), name=NAME, route_prefix="/", blocking=False)
+        say("ready", host=host, port=port)
+        over.wait()
+    except RuntimeError as error:
+        raise ModelError(
+            f"the application does not start: {cluster.first_line(error)}",
+            hint="`serve status` and the replicas' logs, in the folder that ray prints, say why",
+        ) from error
+    finally:
+        serve.shutdown()
+    say("ended", clean=True)

@@ -26,6 +26,9 @@ class ActorCaller(Caller):
         self._actor: Any = None
         self._making = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("an actor is asked by the process that is in the cluster")
+
     def actor(self) -> Any:
         """The actor, made where there is none. Raises a `UnisonoError`; may wait for its place."""
         with self._making:

@@ -54,7 +54,7 @@ def connect(address: str | None) -> None:
             ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
             raise SpecError(
-                f"the Ray cluster {address or 'of this machine'} cannot be joined: {_first_line(error)}",
+                f"the Ray cluster {address or 'of this machine'} cannot be joined: {first_line(error)}",
                 hint="start it (ray start --head), give its HOST:PORT as address, and its token in RAY_AUTH_TOKEN",
             ) from error
 
@@ -111,11 +111,11 @@ def lost(error: Exception) -> str | None:
     """Why an actor does not answer, of an error of Ray; ``None`` for another error."""
     match error:
         case ray.exceptions.ActorDiedError():
-            return f"its actor has died ({_first_line(error)})"
+            return f"its actor has died ({first_line(error)})"
         case ray.exceptions.RayActorError():
-            return f"its actor is away ({_first_line(error)})"
+            return f"its actor is away ({first_line(error)})"
         case ray.exceptions.RayError():
-            return f"Ray fails ({_first_line(error)})"
+            return f"Ray fails ({first_line(error)})"
     return None
 
 
@@ -162,5 +162,6 @@ def _listed(bundles: list[dict[str, float]]) -> str:
     return " and ".join(", ".join(f"{name} {amount:g}" for name, amount in each.items()) for each in known)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The beginning of what an error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
