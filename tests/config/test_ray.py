@@ -88,7 +88,7 @@ def test_actors_without_a_name_are_one_group() -> None:
 
 
 def test_two_clusters_are_refused() -> None:
-    with pytest.raises(SpecError, match="two Ray clusters, 10.0.0.1:6379 and auto"):
+    with pytest.raises(SpecError, match=r"two Ray clusters, 10\.0\.0\.1:6379 and auto"):
         grouped([source_of(ray={"address": "10.0.0.1:6379"}), source_of(ray={})])
 
 
