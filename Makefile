@@ -50,8 +50,8 @@ test-clients:
 test-engines:
 	@$(INSTALL)
 	@.venv/bin/python tools/install_engines.py
-	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/ray $(ARGS)
-	UNISONO_ENGINES=$(CURDIR)/.engines-venv .engines-venv/ray/bin/python -m pytest tests/engines/ray $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/on_ray $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv .engines-venv/ray/bin/python -m pytest tests/engines/on_ray $(ARGS)
 
 fuzz:
 	@$(INSTALL)

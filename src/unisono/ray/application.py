@@ -17,7 +17,6 @@ from unisono.errors import ModelError, SpecError
 from unisono.ray import cluster
 from unisono.ray.arguments import Arguments, Replicas
 from unisono.ray.replica import Replica
-from unisono.server.middleware import Receive, Scope, Send
 from unisono.server.telemetry import say
 
 NAME = "unisono"
@@ -28,17 +27,15 @@ DELAY_SECONDS = 60.0
 """For which fewer requests have to last before replicas are ended: a replica loads models."""
 
 
-async def _asgi(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI app of whichever replica this process is."""
-    await serve.get_replica_context().servable_object.replica(scope, receive, send)
-
-
 @serve.deployment(name="Ensemble")
-@serve.ingress(_asgi)
+@serve.ingress()
 class Ensemble:
     async def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.replica = Replica(Arguments.read(arguments))
         await self.replica.start()
+
+    def __serve_build_asgi_app__(self) -> Replica:
+        return self.replica
 
     async def check_health(self) -> None:
         self.replica.check()

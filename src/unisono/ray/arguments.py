@@ -40,7 +40,7 @@ class Arguments(BaseModel):
 
     ensembles: Annotated[list[str], Field(min_length=1)]
     """``[NAME=]FILE``, paths on the nodes."""
-    replicas: Annotated[int, Field(ge=1, le=1000)] | Replicas = 1
+    replicas: Replicas | Annotated[int, Field(ge=1, le=1000)] = 1
     num_cpus: Amount = 1.0
     """Of a replica's own process: members without the key ``ray`` run in it."""
     num_gpus: Amount = 0.0
@@ -65,13 +65,15 @@ class Arguments(BaseModel):
         try:
             arguments = cls.model_validate(given)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place, value = ".".join(map(str, first["loc"])) or "args", first.get("input")
+            # Of a key that takes a number or a record, the fault says more than that it is none of the other kind.
+            first = min(error.errors(include_url=False), key=lambda each: each["type"] in ("model_type", "int_type"))
+            place = ".".join(str(part) for part in first["loc"] if str(part).isidentifier()) or "args"
+            value = first["input"]
             if first["type"] == "extra_forbidden":
-                key = str(first["loc"][-1])
+                key, known = str(first["loc"][-1]), (Replicas if first["loc"][0] == "replicas" else cls).model_fields
                 raise SpecError(
-                    f"the application has no argument {key!r}{nearest(key, cls.model_fields)}",
-                    hint=f"its arguments: {', '.join(cls.model_fields)}",
+                    f"the application has no argument {place!r}{nearest(key, known)}",
+                    hint=f"choose among {', '.join(known)}",
                 ) from None
             words = "is missing" if first["type"] == "missing" else f"is {shown(value)}: {first['msg']}"
             raise SpecError(f"the application's argument {place!r} {words}", hint="see docs/ray.md") from None

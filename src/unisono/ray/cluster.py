@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from unisono.config.ray import Group, RaySource
 from unisono.errors import ModelError, SpecError
 from unisono.ray.actor import Fault, Loading, MemberActor, Reply
+from unisono.ray.window import Offer
 
 NAMESPACE = "unisono"
 """In which actors with a name are found."""
@@ -101,15 +102,23 @@ def loaded(actor: Any) -> Fault | None:
     return fault
 
 
-async def call(actor: Any, path: str, body: bytes) -> Reply:
+async def call(actor: Any, path: str, body: bytes, offer: Offer | None = None) -> Reply:
     """Call an actor. Raises errors that `lost` reads."""
-    reply: Reply = await actor.call.remote(path, body)
+    reply: Reply = await actor.call.remote(path, body, offer)
+    return reply
+
+
+def call_and_wait(actor: Any, path: str, body: bytes, offer: Offer | None, seconds: float) -> Reply:
+    """The same, without a loop. Raises a `TimeoutError`, too."""
+    reply: Reply = ray.get(actor.call.remote(path, body, offer), timeout=seconds)
     return reply
 
 
 def lost(error: Exception) -> str | None:
     """Why an actor does not answer, of an error of Ray; ``None`` for another error."""
     match error:
+        case TimeoutError():  # one of Ray's, too
+            return None
         case ray.exceptions.ActorDiedError():
             return f"its actor has died ({first_line(error)})"
         case ray.exceptions.RayActorError():

@@ -65,11 +65,11 @@ class Caller(ABC):
 
         Requests in it share that time. Raises a `MemberUnavailable` when it is over.
         """
-        return portal.run(self._within(coroutine, self.timeout if timeout is None else timeout, waits=True))
+        return portal.run(self.within(coroutine, self.timeout if timeout is None else timeout, waits=True))
 
     def start(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> None:
         """Run a coroutine there without waiting. Its failures are nobody's."""
-        future = portal.start(self._within(coroutine, timeout))
+        future = portal.start(self.within(coroutine, timeout))
         self._started.add(future)
         future.add_done_callback(self._end)
 
@@ -88,6 +88,11 @@ class Caller(ABC):
         lost = self._lost
         if lost is not None and (left := lost[1] - time.monotonic()) > 0:
             raise self.failed(lost[0], left)
+
+    def left(self) -> float:
+        """Seconds until the time of what is run is over."""
+        now = asyncio.get_running_loop().time()
+        return max(0.0, _deadline.get(now + self.timeout) - now)
 
     def hear(self) -> None:
         """Note that it answers."""
@@ -194,7 +199,8 @@ class Caller(ABC):
             raise failure
         return failure, wait
 
-    async def _within(self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False) -> T:
+    async def within(self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False) -> T:
+        """Run a coroutine within a time. Raises a `MemberUnavailable` when that is over; whoever waits has lost it."""
         began = time.monotonic()
         _deadline.set(asyncio.get_running_loop().time() + timeout)
         try:

@@ -1,7 +1,7 @@
 """The examples for Ray: their ensemble files can be read, their arguments are understood, and a RayService is one.
 
-The schema is written down here from what KubeRay's types say of a RayService (ray-operator/apis/ray/v1), as strict as its
-own: unknown fields are refused.
+The schema is written down here from what KubeRay's types say of a RayService (ray-operator/apis/ray/v1), as far as the
+example goes. Unknown fields are refused.
 """
 
 from __future__ import annotations
