@@ -7,6 +7,8 @@ PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 endif
 INSTALL = $(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install.py
 MINUTES = 3
+# A network of its own for what binds all interfaces
+ALONE = $(if $(filter Linux,$(shell uname)),unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$@"' sh)
 QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -51,7 +53,7 @@ test-engines:
 	@$(INSTALL)
 	@.venv/bin/python tools/install_engines.py
 	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/on_ray $(ARGS)
-	UNISONO_ENGINES=$(CURDIR)/.engines-venv .engines-venv/ray/bin/python -m pytest tests/engines/on_ray $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv $(ALONE) .engines-venv/ray/bin/python -m pytest tests/engines/on_ray $(ARGS)
 
 fuzz:
 	@$(INSTALL)

@@ -119,6 +119,12 @@ class MemberActor:
         """End this actor for good."""
         raise NotImplementedError
 
+    async def close(self) -> None:
+        """Free the model, where the process goes on."""
+        if self._service is not None:
+            await self._service.close()
+        self._logs.close()
+
     async def _linger(self) -> None:
         while (left := self._heard + LINGER_SECONDS - time.monotonic()) > 0:
             await asyncio.sleep(left)
