@@ -3,8 +3,8 @@
     python benchmarks/ray_actors.py [--steps 200] [--rows 49152 262144]
 
 It needs `pip install 'unisono[ray]'`. The model costs nothing: the fake of `benchmarks/elsewhere.py`, so the figures
-are what Ray costs. Ways take turns, step by step; the table shows the medians in milliseconds. "by value" is what an actor
-on another node would do here: its rows go through Ray's object store.
+are what Ray costs. Ways take turns, step by step; the table shows the medians in milliseconds. "by value" is what an
+actor on another node would do here: its rows go through Ray's object store.
 """
 
 from __future__ import annotations

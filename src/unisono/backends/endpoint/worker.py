@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,10 +119,12 @@ class WorkerAdapter:
         )
         return self._frame(await request)
 
-    async def leave(self, slots: Sequence[int] | None) -> None:
-        self._number += 1
-        left = None if slots is None else list(slots)
-        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": left})
+    def leave(self, slots: Sequence[int] | None) -> Coroutine[Any, Any, None]:
+        self._number += 1  # now, and not when it is sent: what is asked later has a later number
+        return self._leave(self._number, None if slots is None else list(slots))
+
+    async def _leave(self, number: int, slots: list[int] | None) -> None:
+        await self._client.post("/v1/leave", {"session": self._session, "number": number, "slots": slots})
 
     async def _described(self) -> Description:
         return self._description or await self.describe()
