@@ -19,6 +19,8 @@ from unisono.ray.actor import SPEAK_SECONDS, Fault, Loading, Reply
 from unisono.ray.window import LEAST, MOST, Window
 
 T = TypeVar("T")
+RETURN_SECONDS = 0.5
+"""Between two looks for an actor that is away."""
 
 
 class ActorCaller(Caller):
@@ -33,6 +35,9 @@ class ActorCaller(Caller):
         self._loop: asyncio.AbstractEventLoop | None = None
         """In which the thread of the steps waits for itself: a hop to another thread costs as much as a call."""
         self._in_loop = threading.Lock()
+        self._away: str | None = None
+        """Why the actor does not answer, until it does again."""
+        self._speaks = False
         self._window: Window | None = None
         self._sees = True
         """Whether the actor is believed to see a window."""
@@ -59,7 +64,8 @@ class ActorCaller(Caller):
                 cluster.connect(self._source.spec.address)
                 self._actor = cluster.make(self._source, self._loading)
                 self._sees = True
-                if self._loading.lingers and not self._started:
+                if self._loading.lingers and not self._speaks:
+                    self._speaks = True
                     self.start(self._speak(), float("inf"))
             return self._actor
 
@@ -83,6 +89,8 @@ class ActorCaller(Caller):
         limit: int,
         accepted: tuple[int, ...],
     ) -> Answer | tuple[MemberUnavailable, float | None]:
+        if self._away is not None:
+            raise self.failed(self._away, RETURN_SECONDS)
         began = time.monotonic()
         window = self._window_of(limit) if path == CALL else None
         try:
@@ -93,10 +101,9 @@ class ActorCaller(Caller):
             self._forget_window()  # an answer that is late may still be written there
             if not isinstance(error, Exception) or (reason := cluster.lost(error)) is None:
                 raise
-            if cluster.is_over(error):
-                await asyncio.to_thread(self._give_up)
             self.lose(reason, began)
-            return self.failed(reason), None
+            self._await_return(reason, error)
+            raise self.failed(reason) from error
         told = {} if reply.retry_after is None else {"retry-after": str(reply.retry_after)}
         if window is None or reply.written is None:
             self._sees = self._sees and (window is None or len(reply.content) < LEAST)
@@ -123,6 +130,28 @@ class ActorCaller(Caller):
         if asyncio.get_running_loop() is self._loop:
             return cluster.call_and_wait(actor, path, body, offer, self.left())
         return await cluster.call(actor, path, body, offer)
+
+    def _await_return(self, reason: str, error: Exception) -> None:
+        """Let a call wait for the actor, while all others fail.
+
+        Ray keeps a call to an actor that it is starting until that is there, and each step would wait with it.
+        """
+        self._away = reason
+        self.start(self._returned(error), float("inf"))
+
+    async def _returned(self, error: Exception) -> None:
+        while True:
+            if cluster.is_over(error):
+                await asyncio.to_thread(self._give_up)
+            try:
+                actor = self._actor or await asyncio.to_thread(self.actor)
+                if (await cluster.call(actor, "/ready", b"")).status == 200:
+                    self._away = None
+                    self.hear()
+                    return
+            except Exception as later:
+                error = later
+            await asyncio.sleep(RETURN_SECONDS)
 
     def _window_of(self, limit: int) -> Window | None:
         """Memory for an answer of whole rows, of which ``limit`` is four times the size."""

@@ -138,31 +138,37 @@ def end(actor: Any, source: RaySource) -> None:
     if source.spec.name is not None or not ray.is_initialized():
         return
     ray.kill(actor)
-    with _lock:
-        room = None if source.group is None else _rooms.get(source.group)
-        if room is None or source.group is None:
-            return
-        room.used.discard(source.place)
-        if not room.used:
-            remove_placement_group(_rooms.pop(source.group).placement)
+    if source.group is not None:
+        _leave(source.group, source.place)
 
 
 def _room(group: Group, place: int) -> PlacementGroup:
-    """The placement group of a group, taken when the first of its places is."""
+    """The placement group of a group, taken when the first of its places is. Waits until it is there."""
+    bundles = [dict(bundle) or {"CPU": 0.001} for bundle in group.bundles]
     with _lock:
         if group not in _rooms:
-            bundles = [dict(bundle) or {"CPU": 0.001} for bundle in group.bundles]
-            placement = placement_group(bundles, strategy="PACK")
-            if not placement.wait(PLACING_SECONDS):
-                remove_placement_group(placement)
-                raise ModelError(
-                    f"the Ray cluster has had no room for {_listed(bundles)} for {PLACING_SECONDS:g} s; free are "
-                    f"{_listed([ray.available_resources()])}",
-                    hint="add nodes, end what takes them (ray status), or lower what the members' key ray asks for",
-                )
-            _rooms[group] = _Room(placement)
-        _rooms[group].used.add(place)
-        return _rooms[group].placement
+            _rooms[group] = _Room(placement_group(bundles, strategy="PACK"))
+        room = _rooms[group]
+        room.used.add(place)
+    if room.placement.wait(PLACING_SECONDS):
+        return room.placement
+    _leave(group, place)
+    raise ModelError(
+        f"the Ray cluster has had no room for {_listed(bundles)} for {PLACING_SECONDS:g} s; free are "
+        f"{_listed([ray.available_resources()])}",
+        hint="add nodes, end what takes them (ray status), or lower what the members' key ray asks for",
+    )
+
+
+def _leave(group: Group, place: int) -> None:
+    """Give the room of a group back when its last place is left."""
+    with _lock:
+        room = _rooms.get(group)
+        if room is None:
+            return
+        room.used.discard(place)
+        if not room.used:
+            remove_placement_group(_rooms.pop(group).placement)
 
 
 def _listed(bundles: list[dict[str, float]]) -> str:

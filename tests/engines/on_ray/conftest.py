@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent.parent
@@ -27,3 +28,6 @@ if HERE:  # before Ray is imported, which reads some of it once
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns of what it will do without it
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
     }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydantic's, as Ray uses it
+        importlib.import_module("ray.serve")
