@@ -17,6 +17,7 @@ from unisono.server.limits import ServerLimits, room_for_connections
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
+    from unisono.ray.arguments import Arguments
     from unisono.server.middleware import Keys
 
 AS_THEY_ARE = ("batch", "queue", "chunk", "members_alone", "no_keys", "gac_api", "log_prompts", "strict")
@@ -161,11 +162,22 @@ def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
 
     from unisono.server.telemetry import to_stderr
 
+    arguments = _arguments_on_ray(flags, files)
     if importlib.util.find_spec("ray") is None:
         raise BackendMissing("--ray needs ray, which is not installed", hint="pip install 'unisono[ray]'")
+    from unisono.ray.application import serve_application
+
+    with to_stderr():
+        serve_application(arguments, flags.host, flags.port)
+
+
+def _arguments_on_ray(flags: ServeFlags, files: dict[str, Path]) -> Arguments:
+    """What the flags say to replicas. Raises a `SpecError` for one that says nothing there."""
     from unisono.ray.arguments import LIMITS as KEPT
     from unisono.ray.arguments import Arguments
 
+    if flags.port == 0:
+        raise SpecError("--port is 0 with --ray: Serve's proxies take no free one", hint="choose a port")
     usual = LimitFlags()
     changed = {
         field.name: getattr(flags, field.name)
@@ -176,7 +188,7 @@ def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
         raise SpecError(
             f"the limit {lost[0]} cannot be kept with --ray: Serve's proxies hold the connections", hint="leave it out"
         )
-    arguments = Arguments.read(
+    return Arguments.read(
         {
             "ensembles": [f"{name}={path.absolute()}" for name, path in files.items()],
             "replicas": flags.replicas,
@@ -186,10 +198,6 @@ def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
             **{key: getattr(flags, key) for key in AS_THEY_ARE},
         }
     )
-    from unisono.ray.application import serve_application
-
-    with to_stderr():
-        serve_application(arguments, flags.host, flags.port)
 
 
 def _read_keys(flags: ServeFlags) -> Keys | None:

@@ -105,6 +105,14 @@ def test_another_cluster_than_the_present_one_is_refused() -> None:
         Ensemble.load({"members": [of_ray("a", ray={**ACTOR, "address": "10.255.0.1:6379"})]})
 
 
+def test_doctor_learns_what_the_actor_is_and_how_long_it_takes() -> None:
+    [member] = load_spec({"members": [of_ray("a")]}).members
+    loader = make_loader("ray", LoadRequest("a", find_model(member, Path(), lambda fraction, words: None)))
+    report = loader.report()  # type: ignore[attr-defined]
+    assert "fake" in report.engine
+    assert report.latency_ms > 0
+
+
 def test_a_model_that_changed_is_refused() -> None:
     [member] = load_spec({"members": [of_ray("a")]}).members
     loader = make_loader("ray", LoadRequest("a", find_model(member, Path(), lambda fraction, words: None)))
