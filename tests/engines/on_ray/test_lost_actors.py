@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,26 +18,33 @@ FAR = {"num_cpus": 0.5, "resources": {"far": 0.1}}
 ACTOR = "ray::HostedMember"
 
 
-@pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """A head that keeps its state in files, and a node with the resource ``far``."""
-    monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
-    monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "gcs"))
-    make_fakes()
-    with ray_clusters.cluster() as made:
-        made.far = add_far(made)  # type: ignore[attr-defined]
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_gcs_storage", "rocksdb")
+        patch.setenv("RAY_gcs_storage_path", str(tmp_path_factory.mktemp("gcs")))
+        make_fakes()
+        with ray_clusters.cluster() as made:
+            yield Nodes(made)
 
 
-def add_far(cluster: Cluster) -> Any:
-    node = cluster.add_node(**ray_clusters.NODE, resources={"far": 1}, include_dashboard=False)
-    cluster.wait_for_nodes()
-    return node
+class Nodes:
+    def __init__(self, cluster: Cluster) -> None:
+        self.head = cluster.head_node
+        self._cluster = cluster
+        self.add_far()
+
+    def add_far(self) -> None:
+        self._far = self._cluster.add_node(**ray_clusters.NODE, resources={"far": 1}, include_dashboard=False)
+
+    def kill_far(self) -> None:
+        self._cluster.remove_node(self._far, allow_graceful=False)
 
 
-def pair(**keys: Any) -> dict[str, Any]:
+def pair(**keys: Any) -> Ensemble:
     far = {"name": "a", "model": "fake:a", "ray": FAR, "timeout": 5.0, **keys}
-    return {"members": [far, {"name": "b", "model": "fake:b"}]}
+    return Ensemble.load({"members": [far, {"name": "b", "model": "fake:b"}]})
 
 
 def written(ensemble: Ensemble) -> tuple[str, int]:
@@ -47,54 +53,63 @@ def written(ensemble: Ensemble) -> tuple[str, int]:
     return generation.text, (generation.usage.degraded or {}).get("a", 0)
 
 
-def test_texts_go_on_without_an_actor_or_a_node_that_is_killed(nodes: Cluster) -> None:
-    with Ensemble.load(pair(on_failure="degrade")) as ensemble:
+def kill_actor() -> None:
+    [pid] = ray_clusters.processes(ACTOR)
+    ray_clusters.kill(pid)
+
+
+def test_a_text_goes_on_without_an_actor_that_is_killed(nodes: Nodes) -> None:
+    with pair(on_failure="degrade") as ensemble:
         expected = written(ensemble)
         assert expected[1] == 0
         stream = ensemble.stream(PROMPTS[0], max_new_tokens=12)
         for number, _ in enumerate(stream):
             if number == 2:
-                [pid] = ray_clusters.processes(ACTOR)
-                ray_clusters.kill(pid)
+                kill_actor()
         assert stream.generation is not None
         assert (stream.generation.usage.degraded or {})["a"] > 0
         ray_clusters.until(lambda: written(ensemble) == expected)
 
-        nodes.remove_node(nodes.far, allow_graceful=False)  # type: ignore[attr-defined]
-        ray_clusters.until(lambda: written(ensemble)[1] > 0)  # its processes notice that a little later
-        add_far(nodes)
-        ray_clusters.until(lambda: written(ensemble) == expected)
 
-        nodes.head_node.kill_gcs_server()
-        assert written(ensemble) == expected  # who is there needs no head
-        [pid] = ray_clusters.processes(ACTOR)
-        ray_clusters.kill(pid)
-        assert written(ensemble)[1] > 0
-        nodes.head_node.start_gcs_server()
-        ray_clusters.until(lambda: written(ensemble) == expected)
+def test_an_error_names_the_member_and_what_became_of_its_actor(nodes: Nodes) -> None:
+    def is_back() -> bool:
+        try:
+            return written(ensemble) == expected
+        except MemberUnavailable:
+            return False
 
-        ray.kill(actor_of(ensemble))  # for good: it is made anew
-        assert written(ensemble)[1] > 0
-        ray_clusters.until(lambda: written(ensemble) == expected)
-
-
-def test_an_error_names_the_member_and_what_became_of_its_actor(nodes: Cluster) -> None:
-    with Ensemble.load(pair(retries=0)) as ensemble:
+    with pair() as ensemble:
         expected = written(ensemble)
-        [pid] = ray_clusters.processes(ACTOR)
-        ray_clusters.kill(pid)
+        kill_actor()
         with pytest.raises(MemberUnavailable, match=r"member 'a' at ray:auto/a .*its actor"):
             written(ensemble)
-
-        def is_back() -> bool:
-            try:
-                return written(ensemble) == expected
-            except MemberUnavailable:
-                return False
-
         ray_clusters.until(is_back)
 
 
-def actor_of(ensemble: Ensemble) -> Any:
-    [backend] = [member.backend for member in ensemble._engine.members if member.name == "a"]
-    return backend._caller.actor()
+def test_an_actor_that_is_killed_for_good_is_made_anew(nodes: Nodes) -> None:
+    with pair(on_failure="degrade") as ensemble:
+        expected = written(ensemble)
+        [backend] = [member.backend for member in ensemble._engine.members if member.name == "a"]
+        ray.kill(backend._caller.actor())  # type: ignore[attr-defined]
+        ray_clusters.until(lambda: written(ensemble)[1] > 0)
+        ray_clusters.until(lambda: written(ensemble) == expected)
+
+
+def test_without_the_head_steps_go_on_and_with_it_the_lost_come_back(nodes: Nodes) -> None:
+    with pair(on_failure="degrade") as ensemble:
+        expected = written(ensemble)
+        nodes.head.kill_gcs_server()
+        assert written(ensemble) == expected
+        kill_actor()
+        ray_clusters.until(lambda: written(ensemble)[1] > 0)
+        nodes.head.start_gcs_server()
+        ray_clusters.until(lambda: written(ensemble) == expected)
+
+
+def test_a_member_whose_node_is_killed_comes_back_with_another_node(nodes: Nodes) -> None:
+    with pair(on_failure="degrade") as ensemble:
+        expected = written(ensemble)
+        nodes.kill_far()
+        ray_clusters.until(lambda: written(ensemble)[1] > 0)  # its processes notice that a little later
+        nodes.add_far()
+        ray_clusters.until(lambda: written(ensemble) == expected)
