@@ -20,6 +20,7 @@ import ray
 from elsewhere import TEXTS, TOP, loaded, make_fake, measure
 from unisono.backends.base import Backend, ModelSource
 from unisono.config.ray import RaySource, RaySpec, ray_source
+from unisono.ray.caller import ActorSteps
 
 ROWS = "UNISONO_BENCHMARK_ROWS"
 
@@ -39,8 +40,9 @@ def backends() -> dict[str, Backend]:
         "actor": loaded("ray", source()),
         f"actor, top {TOP}": loaded("ray", source(TOP)),
     }
+    ActorSteps.is_near = False
     by_value = loaded("ray", source())
-    by_value._caller._sees = False  # type: ignore[attr-defined]
+    ActorSteps.is_near = True
     return {**made, "actor, by value": by_value}
 
 

@@ -54,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_collection_finish() -> None:
+    """Let collections of garbage leave out the modules of libraries and tests: all of torch, again for every model."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def load_demo() -> Iterator[Callable[..., Any]]:
     """Load an ensemble of demo models; only the last one asked for stays in memory."""

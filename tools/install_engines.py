@@ -47,7 +47,8 @@ def llama_server(program: Path) -> None:
     tools = INTO / "llama" / "bin"
     with tempfile.TemporaryDirectory(dir=INTO) as name:
         building = Path(name)
-        source = ["--no-deps", "--no-binary", ":all:", "-d", str(building)]
+        project = SOURCE.partition("==")[0]  # of all, pip would compile its build tools, cmake among them
+        source = ["--no-deps", "--no-binary", project, "-d", str(building)]
         run(*pip(INTO / "llama"), "download", *source, SOURCE)
         (archive,) = building.glob("*.tar.gz")
         with tarfile.open(archive) as opened:

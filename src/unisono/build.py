@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from unisono.backends.base import Backend, Loader
+from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
@@ -123,6 +123,9 @@ class Models:
         self._backends = {**backends, **caches}
         self._caches = caches
         self._breakers = {loader: Breaker() for loader in backends}
+        for loader, breaker in self._breakers.items():
+            if isinstance(loader, Elsewhere) and loader.lost is not None:
+                breaker.failed(loader.lost.member, loader.lost)
         self._engines: list[Engine] = []
 
     def __enter__(self) -> Self:
@@ -147,6 +150,7 @@ class Models:
                 prefixes=self._caches.get(member.loader),
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
+                tokenizer_elsewhere=member.foresighted is not None,
             )
             for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]

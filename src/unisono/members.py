@@ -144,6 +144,7 @@ def read_model(wanted: Wanted, report: Report) -> Model:
         threads=owner.threads,
         slots=wanted.slots,
         options=owner.options,
+        may_be_away=owner.on_failure == "degrade",
     )
     loader = make_loader(backend, request)
     report(owner.name, 0.0, "reading the vocabulary")

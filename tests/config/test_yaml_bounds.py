@@ -63,6 +63,12 @@ def test_content_that_grows_is_refused_where_it_stands(kind: str) -> None:
     assert peak < 40_000_000
 
 
+@pytest.mark.parametrize("value", ["!!bool maybe", "!!int ''", "!!float ''", "!!timestamp x", "!!int x", "!!omap 5"])
+def test_a_value_that_is_not_what_its_tag_says_is_an_error(value: str) -> None:
+    with pytest.raises(SpecError, match=r"^duo\.yaml.* is not valid YAML"):
+        read_yaml(f"members: {value}", Path("duo.yaml"))
+
+
 def test_what_aliases_stand_for_is_counted_at_each_use() -> None:
     row = "a: &a [" + ",".join(["x"] * 98) + "]\nb: ["
     used = (MOST_NODES - 110) // 99

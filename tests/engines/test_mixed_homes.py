@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from support.engine_processes import GEMMA, SMOL
-from support.prompts import TEXTS
+from support.engine_processes import CODER, GEMMA, SMOL
+from support.prompts import QUESTIONS, TEXTS
 from unisono import AsyncEnsemble, Ensemble
 from unisono.config.ensemble import load_spec
 from unisono.types import Generation
 
 pytestmark = pytest.mark.models
 PIECES = 24
-SHARES = {"smol": 0.4, "gemma": 0.4, "again": 0.2}
+PROMPTS = (*QUESTIONS, *TEXTS)
+SHARES = {"smol": 0.4, "gemma": 0.4, "coder": 0.2}
 ROUNDING = 2e-3
 """Of a probability: what llama-server batches in another way than this process does may differ by so much."""
 
@@ -26,18 +27,18 @@ def at_home() -> dict[str, Any]:
         "members": [
             {"name": "smol", "model": SMOL, "threads": 1},
             {"name": "gemma", "model": GEMMA, "threads": 1},
-            {"name": "again", "model": SMOL, "threads": 1, "weight": 0.5},
+            {"name": "coder", "model": CODER, "threads": 1, "weight": 0.5},
         ]
     }
 
 
 def in_three_homes(llama_server: str, worker: str) -> dict[str, Any]:
-    *_, again = at_home()["members"]
+    *_, coder = at_home()["members"]
     return {
         "members": [
             {"name": "smol", "backend": "endpoint", "url": llama_server, "tokenizer": SMOL},
             {"name": "gemma", "backend": "endpoint", "url": worker},
-            again,
+            coder,
         ]
     }
 
@@ -56,9 +57,9 @@ def same(own: Generation, elsewhere: Generation) -> bool:
 
 def test_three_homes_write_the_text_of_one(llama_server: str, worker: str) -> None:
     with Ensemble.load(load_spec(at_home()), batch=8) as home:
-        own = home.generate(list(TEXTS), max_new_tokens=PIECES, trace=True)
+        own = home.generate(list(PROMPTS), max_new_tokens=PIECES, trace=True)
     with Ensemble.load(load_spec(in_three_homes(llama_server, worker)), batch=8) as mixed:
-        elsewhere = mixed.generate(list(TEXTS), max_new_tokens=PIECES, trace=True)
+        elsewhere = mixed.generate(list(PROMPTS), max_new_tokens=PIECES, trace=True)
     equal = [same(here, there) for here, there in zip(own, elsewhere, strict=True)]
     uncertain = sum(there.usage.uncertain or 0 for there in elsewhere)
     pieces = sum(there.usage.pieces for there in elsewhere)
@@ -75,12 +76,12 @@ def test_requests_that_join_at_random_get_what_each_gets_alone(llama_server: str
 
             async def one(number: int) -> Generation:
                 await asyncio.sleep(draw.uniform(0, 6))
-                return await mixed.generate(TEXTS[number % len(TEXTS)], max_new_tokens=4 + number % 9, trace=True)
+                return await mixed.generate(PROMPTS[number % len(PROMPTS)], max_new_tokens=4 + number % 9, trace=True)
 
             return await asyncio.gather(*(one(number) for number in range(64)))
 
     answers = asyncio.run(ask())
     with Ensemble.load(load_spec(at_home()), batch=1) as home:
         for number, answer in enumerate(answers):
-            own = home.generate(TEXTS[number % len(TEXTS)], max_new_tokens=4 + number % 9, trace=True)
+            own = home.generate(PROMPTS[number % len(PROMPTS)], max_new_tokens=4 + number % 9, trace=True)
             same(own, answer)

@@ -86,7 +86,7 @@ HARMLESS = {
     "chat": "metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention service_tier store "
     "verbosity",
     "completion": "",
-    "refused in a chat": "audio function_call functions modalities moderation web_search_options",
+    "refused in a chat": "audio modalities moderation web_search_options",
     "refused in a completion": "suffix",
 }
 

@@ -16,7 +16,7 @@ import httpx2
 from unisono.config.demo import demo_path
 
 ENGINES = Path(os.environ.get("UNISONO_ENGINES", ""))
-SMOL, GEMMA = "demo:smollm2-135m-instruct", "demo:gemma3-270m"
+SMOL, GEMMA, CODER = "demo:smollm2-135m-instruct", "demo:gemma3-270m", "demo:qwen2.5-coder-0.5b-instruct"
 
 
 def free_port() -> int:

@@ -183,8 +183,8 @@ def test_an_answer_that_cannot_be_used_is_a_member_that_is_away(
     backend = make_loader("endpoint", LoadRequest("b", EndpointSource("endpoint", worker.url, retries=0))).load(silent)
     slot, post = backend.open(), WorkerAdapter._post
 
-    async def answer(*args: Any) -> Frame:
-        return change(await post(*args))
+    def answer(*args: Any) -> Frame:
+        return change(post(*args))
 
     monkeypatch.setattr(WorkerAdapter, "_post", answer)
     with pytest.raises(MemberUnavailable, match=words) as failed:

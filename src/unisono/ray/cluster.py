@@ -15,7 +15,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from unisono.config.ray import Group, RaySource
 from unisono.errors import ModelError, SpecError
 from unisono.ray.actor import Fault, Loading, MemberActor, Reply
-from unisono.ray.window import Offer
 
 NAMESPACE = "unisono"
 """In which actors with a name are found."""
@@ -102,15 +101,15 @@ def loaded(actor: Any) -> Fault | None:
     return fault
 
 
-async def call(actor: Any, path: str, body: bytes, offer: Offer | None = None) -> Reply:
+async def call(actor: Any, path: str, body: bytes) -> Reply:
     """Call an actor. Raises errors that `lost` reads."""
-    reply: Reply = await actor.call.remote(path, body, offer)
+    reply: Reply = await actor.call.remote(path, body)
     return reply
 
 
-def call_and_wait(actor: Any, path: str, body: bytes, offer: Offer | None, seconds: float) -> Reply:
-    """The same, without a loop. Raises a `TimeoutError`, too."""
-    reply: Reply = ray.get(actor.call.remote(path, body, offer), timeout=seconds)
+def call_and_wait(actor: Any, path: str, body: bytes, seconds: float) -> Reply:
+    """The same in the caller's thread. Raises a `TimeoutError`, too."""
+    reply: Reply = ray.get(actor.call.remote(path, body), timeout=seconds)
     return reply
 
 

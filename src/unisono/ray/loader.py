@@ -13,7 +13,7 @@ from unisono.backends.endpoint.worker import WorkerAdapter
 from unisono.config.ray import RaySource
 from unisono.errors import MemberUnavailable, ModelError, SpecError, UnisonoError
 from unisono.ray.actor import Loading
-from unisono.ray.caller import ActorCaller
+from unisono.ray.caller import ActorCaller, ActorSteps
 from unisono.vocab.tokenizer import Tokenizer
 
 
@@ -42,7 +42,7 @@ class RayLoader:
         )
         self._request = request
         self._caller = ActorCaller(request.name, source, loading)
-        self._adapter = WorkerAdapter(self._caller, source.top)
+        self._adapter = WorkerAdapter(self._caller, source.top, ActorSteps(self._caller))
 
     def tokenizer(self) -> Tokenizer:
         tokenizer = self.description.tokenizer

@@ -33,7 +33,8 @@ from unisono.server.turns import Turns
 BACKLOG = 2048
 """Connections that wait in the kernel to be accepted."""
 AHEAD = 1 << 16
-"""Bytes of a connection's next requests after which it is not read until they are answered."""
+"""Bytes of a connection's next requests after which it is not read until they are answered; and those of a body that
+nobody reads, because its request has been answered, after which the connection is closed."""
 SWEEP_SECONDS = 0.25
 PROBE_SECONDS = (0.05, 5.0)
 """The first and the longest time between two probes of a client that has shut down its side."""
@@ -54,7 +55,8 @@ class _Flow(FlowControl):
         self._connection = connection
 
     def resume_reading(self) -> None:
-        if self._connection.their_state is not h11.DONE or self._connection.waiting < AHEAD:
+        ahead = self._connection.their_state is h11.DONE and self._connection.waiting >= AHEAD
+        if not ahead and not self._connection.resting:
             super().resume_reading()
 
 
@@ -63,13 +65,15 @@ class HttpProtocol(H11Protocol):
 
     def __init__(self, connections: Connections, turns: Turns, **options: Any) -> None:
         super().__init__(**options)
-        self.conn = self._strict = StrictConnection(self._begins, self._complete)
+        self.conn = self._strict = StrictConnection(self._begins, self._complete, self._rests)
         self.logger = LOGGER
         self._connections = connections
         self._turns = turns
         self._in_line = False
         """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
+        self._unread = 0
+        """Bytes of a body that came after its request had been answered."""
         self._shut = False
         """Whether the client has shut down its side."""
 
@@ -87,11 +91,18 @@ class HttpProtocol(H11Protocol):
         if self._in_line:
             self._in_line = False
             self._turns.leave(self._go_on)
+        if self._strict.resting:
+            self._turns.leave(self._read_on)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._connections.starts(self._place, time.monotonic())
-        super().data_received(data)
+        if self._strict.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self._unread += len(data)
+        if self._unread > AHEAD:
+            self.end(None)
+        else:
+            super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer a client that has shut down its side after its request, as long as it is there.
@@ -121,6 +132,17 @@ class HttpProtocol(H11Protocol):
         super().on_response_complete()
         if self._shut and self._place.phase is not Phase.SERVED:  # no other request had arrived whole
             self.transport.close()
+
+    def _rests(self) -> None:
+        """Read no more of a body in many chunks until it is this connection's turn."""
+        self.flow.pause_reading()
+        self._turns.take(self._read_on)
+
+    def _read_on(self) -> None:
+        self._strict.go_on()
+        if not self.transport.is_closing():
+            self.handle_events()
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         self._connections.malformed()
@@ -157,6 +179,7 @@ class HttpProtocol(H11Protocol):
             self.transport.write(answer_to(self._app, scope, refusal))
 
     def _begins(self, request: h11.Request) -> None:
+        self._unread = 0
         path = request.target.partition(b"?")[0].decode("ascii").removesuffix("/")
         refusal = self._connections.reads(self._place, time.monotonic(), always=path in OPEN)
         self.app = self._app if refusal is None else partial(_refusing, self._app, refusal)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.fakes import make_fakes
@@ -38,6 +39,47 @@ def test_it_keeps_the_contract(server: SGLangStandIn) -> None:
         assert told.description.engine == "SGLang 0.0-stand-in"
         assert told.description.truncated == Truncation(8, server.model.output_rows, 128)
         check_backend_contract(told.load(lambda *_: None), ContractCase(TEXTS, tolerance=1e-6))
+
+
+def test_a_block_is_one_request_where_the_server_tells_positions_of_the_prompt(server: SGLangStandIn) -> None:
+    with server.serve() as url:
+        backend = loader(url).load(lambda *_: None)
+        asked = len(server.requests)
+        slot = backend.open()
+        rows = backend.advance([Feed(slot, TEXTS[1], wanted=5, also=[3, 200])])
+        assert [request.path for request in server.requests[asked:]].count("/generate") == 1
+        server.tells_blocks = False
+        plain = loader(url).load(lambda *_: None)
+        asked = len(server.requests)
+        again = plain.advance([Feed(plain.open(), TEXTS[1], wanted=5, also=[3, 200])])
+        assert [request.path for request in server.requests[asked:]].count("/generate") == 5
+    assert np.array_equal(rows.ids_NK, again.ids_NK)
+    assert np.array_equal(rows.logp_NK, again.logp_NK)
+    assert np.array_equal(rows.unseen_N, again.unseen_N)
+
+
+WRONG_BLOCKS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "too few positions": (lambda meta: meta["input_top_logprobs"].pop(), "within the prompt"),
+    "too few ids": (lambda meta: meta["input_top_logprobs"][1].pop(), "told 7 ids where the 8"),
+    "another text": (lambda meta: meta["input_token_logprobs"][1].__setitem__(1, 77), "of another text"),
+    "no positions": (lambda meta: meta.pop("input_token_logprobs"), "within the prompt"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_BLOCKS)
+def test_a_wrong_block_is_an_error(server: SGLangStandIn, wrong: str) -> None:
+    tamper, words = WRONG_BLOCKS[wrong]
+
+    def wrongly(request: Request) -> Reply:
+        told = json.loads(server.answer(request).content)
+        tamper(told["meta_info"])
+        return as_json(told)
+
+    with server.serve() as url:
+        backend = loader(url).load(lambda *_: None)
+        server.faults["/generate"] = [wrongly]
+        with pytest.raises(MemberUnavailable, match=words):
+            backend.advance([Feed(backend.open(), TEXTS[0], wanted=3)])
 
 
 def test_an_ensemble_writes_the_text_of_its_members_at_home() -> None:

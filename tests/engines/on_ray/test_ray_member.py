@@ -36,9 +36,9 @@ def of_ray(name: str, **keys: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("top", [None, 5])
-@pytest.mark.parametrize("least", [1, 1 << 30], ids=["through a window", "by value"])
-def test_an_actor_keeps_the_contract_of_the_waist(monkeypatch: pytest.MonkeyPatch, top: int | None, least: int) -> None:
-    monkeypatch.setattr("unisono.ray.caller.LEAST", least)
+@pytest.mark.parametrize("near", [True, False])
+def test_an_actor_keeps_the_contract_of_the_waist(monkeypatch: pytest.MonkeyPatch, top: int | None, near: bool) -> None:
+    monkeypatch.setattr("unisono.ray.caller.ActorSteps.is_near", near)
     [member] = load_spec({"members": [of_ray("a", top=top, timeout=20.0)]}).members
     source = find_model(member, Path(), lambda fraction, words: None)
     loader = make_loader("ray", LoadRequest("a", source, slots=4))

@@ -124,7 +124,7 @@ class EndpointBackend:
 
     def _ask(self, questions: list[Question]) -> Array | TopLogprobs:
         try:
-            told = self._client.run(self._adapter.ask(questions))
+            told = self._adapter.ask(questions)
         except MemberUnavailable:
             raise
         except ModelError as error:  # what is told is no distribution

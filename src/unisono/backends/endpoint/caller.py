@@ -36,6 +36,13 @@ _BUSY = (429, 502, 503, 504)
 _deadline: ContextVar[float] = ContextVar("deadline")
 
 
+class Unreached(MemberUnavailable):
+    """Nothing answers there, or what answers is busy or still loads its model: that may pass."""
+
+    status: int | None = None
+    """What it answered; ``None`` for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -56,20 +63,25 @@ class Caller(ABC):
         self._started: set[Future[Any]] = set()
         self._lost: tuple[str, float] | None = None
         """Why nothing was heard from it lately, and until when that is believed to be so."""
+        self.losses = 0
+        """How often it was not there, or busy: it may be another engine then."""
+        self._heard = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_started": set()}  # what runs, runs in this process
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None, began: float | None = None) -> T:
         """Run a coroutine on the endpoints' thread, within the member's time-out, and wait for it.
 
-        Requests in it share that time. Raises a `MemberUnavailable` when it is over.
+        Requests in it share that time, which may have begun before, at a time of `time.monotonic`. Raises a
+        `MemberUnavailable` when it is over.
         """
-        return portal.run(self.within(coroutine, self.timeout if timeout is None else timeout, waits=True))
+        limit = self.timeout if timeout is None else timeout
+        return portal.run(self._within(coroutine, limit, waits=True, began=began))
 
     def start(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> None:
         """Run a coroutine there without waiting. Its failures are nobody's."""
-        future = portal.start(self.within(coroutine, timeout))
+        future = portal.start(self._within(coroutine, timeout))
         self._started.add(future)
         future.add_done_callback(self._end)
 
@@ -89,24 +101,30 @@ class Caller(ABC):
         if lost is not None and (left := lost[1] - time.monotonic()) > 0:
             raise self.failed(lost[0], left)
 
-    def left(self) -> float:
-        """Seconds until the time of what is run is over."""
-        now = asyncio.get_running_loop().time()
-        return max(0.0, _deadline.get(now + self.timeout) - now)
-
     def hear(self) -> None:
         """Note that it answers."""
         self._lost = None
+        self._heard = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since it was heard."""
+        return time.monotonic() - self._heard
 
     def lose(self, reason: str, began: float) -> None:
         """Note that nothing was heard from it since ``began``, and why."""
         now = time.monotonic()
+        self.losses += 1
         self._lost = reason, now + min(max(_AWAY, _SPARED * (now - began)), _LONGEST_AWAY)
 
     def failed(self, reason: str, retry_after: float | None = None) -> MemberUnavailable:
         """What is raised where the endpoint cannot be used for this reason."""
         reason = reason.replace(self._key, "…") if self._key else reason
         return MemberUnavailable(self.member, self.address, reason, retry_after=retry_after)
+
+    def unreached(self, reason: str, retry_after: float | None = None) -> Unreached:
+        """The same, where that may pass."""
+        return Unreached(self.member, self.address, self.failed(reason).reason, retry_after=retry_after)
 
     async def get(self, path: str) -> Any:
         """The JSON that the endpoint answers at a path."""
@@ -186,6 +204,7 @@ class Caller(ABC):
     def judge(
         self, path: str, answer: Answer, accepted: tuple[int, ...]
     ) -> Answer | tuple[MemberUnavailable, float | None]:
+        """What an answer is worth: the same as of `attempt_once`."""
         self.hear()
         status = answer.status
         if status in accepted:
@@ -194,25 +213,33 @@ class Caller(ABC):
         words = f"it answers {status} at {path}: {self._quoted(answer.content)}"
         if status in (401, 403):
             words += "; " + ("the key is not accepted" if self._key else "it wants a key: name its api_key_env")
-        failure = self.failed(words, wait)
         if status not in _BUSY:
-            raise failure
+            raise self.failed(words, wait)
+        failure = self.unreached(words, wait)
+        failure.status = status
+        self.losses += 1
         return failure, wait
 
-    async def within(self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False) -> T:
-        """Run a coroutine within a time. Raises a `MemberUnavailable` when that is over; whoever waits has lost it."""
-        began = time.monotonic()
-        _deadline.set(asyncio.get_running_loop().time() + timeout)
+    async def _within(
+        self, coroutine: Coroutine[Any, Any, T], timeout: float, *, waits: bool = False, began: float | None = None
+    ) -> T:
+        now = time.monotonic()
+        began = now if began is None else began
+        left = began + timeout - now
+        _deadline.set(asyncio.get_running_loop().time() + left)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(left):
                 return await coroutine
         except TimeoutError:
-            reason = f"it has not answered within {timeout:g} s"
-            if waits:
-                self.lose(reason, began)
-            raise self.failed(reason) from None
+            raise (self.late(began, timeout) if waits else self.unreached(_silence(timeout))) from None
         finally:
             coroutine.close()
+
+    def late(self, began: float, timeout: float | None = None) -> MemberUnavailable:
+        """What is raised where it has not answered in time, since a time of `time.monotonic`."""
+        reason = _silence(self.timeout if timeout is None else timeout)
+        self.lose(reason, began)
+        return self.unreached(reason)
 
     def _quoted(self, content: Buffer) -> str:
         """The beginning of an answer, without the key, of which a part might be left otherwise."""
@@ -245,3 +272,7 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+
+
+def _silence(timeout: float) -> str:
+    return f"it has not answered within {timeout:g} s"

@@ -6,6 +6,8 @@ All endpoints share one pool of connections on one asyncio thread.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import time
 import weakref
@@ -58,7 +60,7 @@ class Client(Caller):
         except httpx2.TransportError as error:
             reason = f"the connection fails at {path} ({_words(error)})"
             self.lose(reason, began)
-            return self.failed(reason), None
+            return self.unreached(reason), None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise self.failed(f"{path} cannot be asked ({_words(error)})") from error
         return self.judge(path, Answer(response.status_code, response.headers, body), accepted)
@@ -79,7 +81,15 @@ def _pool() -> httpx2.AsyncClient:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEPT_SECONDS)
         # Time-outs are those of steps. What is compressed costs more than it saves.
         _pools[loop] = httpx2.AsyncClient(timeout=None, limits=limits, headers={"accept-encoding": "identity"})
+        atexit.register(_close, os.getpid(), loop, _pools[loop])
     return _pools[loop]
+
+
+def _close(process: int, loop: asyncio.AbstractEventLoop, pool: httpx2.AsyncClient) -> None:
+    """Close a pool's connections when its process ends, while its loop still runs."""
+    if os.getpid() == process and loop.is_running():
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(pool.aclose(), loop).result(1)
 
 
 def _key_of(member: str, variable: str | None) -> str | None:

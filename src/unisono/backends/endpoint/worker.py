@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.caller import Answer, Caller
-from unisono.backends.endpoint.direct import Direct, Refused, Unusual
+from unisono.backends.endpoint.direct import Late, Refused, Steps, Unusual
+from unisono.backends.endpoint.row_memory import ClientMemory
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
 from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
@@ -48,11 +51,12 @@ class _Member(BaseModel):
 class WorkerAdapter:
     """The worker holds what its slots have read, by sessions: this is one."""
 
-    def __init__(self, client: Caller, top: int | None, direct: Direct | None = None) -> None:
-        """Let ``top`` ids be told of each distribution, or all; ``direct`` carries the calls of steps where it can."""
+    def __init__(self, client: Caller, top: int | None, direct: Steps) -> None:
+        """Let ``top`` ids be told of each distribution, or all; ``direct`` carries the calls of steps, where it can."""
         self._client = client
         self._top = top
         self._direct = direct
+        self._memory = ClientMemory(direct.is_near)
         self._session = secrets.token_hex(16)
         self._number = 0
         self._description: Description | None = None
@@ -75,18 +79,19 @@ class WorkerAdapter:
             )
         return self._description
 
-    async def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
-        told = await self._described()
+    def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
+        began = time.monotonic()
+        told = self._description or self._client.run(self.describe())
         if told.truncated is not None:
             questions = [_with_top(question, told.truncated.top) for question in questions]
         self._number += 1
-        number = self._number
-        call = call_frame(Call(self._session, number, told.model, questions))
+        call = Call(self._session, self._number, told.model, questions)
         wanted = sum(question.wanted for question in questions)
-        frame = await self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES)
-        self._check_head(frame.head, number, told.model, questions)
+        frame = self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES, told.truncated is None, began)
+        self._check_head(frame.head, call.number, told.model, questions)
         try:
-            rows = read_rows_of(frame, wanted, told.rows)
+            rows = self._memory.read(frame, wanted, told.rows)
+            rows = read_rows_of(frame, wanted, told.rows) if rows is None else rows
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
         if isinstance(rows, np.ndarray) and rows.size and not np.isfinite(rows.max(axis=1)).all():
@@ -102,32 +107,33 @@ class WorkerAdapter:
         if head.get("lengths") != lengths or call != (self._session, number):
             raise self._client.failed("its answer is about another text")
 
-    async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
+    def _post(self, call: Call, most: int, dense: bool, began: float) -> Frame:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
         answered = None
-        if self._direct is not None and self._direct.usable:
+        if self._direct.usable:
+            # What is asked again has its rows sent: a first call that is answered late writes nothing that is read.
+            here = replace(call, memory=self._memory.name) if dense else call
             try:
-                content = await self._direct.post(CALL, TYPE, call, most)
+                content = self._direct.post(CALL, TYPE, call_frame(here), most, began + self._client.timeout)
                 self._client.hear()
                 return self._read(content)
             except Refused as refused:
                 answered = Answer(refused.status, refused.headers, refused.content)
+            except Late:
+                raise self._client.late(began) from None
             except Unusual:
                 pass
-        request = self._client.request(
-            "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409), answered=answered
-        )
-        return self._frame(await request)
+        body, headers = b"".join(call_frame(call)), {"content-type": TYPE}
+        request = self._client.request("POST", CALL, body, headers, limit=most, accepted=(200, 409), answered=answered)
+        return self._frame(self._client.run(request, began=began))
 
     def leave(self, slots: Sequence[int] | None) -> Coroutine[Any, Any, None]:
-        self._number += 1  # now, and not when it is sent: what is asked later has a later number
-        return self._leave(self._number, None if slots is None else list(slots))
+        self._number += 1  # now: a later call has a larger one, whichever is sent first
+        left = None if slots is None else list(slots)
+        return self._leave({"session": self._session, "number": self._number, "slots": left})
 
-    async def _leave(self, number: int, slots: list[int] | None) -> None:
-        await self._client.post("/v1/leave", {"session": self._session, "number": number, "slots": slots})
-
-    async def _described(self) -> Description:
-        return self._description or await self.describe()
+    async def _leave(self, said: Mapping[str, object]) -> None:
+        await self._client.post("/v1/leave", said)
 
     def _read_member(self, told: object) -> _Member:
         try:

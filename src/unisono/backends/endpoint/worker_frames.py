@@ -16,7 +16,7 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.wire import Frame, FrameError, write_frame
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
-WORKER = 1
+WORKER = 2
 """The version of what is said, beside that of frames."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TYPE = "application/x-unisono-frame"
@@ -110,11 +110,15 @@ class Call:
     model: str
     """The fingerprint of the model that it means."""
     questions: Sequence[Question]
+    memory: str | None = None
+    """The memory in which rows may be left; empty where the client could open one, and has none."""
 
 
 def call_frame(call: Call) -> list[memoryview]:
     asked = [[each.slot, each.held, each.wanted, each.top, list(each.also)] for each in call.questions]
     head = {"session": call.session, "number": call.number, "model": call.model, "questions": asked}
+    if call.memory is not None:
+        head["memory"] = call.memory
     return ids_frame(head, [each.ids for each in call.questions])
 
 
@@ -125,11 +129,14 @@ def read_call(frame: Frame) -> Call:
             pass
         case _:
             raise FrameError("it lacks one of session, number, model and questions")
+    memory = frame.head.get("memory")
+    if not isinstance(memory, str | None):
+        raise FrameError("its memory is no name")
     ids = read_ids(frame)
     if len(asked) != len(ids):
         raise FrameError(f"it has {len(asked)} questions and the ids of {len(ids)}")
     questions = [_read_question(each, its_ids) for each, its_ids in zip(asked, ids, strict=True)]
-    return Call(session, number, model, questions)
+    return Call(session, number, model, questions, memory)
 
 
 def rows_frame(head: Mapping[str, object], rows: Array | TopLogprobs) -> list[memoryview]:
@@ -143,6 +150,11 @@ def rows_frame(head: Mapping[str, object], rows: Array | TopLogprobs) -> list[me
         "kth": rows.kth_N,
     }
     return write_frame({**head, "rows": rows.rows}, told)
+
+
+def left_frame(head: Mapping[str, object], rows: int, memory: str) -> list[memoryview]:
+    """An answer whose logits over so many ids are left in the client's memory."""
+    return write_frame({**head, "rows": rows, "memory": memory}, {})
 
 
 def read_rows_of(frame: Frame, count: int, rows: int) -> Array | TopLogprobs:
