@@ -17,16 +17,15 @@ from pathlib import Path
 
 import ray
 
-from elsewhere import TEXTS, TOP, loaded, make_fake, measure
+from elsewhere import TEXTS, TOP, loaded, make_fakes, measure
 from unisono.backends.base import Backend, ModelSource
 from unisono.config.ray import RaySource, RaySpec, ray_source
-from unisono.ray.caller import ActorSteps
 
 ROWS = "UNISONO_BENCHMARK_ROWS"
 
 
-def make_fake_of_environment() -> None:
-    make_fake(int(os.environ[ROWS]))
+def make_fakes_of_environment() -> None:
+    make_fakes(int(os.environ[ROWS]))
 
 
 def source(top: int | None = None) -> RaySource:
@@ -40,14 +39,11 @@ def backends() -> dict[str, Backend]:
         "actor": loaded("ray", source()),
         f"actor, top {TOP}": loaded("ray", source(TOP)),
     }
-    ActorSteps.is_near = False
-    by_value = loaded("ray", source())
-    ActorSteps.is_near = True
-    return {**made, "actor, by value": by_value}
+    return {**made, "actor, by value": loaded("ray", source(), memory=False)}
 
 
 def compare(rows: int, steps: int) -> None:
-    make_fake(rows)
+    make_fakes(rows)
     ways = backends()
     for texts in TEXTS:
         measure(ways, texts, 20)
@@ -73,7 +69,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="ur") as folder:
             folders = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
             os.environ |= {"PYTHONPATH": os.pathsep.join(folders), ROWS: str(rows), "RAY_USAGE_STATS_ENABLED": "0"}
-            hook = {"worker_process_setup_hook": "ray_actors.make_fake_of_environment"}
+            hook = {"worker_process_setup_hook": "ray_actors.make_fakes_of_environment"}
             ray.init(
                 num_cpus=2,
                 object_store_memory=200_000_000,

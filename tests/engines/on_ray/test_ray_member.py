@@ -35,8 +35,7 @@ def of_ray(name: str, **keys: Any) -> dict[str, Any]:
     return {"name": name, "model": f"fake:{name}", "ray": ACTOR, **keys}
 
 
-@pytest.mark.parametrize("top", [None, 5])
-@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize(("top", "near"), [(None, True), (5, False)])
 def test_an_actor_keeps_the_contract_of_the_waist(monkeypatch: pytest.MonkeyPatch, top: int | None, near: bool) -> None:
     monkeypatch.setattr("unisono.ray.caller.ActorSteps.is_near", near)
     [member] = load_spec({"members": [of_ray("a", top=top, timeout=20.0)]}).members
