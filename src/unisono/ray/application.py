@@ -16,7 +16,7 @@ from ray.serve import Application
 from unisono.errors import ModelError, SpecError
 from unisono.ray import cluster
 from unisono.ray.arguments import Arguments, Replicas
-from unisono.ray.replica import Replica
+from unisono.ray.replica import Replica, Unhealthy
 from unisono.server.telemetry import say
 
 NAME = "unisono"
@@ -67,13 +67,11 @@ def app(arguments: Mapping[str, Any]) -> Application:
 
 
 def serve_application(arguments: Arguments, host: str, port: int) -> None:
-    """Serve on an address of this machine, wherever the replicas are, until SIGTERM or Ctrl-C.
+    """Serve on an address of the cluster's head, wherever the replicas are, until SIGTERM or Ctrl-C.
 
     Raises a `SpecError` where Serve runs in the cluster already, and a `ModelError` where no replica starts.
     """
-    over = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cluster.connect(None)
     if serve.status().proxies:
         raise SpecError(
@@ -85,12 +83,22 @@ def serve_application(arguments: Arguments, host: str, port: int) -> None:
         say("loading", replicas=arguments.replicas)
         serve.run(app(arguments.model_dump()), name=NAME, route_prefix="/", blocking=False)
         say("ready", host=host, port=port)
-        over.wait()
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        say("draining", grace_seconds=arguments.server_limits().grace)
     except RuntimeError as error:
         raise ModelError(
-            f"the application does not start: {cluster.first_line(error)}",
-            hint="`serve status` and the replicas' logs, in the folder that ray prints, say why",
+            f"the application does not start: {_reason() or cluster.first_line(error)}",
+            hint="the logs of its replicas say more: they are in logs/serve of Ray's session, /tmp/ray/session_latest",
         ) from error
     finally:
         serve.shutdown()
     say("ended", clean=True)
+
+
+def _reason() -> str | None:
+    """What a replica that does not start says of it, which Serve cites amid a traceback."""
+    present = serve.status().applications.get(NAME)
+    told = "\n".join(each.message for each in present.deployments.values()) if present else ""
+    lines = [line.partition(f"{Unhealthy.__name__}: ")[2] for line in told.splitlines()]
+    return next((line for line in lines if line), None)
