@@ -71,7 +71,8 @@ def serve_application(arguments: Arguments, host: str, port: int) -> None:
 
     Raises a `SpecError` where Serve runs in the cluster already, and a `ModelError` where no replica starts.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     cluster.connect(None)
     if serve.status().proxies:
         raise SpecError(
