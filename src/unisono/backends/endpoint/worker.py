@@ -90,8 +90,8 @@ class WorkerAdapter:
         frame = self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES, told.truncated is None, began)
         self._check_head(frame.head, call.number, told.model, questions)
         try:
-            rows = self._memory.read(frame, wanted, told.rows)
-            rows = read_rows_of(frame, wanted, told.rows) if rows is None else rows
+            here = self._memory.read(frame, wanted, told.rows)
+            rows = read_rows_of(frame, wanted, told.rows) if here is None else here
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
         if isinstance(rows, np.ndarray) and rows.size and not np.isfinite(rows.max(axis=1)).all():
@@ -196,7 +196,7 @@ def _with_top(question: Question, top: int) -> Question:
 def reason_of(answer: Answer) -> str:
     """The words of a worker's refusal."""
     try:
-        told: Any = json.loads(answer.content)
+        told: Any = json.loads(bytes(answer.content))
         return str(told["error"]["message"])
     except (ValueError, RecursionError, KeyError, TypeError):
         return f"it answers with the status {answer.status}"
