@@ -55,7 +55,7 @@ def test_thousands_of_tools_are_told_apart_at_once() -> None:
 def test_words_that_are_no_keywords_are_compared_up_to_a_bound() -> None:
     began = time.thread_time()
     with pytest.raises(SpecError, match="different words that are no keywords"):
-        check_schema({"type": "string", **{f"propertie{number}x": 1 for number in range(9_000)}})
+        check_schema({"type": "string", **{f"pr{number}qzwvt": 1 for number in range(9_000)}})
     assert time.thread_time() - began < SECONDS
     check_schema({"anyOf": [{"type": "string", "x-order": number} for number in range(3_000)]})
     check_schema({"type": "string", **{f"x-{number}": 1 for number in range(MOST_ODD)}})

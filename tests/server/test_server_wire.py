@@ -326,6 +326,35 @@ def test_requests_ahead_of_their_time_take_turns() -> None:
     assert called == list(range(6))
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"403"), (b"no HTTP\r\n\r\n", b"400")],
+    ids=["foreign", "malformed"],
+)
+def test_a_client_that_is_refused_asks_again_no_sooner_than_its_turn(
+    served: Served, data: bytes, status: bytes
+) -> None:
+    began = time.monotonic()
+    for _ in range(40):
+        assert exchange(served, data).startswith(b"HTTP/1.1 " + status)
+    assert time.monotonic() - began > 39 * APART
+
+
+def test_who_waits_for_a_turn_and_leaves_is_not_waited_for() -> None:
+    async def main() -> None:
+        turns = Turns()
+        await turns.wait()
+        waiting = [asyncio.create_task(turns.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        began = time.monotonic()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert time.monotonic() - began < 1
+        assert not turns._waiting
+
+    asyncio.run(main())
+
+
 def test_who_leaves_the_line_is_neither_kept_nor_waited_for() -> None:
     called: list[str] = []
 
@@ -353,7 +382,7 @@ def test_a_connection_that_is_lost_leaves_the_line() -> None:
         turns, connections = Turns(), Connections(ServerLimits(), Metrics())
         config = uvicorn.Config(Mock(), ws="none", lifespan="off", log_config=None)
         config.load()
-        protocol = HttpProtocol(connections, turns, config=config, server_state=ServerState(), app_state={})
+        protocol = HttpProtocol(connections, turns, Turns(), config=config, server_state=ServerState(), app_state={})
         protocol.connection_made(
             Mock(asyncio.Transport, get_extra_info=lambda _: None, get_write_buffer_size=lambda: 0)
         )

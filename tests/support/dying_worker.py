@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import random
 import time
@@ -13,6 +14,7 @@ import httpx2
 
 from support.engine_processes import free_port
 from support.fakes import PROMPTS, STORY, make_fakes
+from support.hosts import Host
 from unisono.chat.messages import Prompt
 from unisono.config.ensemble import load_spec
 from unisono.config.method import Method
@@ -40,23 +42,30 @@ METHODS = (
 )
 
 
-class DyingWorker:
-    """Serves fake b at one address, whenever it lives."""
+KEY, TOKEN = "UNISONO_TEST_TOKEN", "a-token-of-these-tests"
+"""The environment variable, and what workers on other hosts want to be told."""
+CLONE_NEWNET = 0x40000000  # of sched.h
 
-    def __init__(self) -> None:
+
+class DyingWorker:
+    """Serves fake b at one address, whenever it lives: here, or on another host."""
+
+    def __init__(self, host: Host | None = None) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.host = host
+        self.url = f"http://{'127.0.0.1' if host is None else host.address}:{self.port}"
         self.deaths = 0
         self._context = multiprocessing.get_context("forkserver")  # which imports once, for all lives
         self._context.set_forkserver_preload([__name__])
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def spec(self, **keys: Any) -> dict[str, Any]:
-        return {"name": "b", "url": self.url, "timeout": 1.0, "retries": 0, **keys}
+        key = {} if self.host is None else {"api_key_env": KEY}
+        return {"name": "b", "url": self.url, "timeout": 1.0, "retries": 0, **key, **keys}
 
     def start(self) -> None:
         """Start it, and do not wait."""
-        self._process = self._context.Process(target=_serve, args=("b", self.port))
+        self._process = self._context.Process(target=_serve, args=("b", self.port, self.host))
         self._process.start()
 
     def await_ready(self) -> None:
@@ -171,8 +180,13 @@ def count_wrong(served: Served, weights: Sequence[Mapping[str, Any]]) -> int:
     return wrong
 
 
-def _serve(name: str, port: int) -> None:
+def _serve(name: str, port: int, host: Host | None) -> None:
+    if host is not None:
+        with open(f"/var/run/netns/{host.name}") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"the host {host.name} cannot be entered")
     make_fakes()
     spec = load_spec({"members": [{"name": name, "model": f"fake:{name}"}]})
-    bound = bind("127.0.0.1", port)
-    serve(lambda: load_member(spec, name, 16, silent), bound, ServerLimits(), token=None, idle=60)
+    bound = bind("127.0.0.1" if host is None else host.address, port)
+    token = None if host is None else TOKEN
+    serve(lambda: load_member(spec, name, 16, silent), bound, ServerLimits(), token=token, idle=60)

@@ -71,11 +71,11 @@ def check_schema(schema: Any) -> None:
             _check_keyword(keyword, value, where)
             if keyword not in _FORMS and keyword not in _REMARKS:
                 odd.add(keyword)
-        if len(odd) > MOST_ODD:
-            raise SpecError(
-                f"the schema has more than {MOST_ODD} different words that are no keywords of JSON Schema",
-                hint="leave out what asks for nothing",
-            )
+            if len(odd) > MOST_ODD:
+                raise SpecError(
+                    f"the schema has more than {MOST_ODD} different words that are no keywords of JSON Schema",
+                    hint="leave out what asks for nothing",
+                )
         _check_values(part, where)
         least = part.get("minProperties", 0)
         if least > max(1, len(part.get("required", ()))):

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
@@ -63,7 +63,8 @@ class _Flow(FlowControl):
 class HttpProtocol(H11Protocol):
     """A connection of uvicorn that `Connections` knows."""
 
-    def __init__(self, connections: Connections, turns: Turns, **options: Any) -> None:
+    def __init__(self, connections: Connections, turns: Turns, refusals: Turns, **options: Any) -> None:
+        """``turns`` are those of what has arrived, ``refusals`` of the answers to what is refused."""
         super().__init__(**options)
         self.conn = self._strict = StrictConnection(self._begins, self._complete, self._rests)
         self.logger = LOGGER
@@ -72,6 +73,10 @@ class HttpProtocol(H11Protocol):
         self._in_line = False
         """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
+        self._paced = partial(_in_turn, refusals, self._app)
+        self._refusals = refusals
+        self._refused = False
+        """Whether a request that is not HTTP waits for its answer."""
         self._unread = 0
         """Bytes of a body that came after its request had been answered."""
         self._shut = False
@@ -93,6 +98,9 @@ class HttpProtocol(H11Protocol):
             self._turns.leave(self._go_on)
         if self._strict.resting:
             self._turns.leave(self._read_on)
+        if self._refused:
+            self._refused = False
+            self._refusals.leave(self._answer_malformed)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -101,7 +109,7 @@ class HttpProtocol(H11Protocol):
             self._unread += len(data)
         if self._unread > AHEAD:
             self.end(None)
-        else:
+        elif not self._refused:
             super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -110,6 +118,8 @@ class HttpProtocol(H11Protocol):
         A client that has left altogether looks the same, until something is sent to it. HTTP/1.0 has nothing that could
         be sent before the answer; such a client has left.
         """
+        if self._refused:
+            return True
         if (self._place.phase is not Phase.SERVED and not self._in_line) or self.scope["http_version"] != "1.1":
             return None
         self._shut = True
@@ -146,6 +156,12 @@ class HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         self._connections.malformed()
+        self._refused = True
+        self.flow.pause_reading()
+        self._refusals.take(self._answer_malformed)
+
+    def _answer_malformed(self) -> None:
+        self._refused = False
         status, words = self._strict.problem
         self._last_answer(Refusal(status, words, code="invalid_request"))
         self.transport.close()
@@ -182,7 +198,7 @@ class HttpProtocol(H11Protocol):
         self._unread = 0
         path = request.target.partition(b"?")[0].decode("ascii").removesuffix("/")
         refusal = self._connections.reads(self._place, time.monotonic(), always=path in OPEN)
-        self.app = self._app if refusal is None else partial(_refusing, self._app, refusal)
+        self.app = self._paced if refusal is None else partial(_refusing, self._app, refusal)
 
     def _complete(self) -> None:
         done = self.cycle.response_complete if self.conn.our_state is h11.DONE else False
@@ -235,7 +251,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(HttpProtocol, self.connections, Turns()),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections, Turns(), Turns()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -336,6 +352,17 @@ def _blank_scope(origin: bytes | None) -> Scope:
     """What is known of a request that could not be read."""
     headers = [] if origin is None else [(b"origin", origin)]
     return {"type": "http", "method": "", "path": "", "client": None, "headers": headers}
+
+
+async def _in_turn(refusals: Turns, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let refusals of an app take turns."""
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start" and 400 <= message["status"] < 500:
+            await refusals.wait()
+        await send(message)
+
+    await app(scope, receive, sending)
 
 
 async def _refusing(app: App, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

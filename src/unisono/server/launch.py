@@ -60,9 +60,6 @@ def serve(
     engine = AsyncEngine(load, limits, Metrics())
     app = make_app(engine, keys, local=local, log_prompts=log_prompts, gac_model=gac_model, origins=origins)
     server = Server(engine, app)
-    import os as _os
-
-    sys.setswitchinterval(float(_os.environ.get("SWITCH", "0.005")))
     ended = asyncio.run(server.serve_on(bound))
     if isinstance(engine.error, UnisonoError):
         raise engine.error

@@ -39,7 +39,11 @@ TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTex
 
 Text = Annotated[str, Field(min_length=1)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
-Ids = Annotated[list[int], Field(min_length=1)]
+Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+Texts = Annotated[list[Text], Field(fail_fast=True)]
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+"""Lists that are tried one after another stop at the first value that does not fit: there may be half a million."""
+ListsOfIds = Annotated[list[Ids], Field(fail_fast=True)]
 Most = Annotated[int | None, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Logged = Annotated[str | None, WithJsonSchema({})]  # any value, which is logged as JSON
@@ -137,7 +141,7 @@ class GenerationFields(Record):
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = _named("seed", "random_seed")
     stop: Stop | None = _named("stop", "stop_sequences", "stopping_strings")
     """Empty strings have no effect."""
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: TokenIds | None = None
     """For a member alone: ids that end a text anyway, or are never written."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -209,7 +213,7 @@ class ChatRequest(GenerationFields):
 class CompletionRequest(GenerationFields):
     """A request for ``/v1/completions``."""
 
-    prompt: Text | Annotated[list[Text] | list[int] | list[Ids], Field(min_length=1)]
+    prompt: Text | Annotated[Texts | TokenIds | ListsOfIds, Field(min_length=1)]
     """Token ids only for a member alone."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None

@@ -243,4 +243,5 @@ def _restricted(
         grammar = call_grammar(form, callable_, answer=None if answer is None else answer.schema, **how)
     except SpecError as error:
         raise refusal_of(error, param=field) from None
-    return Calling(tuple(tools), form, Constraint(LARK, grammar), "tools" if field == "tool_choice" else field)
+    whole = tools if isinstance(tools, tuple) else tuple(tools)
+    return Calling(whole, form, Constraint(LARK, grammar), "tools" if field == "tool_choice" else field)

@@ -132,7 +132,7 @@ class EndpointLoader:
                     "for longer (wait: 120), or, if it is no `unisono member serve`, name its tokenizer"
                 ) from error
             self.lost = error
-            return assumed(self._source, self._given, self._request.slots)
+            return assumed(self._source, self._given, self._request.slots, self._request.context)
 
     def _described(self) -> Description:
         return self._client.run(self._adapter.describe())

@@ -12,8 +12,11 @@ from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.errors import MemberUnavailable, UnisonoError
 from unisono.vocab.tokenizer import Tokenizer
 
+CONTEXT = 4000
+"""Tokens a text that an engine is believed to hold, where its member does not say: many hold 4,096, some for all."""
 
-def assumed(source: EndpointSource, tokenizer: Tokenizer, slots: int) -> Description:
+
+def assumed(source: EndpointSource, tokenizer: Tokenizer, slots: int, context: int | None) -> Description:
     """What an engine is taken for until it answers: that it tells k ids, of those that the tokenizer has."""
     rows = len(tokenizer.table.texts)
     top = min(source.top or TOP, rows)
@@ -21,7 +24,7 @@ def assumed(source: EndpointSource, tokenizer: Tokenizer, slots: int) -> Descrip
         engine="an engine that has not answered yet",
         model="",
         rows=rows,
-        context=0,
+        context=context or CONTEXT,
         slots=slots,
         truncated=Truncation(top, top),
         tokenizer=None,
