@@ -16,6 +16,7 @@ from unisono.chat.messages import Message, Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
+from unisono.config.ray import grouped
 from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
 from unisono.engine.breaker import Breaker
@@ -269,7 +270,11 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
     for each in itertools.chain.from_iterable(models.values() for models in found):
         first = wanted.get(each.key, each)
         wanted[each.key] = replace(first, slots=max(first.slots, each.slots))
-    models = {key: read_model(each, report) for key, each in wanted.items()}
+    sources = grouped([each.source for each in wanted.values()])
+    models = {
+        key: read_model(replace(each, source=source), report)
+        for (key, each), source in zip(wanted.items(), sources, strict=True)
+    }
     prepared = []
     for spec, its_models in zip(specs, found, strict=True):
         members = [

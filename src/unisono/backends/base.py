@@ -183,7 +183,7 @@ class PrefixStore(Protocol):
 class ModelSource:
     """The location of a model's files, with ``demo:`` names resolved."""
 
-    kind: Literal["hub", "folder", "gguf", "fake", "endpoint"]
+    kind: Literal["hub", "folder", "gguf", "fake", "endpoint", "ray"]
     location: str
     sha256: str | None = None
 

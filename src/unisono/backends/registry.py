@@ -68,6 +68,15 @@ BACKENDS: dict[str, BackendEntry] = {
             options=frozenset(),
         ),
         BackendEntry(
+            name="ray",
+            module="unisono.ray.loader",
+            loader="RayLoader",
+            libraries=("ray",),
+            reads=frozenset({"ray"}),
+            keys=frozenset(),
+            options=frozenset(),
+        ),
+        BackendEntry(
             name="fake",
             module="unisono.backends.fake.backend",
             loader="FakeLoader",

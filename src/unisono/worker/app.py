@@ -111,6 +111,14 @@ class WorkerApp:
         held.enter_context(self._service.place())
         return await self._advance(body)
 
+    async def answer(self, path: str, body: bytes) -> Answer:
+        """The answer at a path to a body that is all there, for whoever calls without HTTP. Raises a `Refusal`."""
+        _, _, route = self._find(path)
+        if path not in PLACED:
+            return await route(body)
+        with self._service.place():
+            return await route(body)
+
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._service.start()
@@ -119,12 +127,15 @@ class WorkerApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
-        if scope["path"] not in self._routes:
-            raise Refusal(404, "a worker has nothing at this path; it has /v1/member and others", code="not_found")
-        method, kind, route = self._routes[scope["path"]]
+        method, kind, route = self._find(scope["path"])
         if scope["method"] != method:
             raise refusal_of_status(405, scope["method"])
         return await route(await self._read(scope, receive, kind) if kind else b"")
+
+    def _find(self, path: str) -> tuple[str, str, Route]:
+        if path not in self._routes:
+            raise Refusal(404, "a worker has nothing at this path; it has /v1/member and others", code="not_found")
+        return self._routes[path]
 
     async def _read(self, scope: Scope, receive: Receive, kind: str) -> bytes:
         """The body of a request of a type that browsers send to another site only with permission."""

@@ -132,6 +132,7 @@ def find_owner(spec: EnsembleSpec, name: str) -> MemberSpec:
     owner = by_name[member.owner]
     if owner.is_elsewhere:
         raise SpecError(
-            f"member {name!r} lives at {owner.url} already", hint="serve one that has a model, or name that address"
+            f"member {name!r} lives {'in a Ray actor' if owner.url is None else f'at {owner.url}'} already",
+            hint="serve one that has a model and is loaded here",
         )
     return owner

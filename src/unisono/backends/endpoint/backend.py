@@ -20,7 +20,7 @@ from unisono.backends.base import (
     check_top,
 )
 from unisono.backends.endpoint.adapter import Adapter, Description, Question
-from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.caller import Caller
 from unisono.errors import MemberUnavailable, ModelError
 
 _LEAVING_SECONDS = 2.0
@@ -41,7 +41,7 @@ class EndpointBackend:
 
     def __init__(
         self,
-        client: Client,
+        client: Caller,
         adapter: Adapter,
         description: Description,
         *,

@@ -14,7 +14,7 @@ from typing import Any
 from unisono.backends.base import TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import PLAIN, check_agreement
-from unisono.backends.endpoint.client import Client, together
+from unisono.backends.endpoint.caller import Caller, together
 from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.backends.endpoint.weights_print import TOP as PRINTED
@@ -38,7 +38,7 @@ _PLAIN_OF_VLLM: dict[str, object] = {"top_k": 0, "min_p": 0, "repetition_penalty
 class CompletionsAdapter:
     """Asks an OpenAI-compatible server."""
 
-    def __init__(self, client: Client, source: EndpointSource, tokenizer: Tokenizer) -> None:
+    def __init__(self, client: Caller, source: EndpointSource, tokenizer: Tokenizer) -> None:
         self._client = client
         self._source = source
         self._tokenizer = tokenizer

@@ -16,13 +16,16 @@ import ssl
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.backends.endpoint.row_memory import is_here
 from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
+from unisono.backends.wire import Buffer
 
 Memory = NDArray[np.uint8]
 HEAD = 1 << 14
@@ -59,11 +62,28 @@ class Refused(Exception):
         self.content = content
 
 
+class Steps(Protocol):
+    """What carries the calls of steps, for one at a time, in the thread that asks."""
+
+    usable: bool
+    """Whether it can be used at all."""
+    is_near: bool
+    """Whether the other side may be on this machine, as far as the address says so."""
+
+    def ask(self, parts: Sequence[memoryview], most: int, deadline: float) -> Buffer:
+        """Make a call, whose frame has these parts, and return the answer, which the next call overwrites.
+
+        The answer has to be there at a time of `time.monotonic`. Raises `Unusual`, `Refused` and `Late`.
+        """
+        ...
+
+
 class Direct:
-    """One connection to one address, for one call at a time."""
+    """One connection to one address."""
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(address)
+        self.is_near = is_here(address)
         proxied = not {parts.scheme, "all"}.isdisjoint(getproxies())
         self.usable = not proxied or bool(proxy_bypass(parts.hostname or ""))
         """Whether the address is reached without a proxy, and switches connections to calls."""
@@ -77,10 +97,6 @@ class Direct:
         self._memory = np.empty(0, np.uint8)
 
     def ask(self, parts: Sequence[memoryview], most: int, deadline: float) -> memoryview:
-        """Make a call, whose frame has these parts, and return the answer, which the next call overwrites.
-
-        The answer has to be there at a time of `time.monotonic`. Raises `Unusual`, `Refused` and `Late`.
-        """
         connection, self._kept = self._kept, None
         if connection is not None and not connection.lives:
             connection.close()

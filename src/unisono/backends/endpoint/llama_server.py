@@ -17,7 +17,7 @@ from urllib.parse import quote
 from unisono.backends.base import TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import TEXT, check_agreement
-from unisono.backends.endpoint.client import Client, together
+from unisono.backends.endpoint.caller import Caller, together
 from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.backends.endpoint.weights_print import TOP as PRINTED
@@ -39,7 +39,7 @@ _OF_THE_MODEL = ("vocab_type", "n_vocab", "n_ctx_train", "n_embd", "n_params", "
 class LlamaServerAdapter:
     """Asks a llama-server."""
 
-    def __init__(self, client: Client, source: EndpointSource, tokenizer: Tokenizer) -> None:
+    def __init__(self, client: Caller, source: EndpointSource, tokenizer: Tokenizer) -> None:
         self._client = client
         self._source = source
         self._tokenizer = tokenizer

@@ -13,7 +13,9 @@ from typing import Any, TypeVar, cast
 from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.endpoint.adapter import Adapter, Description
 from unisono.backends.endpoint.backend import EndpointBackend
-from unisono.backends.endpoint.client import Client, Unreached
+from unisono.backends.endpoint.caller import Unreached
+from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.direct import Direct
 from unisono.backends.endpoint.pending import PendingAdapter, assumed
 from unisono.backends.endpoint.report import EndpointReport, report_of
 from unisono.backends.endpoint.settings import EndpointSource
@@ -183,7 +185,8 @@ class EndpointLoader:
                 f"member {self._request.name!r} names a tokenizer, but {self._client.address} gives its own",
                 hint="leave the key tokenizer out",
             )
-        return cast(Adapter, adapter(self._client, self._source))
+        direct = Direct(self._client.address, self._client.authorization)
+        return cast(Adapter, adapter(self._client, self._source.top, direct))
 
     async def _recognise(self) -> _Engine:
         for engine in _ENGINES:

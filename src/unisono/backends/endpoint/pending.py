@@ -7,7 +7,7 @@ from typing import Any
 
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Adapter, Description, Question
-from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.caller import Caller
 from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.errors import MemberUnavailable, UnisonoError
 from unisono.vocab.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ class PendingAdapter:
     """Finds out which engine answers when it is first asked, and asks it from then on."""
 
     def __init__(
-        self, client: Client, find: Callable[[], Coroutine[Any, Any, Adapter]], told: Description, context: int
+        self, client: Caller, find: Callable[[], Coroutine[Any, Any, Adapter]], told: Description, context: int
     ) -> None:
         """``told`` and ``context`` are what the ensemble was made for."""
         self._client = client

@@ -93,8 +93,9 @@ class OpenedMemory:
 class ClientMemory:
     """The memory of one client of a worker, if they share one."""
 
-    def __init__(self, address: str) -> None:
-        self._possible = POSSIBLE and is_here(address)
+    def __init__(self, near: bool) -> None:
+        """``near`` says whether the worker may be on this machine."""
+        self._possible = POSSIBLE and near
         self._opened: OpenedMemory | None = None
 
     @property

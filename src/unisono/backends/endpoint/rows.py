@@ -11,7 +11,7 @@ import numpy as np
 
 from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.adapter import Question
-from unisono.backends.endpoint.client import together
+from unisono.backends.endpoint.caller import together
 from unisono.errors import ModelError
 
 SLACK = 2e-6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.caller import Caller
 from unisono.backends.endpoint.rows import Row
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -26,7 +26,7 @@ SHARED = 0.7
 
 class WeightsPrint:
     def __init__(
-        self, client: Client, tokenizer: Tokenizer, ask: Callable[[list[int]], Coroutine[Any, Any, Row]]
+        self, client: Caller, tokenizer: Tokenizer, ask: Callable[[list[int]], Coroutine[Any, Any, Row]]
     ) -> None:
         """``ask`` gives the likeliest ids behind a text."""
         self._client = client

@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
-from unisono.backends.endpoint.client import Answer, Client
-from unisono.backends.endpoint.direct import Direct, Late, Refused, Unusual
+from unisono.backends.endpoint.caller import Answer, Caller
+from unisono.backends.endpoint.direct import Late, Refused, Steps, Unusual
 from unisono.backends.endpoint.row_memory import ClientMemory
-from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
 from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
@@ -52,11 +51,12 @@ class _Member(BaseModel):
 class WorkerAdapter:
     """The worker holds what its slots have read, by sessions: this is one."""
 
-    def __init__(self, client: Client, source: EndpointSource) -> None:
+    def __init__(self, client: Caller, top: int | None, direct: Steps) -> None:
+        """Let ``top`` ids be told of each distribution, or all; ``direct`` carries the calls of steps, where it can."""
         self._client = client
-        self._top = source.top
-        self._direct = Direct(client.address, client.authorization)
-        self._memory = ClientMemory(client.address)
+        self._top = top
+        self._direct = direct
+        self._memory = ClientMemory(direct.is_near)
         self._session = secrets.token_hex(16)
         self._number = 0
         self._description: Description | None = None
@@ -90,8 +90,8 @@ class WorkerAdapter:
         frame = self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES, told.truncated is None, began)
         self._check_head(frame.head, call.number, told.model, questions)
         try:
-            rows = self._memory.read(frame, wanted, told.rows)
-            rows = read_rows_of(frame, wanted, told.rows) if rows is None else rows
+            here = self._memory.read(frame, wanted, told.rows)
+            rows = read_rows_of(frame, wanted, told.rows) if here is None else here
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
         if isinstance(rows, np.ndarray) and rows.size and not np.isfinite(rows.max(axis=1)).all():
@@ -198,7 +198,7 @@ def _with_top(question: Question, top: int) -> Question:
 def reason_of(answer: Answer) -> str:
     """The words of a worker's refusal."""
     try:
-        told: Any = json.loads(answer.content)
+        told: Any = json.loads(bytes(answer.content))
         return str(told["error"]["message"])
     except (ValueError, RecursionError, KeyError, TypeError):
         return f"it answers with the status {answer.status}"
