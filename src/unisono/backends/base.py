@@ -204,6 +204,8 @@ class LoadRequest:
     threads: int | None = None
     slots: int = 1
     options: Mapping[str, object] = field(default_factory=dict)
+    alone: bool = False
+    """Whether this process is the model's own, so that an engine which wants one need not start another."""
 
     def __post_init__(self) -> None:
         """Raises a `SpecError` that names the member and the value."""

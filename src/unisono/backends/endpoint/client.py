@@ -51,13 +51,13 @@ class Answer:
 class Client:
     """Asks one endpoint for one member."""
 
-    def __init__(self, member: str, source: EndpointSource) -> None:
-        """Raises a `SpecError` where the environment lacks the key."""
+    def __init__(self, member: str, source: EndpointSource, key: str | None = None) -> None:
+        """``key`` is that of the environment, where none is given. Raises a `SpecError` where that lacks it."""
         self.member = member
         self.address = source.location
         self.timeout = source.timeout
         self._retries = source.retries
-        self._key = _key_of(member, source.api_key_env)
+        self._key = _key_of(member, source.api_key_env) if key is None else key
         self._started: set[Future[Any]] = set()
         self._lost: tuple[str, float] | None = None
         """Why nothing was heard from it lately, and until when that is believed to be so."""
