@@ -2,9 +2,9 @@
 
     python benchmarks/vllm_steps.py MODEL --python .engines-venv/vllm/bin/python
 
-MODEL is a folder that vLLM reads. Three ways take turns: the engine streams texts by itself; the backend asks it step by
-step in the same process; and an ensemble's process asks the member's own (`options.python`). Prompts are read before the
-clock starts. The table shows medians of milliseconds a step, and of the ratios to streaming of the same round.
+MODEL is a folder that vLLM reads. Three ways take turns: the engine streams texts by itself; the backend asks it step
+by step in the same process; and an ensemble's process asks the member's own (`options.python`). Prompts are read before
+the clock starts. The table shows medians of milliseconds a step, and of the ratios to streaming of the same round.
 """
 
 from __future__ import annotations
@@ -107,14 +107,18 @@ def main() -> None:
         engine_role(given)
         return
     command = [given.python, __file__, *sys.argv[1:], "--engine"]
-    engine = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    engine = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert engine.stdin is not None
     assert engine.stdout is not None
     if engine.stdout.readline() != "ready\n":
         sys.exit("vLLM cannot be started there")
     far = load(given.model, given.python, given)
     rng = np.random.default_rng(3)
-    print(f"{'texts':>5} {'prompt':>6} {'streaming':>9} {'here':>7} {'ratio':>6} {'child':>7} {'ratio':>6} {'spread of both ratios':>24}")
+    print(
+        f"{'texts':>5} {'prompt':>6} {'streaming':>9} {'here':>7} {'ratio':>6} {'child':>7} {'ratio':>6} {'spread':>23}"
+    )
     for length in given.prompts:
         for texts in given.texts:
             rounds = []

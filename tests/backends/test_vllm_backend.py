@@ -1,4 +1,4 @@
-"""A member in vLLM, on a stand-in of vLLM: sessions as slots, rows through shared memory, an engine that is short of something."""
+"""A member in vLLM, on a stand-in: sessions as slots, rows through shared memory, an engine that lacks something."""
 
 from __future__ import annotations
 
@@ -51,7 +51,15 @@ def engine(**told: Any) -> Engine:
         {"blocks": 18},
         {"blocks": 18, "tokens": 5, "sessions": 3},
     ],
-    ids=["room", "the second model runner", "two at once", "one at once", "short passes", "little memory", "little of all"],
+    ids=[
+        "room",
+        "the second model runner",
+        "two at once",
+        "one at once",
+        "short passes",
+        "little memory",
+        "little of all",
+    ],
 )
 def test_an_engine_keeps_the_contract_whatever_it_is_short_of(told: dict[str, Any]) -> None:
     sessions = told.pop("sessions", 4)

@@ -1,4 +1,4 @@
-"""A member inside a server's vLLM, on a stand-in of it: the same slots on sessions in another loop, steps held together."""
+"""A member inside a server's vLLM, on a stand-in: slots on sessions in another loop, steps that are held together."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def gemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_python() -> Iterator[str]:
-    """vLLM's own Python, which finds this unisono."""
+    """The Python of vLLM, which finds this unisono."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(unisono.__file__).parents[1]))
         yield str(ENGINES / "vllm" / "bin" / "python")

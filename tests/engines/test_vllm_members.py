@@ -52,7 +52,10 @@ def test_an_engine_keeps_the_contract_and_tells_what_transformers_tells(smol_fol
         for backend in (home, far):
             slot = backend.open()
             told = [np.array(backend.advance([Feed(slot, ids[:-3])]))]
-            told += [np.array(backend.advance([Feed(slot, [ids[-3]])])), np.array(backend.advance([Feed(slot, ids[-2:], 2)]))]
+            told += [
+                np.array(backend.advance([Feed(slot, [ids[-3]])])),
+                np.array(backend.advance([Feed(slot, ids[-2:], 2)])),
+            ]
             backend.close(slot)
             rows.append(np.concatenate(told))
         worst = max(worst, *(total_variation(left, right) for left, right in zip(*rows, strict=True)))

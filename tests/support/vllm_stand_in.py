@@ -1,7 +1,7 @@
-"""A stand-in of what `unisono.backends.vllm` uses of vLLM: sessions, the cache of prefixes in blocks, memory, logits processors.
+"""A stand-in of what `unisono.backends.vllm` uses of vLLM: sessions, blocks of a cache, memory, logits processors.
 
-Its model is a rule of the ids that were read. It schedules as vLLM does where that matters: a prompt may take several passes,
-what was read before in whole blocks is not computed again, and who finds no memory loses what was read.
+Its model is a rule of the ids that were read. It schedules as vLLM does where that matters: a prompt may take several
+passes, what was read before in whole blocks is not computed again, and who finds no memory loses what was read.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ class GPUModelRunner:
 
 
 class EngineCore:
-    made: Engine
+    runner_class: type[GPUModelRunner]
 
     def __init__(self, vllm_config: Any, executor_class: Any, log_stats: bool) -> None:
         self.engine = vllm_config.engine
         self.config = vllm_config
-        self.runner = GPUModelRunner(self.engine)
+        self.runner = self.runner_class(self.engine)
         (processor,) = vllm_config.processors
         self.processor = processor(vllm_config, "cpu", None if self.engine.v2 else False)
         self.sessions: dict[str, Session] = {}
@@ -171,8 +171,8 @@ class EngineCore:
             added[0], added[-1] = (0, *added[-1][1:]), (len(batch) - 1, *added[0][1:])
             update.moved = [(0, len(batch) - 1, Direction.SWAP)]
         if self.engine.v2:
-            for place, params, _, _ in added:
-                self.processor.add_request(place, params)
+            for place, name in enumerate(batch):
+                self.processor.add_request(len(batch) - place, self.sessions[name].params)
         else:
             self.processor.update_state(update)
         starts = np.cumsum([0, *counts.values()])
@@ -189,7 +189,7 @@ class EngineCore:
         runner.input_batch.req_id_to_index = {name: place for place, name in enumerate(batch)}
         self.batch = batch
         logits = torch.from_numpy(np.stack(last).astype(np.float32))
-        context = [Record(idx_mapping_np=np.array([place for place, *_ in added]))] if self.engine.v2 else []
+        context = [Record(idx_mapping_np=np.arange(len(batch), 0, -1))] if self.engine.v2 else []
         told = self.processor.apply(logits.clone(), *context)
         assert torch.equal(told, logits), "the processor changes what others choose by"
         if not self.engine.v2:
@@ -197,11 +197,13 @@ class EngineCore:
 
 
 class _EngineArgs:
+    engine: Engine
+
     def __init__(self, *, max_num_seqs: int, logits_processors: Sequence[type], **told: Any) -> None:
         self.sessions, self.processors, self.told = max_num_seqs, logits_processors, told
 
     def create_engine_config(self) -> Any:
-        engine = EngineCore.made
+        engine = self.engine
         return Record(
             engine=engine,
             use_v2_model_runner=engine.v2,
@@ -216,7 +218,9 @@ class _EngineArgs:
 @contextlib.contextmanager
 def vllm_stands_in(engine: Engine) -> Iterator[types.ModuleType]:
     """Let `unisono.backends.vllm.library` find this where it looks for vLLM; gives that module."""
-    EngineCore.made = engine
+    runner = type("GPUModelRunner", (GPUModelRunner,), {})
+    core = type("EngineCore", (EngineCore,), {"runner_class": runner})
+    arguments = type("EngineArgs", (_EngineArgs,), {"engine": engine})
     parallel = dict.fromkeys(("destroy_model_parallel", "destroy_distributed_environment"), lambda: None)
     interface: Any = type("LogitsProcessor", (), {})
     successor: Any = type("LogitsProcessor", (), {})
@@ -225,13 +229,13 @@ def vllm_stands_in(engine: Engine) -> Iterator[types.ModuleType]:
         "vllm.distributed": {},
         "vllm.distributed.parallel_state": {"model_parallel_is_initialized": lambda: False, **parallel},
         "vllm.engine": {},
-        "vllm.engine.arg_utils": {"EngineArgs": _EngineArgs},
+        "vllm.engine.arg_utils": {"EngineArgs": arguments},
         "vllm.engine.protocol": {"StreamingInput": Record},
         "vllm.platforms": {"current_platform": Record(is_cpu=lambda: True)},
         "vllm.sampling_params": {"RequestOutputKind": Record(DELTA="delta")},
         "vllm.v1": {},
         "vllm.v1.engine": {"EngineCoreRequest": Record, "EngineCoreRequestType": Record(ADD="add")},
-        "vllm.v1.engine.core": {"EngineCore": EngineCore},
+        "vllm.v1.engine.core": {"EngineCore": core},
         "vllm.v1.executor": {"Executor": Record(get_class=lambda config: None)},
         "vllm.v1.sample": {},
         "vllm.v1.sample.logits_processor": {"LogitsProcessor": interface, "MoveDirectionality": Direction},
@@ -240,7 +244,7 @@ def vllm_stands_in(engine: Engine) -> Iterator[types.ModuleType]:
         "vllm.v1.worker.gpu.sample": {},
         "vllm.v1.worker.gpu.sample.logits_processor": {},
         "vllm.v1.worker.gpu.sample.logits_processor.interface": {"LogitsProcessor": successor},
-        "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner": GPUModelRunner},
+        "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner": runner},
     }
     ours = ("unisono.backends.vllm.library", "unisono.backends.vllm.local_core")
     before = {name: sys.modules.pop(name, None) for name in (*contents, *ours)}
@@ -277,7 +281,7 @@ class AsyncLLM:
             device_config=Record(device_type="cpu"),
         )
         self._loop = asyncio.get_running_loop()
-        self._core = EngineCore(self.vllm_config, None, False)
+        self._core = sys.modules["vllm.v1.engine.core"].EngineCore(self.vllm_config, None, False)
         self._core.input_queue = Record(put=lambda entry: self._loop.call_soon_threadsafe(self._add, *entry[1]))
         self._answers: dict[str, asyncio.Queue[Any]] = {}
         self._steps = False
@@ -299,7 +303,8 @@ class AsyncLLM:
     async def _read(self, inputs: Any, name: str) -> None:
         async for each in inputs:
             ids, params = each.prompt["prompt_token_ids"], each.sampling_params
-            await asyncio.sleep(0)  # each chunk comes by itself
+            for _ in range(len(self._answers)):  # each chunk comes by itself
+                await asyncio.sleep(0)
             self._add(Record(request_id=name, prompt_token_ids=ids, sampling_params=params, resumable=True), 0)
 
     def _add(self, request: Any, wave: int) -> None:

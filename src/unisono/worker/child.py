@@ -1,7 +1,7 @@
 """A member in a process of its own: ``python -m unisono.worker.child FILE``.
 
-``FILE`` is the number of a listening socket that was handed down. The first line of the input says, as JSON, which member
-is to be served; when the input ends, the process does. What becomes of the loading is told in lines of JSON.
+``FILE`` is the number of a listening socket that was handed down. The first line of the input says, as JSON, which
+member is to be served; when the input ends, the process does. What becomes of the loading is told in lines of JSON.
 """
 
 from __future__ import annotations

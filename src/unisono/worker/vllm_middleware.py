@@ -1,7 +1,7 @@
 """A member inside a ``vllm serve`` that serves others, too::
 
-    vllm serve MODEL --middleware unisono.worker.vllm_middleware.UnisonoMember \\
-        --logits-processors unisono.backends.vllm.library:Rows
+    vllm serve MODEL --middleware unisono.worker.vllm_middleware.UnisonoMember
+                     --logits-processors unisono.backends.vllm.library:Rows
 
 The server answers at a worker's paths, too, and a member there is found by its address: ``url: http://HOST:8000``.
 """

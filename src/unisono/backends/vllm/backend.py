@@ -85,7 +85,9 @@ class VllmBackend:
         check_ids(feeds, self.facts.rows)
         self._calls += 1
         ends = list(itertools.accumulate((feed.wanted for feed in feeds), initial=0))
-        orders = [_Order(self._texts[each.slot], each.ids, each.wanted, at) for each, at in zip(feeds, ends, strict=False)]
+        orders = [
+            _Order(self._texts[each.slot], each.ids, each.wanted, at) for each, at in zip(feeds, ends, strict=False)
+        ]
         for order in orders:
             order.text.used = self._calls
         try:
@@ -142,7 +144,7 @@ class VllmBackend:
         if order.attempts == ATTEMPTS:
             raise ModelError(
                 f"the engine of member {self._name!r} did not hand out rows that it was asked for",
-                hint="its options kv_cache_memory_bytes or gpu_memory_utilization may be too small; if not, report this",
+                hint="its options kv_cache_memory_bytes or gpu_memory_utilization may be too small, or this is a fault",
             )
         self._end([order.text])
         return False

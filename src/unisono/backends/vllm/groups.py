@@ -1,7 +1,8 @@
 """Chunks of one step enter an engine together, so that one pass reads them all.
 
-An idle engine starts with the first chunk that arrives, and needs a second pass for the others. So a step's chunks are held,
-in the engine's own loop, until all are there. Nothing is held for long: a timer lets go of a group that stays incomplete.
+An idle engine starts with the first chunk that arrives, and needs a second pass for the others. So a step's chunks are
+held, in the engine's own loop, until all are there. Nothing is held for long: a timer lets go of a group that stays
+incomplete.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The only file that imports vLLM: a logits processor that hands rows out, and what an engine is made of.
 
-Written for the versions of `SERIES`. What is used of vLLM beyond its public interface stands in this file and in
-`local_core` alone: how a runner is told apart from its successor, where it keeps what it has computed, and the scheduler's
-own interface. Other versions are refused by name before anything is loaded.
+Written for the series of `versions`; others are refused by name before this is imported. What is used of vLLM beyond
+its public interface stands in this file and in `local_core` alone.
 """
 
 from __future__ import annotations
@@ -85,8 +84,9 @@ def _plan_of(params: Any, width: int) -> _Plan | None:
 class Rows(_Processor, _Successor):  # type: ignore[misc]
     """Hands out the rows of requests that have a plan, and changes nothing.
 
-    It has the interfaces of both of vLLM's model runners; each calls its own. The first keeps requests by their place in the
-    batch, and says who comes, goes and moves; the second by a place of their own. That of the second is untried: it needs a GPU.
+    It has the interfaces of both of vLLM's model runners; each calls its own. The first keeps requests by their place
+    in the batch, and says who comes, goes and moves; the second by a place of their own. That of the second is untried:
+    it needs a GPU.
     """
 
     def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool | None = None) -> None:

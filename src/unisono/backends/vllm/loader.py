@@ -1,7 +1,7 @@
 """Loads a model into an engine of vLLM: in this process where that is the model's own, else in one that it starts.
 
-The vocabulary, and what is known of a model before its weights, is read by the transformers backend: vLLM reads the same
-files.
+The vocabulary, and what is known of a model before its weights, is read by the transformers backend: vLLM reads the
+same files.
 """
 
 from __future__ import annotations

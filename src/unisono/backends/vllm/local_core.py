@@ -1,4 +1,4 @@
-"""An engine in this process, whose passes are called for one by one: chunks of a step are admitted together by themselves."""
+"""An engine in this process, whose passes are called for one by one: so chunks of a step are admitted together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A member's engine in a process of its own: a worker of `unisono.worker.child` on a socket that only this one knows.
 
-The process ends when its input does, so it outlives its parent in no case. It is asked as workers on other machines are.
+The process ends when its input does, so it never outlives its parent. It is asked as workers on other machines are.
 """
 
 from __future__ import annotations
