@@ -86,6 +86,7 @@ class MemberProcess:
                 env=environment,
             )
         except OSError as error:
+            self._log.close()
             raise SpecError(
                 f"member {member!r}: options.python is {shown(python)}, which cannot be started: {error.strerror}",
                 hint="give the path of the Python that has vLLM and unisono",
@@ -119,6 +120,11 @@ class MemberProcess:
             f"{self._last_words()}",
             hint="its Python has to have vLLM and unisono[vllm]; options.python names another",
         )
+
+    @property
+    def status(self) -> int | None:
+        """With what the process ended; ``None`` while it runs."""
+        return self._process.poll()
 
     def end(self) -> None:
         """End the process: by itself, else by force. Idempotent."""
