@@ -63,9 +63,23 @@ def gemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _as_folder(GEMMA, tmp_path_factory.mktemp("gemma"))
 
 
+PLUGIN = "[vllm.general_plugins]\nunisono = unisono.backends.vllm.plugin:register\n"
+
+
 @pytest.fixture(scope="session")
-def vllm_python() -> Iterator[str]:
-    """The Python of vLLM, which finds this unisono."""
+def unisono_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where another Python finds this unisono as if it was installed there."""
+    installed = tmp_path_factory.mktemp("installed")
+    info = installed / "unisono-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unisono\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(PLUGIN)
+    return os.pathsep.join([str(Path(unisono.__file__).parents[1]), str(installed)])
+
+
+@pytest.fixture(scope="session")
+def vllm_python(unisono_path: str) -> Iterator[str]:
+    """The Python of vLLM, whose processes find this unisono."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(unisono.__file__).parents[1]))
+        patch.setenv("PYTHONPATH", unisono_path)
         yield str(ENGINES / "vllm" / "bin" / "python")
