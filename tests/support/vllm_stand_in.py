@@ -303,7 +303,7 @@ class AsyncLLM:
     async def _read(self, inputs: Any, name: str) -> None:
         async for each in inputs:
             ids, params = each.prompt["prompt_token_ids"], each.sampling_params
-            for _ in range(len(self._answers)):  # each chunk comes by itself
+            for _ in range(3 * list(self._answers).index(name)):  # each chunk comes by itself
                 await asyncio.sleep(0)
             self._add(Record(request_id=name, prompt_token_ids=ids, sampling_params=params, resumable=True), 0)
 

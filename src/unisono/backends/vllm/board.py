@@ -75,7 +75,7 @@ class RowBoard:
     @property
     def width(self) -> int:
         """V."""
-        return self.logits_NV.shape[1]
+        return int(self.logits_NV.shape[1])
 
     def has(self, row: int, count: int, ticket: int) -> bool:
         """Whether these rows were written for this ticket."""
