@@ -67,13 +67,13 @@ def stream(core: Any, prompts: list[list[int]], pieces: int) -> float:
             cache_salt=None, data_parallel_rank=None,
         )  # fmt: skip
         engine.add_request(*engine.preprocess_add_request(request))
-    told, began, steps = 0, 0.0, 0
+    begun, began, steps = set[str](), 0.0, 0
     while engine.scheduler.has_unfinished_requests():
         outputs, _ = engine.step_fn()
-        told += sum(len(each.new_token_ids) for each in (outputs[0].outputs if outputs and 0 in outputs else []))
+        begun.update(library.answered(outputs[0].outputs if outputs and 0 in outputs else []))
         if began:
             steps += 1
-        elif told >= len(prompts):
+        elif len(begun) == len(prompts):  # all have read their prompts
             began = time.perf_counter()
     return 1000 * (time.perf_counter() - began) / steps
 
