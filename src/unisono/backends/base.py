@@ -206,6 +206,8 @@ class LoadRequest:
     options: Mapping[str, object] = field(default_factory=dict)
     may_be_away: bool = False
     """Whether texts are written without the member while it is away, also when the ensemble begins."""
+    alone: bool = False
+    """Whether this process is the model's own, so that an engine which wants one need not start another."""
 
     def __post_init__(self) -> None:
         """Raises a `SpecError` that names the member and the value."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from unisono.backends.base import Loader, LoadRequest
-from unisono.backends.options import LlamaCppOptions, TransformersOptions
+from unisono.backends.options import LlamaCppOptions, TransformersOptions, VllmOptions
 from unisono.backends.threads import bounded_spin
 from unisono.errors import BackendMissing, SpecError, nearest
 
@@ -57,6 +57,15 @@ BACKENDS: dict[str, BackendEntry] = {
             keys=frozenset({"dtype", "device", "context", "threads"}),
             options=frozenset(TransformersOptions.model_fields),
             spins=4000,
+        ),
+        BackendEntry(
+            name="vllm",
+            module="unisono.backends.vllm.loader",
+            loader="VllmLoader",
+            libraries=("transformers", "torch"),  # vLLM itself may be in an environment of its own
+            reads=frozenset({"hub", "folder"}),
+            keys=frozenset({"dtype", "context", "threads"}),
+            options=frozenset(VllmOptions.model_fields),
         ),
         BackendEntry(
             name="endpoint",

@@ -45,10 +45,10 @@ Route = Callable[[bytes], Coroutine[Any, Any, Answer]]
 
 
 class WorkerApp:
-    def __init__(self, service: MemberService, token: str | None) -> None:
-        """Serve those who have the token, or, without one, whoever calls under a host name of this machine."""
+    def __init__(self, service: MemberService, token: str | Sequence[str] | None) -> None:
+        """Serve those who have the token, or one of several; without any, who calls by a host name of this machine."""
         self._service = service
-        self._keys = None if token is None else Keys([token])
+        self._keys = None if token is None else Keys([token] if isinstance(token, str) else token)
         self._foreign = FOREIGN if token is None else None
         self._routes: dict[str, tuple[str, str, Route]] = {
             "/health": ("GET", "", self._health),

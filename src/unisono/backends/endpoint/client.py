@@ -27,9 +27,9 @@ _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient]
 class Client(Caller):
     """Asks one endpoint for one member."""
 
-    def __init__(self, member: str, source: EndpointSource) -> None:
-        """Raises a `SpecError` where the environment lacks the key."""
-        key = _key_of(member, source.api_key_env)
+    def __init__(self, member: str, source: EndpointSource, key: str | None = None) -> None:
+        """``key`` is that of the environment, where none is given. Raises a `SpecError` where that lacks it."""
+        key = _key_of(member, source.api_key_env) if key is None else key
         super().__init__(member, source.location, timeout=source.timeout, retries=source.retries, key=key)
 
     @property

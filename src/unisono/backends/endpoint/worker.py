@@ -45,6 +45,7 @@ class _Member(BaseModel):
     context: int = Field(gt=0)
     slots: int = Field(gt=0)
     truncated: list[int] | None = Field(min_length=3, max_length=3)
+    keeps_prefixes: bool = False
     warnings: list[str]
 
 
@@ -73,6 +74,7 @@ class WorkerAdapter:
                 context=told.context,
                 slots=told.slots,
                 truncated=truncated,
+                keeps_prefixes=told.keeps_prefixes,
                 tokenizer=WorkerTokenizer(self._client, table, told.model),
                 notes=("whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",),
                 warnings=tuple(told.warnings),
