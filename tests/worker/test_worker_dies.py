@@ -9,7 +9,7 @@ import pytest
 
 from support.dying_worker import NEAR, DyingWorker, Served, count_wrong, serve_requests
 from support.fakes import make_fakes
-from unisono.backends.endpoint import client
+from unisono.backends.endpoint import caller
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.engine import breaker
 from unisono.ensemble import Ensemble
@@ -39,7 +39,7 @@ def test_60_requests_with_a_worker_that_dies(
 ) -> None:
     monkeypatch.setattr(breaker, "FIRST", 0.05)
     monkeypatch.setattr(breaker, "LONGEST", 0.1)
-    monkeypatch.setattr(client, "_AWAY", 0.05)
+    monkeypatch.setattr(caller, "_AWAY", 0.05)
 
     def between(served: Served) -> None:
         """Kill it while it is asked; start it when some more requests have ended or failed without it."""

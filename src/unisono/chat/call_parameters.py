@@ -148,7 +148,7 @@ def text_of(value: object) -> str:
 def read_value(text: str, schema: object = True, whole: object = True) -> Any:
     """The value that a text is by a schema, a part of the ``whole`` one: JSON, or the text where that does not fit."""
     kinds = kinds_of(schema, whole)
-    if kinds == {"string"}:
+    if kinds == frozenset({"string"}):
         return text
     try:
         value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unisono.chat.call_parameters import ParameterSegments, kinds_of_value, referred
@@ -117,7 +117,7 @@ class _Values:
             raise SpecError(f"{where} allows no value", hint="leave the argument out of the schema")
         return [f"{name}: {' | '.join(ways)}", *lines]
 
-    def _expression(self, leaf: Mapping[str, Any], others: list[Mapping[str, Any]], where: str) -> str:
+    def _expression(self, leaf: Mapping[str, Any], others: Sequence[Mapping[str, Any]], where: str) -> str:
         """The regular expression of a text, which no value beside it is read of."""
         parts = []
         if "minLength" in leaf or "maxLength" in leaf:

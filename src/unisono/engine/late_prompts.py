@@ -38,9 +38,9 @@ class LatePrompts:
             late.coming = self._thread.submit(late.encode)
         wait([late.coming for late in (asked if patience is None else fresh) if late.coming is not None], patience)
         for state, member in waiting:
-            late = _late_of((state, member))
-            if late is not None and late.coming is not None and late.coming.done():
-                _take(state, member, late)
+            prompt = _late_of((state, member))
+            if prompt is not None and prompt.coming is not None and prompt.coming.done():
+                _take(state, member, prompt)
 
     def close(self) -> None:
         if self._thread is not None:

@@ -30,7 +30,7 @@ DELAY_SECONDS = 60.0
 @serve.deployment(name="Ensemble")
 @serve.ingress()
 class Ensemble:
-    async def __init__(self, arguments: Mapping[str, Any]) -> None:
+    async def __init__(self, arguments: Mapping[str, Any]) -> None:  # type: ignore[misc]
         self.replica = Replica(Arguments.read(arguments))
         await self.replica.start()
 
@@ -63,7 +63,8 @@ def app(arguments: Mapping[str, Any]) -> Application:
         }
     else:
         options["num_replicas"] = read.replicas
-    return Ensemble.options(**options).bind(read.model_dump())
+    deployment: Any = Ensemble
+    return deployment.options(**options).bind(read.model_dump())
 
 
 def serve_application(arguments: Arguments, host: str, port: int) -> None:

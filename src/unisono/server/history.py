@@ -140,8 +140,8 @@ def _linked(messages: Sequence[Named]) -> Iterator[Named]:
         waiting = _Waiting(_calls_of(message), fresh)
         if waiting.ids:
             ids = iter(waiting.ids)
-            told = [{**call, "id": next(ids)} if isinstance(call, dict) else call for call in message["tool_calls"]]
-            message = {**message, "tool_calls": told}
+            calls = [{**call, "id": next(ids)} if isinstance(call, dict) else call for call in message["tool_calls"]]
+            message = {**message, "tool_calls": calls}
         yield name, message
 
 
