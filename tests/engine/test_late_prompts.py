@@ -13,6 +13,7 @@ from support.fakes import PROMPTS, STORY, make_fakes
 from support.lost_members import METHODS, PIECES, Clock, check_plain, engine_of, lose
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
+from unisono.chat.reading import _read, question
 from unisono.config.method import Method
 from unisono.engine import late_prompts
 from unisono.engine.engine import Engine
@@ -208,3 +209,14 @@ def test_all_members_away_is_an_error_by_name() -> None:
         lose_all(engine, name, lambda: True)
     with pytest.raises(MemberUnavailable, match="'a'"):
         begun(engine, PROMPTS[0])
+
+
+def test_the_process_for_long_prompts_says_who_is_away() -> None:
+    class Away:
+        def encode_text(self, text: str) -> list[int]:
+            raise MemberUnavailable("b", "http://there", "refused", retry_after=2.0)
+
+    outcome: list[dict[str, object]] = []
+    asked = question((3, 0), "a text", off=False, may_be_empty=False, most=None)
+    _read({3: [Away()]}, asked, outcome)  # type: ignore[list-item]
+    assert outcome == [{"away": ["b", "http://there", "refused", 2.0]}]

@@ -96,20 +96,16 @@ def test_requests_that_come_while_a_worker_is_away_are_answered_without_it(monke
     """Its tokenizer is away with it; the lead, by which prompts are counted, is it."""
     for module, name in ((breaker, "FIRST"), (breaker, "LONGEST"), (caller, "_AWAY")):
         monkeypatch.setattr(module, name, 0.02)
-    for name in "ab":
-        FAKE_MODELS[name].context = 1 << 15
     with contextlib.ExitStack() as held:
         with working(B) as worker:
             port = int(worker.url.rpartition(":")[2])
             far = worker.spec("b", on_failure="degrade", timeout=1, retries=0, weight=2)
             served = held.enter_context(serving({"duo": {"members": [A, far]}}))
             assert "x-unisono-degraded" not in served.post("/v1/chat/completions", CHAT).headers
-        for size in (1, 1600):  # a long prompt is read in a process of its own
-            messages = [{"role": "user", "content": "the cat " * size}]
-            response = served.post("/v1/chat/completions", {**CHAT, "messages": messages, "unisono": {"trace": True}})
-            assert response.status_code == 200, response.text
-            assert response.headers["x-unisono-degraded"] == "b=4"
-            assert response.json()["usage"]["prompt_tokens"] > size
+        response = served.post("/v1/chat/completions", {**CHAT, "unisono": {"trace": True}})
+        assert response.status_code == 200, response.text
+        assert response.headers["x-unisono-degraded"] == "b=4"
+        assert response.json()["usage"]["prompt_tokens"] > 0
         assert served.get("/ready").json()["members"]["duo"]["b"]["state"] == "away"
         with working(B, port=port):
             served.wait(lambda: served.get("/ready").json()["status"] == "ready")  # a probe has asked
