@@ -90,8 +90,8 @@ class WorkerAdapter:
         frame = self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES, told.truncated is None, began)
         self._check_head(frame.head, call.number, told.model, questions)
         try:
-            rows = self._memory.read(frame, wanted, told.rows)
-            rows = read_rows_of(frame, wanted, told.rows) if rows is None else rows
+            left = self._memory.read(frame, wanted, told.rows)
+            rows = read_rows_of(frame, wanted, told.rows) if left is None else left
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
         if isinstance(rows, np.ndarray) and rows.size and not np.isfinite(rows.max(axis=1)).all():
