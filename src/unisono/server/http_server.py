@@ -124,7 +124,7 @@ class HttpProtocol(H11Protocol):
 
         Raises a `Refusal` where the client has sent more than its request.
         """
-        if self._strict.waiting or self.conn.their_state is not h11.MIGHT_SWITCH_PROTOCOL:  # type: ignore[attr-defined]
+        if self._strict.waiting or self.conn.states[h11.CLIENT] is not h11.MIGHT_SWITCH_PROTOCOL:  # type: ignore[attr-defined]
             raise Refusal(400, "nothing may follow a request for another protocol", code="invalid_request")
         headers = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
         self.transport.write(
@@ -254,7 +254,7 @@ class HttpProtocol(H11Protocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Let the app switch to another protocol; a request that it does not switch is answered in this one."""
-        self.scope["extensions"] = {SWITCH: self}  # type: ignore[dict-item]
+        self.scope["extensions"] = {SWITCH: {"connection": self}}
 
 
 class Served(Protocol):

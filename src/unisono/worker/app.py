@@ -98,7 +98,7 @@ class WorkerApp:
 
     def _switch(self, scope: Scope) -> None:
         """Read calls from this connection from now on. Raises a `Refusal`."""
-        stream = scope.get("extensions", {}).get(SWITCH)
+        stream = scope.get("extensions", {}).get(SWITCH, {}).get("connection")
         if stream is None or (b"upgrade", STEPS.encode()) not in scope["headers"] or scope["method"] != "GET":
             raise Refusal(426, f"ask with GET for an upgrade to {STEPS}", code="upgrade_required")
 
