@@ -30,7 +30,7 @@ MOST_BITS = 10_000
 """Of a whole number."""
 SLOW = dict.fromkeys(("wordwrap", "urlize", "striptags", "pprint"), 100_000)
 """Filters that take long for a character, and how many they may be given."""
-_OF_MAPPINGS = type({}.keys()), type({}.values()), type({}.items())
+_OF_MAPPINGS: tuple[type, ...] = type({}.keys()), type({}.values()), type({}.items())
 CONTAINERS = (list, tuple, dict, set, frozenset, *_OF_MAPPINGS, Namespace)
 CHANGES = -1
 """In place of an `id`: whether a namespace is in a value, which a template may change."""
