@@ -102,9 +102,10 @@ class EndpointBackend:
             self._client.start(self._adapter.leave([slot]), _LEAVING_SECONDS)
         del self._slots[slot]
 
-    def unload(self) -> None:
+    def unload(self, *, says_so: bool = True) -> None:
+        """Forget the model. Whether the endpoint is told that its slots are free is the caller's affair."""
         self._client.stop()
-        if self._loaded and any(held.asked for held in self._slots.values()):
+        if says_so and self._loaded and any(held.asked for held in self._slots.values()):
             with contextlib.suppress(MemberUnavailable):
                 self._client.check()
                 self._client.run(self._adapter.leave(None), _UNLOADING_SECONDS)

@@ -168,5 +168,5 @@ class ProcessBackend:
         self._backend.close(slot)
 
     def unload(self) -> None:
-        self._backend.unload()
+        self._backend.unload(says_so=False)
         self._process.end()
