@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -86,7 +86,10 @@ def make(source: RaySource, loading: Loading) -> Any:
         placement = _room(source.group, source.place)
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placement, source.place)
     actor = ray.remote(HostedMember).options(**options).remote(loading)
-    if spec.name is not None and (present := ray.get(actor.made_of.remote())) != loading:
+    if spec.name is None:
+        return actor
+    present = ray.get(actor.made_of.remote())
+    if present != (loading if spec.slots else replace(loading, slots=present.slots)):
         raise SpecError(
             f"the Ray actor {spec.name!r} loads {present.member} from {present.folder} with {present.slots} slots, and "
             f"this file says {loading.member} from {loading.folder} with {loading.slots}",
@@ -122,6 +125,8 @@ def lost(error: Exception) -> str | None:
             return f"its actor has died ({first_line(error)})"
         case ray.exceptions.RayActorError():
             return f"its actor is away ({first_line(error)})"
+        case ray.exceptions.RayTaskError():  # a node without unisono, or with another one; what a model does is a reply
+            return f"its actor cannot run there ({first_line(error.cause or error)})"
         case ray.exceptions.RayError():
             return f"Ray fails ({first_line(error)})"
     return None
