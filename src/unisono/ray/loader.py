@@ -24,8 +24,8 @@ class RayBackend(EndpointBackend):
         super().__init__(caller, adapter, told, context=told.context, slots=slots)
         self._caller = caller
 
-    def unload(self) -> None:
-        super().unload()
+    def unload(self, *, says_so: bool = True) -> None:
+        super().unload(says_so=says_so)
         self._caller.end()
 
 
