@@ -180,7 +180,7 @@ def check_heard(
 def check_results(
     name: str, messages: Sequence[Mapping[str, Any]], render: Callable[[Sequence[Mapping[str, Any]]], str]
 ) -> None:
-    """Raise a `PromptError` where a template passes over the result of a call that does not stand right before it, or has another.
+    """Raise a `PromptError` where a template passes over a result that does not stand right behind its call.
 
     Results may be alike, so each gets a word of its own for this.
     """
