@@ -33,7 +33,7 @@ WIDEST = 6
 MOST_BITS = 10_000
 """Of a whole number."""
 _TOO_LONG = "it works for more than {:g} s"
-GROWING = {list: ("append", "insert", "pop"), dict: ("setdefault", "update", "pop")}
+GROWING: dict[type, tuple[str, ...]] = {list: ("append", "insert", "pop"), dict: ("setdefault", "update", "pop")}
 """Methods by which a template may change what it made itself, an entry at a time or by as many as it holds already.
 Jinja's immutable sandbox knows none; newer templates append (Kimi K2)."""
 _TICKED, _JOINED = "ticked by unisono", "joined by unisono"
