@@ -78,15 +78,14 @@ def test_what_says_more_or_two_things_is_refused(given: dict[str, Any], param: s
 
 def test_a_call_is_told_as_a_function_is_offered(served: Served) -> None:
     pytest.importorskip("llguidance")
-    wanted = {"functions": [WEATHER, PING], "function_call": {"name": "weather"}}
+    wanted: dict[str, Any] = {"functions": [WEATHER, PING], "function_call": {"name": "weather"}}
     [choice] = ask(served, **wanted)["choices"]
     call = {"name": "weather", "arguments": '{"city": "Sofia"}'}
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == call
     assert "tool_calls" not in choice["message"]
-    chunks = [
-        *served.client().chat.completions.create(model="duo", messages=SAY, stream=True, max_tokens=200, **wanted)
-    ]
+    create: Any = served.client().chat.completions.create
+    chunks = [*create(model="duo", messages=SAY, stream=True, max_tokens=200, **wanted)]
     [told] = [chunk.choices[0].delta.function_call for chunk in chunks if chunk.choices[0].delta.function_call]
     assert told.model_dump() == call
     assert chunks[-1].choices[0].finish_reason == "function_call"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -129,7 +130,8 @@ class CallObject:
     def _value(self, form: ParameterSegments) -> Reader[tuple[str, bool]]:
         """The text of a value, and whether a further argument follows."""
         ends, longest = ends_of(form), len(form.stop + form.again + form.close) + _LONGEST_SPACE
-        last, parts, found = (form.again.rstrip()[-1], form.close.rstrip()[-1]), list[str](), None
+        last, parts = (form.again.rstrip()[-1], form.close.rstrip()[-1]), list[str]()
+        found: re.Match[str] | None = None
         while found is None:
             parts.append((yield))
             if parts[-1] in last:

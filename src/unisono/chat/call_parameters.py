@@ -168,13 +168,13 @@ def kinds_of(schema: object, whole: object = True, depth: int = 0) -> frozenset[
         return kinds_of(referred(reference, whole), whole, depth + 1)
     if "const" in schema or isinstance(schema.get("enum"), list):
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        return frozenset().union(*map(kinds_of_value, values))
+        return frozenset[str]().union(*map(kinds_of_value, values))
     if (kinds := schema.get("type")) is not None:
         return frozenset([kinds] if isinstance(kinds, str) else kinds)
     for key in ("anyOf", "oneOf"):
         if isinstance(schema.get(key), list):
             found = [kinds_of(each, whole, depth + 1) for each in schema[key]]
-            return None if None in found else frozenset().union(*filter(None, found))
+            return None if None in found else frozenset[str]().union(*filter(None, found))
     found = [kinds_of(each, whole, depth + 1) for each in schema.get("allOf", ())]
     return next((each for each in found if each is not None), None)
 

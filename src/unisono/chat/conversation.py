@@ -180,7 +180,7 @@ def check_heard(
 def check_results(
     name: str, messages: Sequence[Mapping[str, Any]], render: Callable[[Sequence[Mapping[str, Any]]], str]
 ) -> None:
-    """Raise a `PromptError` where a template passes over the result of a call that does not stand right before it.
+    """Raise a `PromptError` where a template passes over a result that does not stand right behind its call.
 
     Results may be alike, so each gets a word of its own for this.
     """
@@ -188,7 +188,9 @@ def check_results(
     for place, message in enumerate(messages):
         if message["role"] != "tool":
             calls = {call["id"] for call in message.get("tool_calls", ())}
-        elif message["tool_call_id"] not in calls and message.get("content"):
+        elif message["tool_call_id"] in calls:
+            calls.remove(message["tool_call_id"])
+        elif message.get("content"):
             words[place] = f"{RESULT} {place} of {len(messages)}"
     if not words:
         return
