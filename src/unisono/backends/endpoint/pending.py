@@ -12,7 +12,6 @@ from unisono.backends.endpoint.settings import TOP, EndpointSource
 from unisono.errors import MemberUnavailable, UnisonoError
 from unisono.vocab.tokenizer import Tokenizer
 
-
 CONTEXT = 4000
 """Tokens a text that an engine is believed to hold, where its member does not say: many hold 4,096, some for all."""
 
