@@ -1,7 +1,7 @@
 """llama.cpp's server: one distribution a call, whose likeliest ids it tells.
 
 Its slots are ours: a prompt goes to the slot of its number, which reads what differs from what it has read. Measured in
-docs/members-elsewhere.md: the log-probabilities are those of the softmax over all ids, before any sampler.
+docs/llama-server.md: the log-probabilities are those of the softmax over all ids, before any sampler.
 """
 
 from __future__ import annotations
