@@ -118,6 +118,12 @@ class Direct:
             raise Refused(connection.status, headers, bytes(answer))
         return answer
 
+    def close(self) -> None:
+        """Close the connection; the next call makes another one."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
     def _connect(self, deadline: float) -> _Connection:
         try:
             made = socket.create_connection((self._host, self._port), max(_left(deadline), 1e-3))

@@ -133,6 +133,8 @@ class WorkerAdapter:
 
     def leave(self, slots: Sequence[int] | None) -> Coroutine[Any, Any, None]:
         self._number += 1  # now: a later call has a larger one, whichever is sent first
+        if slots is None:
+            self._direct.close()
         left = None if slots is None else list(slots)
         return self._leave({"session": self._session, "number": self._number, "slots": left})
 
