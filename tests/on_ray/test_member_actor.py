@@ -58,6 +58,9 @@ class Near(Caller):
             raise Refused(reply.status, {}, reply.content)
         return reply.content
 
+    def close(self) -> None:
+        pass
+
     async def attempt_once(
         self,
         method: str,

@@ -108,6 +108,7 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
             "banned_tokens": "",
         },
         {"response_format": {"type": "text", "json_schema": None}, "enable_thinking": False},
+        {"reasoning": {"summary": "auto"}, "thinking": {"type": "adaptive"}, "slot_id": 3, "include_usage": True},
     ],
 )
 def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[str, Any]) -> None:

@@ -146,6 +146,9 @@ class ActorSteps:
             raise Refused(reply.status, headers_of(reply), reply.content)
         return reply.content
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
 
 def headers_of(reply: Reply) -> dict[str, str]:
     return {} if reply.retry_after is None else {"retry-after": str(reply.retry_after)}

@@ -69,7 +69,7 @@ SHARED: dict[str, Field] = {
     "metadata": _harmless(_STORED, {}),
     "service_tier": _harmless(_QUEUED, "auto", "default"),
     "priority": _harmless(_QUEUED, 0),
-    "id_slot": _harmless(_QUEUED, -1),
+    **dict.fromkeys(("id_slot", "slot_id"), _harmless(_QUEUED, -1)),
     "request_id": _harmless(_NAMED),
     "rid": _harmless(_NAMED),
     **dict.fromkeys(
@@ -77,7 +77,7 @@ SHARED: dict[str, Field] = {
     ),
     **dict.fromkeys(("drop_params", "keep_alive"), _harmless(_CLIENT)),
     **dict.fromkeys(("provider", "route", "models"), _harmless(_ONE_MODEL)),
-    "usage": _harmless("usage is told anyway; in a stream, with stream_options"),
+    **dict.fromkeys(("usage", "include_usage"), _harmless("usage is told anyway; in a stream, with stream_options")),
     # The size of a context: what does not fit is refused anyway.
     **dict.fromkeys(("num_ctx", "truncation_length", "max_context_length"), _harmless(_WHOLE)),
     "timings_per_token": _harmless("seconds stand under unisono, at the end", False),
@@ -168,6 +168,7 @@ SHARED: dict[str, Field] = {
 OF_CHATS: dict[str, Field] = {
     **SHARED,
     "think": Field(_THINKING),
+    "tool_stream": _harmless("a call is sent when it is complete", False),
     "verbosity": _harmless("models write as much as they do", "medium"),
     "prediction": _harmless("to draft, use unisono.speculate"),
     "audio": Field("answers are text"),

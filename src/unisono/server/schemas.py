@@ -173,12 +173,15 @@ class ReasoningOptions(Record):
     """The same as ``thinking_token_budget``."""
     exclude: bool | None = None
     """The opposite of ``include_reasoning``."""
+    summary: str | None = None
+    """OpenAI's. Without effect: what was reasoned is told whole."""
 
 
 class ThinkingOptions(Record):
     """Anthropic's ``thinking``."""
 
-    type: Literal["enabled", "disabled"] | None = None
+    type: Literal["enabled", "disabled", "adaptive"] | None = None
+    """``adaptive`` leaves it to the members, as by default."""
     budget_tokens: Annotated[int | None, Field(ge=-1)] = None
     """The same as ``thinking_token_budget``."""
 

@@ -77,6 +77,10 @@ class Steps(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Close what is kept between two calls."""
+        ...
+
 
 class Direct:
     """One connection to one address."""
