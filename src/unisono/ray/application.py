@@ -72,9 +72,9 @@ def serve_application(arguments: Arguments, host: str, port: int) -> None:
 
     Raises a `SpecError` where Serve runs in the cluster already, and a `ModelError` where no replica starts.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     cluster.connect(None)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ray, once joined, would end the process by itself
+        signal.signal(number, signal.default_int_handler)
     if serve.status().proxies:
         raise SpecError(
             "Ray Serve runs in this cluster already, on an address of its own",

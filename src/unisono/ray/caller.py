@@ -103,10 +103,11 @@ class ActorCaller(Caller):
         if actor is not None:
             cluster.end(actor, self._source)
 
-    async def _return(self, error: Exception) -> None:
+    async def _return(self, error: Exception | None) -> None:
         while self._away is not None:
-            if cluster.is_over(error):
+            if error is not None and cluster.is_over(error):
                 await asyncio.to_thread(self.end)
+            error = None
             try:
                 actor = self._actor or await asyncio.to_thread(self.actor)
                 if (await cluster.call(actor, "/ready", b"")).status == 200:

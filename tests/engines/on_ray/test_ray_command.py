@@ -56,4 +56,4 @@ def test_a_model_that_is_not_there_is_said_without_a_traceback(cluster: Cluster,
     assert process.returncode == 2
     [said] = [line for line in told.decode().splitlines() if "the application does not start" in line]
     assert "the model of member 'lost'" in said
-    assert "lost.gguf' does not exist" in said
+    assert "lost.gguf', does not exist" in said
