@@ -231,7 +231,7 @@ def check_call(loaded: Loaded) -> None:
         constraint={"lark": call_grammar(form, [TOOL])},
         sampling={"bias": dict.fromkeys((" ", "\n", "\t", "\r"), -60.0)},  # a random model would write no end of them
         reasoning="off",  # a random model would not end it
-        max_new_tokens=160,
+        max_new_tokens=400,
     )
     content, calls = find_calls(form, ["paint"], answer.text, tools=[TOOL])
     assert [call.name for call in calls] == ["paint"], answer.text
