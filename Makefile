@@ -7,6 +7,8 @@ PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 endif
 INSTALL = $(if $(PYTHON),$(PYTHON),$(error no Python 3.11 or newer was found; name one: make PYTHON=...)) tools/install.py
 MINUTES = 3
+# A network of its own for what binds all interfaces
+ALONE = $(if $(filter Linux,$(shell uname)),unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$@"' sh)
 QUESTION = Why does the sea look blue on a sunny day?
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -18,7 +20,7 @@ help:
 	@echo 'make test     run the tests, with real models'
 	@echo 'make test-fast  only those without models, real tokenizers and patience'
 	@echo 'make test-clients  run popular clients, installed into .clients-venv, against the demo pair'
-	@echo 'make test-engines  run members behind llama-server and vLLM, installed into .engines-venv'
+	@echo 'make test-engines  run members behind llama-server, vLLM and Ray, installed into .engines-venv'
 	@echo 'make fuzz     try hostile requests and files on a server and on doctor, for MINUTES=$(MINUTES)'
 	@echo 'make check    style, types and the import rule'
 	@echo 'make bench    run the benchmarks (installs a third model, 1.1 GB)'
@@ -50,7 +52,8 @@ test-clients:
 test-engines:
 	@$(INSTALL) trio
 	@.venv/bin/python tools/install_engines.py
-	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv .venv/bin/python -m pytest tests/engines --ignore tests/engines/on_ray $(ARGS)
+	UNISONO_ENGINES=$(CURDIR)/.engines-venv $(ALONE) .engines-venv/ray/bin/python -m pytest tests/engines/on_ray $(ARGS)
 
 fuzz:
 	@$(INSTALL)

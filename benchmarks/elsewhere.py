@@ -1,9 +1,16 @@
-"""What a step costs when a member is behind `unisono member serve`, beside the same member in this process.
+"""What a step costs when members are behind `unisono member serve`.
 
     python benchmarks/elsewhere.py [--steps 200] [--rows 262144]
+    python benchmarks/elsewhere.py --parallel [--rounds 20]
 
-The model costs nothing: a fake whose rows are made beforehand. The worker is a process on this machine, so the figures
-are what the wire costs. Ways take turns, step by step; the table shows the medians in milliseconds.
+The first compares one member with the same one in this process. The model costs nothing: a fake whose rows are made
+beforehand. The worker is a process on this machine, so the figures are what the wire costs; "sent" is a worker that
+sends its rows, as to another machine, and does not leave them in memory. Ways take turns, step by step; the table shows
+the medians in milliseconds, and quartiles.
+
+The second compares an ensemble of two members in two workers with each of them alone: fakes that sleep, and that
+compute, for the same time, and the demo models with a thread each. Ensembles take turns, text by text; the table shows
+the median of what both take, over what the slower one takes alone, and quartiles.
 """
 
 from __future__ import annotations
@@ -16,38 +23,67 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unisono.backends.base import Backend, Feed, LoadRequest, ModelSource
+from unisono.backends.endpoint import row_memory
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.registry import make_loader
-from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, register_fake
+from unisono.ensemble import Ensemble
+from unisono.testing import FakeModel, LongestMatchTokenizer, byte_level_table, hashed_rule, register_fake
 
 TEXTS = (1, 8)
 TOP = 20
+BUSY_SECONDS = 0.02
+PIECES = 32
+DEMO = {"smol": "demo:smollm2-135m-instruct", "gemma": "demo:gemma3-270m"}
+PROMPT = "The keeper of the lighthouse wrote a long letter to his sister."
 
 
-def make_fake(rows: int) -> None:
+def make_fakes(rows: int) -> None:
+    """``still`` costs nothing; ``sleeps`` and ``computes`` take some time for each id."""
     made = np.random.default_rng(0).standard_normal((16, rows), np.float32) * 3
     tokenizer = LongestMatchTokenizer(byte_level_table())
     register_fake("still", FakeModel(tokenizer, lambda read: made[len(read) % 16], rows=rows))
+    rule = hashed_rule(len(tokenizer.table.texts))
+    for name, spend in (("sleeps", lambda: time.sleep(BUSY_SECONDS)), ("computes", compute)):
+        register_fake(name, FakeModel(tokenizer, after(spend, rule)))
+
+
+def after(spend: Callable[[], object], rule: Callable[[tuple[int, ...]], Any]) -> Callable[[tuple[int, ...]], Any]:
+    def next_token(read: tuple[int, ...]) -> Any:
+        spend()
+        return rule(read)
+
+    return next_token
+
+
+def compute() -> None:
+    """Take a core for some time of its own, however long that takes."""
+    until = time.thread_time() + BUSY_SECONDS
+    while time.thread_time() < until:
+        pass
 
 
 @contextlib.contextmanager
-def worker(rows: int) -> Iterator[str]:
+def worker(model: str, rows: int) -> Iterator[str]:
     """A worker in a process of its own; yields its address."""
     with tempfile.TemporaryDirectory() as folder:
-        spec = Path(folder) / "still.yaml"
-        spec.write_text("members: [{name: still, model: 'fake:still'}]")
+        spec = Path(folder) / "served.yaml"
+        member = {"name": "served", "model": model} | ({} if model.startswith("fake:") else {"threads": 1})
+        spec.write_text(json.dumps({"members": [member]}))
         command = [sys.executable, __file__, "--serve", str(spec), "--rows", str(rows)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         try:
             assert process.stderr is not None
             port = None
             for line in process.stderr:
+                if not line.startswith(b"{"):
+                    continue
                 told = json.loads(line)
                 port = told.get("port", port)
                 if told["event"] == "ready":
@@ -58,8 +94,12 @@ def worker(rows: int) -> Iterator[str]:
             process.wait(30)
 
 
-def loaded(name: str, source: ModelSource) -> Backend:
-    return make_loader(name, LoadRequest("still", source, slots=max(TEXTS))).load(lambda fraction, words: None)
+def loaded(name: str, source: ModelSource, *, memory: bool = True) -> Backend:
+    possible, row_memory.POSSIBLE = row_memory.POSSIBLE, row_memory.POSSIBLE and memory
+    try:
+        return make_loader(name, LoadRequest("still", source, slots=max(TEXTS))).load(lambda fraction, words: None)
+    finally:
+        row_memory.POSSIBLE = possible
 
 
 def measure(backends: dict[str, Backend], texts: int, steps: int) -> dict[str, list[float]]:
@@ -77,28 +117,18 @@ def measure(backends: dict[str, Backend], texts: int, steps: int) -> dict[str, l
     return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rows", type=int, default=262_144)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    make_fake(given.rows)
-    if given.serve:
-        sys.argv = ["unisono", "member", "serve", given.serve, "--member", "still", "--port", "0", "--slots", "64"]
-        from unisono.cli.main import main as unisono
-
-        unisono()
-        return
-    with worker(given.rows) as url:
+def compare_with_home(rows: int, steps: int) -> None:
+    make_fakes(rows)
+    with worker("fake:still", rows) as url:
         backends = {
             "in process": loaded("fake", ModelSource("fake", "still")),
             "worker": loaded("endpoint", EndpointSource("endpoint", url)),
+            "worker, sent": loaded("endpoint", EndpointSource("endpoint", url), memory=False),
             f"worker, top {TOP}": loaded("endpoint", EndpointSource("endpoint", url, top=TOP)),
         }
         for texts in TEXTS:
             measure(backends, texts, 20)
-            found = measure(backends, texts, given.steps)
+            found = measure(backends, texts, steps)
             own = statistics.median(found["in process"])
             for name, seconds in found.items():
                 low, middle, high = (1e3 * each for each in statistics.quantiles(seconds, n=4))
@@ -108,6 +138,47 @@ def main() -> None:
                 )
         for backend in backends.values():
             backend.unload()
+
+
+def compare_together(rows: int, rounds: int) -> None:
+    pairs = {name: (f"fake:{name}", f"fake:{name}") for name in ("sleeps", "computes")}
+    for name, models in {**pairs, " + ".join(DEMO): tuple(DEMO.values())}.items():
+        with contextlib.ExitStack() as used:
+            urls = [used.enter_context(worker(model, rows)) for model in models]
+            members = [{"name": f"member-{place}", "url": url} for place, url in enumerate(urls)]
+            specs = {"first": members[:1], "second": members[1:], "both": members}
+            ensembles = {name: used.enter_context(Ensemble.load({"members": each})) for name, each in specs.items()}
+            seconds: dict[str, list[float]] = {name: [] for name in ensembles}
+            for turn in range(rounds + 1):
+                for which, ensemble in ensembles.items():
+                    began = time.perf_counter()
+                    wrote = ensemble.generate(PROMPT, max_new_tokens=PIECES)
+                    spent = (time.perf_counter() - began) / max(1, wrote.usage.pieces)
+                    seconds[which] += [spent] if turn else []
+        slower = max(statistics.median(seconds["first"]), statistics.median(seconds["second"]))
+        low, middle, high = (each / slower for each in statistics.quantiles(seconds["both"], n=4))
+        steps = "  ".join(f"{which} {1e3 * statistics.median(each):.1f} ms" for which, each in seconds.items())
+        print(f"{name:14} {steps}  ratio {middle:.3f} ({low:.3f} to {high:.3f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=262_144)
+    parser.add_argument("--parallel", action="store_true", help="two members in two workers, beside each alone")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        make_fakes(given.rows)
+        sys.argv = ["unisono", "member", "serve", given.serve, "--member", "served", "--port", "0", "--slots", "64"]
+        from unisono.cli.main import main as unisono
+
+        unisono()
+    elif given.parallel:
+        compare_together(given.rows, given.rounds)
+    else:
+        compare_with_home(given.rows, given.steps)
 
 
 if __name__ == "__main__":

@@ -54,12 +54,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_collection_finish() -> None:
+    """Let collections of garbage leave out the modules of libraries and tests: all of torch, again for every model."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def load_demo() -> Iterator[Callable[..., Any]]:
-    """Load an ensemble of demo models; only the last one asked for stays in memory."""
+    """Load an ensemble of demo models; only the last one asked for stays in memory, and converted tokenizers."""
     from unisono.ensemble import Ensemble
 
     loaded: dict[str, Any] = {}
+    tokenizers: dict[str, Any] = {}
 
     def load(*names: str, backend: str, batch: int = 8, **keys: object) -> Any:
         key = repr((names, backend, batch, keys))
@@ -68,12 +75,31 @@ def load_demo() -> Iterator[Callable[..., Any]]:
                 ensemble.close()
             loaded.clear()
             gc.collect()
-            loaded[key] = Ensemble.load(demo_spec(*names, backend=backend, **keys), batch=batch)
+            with pytest.MonkeyPatch.context() as patch:
+                if backend == "transformers":
+                    _keep_tokenizers(patch, tokenizers)
+                loaded[key] = Ensemble.load(demo_spec(*names, backend=backend, **keys), batch=batch)
         return loaded[key]
 
     yield load
     for ensemble in loaded.values():
         ensemble.close()
+
+
+def _keep_tokenizers(patch: pytest.MonkeyPatch, kept: dict[str, Any]) -> None:
+    """Let converted tokenizers be made once for each model file: that of Gemma takes four seconds."""
+    from unisono.backends.transformers.gguf_conversion import Conversion
+
+    make = Conversion.tokenizer
+
+    def tokenizer(conversion: Conversion) -> Any:
+        if conversion._sha256 is None:
+            return make(conversion)
+        if conversion._sha256 not in kept:
+            kept[conversion._sha256] = make(conversion)
+        return kept[conversion._sha256]
+
+    patch.setattr(Conversion, "tokenizer", tokenizer)
 
 
 @pytest.fixture

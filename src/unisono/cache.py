@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT_KEY = "UNISONO_CACHE"
 SEAL = "unisono_seal.json"
+UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EDQUOT, errno.EFBIG, errno.ENOTEMPTY),
+)
+"""What the system says of a folder or a file that cannot be written, whatever it names."""
 
 
 def cache_root() -> Path:
@@ -148,6 +153,10 @@ def _write(path: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(holder, ignore_errors=True)
 
 
+def _is_within(name: object, folder: Path) -> bool:
+    return isinstance(name, str | os.PathLike) and Path(name).is_relative_to(folder)
+
+
 @contextlib.contextmanager
 def _cache_errors(folder: Path, what: str) -> Iterator[None]:
     try:
@@ -155,8 +164,8 @@ def _cache_errors(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             problem, way_out = "the disk is full", "free some space"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            problem, way_out = f"it cannot be written ({error.strerror})", "check its permissions"
+        elif error.errno in UNWRITABLE or _is_within(error.filename, folder):
+            problem, way_out = f"it cannot be written ({error.strerror})", "check what is there, and its permissions"
         else:
             raise
         raise CacheError(

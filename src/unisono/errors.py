@@ -101,6 +101,8 @@ def deprecated(words: str) -> None:
 
 LONGEST_WORD = 100
 """Characters; what is longer resembles no name."""
+MOST_COMPARED = 100_000
+"""Characters of a word times those of all choices; more are not looked through, as clients may write both."""
 LONGEST_SHOWN = 60
 
 
@@ -109,6 +111,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if len(word) > LONGEST_WORD:
         return ""
     written = {choice.lower(): choice for choice in choices}
+    if len(word) * sum(map(len, written)) > MOST_COMPARED:
+        return ""
     close = difflib.get_close_matches(word.lower(), written, n=1)
     return f"; did you mean {written[close[0]]!r}?" if close else ""
 

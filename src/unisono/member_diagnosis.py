@@ -136,7 +136,7 @@ def diagnose_member(member: PreparedMember) -> MemberDiagnosis:
             if mark not in vocabulary.marks.known
         },
         self_check=_self_check_of(member),
-        endpoint=cast(Reports, member.loader).report() if member.source.kind == "endpoint" else None,
+        endpoint=cast(Reports, member.loader).report() if member.source.kind in ("endpoint", "ray") else None,
         facts=member.facts,
     )
 

@@ -51,6 +51,8 @@ class Wanted:
     slots: int
     copy: int = 0
     """How many members before in the same ensemble name the model and yet want weights of their own."""
+    alone: bool = False
+    """Whether the process serves this model and nothing else."""
 
     @property
     def key(self) -> Hashable:
@@ -144,6 +146,8 @@ def read_model(wanted: Wanted, report: Report) -> Model:
         threads=owner.threads,
         slots=wanted.slots,
         options=owner.options,
+        may_be_away=owner.on_failure == "degrade",
+        alone=wanted.alone,
     )
     loader = make_loader(backend, request)
     report(owner.name, 0.0, "reading the vocabulary")

@@ -98,7 +98,7 @@ def self_check(member: PreparedMember, backend: Backend) -> tuple[str, ...]:
     weights checks them.
     """
     off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false") or backend.facts.truncated is not None
-    if off or member.source.kind in ("fake", "endpoint") or len(text_ids(member)) > backend.facts.context:
+    if off or member.source.kind in ("fake", "endpoint", "ray") or len(text_ids(member)) > backend.facts.context:
         return ()
     path = _path(member)
     found = _read(path)
@@ -164,7 +164,7 @@ def _path(member: PreparedMember) -> Path | None:
 def _files(member: PreparedMember) -> list[str] | None:
     """What tells the files of a model from others; ``None`` where that is not known."""
     source = member.source
-    if source.kind in ("fake", "endpoint"):
+    if source.kind in ("fake", "endpoint", "ray"):
         return None
     if source.kind == "hub":
         return [source.location, member.facts.revision] if member.facts.revision else None

@@ -25,6 +25,9 @@ DOCUMENT = 16_000_000
 DATA = 1_000_000_000
 """The most bytes of prompts, questions and answers: they are read whole."""
 
+LONGEST_NUMBER = 400
+"""Characters of a number in JSON: to read one with a point takes time by the square of its length."""
+
 _SOME = 1_000_000
 """Bytes of a file of /proc, which says that it is empty."""
 _KINDS = (
@@ -48,6 +51,13 @@ def read_bytes(path: Path, most: int, *, named: bool = False) -> bytes:
         if max(size, len(data)) <= most:
             return bytes(data)
     raise OSError(errno.EFBIG, f"it has {max(size, most + 1):,} bytes, and at most {most:,} are read", str(path))
+
+
+def short_float(text: str) -> float:
+    """A number, for `json.loads` to read those with a point. Raises a `ValueError` where it is too long."""
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number has {len(text):,} characters, more than {LONGEST_NUMBER}")
+    return float(text)
 
 
 def read_text(path: Path, most: int, encoding: str = "utf-8", *, named: bool = False) -> str:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from support.gguf_files import rewrite_gguf
 from support.tiny_gguf import TOKENS, tiny_tensors, write_tiny
 from support.tiny_models import save_tiny
+from unisono.backends.transformers.tokenizer import read_tokenizer
 from unisono.build import prepare
 from unisono.cache import ENVIRONMENT_KEY
 from unisono.config.ensemble import load_spec
-from unisono.errors import ModelError
+from unisono.errors import ModelError, PromptError
 
 SECONDS = 3.0
 Change = Callable[[Path], object]
@@ -68,6 +70,31 @@ def replaced(name: str) -> Change:
     return change
 
 
+def normalized_by(*parts: dict[str, Any]) -> Change:
+    return edited("tokenizer.json", normalizer={"type": "Sequence", "normalizers": [*parts]})
+
+
+def disguised(folder: Path) -> None:
+    """A normalizer whose key is written with escapes."""
+    normalized_by({"type": "Prepend", "prepend": "a" * 10**7})(folder)
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('"normalizer"', '"n\\u006frmalizer"'))
+
+
+def hollow(folder: Path) -> None:
+    """Weights of which most was never written: a tensor that no model reads, of 400 GB."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    end = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+    header["odd"] = {"dtype": "F32", "shape": [10**11], "data_offsets": [end, end + 4 * 10**11]}
+    head = json.dumps(header).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + length :])
+    os.truncate(path, 8 + len(head) + end + 4 * 10**11)
+
+
+E_DOUBLED: dict[str, Any] = {"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}
 NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 FOLDERS: dict[str, tuple[Change, str]] = {
     "a billion layers": (edited("config.json", num_hidden_layers=10**9), "num_hidden_layers"),
@@ -97,6 +124,16 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "a huge configuration": (lambda folder: os.truncate(folder / "config.json", 500_000_000), "config.json"),
     "a pipe for weights": (replaced("model.safetensors"), "model.safetensors is a pipe"),
     "a pipe for a tokenizer": (replaced("tokenizer.json"), "tokenizer.json is a pipe"),
+    "a text that doubles": (normalized_by(*[E_DOUBLED] * 40), "1,099,511,627,776 times as long"),
+    "a letter that becomes a book": (normalized_by(E_DOUBLED | {"content": "x" * 10**6}), "1,000,000 times as long"),
+    "a book between all letters": (
+        normalized_by(E_DOUBLED | {"pattern": {"Regex": ""}, "content": "x" * 10**5}),
+        "100,001 times as long",
+    ),
+    "a book before every text": (normalized_by({"type": "Prepend", "prepend": "a" * 10**6}), "times as long"),
+    "a normalizer in disguise": (disguised, "times as long"),
+    "a template that is no text": (edited("tokenizer_config.json", chat_template={"default": 5}), "is 5, not text"),
+    "weights that were never written": (hollow, "were ever written"),
     "a header of 2^63 bytes": (
         holding("model.safetensors", (2**63).to_bytes(8, "little") + b"{}"),
         "model.safetensors",
@@ -158,3 +195,24 @@ def test_a_gguf_file_of_absurd_facts_is_refused(
         load(path, backend=backend)
     assert time.perf_counter() - began < SECONDS
     assert key.rpartition(".")[2] in caught.value.message or "twice" in caught.value.message
+
+
+@pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
+def test_a_file_that_was_hardly_written_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT_KEY, str(tmp_path / "cache"))
+    path = write_tiny(tmp_path / "tiny.gguf", tiny_tensors())
+    os.truncate(path, 10**12)
+    with pytest.raises(ModelError, match="were ever written"):
+        load(path, backend=backend)
+
+
+def test_a_tokenizer_that_breaks_off_in_its_library_is_an_error_of_the_text(tmp_path: Path, sound: Path) -> None:
+    folder = shutil.copytree(sound, tmp_path / "llama")
+    split = {"type": "Split", "pattern": {"Regex": r"(\w+\s?)+$"}, "behavior": "Isolated", "invert": False}
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    edited("tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [split, bytes_]})(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(PromptError, match="cannot encode this text"):
+        read_tokenizer(tokenizer, [], "odd").encode("word " * 20 + "!")

@@ -52,6 +52,45 @@ HUGE = {
     "wrapped words": "{{ ('a ' * 100000) | wordwrap(1, wrapstring='x' * 100000) }}",
     "words at random": "{{ lipsum(n=1000000, max=1000) }}",
     "a batch": "{{ [1] | batch(1000000000, 'x') | list }}",
+    "JSON of one text many times": "{{ (['a' * 9000000] * 1000) | tojson }}",
+    "JSON with wide separators": "{{ range(9999) | list | tojson(separators=('x' * 99999, 'x')) }}",
+    "one text many times": "{{ ['a' * 9000000] * 1000 }}",
+    "one text many times, joined to another": "{{ ['a' * 9000000] * 1000 ~ 'a' }}",
+    "one text many times, as a text": "{{ (['a' * 9000000] * 1000) | string }}",
+    "one text many times, joined": "{{ (['a' * 9000000] * 1000) | map('string') | join }}",
+    "one text many times, joined by a method": "{{ ''.join((['a' * 9000000] * 1000) | map('string')) }}",
+    "one text many times, in a mapping": "{{ dict.fromkeys(range(9999), 'a' * 9000000).values() }}",
+    "one text many times, in a namespace": "{% set n = namespace(s='a' * 9000000) %}{{ [n, n, n] }}",
+    "one attribute many times": "{% set n = namespace(s='a' * 9000000) %}{{ [n, n, n] | join(attribute='s') }}",
+    "lists that are added up": "{{ ([range(99999) | list] * 9999) | sum(start=[]) | length }}",
+    "fields of a format": "{{ ('{0}' * 99999).format('a' * 9000000) }}",
+    "named fields of a format": "{{ ('%(a)s' * 99999) % {'a': 'a' * 9000000} }}",
+    "many wide fields": "{{ ('%999999d' * 9999) | format(1) }}",
+    "translated letters": "{{ ('a' * 99999).translate({97: 'b' * 9000000}) }}",
+    "bytes": "{{ 'a'.encode() * 10000000000 }}",
+    "bytes in the middle": "{{ 'a'.encode().center(10000000000) }}",
+    "a number as bytes": "{{ (1).to_bytes(10000000000, 'big') }}",
+    "a wide year": "{{ strftime_now('%1000000000Y') }}",
+    "doubled lists": DOUBLING.replace("'ab'", "[1]") % "{% set ns.s = [ns.s, ns.s] %}",
+    "doubled tuples": DOUBLING.replace("'ab'", "(1,)") % "{% set ns.s = (ns.s, ns.s) %}",
+    "doubled lists by a filter": DOUBLING.replace("'ab'", "[1]") % "{% set ns.s = [1] | batch(3, ns.s) | list %}",
+    "doubled lists by a product": DOUBLING.replace("'ab'", "[1]") % "{% set ns.s = [ns.s] * 2 %}",
+    "doubled lists by a default": DOUBLING.replace("'ab'", "[1]")
+    % "{% set ns.s = [{}, {}] | map(attribute='q', default=ns.s) | list %}",
+    "lists within lists": "{% set ns = namespace(s=[]) %}{% for i in range(999) %}{% set ns.s = [ns.s] %}{% endfor %}",
+    "lists that grow after they were looked at": "{% set x, l = 'a' * 9000000, ['b'] %}{{ l | tojson }}{{ l }}"
+    "{% for i in range(999) %}{{ l.append(x) or '' }}{% endfor %}{{ l | tojson }}",
+    "doubled lists by appending": DOUBLING.replace("'ab'", "[1]")
+    % "{% set m = [] %}{{ m.append(ns.s) or '' }}{{ m.append(ns.s) or '' }}{% set ns.s = m %}",
+    "namespaces that are filled later": "{% macro grow(n, d) %}{% if d %}{% set m = namespace() %}"
+    "{% set n.v = [m, m] %}{{ grow(m, d - 1) }}{% endif %}{% endmacro %}"
+    "{% set a = namespace() %}{% set s = [a] %}{{ grow(a, 64) }}{{ s }}",
+    "a text searched from its end": "{{ ('a' * 9000000).rfind('ab' + 'a' * 4000000) }}",
+    "a text split from its end": "{{ ('a' * 9000000).rsplit('ab' + 'a' * 4000000) | length }}",
+    "a text split into words": "{{ ('a ' * 7000000).split() | length }}",
+    "a text as a list": "{{ ('a' * 9000000) | list | length }}",
+    "hyphens that are wrapped": "{{ ('-' * 9000000) | wordwrap(1) }}",
+    "brackets that are no tags": "{{ ('<' * 9000000) | striptags }}",
     "nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "its own length": "x" * 200_001,
 }
@@ -145,7 +184,7 @@ def test_what_was_probed_once_costs_nothing_again() -> None:
 
 
 COUNTING = (
-    "{% for m in messages %}{% for i in range(m.content | length) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    "{% for m in messages %}{% for i in range(m.content | length) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
 )
 BY_VARIABLE = "{% for i in range(n or 0) %}{% for j in range(99999) %}{% endfor %}{% endfor %}Hi"
 
@@ -193,6 +232,38 @@ def test_what_templates_do_works_as_before() -> None:
     )
     written = "1/1 lastHiuser-07JiJi[1, 2, 3]1024usera1Nonea1none"
     assert ChatTemplate(source, {}).render(QUESTION) == written
+
+
+QUEUE = (
+    "{% set ns = namespace(ids=[], known={}) %}{% for m in messages %}{% set _ = ns.ids.append(m.content) %}"
+    "{% set _ = ns.known.update({m.role: loop.index}) %}{% endfor %}{{ ns.ids.pop(0) }}{{ ns.ids }}{{ ns.known }}"
+)
+GREEDY = "{% set a = [] %}{% for m in messages %}{% set _ = messages.append(m) %}{% endfor %}{{ a.append(1) }}"
+
+
+def test_a_template_may_change_the_lists_that_it_made_and_nothing_that_it_is_given() -> None:
+    asked = [*QUESTION, {"role": "tool", "content": ["x"]}]
+    assert ChatTemplate(QUEUE, {}).render(asked) == "Hi[['x']]{'user': 1, 'tool': 2}"
+    for change in ("messages.append(1)", "messages[1].content.append(1)", "messages[1].update({'role': 'user'})"):
+        assert ChatTemplate(f"{{% set _ = {change} %}}{{{{ messages | length }}}}", {}).render(asked)
+        assert asked == [*QUESTION, {"role": "tool", "content": ["x"]}]
+    for refused in (
+        "{{ messages[1].content['app' ~ 'end'](1) }}",
+        "{{ (messages[1].content | attr('append'))(1) }}",
+        "{{ messages.clear() }}",
+        "{% set a = [] %}{{ a.append(1) }}{{ a.extend(a) }}",
+    ):
+        with pytest.raises(TemplateFailure, match="unsafe"):
+            ChatTemplate(refused, {}).render(asked)
+        assert asked == [*QUESTION, {"role": "tool", "content": ["x"]}]
+
+
+def test_a_list_that_grows_while_it_is_read_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unisono.chat.template_bounds.SECONDS", 0.2)
+    with pytest.raises(TemplateFailure, match="works for more than"):
+        ChatTemplate(GREEDY, {}).render(QUESTION)
+    with pytest.raises(TemplateFailure):
+        ChatTemplate("{% set a = [] %}{% set _ = a.append(a) %}{{ a | tojson }}", {}).render(QUESTION)
 
 
 @pytest.mark.parametrize("name", UNCOMPILED)

@@ -22,6 +22,7 @@ from unisono.config.demo import demo_path
 HERE = Path(__file__).parent
 CLIENTS = Path(os.environ.get("UNISONO_CLIENTS", ""))
 pytestmark = [
+    pytest.mark.clients,
     pytest.mark.models,
     pytest.mark.skipif(
         "UNISONO_CLIENTS" not in os.environ, reason="the clients are not installed: make test-clients does it"

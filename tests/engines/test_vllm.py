@@ -8,40 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from support.engine_processes import GEMMA, VLLM_SETTINGS, free_port, running, vllm_command
 from support.prompts import TEXTS
 from unisono import Ensemble
-from unisono.config.demo import demo_path
 from unisono.config.ensemble import load_spec
 
 pytestmark = [pytest.mark.models, pytest.mark.skipif(sys.platform != "linux", reason="vLLM is not installed here")]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2 as a folder of safetensors. A model that was read from GGUF cannot be saved itself."""
-    made, path = tmp_path_factory.mktemp("smol"), demo_path("smollm2-135m-instruct")
-    read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
-    del read.config.quantization_config  # its weights are whole by now
-    fresh = AutoModelForCausalLM.from_config(read.config)
-    fresh.load_state_dict(read.state_dict())
-    fresh.save_pretrained(made)
-    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(made)
-    return made
-
-
-@pytest.fixture(scope="module")
-def vllm(folder: Path) -> Iterator[str]:
+def vllm(smol_folder: Path) -> Iterator[str]:
     port = free_port()
-    with running(vllm_command(folder, port), f"http://127.0.0.1:{port}/health", 300, VLLM_SETTINGS):
+    with running(vllm_command(smol_folder, port), f"http://127.0.0.1:{port}/health", 300, VLLM_SETTINGS):
         yield f"http://127.0.0.1:{port}/v1"
 
 
-def test_members_behind_vllm_write_what_they_write_at_home(folder: Path, vllm: str) -> None:
-    home = {"name": "smol", "model": str(folder), "backend": "transformers", "dtype": "float32", "threads": 1}
-    far = {"name": "smol", "url": vllm, "tokenizer": str(folder), "top": 20}
+def test_members_behind_vllm_write_what_they_write_at_home(smol_folder: Path, vllm: str) -> None:
+    home = {"name": "smol", "model": str(smol_folder), "backend": "transformers", "dtype": "float32", "threads": 1}
+    far = {"name": "smol", "url": vllm, "tokenizer": str(smol_folder), "top": 20}
     gemma = {"name": "gemma", "model": GEMMA, "threads": 1}
     ensembles: list[list[dict[str, Any]]] = [[], [gemma]]
     for others in ensembles:

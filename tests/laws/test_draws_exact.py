@@ -133,8 +133,13 @@ def check(found: dict[Any, float], expected: dict[Any, float]) -> None:
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize(
+    ("draw", "gate"),
+    [
+        pytest.param(draw, gate, marks=[] if number % len(GATES) == place else [pytest.mark.slow])
+        for (number, draw), (place, gate) in itertools.product(enumerate(DRAWS), enumerate(GATES))
+    ],
+)
 def test_pieces_are_drawn_from_the_combined_distribution(draw: str, gate: str) -> None:
     """Both the engine and the plain loop, with two members and with three, the lead not being the first."""
     method = Method(lead="a").but(draw=f"{draw} seed:0", gate=gate)
@@ -163,8 +168,13 @@ def test_texts_of_three_pieces_are_drawn_from_the_combined_distribution() -> Non
         check(written(engine_of(TRIO), method, 3)[0], by_hand.texts(TRIO, method, "x", 3))
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("options", MEMBER_OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "gate"),
+    [
+        pytest.param(options, gate, marks=[] if number == place else [pytest.mark.slow])
+        for (number, options), (place, gate) in itertools.product(enumerate(MEMBER_OPTIONS), enumerate(GATES))
+    ],
+)
 def test_one_member_is_drawn_from_the_mean_of_all(options: str, gate: str) -> None:
     """Mixture sampling writes what every-step sampling at temperature 1 writes, though it runs one member a piece."""
     method = Method(lead="a").but(draw=f"1 seed:0 {options}".strip(), gate=gate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.covering import covering
 from support.demo import written
 from support.fakes import GATES, check, engine_of, oracle
 from support.methods import RULES, FixedDraftLength
@@ -93,14 +95,21 @@ def test_an_end_within_reasoning_ends_that_alone() -> None:
     assert any(tuple(ids[place : place + len(form)]) == form for place in range(text.prompt_tokens["s"], len(ids)))
 
 
-@pytest.mark.parametrize("gate", GATES)
+@functools.cache
+def ways() -> list[tuple[Any, ...]]:
+    """Gate, lead and drafter: any two of them meet."""
+    return covering(GATES, NAMES, ("off", "t:4", "h:4", "p:3", "ngram:4"))
+
+
+@pytest.mark.parametrize(
+    "gate", [pytest.param(gate, marks=[] if gate == "confidence:0.6" else [pytest.mark.slow]) for gate in GATES]
+)
 def test_gates_and_drafts_equal_the_plain_loop(gate: str) -> None:
-    for lead in NAMES:
+    for _, lead, drafter in (way for way in ways() if way[0] == gate):
         method = Method(lead=lead).but(gate=gate)
         expected = oracle(engine_of(NAMES), QUESTIONS, method, PIECES)
-        for drafter in ("off", "t:4", "h:4", "p:3", "ngram:4"):
-            engine = engine_of(NAMES, draft_length=FixedDraftLength())
-            check(written(engine, QUESTIONS, PIECES, 3, method.but(speculate=drafter)), expected, NAMES)
+        engine = engine_of(NAMES, draft_length=FixedDraftLength())
+        check(written(engine, QUESTIONS, PIECES, 3, method.but(speculate=drafter)), expected, NAMES)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -113,7 +122,7 @@ def test_rules_equal_the_plain_loop(rule: str) -> None:
     check(written(engine, QUESTIONS[:3], PIECES, 3, method.but(speculate="t:3")), expected, NAMES)
 
 
-@pytest.mark.parametrize("reasoning", ["off", 1, 3, 6])
+@pytest.mark.parametrize("reasoning", ["off", *(pytest.param(budget, marks=pytest.mark.slow) for budget in (1, 3, 6))])
 def test_reasoning_is_off_or_limited_with_drafts_and_in_batches(reasoning: Any) -> None:
     for names in GROUPS:
         method = Method().but(reasoning=reasoning)

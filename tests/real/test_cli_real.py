@@ -131,8 +131,7 @@ def test_a_damaged_model_is_named_without_a_traceback(tmp_path: Path, backend: s
 
 
 def test_the_help_is_quick() -> None:
-    best = min(_seconds("--help") for _ in range(5))
-    assert best < 1
+    assert any(_seconds("--help") < 1 for _ in range(5))
 
 
 def _seconds(*words: str) -> float:

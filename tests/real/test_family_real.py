@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ SYSTEMS = {
 }
 PROMPTS = (*CHATS[:5], Prompt(messages=(Message(role="system", content="Be brief."), *(CHATS[0].messages or ()))))
 PIECES = 12
+SIZES = (1, 4)
 CLOSE = 0.15
 """A difference of probabilities that llama.cpp's kernels may make between a batch and single tokens."""
 
@@ -39,9 +41,11 @@ def spec(backend: str, *, shared: bool) -> dict[str, Any]:
     return {"members": members}
 
 
-def answers(backend: str, size: int, *, shared: bool) -> list[Any]:
-    with Ensemble.load(spec(backend, shared=shared), batch=size) as ensemble:
-        texts = written(ensemble._engine, PROMPTS, PIECES, size)
+@functools.cache
+def answers(backend: str, *, shared: bool) -> dict[int, list[Any]]:
+    """What three members write, by the size of the batch. The models are loaded for no longer than that."""
+    with Ensemble.load(spec(backend, shared=shared), batch=max(SIZES)) as ensemble:
+        texts = {size: written(ensemble._engine, PROMPTS, PIECES, size) for size in SIZES}
     gc.collect()
     return texts
 
@@ -50,10 +54,10 @@ def members_of(texts: Sequence[Any]) -> list[list[float]]:
     return [[step.members[name] for step in text.steps for name in SYSTEMS] for text in texts]
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", SIZES)
 def test_a_family_through_transformers_is_three_members_apart(size: int) -> None:
     """float32: the same pieces, each member's mass of them within 1e-4, and other texts than one member's."""
-    apart, together = (answers("transformers", size, shared=shared) for shared in (False, True))
+    apart, together = (answers("transformers", shared=shared)[size] for shared in (False, True))
     for one, other in zip(apart, together, strict=True):
         assert [step.piece for step in one.steps] == [step.piece for step in other.steps]
         assert {name: cursor.ids for name, cursor in one.cursors.items()} == {
@@ -65,10 +69,10 @@ def test_a_family_through_transformers_is_three_members_apart(size: int) -> None
     assert len({round(mass, 4) for mass in first.values()}) == 3  # they read different prompts
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", SIZES)
 def test_a_family_through_llamacpp_is_three_members_apart_up_to_choices_that_were_close(size: int) -> None:
     """Its kernels round a batch differently from single tokens: the texts part only where two pieces were close."""
-    apart, together = (answers("llamacpp", size, shared=shared) for shared in (False, True))
+    apart, together = (answers("llamacpp", shared=shared)[size] for shared in (False, True))
     same = 0
     for one, other in zip(apart, together, strict=True):
         for step, again in zip(one.steps, other.steps, strict=False):

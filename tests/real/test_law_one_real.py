@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.demo import demo_spec
+from support.demo import demo_spec, written
 from support.prompts import ALL
 from unisono.backends.base import Feed
 from unisono.chat.messages import Prompt
@@ -37,19 +37,29 @@ def own_ids(ensemble: Ensemble, prompt: Prompt) -> tuple[list[int], list[int], s
     return ids, text.cursors[member.name].ids[len(ids) :], set(member.encoder.speller.vocabulary.end_ids)
 
 
+def own_ids_of_batches(ensemble: Ensemble) -> list[tuple[list[int], list[int], set[int]]]:
+    """`own_ids` of all prompts, eight of which are written at a time."""
+    [member] = ensemble._engine.members
+    ends = set(member.encoder.speller.vocabulary.end_ids)
+    texts = written(ensemble._engine, ALL, PIECES, 8)
+    prompts = [member.encoder.encode(prompt) for prompt in ALL]
+    return [(ids, text.cursors[member.name].ids[len(ids) :], ends) for ids, text in zip(prompts, texts, strict=True)]
+
+
 def until_end(ids: list[int], ends: set[int]) -> list[int]:
     return next((ids[:n] for n, token in enumerate(ids) if token in ends), ids)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_ensemble_of_one_is_what_transformers_generates(load_demo: Callable[..., Ensemble], name: str) -> None:
-    """As transformers itself loads the model, its weights unpacked."""
+    """As transformers itself loads the model, its weights unpacked; eight texts at a time, and some by themselves."""
     torch = pytest.importorskip("torch")
     ensemble = load_demo(name, backend="transformers", dtype="float32")
-    written = [own_ids(ensemble, prompt) for prompt in ALL]
+    ours = own_ids_of_batches(ensemble)
+    assert [own_ids(ensemble, prompt) for prompt in ALL[::5]] == ours[::5]
     plain = load_demo(name, backend="transformers", dtype="float32", options={"pack_weights": False})
     model = plain._engine.members[0].backend._forward._model
-    for prompt, (ids, own, ends) in zip(ALL, written, strict=True):
+    for prompt, (ids, own, ends) in zip(ALL, ours, strict=True):
         ids_BT = torch.tensor([ids])
         whole = model.generate(
             ids_BT,

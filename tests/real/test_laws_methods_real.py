@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,11 +11,9 @@ import pytest
 from support.demo import written
 from support.methods import RULES
 from support.prompts import ALL
+from support.read_ahead import PlainLoop
 from unisono.config.method import Method
-from unisono.engine import reference
 from unisono.engine.engine import Engine
-from unisono.engine.member import Member
-from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
 
 pytestmark = pytest.mark.models
@@ -32,20 +29,9 @@ def pair(load_demo: Callable[..., Ensemble]) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def read_once() -> Iterator[None]:
-    """Let the plain loop keep what it reads: texts of several rules begin alike."""
-    read = reference.plain_distribution
-
-    def reading(member: Member, member_map: Any, ids: list[int], *, first: bool = False, inside: bool = False) -> Any:
-        key = member.name, tuple(ids), first
-        if key not in found:
-            found[key] = read(member, member_map, ids, first=first).astype(np.float32)
-        return found[key].astype(np.float64)
-
-    found: dict[Any, Any] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "plain_distribution", reading)
-        yield
+def plain(pair: Engine) -> PlainLoop:
+    """What it reads for one rule it knows for the next: texts of several rules begin alike."""
+    return PlainLoop(pair)
 
 
 def weighed(engine: Engine, weights: tuple[float, ...]) -> Engine:
@@ -58,11 +44,11 @@ def weighed(engine: Engine, weights: tuple[float, ...]) -> Engine:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_equals_the_plain_loop(pair: Engine, read_once: None, rule: str) -> None:
-    engine = weighed(pair, (1.0, -0.5) if rule.startswith("contrastive") else (0.6, 0.4))
+def test_every_rule_equals_the_plain_loop(pair: Engine, plain: PlainLoop, rule: str) -> None:
+    weights = (1.0, -0.5) if rule.startswith("contrastive") else (0.6, 0.4)
     method = Method(combine=rule)  # type: ignore[arg-type]
-    texts = written(engine, PROMPTS, PIECES, 3, method)
+    texts = written(weighed(pair, weights), PROMPTS, PIECES, 3, method)
     for prompt, text in zip(PROMPTS, texts, strict=True):
-        expected = list(plain_steps(engine.members, engine.union, prompt, PIECES, method))
+        expected = plain.steps(prompt, PIECES, method, text, weights)
         assert [step.piece for step in text.steps] == [step.piece for step in expected], prompt
         np.testing.assert_allclose([step.p for step in text.steps], [step.p for step in expected], atol=1e-4)

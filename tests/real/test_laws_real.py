@@ -9,6 +9,8 @@ import pytest
 
 from support.demo import written
 from support.prompts import ALL, CHATS, RAW
+from support.read_ahead import PlainLoop
+from unisono.config.method import Method
 from unisono.engine.engine import Engine
 from unisono.engine.reference import plain_steps
 from unisono.ensemble import Ensemble
@@ -33,9 +35,11 @@ def test_the_engine_equals_the_plain_loop_through_llamacpp(load_demo: Callable[.
     """
     engine = engine_of(load_demo(backend="llamacpp"))
     prompts = (*CHATS[:3], *RAW[-6:])
-    expected = [list(plain_steps(engine.members, engine.union, prompt, 24)) for prompt in prompts]
-    for size in (1, 8):
-        for prompt, text, steps in zip(prompts, written(engine, prompts, 24, size), expected, strict=True):
+    batches = {size: written(engine, prompts, 24, size) for size in (1, 8)}
+    plain_loop = PlainLoop(engine)
+    expected = [plain_loop.steps(prompt, 24, Method(), text) for prompt, text in zip(prompts, batches[1], strict=True)]
+    for texts in batches.values():
+        for prompt, text, steps in zip(prompts, texts, expected, strict=True):
             for step, plain in zip(text.steps, steps, strict=False):
                 second, best = np.partition(plain.q_U, -2)[-2:]
                 assert abs(step.p - best) < CLOSE or best - second < CLOSE

@@ -132,6 +132,8 @@ def test_requests_that_join_at_random_get_what_each_gets_alone(service: Service)
     exact = isinstance(service.engines["duo"].members[0].backend._backend, RowBackend)  # type: ignore[attr-defined]
     for request, found in zip(asked, together(service, asked), strict=True):
         assert len(found) == request.n
+        if not exact and not (request.method.draw.is_greedy and request.method.draw.beam_width == 1):
+            continue  # other last bits draw and search for other texts
         for index, generation in enumerate(found):
             expected = alone(service, request, index)
             if exact:
@@ -139,7 +141,7 @@ def test_requests_that_join_at_random_get_what_each_gets_alone(service: Service)
                 assert [step.p for step in generation.steps or ()] == pytest.approx(
                     [step.p for step in expected.steps or ()], abs=1e-4
                 )
-            elif request.method.draw.is_greedy and request.method.draw.beam_width == 1:
+            else:
                 agree(generation.steps or (), expected.steps or ())
     assert service.engines["duo"].free == SLOTS
 

@@ -13,22 +13,29 @@ import openai
 import pytest
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
+    ChatCompletionContentPartTextParam,
+    ChatCompletionDeveloperMessageParam,
+    ChatCompletionFunctionMessageParam,
+    ChatCompletionMessageFunctionToolCallParam,
     ChatCompletionStreamOptionsParam,
     ChatCompletionSystemMessageParam,
     ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
 )
+from openai.types.chat.chat_completion_message_function_tool_call_param import Function
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
+from openai.types.shared_params import FunctionDefinition
+from openai.types.shared_params.response_format_json_schema import JSONSchema
 
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
 from unisono.backends.fake.backend import FAKE_MODELS
-from unisono.server.body import parse
+from unisono.server.body import FORMAT_KEYS, TOOL_KEYS, parse
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, OF_CHATS, OF_COMPLETIONS, OF_MESSAGES
 from unisono.server.limits import ServerLimits
-from unisono.server.messages import KEYS
+from unisono.server.messages import CALL_KEYS, FUNCTION_KEYS, KEYS, TEXT_KEYS
 from unisono.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -74,19 +81,29 @@ def test_all_of_openais_fields_are_honoured_or_without_effect_or_refused() -> No
         assert keys_of(params) <= honoured | names | set(table)
     assert set(StreamOptions.model_fields) == keys_of(ChatCompletionStreamOptionsParam) | {"continuous_usage_stats"}
     for message in (
+        ChatCompletionDeveloperMessageParam,
+        ChatCompletionFunctionMessageParam,
         ChatCompletionSystemMessageParam,
         ChatCompletionUserMessageParam,
         ChatCompletionAssistantMessageParam,
         ChatCompletionToolMessageParam,
     ):
         assert keys_of(message) - {"role", *KEYS, "prompt_cache_breakpoint"} <= set(OF_MESSAGES)
+    for part, known in (
+        (FunctionDefinition, TOOL_KEYS),
+        (JSONSchema, FORMAT_KEYS),
+        (ChatCompletionMessageFunctionToolCallParam, CALL_KEYS),
+        (Function, FUNCTION_KEYS),
+        (ChatCompletionContentPartTextParam, (*TEXT_KEYS, "prompt_cache_breakpoint")),
+    ):
+        assert keys_of(part) <= set(known)
 
 
 HARMLESS = {
     "chat": "metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention service_tier store "
     "verbosity",
     "completion": "",
-    "refused in a chat": "audio function_call functions modalities moderation web_search_options",
+    "refused in a chat": "audio modalities moderation web_search_options",
     "refused in a completion": "suffix",
 }
 

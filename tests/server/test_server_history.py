@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from support.encoders import knowing
 from support.fakes import make_fakes
 from support.real_server import A, B, Served, serving
 from support.tool_templates import TAGGED
 from unisono.backends.fake.backend import FAKE_MODELS
 from unisono.chat.messages import Prompt
-from unisono.errors import SpecError
+from unisono.chat.template_probe import as_given
+from unisono.errors import PromptError, SpecError
 from unisono.server.errors import Refusal
 from unisono.server.messages import read_messages
 
@@ -117,6 +119,17 @@ SAME: dict[str, tuple[list[Any], list[Any]]] = {
         [calling(call("")), answer("abc")],
         [calling(call("call00000")), answer("call00000")],
     ),
+    "of functions": (
+        [
+            {"role": "assistant", "content": None, "function_call": {"name": "rain", "arguments": "{}"}},
+            {"role": "function", "name": "rain", "content": "yes"},
+        ],
+        [calling(call("call00000")), answer("call00000", name="rain")],
+    ),
+    "of functions, told twice": (
+        [calling(call("t1"), function_call={"name": "rain", "arguments": "{}"}), answer("t1")],
+        [calling(call("t1")), answer("t1")],
+    ),
     "an id that is taken": (
         [calling(call("call00000")), answer("call00000"), calling(call("")), answer("")],
         [calling(call("call00000")), answer("call00000"), calling(call("call00001")), answer("call00001")],
@@ -129,6 +142,34 @@ def test_other_forms_are_read_as_what_they_mean(given: list[Any], plain: list[An
     read = read_messages([ASK, *given, GO_ON])
     assert read == read_messages([ASK, *plain, GO_ON])
     assert Prompt(messages=read).messages
+
+
+LOST: list[list[Any]] = [
+    [answer("t1")],
+    [answer(None, name="rain")],
+    [{"role": "function", "name": "rain", "content": "yes"}],
+    [blocks("user", result("t1"))],
+    [calling(call("t2")), answer("t2"), answer("t1")],
+    [calling(call("t1")), answer("t1"), answer("t1")],
+    [calling(call("t1")), GO_ON, answer("t1")],
+]
+
+
+@pytest.mark.parametrize("given", LOST)
+def test_a_result_that_has_lost_its_call_is_a_result(given: list[Any]) -> None:
+    messages = read_messages([ASK, *given, GO_ON])
+    with pytest.raises(SpecError, match=r"which no assistant's message right before it holds|is not answered"):
+        Prompt(messages=messages)
+    prompt = Prompt(messages=messages, open_calls=True)
+    assert prompt.messages == messages
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    told = as_given(messages, None)
+    assert [message["content"] for message in told if message["role"] == "tool"] == results
+    assert knowing(TAGGED).encode(prompt)
+    passing = TAGGED.replace("{%- if m.role == 'tool' %}", "{%- if m.role == 'tool' and loop.previtem.tool_calls %}")
+    passing = passing.replace("{{ eos_token }}{% else %}", "{{ eos_token }}{% elif m.role != 'tool' %}")
+    with pytest.raises(PromptError, match="cannot read the result 'yes', before which no call stands"):
+        knowing(passing).encode(prompt)
 
 
 def test_an_interrupted_client_may_go_on_without_results() -> None:
@@ -152,7 +193,7 @@ def test_an_interrupted_client_may_go_on_without_results() -> None:
         ),
         ([calling(call("t1")), blocks("user", result("t1", 5))], "messages[2].content[0].content"),
         ([blocks("assistant", {"type": "server_tool_use", "id": "x"})], "messages[1].content[0].type"),
-        ([answer(None)], "messages[1].tool_call_id"),
+        ([answer(5)], "messages[1].tool_call_id"),
     ],
 )
 def test_what_has_no_place_is_refused_by_name(given: list[Any], field: str) -> None:

@@ -108,6 +108,7 @@ def prompt_tokens(served: Served, **keys: Any) -> dict[str, int]:
             "banned_tokens": "",
         },
         {"response_format": {"type": "text", "json_schema": None}, "enable_thinking": False},
+        {"reasoning": {"summary": "auto"}, "thinking": {"type": "adaptive"}, "slot_id": 3, "include_usage": True},
     ],
 )
 def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[str, Any]) -> None:
@@ -123,10 +124,14 @@ def test_what_cannot_change_the_answer_is_accepted(served: Served, change: dict[
         ({"repetition_penalty": 1.5}, "repetition_penalty:1.5"),
         ({"repeat_penalty": 1.5}, "repetition_penalty:1.5"),
         ({"n_predict": 5, "max_tokens": None}, "greedy"),
+        ({"max_new_tokens": 5, "max_tokens": None}, "greedy"),
+        ({"num_predict": 5, "max_tokens": None}, "greedy"),
+        ({"temperature": 0.8, "random_seed": 1, "typical": 0.3}, "0.8 seed:1 typical_p:0.3"),
+        ({"rep_pen": 1.5}, "repetition_penalty:1.5"),
     ],
 )
 def test_what_other_servers_call_by_a_name_is_done(served: Served, named: dict[str, Any], extension: str) -> None:
-    limit = named.get("n_predict", 12)
+    limit = next((named[name] for name in ("n_predict", "max_new_tokens", "num_predict") if name in named), 12)
     assert text(served, **named) == text(served, unisono={"sampling": extension}, max_tokens=limit)
     body = {"model": "duo", "prompt": "the cat", "max_tokens": 12}
     texts = [
@@ -202,6 +207,15 @@ def test_end_waits_for_the_least_number_of_pieces(served: Served) -> None:
     assert bound["choices"][0]["message"]["content"] == "so it"
 
 
+def test_stops_and_counts_have_other_names(served: Served) -> None:
+    whole = text(served)
+    for name in ("stop", "stop_sequences", "stopping_strings"):
+        assert text(served, **{name: [whole[3:5]]}) == whole[:3]
+    assert len(ask(served, num_return_sequences=2)["choices"]) == 2
+    for name, value, own in (("min_new_tokens", 12, "min_tokens"), ("ban_eos_token", True, "ignore_eos")):
+        assert ask(served, **{name: value})["choices"] == ask(served, **{own: value})["choices"]
+
+
 def test_off_replaces_what_the_file_says(served: Served) -> None:
     off = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "max_tokens": 40}
     assert text(served, model="drawn", **off) == text(served, unisono={"sampling": "0.7 seed:3"}, max_tokens=40)
@@ -271,10 +285,10 @@ def test_two_names_with_the_same_value_are_one(served: Served) -> None:
             "",
         ),
         ({"wish": 1}, "wish", "unknown field"),
-        ({"max_new_tokens": 5}, "max_new_tokens", "max_tokens"),
-        ({"stop_sequences": ["x"]}, "stop_sequences", "stop"),
+        ({"max_length": 5}, "max_length", "max_tokens"),
+        ({"custom_stopping_strings": ["x"]}, "custom_stopping_strings", "stop"),
+        ({"max_new_tokens": 5}, "max_tokens", "max_new_tokens"),
         ({"do_sample": True}, "do_sample", "temperature"),
-        ({"rep_pen": 1.1}, "rep_pen", "repetition_penalty"),
         ({"rep_pen_range": 64, "repetition_penalty": 1.1}, "rep_pen_range", "all that was written"),
         ({"think": True}, "think", "chat_template_kwargs"),
         ({"extra_body": {"top_k": 1}}, "extra_body", "top level"),
@@ -468,7 +482,7 @@ def test_a_tool_message_may_have_the_name_of_its_call(served: Served) -> None:
         ({**PAST, "refusal": "no"}, "messages[0].refusal"),  # the content is another text
         ({"role": "user", "content": "x", "refusal": "no"}, "messages[0].refusal"),
         ({**PAST, "content": [{"type": "refusal", "refusal": 3}]}, "messages[0].content[0].text"),
-        ({**PAST, "function_call": {"name": "x", "arguments": "{}"}}, "messages[0].function_call"),
+        ({**PAST, "function_call": "x"}, "messages[0].function_call"),
         ({"role": "user", "content": None}, "messages[0].content"),
         ({"role": "user", "content": "x", "images": ["aGk="]}, "messages[0].images"),
         ({"role": "user", "content": "x", "tool_call_id": "y"}, "messages[0].tool_call_id"),

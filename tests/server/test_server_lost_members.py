@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 
 from support.fakes import make_fakes
 from support.real_server import SAY, A, B, Served, serving
+from support.workers import working
+from unisono.backends.endpoint import caller
 from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.engine import breaker
 from unisono.server import async_engine
 
 CHAT: dict[str, Any] = {"model": "duo", "messages": SAY, "max_tokens": 4}
@@ -86,3 +90,37 @@ def test_an_answer_without_it_says_so(stream: bool, caplog: pytest.LogCaptureFix
         served.free()
     lines = [record.__dict__["facts"] for record in caplog.records if record.msg == "request"]
     assert [line["degraded"] for line in lines if "degraded" in line] == [{"b": 4}]
+
+
+def test_requests_that_come_while_a_worker_is_away_are_answered_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokenizer is away with it; the lead, by which prompts are counted, is it."""
+    for module, name in ((breaker, "FIRST"), (breaker, "LONGEST"), (caller, "_AWAY")):
+        monkeypatch.setattr(module, name, 0.02)
+    with contextlib.ExitStack() as held:
+        with working(B) as worker:
+            port = int(worker.url.rpartition(":")[2])
+            far = worker.spec("b", on_failure="degrade", timeout=1, retries=0, weight=2)
+            served = held.enter_context(serving({"duo": {"members": [A, far]}}))
+            assert "x-unisono-degraded" not in served.post("/v1/chat/completions", CHAT).headers
+        response = served.post("/v1/chat/completions", {**CHAT, "unisono": {"trace": True}})
+        assert response.status_code == 200, response.text
+        assert response.headers["x-unisono-degraded"] == "b=4"
+        assert response.json()["usage"]["prompt_tokens"] > 0
+        assert served.get("/ready").json()["members"]["duo"]["b"]["state"] == "away"
+        with working(B, port=port):
+            served.wait(lambda: served.get("/ready").json()["status"] == "ready")  # a probe has asked
+            assert "x-unisono-degraded" not in served.post("/v1/chat/completions", CHAT).headers
+            served.free()
+
+
+def test_certificates_of_a_member_are_shown() -> None:
+    FAKE_MODELS["b"].top = 20
+    with serving({"duo": {"members": [A, B]}}) as served:
+        usage = served.post("/v1/chat/completions", CHAT).json()["usage"]
+        members = served.get("/ready").json()["members"]["duo"]
+        assert "certificates" not in members["a"]
+        certificates = members["b"]["certificates"]
+        assert certificates["uncertain"] == usage["completion_tokens_details"]["uncertain"]
+        assert certificates["certain"] + certificates["uncertain"] == usage["completion_tokens"]
+        assert served.metric("unisono_member_choices_total") == usage["completion_tokens"]
+        assert served.metric("unisono_member_asked_again_total") == certificates["asked_again"]

@@ -114,6 +114,46 @@ WRONG = {
 }
 
 
+def in_chunks(body: bytes, size: int) -> bytes:
+    parts = (body[start : start + size] for start in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def test_a_body_in_many_small_chunks_is_read_and_others_have_their_turn(served: Served) -> None:
+    body = json.dumps({**json.loads(BODY), "user": "x" * 5_000}).encode()
+    head = START + HOST + TYPE + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    with connect(served) as other:
+        began = time.monotonic()
+        with connect(served) as connection:
+            connection.sendall(head + in_chunks(body, 1))
+            other.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert other.recv(4096).startswith(b"HTTP/1.1 200 ")
+            asked = time.monotonic() - began
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert asked < time.monotonic() - began
+
+
+def test_a_body_of_too_many_chunks_is_refused(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+    monkeypatch.setattr("unisono.server.strict_http.CHUNKS", 300)
+    head = START + HOST + TYPE + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = json.dumps({**json.loads(BODY), "user": "x" * 400}).encode()
+    answer = exchange(served, head + in_chunks(body, 1))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"300 chunks" in answer
+    assert exchange(served, head + in_chunks(body, 2)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_goes_on_after_its_answer_ends_the_connection(served: Served) -> None:
+    with connect(served) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"x" * 100_000_000)
+
+
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_can_be_read_in_two_ways_is_refused_and_the_connection_closed(served: Served, kind: str) -> None:
     data, status = WRONG[kind]
@@ -286,6 +326,35 @@ def test_requests_ahead_of_their_time_take_turns() -> None:
     assert called == list(range(6))
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"403"), (b"no HTTP\r\n\r\n", b"400")],
+    ids=["foreign", "malformed"],
+)
+def test_a_client_that_is_refused_asks_again_no_sooner_than_its_turn(
+    served: Served, data: bytes, status: bytes
+) -> None:
+    began = time.monotonic()
+    for _ in range(40):
+        assert exchange(served, data).startswith(b"HTTP/1.1 " + status)
+    assert time.monotonic() - began > 39 * APART
+
+
+def test_who_waits_for_a_turn_and_leaves_is_not_waited_for() -> None:
+    async def main() -> None:
+        turns = Turns()
+        await turns.wait()
+        waiting = [asyncio.create_task(turns.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        began = time.monotonic()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert time.monotonic() - began < 1
+        assert not turns._waiting
+
+    asyncio.run(main())
+
+
 def test_who_leaves_the_line_is_neither_kept_nor_waited_for() -> None:
     called: list[str] = []
 
@@ -313,7 +382,7 @@ def test_a_connection_that_is_lost_leaves_the_line() -> None:
         turns, connections = Turns(), Connections(ServerLimits(), Metrics())
         config = uvicorn.Config(Mock(), ws="none", lifespan="off", log_config=None)
         config.load()
-        protocol = HttpProtocol(connections, turns, config=config, server_state=ServerState(), app_state={})
+        protocol = HttpProtocol(connections, turns, Turns(), config=config, server_state=ServerState(), app_state={})
         protocol.connection_made(
             Mock(asyncio.Transport, get_extra_info=lambda _: None, get_write_buffer_size=lambda: 0)
         )

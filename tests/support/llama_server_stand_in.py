@@ -9,6 +9,9 @@ from unisono.backends.prefix_cache import common
 from unisono.testing import FakeModel
 from unisono.vocab.pieces import token_bytes
 
+ANY = -1
+"""The slot of questions that are no text's: those that look whether the weights are the same."""
+
 
 class LlamaServerStandIn(StandIn):
     def __init__(self, model: FakeModel, *, slots: int = 4, alias: str = "fake.gguf", key: str | None = None) -> None:
@@ -16,6 +19,15 @@ class LlamaServerStandIn(StandIn):
         self.model, self.alias, self.key = model, alias, key
         self.size = 1000
         self.held: dict[int, list[int]] = {slot: [] for slot in range(slots)}
+
+    def asked(self, path: str) -> list[Request]:
+        return [each for each in super().asked(path) if (each.body or {}).get("id_slot") != ANY]
+
+    def reply(self, request: Request) -> Reply:
+        if (request.body or {}).get("id_slot") != ANY:
+            return super().reply(request)
+        self.requests.append(request)  # faults are for texts
+        return self.answer(request)
 
     def answer(self, request: Request) -> Reply:
         path = request.path.partition("?")[0]
@@ -50,8 +62,10 @@ class LlamaServerStandIn(StandIn):
         ids, slot = body["prompt"], body["id_slot"]
         if len(ids) >= self.model.context:
             return as_json({"error": {"code": 400, "message": "exceeds the available context size"}}, 400)
-        cached = min(common(ids, self.held[slot]), len(ids) - 1)
-        self.held[slot] = list(ids)
+        cached = 0
+        if slot != ANY:
+            cached = min(common(ids, self.held[slot]), len(ids) - 1)
+            self.held[slot] = list(ids)
         told = {
             "model": self.alias,
             "tokens_evaluated": len(ids),

@@ -106,10 +106,15 @@ def test_a_frozen_worker_costs_a_text_one_time_out(monkeypatch: pytest.MonkeyPat
                 asked.append(scope["path"])
                 await asyncio.sleep(0.5)
 
+            async def freeze_step(app: object, body: bytes, *args: object) -> None:
+                asked.append("step")
+                await asyncio.sleep(0.5)
+
+            monkeypatch.setattr(WorkerApp, "_placed", freeze_step)
             monkeypatch.setattr(WorkerApp, "__call__", freeze)
             while engine.active:
                 engine.step()
-            assert asked == ["/v1/advance"]
+            assert asked == ["step"]
             assert text.generation().usage.degraded
 
 
@@ -183,8 +188,8 @@ def test_an_answer_that_cannot_be_used_is_a_member_that_is_away(
     backend = make_loader("endpoint", LoadRequest("b", EndpointSource("endpoint", worker.url, retries=0))).load(silent)
     slot, post = backend.open(), WorkerAdapter._post
 
-    async def answer(*args: Any) -> Frame:
-        return change(await post(*args))
+    def answer(*args: Any) -> Frame:
+        return change(post(*args))
 
     monkeypatch.setattr(WorkerAdapter, "_post", answer)
     with pytest.raises(MemberUnavailable, match=words) as failed:

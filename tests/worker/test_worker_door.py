@@ -70,7 +70,7 @@ def test_the_token_is_asked_for_but_at_the_doorbell(worker: Worker) -> None:
             assert answer.status_code == 401
             assert TOKEN not in answer.text
     known = httpx2.get(f"{worker.url}/v1/member", headers={"authorization": f"Bearer {TOKEN}"}).json()
-    assert (known["unisono_member"], known["slots"], known["idle_seconds"]) == (1, 2, 60)
+    assert (known["unisono_member"], known["slots"], known["idle_seconds"]) == (2, 2, 60)
 
 
 def test_a_token_that_can_be_guessed_is_refused_as_a_key_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from support.fakes import PROMPTS, make_fakes
 from support.workers import Worker, working
 from unisono.backends.base import LoadRequest
+from unisono.backends.endpoint import row_memory
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.fake.backend import FAKE_MODELS, FakeModel
 from unisono.backends.registry import make_loader
@@ -37,8 +38,11 @@ def source_of(worker: Worker, top: int | None = None) -> EndpointSource:
     return EndpointSource("endpoint", worker.url, top=top, timeout=20, retries=0)
 
 
-@pytest.mark.parametrize("top", [None, 5])
-def test_a_worker_keeps_the_contract_of_the_waist(workers: dict[str, Worker], top: int | None) -> None:
+@pytest.mark.parametrize(("top", "memory"), [(None, True), (None, False), (5, True)])
+def test_a_worker_keeps_the_contract_of_the_waist(
+    workers: dict[str, Worker], top: int | None, memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_memory, "POSSIBLE", row_memory.POSSIBLE and memory)
     loader = make_loader("endpoint", LoadRequest("a", source_of(workers["a"], top), slots=4))
     tokenizer = loader.tokenizer()
     texts = ("the cat sees a dog", "Hello, Sofia — and the dog sings", "日本 ends here")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, NewType, Protocol, runtime_checkabl
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.errors import ModelError, SpecError
+from unisono.errors import MemberUnavailable, ModelError, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
 Slot = NewType("Slot", int)
@@ -183,7 +183,7 @@ class PrefixStore(Protocol):
 class ModelSource:
     """The location of a model's files, with ``demo:`` names resolved."""
 
-    kind: Literal["hub", "folder", "gguf", "fake", "endpoint"]
+    kind: Literal["hub", "folder", "gguf", "fake", "endpoint", "ray"]
     location: str
     sha256: str | None = None
 
@@ -204,6 +204,10 @@ class LoadRequest:
     threads: int | None = None
     slots: int = 1
     options: Mapping[str, object] = field(default_factory=dict)
+    may_be_away: bool = False
+    """Whether texts are written without the member while it is away, also when the ensemble begins."""
+    alone: bool = False
+    """Whether this process is the model's own, so that an engine which wants one need not start another."""
 
     def __post_init__(self) -> None:
         """Raises a `SpecError` that names the member and the value."""
@@ -244,6 +248,16 @@ class ModelFacts:
     def usable_rows(self) -> int:
         """Ids below this number can be read and chosen."""
         return min(self.rows, self.rows if self.input_rows is None else self.input_rows)
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A loader of a model that lives elsewhere."""
+
+    @property
+    def lost(self) -> MemberUnavailable | None:
+        """Why it was not there when it was looked for, where an ensemble begins without it."""
+        ...
 
 
 class Loader(Protocol):

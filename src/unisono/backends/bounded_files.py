@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from unisono.backends.model_facts import check_tokenizer
+from unisono.backends.normalizers import MOST, grows, growth
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
-from unisono.user_files import read_bytes, special
+from unisono.user_files import read_bytes, short_float, special
 
 LONGEST_HEADER = 100_000_000
 """Of a safetensors file, in bytes: the library's own limit."""
@@ -22,6 +23,8 @@ LONGEST_HEAD = 256_000_000
 MOST_TENSORS, MOST_PAIRS, MOST_TEXTS, MOST_DIMENSIONS = 100_000, 100_000, 4_000_000, 4
 LARGEST = 1 << 48
 """Elements of a tensor."""
+HOLLOW = 64
+"""Which part of a file has to have been written at least; file systems that compress take less for a file of zeros."""
 _AGAIN = "download it again"
 
 
@@ -34,14 +37,29 @@ def refuse_specials(folder: Path) -> None:
                     raise ModelUnsupported(f"{entry.path} is {kind}, not a file", hint="put the file itself there")
 
 
+def refuse_hollow(path: Path) -> None:
+    """Raise `ModelCorrupt` for a file of which next to nothing was ever written: it may have any size, and is read."""
+    found = path.stat()
+    held = getattr(found, "st_blocks", 0) * 512  # 0 where the file system does not say
+    if 0 < held < found.st_size // HOLLOW - (1 << 20):
+        raise ModelCorrupt(
+            f"{path} has {found.st_size:,} bytes, of which {held:,} were ever written", hint="download or copy it again"
+        )
+
+
 def check_values(path: Path) -> None:
     """Raise `ModelCorrupt` for a tokenizer that no model has: parsed, it would take all the memory."""
     try:
         data = read_bytes(path, LONGEST_HEADER)
         if (values := data.count(b",") + 1) > MOST_IN_TOKENIZER:
             raise ValueError(f"it has about {values:,} values, and at most {MOST_IN_TOKENIZER:,} are read")
-        if _ODD_ID.search(data):  # a text may look so
-            check_tokenizer(parse_json(data, MOST_IN_TOKENIZER), path)
+        grown = grows(data)
+        if grown is None or _ODD_ID.search(data):  # a text may look so
+            content = parse_json(data, MOST_IN_TOKENIZER)
+            check_tokenizer(content, path)
+            grown = growth(content.get("normalizer")) if isinstance(content, dict) else 1.0
+        if grown > MOST:
+            raise ValueError(f"its normalizer may make a text {grown:,.0f} times as long")
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
     except ValueError as error:
@@ -58,7 +76,7 @@ def parse_json(data: bytes, most: int, *, once: bool = False) -> Any:
     if values > most:
         raise ValueError(f"it has about {values:,} values, and at most {most:,} are read")
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_once if once else None)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_once if once else None, parse_float=short_float)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

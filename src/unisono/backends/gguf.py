@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from unisono.backends.bounded_files import LARGEST, LONGEST_HEAD, MOST_DIMENSIONS, MOST_TEXTS, check_counts
+from unisono.backends.bounded_files import (
+    LARGEST,
+    LONGEST_HEAD,
+    MOST_DIMENSIONS,
+    MOST_TEXTS,
+    check_counts,
+    refuse_hollow,
+)
 from unisono.backends.weight_files import refuse_other_kinds
 from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, shown
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
@@ -114,6 +121,7 @@ def read_head(path: Path) -> GgufFile:
     Raises `ModelNotFound`, `ModelCorrupt` or `ModelUnsupported`.
     """
     refuse_other_kinds(path, "gguf")
+    refuse_hollow(path)
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":

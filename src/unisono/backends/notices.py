@@ -12,6 +12,8 @@ from unisono.backends.weight_files import named
 
 LONGEST = 300
 """Characters of one warning."""
+READ = 4_000
+"""Characters of one that are looked at: a library may cite all of a file in it."""
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\d+|blk\.\S+|\(.*?\)")
 
@@ -49,7 +51,7 @@ class Notices:
         self._heard: dict[str, list[str]] = {}
 
     def hear(self, words: str) -> None:
-        said = " ".join(_STYLE.sub("", words).split())
+        said = " ".join(_STYLE.sub("", words[:READ]).split())
         if not said or self._noise.search(said):
             return
         short = said if len(said) <= LONGEST else said[:LONGEST] + " …"

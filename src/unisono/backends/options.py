@@ -21,6 +21,7 @@ CACHE_TYPES: dict[str, tuple[int, float]] = {
     "q4_0": (2, 18 / 32),
 }
 """Types of llama.cpp's key-value cache: ggml's number and the bytes per element."""
+_COUNT = "a whole number from 1 up"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ATTENTION = "sdpa or eager: others take no dense mask, which texts of unequal length need in a batch"
 
@@ -102,3 +103,28 @@ class TransformersOptions(Options):
                 hint="leave out one of them",
             )
         return options
+
+
+class VllmOptions(Options):
+    """Those that have the names of vLLM's own are handed on to it."""
+
+    python: str | None = Field(default=None, description="the path of a Python that has vLLM and unisono")
+    """``None`` is the Python that runs this."""
+    tensor_parallel_size: int | None = Field(default=None, ge=1, description=_COUNT)
+    pipeline_parallel_size: int | None = Field(default=None, ge=1, description=_COUNT)
+    quantization: str | None = Field(default=None, min_length=1, description="the name of one of vLLM's methods")
+    load_format: str | None = Field(default=None, min_length=1, description="the name of one of vLLM's formats")
+    kv_cache_dtype: str | None = Field(default=None, min_length=1, description="the name of one of vLLM's types")
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1, description="a number above 0, 1 at most")
+    kv_cache_memory_bytes: int | None = Field(default=None, ge=1, description=_COUNT)
+    """On processors without accelerator, by default what all slots need, or 4 GiB, whichever is less."""
+    enforce_eager: bool | None = None
+    """Whether nothing is compiled: it starts in seconds, and may be slower."""
+    block_size: int | None = Field(default=None, ge=1, description=_COUNT)
+    """Ids of a block of the cache: after a rewind, up to so many are read again. 32 on processors by default."""
+    max_num_seqs: int | None = Field(default=None, ge=1, description=_COUNT)
+    """Texts that the engine holds at once; as many as are written, if it is not given. With fewer, texts take turns."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=1, description=_COUNT)
+    """Ids of a pass; longer prompts take several."""
+    revision: str | None = Field(default=None, description="a branch, a tag or a commit")
+    trust_remote_code: bool = False

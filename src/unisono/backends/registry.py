@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from unisono.backends.base import Loader, LoadRequest
-from unisono.backends.options import LlamaCppOptions, TransformersOptions
+from unisono.backends.options import LlamaCppOptions, TransformersOptions, VllmOptions
 from unisono.backends.threads import bounded_spin
 from unisono.errors import BackendMissing, SpecError, nearest
 
@@ -59,12 +59,30 @@ BACKENDS: dict[str, BackendEntry] = {
             spins=4000,
         ),
         BackendEntry(
+            name="vllm",
+            module="unisono.backends.vllm.loader",
+            loader="VllmLoader",
+            libraries=("transformers", "torch"),  # vLLM itself may be in an environment of its own
+            reads=frozenset({"hub", "folder"}),
+            keys=frozenset({"dtype", "context", "threads"}),
+            options=frozenset(VllmOptions.model_fields),
+        ),
+        BackendEntry(
             name="endpoint",
             module="unisono.backends.endpoint.loader",
             loader="EndpointLoader",
             libraries=("httpx2",),
             reads=frozenset({"endpoint"}),
             keys=frozenset({"context"}),
+            options=frozenset(),
+        ),
+        BackendEntry(
+            name="ray",
+            module="unisono.ray.loader",
+            loader="RayLoader",
+            libraries=("ray",),
+            reads=frozenset({"ray"}),
+            keys=frozenset(),
             options=frozenset(),
         ),
         BackendEntry(

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from unisono.backends.base import Array, Backend, Feed, Slot, TopLogprobs, Truncation, check_top, dense
 
-_PART = 512
+_CLASSES = 2048
+"""Ids that are alike modulo this are a class: one pass over contiguous numbers finds the largest logit of each."""
+_SUMMED = 512
+"""Numbers that are summed in their own precision; their sums are summed in float64."""
+_PLAIN = (0.0, 80.0)
+"""A largest logit between these: the exponential function takes logits as they are, and no mass is lost."""
 _NEXT_TO_NOTHING = 1e-300  # what is not told is not known to be impossible
 
 
@@ -47,8 +52,9 @@ class TruncatedBackend:
 def top_logprobs(logits_NV: Array, asked: Sequence[tuple[int, Sequence[int]]]) -> TopLogprobs:
     """The likeliest ids of rows of logits: of each as many as are asked for, and those asked for by number."""
     host_NV = np.asarray(logits_NV.detach().cpu() if hasattr(logits_NV, "detach") else logits_NV)
+    mass_V = np.empty(host_NV.shape[1], host_NV.dtype)  # overwritten by each row
     with np.errstate(invalid="ignore"):  # of no numbers: the record refuses them
-        rows = [_told(row_V, top, also) for row_V, (top, also) in zip(host_NV, asked, strict=True)]
+        rows = [_told(row_V, top, also, mass_V) for row_V, (top, also) in zip(host_NV, asked, strict=True)]
     width = max((len(ids) for ids, *_ in rows), default=0)
     ids_NK, logp_NK = np.full((len(rows), width), -1, np.int32), np.full((len(rows), width), -np.inf, np.float32)
     for row, (ids, logp, _, _) in enumerate(rows):
@@ -58,33 +64,45 @@ def top_logprobs(logits_NV: Array, asked: Sequence[tuple[int, Sequence[int]]]) -
 
 
 def _told(
-    logits_V: NDArray[Any], top: int, also: Sequence[int]
+    logits_V: NDArray[Any], top: int, also: Sequence[int], mass_V: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], float, float]:
     """The ids that are told of one row, the likeliest first, their log-probabilities, the unseen mass and the k-th."""
-    width = len(logits_V)
-    among_V = _largest(logits_V, top)
-    bound = np.partition(among_V, len(among_V) - top)[len(among_V) - top]
-    above, equal = np.flatnonzero(logits_V > bound), np.flatnonzero(logits_V == bound)
+    near = _nearest(logits_V, top)
+    near_logits = logits_V[near]
+    bound, most = np.partition(near_logits, len(near) - top)[len(near) - top], near_logits.max()
+    above, equal = near[near_logits > bound], near[near_logits == bound]
     ids = np.concatenate([above, equal[: top - len(above)]])
     if len(also):
         ids = np.concatenate([ids, np.setdiff1d(np.asarray(also, np.int64), ids)])
     ids = ids[np.argsort(-logits_V[ids], kind="stable")]
-    most = logits_V.max()
-    mass_V = np.exp(logits_V - most)  # each to float32's precision, and summed to float64's
+    shift = 0.0 if _PLAIN[0] <= most <= _PLAIN[1] else float(most)
+    np.exp(logits_V if not shift else np.subtract(logits_V, most, out=mass_V), out=mass_V)
     told = mass_V[ids].sum(dtype=np.float64)
     mass_V[ids] = 0
-    untold = mass_V.sum(dtype=np.float64)
+    untold = _sum(mass_V)
     whole = told + untold
-    logp = logits_V[ids].astype(np.float64) - float(most) - np.log(whole)
-    unseen = 0.0 if len(ids) == width else max(float(untold / whole), _NEXT_TO_NOTHING)
-    return ids, logp, unseen, float(np.exp(float(bound) - float(most)) / whole)
+    logp = logits_V[ids].astype(np.float64) - shift - np.log(whole)
+    unseen = 0.0 if len(ids) == len(logits_V) else max(float(untold / whole), _NEXT_TO_NOTHING)
+    return ids, logp, unseen, float(np.exp(float(bound) - shift) / whole)
 
 
-def _largest(logits_V: NDArray[Any], top: int) -> NDArray[Any]:
-    """Some of the logits, the ``top`` largest among them: those that reach as many parts' largest ones do."""
-    parts = len(logits_V) // _PART
-    if parts < top:
-        return logits_V
-    largest = np.maximum.reduceat(logits_V, range(0, parts * _PART, _PART))
-    found = logits_V[logits_V >= np.partition(largest, parts - top)[parts - top]]
-    return found if len(found) >= top else logits_V  # of no numbers
+def _nearest(logits_V: NDArray[Any], top: int) -> NDArray[np.int64]:
+    """Some of the ids, ascending, and among them all that are as likely as the ``top`` likeliest: those that are as
+    likely as the likeliest ids of ``top`` classes are.
+    """
+    rest = len(logits_V) // _CLASSES * _CLASSES
+    if top > _CLASSES or not rest:
+        return np.arange(len(logits_V))
+    logits_QC = logits_V[:rest].reshape(-1, _CLASSES)
+    largest_C = logits_QC.max(axis=0)
+    bound = np.partition(largest_C, _CLASSES - top)[_CLASSES - top]
+    chosen = np.flatnonzero(largest_C >= bound)
+    round_, place = np.nonzero(logits_QC[:, chosen] >= bound)  # ascending, as classes are
+    found = np.concatenate([round_ * _CLASSES + chosen[place], rest + np.flatnonzero(logits_V[rest:] >= bound)])
+    return found if len(found) >= top else np.arange(len(logits_V))  # of no numbers
+
+
+def _sum(mass_V: NDArray[Any]) -> np.float64:
+    rest = len(mass_V) // _SUMMED * _SUMMED
+    parts = np.einsum("ps->p", mass_V[:rest].reshape(-1, _SUMMED))  # three times as fast as its method
+    return np.float64(parts.sum(dtype=np.float64) + mass_V[rest:].sum(dtype=np.float64))

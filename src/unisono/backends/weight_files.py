@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unisono.backends.bounded_files import LONGEST_HEADER, MOST_IN_HEADER, MOST_IN_SETTINGS, parse_json
+from unisono.backends.bounded_files import LONGEST_HEADER, MOST_IN_HEADER, MOST_IN_SETTINGS, parse_json, refuse_hollow
 from unisono.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported, shown
 from unisono.user_files import DOCUMENT, open_plain, read_bytes
 
@@ -134,6 +134,7 @@ def _head_length(head: bytes) -> int:
 def check_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a safetensors file's tensors. Raises a `ModelError` unless all are whole."""
     refuse_other_kinds(path, "safetensors")
+    refuse_hollow(path)
     size = path.stat().st_size
     try:
         length, header = _header(path, size)

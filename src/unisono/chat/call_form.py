@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+from unisono.chat.call_parameters import ParameterSegments, find_parameters
 from unisono.chat.call_segments import (
     CallSegments,
     FormUnknown,
+    OneByOne,
     common_length,
     filled,
     find_segments,
     fixed,
     recipient_behind,
 )
-from unisono.chat.messages import Message
+from unisono.chat.messages import Message, read_arguments
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_probe import (
     ARGUMENTS,
@@ -34,6 +36,9 @@ from unisono.vocab.controls import cut_controls
 
 SEPARATORS = ((", ", ": "), (",", ":"))
 """Between the entries of a mapping, and between a key and its value: as Python writes JSON, and without spaces."""
+
+
+NAME_ALONE = "its chat template begins a call with its name alone, or with signs that texts have, too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class CallForm:
     """Whether a call stands where an answer begins, and never behind its text: of models that name a channel first."""
     segments: CallSegments | None = None
     """Of calls whose name stands outside of their JSON: the keys mean nothing then."""
+    parameters: ParameterSegments | None = None
+    """Of calls whose arguments stand one by one, behind the name."""
 
     @property
     def by_seams(self) -> bool:
@@ -80,6 +87,11 @@ class CallForm:
         return self.opening if self.segments is None else fixed(self.segments.before)
 
     @property
+    def sign(self) -> str:
+        """What tells that a call begins: of arguments one by one, the last tag, for models leave out what is before."""
+        return self.head.strip()[self.head.strip().rfind("<") if self.parameters is not None else 0 :]
+
+    @property
     def between_head(self) -> str:
         """The same of what stands between two calls."""
         if self.segments is None or self.segments.again is None:
@@ -96,6 +108,8 @@ class CallForm:
         return ("{" + named + item + arguments, "}") if self.name_first else ("{" + arguments, item + named + "}")
 
     def written(self, name: str, arguments: str) -> str:
+        if self.parameters is not None:
+            return f"{self.opening}{name}{self.parameters.written(read_arguments(arguments))}{self.closing}"
         before, behind = self.framed(name)
         return f"{self.opening}{before}{arguments}{behind}{self.closing}"
 
@@ -115,8 +129,9 @@ def find_call_form(
     those that are END. ``channel`` is what all its answers begin with, before the first mark, and ``added`` are tokens
     that its files call text, which are as good as special ones around names. Raises a `FormUnknown`
     where the template does not write calls, or neither as JSON objects of which one key is the name and one the
-    arguments nor as names with such an object behind them; and where it marks objects by more control tokens than one
-    before and one behind, or calls of names by one that does not come first.
+    arguments nor as names with such an object, or the arguments one by one, behind them; and where it marks objects by
+    more control tokens than one before and one behind, calls of names by one that does not come first, or arguments
+    that stand one by one by any.
     """
     if not use.knows_tools:
         raise FormUnknown("its chat template does not know tools")
@@ -124,7 +139,34 @@ def find_call_form(
     one = answers.with_calls(1)
     if _holds_object(one):
         return _of_objects(answers, one)
-    return _of_segments(replace(answers, controls=[*answers.controls, *filter(None, added)]), channel)
+    try:
+        return _of_segments(replace(answers, controls=[*answers.controls, *filter(None, added)]), channel)
+    except OneByOne:
+        return _of_parameters(answers, one)
+
+
+def _of_parameters(answers: _Answers, one: str) -> CallForm:
+    """The form of calls whose arguments stand one by one."""
+    try:
+        two = answers.with_calls(2)
+    except FormUnknown:
+        two = None
+    segments, parameters = find_parameters(one, two, answers.with_calls(1, {}))
+    for text in (*astuple(segments), *astuple(parameters)):
+        if controls := answers.controls_in(text or ""):
+            words = f"one by one, and with the control token {controls[0]!r}"
+            raise FormUnknown(f"its chat template writes the arguments of a call {words}")
+    if not re.search(r"[\w<]", segments.before):
+        raise FormUnknown(NAME_ALONE)
+    return CallForm(
+        opening=segments.before,
+        between=None if segments.again is None else segments.behind + segments.again,
+        closing=segments.behind + segments.end,
+        name_key="",
+        arguments_key="",
+        segments=segments,
+        parameters=parameters,
+    )
 
 
 def _of_segments(answers: _Answers, channel: str) -> CallForm:
@@ -143,7 +185,7 @@ def _of_segments(answers: _Answers, channel: str) -> CallForm:
     if marks and begin_token is None:
         raise FormUnknown(f"its chat template begins a call with text, and holds the control token {marks[0]!r}")
     if begin_token is None and not re.search(r"[\w<]", opening):
-        raise FormUnknown("its chat template begins a call with its name alone, or with signs that texts have, too")
+        raise FormUnknown(NAME_ALONE)
     return CallForm(
         opening=filled(segments.before, 0),
         between=None if segments.again is None else filled(segments.behind + segments.again, 1),
@@ -193,13 +235,13 @@ class _Answers:
     controls: Sequence[str]
     ends: Sequence[str]
 
-    def with_calls(self, count: int) -> str:
+    def with_calls(self, count: int, arguments: Mapping[str, Any] = ARGUMENTS) -> str:
         """An answer that is one call or two, without the end of the turn: what a conversation with a reply lacks.
 
         Marks may begin or end as those of the reply do, so a cut inside a control text, a name or an opened bracket
         goes back to where that begins, or forward to where it ends.
         """
-        whole = self._render(exchange_of(count)[:1])
+        whole = self._render(exchange_of(count, arguments=arguments)[:1])
         reply = self._render([Message(role="assistant", content=REPLY)])
         begin = common_length(whole, reply)
         behind = len(whole) - min(common_length(whole[::-1], reply[::-1]), len(whole) - begin)

@@ -1,16 +1,19 @@
-"""The JSON object of one call, read character by character."""
+"""The JSON object of one call, or its name and arguments, read character by character."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Sequence
-from typing import TypeVar
+import re
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from unisono.chat.call_form import CallForm
+from unisono.chat.call_parameters import ParameterSegments, ends_of
 from unisono.chat.call_segments import CallSegments, cut_open
 from unisono.chat.messages import read_arguments
 
 _WHITE = " \t\n\r"
+_LONGEST_SPACE = 200
 
 Value = TypeVar("Value")
 Reader = Generator[None, str, Value]
@@ -22,11 +25,17 @@ class Broken(Exception):
 
 
 class CallObject:
-    """An incremental parser of one call's object, of one of the tools that ``names`` lists."""
+    """An incremental parser of one call's object, of one of the tools that ``names`` lists.
 
-    def __init__(self, form: CallForm, names: Collection[str]) -> None:
+    Arguments that stand one by one become an object's, by the tools' ``schemas``.
+    """
+
+    def __init__(
+        self, form: CallForm, names: Collection[str], schemas: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         self._form = form
         self._names = names
+        self._schemas = schemas or {}
         self._name: str | None = None
         self._arguments: list[str] = []
         self._taken = 0
@@ -94,9 +103,63 @@ class CallObject:
         if name not in self._names:
             raise Broken
         self._name = name
+        if self._form.parameters is not None:
+            yield from self._read_parameters(self._form.parameters, self._schemas.get(name, {}))
+            return
         yield from self._parts(cut_open(segments.middle))
         yield from self._expect("{")
         yield from self._arguments_from("{")
+
+    def _read_parameters(self, form: ParameterSegments, schema: Mapping[str, Any]) -> Reader[None]:
+        """Arguments one by one, up to what ends them; each is told when it is whole."""
+        known, properties = set[str](), schema.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        more = yield from self._either(form.first, form.none)
+        self._arguments.append("{")
+        while more:
+            key = yield from self._until(form.middle)
+            text, more = yield from self._value(form)
+            value = form.value(text, properties.get(key), schema)
+            if key in known:
+                raise Broken
+            entry = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+            self._arguments.append(", " * bool(known) + entry)
+            known.add(key)
+        self._arguments.append("}")
+
+    def _value(self, form: ParameterSegments) -> Reader[tuple[str, bool]]:
+        """The text of a value, and whether a further argument follows."""
+        ends, longest = ends_of(form), len(form.stop + form.again + form.close) + _LONGEST_SPACE
+        last, parts = (form.again.rstrip()[-1], form.close.rstrip()[-1]), list[str]()
+        found: re.Match[str] | None = None
+        while found is None:
+            parts.append((yield))
+            if parts[-1] in last:
+                found = ends.search("".join(parts[-longest:]))
+        text = "".join(parts)
+        return text[: len(text) - len(found.group())], found[1] is not None
+
+    def _either(self, one: str, other: str) -> Reader[bool]:
+        """Whether the first of two texts comes, of which none begins as the other is; white space does not matter."""
+        wanted, read = ["".join(text.split()) for text in (one, other)], ""
+        while read not in wanted:
+            read += yield from self._solid()
+            if not any(text.startswith(read) for text in wanted):
+                raise Broken
+        return read == wanted[0]
+
+    def _until(self, mark: str) -> Reader[str]:
+        """The text before a mark; white space around the mark's tags does not matter."""
+        tag, closed, rest = mark.strip().partition(">")
+        tag += closed
+        text, self._pushed = self._pushed, ""
+        parts = [text]
+        while not text.endswith(tag):
+            parts.append((yield))
+            text = (text + parts[-1])[-len(tag) :]
+        for wanted in "".join(rest.split()):
+            yield from self._expect(wanted)
+        return "".join(parts)[: -len(tag)]
 
     def _parts(self, parts: Sequence[str]) -> Reader[None]:
         """Texts, between which a number or an id stands; white space does not matter."""

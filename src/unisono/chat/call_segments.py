@@ -24,6 +24,10 @@ class FormUnknown(Exception):
     """A template writes calls in no form that unisono can read and write. The message says why."""
 
 
+class OneByOne(FormUnknown):
+    """A template writes the arguments of a call one by one; see `unisono.chat.call_parameters`."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallSegments:
     """What stands around the names and the arguments of an answer's calls, as a template writes it."""
@@ -129,7 +133,7 @@ def _around_call(text: str, name: str) -> tuple[str, str, str, str]:
             raise FormUnknown("its chat template writes a call's name more than once")
         return before, middle, text[match.start() : behind], text[behind:]
     if name in text and all(str(value) in text for value in ARGUMENTS.values()):
-        raise FormUnknown("its chat template writes the arguments of a call one by one, and not as one JSON object")
+        raise OneByOne("its chat template writes the arguments of a call one by one, and not as one JSON object")
     raise FormUnknown("its chat template does not write a call as a JSON object with a name and arguments")
 
 

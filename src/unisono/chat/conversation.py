@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from unisono.chat.mark_probe import CONVENTIONAL, KEYS
 from unisono.chat.messages import Message, Tool, content_of
 from unisono.chat.template import ChatTemplate, TemplateFailure
 from unisono.chat.template_faults import hears_system
-from unisono.chat.template_probe import QUESTION, probe_tool_use, writes_name, writes_users
+from unisono.chat.template_probe import QUESTION, RESULT, probe_tool_use, writes_name, writes_users
 from unisono.errors import PromptError, shown
 from unisono.vocab.marks import MarkForms
 from unisono.vocab.tokenizer import TokenTable
@@ -174,6 +174,33 @@ def check_heard(
             raise PromptError(
                 f"member {name!r} cannot read the system message {shown(content)}: its chat template passes it over",
                 hint="write it into the first message, or as a user, or give the member a chat_template that writes it",
+            )
+
+
+def check_results(
+    name: str, messages: Sequence[Mapping[str, Any]], render: Callable[[Sequence[Mapping[str, Any]]], str]
+) -> None:
+    """Raise a `PromptError` where a template passes over a result that does not stand right behind its call.
+
+    Results may be alike, so each gets a word of its own for this.
+    """
+    calls, words = set[str](), dict[int, str]()
+    for place, message in enumerate(messages):
+        if message["role"] != "tool":
+            calls = {call["id"] for call in message.get("tool_calls", ())}
+        elif message["tool_call_id"] in calls:
+            calls.remove(message["tool_call_id"])
+        elif message.get("content"):
+            words[place] = f"{RESULT} {place} of {len(messages)}"
+    if not words:
+        return
+    written = render([{**each, "content": words[n]} if n in words else each for n, each in enumerate(messages)])
+    for place, word in words.items():
+        if word not in written:
+            raise PromptError(
+                f"member {name!r} cannot read the result {shown(messages[place]['content'])}, before which no call "
+                "stands: its chat template passes it over",
+                hint="send the assistant's message with the call, too, or leave the result out",
             )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeGuard
 from unisono.chat.continuation import check_last_message
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, shown
+from unisono.user_files import short_float
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}", re.ASCII)
 """Names of tools: OpenAI's, and those of the Model Context Protocol (SEP-986), which have dots and slashes."""
@@ -92,7 +93,8 @@ class Prompt:
     continue_final_message: bool = False
     """Whether the last message, an assistant's, is continued in place of being answered."""
     open_calls: bool = False
-    """Whether calls may lack answers where the conversation goes on: the client was interrupted."""
+    """Whether calls may lack answers where the conversation goes on, and answers their calls: clients are interrupted,
+    and cut what is long."""
 
     @property
     def begins_answer(self) -> bool:
@@ -123,6 +125,12 @@ class Prompt:
             object.__setattr__(self, "template_kwargs", checked)
 
 
+class _Checked(tuple[Any, ...]):
+    """What was found right: a prompt that is made of another one does not look at all of it again."""
+
+    open_calls = False
+
+
 def new_call_id() -> str:
     """An id for a call: nine letters and digits, which is all that some chat templates take."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
@@ -134,25 +142,32 @@ def content_of(message: Message) -> str:
 
 def checked_messages(messages: object, open_calls: bool = False) -> tuple[Message, ...]:
     """Return the messages when shapes are right and calls answered, see `Prompt.open_calls`. Raises a `SpecError`."""
+    if isinstance(messages, _Checked) and messages.open_calls in (False, open_calls):
+        return messages
     if not _is_list(messages):
         raise SpecError(f"messages is {type(messages).__name__}, not a list of messages", hint=_MESSAGE_HINT)
     for number, message in enumerate(messages, 1):
         _check_message(f"message {number}", message)
     _check_answers(messages, open_calls)
-    return tuple(messages)
+    found = _Checked(messages)
+    found.open_calls = open_calls
+    return found
 
 
 def checked_tools(tools: object) -> tuple[Tool, ...]:
     """Return the tools, made of plain lists and mappings, when their shapes are right. Raises a `SpecError`."""
+    if isinstance(tools, _Checked):
+        return tools
     if not _is_list(tools):
         raise SpecError(f"tools is {type(tools).__name__}, not a list of tools", hint=_TOOL_HINT)
     if not tools:
         raise SpecError("tools is empty", hint="leave it out, or name a function")
-    checked = tuple(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
-    names = [tool["function"]["name"] for tool in checked]
-    for number, name in enumerate(names, 1):
-        if name in names[: number - 1]:
+    checked = _Checked(_checked_tool(f"tool {number}", tool) for number, tool in enumerate(tools, 1))
+    names = set[str]()
+    for number, tool in enumerate(checked, 1):
+        if (name := tool["function"]["name"]) in names:
             raise SpecError(f"tool {number} has the name of an earlier one, {name!r}", hint="rename one of them")
+        names.add(name)
     return checked
 
 
@@ -161,7 +176,7 @@ def read_arguments(text: str) -> dict[str, Any]:
     twice, or a number cannot be expressed in JSON.
     """
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_float=short_float)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
@@ -177,7 +192,7 @@ def past_arguments(text: str) -> Any:
     arguments.
     """
     try:
-        value = _plain("it", json.loads(text.strip() or "{}", object_pairs_hook=unique_keys))
+        value = _plain("it", json.loads(text.strip() or "{}", object_pairs_hook=unique_keys, parse_float=short_float))
     except (ValueError, RecursionError):
         return text
     return text if value is None or isinstance(value, str) else value
@@ -236,7 +251,8 @@ def _check_answers(messages: Sequence[Message], open_calls: bool) -> None:
     unanswered: dict[str, str] = {}
     for number, message in enumerate((*messages, None), 1):
         if message is not None and message["role"] == "tool":
-            _answer(unanswered, f"message {number}", message)
+            if not open_calls or message["tool_call_id"] in unanswered:
+                _answer(unanswered, f"message {number}", message)
             continue
         if open_calls and message is not None:
             unanswered = {}

@@ -15,6 +15,7 @@ from unisono.chat.conversation import (
     check_continued,
     check_conversation,
     check_heard,
+    check_results,
     check_rows,
     own_messages,
     with_past_reasoning,
@@ -249,17 +250,21 @@ class PromptEncoder:
         """A prompt up to where the answer begins or the last message has its ``end``, and the same cut at its special
         tokens.
         """
+        tools, variables = given.tools, given.variables
+
+        def render(messages: Sequence[Mapping[str, Any]]) -> str:
+            return template.render(messages, tools=tools, variables=variables, add_generation_prompt=end is None)
+
         try:
-            rendered = template.render(
-                given.messages, tools=given.tools, variables=given.variables, add_generation_prompt=end is None
-            )
+            rendered = render(given.messages)
+            check_results(self.name, given.messages, render)
         except TemplateFailure as failure:
             own = "" if self.system is None else "; if it knows no system message, let the member have a prefix instead"
             raise PromptError(
                 f"the chat template of member {self.name!r} refuses these messages: {failure}",
                 hint="change the messages, or give the member another template in the spec (chat_template: …)" + own,
             ) from failure
-        with_tools = given.tools is not None
+        with_tools = tools is not None
         check_asked(self.name, template, given.messages, with_tools=with_tools)
         if not self.given_template:
             check_heard(self.name, template, given.messages, rendered, with_tools=with_tools)

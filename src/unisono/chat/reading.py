@@ -6,7 +6,8 @@ server starts another one. From stdin it reads lines. ``load 3 5000`` comes befo
 tokenizer, a pickle of the server's own of so many bytes; the answer is ``{"loaded": true}``, or ``{"unable": why}``
 where it cannot be read here. Other lines are questions: how many characters it has, and in JSON ``[[pickle, encoder],
 "prompt", "text" or "spell", …, the most ids]``. The answer is ``{"ids": […]}``, ``{"length": …}`` where there are more,
-``{"error": [message, hint]}``, or ``{"missing": true}`` where that pickle has not come.
+``{"error": [message, hint]}``, ``{"away": [member, address, reason, seconds]}`` where the tokenizer is elsewhere and
+does not answer, or ``{"missing": true}`` where that pickle has not come.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from unisono.chat.messages import Prompt, content_of
 from unisono.chat.prompt_encoder import PromptEncoder
-from unisono.errors import PromptError
+from unisono.errors import MemberUnavailable, PromptError
 
 PROCESSOR_SECONDS = 5.0
 """For one prompt, and one more for every `CHARACTERS_A_SECOND`; most tokenizers read a million in a second."""
@@ -140,7 +141,8 @@ def _load(loaded: dict[int, list[PromptEncoder]], line: bytes) -> dict[str, obje
     try:
         encoders: list[PromptEncoder] = pickle.loads(data)  # the server wrote it
         for encoder in encoders:
-            encoder.tokenizer.encode("a")
+            with contextlib.suppress(MemberUnavailable):
+                encoder.tokenizer.encode("a")
     except Exception as error:  # such as modules that only the server finds
         return {"unable": f"{type(error).__name__}: {error}"}
     finally:
@@ -176,6 +178,8 @@ def _read(loaded: Mapping[int, list[PromptEncoder]], line: bytes, outcome: list[
         outcome.append({"ids": ids} if most is None or len(ids) <= most else {"length": len(ids)})
     except PromptError as error:
         outcome.append({"error": [error.message, error.hint]})
+    except MemberUnavailable as error:
+        outcome.append({"away": [error.member, error.address, error.reason, error.retry_after]})
     except (RecursionError, MemoryError):
         outcome.append({"error": ["the prompt is nested too deeply, or too long", "shorten it"]})
     except BaseException as error:  # a panic in native code is no Exception

@@ -16,7 +16,7 @@ from unisono.vocab.pieces import Vocabulary
 from unisono.vocab.tokenizer import TokenTable
 
 _PLAIN = CallForm("", "\n", "", "name", "arguments")
-"""What a member reads whose own form is not understood."""
+"""What a member reads whose own form is not understood, or has no place for an object of arguments."""
 
 
 class Seams:
@@ -63,7 +63,7 @@ class Seams:
     @cached_property
     def segments(self) -> CallSegments:
         try:
-            return self.form.seams
+            return self.form.seams if self.form.parameters is None else _PLAIN.seams
         except PromptError:
             return _PLAIN.seams
 

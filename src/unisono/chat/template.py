@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from jinja2.parser import Parser
 
 from unisono.chat.content_parts import ROLES, may_read_parts, parts_of, reads_parts_alone
 from unisono.chat.messages import Message, Tool
-from unisono.chat.template_bounds import BoundedEnvironment, Exceeded, OutOfTime, Probing
+from unisono.chat.template_bounds import GROWING, BoundedEnvironment, OutOfTime, Probing
+from unisono.chat.template_sizes import Exceeded, check_pattern, forget
 
 
 class TemplateFailure(Exception):
@@ -105,6 +107,11 @@ class ChatTemplate:
     def changes_case(self) -> bool:
         """Whether it may change the case of a text."""
         return any(word in self.source for word in _OF_CASE)
+
+    @functools.cached_property
+    def _changes(self) -> bool:
+        """Whether it changes a list or a mapping: only then it may, and of what it is given it gets a copy."""
+        return any(f".{name}" in self.source for names in GROWING.values() for name in names)
 
     @functools.cached_property
     def _may_read_parts(self) -> bool:
@@ -214,13 +221,16 @@ class ChatTemplate:
                 "add_generation_prompt": add_generation_prompt,
             }
             environment.begin(seconds)
-            return template.render(given)
+            environment.may_change = self._changes
+            return template.render(copy.deepcopy(given) if self._changes else given)
         except jinja2.TemplateError as error:
             if isinstance(error, OutOfTime) and not variables and _is_small(messages, tools):
                 self._hopeless[name] = str(error)
             raise TemplateFailure(str(error)) from error
         except Exception as error:  # a template is a program and can fail in any way
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+        finally:
+            forget()
 
 
 def _is_small(messages: Sequence[Mapping[str, Any]] | Sequence[Message], tools: Sequence[Any] | None) -> bool:
@@ -287,7 +297,7 @@ def _environment() -> BoundedEnvironment:
     environment.bound_all()
     environment.bound("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    environment.globals["strftime_now"] = _time
     environment.globals["dict"] = lambda *args, **entries: dict(*args, **entries)
     environment.globals["namespace"] = _Namespace
     return environment
@@ -295,6 +305,11 @@ def _environment() -> BoundedEnvironment:
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _time(pattern: str) -> str:
+    check_pattern(pattern)
+    return datetime.now().strftime(pattern)
 
 
 def _raise_exception(message: str) -> None:

@@ -195,25 +195,27 @@ def as_given(messages: Sequence[Message], style: CallStyle | None) -> list[dict[
     """Convert messages to the form that a template expects. Only calls and their results change.
 
     Results follow the order of the calls, because some templates write nothing else that links the two, and carry the
-    function's name.
+    function's name. Those whose call does not stand right before them follow.
     """
     given: list[dict[str, Any]] = []
     place, calls = 0, list[ToolCall]()
+    names = dict[str, str]()
     while place < len(messages):
         if messages[place]["role"] == "tool":
             answers = list(itertools.takewhile(lambda message: message["role"] == "tool", messages[place:]))
-            given += _answers_in_order(answers, calls)
+            given += [_named(answer, names) for answer in _in_order(answers, calls)]
             place += len(answers)
             continue
         calls = list(messages[place].get("tool_calls", ()))
+        names |= {call["id"]: call["function"]["name"] for call in calls}
         given.append(_calling(messages[place], calls, style or CallStyle()) if calls else dict(messages[place]))
         place += 1
     return [{**message.pop("extra", {}), **message} for message in given]
 
 
-def exchange_of(count: int, content: str = "") -> list[Message]:
+def exchange_of(count: int, content: str = "", arguments: Mapping[str, Any] = ARGUMENTS) -> list[Message]:
     calls = [
-        ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(ARGUMENTS)})
+        ToolCall(id=identity, type="function", function={"name": name, "arguments": json.dumps(arguments)})
         for identity, name in list(zip(IDS, NAMES, strict=True))[:count]
     ]
     return [
@@ -251,6 +253,11 @@ def _calling(message: Message, calls: Sequence[ToolCall], style: CallStyle) -> d
     return given
 
 
-def _answers_in_order(answers: Sequence[Message], calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    by_call = {answer["tool_call_id"]: answer for answer in answers}
-    return [{"name": call["function"]["name"], **by_call[call["id"]]} for call in calls if call["id"] in by_call]
+def _named(answer: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    identity = answer["tool_call_id"]
+    return {"name": names[identity], **answer} if identity in names else {**answer}
+
+
+def _in_order(answers: Sequence[Message], calls: Sequence[ToolCall]) -> list[Message]:
+    ids = [call["id"] for call in calls]
+    return sorted(answers, key=lambda answer: [*ids, answer["tool_call_id"]].index(answer["tool_call_id"]))

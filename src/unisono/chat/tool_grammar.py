@@ -6,7 +6,6 @@ schema of a tool's parameters is one by itself, so that what it refers to by ``#
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.messages import Tool
+from unisono.chat.parameter_grammar import moved, parameter_rules
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import SpecError, nearest, shown
 from unisono.vocab.controls import cut_controls
@@ -58,8 +58,12 @@ def call_grammar(
     lines.append(f"calls: call{more} {closing}")
     lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(allowed))))
     for number, tool in enumerate(allowed):
+        name = _literal(tool["function"]["name"])
+        if form.parameters is not None:
+            rules = parameter_rules(f"arguments_{number}", form.parameters, parameters_of(tool), _options(form))
+            lines += [f"call_{number}: {name} arguments_{number}", *rules]
+            continue
         if form.by_seams:
-            name = _literal(tool["function"]["name"])
             lines.append(f"call_{number}: {name} <|call_arguments|> arguments_{number} <|call_end|>")
             lines.append(f"arguments_{number}: %json {json.dumps(_schema(form, tool))}")
             continue
@@ -74,7 +78,7 @@ def call_grammar(
 
 def _freely(form: CallForm) -> list[str]:
     """Any text without a call's mark; with it, a call follows. Where a call has no mark, it is all of the answer."""
-    mark = form.opening.strip()
+    mark = form.sign
     if form.begin_token is not None:  # it is no text, and text that reads like it is none of the answer's
         before = "" if form.only_first else "before "
         return [
@@ -94,11 +98,13 @@ def _freely(form: CallForm) -> list[str]:
 
 def _check_ends(form: CallForm, names: Sequence[str]) -> None:
     """Refuse a name that goes on from another one's end as the form does: members could not say which they mean."""
-    behind = form.seams.middle[:1]
-    for name, longer in itertools.permutations(names, 2):
-        if longer.startswith(name + behind):
+    behind, known = form.seams.middle[:1], set(names)
+    for longer in names:
+        ends = (place for place in range(len(longer)) if longer.startswith(behind, place))
+        if (end := next((place for place in ends if longer[:place] in known), None)) is not None:
             raise SpecError(
-                f"the tool {shown(longer)} cannot be told from {shown(name)}: calls have {shown(behind)} behind a name",
+                f"the tool {shown(longer)} cannot be told from {shown(longer[:end])}: "
+                f"calls have {shown(behind)} behind a name",
                 hint="give one of them another name",
             )
 
@@ -120,7 +126,7 @@ def _marked(form: CallForm, text: str) -> str:
 
 def no_call_grammar(form: CallForm) -> str | None:
     """Any text without a call's mark; ``None`` where calls have none, and so cannot be told from JSON."""
-    mark = form.opening.strip()
+    mark = form.sign
     return f"start: TEXT |\n{_text_without(mark)}\n" if mark else None
 
 
@@ -146,26 +152,14 @@ def _options(form: CallForm) -> dict[str, Any]:
 def _whole(form: CallForm, tool: Tool) -> dict[str, Any]:
     """The schema of a call without marks: one grammar of JSON cannot be told from another by its first character."""
     named = (form.name_key, {"const": tool["function"]["name"]})
-    moved = _moved(parameters_of(tool), f"/properties/{form.arguments_key}")
-    arguments = (form.arguments_key, {"type": "object", **moved})
+    schema = moved(parameters_of(tool), f"/properties/{form.arguments_key}")
+    arguments = (form.arguments_key, {"type": "object", **schema})
     return {
         "type": "object",
         "properties": dict([named, arguments] if form.name_first else [arguments, named]),
         "required": [form.name_key, form.arguments_key],
         "additionalProperties": False,
         OPTIONS: _options(form),
-    }
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """A schema whose references hold where it is a part of another."""
-    if isinstance(schema, list):
-        return [_moved(inner, place) for inner in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: f"#{place}{inner[1:]}" if key == "$ref" and str(inner).startswith("#") else _moved(inner, place)
-        for key, inner in schema.items()
     }
 
 

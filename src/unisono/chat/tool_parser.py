@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unisono.chat.call_form import CallForm
 from unisono.chat.call_object import Broken, CallObject
+from unisono.chat.messages import Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,13 @@ class FoundCall:
 
 
 def find_calls(
-    form: CallForm, names: Collection[str], text: str, *, cut: bool = False
+    form: CallForm, names: Collection[str], text: str, *, cut: bool = False, tools: Sequence[Tool] = ()
 ) -> tuple[str, tuple[FoundCall, ...]]:
     """Split a whole answer into content and calls; an incomplete call is content. See `CallFinder`.
 
     Of a ``cut`` answer, the last call may have the beginning of its arguments only.
     """
-    finder = CallFinder(form, names)
+    finder = CallFinder(form, names, tools)
     content = ""
     calls: dict[int, FoundCall] = {}
     for event in [*finder.feed(text), *finder.finish(cut=cut)]:
@@ -99,18 +100,25 @@ class CallFinder:
     The joined contents and calls do not depend on how the text is cut into deltas.
     """
 
-    def __init__(self, form: CallForm, names: Collection[str]) -> None:
-        """Look for calls of a form, of the tools that ``names`` lists. A call of anything else is content."""
+    def __init__(self, form: CallForm, names: Collection[str], tools: Sequence[Tool] = ()) -> None:
+        """Look for calls of a form, of the tools that ``names`` lists. A call of anything else is content.
+
+        The schemas of ``tools`` say of arguments that are written one by one which are texts; without, what reads as
+        JSON is none.
+        """
         self._form = form
         self._names = frozenset(names)
-        self._opening = form.head.strip()
+        self._schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
+        self._opening = form.sign
+        self._lead = form.head.strip().removesuffix(form.sign).rstrip()
+        """What may stand before that, which is no content then."""
         self._closing = form.closing.strip()
         repeats = form.between is not None and _solid(form.between) == _solid(form.closing + form.opening)
         self._between = None if repeats or form.between is None else form.between_head.strip()
         """Between the objects of one list; ``None`` where each call has its own marks."""
         self._held = ""  # text that has not come out yet
         self._place: Literal["text", "object", "after"] = "text"
-        self._object = CallObject(form, self._names)
+        self._object = CallObject(form, self._names, self._schemas)
         self._mark = 0  # the length of the held text before the object
         self._begun = 0
         self._announced = False  # whether `CallBegun` was emitted for the object
@@ -139,7 +147,7 @@ class CallFinder:
     def _in_text(self, last: bool) -> Generator[CallEvent, None, bool]:
         found = self._held.find(self._opening or "{")
         if found >= 0 and (self._opening or not (self._written or self._held[:found].strip())):
-            content = self._held[:found].rstrip()
+            content = self._without_lead(self._held[:found])
             self._enter(found + len(self._opening) - len(content))
             yield from self._content(len(content))
             return True
@@ -151,7 +159,14 @@ class CallFinder:
     def _sure(self) -> int:
         sizes = range(min(len(self._opening) - 1, len(self._held)), 0, -1)
         begun = next((size for size in sizes if self._held.endswith(self._opening[:size])), 0)
-        return len(self._held[: len(self._held) - begun].rstrip())
+        sure = self._held[: len(self._held) - begun].rstrip()
+        if begun or not self._lead:
+            return len(self._without_lead(sure))
+        ahead = next((size for size in range(len(self._lead), 0, -1) if sure.endswith(self._lead[:size])), 0)
+        return len(sure[: len(sure) - ahead].rstrip())
+
+    def _without_lead(self, text: str) -> str:
+        return text.rstrip().removesuffix(self._lead).rstrip()
 
     def _in_object(self, last: bool) -> Generator[CallEvent, None, bool]:
         try:
@@ -213,7 +228,7 @@ class CallFinder:
 
     def _enter(self, mark: int) -> None:
         self._place, self._mark, self._announced = "object", mark, False
-        self._object = CallObject(self._form, self._names)
+        self._object = CallObject(self._form, self._names, self._schemas)
 
     def _content(self, size: int, *, broken_call: bool = False) -> Iterator[CallEvent]:
         text, self._held = self._held[:size], self._held[size:]

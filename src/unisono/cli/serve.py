@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +11,17 @@ import typer
 
 from unisono.cli.console import each_once
 from unisono.cli.flags import optional, takes_flags
-from unisono.errors import SpecError, shown
+from unisono.errors import BackendMissing, SpecError
 from unisono.server.limits import ServerLimits, room_for_connections
 
 if TYPE_CHECKING:
     from unisono.config.ensemble import EnsembleSpec
     from unisono.engine.service import Service
+    from unisono.ray.arguments import Arguments
     from unisono.server.middleware import Keys
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+AS_THEY_ARE = ("batch", "queue", "chunk", "members_alone", "no_keys", "gac_api", "log_prompts", "strict")
+"""Flags that are arguments of the application on Ray, too."""
 
 limit_flag = partial(typer.Option, rich_help_panel="Limits")
 LIMITS = ServerLimits()
@@ -108,6 +109,10 @@ class ServeFlags(LimitFlags):
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse fields without effect, and limits that are too high.")
     ] = False
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Run replicas by Ray Serve, in the cluster of RAY_ADDRESS or on this machine.")
+    ] = False
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray, run this many replicas.")] = 1
     allow_origin: Annotated[
         list[str] | None,
         optional(metavar="URL", help="Let browsers call from pages of this origin."),
@@ -121,15 +126,22 @@ def serve(flags: ServeFlags) -> None:
 
     check_libraries()
     from unisono.config.ensemble import load_spec
+    from unisono.server.ensembles import named_files
     from unisono.server.launch import bind
     from unisono.server.launch import serve as serve_on
     from unisono.server.middleware import read_origins
     from unisono.server.telemetry import to_stderr
 
     origins = read_origins(flags.allow_origin or ())
-    specs = {name: load_spec(path) for name, path in _named(flags.ensembles).items()}
+    files = named_files(flags.ensembles)
+    specs = {name: load_spec(path) for name, path in files.items()}
     keys = _read_keys(flags)
     limits = replace(flags.limits(), strict=flags.strict)
+    if flags.ray:
+        _serve_on_ray(flags, files)
+        return
+    if flags.replicas > 1:
+        raise SpecError(f"--replicas is {flags.replicas} without --ray", hint="add --ray: Ray Serve runs replicas")
     room_for_connections(limits)
     bound = bind(flags.host, flags.port)
     with to_stderr():
@@ -143,6 +155,49 @@ def serve(flags: ServeFlags) -> None:
             gac_model=next(iter(specs)) if flags.gac_api else None,
             origins=origins,
         )
+
+
+def _serve_on_ray(flags: ServeFlags, files: dict[str, Path]) -> None:
+    import importlib.util
+
+    from unisono.server.telemetry import to_stderr
+
+    arguments = _arguments_on_ray(flags, files)
+    if importlib.util.find_spec("ray") is None:
+        raise BackendMissing("--ray needs ray, which is not installed", hint="pip install 'unisono[ray]'")
+    from unisono.ray.application import serve_application
+
+    with to_stderr():
+        serve_application(arguments, flags.host, flags.port)
+
+
+def _arguments_on_ray(flags: ServeFlags, files: dict[str, Path]) -> Arguments:
+    """What the flags say to replicas. Raises a `SpecError` for one that says nothing there."""
+    from unisono.ray.arguments import LIMITS as KEPT
+    from unisono.ray.arguments import Arguments
+
+    if flags.port == 0:
+        raise SpecError("--port is 0 with --ray: Serve's proxies take no free one", hint="choose a port")
+    usual = LimitFlags()
+    changed = {
+        field.name: getattr(flags, field.name)
+        for field in fields(LimitFlags)
+        if getattr(flags, field.name) != getattr(usual, field.name)
+    }
+    if lost := [name for name in changed if name not in KEPT]:
+        raise SpecError(
+            f"the limit {lost[0]} cannot be kept with --ray: Serve's proxies hold the connections", hint="leave it out"
+        )
+    return Arguments.read(
+        {
+            "ensembles": [f"{name}={path.absolute()}" for name, path in files.items()],
+            "replicas": flags.replicas,
+            "api_key_file": None if flags.api_key_file is None else str(flags.api_key_file.absolute()),
+            "allow_origin": flags.allow_origin or [],
+            "limits": changed,
+            **{key: getattr(flags, key) for key in AS_THEY_ARE},
+        }
+    )
 
 
 def _read_keys(flags: ServeFlags) -> Keys | None:
@@ -160,30 +215,11 @@ def _read_keys(flags: ServeFlags) -> Keys | None:
     return None
 
 
-def _named(ensembles: list[str]) -> dict[str, Path]:
-    """The names of the models and their files."""
-    found: dict[str, Path] = {}
-    for word in ensembles:
-        given, equals, rest = word.partition("=")
-        name, path = (given, Path(rest)) if equals else (Path(word).stem, Path(word))
-        if not NAME.fullmatch(name):
-            raise SpecError(
-                f"{shown(name)} cannot be the name of a model",
-                hint="use letters, digits, '.', '_' and '-'; NAME=FILE names it otherwise than its file",
-            )
-        if name in found:
-            raise SpecError(
-                f"two ensembles are named {name!r}: {found[name]} and {path}", hint=f"name one otherwise: NAME={path}"
-            )
-        found[name] = path
-    return found
-
-
 def _load(specs: dict[str, EnsembleSpec], flags: ServeFlags) -> Service:
-    from unisono.build import load_service, prepare_several
+    from unisono.server.ensembles import load_ensembles
     from unisono.server.telemetry import say
 
     report = each_once(lambda member, words: say("loading", member=member, doing=words))
-    prepared = prepare_several(list(specs.values()), batch=flags.batch, report=report)
-    services = dict(zip(specs, prepared, strict=True))
-    return load_service(services, alone=flags.members_alone, queue=flags.queue, chunk=flags.chunk, report=report)
+    return load_ensembles(
+        specs, batch=flags.batch, queue=flags.queue, chunk=flags.chunk, alone=flags.members_alone, report=report
+    )

@@ -10,6 +10,7 @@ from typing import Any, Self
 from unisono.config.compact import known_keys, unique_keys
 from unisono.errors import SpecError, nearest, shown
 from unisono.records import is_unicode
+from unisono.user_files import short_float
 
 JSON_OBJECT = "json_object"
 JSON_SCHEMA = "json_schema"
@@ -53,7 +54,7 @@ class Constraint:
         if self.kind == JSON_OBJECT:
             return {"type": "object"}
         try:
-            return json.loads(self.source, object_pairs_hook=unique_keys)
+            return json.loads(self.source, object_pairs_hook=unique_keys, parse_float=short_float)
         except (ValueError, RecursionError) as error:
             raise SpecError(f"the json_schema is not JSON: {error}", hint="check it with a JSON parser") from error
 

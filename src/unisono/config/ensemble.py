@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -260,7 +260,7 @@ def _explain(problem: dict[str, Any], source: str, places: Places, old_names: Ma
             f"{source}{place_of(where, places)}: {path_of(old_names.get(where, where))} {error.message}; {error.hint}"
         )
     if kind == "extra_forbidden":
-        return _unknown_key(source, where, places, MemberSpec if where[0] == "members" else EnsembleSpec)
+        return _unknown_key(source, where, places, _record_at(where))
     if kind == "missing":
         return f"{prefix}{path_of(where[:-1])} lacks the key {where[-1]!r}"
     if kind == "too_short" and where == ("members",):
@@ -287,6 +287,16 @@ def _inner(where: tuple[Hashable, ...], value: Mapping[Any, Any], message: str) 
 def _way_out(problem: dict[str, Any]) -> str:
     hint = getattr(problem.get("ctx", {}).get("error"), "hint", None)
     return f"; {hint}" if hint else ""
+
+
+def _record_at(where: Where) -> type[BaseModel]:
+    """The record that has, or lacks, the last key of a place."""
+    record: type[BaseModel] = EnsembleSpec
+    for key in where[:-1]:
+        field = record.model_fields.get(str(key))
+        inner = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+        record = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), record)
+    return record
 
 
 def _unknown_key(source: str, where: tuple[Hashable, ...], places: Places, model: type[BaseModel]) -> str:

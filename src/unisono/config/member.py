@@ -10,14 +10,17 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unisono.backends.registry import backend_entry
+from unisono.config.ray import RaySpec
 from unisono.errors import SpecError, nearest, shown
 from unisono.vocab.marks import GivenMark
 
-OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options")
+OF_THE_WEIGHTS = ("backend", "dtype", "device", "context", "threads", "options", "ray")
 """Keys that a member which takes another's weights cannot have."""
-ENDPOINT = "endpoint"
-OF_ENDPOINTS = ("url", "api_key_env", "served_model", "tokenizer", "top", "timeout", "retries")
-"""Keys of a member that lives behind an endpoint, and of no other."""
+ENDPOINT, RAY = "endpoint", "ray"
+OF_ENDPOINTS = ("url", "api_key_env", "served_model", "tokenizer", "top", "timeout", "retries", "wait")
+"""Keys of a member that lives behind an endpoint."""
+OF_ACTORS = ("top", "timeout", "retries")
+"""Those of them that one in a Ray actor has, too."""
 
 
 class MarkReading(BaseModel):
@@ -55,6 +58,8 @@ class MemberSpec(BaseModel):
     """Seconds that a step may wait for it, retries included."""
     retries: Annotated[int, Field(ge=0, le=100)] | None = None
     """How often a request that is lost, or for which the engine is too busy, is sent again."""
+    wait: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+    """Seconds for which a start waits for it, where nothing answers."""
     weight: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] = 1.0
     """Its share of the vote, relative to the others'; 0 leaves the member out. Only the rule ``contrastive``
     has a use for a negative one, an amateur's."""
@@ -73,6 +78,8 @@ class MemberSpec(BaseModel):
     """Text that this member reads before the first user message, or before a raw prompt."""
     marks: dict[GivenMark, Annotated[str, Field(min_length=1)] | MarkReading] = Field(default_factory=dict)
     """How it writes marks, where its template does not show that: tokens as text, or ``{reads: …}``."""
+    ray: RaySpec | None = None
+    """What its Ray actor takes, where it lives in one."""
     on_failure: Literal["error", "degrade"] = "error"
     """What becomes of texts when it does not answer, where it lives elsewhere: they fail, or go on without it."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -102,8 +109,8 @@ class MemberSpec(BaseModel):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it lives behind an endpoint."""
-        return self.url is not None
+        """Whether it lives behind an endpoint, or in a Ray actor."""
+        return self.url is not None or self.ray is not None
 
     @property
     def home(self) -> str | None:
@@ -117,6 +124,7 @@ class MemberSpec(BaseModel):
 
     @model_validator(mode="after")
     def _has_one_model(self) -> MemberSpec:
+        _check_ray(self)
         _check_endpoint(self)
         if self.home is None and self.share_weights_with is None:
             raise Misplaced(
@@ -142,6 +150,21 @@ class MemberSpec(BaseModel):
         return self
 
 
+def _check_ray(member: MemberSpec) -> None:
+    if member.backend == RAY:
+        raise Misplaced(
+            f"is {RAY!r}, which is where a member lives",
+            "backend",
+            hint="write ray: {num_gpus: 1}, or ray: {}, and as backend the one that runs in the actor",
+        )
+    if member.ray is not None and member.url is not None:
+        raise Misplaced(
+            f"is {shown(member.url)}, but this member lives in a Ray actor",
+            "url",
+            hint="keep one of the two; an actor has a model",
+        )
+
+
 def _check_endpoint(member: MemberSpec) -> None:
     """Refuse keys of endpoints where there is none, and an endpoint beside a model."""
     if member.url is None:
@@ -150,7 +173,8 @@ def _check_endpoint(member: MemberSpec) -> None:
                 "lacks the key 'url'",
                 hint="give it the address of the engine or worker that has the model, http://HOST:PORT",
             )
-        given = next((key for key in OF_ENDPOINTS if getattr(member, key) is not None), None)
+        foreign = [key for key in OF_ENDPOINTS if member.ray is None or key not in OF_ACTORS]
+        given = next((key for key in foreign if getattr(member, key) is not None), None)
         if given is not None and member.share_weights_with is None:
             raise Misplaced(
                 f"is {shown(getattr(member, given))}, which is for a member behind an endpoint",

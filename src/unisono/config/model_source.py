@@ -10,11 +10,17 @@ from unisono.backends.endpoint.settings import RETRIES, TIMEOUT, EndpointSource
 from unisono.backends.registry import BACKENDS, BackendEntry, backend_entry, installed
 from unisono.backends.weight_files import naming, refuse_other_kinds
 from unisono.config.demo import PREFIX, demo_model, demo_path
-from unisono.config.member import MemberSpec
+from unisono.config.member import RAY, MemberSpec
+from unisono.config.ray import RaySource, ray_source
 from unisono.errors import BackendMissing, ModelCorrupt, ModelNotFound, ModelUnsupported, SpecError, nearest
 from unisono.user_files import special
 
 GGUF_MAGIC = b"GGUF"
+OF_ENSEMBLES = (
+    *("name", "weight", "system", "prefix", "marks", "on_failure", "chat_template"),
+    *("ray", "top", "timeout", "retries"),
+)
+"""Keys of a member that the actor which loads its model has no use for."""
 
 
 def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]) -> ModelSource:
@@ -26,6 +32,8 @@ def find_model(spec: MemberSpec, folder: Path, say: Callable[[float, str], None]
     """
     if spec.url is not None:
         return _find_endpoint(spec, folder, say)
+    if spec.ray is not None:
+        return _find_actor(spec, folder)
     name = spec.model
     assert name is not None, "the weights are another member's"
     if name.startswith(PREFIX):
@@ -86,6 +94,19 @@ def _find_endpoint(spec: MemberSpec, folder: Path, say: Callable[[float, str], N
         top=spec.top,
         timeout=TIMEOUT if spec.timeout is None else spec.timeout,
         retries=RETRIES if spec.retries is None else spec.retries,
+        wait=spec.wait,
+    )
+
+
+def _find_actor(spec: MemberSpec, folder: Path) -> RaySource:
+    assert spec.ray is not None
+    return ray_source(
+        spec.ray,
+        spec.model_dump_json(exclude=set(OF_ENSEMBLES), exclude_defaults=True),
+        folder,
+        top=spec.top,
+        timeout=TIMEOUT if spec.timeout is None else spec.timeout,
+        retries=RETRIES if spec.retries is None else spec.retries,
     )
 
 
@@ -97,6 +118,8 @@ def choose_backend(spec: MemberSpec, source: ModelSource) -> BackendEntry:
         BackendMissing: none that could is installed.
     """
     keys = {key for key in ("dtype", "device", "context", "threads") if getattr(spec, key) is not None}
+    if spec.ray is not None:  # the actor chooses, of what is installed on its node
+        return backend_entry(RAY)
     if spec.backend is not None:
         entry = backend_entry(spec.backend)
         _check_fit(spec, entry, source, keys)
@@ -129,6 +152,7 @@ def _check_fit(spec: MemberSpec, entry: BackendEntry, source: ModelSource, keys:
             "gguf": "a GGUF file",
             "fake": "a fake",
             "endpoint": "an address",
+            "ray": "what an actor loads",
         }[source.kind]
         raise SpecError(
             f"the backend {entry.name!r} of member {spec.name!r} cannot read {kind} ({spec.home!r})",

@@ -54,6 +54,8 @@ def read_yaml(text: str, path: Path) -> tuple[Any, Places]:
         ) from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise SpecError(f"{path}: this is not valid YAML: {error}") from error
+    except (LookupError, AttributeError) as error:  # of a tag whose value is none, such as !!bool maybe
+        raise SpecError(f"{path}: this is not valid YAML: a value is not what its tag says") from error
 
 
 class _BoundedLoader(yaml.SafeLoader):

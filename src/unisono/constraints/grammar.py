@@ -25,6 +25,7 @@ from unisono.config.constraint import JSON_OBJECT, JSON_SCHEMA, LARK, REGEX, Con
 from unisono.constraints.json_schema import JSON_OPTIONS, OPTIONS, SPACING, check_schema
 from unisono.errors import BackendMissing, SpecError, shown
 from unisono.fusion.logits_processors import Allowed
+from unisono.user_files import short_float
 from unisono.vocab.union import UnionVocabulary
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ def _schemas_in(grammar: str) -> Iterator[dict[str, Any]]:
     """The JSON schemas that a grammar holds, as far as they can be read."""
     for found in re.finditer(r"%json\s*(?=\{)", grammar):
         with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
-            yield json.JSONDecoder().raw_decode(grammar, found.end())[0]
+            yield json.JSONDecoder(parse_float=short_float).raw_decode(grammar, found.end())[0]
 
 
 def _reason(error: str) -> str:

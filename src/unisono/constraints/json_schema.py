@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -28,9 +29,12 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "const": ((object,), "anything"),
 }
 """The keywords that require something, and the form of their values."""
+KEYWORDS = frozenset(_FORMS)
 _LOWER = {known.lower(): known for known in _FORMS}
 _REMARKS = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly")
 _NEAR = 0.8
+MOST_ODD = 100
+"""Different words in a schema that are no keywords: each is compared with those that are."""
 FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
 """The values of ``format`` that llguidance has a grammar of; it refuses others."""
 UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
@@ -61,9 +65,17 @@ def check_schema(schema: Any) -> None:
     older draft, or one with a value of the wrong type would ask for nothing. Keys that the schema does not name may
     come twice in a text (JSON's parsers keep the last), so a number of them might not be reached.
     """
+    odd = set[str]()
     for where, part in _schemas(schema, "the schema"):
         for keyword, value in part.items():
             _check_keyword(keyword, value, where)
+            if keyword not in _FORMS and keyword not in _REMARKS:
+                odd.add(keyword)
+            if len(odd) > MOST_ODD:
+                raise SpecError(
+                    f"the schema has more than {MOST_ODD} different words that are no keywords of JSON Schema",
+                    hint="leave out what asks for nothing",
+                )
         _check_values(part, where)
         least = part.get("minProperties", 0)
         if least > max(1, len(part.get("required", ()))):
@@ -112,6 +124,7 @@ def _check_keyword(keyword: str, value: object, where: str) -> None:
         )
 
 
+@functools.lru_cache(maxsize=1024)
 def _near(word: str) -> str | None:
     """The keyword of which a word is a slip, among those that begin or end alike: schemas have many words."""
     if not 1 < len(word) < 2 * max(map(len, _LOWER)):

@@ -111,6 +111,7 @@ class Breaker:
         if self._error is None:
             self.losses += 1
             self._since = now
+        if self._error is None or self._error.reason != error.reason:
             log.warning("member %r is away: %s: %s", member, error.address, error.reason)
         self._error = error
         self._until = now + min(max(self._wait, SPARED * cost, error.retry_after or 0.0), LATEST)

@@ -61,6 +61,8 @@ class Reading(NamedTuple):
     """What the lead would write, if it were alone."""
     is_certain: bool
     doubt: Doubt | None
+    is_blind: bool
+    """Whether it gives no mass, as far as is known, to what a grammar allows: the gate then opens."""
 
 
 class Certifier:
@@ -74,6 +76,11 @@ class Certifier:
         """Choose for texts at a position; what is not certain is asked about again, for all texts in one pass."""
         choices = {state: self._choose(state, position) for state in states}
         self._ask_again(choices, position, partial(self._choose, position=position))
+        for state, choice in choices.items():
+            for voter in state.voters(position):
+                if voter.certificates is not None:
+                    voter.certificates.certain += choice.is_certain
+                    voter.certificates.uncertain += not choice.is_certain
         return list(choices.values())
 
     def read_gates(self, states: Sequence[StepState], position: int, sampler: Sampler) -> None:
@@ -83,10 +90,10 @@ class Certifier:
         """
         readings = {state: self._read_gate(state, position) for state in states}
         self._ask_again(readings, position, partial(self._read_gate, position=position))
-        for state, (score, likeliest, choice, is_certain, _) in readings.items():
+        for state, (score, likeliest, choice, is_certain, _, is_blind) in readings.items():
             if not state.plan.is_greedy:
                 [(choice, _)] = sampler.guess([state], position, state.plan.lead)
-            state.read_gate(score, likeliest, choice, certain=is_certain)
+            state.read_gate(score, likeliest, choice, certain=is_certain, blind=is_blind)
 
     def _read_gate(self, state: StepState, position: int) -> Reading:
         gate, lead = state.plan.gate, state.plan.lead
@@ -108,10 +115,12 @@ class Certifier:
         if not asked or gate.boundary:  # which may keep it shut
             lone = certify([told], [1.0], kinds, "mean", reshaping=reshaping_of(state, position))
             is_settled = lone.is_certain or not state.plan.is_greedy
-        unsure = lone if is_certain else likeliest
+        is_blind = lone is not likeliest and lone.is_blind and state.allowed(position) is not None
+        is_certain = is_certain and (lone.is_certain or not is_blind)
+        unsure = lone if is_certain or is_blind else likeliest
         doubt = None if is_certain and is_settled else Doubt([lead], _columns(unsure))
         sure = likeliest.column if likeliest.is_certain else None
-        return Reading(score, sure, state.settled_as(lone.column), is_certain, doubt)
+        return Reading(score, sure, state.settled_as(lone.column), is_certain, doubt, is_blind)
 
     def _ask_again(self, seen: dict[StepState, Look], position: int, look: Callable[[StepState], Look]) -> None:
         """Ask members about what is in doubt, twice at most, and look again."""
@@ -127,6 +136,8 @@ class Certifier:
             self._runner.ask_again(asked)
             for again in asked:
                 again.state.asked_again[again.member.name, position] = again.top, again.also
+                if again.member.certificates is not None:
+                    again.member.certificates.asked_again += 1
             for state in dict.fromkeys(again.state for again in asked):
                 seen[state] = look(state)
 

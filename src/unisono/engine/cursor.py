@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from unisono.backends.base import Array, Backend, Feed, PrefixStore, Slot, TopLogprobs
 from unisono.engine.breaker import Breaker
 from unisono.errors import MemberUnavailable
+
+
+@dataclass(slots=True, eq=False)
+class LatePrompt:
+    """The prompt of a text whose member was away when it was to be encoded. Copies of the text share it."""
+
+    encode: Callable[[], list[int]]
+    """Gives its ids. Raises a `MemberUnavailable`, or why the member cannot read it at all."""
+    coming: Future[list[int]] | None = None
+    """Its ids, once they have been asked for."""
+    refused: Exception | None = None
+    """Why the member cannot read it: the text goes on without the member to its end."""
 
 
 @dataclass(slots=True)
@@ -28,6 +41,8 @@ class Cursor:
     ends: list[int] = field(default_factory=list)  # by position, how many ids stand before it
     away: bool = False
     """Whether the text goes on without this member, which is lost, or back and has much to read."""
+    late: LatePrompt | None = None
+    """The prompt, where the member has still to encode it: ``ids`` are what has been written alone."""
 
     @property
     def slot(self) -> Slot:
@@ -111,7 +126,7 @@ class Reader:
 
     def copy(self, cursor: Cursor) -> Cursor:
         """A cursor over the same text that goes on by itself; what was read is not read again."""
-        twin = Cursor(None, list(cursor.ids), away=cursor.away)
+        twin = Cursor(None, list(cursor.ids), away=cursor.away, late=cursor.late)
         if cursor.held is not None:
             with self._letting_go(twin):
                 twin.held, twin.read = self.backend.open(copy_of=cursor.held), cursor.read

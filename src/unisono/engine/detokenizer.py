@@ -8,6 +8,36 @@ from collections.abc import Sequence
 _SPACE = b" \t\n\r\v\f"  # what `bytes.strip` takes away
 
 
+class StopString:
+    """A stop string, and how much of it the end of a text may be; found byte by byte, however long it is.
+
+    It is the algorithm of Knuth, Morris and Pratt (1977). Its table grows only as far as a text has come, and is the
+    same for all texts.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._bytes = text.encode()
+        self._borders = [0]
+        """By how many bytes fit, less one: the longest part of those that both begins and ends them."""
+
+    def __deepcopy__(self, memo: object) -> StopString:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def after(self, fitting: int, byte: int) -> int:
+        """How many bytes fit after one more, where ``fitting`` did."""
+        while fitting and self._bytes[fitting] != byte:
+            fitting = self._border(fitting)
+        return fitting + (self._bytes[fitting] == byte)
+
+    def _border(self, length: int) -> int:
+        while len(self._borders) < length:
+            self._borders.append(self.after(self._borders[-1], self._bytes[len(self._borders)]))
+        return self._borders[length - 1]
+
+
 class Detokenizer:
     """Collects the bytes of one text and hands out what is safe to show.
 
@@ -17,8 +47,9 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = (), *, stripped: bool = False, marked: bool = False) -> None:
-        self._stops = [text.encode() for text in stop]
-        self._reach = max(map(len, self._stops), default=1) - 1
+        self._stops = [StopString(text) for text in stop]
+        self._fitting = [0] * len(stop)
+        """By stop string, how many of its bytes the text ends with."""
         self._data = bytearray()
         self._begin = 0  # of what is the text's
         self._stripped = stripped
@@ -46,14 +77,24 @@ class Detokenizer:
         self._data += piece
         if self._stripped and self._begin == before:
             self._skip()
-        found = [self._data.find(stop, max(self._begin, before - len(stop) + 1)) for stop in self._stops]
-        starts = [start for start in found if start >= 0]
+        starts = [start for number in range(len(self._stops)) if (start := self._found(number, before)) is not None]
         if starts:
             del self._data[min(starts) :]
             self.stopped = True
 
+    def _found(self, number: int, before: int) -> int | None:
+        """Where a stop string begins that what came after ``before`` completes."""
+        stop, fitting = self._stops[number], self._fitting[number]
+        for place in range(max(before, self._begin), len(self._data)):
+            fitting = stop.after(fitting, self._data[place])
+            if fitting == len(stop):
+                return place + 1 - len(stop)
+        self._fitting[number] = fitting
+        return None
+
     def _skip(self) -> None:
         self._begin = self._shown = len(self._data) - len(self._data[self._begin :].lstrip())
+        self._fitting = [0] * len(self._stops)
 
     def take(self, *, final: bool = False) -> str:
         """Return the text that has become safe to show since the last call.
@@ -69,11 +110,7 @@ class Detokenizer:
         """How many bytes at the end might be the beginning of a stop string, or be left out."""
         if self._holds and self._shown == self._begin and self._data[self._begin :].isspace():
             return len(self._data) - self._begin
-        tail = bytes(self._data[-self._reach :]) if self._reach else b""
-        for length in range(len(tail), 0, -1):
-            if any(stop.startswith(tail[-length:]) for stop in self._stops):
-                return length
-        return 0
+        return max(self._fitting, default=0)
 
 
 class ReasoningText(Detokenizer):

@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from unisono.chat.messages import Prompt
 from unisono.chat.thinking import asked
 from unisono.config.reasoning import Reasoning
 from unisono.engine.member import Member
-from unisono.errors import PromptError, SpecError, shown
+from unisono.errors import MemberUnavailable, PromptError, SpecError, shown
 
 
 def encode_for(
-    members: Sequence[Member], prompt: Prompt, reasoning: Reasoning, *, may_be_empty: bool = False, seams: bool = False
+    members: Sequence[Member],
+    prompt: Prompt,
+    reasoning: Reasoning,
+    *,
+    may_be_empty: bool = False,
+    seams: bool = False,
+    spared: Collection[str] = (),
 ) -> tuple[dict[str, list[int]], bool]:
     """The ids of a prompt by member, up to where an answer begins, and whether that is inside reasoning.
 
     It is where the template of some member opens reasoning: those that could do so follow it. Where calls are written
     by ``seams``, an answer's first mark is left open even where there is to be no reasoning: it may be a call's.
+    Members that are ``spared`` are left out where their tokenizers are away, as long as anybody is there; they
+    `encode_late`.
     """
-    off = reasoning.off
-    ids = {each.name: each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty) for each in members}
+    ids = _encoded(members, prompt, off=reasoning.off, may_be_empty=may_be_empty, spared=spared)
     if prompt.messages is None:
         return ids, False
-    open_ones = [each.name for each in members if each.encoder.marks.is_open(ids[each.name])]
+    present = [each for each in members if each.name in ids]
     if prompt.continue_final_message:
-        if open_ones:
-            raise PromptError(
-                f"the chat template of member {open_ones[0]!r} writes what is to be continued within reasoning",
-                hint="ask its template not to think, as in chat_template_kwargs, or leave continue_final_message out",
-            )
+        for each in present:
+            _check_continued(each, ids[each.name])
         return ids, False
-    inside = not off and bool(open_ones)
-    closed = off and not seams
-    begun = {each.name: each.encoder.begun(ids[each.name], inside=inside, off=closed) for each in members}
-    return begun, inside
+    inside = not reasoning.off and any(each.encoder.marks.is_open(ids[each.name]) for each in present)
+    closed = reasoning.off and not seams
+    return {each.name: each.encoder.begun(ids[each.name], inside=inside, off=closed) for each in present}, inside
+
+
+def encode_late(member: Member, prompt: Prompt, reasoning: Reasoning, *, inside: bool, seams: bool) -> list[int]:
+    """What `encode_for` left out: the others have decided whether an answer begins ``inside`` reasoning.
+
+    Raises a `MemberUnavailable` where the tokenizer is still away, and a `PromptError`.
+    """
+    ids = member.encoder.encode(prompt, off=reasoning.off)
+    if prompt.continue_final_message:
+        _check_continued(member, ids)
+    elif prompt.messages is not None:
+        ids = member.encoder.begun(ids, inside=inside, off=reasoning.off and not seams)
+    check_length(member.name, len(ids), member.backend.facts.context)
+    return ids
+
+
+def _encoded(
+    members: Sequence[Member], prompt: Prompt, *, off: bool, may_be_empty: bool, spared: Collection[str]
+) -> dict[str, list[int]]:
+    ids = dict[str, list[int]]()
+    for each in members:
+        if each.name in spared and each.cannot_encode:
+            continue
+        try:
+            ids[each.name] = each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty)
+        except MemberUnavailable:
+            if each.name not in spared:
+                raise
+    return ids or {each.name: each.encoder.encode(prompt, off=off, may_be_empty=may_be_empty) for each in members}
+
+
+def _check_continued(member: Member, ids: Sequence[int]) -> None:
+    if member.encoder.marks.is_open(ids):
+        raise PromptError(
+            f"the chat template of member {member.name!r} writes what is to be continued within reasoning",
+            hint="ask its template not to think, as in chat_template_kwargs, or leave continue_final_message out",
+        )
 
 
 def check_thinking(variables: Mapping[str, Any] | None, reasoning: Reasoning) -> None:

@@ -71,6 +71,8 @@ class Engine:
         """How many sequences can be generated at once; members that share a model share its slots."""
         self.prepare = Preparer(members, union, self.plan, self.slots, compile_grammar).prepare
         """Checks whether a request can be served, and what it takes; see `Preparer.prepare`."""
+        self.compile_grammar = compile_grammar
+        """Makes grammars, and keeps the last ones for `prepare`; may be called in another thread than that."""
         self.groups: list[SequenceGroup] = []
         """What is being generated, in the order in which it was begun."""
         self._is_stepping = False
@@ -270,6 +272,7 @@ class Engine:
             for member in self.members:
                 closing.callback(member.backend.unload)
             closing.callback(self._runner.close)
+            closing.callback(self._stepper.close)
             for group in list(self.groups):
                 closing.callback(self.drop, group)
 

@@ -9,7 +9,7 @@ from unisono.config.gate import Gate
 from unisono.engine.certifier import Certifier
 from unisono.engine.member import Member
 from unisono.engine.runner import MemberBatch, Runner
-from unisono.engine.sampler import Sampler, rows_at
+from unisono.engine.sampler import Sampler, is_blind, rows_at
 from unisono.engine.step_state import StepState
 from unisono.fusion.sampling import greedy
 
@@ -56,5 +56,5 @@ def read_gates(
         scores = gate.score(p_BU, [state.text.pieces + position for state in group])
         likeliest = greedy(p_BU)
         choices = [column for column, _ in sampler.guess(group, position, lead)]
-        for state, score, top, choice in zip(group, scores, likeliest, choices, strict=True):
-            state.read_gate(score, top, choice)
+        for state, p_U, score, top, choice in zip(group, p_BU, scores, likeliest, choices, strict=True):
+            state.read_gate(score, top, choice, blind=is_blind(state, position, choice, [p_U]))

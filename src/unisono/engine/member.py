@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,17 @@ Place = Literal["opening", "inside"] | Turn
 SCORED_AT_ONCE = 32  # tokens of a prompt scored in one pass: their distributions are megabytes each
 
 
+@dataclass(slots=True)
+class Certificates:
+    """How far what a truncated member told decided the choices at which it voted."""
+
+    certain: int = 0
+    uncertain: int = 0
+    """Choices that were made without a certificate."""
+    asked_again: int = 0
+    """How often it was asked for more."""
+
+
 class Member(Reader):
     """One voter. Not thread-safe by itself: the engine asks it from one thread at a time."""
 
@@ -41,19 +53,24 @@ class Member(Reader):
         prefixes: PrefixStore | None = None,
         breaker: Breaker | None = None,
         degrades: bool = False,
+        tokenizer_elsewhere: bool = False,
     ) -> None:
         """Join a loaded model to its map; ``prefixes`` is what its closed slots have read, where that is kept.
 
         Weights of members sum to 1. Members with the same backend share a pass; the engine unloads it, and its
-        ``breaker`` is that of the model. Texts go on without a lost member if it ``degrades``.
+        ``breaker`` is that of the model. Texts go on without a lost member if it ``degrades``. A
+        ``tokenizer_elsewhere`` is asked over the wire, and lost with the model.
         """
         super().__init__(name, backend, prefixes, breaker, degrades=degrades)
         self.weight = weight
         self.encoder = encoder
+        self._tokenizer_elsewhere = tokenizer_elsewhere
         self.speller = speller
         self.map = member_map
         self.seconds = 0.0
         """Forward time so far: of a pass that several members share, each one's part."""
+        self.certificates = Certificates() if self.is_truncated else None
+        """``None`` where it tells all."""
         size, classes = len(member_map.id_U), len(member_map.marks) + 1
         self.plan = plan_fold(member_map.column_V, size, classes)
         first = member_map.first_column_V
@@ -69,6 +86,11 @@ class Member(Reader):
         """By place, its map as `fold_top` reads it."""
         self._scratch, self._kept = Scratch(), Scratch()
         self._placed = False
+
+    @property
+    def cannot_encode(self) -> bool:
+        """Whether its tokenizer is known to be away."""
+        return self._tokenizer_elsewhere and self.breaker.reason is not None
 
     def opens(self, *, off: bool = False) -> bool:
         """Whether its ids mean something else where an answer begins; ``off`` tells that it may not reason first.

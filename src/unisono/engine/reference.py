@@ -29,7 +29,7 @@ from unisono.engine.plan import Bias, Plan
 from unisono.engine.token_boundary import first_inside
 from unisono.fusion.bounds import scores
 from unisono.fusion.fold import bring
-from unisono.fusion.logits_processors import confine, shape
+from unisono.fusion.logits_processors import confine, has_mass, shape
 from unisono.fusion.sampling import Purpose, RandomNumbers, accepts, draw_from, residual
 from unisono.fusion.sharpen import plan_prefixes, sharpen
 from unisono.fusion.weights import scaled
@@ -86,8 +86,9 @@ def plain_steps(
             lead_U = text.distribution(plan.lead, places[plan.lead.name])
             score = plan.gate.score(lead_U[None], [step])[0]
             ends = plan.lead.ends_reasoning or "reasoning_end" not in union.marks
-            asked = plan.gate.opens(score) or (inside and not ends)
-            if asked and plan.gate.boundary:
+            blind = parse is not None and not has_mass(lead_U, parse.allowed(()))
+            asked = plan.gate.opens(score) or (inside and not ends) or blind
+            if asked and plan.gate.boundary and not blind:
                 others = {member.name: member.speller for member in members if member is not plan.lead}
                 asked = first_inside(text.written, union.piece(int(np.argmax(lead_U))) or b"", others) is None
         voters = text.voters(present, opens=asked)

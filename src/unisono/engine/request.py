@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from unisono.constraints.grammar import Compile, Parse
 from unisono.constraints.least_length import LeastLength
 from unisono.constraints.reasoning import BesideReasoning
 from unisono.engine.calls import free_calls
-from unisono.engine.encoding import check_length, check_thinking, encode_for
+from unisono.engine.encoding import check_length, check_thinking, encode_for, encode_late
 from unisono.engine.given import scored_by, split
 from unisono.engine.member import Member
 from unisono.engine.plan import Plan
@@ -135,7 +136,7 @@ class PreparedRequest:
     request: GenerationRequest
     plan: Plan
     ids: Mapping[str, Sequence[int]]
-    """By member, the ids of the prompt."""
+    """By member, the ids of the prompt. Members are left out that were away with their tokenizers; see ``late``."""
     cost: Cost
     """What it takes up, at most."""
     parse: Parse | None = None
@@ -148,6 +149,8 @@ class PreparedRequest:
     """Whether the prompt ends inside reasoning, so that the text begins there."""
     asked: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By member, the ids by which it weighs the prompt; empty where nobody asks for that."""
+    late: Callable[[Member], list[int]] | None = None
+    """Gives the ids of a member that was left out, once it is back; see `encode_late`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,19 +242,24 @@ class Preparer:
         free = None if parse or request.score or self._grammars is None else free_calls(plan.lead.encoder, prompt)
         parse = parse or self._begin_grammar(free)
         seams = parse is not None and parse.by_seams
-        ids, inside = encode_for(self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams)
+        all_there = request.score or may_be_empty or plan.weighs_prompt
+        spared = [member.name for member in self._members if plan.spares(member) and not all_there]
+        ids, inside = encode_for(
+            self._members, prompt, plan.reasoning, may_be_empty=may_be_empty, seams=seams, spared=spared
+        )
+        late = partial(encode_late, prompt=prompt, reasoning=plan.reasoning, inside=inside, seams=seams)
         bound = parse is not None or plan.reasoning != Reasoning()
         if self._union.marks and bound and not request.score:
             answered = prompt.continue_final_message
             parse = BesideReasoning(plan.reasoning, self._union, parse, inside=inside, answered=answered)
         if request.limits.min_new_tokens and not request.score:
             parse = LeastLength(request.limits.min_new_tokens, self._union, parse)
-        for member in self._members:
+        for member in [member for member in self._members if member.name in ids]:
             read, context = len(ids[member.name]), member.backend.facts.context
             scored = sum(len(member.spell(column, self._union.piece(column) or b"")) for column in given[:-1])
             check_length(member.name, read and read + scored, context)
         cost, asked = self._cost(request, plan, ids), self._asked(request, plan)
-        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, asked)
+        return PreparedRequest(request, plan, ids, cost, parse, given, unscored, inside, asked, late)
 
     def _plan(self, request: GenerationRequest, default: Plan) -> Plan:
         method = default.method if request.method is None else request.method
@@ -284,8 +292,9 @@ class Preparer:
     def _cost(self, request: GenerationRequest, plan: Plan, ids: Mapping[str, Sequence[int]]) -> Cost:
         memory = Counter[int]()
         for member in self._members:
-            most = len(ids[member.name]) + request.limits.max_new_tokens * self._longest_spelling
-            memory[member.model] += min(member.backend.facts.context, most)
+            context = member.backend.facts.context
+            read = len(ids[member.name]) if member.name in ids else context
+            memory[member.model] += min(context, read + request.limits.max_new_tokens * self._longest_spelling)
         prompts = {name: len(its) for name, its in ids.items()}
         return Cost(self._slots_by_model, max(request.n, plan.draw.beam_width), prompts, memory)
 

@@ -19,7 +19,7 @@ from unisono.errors import ModelError
 from unisono.fusion.bounds import Reshaping, Voter, Whole
 from unisono.fusion.completion import complete
 from unisono.fusion.fold import Array, argmax_of_mean, bring
-from unisono.fusion.logits_processors import confine, shape
+from unisono.fusion.logits_processors import confine, has_mass, shape
 from unisono.fusion.sampling import Purpose, accepts, draw_from, greedy, residual
 from unisono.fusion.sharpen import Prefixes, plan_prefixes, sharpen
 from unisono.vocab.union import UnionVocabulary
@@ -147,6 +147,14 @@ class Sampler:
     def _prefixes(self) -> Prefixes:
         union = self._union
         return plan_prefixes([union.piece(column) or b"" for column in range(union.texts)], 1 + len(union.marks))
+
+
+def is_blind(state: StepState, position: int, column: int, p_U_K: Sequence[Array]) -> bool:
+    """Whether distributions give no mass to anything that a text's grammar allows, so that ``column`` means nothing."""
+    if state.text.parse is None or any(float(p_U[column]) > 0 for p_U in p_U_K):
+        return False
+    allowed_U = state.allowed(position)
+    return allowed_U is not None and not any(has_mass(p_U, allowed_U) for p_U in p_U_K)
 
 
 def rows_at(states: Sequence[StepState], member: Member, position: int) -> Array:

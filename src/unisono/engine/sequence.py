@@ -8,10 +8,11 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from unisono.config.method import AUTO, NGRAM
 from unisono.engine.calls import Calls
-from unisono.engine.cursor import Cursor
+from unisono.engine.cursor import Cursor, LatePrompt
 from unisono.engine.detokenizer import Detokenizer, ReasoningText, decode_text
 from unisono.engine.member import Member
 from unisono.engine.ngram import NgramIndex
@@ -52,13 +53,15 @@ class TextSequence:
         """How far it has come in the grammar that it is bound to; ``None`` where it is free."""
         self.steps: list[StepRecord] | None = [] if self.request.trace or self.request.top_logprobs else None
         self.member_seconds: dict[str, float] = dict.fromkeys(cursors, 0.0)
-        self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items()}
+        self.prompt_tokens = {name: len(cursor.ids) for name, cursor in cursors.items() if cursor.late is None}
         self.part: Part = "reasoning" if prepared.begins_inside else "answer"
         """What is being written."""
         self.openings = frozenset[str]()
         """The members for which an answer begins here, and which open one in their own way."""
         self.calls = Calls() if self.parse is not None and self.parse.by_seams else None
         """Where it stands in its calls, where these are written by seams."""
+        self.stuck = False
+        """Whether those who are there gave no mass to what its grammar allows, so that it needs those who are away."""
         self.reasoned = 0  # pieces of reasoning
         self._since_mark = 0  # bytes
         self._text = Detokenizer(self.request.limits.stop, stripped=prepared.begins_inside, marked=marked)
@@ -196,6 +199,9 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
     unread = plan.weighs_prompt
 
     def cursor_of(member: Member) -> Cursor:
+        if member.name not in ids:
+            assert prepared.late is not None, "a prompt that no member has left out"
+            return Cursor(None, away=True, late=LatePrompt(partial(prepared.late, member)))
         return member.open(list(ids[member.name]), unread=unread, needed=unread or not plan.spares(member))
 
     cursors = _open_cursors(members, cursor_of)
@@ -205,8 +211,9 @@ def begin_sequence(prepared: PreparedRequest, members: Sequence[Member], union: 
         off = plan.reasoning.off and sequence.calls is None
         sequence.openings = frozenset(each.name for each in members if each.opens(off=off))
     if plan.drafter in (NGRAM, AUTO):
-        column_V = plan.lead.map.column_V
-        sequence.history = NgramIndex(union.end, (int(column_V[token]) for token in ids[plan.lead.name]))
+        reader = next(member for member in (plan.lead, *members) if member.name in ids)
+        column_V = reader.map.column_V
+        sequence.history = NgramIndex(union.end, (int(column_V[token]) for token in ids[reader.name]))
     return sequence
 
 

@@ -13,7 +13,7 @@ from unisono.engine.gating import run_leads
 from unisono.engine.member import Member
 from unisono.engine.prefill import Prefill
 from unisono.engine.runner import Runner
-from unisono.engine.sampler import Distributions, Sampler
+from unisono.engine.sampler import Distributions, Sampler, is_blind
 from unisono.engine.sequence import SequenceGroup, TextSequence, close_sequence, copy_sequence
 from unisono.engine.speculation import Speculator
 from unisono.engine.step_state import StepState
@@ -72,6 +72,9 @@ class Stepper:
         self._settle(flat)
         for group in beams:
             states[group] += self._expand(group, states[group])
+        for group, its_states in states.items():
+            if stuck := [state.text for state in its_states if state.stood_back]:
+                self.restore(group, stuck)
 
     def _await(self, group: SequenceGroup, states: States, members: Iterable[Member]) -> None:
         """Take a group out of the step until some members have read what they have missed."""
@@ -96,6 +99,9 @@ class Stepper:
             self.lost.append(group)
         else:
             self.restore(group, [state.text for state in following])
+
+    def close(self) -> None:
+        self._absence.close()
 
     def restore(self, group: SequenceGroup, sequences: Sequence[TextSequence]) -> None:
         """Make models hold what the logs say, after a failure; a group of which one cannot is lost."""
@@ -129,9 +135,14 @@ class Stepper:
     def _choose(self, group: Sequence[StepState], position: int, distributions: Distributions) -> None:
         chosen = self._sampler.choose(group, position, distributions)
         columns = [state.settled_as(column) for state, column in zip(group, chosen, strict=True)]
-        if self._speculator.draft_length.in_use:
+        for row, (state, column) in enumerate(zip(group, chosen, strict=True)):
+            if state.absent and is_blind(state, position, column, [p_BU[row] for p_BU in distributions.p_BU_K]):
+                state.stand_back()
+        if self._speculator.draft_length.in_use and not any(state.stood_back for state in group):
             self._speculator.learn(group, position, columns)
         for row, (state, column) in enumerate(zip(group, columns, strict=True)):
+            if state.stood_back:
+                continue
             unproved = distributions.are_completed or not state.is_gate_certain(position)
             record(state, position, column, distributions, row, self._union, unproved=unproved)
             state.take(position, column, unproved=unproved)
@@ -141,6 +152,9 @@ class Stepper:
         if self._speculator.draft_length.in_use:
             self._speculator.learn(states, position, [choice.column for choice in choices])
         for state, choice in zip(states, choices, strict=True):
+            if state.absent and choice.certificate.is_blind and state.allowed(position) is not None:
+                state.stand_back()
+                continue
             record_told(state, position, choice, self._union)
             state.take(position, choice.column, unproved=not choice.is_certain)
 
@@ -152,6 +166,12 @@ class Stepper:
         outputs: dict[StepState, tuple[Distributions, int]] = {}
         for voting, distributions in self._sampler.combine(states, 0):
             outputs.update((state, (distributions, row)) for row, state in enumerate(voting))
+        for state, (distributions, row) in outputs.items():
+            rows, column = [p_BU[row] for p_BU in distributions.p_BU_K], int(distributions.shaped_BU[row].argmax())
+            if state.absent and is_blind(state, 0, column, rows):
+                state.stand_back()
+        if any(state.stood_back for state in states):
+            return []
         shaped = [outputs[state][0].shaped_BU[outputs[state][1]] for state in states]
         likely = beam.rank(shaped, self._union.end)
         ranked = [replace(each, column=states[each.parent].settled_as(each.column)) for each in likely]

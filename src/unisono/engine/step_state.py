@@ -39,6 +39,8 @@ class StepState(Voting):
         """The column chosen after them; ``None`` where a chosen draft ended the text."""
         self.alive = True
         """Whether the position after the accepted pieces is still to be settled."""
+        self.stood_back = False
+        """Whether it chose nothing, as who could is away."""
         self.settled = 0  # positions at which something was chosen
         self.piece: bytes | None = None
         self.opening = not text.pieces  # prompts are read
@@ -123,15 +125,18 @@ class StepState(Voting):
             raise AssertionError(f"member {member.name!r} was not run for position {position}")
         return found
 
-    def read_gate(self, score: float, likeliest: int | None, choice: int, *, certain: bool = True) -> None:
+    def read_gate(
+        self, score: float, likeliest: int | None, choice: int, *, certain: bool = True, blind: bool = False
+    ) -> None:
         """Settle from the lead's distribution whether the others are asked at the next position.
 
         ``likeliest`` is ``None`` where that is not certain: a boundary is then not seen. ``choice`` is the column that
-        the lead would write, if it were alone.
+        the lead would write, if it were alone; it is ``blind`` where it gives no mass to what the grammar allows, and
+        the gate then opens.
         """
         gate = self.plan.gate
-        asked, inside = gate.opens(score) or self.awaits_end, None
-        if asked and gate.boundary and likeliest is not None:
+        asked, inside = gate.opens(score) or self.awaits_end or blind, None
+        if asked and gate.boundary and likeliest is not None and not blind:
             inside = self.inside(likeliest)
         self.gates.append(GateReading(score, gate.parameter or 0.0, asked and inside is None, inside, certain))
         self.lead_choices.append(choice)
@@ -216,6 +221,7 @@ class StepState(Voting):
     def take(self, position: int, column: int, *, unproved: bool = False) -> None:
         """Write a column; one that is ``unproved`` counts as uncertain."""
         text, piece = self.text, self._union.piece(column)
+        text.stuck = False
         if unproved:
             text.uncertain = (text.uncertain or 0) + 1
         text.degraded.update(missed := self.missed(position))
@@ -239,6 +245,10 @@ class StepState(Voting):
         else:
             self.choice, self.piece = column, piece
             self.alive = False
+
+    def stand_back(self) -> None:
+        """Choose nothing more in this step: who could say what the text has to be is away. The next step sees to it."""
+        self.alive, self.stood_back, self.text.stuck = False, True, True
 
     def commit(self) -> None:
         """Let every member go on from what was chosen, each with its own ids for it. Done again, it changes nothing."""

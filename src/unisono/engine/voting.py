@@ -59,6 +59,11 @@ class Voting:
             return self._members
         return tuple(member for member in self._members if member.name not in self.absent)
 
+    @property
+    def missing(self) -> list[Member]:
+        """The members that are away from this text."""
+        return [member for member in self._members if member.name in self.absent]
+
     def weights(self, voters: Sequence[Member]) -> list[float]:
         """The voters' weights, which sum to 1 also where some are away."""
         weights = [voter.weight for voter in voters]
@@ -92,6 +97,8 @@ class Voting:
         able = {member.name for member in self._members if member.ends_reasoning}
         if self._inside_reasoning and able and able <= self.absent:
             return "nobody else can end the reasoning"
+        if self.text.stuck:
+            return "nobody else gives any mass to what the text has to be"
         return None
 
     def combines(self, position: int) -> bool:

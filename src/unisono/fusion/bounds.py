@@ -185,6 +185,8 @@ class Certificate(NamedTuple):
     most: float
     open_K: tuple[bool, ...] = ()
     """Of which voters something is unknown that could decide."""
+    is_blind: bool = False
+    """Whether nobody is known to give mass to any column that may be taken."""
 
 
 def certify(
@@ -212,7 +214,7 @@ def certify(
     if not largest:
         open_K, most = tuple(voter.unseen > 0 for voter in voters), 0.0 if is_exact and rule != "geometric" else 1.0
         rivals = few[factor_N[: len(few)] > 0]
-        return Certificate(reshaping.first(len(kinds.kind_U)), is_exact, rivals, 0.0, most, open_K)
+        return Certificate(reshaping.first(len(kinds.kind_U)), is_exact, rivals, 0.0, most, open_K, is_blind=True)
     best = int(np.flatnonzero(shaped_N >= largest * (1 - _SAME))[0])  # of two equal ones the lowest
     own_N, rival_N = _held(
         rule, low_KN[:, [best]], high_KN, factor_N / factor_N[best], (least_scale, largest_scale), weights, floor

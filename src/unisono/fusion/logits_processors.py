@@ -77,6 +77,12 @@ def _confine(q_U: Array, allowed_U: Allowed | None) -> Array:
     return kept_U
 
 
+def has_mass(q_U: Array, allowed_U: Allowed) -> bool:
+    """Whether any allowed column has mass."""
+    xp = array_namespace(q_U)
+    return bool(xp.any(q_U * xp.asarray(allowed_U, device=device(q_U)) > 0))
+
+
 def shape(
     q_BU: Array,
     draws: Sequence[Shaping],

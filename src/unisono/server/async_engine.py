@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -61,6 +62,7 @@ class AsyncEngine:
         self.thread = EngineThread(load, self)
         self._service: Service | None = None
         self._workbench = Workbench()
+        self._compiling = ThreadPoolExecutor(1, thread_name_prefix="unisono-grammars")
         self._long = LongPrompts(limits, WAITING * CHARACTERS * limits.prompt)
         self._calls: set[RequestHandle] = set()
         self._by_request: dict[RequestId, RequestHandle] = {}
@@ -176,6 +178,7 @@ class AsyncEngine:
         try:
             if (constraint := Constraint.parse(request.constraint)) is not None:
                 await self._workbench.try_constraint(constraint)
+                await self._compile(request.model, constraint)
             prepared = await self.read(size_of(request.prompt), self.service.prepare, request)
         except (SpecError, BackendMissing) as error:
             if request.constraint is None:
@@ -186,6 +189,16 @@ class AsyncEngine:
         for name, ids in prepared.ids.items():
             self.limits.check_tokens(name, len(ids) + len(prepared.given))
         return prepared
+
+    async def _compile(self, model: str, constraint: Constraint) -> None:
+        """Compile a constraint, which is kept for its request: a second at most, in which others are prepared."""
+        if (compile_ := self.service.engine(model).compile_grammar) is None:
+            return
+        try:
+            compiling = asyncio.get_running_loop().run_in_executor(self._compiling, compile_, constraint)
+        except RuntimeError:
+            raise shutting_down() from None
+        await compiling
 
     async def read(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
         """Do what encodes so many characters and runs no model, beside the steps and the loop.
@@ -236,6 +249,7 @@ class AsyncEngine:
     def _refuse_waiting(self) -> None:
         """End the processes beside the server, and refuse those who wait for them."""
         self._workbench.close()
+        self._compiling.shutdown(wait=False)
         self._long.close()
 
     # Called by the engine's thread, in the loop.

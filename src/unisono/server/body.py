@@ -18,8 +18,10 @@ from unisono.config.compact import unique_keys
 from unisono.errors import nearest, shown
 from unisono.server.errors import Refusal
 from unisono.server.fields import NAMES_OF_ONE, Field, read_fields
+from unisono.server.functions import FUNCTIONS, with_tools
 from unisono.server.limits import ServerLimits
 from unisono.server.schemas import Record
+from unisono.user_files import short_float
 
 R = TypeVar("R", bound=Record)
 
@@ -89,7 +91,9 @@ def _check_coding(headers: Mapping[str, str], declared: str) -> None:
 def parse(data: bytes | bytearray) -> dict[str, Any]:
     """Read a JSON object strictly: UTF-8, no duplicate keys, no NaN. Raises a `Refusal`."""
     try:
-        body = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        body = json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=short_float
+        )
     except UnicodeDecodeError as error:
         raise _no_json(f"it is not UTF-8, at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -142,6 +146,7 @@ def _no_json(why: str) -> Refusal:
 def read_record(record: type[R], body: Mapping[str, Any], table: Mapping[str, Field], *, strict: bool = False) -> R:
     """Validate a request's body. Raises a `Refusal` that names the first wrong, unknown or unsupported field."""
     given = read_fields(body, table, strict=strict)
+    given = with_tools(given, strict=strict) if FUNCTIONS in record.model_fields else given
     given = given if strict else {name: _plain(name, value) for name, value in given.items()}
     given = {name: value for name, value in given.items() if value is not None}
     if not strict and isinstance(given.get("tools"), list):

@@ -69,7 +69,7 @@ SHARED: dict[str, Field] = {
     "metadata": _harmless(_STORED, {}),
     "service_tier": _harmless(_QUEUED, "auto", "default"),
     "priority": _harmless(_QUEUED, 0),
-    "id_slot": _harmless(_QUEUED, -1),
+    **dict.fromkeys(("id_slot", "slot_id"), _harmless(_QUEUED, -1)),
     "request_id": _harmless(_NAMED),
     "rid": _harmless(_NAMED),
     **dict.fromkeys(
@@ -77,7 +77,7 @@ SHARED: dict[str, Field] = {
     ),
     **dict.fromkeys(("drop_params", "keep_alive"), _harmless(_CLIENT)),
     **dict.fromkeys(("provider", "route", "models"), _harmless(_ONE_MODEL)),
-    "usage": _harmless("usage is told anyway; in a stream, with stream_options"),
+    **dict.fromkeys(("usage", "include_usage"), _harmless("usage is told anyway; in a stream, with stream_options")),
     # The size of a context: what does not fit is refused anyway.
     **dict.fromkeys(("num_ctx", "truncation_length", "max_context_length"), _harmless(_WHOLE)),
     "timings_per_token": _harmless("seconds stand under unisono, at the end", False),
@@ -115,14 +115,9 @@ SHARED: dict[str, Field] = {
     "options": Field("write what it holds at the top level, by the names that are honoured here", ({},)),
     "format": Field("use response_format", ("",)),
     "do_sample": Field("use temperature: 0 is greedy"),
-    "random_seed": Field("use seed"),
-    "num_return_sequences": Field("use n", (1,)),
-    **dict.fromkeys(("max_new_tokens", "num_predict", "max_length"), Field("use max_tokens")),
-    **dict.fromkeys(("min_new_tokens", "min_length"), Field("use min_tokens", (0,))),
-    **dict.fromkeys(("stop_sequences", "stopping_strings", "custom_stopping_strings"), Field("use stop", ([], ""))),
-    "ban_eos_token": Field("use ignore_eos", (False,)),
-    "typical": Field("use typical_p", (1,)),
-    "rep_pen": Field(_PENALTY, (1,)),
+    "max_length": Field("it counts the prompt, too: use max_tokens"),
+    "min_length": Field("it counts the prompt, too: use min_tokens", (0,)),
+    "custom_stopping_strings": Field("use stop", ([], "")),
     "tfs": Field(_UNPICKED, (1,)),
     **dict.fromkeys(("epsilon_cutoff", "eta_cutoff", "smoothing_factor", "penalty_alpha"), Field(_UNPICKED, (0,))),
     "smoothing_curve": _harmless(_UNPICKED),
@@ -173,13 +168,11 @@ SHARED: dict[str, Field] = {
 OF_CHATS: dict[str, Field] = {
     **SHARED,
     "think": Field(_THINKING),
-    "thinking_budget": Field("use thinking_token_budget"),
+    "tool_stream": _harmless("a call is sent when it is complete", False),
     "verbosity": _harmless("models write as much as they do", "medium"),
     "prediction": _harmless("to draft, use unisono.speculate"),
     "audio": Field("answers are text"),
     "modalities": Field("answers are text", (["text"],)),
-    "function_call": Field("it is deprecated: use tools and tool_choice", ("none", "auto")),
-    "functions": Field("it is deprecated: use tools", ([],)),
     "safe_prompt": Field("write it into a message: no text is put before those of a request", (False,)),
     "moderation": Field("nothing is moderated here"),
     "web_search_options": Field("nothing is searched for"),
@@ -211,10 +204,15 @@ OF_MESSAGES: dict[str, Field] = {
 """Keys of a past message. Others that are unknown are handed to the members' templates, most of which ignore them."""
 
 NAMES_OF_ONE = (
-    ("max_tokens", "max_completion_tokens", "n_predict"),
-    ("repetition_penalty", "repeat_penalty"),
-    ("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
-    ("n", "best_of"),
+    ("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "num_predict"),
+    ("min_tokens", "min_new_tokens"),
+    ("repetition_penalty", "repeat_penalty", "rep_pen"),
+    ("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens", "thinking_budget"),
+    ("stop", "stop_sequences", "stopping_strings"),
+    ("typical_p", "typical"),
+    ("seed", "random_seed"),
+    ("ignore_eos", "ban_eos_token"),
+    ("n", "num_return_sequences", "best_of"),
 )
 """Names of one thing. The records know all of them but ``best_of``: texts are not ranked, so it has to be ``n``."""
 

@@ -1,7 +1,8 @@
 """Read the calls of a past conversation, and their results, in other forms than OpenAI's.
 
-Anthropic's clients write them as parts of messages: ``tool_use`` of an assistant, ``tool_result`` of a user. Others
-leave ids out, or give all calls of a message the same: results belong to such calls by name, or in their order.
+Anthropic's clients write them as parts of messages: ``tool_use`` of an assistant, ``tool_result`` of a user. Old ones
+of OpenAI write ``function_call``, and results of the role ``function``. Others leave ids out, or give all calls of a
+message the same: results belong to such calls by name, or in their order. A result may have lost its call.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.server.errors import Refusal
+from unisono.server.functions import with_calls
 
 USE, RESULT = "tool_use", "tool_result"
 ID, NAME, ANY = "id", "name", "any"
@@ -29,7 +31,8 @@ def plain_history(given: Sequence[Any]) -> list[Named]:
 
     Raises a `Refusal` for text that stands where OpenAI's form has no place for it.
     """
-    messages = [each for number, message in enumerate(given) for each in _apart(f"messages[{number}]", message)]
+    plain = enumerate(map(with_calls, given))
+    messages = [each for number, message in plain for each in _apart(f"messages[{number}]", message)]
     return list(_linked(messages))
 
 
@@ -131,13 +134,14 @@ def _linked(messages: Sequence[Named]) -> Iterator[Named]:
     waiting = _Waiting((), fresh)
     for name, message in messages:
         if isinstance(message, dict) and message.get("role") == "tool":
-            yield name, waiting.answered(message)
+            told = waiting.answered(message)
+            yield name, {**told, "tool_call_id": next(fresh)} if told.get("tool_call_id") in (None, "") else told
             continue
         waiting = _Waiting(_calls_of(message), fresh)
         if waiting.ids:
             ids = iter(waiting.ids)
-            told = [{**call, "id": next(ids)} if isinstance(call, dict) else call for call in message["tool_calls"]]
-            message = {**message, "tool_calls": told}
+            calls = [{**call, "id": next(ids)} if isinstance(call, dict) else call for call in message["tool_calls"]]
+            message = {**message, "tool_calls": calls}
         yield name, message
 
 

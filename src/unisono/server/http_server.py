@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
@@ -33,7 +33,8 @@ from unisono.server.turns import Turns
 BACKLOG = 2048
 """Connections that wait in the kernel to be accepted."""
 AHEAD = 1 << 16
-"""Bytes of a connection's next requests after which it is not read until they are answered."""
+"""Bytes of a connection's next requests after which it is not read until they are answered; and those of a body that
+nobody reads, because its request has been answered, after which the connection is closed."""
 SWEEP_SECONDS = 0.25
 PROBE_SECONDS = (0.05, 5.0)
 """The first and the longest time between two probes of a client that has shut down its side."""
@@ -43,6 +44,8 @@ SHORTLY = 0.5
 """Seconds to wait for a load at the end."""
 LOGGER = logging.getLogger("unisono.server.http")
 LOGGER.setLevel(logging.ERROR)  # uvicorn warns of each request that is not HTTP; `Connections` counts them
+SWITCH = "unisono.switch"
+"""The extension, in the scope of a request that asks for another protocol, that switches its connection."""
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -54,24 +57,34 @@ class _Flow(FlowControl):
         self._connection = connection
 
     def resume_reading(self) -> None:
-        if self._connection.their_state is not h11.DONE or self._connection.waiting < AHEAD:
+        ahead = self._connection.their_state is h11.DONE and self._connection.waiting >= AHEAD
+        if not ahead and not self._connection.resting:
             super().resume_reading()
 
 
 class HttpProtocol(H11Protocol):
     """A connection of uvicorn that `Connections` knows."""
 
-    def __init__(self, connections: Connections, turns: Turns, **options: Any) -> None:
+    def __init__(self, connections: Connections, turns: Turns, refusals: Turns, **options: Any) -> None:
+        """``turns`` are those of what has arrived, ``refusals`` of the answers to what is refused."""
         super().__init__(**options)
-        self.conn = self._strict = StrictConnection(self._begins, self._complete)
+        self.conn = self._strict = StrictConnection(self._begins, self._complete, self._rests)
         self.logger = LOGGER
         self._connections = connections
         self._turns = turns
         self._in_line = False
         """Whether the next request has arrived, and waits for its turn to be read."""
         self._app = self.app
+        self._paced = partial(_in_turn, refusals, self._app)
+        self._refusals = refusals
+        self._refused = False
+        """Whether a request that is not HTTP waits for its answer."""
+        self._unread = 0
+        """Bytes of a body that came after its request had been answered."""
         self._shut = False
         """Whether the client has shut down its side."""
+        self._taker: Callable[[bytes], None] | None = None
+        """Who reads what comes, once the app has switched the connection to another protocol."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -87,11 +100,54 @@ class HttpProtocol(H11Protocol):
         if self._in_line:
             self._in_line = False
             self._turns.leave(self._go_on)
+        if self._strict.resting:
+            self._turns.leave(self._read_on)
+        if self._refused:
+            self._refused = False
+            self._refusals.leave(self._answer_malformed)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._connections.starts(self._place, time.monotonic())
-        super().data_received(data)
+        if self._taker is not None:
+            self._taker(data)
+            return
+        if self._strict.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self._unread += len(data)
+        if self._unread > AHEAD:
+            self.end(None)
+        elif not self._refused:
+            super().data_received(data)
+
+    def switch(self, protocol: bytes, taker: Callable[[bytes], None]) -> None:
+        """Answer 101: from now on, what comes is the taker's, who says what the connection does by `phase`.
+
+        Raises a `Refusal` where the client has sent more than its request.
+        """
+        if self._strict.waiting or self.conn.states[h11.CLIENT] is not h11.MIGHT_SWITCH_PROTOCOL:  # type: ignore[attr-defined]
+            raise Refusal(400, "nothing may follow a request for another protocol", code="invalid_request")
+        headers = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
+        self.transport.write(
+            self.conn.send(h11.InformationalResponse(status_code=101, headers=headers, reason="Switching Protocols"))
+        )
+        self.cycle.response_started = self.cycle.response_complete = True
+        self._taker = taker
+        self.phase(Phase.WAITING)
+        self.flow.resume_reading()
+
+    def phase(self, phase: Phase) -> Refusal | None:
+        """Note what a switched connection does now. Returns the refusal of a call for which there is no room."""
+        now = time.monotonic()
+        if phase is Phase.READING:
+            return self._connections.reads(self._place, now)
+        (self._connections.waits if phase is Phase.WAITING else self._connections.serves)(self._place, now)
+        return None
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send bytes of a switched connection, as the client takes them."""
+        await self.flow.drain()
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer a client that has shut down its side after its request, as long as it is there.
@@ -99,6 +155,10 @@ class HttpProtocol(H11Protocol):
         A client that has left altogether looks the same, until something is sent to it. HTTP/1.0 has nothing that could
         be sent before the answer; such a client has left.
         """
+        if self._taker is not None:
+            return None
+        if self._refused:
+            return True
         if (self._place.phase is not Phase.SERVED and not self._in_line) or self.scope["http_version"] != "1.1":
             return None
         self._shut = True
@@ -122,8 +182,25 @@ class HttpProtocol(H11Protocol):
         if self._shut and self._place.phase is not Phase.SERVED:  # no other request had arrived whole
             self.transport.close()
 
+    def _rests(self) -> None:
+        """Read no more of a body in many chunks until it is this connection's turn."""
+        self.flow.pause_reading()
+        self._turns.take(self._read_on)
+
+    def _read_on(self) -> None:
+        self._strict.go_on()
+        if not self.transport.is_closing():
+            self.handle_events()
+            self.flow.resume_reading()
+
     def send_400_response(self, msg: str) -> None:
         self._connections.malformed()
+        self._refused = True
+        self.flow.pause_reading()
+        self._refusals.take(self._answer_malformed)
+
+    def _answer_malformed(self) -> None:
+        self._refused = False
         status, words = self._strict.problem
         self._last_answer(Refusal(status, words, code="invalid_request"))
         self.transport.close()
@@ -157,9 +234,10 @@ class HttpProtocol(H11Protocol):
             self.transport.write(answer_to(self._app, scope, refusal))
 
     def _begins(self, request: h11.Request) -> None:
+        self._unread = 0
         path = request.target.partition(b"?")[0].decode("ascii").removesuffix("/")
         refusal = self._connections.reads(self._place, time.monotonic(), always=path in OPEN)
-        self.app = self._app if refusal is None else partial(_refusing, self._app, refusal)
+        self.app = self._paced if refusal is None else partial(_refusing, self._app, refusal)
 
     def _complete(self) -> None:
         done = self.cycle.response_complete if self.conn.our_state is h11.DONE else False
@@ -175,7 +253,8 @@ class HttpProtocol(H11Protocol):
         self.loop.call_later(seconds, self._probe, cycle, min(2 * seconds, PROBE_SECONDS[1]))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a request that asks for another protocol is answered in this one."""
+        """Let the app switch to another protocol; a request that it does not switch is answered in this one."""
+        self.scope["extensions"] = {SWITCH: {"connection": self}}
 
 
 class Served(Protocol):
@@ -212,7 +291,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http=partial(HttpProtocol, self.connections, Turns()),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, self.connections, Turns(), Turns()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -313,6 +392,17 @@ def _blank_scope(origin: bytes | None) -> Scope:
     """What is known of a request that could not be read."""
     headers = [] if origin is None else [(b"origin", origin)]
     return {"type": "http", "method": "", "path": "", "client": None, "headers": headers}
+
+
+async def _in_turn(refusals: Turns, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let refusals of an app take turns."""
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start" and 400 <= message["status"] < 500:
+            await refusals.wait()
+        await send(message)
+
+    await app(scope, receive, sending)
 
 
 async def _refusing(app: App, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,7 +21,7 @@ from unisono.engine.encoding import check_length
 from unisono.engine.engine import Engine
 from unisono.engine.member import Member
 from unisono.engine.service import Service
-from unisono.errors import PromptError
+from unisono.errors import MemberUnavailable, PromptError
 from unisono.server.errors import OVERLOADED, Refusal, no_process
 from unisono.server.helper_process import HelperProcess, TooMuch, start_module
 from unisono.server.limits import ServerLimits
@@ -216,7 +216,10 @@ class _Reader:
     member: Member
 
     def ids(self, what: Prompt | str | bytes, *, off: bool = False, may_be_empty: bool = False) -> list[int] | None:
-        """The ids; ``None`` where nobody else can read. Raises a `PromptError` or a `Refusal`."""
+        """The ids; ``None`` where nobody else can read.
+
+        Raises a `PromptError`, a `Refusal`, or a `MemberUnavailable` of a tokenizer that is elsewhere.
+        """
         if self.parcel.stays:
             return None
         limits, context = self.prompts.limits, self.member.backend.facts.context
@@ -227,6 +230,9 @@ class _Reader:
         if "error" in answer:
             message, hint = answer["error"]
             raise PromptError(message, hint=hint)
+        if "away" in answer:
+            member, address, reason, seconds = answer["away"]
+            raise MemberUnavailable(member, address, reason, retry_after=seconds)
         if "length" in answer:
             check_length(self.member.name, answer["length"], context)
             limits.check_tokens(self.member.name, answer["length"])

@@ -155,7 +155,7 @@ def _take_thoughts(message: dict[str, Any], extra: dict[str, Any]) -> None:
     if not isinstance(parts, list) or not any(map(is_thought, parts)):
         return
     thoughts = [part for part in parts if is_thought(part)]
-    message["content"] = [part for part in parts if part not in thoughts] or ""
+    message["content"] = [part for part in parts if not is_thought(part)] or ""
     texts = (next((part[key] for key in THOUGHTS if part.get(key)), "") for part in thoughts)
     if thought := "".join(_thought_of(text) for text in texts):
         extra.setdefault("reasoning_content", thought)

@@ -100,7 +100,7 @@ def _wishes(request: GenerationFields) -> Iterator[Wish]:
         if options.max_tokens is not None:
             yield Wish("reasoning.max_tokens", options.max_tokens, _budget(options.max_tokens))
     if (thinking := request.thinking) is not None:
-        if thinking.type is not None:
+        if thinking.type not in (None, "adaptive"):
             yield _whether("thinking.type", thinking.type, thinking.type == "enabled")
         if thinking.budget_tokens is not None:
             yield Wish("thinking.budget_tokens", thinking.budget_tokens, _budget(thinking.budget_tokens))

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from unisono.chat.tool_parser import FoundCall
 from unisono.engine.request import Ended, Wrote
 from unisono.records import Finish, Generation, StepRecord
 from unisono.server.async_engine import AsyncEngine
@@ -29,9 +28,9 @@ from unisono.server.schemas import (
     chat_chunk,
     chat_completion,
 )
-from unisono.server.tools import CallReader, NumberedCall
+from unisono.server.tools import CallReader, NumberedCall, told_calls
 
-Reason = Literal["stop", "length", "tool_calls"]
+Reason = Literal["stop", "length", "tool_calls", "function_call"]
 REASONS: dict[Finish, Literal["stop", "length"]] = {
     "end": "stop",
     "stop": "stop",
@@ -121,12 +120,12 @@ class Answer:
         return self.record(self.part, [choice], [] if report is None else [report], **usage)
 
     def usage(self, ended: Mapping[int, Generation]) -> CompletionUsage:
-        """Tokens of each prompt as the lead counts them, and pieces of all texts."""
+        """Tokens of each prompt as the lead counts them (where it was away, who has most), and pieces of all texts."""
         texts = {index: generation for index, generation in ended.items() if index < self.call.texts}
         prompts = [generation for index, generation in texts.items() if index % self.n == 0]
-        read = sum(generation.usage.prompt_tokens[self.call.lead] for generation in prompts)
+        read = sum(self._prompt_tokens(generation) for generation in prompts)
         if not self.call.requests:  # the prompts are all that was scored, and what precedes them
-            read = sum(each.usage.prompt_tokens[self.call.lead] + each.usage.pieces for each in ended.values())
+            read = sum(self._prompt_tokens(each) + each.usage.pieces for each in ended.values())
         written = sum(generation.usage.pieces for generation in texts.values())
         reasoned = sum(generation.usage.reasoning for generation in texts.values())
         details: dict[str, int] = {"reasoning_tokens": reasoned} if reasoned else {}
@@ -135,6 +134,10 @@ class Answer:
         more = {"completion_tokens_details": details} if details else {}
         found = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return CompletionUsage.model_validate({**found, **more})
+
+    def _prompt_tokens(self, generation: Generation) -> int:
+        counts = generation.usage.prompt_tokens
+        return counts[self.call.lead] if self.call.lead in counts else max(counts.values())
 
     def reasoning(self, text: str | None) -> dict[str, Any]:
         """The field with what was reasoned, where something was and the call does not leave it out."""
@@ -184,7 +187,7 @@ class ChatResponse(Answer):
             return
         content, calls = reader.read("", ended=event.generation.finish_reason)
         yield from self._parts(index, content, calls, held.rest(event.generation), None)
-        reason = _reason(reader, event.generation)
+        reason = self._reason(reader, event.generation)
         yield self._chunk(index, chat_chunk.ChoiceDelta(), reason=reason, report=self.report(index, event.generation))
 
     def _parts(
@@ -197,9 +200,9 @@ class ChatResponse(Answer):
     ) -> Iterator[bytes]:
         if content or report is not None or (released and self.call.logprobs is not None):
             yield self._chunk(index, chat_chunk.ChoiceDelta(content=content), released, report=report)
-        for number, identity, call in calls:
-            one = {"index": number, **_call_json(identity, call)}
-            yield self._chunk(index, chat_chunk.ChoiceDelta.model_validate({"tool_calls": [one]}))
+        for call in calls:
+            told = told_calls([call], self.call.calling, part=True)
+            yield self._chunk(index, chat_chunk.ChoiceDelta.model_validate(told))
 
     def _chunk(
         self,
@@ -220,9 +223,7 @@ class ChatResponse(Answer):
         reader, count = CallReader(self.call.calling), self.call.logprobs
         content, calls = reader.read(generation.text, ended=generation.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
-        message |= self.reasoning(generation.reasoning)
-        if calls:
-            message["tool_calls"] = [_call_json(identity, call) for _, identity, call in calls]
+        message |= self.reasoning(generation.reasoning) | told_calls(calls, self.call.calling)
         logprobs = (
             None
             if count is None
@@ -230,10 +231,16 @@ class ChatResponse(Answer):
         )
         return chat_completion.Choice(
             index=index,
-            finish_reason=_reason(reader, generation),
+            finish_reason=self._reason(reader, generation),
             logprobs=logprobs,
             message=chat.ChatCompletionMessage.model_validate(message),
         )
+
+    def _reason(self, reader: CallReader, generation: Generation) -> Reason:
+        reason = REASONS[generation.finish_reason]
+        if not reader.count or reason != "stop":
+            return reason
+        return "function_call" if self.call.calling is not None and self.call.calling.as_function else "tool_calls"
 
 
 class CompletionResponse(Answer):
@@ -305,12 +312,3 @@ class CompletionResponse(Answer):
 
 
 OBJECTS = {ChatAnswer: "chat.completion", ChatChunk: "chat.completion.chunk", CompletionAnswer: "text_completion"}
-
-
-def _reason(reader: CallReader, generation: Generation) -> Reason:
-    reason = REASONS[generation.finish_reason]
-    return "tool_calls" if reader.count and reason == "stop" else reason
-
-
-def _call_json(identity: str, call: FoundCall) -> dict[str, Any]:
-    return {"id": identity, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -39,7 +39,11 @@ TEXT_PART: TypeAdapter[Any] = TypeAdapter(list[chat.ChatCompletionContentPartTex
 
 Text = Annotated[str, Field(min_length=1)]
 Stop = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
-Ids = Annotated[list[int], Field(min_length=1)]
+Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+Texts = Annotated[list[Text], Field(fail_fast=True)]
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+"""Lists that are tried one after another stop at the first value that does not fit: there may be half a million."""
+ListsOfIds = Annotated[list[Ids], Field(fail_fast=True)]
 Most = Annotated[int | None, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Logged = Annotated[str | None, WithJsonSchema({})]  # any value, which is logged as JSON
@@ -56,6 +60,11 @@ ResponseFormat = Annotated[
     shared_params.ResponseFormatText | JsonObjectFormat | shared_params.ResponseFormatJSONSchema,
     Field(discriminator="type"),
 ]
+
+
+def _named(*names: str) -> Any:
+    """An optional field that has several names."""
+    return Field(None, validation_alias=AliasChoices(*names))
 
 
 class Record(BaseModel):
@@ -112,41 +121,40 @@ class GenerationFields(Record):
     structured_outputs: dict[str, Any] | None = None
     logit_bias: Bias | None = None
     """By column of the union, which ``/v1/pieces`` lists; for a member alone, by its own token ids."""
-    max_tokens: Most = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
+    max_tokens: Most = _named("max_tokens", "n_predict", "max_new_tokens", "num_predict")
     """-1 stands for as many as the server allows."""
     max_completion_tokens: Most = None
-    ignore_eos: bool | None = None
+    ignore_eos: bool | None = _named("ignore_eos", "ban_eos_token")
     """Whether END is never chosen."""
-    min_tokens: Annotated[int | None, Field(ge=0)] = None
+    min_tokens: Annotated[int | None, Field(ge=0)] = _named("min_tokens", "min_new_tokens")
     """Pieces before END can be chosen."""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     include_reasoning: bool | None = None
     """``false`` leaves what was reasoned out of the answer; it is counted."""
-    n: Annotated[int | None, Field(ge=1)] = None
+    n: Annotated[int | None, Field(ge=1)] = _named("n", "num_return_sequences")
     presence_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = Field(
-        None, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
+    repetition_penalty: Annotated[float | None, Field(gt=0, le=100)] = _named(
+        "repetition_penalty", "repeat_penalty", "rep_pen"
     )
     safety_identifier: Logged = None
     """Written to the log."""
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = None
-    stop: Stop | None = None
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**64)] = _named("seed", "random_seed")
+    stop: Stop | None = _named("stop", "stop_sequences", "stopping_strings")
     """Empty strings have no effect."""
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: TokenIds | None = None
     """For a member alone: ids that end a text anyway, or are never written."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
-    thinking_token_budget: Annotated[int | None, Field(ge=-1)] = Field(
-        None,
-        validation_alias=AliasChoices("thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens"),
+    thinking_token_budget: Annotated[int | None, Field(ge=-1)] = _named(
+        "thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens", "thinking_budget"
     )
     """Pieces of reasoning at most: 0 stands for none, -1 for as many as the members want."""
     top_k: Annotated[int | None, Field(ge=-1, le=2**31)] = None
     """0 and -1 stand for all."""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     truncated_sampling: bool | None = None
-    typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    typical_p: Annotated[float | None, Field(gt=0, le=1)] = _named("typical_p", "typical")
     user: Logged = None
     """Written to the log."""
     unisono: UnisonoOptions | None = None
@@ -165,12 +173,15 @@ class ReasoningOptions(Record):
     """The same as ``thinking_token_budget``."""
     exclude: bool | None = None
     """The opposite of ``include_reasoning``."""
+    summary: str | None = None
+    """OpenAI's. Without effect: what was reasoned is told whole."""
 
 
 class ThinkingOptions(Record):
     """Anthropic's ``thinking``."""
 
-    type: Literal["enabled", "disabled"] | None = None
+    type: Literal["enabled", "disabled", "adaptive"] | None = None
+    """``adaptive`` leaves it to the members, as by default."""
     budget_tokens: Annotated[int | None, Field(ge=-1)] = None
     """The same as ``thinking_token_budget``."""
 
@@ -183,6 +194,10 @@ class ChatRequest(GenerationFields):
     tools: list[chat.ChatCompletionFunctionToolParam] | None = None
     tool_choice: ToolChoice | chat.ChatCompletionNamedToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    """What tools were before; they are read as these, and a call is answered as ``function_call``."""
+    function_call: str | dict[str, Any] | None = None
+    """The same of ``tool_choice``."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     add_generation_prompt: bool | None = None
@@ -201,7 +216,7 @@ class ChatRequest(GenerationFields):
 class CompletionRequest(GenerationFields):
     """A request for ``/v1/completions``."""
 
-    prompt: Text | Annotated[list[Text] | list[int] | list[Ids], Field(min_length=1)]
+    prompt: Text | Annotated[Texts | TokenIds | ListsOfIds, Field(min_length=1)]
     """Token ids only for a member alone."""
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None

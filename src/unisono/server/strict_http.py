@@ -16,6 +16,10 @@ HEAD = 16 * 1024
 """The most bytes of a request's line and headers."""
 HEADERS = 100
 """The most headers of a request."""
+CHUNKS = 32_768
+"""The most chunks of a body: each costs as much to read as a thousand bytes."""
+AT_ONCE = 50
+"""Chunks that are read before others have their turn."""
 EMPTY_LINES = 4
 """The most empty lines before a request; some clients send one after a body."""
 
@@ -29,12 +33,19 @@ LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 class StrictConnection(h11.Connection):
-    """h11's reader, stricter, which tells when a request begins and when it is complete."""
+    """h11's reader, stricter, which tells when a request begins, when it is complete, and when it needs a rest."""
 
-    def __init__(self, begins: Callable[[h11.Request], None], complete: Callable[[], None]) -> None:
+    def __init__(
+        self, begins: Callable[[h11.Request], None], complete: Callable[[], None], rests: Callable[[], None]
+    ) -> None:
+        """``rests`` is called where many chunks have arrived: nothing is read until `go_on`."""
         super().__init__(h11.SERVER, HEAD)
         self._begins = begins
         self._complete = complete
+        self._rests = rests
+        self._chunks = self._lately = 0
+        """Those of this body, and those that were read since the last rest."""
+        self.resting = False
         self._empty = 0
         """Empty lines before this request."""
         self.problem: tuple[int, str] = (400, "this is not an HTTP request")
@@ -47,7 +58,12 @@ class StrictConnection(h11.Connection):
         """Bytes that have arrived and are not read: of the next requests, once this one is complete."""
         return len(self._receive_buffer)
 
+    def go_on(self) -> None:
+        self.resting, self._lately = False, 0
+
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.resting:
+            return h11.NEED_DATA
         if self.their_state is not h11.IDLE:
             return self._read(b"")
         if (before := self._without_empty_lines()) == b"\r":
@@ -60,17 +76,29 @@ class StrictConnection(h11.Connection):
             event = super().next_event()
             if isinstance(event, h11.Request):
                 event = self._checked(event, before[: len(before) - len(self.trailing_data[0])])
+            elif isinstance(event, h11.Data) and event.chunk_start:
+                self._count_chunk()
         except h11.RemoteProtocolError as error:
             if not isinstance(error, _Refused):
                 self.problem = (error.error_status_hint, _words(error))
             self.origin = found[1].strip() if (found := ORIGIN.search(before[:HEAD])) else None
             raise
         if isinstance(event, h11.Request):
-            self._empty = 0
+            self._empty = self._chunks = 0
             self._begins(event)
         elif isinstance(event, h11.EndOfMessage):
             self._complete()
         return event
+
+    def _count_chunk(self) -> None:
+        self._chunks += 1
+        self._lately += 1
+        if self._chunks > CHUNKS:
+            self.problem = 413, f"the request's body has more than {CHUNKS:,} chunks, which is what this server takes"
+            raise _Refused(self.problem[1], error_status_hint=413)
+        if self._lately >= AT_ONCE:
+            self.resting = True
+            self._rests()
 
     def _without_empty_lines(self) -> bytes:
         """What has arrived, from the request's line on."""

@@ -120,20 +120,31 @@ class ConnectionMetrics:
         return Histogram(f"unisono_{name}", words, labels, buckets=buckets, registry=self._registry)
 
 
-class LossCounter(Collector):
-    """A counter that is read at each scrape, as a gauge can be: breakers count."""
+class MemberCounters(Collector):
+    """Counters that are read at each scrape, as gauges can be: members count."""
 
     def __init__(self) -> None:
-        self.breakers: dict[tuple[str, str], Breaker] = {}
+        self.members: dict[tuple[str, str], Member] = {}
         """By model and member."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(
-            "unisono_member_losses", "How often the member was lost.", labels=("model", "member")
+        names = ("model", "member")
+        losses = CounterMetricFamily("unisono_member_losses", "How often the member was lost.", labels=names)
+        choices = CounterMetricFamily(
+            "unisono_member_choices",
+            "Choices at which a member voted that tells its likeliest ids only, by whether these proved them.",
+            labels=(*names, "certain"),
         )
-        for names, breaker in self.breakers.items():
-            family.add_metric(names, breaker.losses)
-        yield family
+        again = CounterMetricFamily(
+            "unisono_member_asked_again", "How often such a member was asked for more of a distribution.", labels=names
+        )
+        for its, member in self.members.items():
+            losses.add_metric(its, member.breaker.losses)
+            if (certificates := member.certificates) is not None:
+                choices.add_metric((*its, "yes"), certificates.certain)
+                choices.add_metric((*its, "no"), certificates.uncertain)
+                again.add_metric(its, certificates.asked_again)
+        yield from (losses, choices, again)
 
 
 class Metrics(ConnectionMetrics):
@@ -175,8 +186,8 @@ class Metrics(ConnectionMetrics):
         self._member_pass = self._gauge(
             "member_pass_seconds", "What a pass of the member takes, lately.", "model", "member"
         )
-        self._losses = LossCounter()
-        self._registry.register(self._losses)
+        self._members = MemberCounters()
+        self._registry.register(self._members)
         self._member_behind = self._gauge(
             "member_behind_ids", "Ids that wait for the member in texts that go on without it.", "model", "member"
         )
@@ -193,7 +204,7 @@ class Metrics(ConnectionMetrics):
             names, engine, breaker = (model, member.name), service.engines[model], member.breaker
             self._member_up.labels(*names).set_function(partial(_is_up, breaker))
             self._member_pass.labels(*names).set_function(partial(_pass_seconds, breaker))
-            self._losses.breakers[names] = breaker
+            self._members.members[names] = member
             self._member_behind.labels(*names).set_function(partial(_behind, member, engine))
 
     def ended(self, model: str, index: int, generation: Generation) -> None:

@@ -31,6 +31,7 @@ from unisono.engine.engine import Engine
 from unisono.errors import PromptError, SpecError, nearest, shown
 from unisono.records import Finish
 from unisono.server.errors import invalid, refusal_of
+from unisono.server.functions import CALL
 from unisono.server.schemas import ChatRequest
 from unisono.vocab.marks import OF_CALLS
 
@@ -48,6 +49,8 @@ class Calling:
     """The grammar of calls, if the answer has to be one, or calls in it have to fit."""
     constraint_field: str = "tools"
     """The field that the constraint comes from."""
+    as_function: bool = False
+    """Whether a call is told in OpenAI's form of before tools, as the request tells its functions."""
 
 
 NumberedCall = tuple[int, str, FoundCall]
@@ -58,8 +61,9 @@ class CallReader:
     """Splits one answer into content and complete calls; without tools, all of it is content."""
 
     def __init__(self, calling: Calling | None) -> None:
-        names = [] if calling is None else [tool["function"]["name"] for tool in calling.tools]
-        self._finder = None if calling is None else CallFinder(calling.form, names)
+        tools = () if calling is None else calling.tools
+        names = [tool["function"]["name"] for tool in tools]
+        self._finder = None if calling is None else CallFinder(calling.form, names, tools)
         self._begun: dict[int, tuple[str, list[str]]] = {}
         self.count = 0
 
@@ -119,7 +123,7 @@ def read_calling(
         form = next(member for member in engine.members if member.name == lead).encoder.call_form()
     except (SpecError, PromptError) as error:
         raise refusal_of(error, param="tools") from None
-    several, names = parallel is not False, None
+    several, names, old = parallel is not False, None, bool(request.functions)
     if isinstance(choice, dict) and choice["type"] == "allowed_tools":
         names = _allowed_names(choice["allowed_tools"]["tools"], offered)
         choice = choice["allowed_tools"]["mode"]
@@ -135,9 +139,27 @@ def read_calling(
             calling = _restricted(form, kept, field, names, free=True, several=several)
         else:
             calling = Calling(offered, form, None)
-        return replace(calling, tools=offered)
+        return replace(calling, tools=offered, as_function=old)
     chosen = None if choice == "required" else choice["function"]["name"]  # type: ignore[index]
-    return _restricted(form, offered, "tool_choice", names, chosen=chosen, several=several and chosen is None)
+    calling = _restricted(form, offered, "tool_choice", names, chosen=chosen, several=several and chosen is None)
+    return replace(calling, as_function=old)
+
+
+def told_calls(calls: Sequence[NumberedCall], calling: Calling | None, *, part: bool = False) -> dict[str, Any]:
+    """The fields of a message with calls, or of the ``part`` of a stream that has them; none where there are none."""
+    if calls and calling is not None and calling.as_function:
+        [(_, _, call)] = calls
+        return {CALL: {"name": call.name, "arguments": call.arguments}}
+    told = [
+        {
+            **({"index": number} if part else {}),
+            "id": identity,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for number, identity, call in calls
+    ]
+    return {"tool_calls": told} if told else {}
 
 
 def _allowed_names(given: Sequence[dict[str, Any]], offered: Sequence[Tool]) -> list[str]:
@@ -221,4 +243,5 @@ def _restricted(
         grammar = call_grammar(form, callable_, answer=None if answer is None else answer.schema, **how)
     except SpecError as error:
         raise refusal_of(error, param=field) from None
-    return Calling(tuple(tools), form, Constraint(LARK, grammar), "tools" if field == "tool_choice" else field)
+    whole = tools if isinstance(tools, tuple) else tuple(tools)
+    return Calling(whole, form, Constraint(LARK, grammar), "tools" if field == "tool_choice" else field)

@@ -1,5 +1,7 @@
 """Requests that were sent before the answer to the one before them: they take turns, some time apart.
 
+So do the answers to requests that are refused: a client that is refused at once asks again at once.
+
 Each is cheap alone. Thousands at once, on one connection or on many, would leave the event loop no time for others, and
 the engine's thread none of Python's lock.
 """
@@ -35,6 +37,21 @@ class Turns:
         if not self._waiting and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def wait(self) -> None:
+        """Wait for a turn."""
+        turn = asyncio.get_running_loop().create_future()
+
+        def call() -> None:
+            if not turn.done():
+                turn.set_result(None)
+
+        self.take(call)
+        try:
+            await turn
+        finally:
+            if call in self._waiting:
+                self.leave(call)
 
     def _call(self) -> None:
         loop = asyncio.get_running_loop()

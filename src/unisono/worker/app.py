@@ -8,15 +8,18 @@ import json
 import logging
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
-from unisono.backends.endpoint.worker_frames import TYPE, ids_frame, read_call
+from unisono.backends.endpoint.worker_frames import STEPS, TYPE, ids_frame, read_call
 from unisono.backends.wire import FrameError, read_frame
 from unisono.server.errors import Refusal, refusal_of_status
+from unisono.server.http_server import SWITCH
 from unisono.server.middleware import Keys, Receive, Scope, Send, refusal_at_door, refuse
 from unisono.server.telemetry import CONTENT_TYPE, say, where
 from unisono.worker.served_member import WAYS
 from unisono.worker.service import MemberService
+from unisono.worker.steps import Steps
 
 SESSION = re.compile(r"[0-9A-Za-z_-]{16,64}")
 TEXTS = 4096
@@ -42,10 +45,10 @@ Route = Callable[[bytes], Coroutine[Any, Any, Answer]]
 
 
 class WorkerApp:
-    def __init__(self, service: MemberService, token: str | None) -> None:
-        """Serve those who have the token, or, without one, whoever calls under a host name of this machine."""
+    def __init__(self, service: MemberService, token: str | Sequence[str] | None) -> None:
+        """Serve those who have the token, or one of several; without any, who calls by a host name of this machine."""
         self._service = service
-        self._keys = None if token is None else Keys([token])
+        self._keys = None if token is None else Keys([token] if isinstance(token, str) else token)
         self._foreign = FOREIGN if token is None else None
         self._routes: dict[str, tuple[str, str, Route]] = {
             "/health": ("GET", "", self._health),
@@ -62,13 +65,15 @@ class WorkerApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        await self._guarded(scope, send, partial(self._admitted, scope, receive))
+
+    async def _guarded(
+        self, scope: Scope, send: Send, work: Callable[[contextlib.ExitStack], Coroutine[Any, Any, Answer | None]]
+    ) -> None:
+        """Send the answer that some work gives, if any, or a refusal. What the work holds is held until then."""
         with contextlib.ExitStack() as held:
             try:
-                if (refused := refusal_at_door(scope, self._keys, self._foreign)) is not None:
-                    raise refused
-                if scope["path"] in PLACED:
-                    held.enter_context(self._service.place())
-                kind, content = await self._route(scope, receive)
+                answer = await work(held)
             except Refusal as refusal:
                 if refusal.status in (401, 403, 500):
                     client = scope.get("client")
@@ -78,7 +83,41 @@ class WorkerApp:
                 say("internal", level=logging.ERROR, error=where(error))
                 await refuse(send, refusal_of_status(500, scope["method"]))
             else:
-                await _send(send, kind, content)
+                if answer is not None:
+                    await _send(send, *answer)
+
+    async def _admitted(self, scope: Scope, receive: Receive, held: contextlib.ExitStack) -> Answer | None:
+        if (refused := refusal_at_door(scope, self._keys, self._foreign)) is not None:
+            raise refused
+        if scope["path"] in PLACED:
+            held.enter_context(self._service.place())
+        if scope["path"] == "/v1/steps":
+            self._switch(scope)
+            return None
+        return await self._route(scope, receive)
+
+    def _switch(self, scope: Scope) -> None:
+        """Read calls from this connection from now on. Raises a `Refusal`."""
+        stream = scope.get("extensions", {}).get(SWITCH, {}).get("connection")
+        if stream is None or (b"upgrade", STEPS.encode()) not in scope["headers"] or scope["method"] != "GET":
+            raise Refusal(426, f"ask with GET for an upgrade to {STEPS}", code="upgrade_required")
+
+        async def answer(body: bytes, send: Send) -> None:
+            await self._guarded(scope, send, partial(self._placed, body))
+
+        stream.switch(STEPS.encode(), Steps(stream, self._service.limits.body, answer).take)
+
+    async def _placed(self, body: bytes, held: contextlib.ExitStack) -> Answer:
+        held.enter_context(self._service.place())
+        return await self._advance(body)
+
+    async def answer(self, path: str, body: bytes) -> Answer:
+        """The answer at a path to a body that is all there, for whoever calls without HTTP. Raises a `Refusal`."""
+        _, _, route = self._find(path)
+        if path not in PLACED:
+            return await route(body)
+        with self._service.place():
+            return await route(body)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -88,12 +127,15 @@ class WorkerApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
-        if scope["path"] not in self._routes:
-            raise Refusal(404, "a worker has nothing at this path; it has /v1/member and others", code="not_found")
-        method, kind, route = self._routes[scope["path"]]
+        method, kind, route = self._find(scope["path"])
         if scope["method"] != method:
             raise refusal_of_status(405, scope["method"])
         return await route(await self._read(scope, receive, kind) if kind else b"")
+
+    def _find(self, path: str) -> tuple[str, str, Route]:
+        if path not in self._routes:
+            raise Refusal(404, "a worker has nothing at this path; it has /v1/member and others", code="not_found")
+        return self._routes[path]
 
     async def _read(self, scope: Scope, receive: Receive, kind: str) -> bytes:
         """The body of a request of a type that browsers send to another site only with permission."""

@@ -86,6 +86,9 @@ class Leases:
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
 
+    def __contains__(self, session: str) -> bool:
+        return session in self._sessions
+
     @property
     def sessions(self) -> int:
         return len(self._sessions)

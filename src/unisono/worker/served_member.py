@@ -84,6 +84,7 @@ class ServedMember:
             "context": facts.context,
             "slots": facts.slots,
             "truncated": None if truncated is None else list(truncated),
+            "keeps_prefixes": facts.keeps_prefixes,
             "warnings": [*self.model.facts.warnings, *facts.warnings],
         }
 
@@ -97,7 +98,8 @@ def load_member(spec: EnsembleSpec, name: str, slots: int, report: Report) -> Se
     say = reporter(report, owner.name)
     say(0.0, "finding the model")
     source = find_model(owner, spec.folder, say)
-    wanted = Wanted(owner=owner, backend=choose_backend(owner, source).name, source=source, slots=slots)
+    backend_name = choose_backend(owner, source).name
+    wanted = Wanted(owner=owner, backend=backend_name, source=source, slots=slots, alone=True)
     model = read_model(wanted, report)
     member, table = next(each for each in spec.members if each.name == name), model.tokenizer.table
     template = None
@@ -132,6 +134,7 @@ def find_owner(spec: EnsembleSpec, name: str) -> MemberSpec:
     owner = by_name[member.owner]
     if owner.is_elsewhere:
         raise SpecError(
-            f"member {name!r} lives at {owner.url} already", hint="serve one that has a model, or name that address"
+            f"member {name!r} lives {'in a Ray actor' if owner.url is None else f'at {owner.url}'} already",
+            hint="serve one that has a model and is loaded here",
         )
     return owner

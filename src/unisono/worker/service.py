@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, TypeVar
 
-from unisono.backends.endpoint.worker_frames import Call, rows_frame
+from unisono.backends.base import TopLogprobs
+from unisono.backends.endpoint.worker_frames import Call, left_frame, rows_frame
 from unisono.errors import UnisonoError
 from unisono.server.errors import FAULT, OVERLOADED, Refusal, not_ready, shutting_down
 from unisono.server.limits import ServerLimits
 from unisono.server.telemetry import say, where
 from unisono.worker.checks import Misasked
 from unisono.worker.leases import Leases, NoRoom, Superseded
+from unisono.worker.memories import Memories
 from unisono.worker.metrics import WorkerMetrics
 from unisono.worker.portions import kept
 from unisono.worker.served_member import ServedMember
@@ -48,6 +50,7 @@ class MemberService:
         self._load = load
         self._member: ServedMember | None = None
         self._leases: Leases | None = None
+        self._memories = Memories(self._holds)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="unisono-model")
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="unisono-tokenizer")
         self._running = 0
@@ -117,7 +120,7 @@ class MemberService:
     async def leave(self, session: str, number: int, slots: Iterable[int] | None) -> None:
         _ = self.member  # which refuses while the member cannot be used
         assert self._leases is not None
-        await self._run(self._model, partial(self._leases.leave, session, number, slots))
+        await self._run(self._model, partial(self._leave, self._leases, session, number, slots))
 
     async def drain(self, grace: float) -> None:
         self.state = "draining" if self.state in ("loading", "serving") else self.state
@@ -131,7 +134,7 @@ class MemberService:
             task.cancel()
         self._tokenizer.shutdown(wait=False, cancel_futures=True)
         member, self._member = self._member, None
-        ending = [] if member is None else [self._loop.run_in_executor(self._model, member.backend.unload)]
+        ending = [] if member is None else [self._loop.run_in_executor(self._model, self._unload, member)]
         self._model.shutdown(wait=False)
         _, late = await asyncio.wait([*self._tasks[:1], *ending], timeout=patience)
         self.over.set()
@@ -158,10 +161,9 @@ class MemberService:
         began = time.perf_counter()
         rows, lengths = leases.answer(call)
         seconds = time.perf_counter() - began
-        rows = kept(rows)
         self.metrics.seconds.observe(seconds)
         self.metrics.batch.observe(len(call.questions))
-        head = {
+        head: dict[str, object] = {
             "session": call.session,
             "number": call.number,
             "instance": member.instance,
@@ -169,7 +171,30 @@ class MemberService:
             "lengths": lengths,
             "seconds": seconds,
         }
-        return rows_frame(head, rows)
+        if isinstance(rows, TopLogprobs):
+            return rows_frame(head, kept(rows))
+        if (memory := self._memories.leave(call, rows)) is not None:
+            return left_frame(head, rows.shape[1], memory)
+        if (offer := self._memories.offer(call)) is not None:
+            head["offer"] = offer
+        return rows_frame(head, kept(rows))
+
+    def _holds(self, session: str) -> bool:
+        return self._leases is not None and session in self._leases
+
+    def _leave(self, leases: Leases, session: str, number: int, slots: Iterable[int] | None) -> None:
+        leases.leave(session, number, slots)
+        self._memories.prune()
+
+    def _look(self, leases: Leases) -> int:
+        """End the sessions that have been silent for too long; return how many."""
+        ended = leases.expire()
+        self._memories.prune()
+        return ended
+
+    def _unload(self, member: ServedMember) -> None:
+        member.backend.unload()
+        self._memories.close()
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         """Do something in a thread. Raises a `Refusal`."""
@@ -196,7 +221,7 @@ class MemberService:
             await asyncio.sleep(EXPIRY_SECONDS)
             if self._leases is not None and self.state == "serving":
                 try:
-                    ended = await self._loop.run_in_executor(self._model, self._leases.expire)
+                    ended = await self._loop.run_in_executor(self._model, self._look, self._leases)
                 except Exception as error:  # of the backend; the other clients' slots are to be freed all the same
                     say("failed", level=logging.ERROR, error=where(error))
                     self.metrics.failures.inc()

@@ -3,78 +3,140 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from unisono.backends.endpoint import client as pools
 from unisono.backends.endpoint.client import Client
-from unisono.backends.endpoint.direct import Direct, OtherForm, Refused, Unusual
+from unisono.backends.endpoint.direct import HEAD, Direct, Late, OtherForm, Refused, Unusual
 from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
 from unisono.errors import MemberUnavailable
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n"
+LATER = b"|later|"
+DOOR = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {STEPS}\r\n\r\n".encode()
+CLOSED = b""
 
 
-def told(answers: Sequence[bytes], ask: Callable[[str], Coroutine[Any, Any, None]]) -> int:
-    """Ask a server that gives these answers, one a request; return how many connections it had."""
+def said(content: bytes, status: int = 200, wait: int = 0, length: int | None = None) -> bytes:
+    return ANSWER.pack(status, wait, len(content) if length is None else length) + content
+
+
+def told(answers: Sequence[bytes], ask: Callable[[str], None], door: bytes = DOOR) -> int:
+    """Ask a server that gives these answers, one a call; return how many connections it had."""
     left, connections = list(answers), 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
         try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(door)
             while left:
-                await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(2)
+                await reader.readexactly(CALL.size + 2)
                 answer = left.pop(0)
-                writer.write(answer)
-                if not answer or b"close" in answer:
+                for part in answer.split(LATER):
+                    writer.write(part)
+                    await asyncio.sleep(0.02 if LATER in answer else 0)
+                if not answer:
                     break
         except asyncio.IncompleteReadError:
             pass
-        writer.close()
+        finally:
+            writer.close()
 
     async def main() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        await ask(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await asyncio.to_thread(ask, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         server.close()
 
     asyncio.run(main())
     return connections
 
 
-async def post(direct: Direct) -> bytes:
-    return bytes(await direct.post("/", "a/b", [memoryview(b"ab")], 100))
+def post(direct: Direct, seconds: float = 5) -> bytes:
+    return bytes(direct.ask([memoryview(b"ab")], 100, time.monotonic() + seconds))
 
 
 def test_a_connection_is_kept_unless_the_other_side_closes_it() -> None:
-    async def ask(address: str) -> None:
+    def ask(address: str) -> None:
         direct = Direct(address, {})
-        for expected in (b"12", b"34", b"56", b"78"):
-            assert await post(direct) == expected
+        assert post(direct) == b"12"
+        assert post(direct) == b"34"
+        with pytest.raises(Unusual):
+            post(direct)
+        assert post(direct) == b"5" * 100
         assert direct.usable
 
-    kept, closed = OK + b"connection: keep-alive\r\n\r\n", OK + b"connection: close\r\n\r\n"
-    assert told([OK + b"\r\n12", kept + b"34", closed + b"56", kept + b"78"], ask) == 2
+    assert told([said(b"12"), said(b"34"), CLOSED, LATER.join([said(b"5" * 100)[:7], said(b"5" * 100)[7:]])], ask) == 2
 
 
-def test_a_refusal_is_an_answer_and_another_form_ends_it() -> None:
-    async def ask(address: str) -> None:
+def test_what_comes_unasked_is_no_answer_to_the_next_call() -> None:
+    def ask(address: str) -> None:
         direct = Direct(address, {})
-        with pytest.raises(Refused) as refused:
-            await post(direct)
-        assert (refused.value.status, refused.value.headers["retry-after"], refused.value.content) == (503, "7", b"no")
-        with pytest.raises(Unusual):  # it is lost
-            await post(direct)
+        assert post(direct) == b"12"
+        time.sleep(0.1)
+        assert post(direct) == b"34"
+
+    assert told([said(b"12") + LATER + said(b"!!"), said(b"34")], ask) == 2
+
+
+def test_an_answer_has_its_time_and_none_is_read_later() -> None:
+    def ask(address: str) -> None:
+        direct = Direct(address, {})
+        for seconds in (0.05, -1):
+            with pytest.raises(Late):
+                post(direct, seconds)
         assert direct.usable
+        assert post(direct) == b"34"
+
+    assert told([said(b"12")[:3], said(b"34")], ask) == 2
+
+
+def test_a_refusal_is_an_answer() -> None:
+    def ask(address: str) -> None:
+        direct = Direct(address, {})
+        for wait in (7, 0):
+            with pytest.raises(Refused) as refused:
+                post(direct)
+            headers = {"retry-after": "7"} if wait else {}
+            assert (refused.value.status, refused.value.headers, refused.value.content) == (503, headers, b"no")
+        assert direct.usable
+
+    assert told([said(b"no", 503, 7), said(b"no", 503)], ask) == 1
+
+
+@pytest.mark.parametrize("answer", [said(b"", length=101), said(b"12", length=1), said(b"", length=2**63)])
+def test_an_answer_of_another_length_is_not_read(answer: bytes) -> None:
+    def ask(address: str) -> None:
         with pytest.raises(OtherForm):
-            await post(direct)
-        assert not direct.usable
+            post(Direct(address, {}))
 
-    busy = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno"
-    told([busy, b"", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"], ask)
+    told([answer], ask)
+
+
+@pytest.mark.parametrize(
+    ("door", "usable"),
+    [
+        (b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 401 Who\r\ncontent-length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 404 None\r\ncontent-length: 0\r\n\r\n", False),
+        (DOOR.replace(STEPS.encode(), b"websocket"), False),
+        (DOOR + said(b"12"), False),
+        (b"x" * HEAD, False),
+        (b"x\r\n\r\n", False),
+    ],
+)
+def test_a_connection_that_is_not_switched_is_not_used(door: bytes, usable: bool) -> None:
+    def ask(address: str) -> None:
+        direct = Direct(address, {})
+        with pytest.raises(Unusual):
+            post(direct)
+        assert direct.usable == usable
+
+    told([], ask, door)
 
 
 def test_what_goes_through_a_proxy_is_asked_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,11 +158,11 @@ def test_proxies_that_cannot_be_are_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_part_of_a_key_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAR_KEY", "key-" * 20)
 
-    async def ask(address: str) -> None:
+    def ask(address: str) -> None:
         client = Client("far", EndpointSource("endpoint", address, api_key_env="FAR_KEY", timeout=5, retries=0))
         with pytest.raises(MemberUnavailable, match="answers 400") as failed:
-            await client.request("POST", "/", b"ab")
+            client.run(client.request("POST", "/", b"ab"))
         assert "key-" not in str(failed.value)
 
     body = b"x" * 150 + b"key-" * 20
-    told([b"HTTP/1.1 400 Bad\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body], ask)
+    told([], ask, b"HTTP/1.1 400 Bad\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)

@@ -199,7 +199,7 @@ def test_nobody_there_is_an_error_that_names_the_address(engine: LlamaServerStan
         pass
     assert gone != url
     with pytest.raises(MemberUnavailable, match=gone):
-        load(gone)
+        load(gone, wait=0.0)
 
 
 def test_a_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

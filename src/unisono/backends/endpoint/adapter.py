@@ -58,12 +58,15 @@ class Description:
 
 
 class Adapter(Protocol):
-    """One kind of engine. All methods run on the client's thread, and raise `MemberUnavailable`."""
+    """One kind of engine. Coroutines run on the client's thread. All raise `MemberUnavailable`."""
 
     async def describe(self) -> Description: ...
 
-    async def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
-        """Answer questions about different slots, all in flight together: their wanted rows, in order."""
+    def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
+        """Answer questions about different slots, all in flight together: their wanted rows, in order.
+
+        Waits in the caller's thread, no longer than the member's time-out.
+        """
         ...
 
     async def leave(self, slots: Sequence[int] | None) -> None:

@@ -20,7 +20,7 @@ from unisono.backends.base import (
     check_top,
 )
 from unisono.backends.endpoint.adapter import Adapter, Description, Question
-from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.caller import Caller
 from unisono.errors import MemberUnavailable, ModelError
 
 _LEAVING_SECONDS = 2.0
@@ -41,7 +41,7 @@ class EndpointBackend:
 
     def __init__(
         self,
-        client: Client,
+        client: Caller,
         adapter: Adapter,
         description: Description,
         *,
@@ -102,9 +102,10 @@ class EndpointBackend:
             self._client.start(self._adapter.leave([slot]), _LEAVING_SECONDS)
         del self._slots[slot]
 
-    def unload(self) -> None:
+    def unload(self, *, says_so: bool = True) -> None:
+        """Forget the model. Whether the endpoint is told that its slots are free is the caller's affair."""
         self._client.stop()
-        if self._loaded and any(held.asked for held in self._slots.values()):
+        if says_so and self._loaded and any(held.asked for held in self._slots.values()):
             with contextlib.suppress(MemberUnavailable):
                 self._client.check()
                 self._client.run(self._adapter.leave(None), _UNLOADING_SECONDS)
@@ -124,7 +125,7 @@ class EndpointBackend:
 
     def _ask(self, questions: list[Question]) -> Array | TopLogprobs:
         try:
-            told = self._client.run(self._adapter.ask(questions))
+            told = self._adapter.ask(questions)
         except MemberUnavailable:
             raise
         except ModelError as error:  # what is told is no distribution

@@ -14,9 +14,11 @@ from typing import Any
 from unisono.backends.base import TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import PLAIN, check_agreement
-from unisono.backends.endpoint.client import Client, together
+from unisono.backends.endpoint.caller import Caller, together
 from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
+from unisono.backends.endpoint.weights_print import TOP as PRINTED
+from unisono.backends.endpoint.weights_print import WeightsPrint
 from unisono.errors import ModelError, ModelUnsupported, SpecError
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -36,7 +38,7 @@ _PLAIN_OF_VLLM: dict[str, object] = {"top_k": 0, "min_p": 0, "repetition_penalty
 class CompletionsAdapter:
     """Asks an OpenAI-compatible server."""
 
-    def __init__(self, client: Client, source: EndpointSource, tokenizer: Tokenizer) -> None:
+    def __init__(self, client: Caller, source: EndpointSource, tokenizer: Tokenizer) -> None:
         self._client = client
         self._source = source
         self._tokenizer = tokenizer
@@ -46,6 +48,8 @@ class CompletionsAdapter:
         self._known: str | None = None
         self._tells_prompts = False
         self._plain: dict[str, object] = {}
+        self._print = WeightsPrint(client, tokenizer, self._printed)
+        self._most = 1
 
     async def describe(self) -> Description:
         entry, version = await self._look(), await self._client.probe("/version")
@@ -53,7 +57,8 @@ class CompletionsAdapter:
         self._plain = _PLAIN_OF_VLLM if entry.get("owned_by") == "vllm" else {}
         agreed = await self._check_tokenizer()
         truncation = await self._find_caps()
-        self._known, self._top = _fingerprint(entry), truncation.top
+        self._known, self._top, self._most = _fingerprint(entry), truncation.top, truncation.most
+        await self._print.check()
         length = entry.get("max_model_len")
         context = length - 1 if isinstance(length, int) and length > 1 else 0  # the last is for the token it chooses
         kind = "vLLM" if entry.get("owned_by") == "vllm" else "an OpenAI-compatible server"
@@ -73,8 +78,11 @@ class CompletionsAdapter:
             ),
         )
 
-    async def ask(self, questions: Sequence[Question]) -> TopLogprobs:
-        told = await rows_of(questions, self._rows_of, self._check_model)
+    def ask(self, questions: Sequence[Question]) -> TopLogprobs:
+        return self._client.run(self._answer(questions))
+
+    async def _answer(self, questions: Sequence[Question]) -> TopLogprobs:
+        told = await rows_of(questions, self._rows_of, self._check_model, self._print)
         return top_rows(told, self._rows)
 
     async def leave(self, slots: Sequence[int] | None) -> None:
@@ -89,6 +97,9 @@ class CompletionsAdapter:
             return await self._block(ids, wanted, top)
         ends = range(len(ids) - wanted + 1, len(ids) + 1)
         return await together(self._row(ids[:end], top, list(question.also)) for end in ends)
+
+    async def _printed(self, ids: list[int]) -> Row:
+        return await self._row(ids, min(PRINTED, self._most), [])
 
     async def _row(self, ids: list[int], top: int, also: list[int]) -> Row:
         asked = [self._likeliest(ids, {"logprobs": top})]
@@ -245,6 +256,7 @@ class CompletionsAdapter:
     async def _check_model(self) -> None:
         if self._known is not None and _fingerprint(await self._look()) != self._known:
             raise self._client.failed("another model is served there now than when it was loaded")
+        await self._print.check()
 
 
 def _split(told: object, top: int) -> tuple[list[tuple[object, object]], list[tuple[object, object]]]:

@@ -1,33 +1,43 @@
-"""A connection for the calls of steps: an answer of megabytes is read into the memory where it stays.
+"""A connection for the calls of steps, in the thread that asks: an answer of megabytes is read into the memory where it
+stays, and no other thread is woken for it.
 
-It knows only what a worker answers to a call: a status and a length, then the bytes. Whatever else happens is told as
-`Unusual`, and the caller asks again through the pool of all endpoints, which knows the rest of HTTP.
+It is a connection of HTTP that the worker switches to calls (`unisono.worker.steps`). Whatever else happens is told as
+`Unusual`, and the caller asks again through the pool of all endpoints, which knows HTTP.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import re
+import select
 import socket
 import ssl
+import time
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.backends.endpoint.row_memory import is_here
+from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS
+from unisono.backends.wire import Buffer
+
 Memory = NDArray[np.uint8]
 HEAD = 1 << 14
-"""The most bytes of an answer's head."""
+"""The most bytes of the head in which the worker answers that it switches."""
 KEPT_SECONDS = 30.0
 """After so long without a call, a connection is made anew: the other side may have closed it."""
+LISTENING_SECONDS = 1.0
+"""Between two looks for Ctrl-C, which some systems do not tell to whom waits for bytes."""
 
-_STATUS = re.compile(r"http/1\.1 ([2-5][0-9][0-9])(?: |\Z)")
-_DIGITS = re.compile(r"[0-9]{1,18}")
+_STATUS = re.compile(r"http/1\.1 ([1-5][0-9][0-9])(?: |\Z)")
+_NOT_NOW = ("401", "403", "429", "500", "502", "503", "504")
+"""What a worker that switches connections may answer at another time."""
 
 
 class Unusual(Exception):
@@ -36,6 +46,10 @@ class Unusual(Exception):
 
 class OtherForm(Unusual):
     """There is one of a form that is not read here."""
+
+
+class Late(Exception):
+    """There is none in time."""
 
 
 class Refused(Exception):
@@ -48,145 +62,181 @@ class Refused(Exception):
         self.content = content
 
 
+class Steps(Protocol):
+    """What carries the calls of steps, for one at a time, in the thread that asks."""
+
+    usable: bool
+    """Whether it can be used at all."""
+    is_near: bool
+    """Whether the other side may be on this machine, as far as the address says so."""
+
+    def ask(self, parts: Sequence[memoryview], most: int, deadline: float) -> Buffer:
+        """Make a call, whose frame has these parts, and return the answer, which the next call overwrites.
+
+        The answer has to be there at a time of `time.monotonic`. Raises `Unusual`, `Refused` and `Late`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what is kept between two calls."""
+        ...
+
+
 class Direct:
-    """One connection to one address, for one call at a time. All of it runs in the loop that it is first used in."""
+    """One connection to one address."""
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(address)
+        self.is_near = is_here(address)
         proxied = not {parts.scheme, "all"}.isdisjoint(getproxies())
         self.usable = not proxied or bool(proxy_bypass(parts.hostname or ""))
-        """Whether the address is reached without a proxy, and answers in the form that is read here."""
+        """Whether the address is reached without a proxy, and switches connections to calls."""
         self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
-        self._path = parts.path
-        lines = [f"host: {parts.netloc.rpartition('@')[2]}", *(f"{name}: {value}" for name, value in headers.items())]
-        self._lines = "\r\n".join(lines)
-        self._idle: list[_Connection] = []
+        wanted = {"host": parts.netloc.rpartition("@")[2], "connection": "upgrade", "upgrade": STEPS, **headers}
+        lines = [f"GET {parts.path}/v1/steps HTTP/1.1", *(f"{name}: {value}" for name, value in wanted.items())]
+        self._request = "\r\n".join([*lines, "", ""]).encode()
+        self._kept: _Connection | None = None
         """The one connection, while it is not in use."""
         self._memory = np.empty(0, np.uint8)
-        self._used = 0.0
 
-    async def post(self, path: str, kind: str, parts: Sequence[memoryview], most: int) -> memoryview:
-        """Post the parts of a body, and return that of the answer, which the next call overwrites.
-
-        Raises `Unusual` and `Refused`.
-        """
-        loop = asyncio.get_running_loop()
-        length = sum(map(len, parts))
-        head = f"POST {self._path}{path} HTTP/1.1\r\n{self._lines}\r\ncontent-type: {kind}\r\ncontent-length: {length}"
-        connection = self._idle.pop() if self._idle else None
-        if connection is not None and (connection.lost or loop.time() - self._used > KEPT_SECONDS):
-            connection.transport.abort()
+    def ask(self, parts: Sequence[memoryview], most: int, deadline: float) -> memoryview:
+        connection, self._kept = self._kept, None
+        if connection is not None and not connection.lives:
+            connection.close()
             connection = None
-        if connection is None:
-            connection = await self._connect(loop)
         try:
-            self._memory = await connection.ask(b"".join([head.encode(), b"\r\n\r\n", *parts]), self._memory, most)
+            if connection is None:
+                connection = self._connect(deadline)
+                connection.switch(self._request, deadline)
+            self._memory = connection.ask(parts, self._memory, most, deadline)
         except BaseException as error:  # an answer that comes yet belongs to no call
-            connection.transport.abort()
+            if connection is not None:
+                connection.close()
             self.usable = self.usable and not isinstance(error, OtherForm)
             raise
-        self._used = loop.time()
-        self._idle.append(connection)
+        self._kept = connection
         answer = self._memory.data[: connection.length]
         if connection.status != 200:
-            raise Refused(connection.status, connection.headers, bytes(answer))
+            headers = {"retry-after": str(connection.wait)} if connection.wait else {}
+            raise Refused(connection.status, headers, bytes(answer))
         return answer
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+    def close(self) -> None:
+        """Close the connection; the next call makes another one."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _connect(self, deadline: float) -> _Connection:
         try:
-            transport, connection = await loop.create_connection(
-                lambda: _Connection(loop), self._host, self._port, ssl=self._ssl
-            )
-        except (OSError, ssl.SSLError) as error:
+            made = socket.create_connection((self._host, self._port), max(_left(deadline), 1e-3))
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                own = made if self._ssl is None else self._ssl.wrap_socket(made, server_hostname=self._host)
+            except BaseException:
+                made.close()
+                raise
+        except (OSError, ValueError) as error:  # UnicodeError of a host name is a ValueError
+            _ = _left(deadline)
             raise Unusual from error
-        weakref.finalize(self, _end, loop, connection)
-        own = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+        weakref.finalize(self, own.close)
+        return _Connection(own)
 
 
-def _end(loop: asyncio.AbstractEventLoop, connection: _Connection) -> None:
-    """Close a connection, from any thread."""
-    with contextlib.suppress(RuntimeError):  # of a loop that is closed
-        loop.call_soon_threadsafe(connection.transport.abort)
-
-
-class _Connection(asyncio.BufferedProtocol):
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.length = 0
-        """Bytes of the last answer's body."""
+class _Connection:
+    def __init__(self, own: socket.socket) -> None:
         self.status = 0
-        self.headers: dict[str, str] = {}
-        self.lost = False
-        self._loop = loop
+        """Of the last answer, as are the others."""
+        self.wait = 0
+        """Seconds after which to try again."""
+        self.length = 0
+        """Bytes."""
+        self._socket = own
         self._head = bytearray(HEAD)
-        self._read = 0
-        self._body: memoryview | None = None
-        self._answer: asyncio.Future[None] | None = None
+        self._process = os.getpid()
+        self._used = time.monotonic()
 
-    async def ask(self, request: bytes, memory: Memory, most: int) -> Memory:
-        """Send a request and read its answer into this memory, or into more where that is too small."""
-        self._read, self._body, self._memory, self._most = 0, None, memory, most
-        self._answer = self._loop.create_future()
-        self.transport.write(request)
-        await self._answer
-        return self._memory
+    @property
+    def lives(self) -> bool:
+        """Whether another call may be made: it has not been silent for long, and the other side has not closed it, nor
+        said more than it was asked. A fork leaves it to its parent.
+        """
+        recent = time.monotonic() - self._used <= KEPT_SECONDS
+        return recent and self._process == os.getpid() and not _is_readable(self._socket)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+    def close(self) -> None:
+        self._socket.close()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        if self._answer is None or self._answer.done():
-            return memoryview(self._head)
-        room = memoryview(self._head) if self._body is None else self._body
-        return room[self._read :]
+    def switch(self, request: bytes, deadline: float) -> None:
+        """Ask for calls on this connection. Raises `OtherForm` where the other side does not know them."""
+        self._send([request], deadline)
+        at, end = 0, -1
+        while end < 0:
+            if at == HEAD:
+                raise OtherForm
+            at += self._read(memoryview(self._head)[at:], deadline)
+            end = self._head.find(b"\r\n\r\n", 0, at)
+        first, *lines = self._head[:end].decode("latin-1").lower().split("\r\n")
+        status = found[1] if (found := _STATUS.match(first)) else ""
+        if status in _NOT_NOW:
+            raise Unusual
+        if status != "101" or f"upgrade: {STEPS}" not in lines or at != end + 4:
+            raise OtherForm
 
-    def buffer_updated(self, count: int) -> None:
-        if self._answer is None or self._answer.done():
-            self.transport.abort()  # it says more than it was asked
-            return
-        self._read += count
-        if self._body is None:
-            end = self._head.find(b"\r\n\r\n", 0, self._read)
-            if end < 0:
-                if self._read == HEAD:
-                    self._fail(OtherForm())
-                return
-            if not self._begin(bytes(self._head[:end]), memoryview(self._head)[end + 4 : self._read]):
-                self._fail(OtherForm())
-                return
-        if self._read == self.length:
-            self._answer.set_result(None)
+    def ask(self, parts: Sequence[memoryview], memory: Memory, most: int, deadline: float) -> Memory:
+        """Make a call, and read its answer into this memory, or into more where that is too small."""
+        self._send([CALL.pack(sum(part.nbytes for part in parts)), *parts], deadline)
+        at, head = 0, memoryview(self._head)
+        while at < ANSWER.size:
+            at += self._read(head[at:], deadline)
+        self.status, self.wait, self.length = ANSWER.unpack_from(head)
+        at -= ANSWER.size
+        if not at <= self.length <= most:
+            raise OtherForm
+        if len(memory) < self.length:
+            memory = np.empty(self.length, np.uint8)
+        body = memory.data[: self.length]
+        body[:at] = head[ANSWER.size : ANSWER.size + at]
+        while at < self.length:
+            at += self._read(body[at:], deadline)
+        self._used = time.monotonic()
+        return memory
 
-    def _begin(self, head: bytes, arrived: memoryview) -> bool:
-        """Read the head of an answer; return whether it is one that is expected."""
-        first, *lines = head.decode("latin-1").lower().split("\r\n")
-        pairs = (line.partition(":") for line in lines)
-        self.headers = {name: value.strip() for name, _, value in pairs}
-        status, length = _STATUS.match(first), self.headers.get("content-length", "")
-        if status is None or not _DIGITS.fullmatch(length) or len(self.headers) < len(lines):
-            return False
-        self.status, self.length = int(status.group(1)), int(length)
-        connection = self.headers.get("connection", "keep-alive")
-        if "transfer-encoding" in self.headers or "content-encoding" in self.headers:
-            return False
-        if connection not in ("keep-alive", "close") or not len(arrived) <= self.length <= self._most:
-            return False
-        self.lost = connection == "close"
-        if len(self._memory) < self.length:
-            self._memory = np.empty(self.length, np.uint8)
-        self._body = self._memory.data[: self.length]
-        self._body[: len(arrived)] = arrived
-        self._read = len(arrived)
-        return True
+    def _send(self, parts: Sequence[bytes | memoryview], deadline: float) -> None:
+        try:
+            self._socket.settimeout(_left(deadline))
+            self._socket.sendall(b"".join(parts))
+        except OSError as error:
+            _ = _left(deadline)
+            raise Unusual from error
 
-    def _fail(self, error: Unusual) -> None:
-        self.transport.abort()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+    def _read(self, room: memoryview, deadline: float) -> int:
+        while True:
+            self._socket.settimeout(min(_left(deadline), LISTENING_SECONDS))
+            try:
+                count = self._socket.recv_into(room)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise Unusual from error
+            if not count:
+                raise Unusual
+            return count
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self.lost = True
-        self._fail(Unusual())
+
+def _left(deadline: float) -> float:
+    """Seconds until a time. Raises `Late` behind it."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Late
+    return left
+
+
+def _is_readable(own: socket.socket) -> bool:
+    if hasattr(select, "poll"):
+        look = select.poll()
+        look.register(own, select.POLLIN)
+        return bool(look.poll(0))
+    return bool(select.select([own], [], [], 0)[0])

@@ -1,7 +1,7 @@
 """llama.cpp's server: one distribution a call, whose likeliest ids it tells.
 
 Its slots are ours: a prompt goes to the slot of its number, which reads what differs from what it has read. Measured in
-docs/members-elsewhere.md: the log-probabilities are those of the softmax over all ids, before any sampler.
+docs/llama-server.md: the log-probabilities are those of the softmax over all ids, before any sampler.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from urllib.parse import quote
 from unisono.backends.base import TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
 from unisono.backends.endpoint.agreement import TEXT, check_agreement
-from unisono.backends.endpoint.client import Client, together
+from unisono.backends.endpoint.caller import Caller, together
 from unisono.backends.endpoint.rows import Row, read_row, rows_of, top_rows
 from unisono.backends.endpoint.settings import TOP, EndpointSource
+from unisono.backends.endpoint.weights_print import TOP as PRINTED
+from unisono.backends.endpoint.weights_print import WeightsPrint
 from unisono.errors import ModelUnsupported
 from unisono.vocab.tokenizer import Tokenizer
 
@@ -37,7 +39,7 @@ _OF_THE_MODEL = ("vocab_type", "n_vocab", "n_ctx_train", "n_embd", "n_params", "
 class LlamaServerAdapter:
     """Asks a llama-server."""
 
-    def __init__(self, client: Client, source: EndpointSource, tokenizer: Tokenizer) -> None:
+    def __init__(self, client: Caller, source: EndpointSource, tokenizer: Tokenizer) -> None:
         self._client = client
         self._source = source
         self._tokenizer = tokenizer
@@ -46,6 +48,7 @@ class LlamaServerAdapter:
         self._name: object = None
         self._known: str | None = None
         self._chosen = _whole_token(tokenizer)
+        self._print = WeightsPrint(client, tokenizer, self._printed)
 
     async def describe(self) -> Description:
         props, meta = await self._look()
@@ -59,6 +62,7 @@ class LlamaServerAdapter:
         rows = meta.get("n_vocab")
         self._rows = rows if isinstance(rows, int) and rows > 0 else len(self._tokenizer.table.texts)
         self._slots, self._name, self._known = slots, props.get("model_alias"), _fingerprint(props, meta)
+        await self._print.check()
         return Description(
             engine=f"llama-server {props.get('build_info', '')}".strip(),
             model=self._known,
@@ -73,8 +77,11 @@ class LlamaServerAdapter:
             ),
         )
 
-    async def ask(self, questions: Sequence[Question]) -> TopLogprobs:
-        told = await rows_of(questions, self._rows_of, self._check_model)
+    def ask(self, questions: Sequence[Question]) -> TopLogprobs:
+        return self._client.run(self._answer(questions))
+
+    async def _answer(self, questions: Sequence[Question]) -> TopLogprobs:
+        told = await rows_of(questions, self._rows_of, self._check_model, self._print)
         return top_rows(told, self._rows, _EXCESS, self._rows * ROUNDING)
 
     async def leave(self, slots: Sequence[int] | None) -> None:
@@ -93,7 +100,11 @@ class LlamaServerAdapter:
                 rows.append(self._read(answer, top))
         return rows
 
-    async def _complete(self, ids: list[int], slot: int, top: int) -> dict[str, Any]:
+    async def _printed(self, ids: list[int]) -> Row:
+        top = min(PRINTED, self._rows)
+        return self._read(await self._complete(ids, None, top), top)
+
+    async def _complete(self, ids: list[int], slot: int | None, top: int) -> dict[str, Any]:
         body = {
             "prompt": ids,
             "n_predict": 1 if top else 0,
@@ -101,7 +112,7 @@ class LlamaServerAdapter:
             "temperature": 0,
             "logit_bias": self._chosen,
             "cache_prompt": True,
-            "id_slot": slot % self._slots,
+            "id_slot": -1 if slot is None else slot % self._slots,  # any
             "return_tokens": True,
             "response_fields": _FIELDS,
             **self._model,
@@ -141,6 +152,7 @@ class LlamaServerAdapter:
     async def _check_model(self) -> None:
         if self._known is not None and _fingerprint(*await self._look()) != self._known:
             raise self._client.failed("another model is served there now than when it was loaded")
+        await self._print.check()
 
     def _refuse_other_models(self, props: dict[str, Any]) -> None:
         wanted, alias = self._source.served_model, props.get("model_alias")

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from unisono.backends.base import LoadRequest, ModelFacts, Progress
 from unisono.backends.endpoint.adapter import Adapter, Description
 from unisono.backends.endpoint.backend import EndpointBackend
+from unisono.backends.endpoint.caller import Unreached
 from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.direct import Direct
+from unisono.backends.endpoint.pending import PendingAdapter, assumed
 from unisono.backends.endpoint.report import EndpointReport, report_of
 from unisono.backends.endpoint.settings import EndpointSource
 from unisono.backends.registry import make_loader
-from unisono.errors import SpecError
+from unisono.errors import MemberUnavailable, SpecError
 from unisono.vocab.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WAIT, LOADING, PAUSE = 10.0, 600.0, 0.25
+"""Seconds for which a start waits where nothing answers, and where a server answers 503, as one does that loads its
+model; and between two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,8 @@ class EndpointLoader:
         self._request = request
         self._source = source
         self._client = Client(request.name, source)
+        self.lost: MemberUnavailable | None = None
+        """Why the engine was not there when it was looked for, where the ensemble begins without it."""
 
     def tokenizer(self) -> Tokenizer:
         own = self.description.tokenizer
@@ -77,8 +93,8 @@ class EndpointLoader:
 
     def load(self, progress: Progress) -> EndpointBackend:
         progress(0.0, f"asking {self._client.address}")
-        told, now = self.description, self._client.run(self._adapter.describe())
-        if now.model != told.model:
+        told = self.description
+        if self.lost is None and self._described().model != told.model:
             raise self._client.failed("it serves another model now than when its vocabulary was read")
         progress(1.0, told.engine)
         return self._backend(self._request.slots)
@@ -97,14 +113,51 @@ class EndpointLoader:
                 f"{self._client.address} holds {told.slots} texts at once, and up to {slots} are written: it reads "
                 "texts again when they take turns; start it with more, or write fewer at once"
             )
+        adapter: Adapter = self._adapter if self.lost is None else self._pending(told)
         return EndpointBackend(
-            self._client, self._adapter, told, context=self._context, slots=slots, warnings=tuple(warnings)
+            self._client, adapter, told, context=self._context, slots=slots, warnings=tuple(warnings)
         )
 
     @cached_property
     def description(self) -> Description:
-        """What the endpoint says of itself."""
+        """What the endpoint says of itself; what is assumed of it, where it may be away and is."""
+        try:
+            return self._patiently(self._described)
+        except Unreached as error:
+            if not self._request.may_be_away:
+                raise
+            if self._source.tokenizer is None:
+                raise self._client.failed(
+                    f"{error.reason}; no ensemble can begin without its vocabulary: start it first, let it be waited "
+                    "for longer (wait: 120), or, if it is no `unisono member serve`, name its tokenizer"
+                ) from error
+            self.lost = error
+            return assumed(self._source, self._given, self._request.slots, self._request.context)
+
+    def _described(self) -> Description:
         return self._client.run(self._adapter.describe())
+
+    def _patiently(self, look: Callable[[], T]) -> T:
+        """Look until something answers, for a while; raises the `Unreached` of the last look."""
+        began, said = time.monotonic(), False
+        silent = WAIT if self._source.wait is None else self._source.wait
+        while True:
+            try:
+                return look()
+            except Unreached as error:
+                most = silent if error.status != 503 or not silent else max(silent, LOADING)
+                if time.monotonic() - began >= most:
+                    raise
+                if not said:
+                    log.warning("%s; waiting for it, for %g s at most", error.message, most)
+                said = True
+            time.sleep(PAUSE)
+
+    def _pending(self, told: Description) -> PendingAdapter:
+        async def find() -> Adapter:
+            return self._adapter_of(await self._recognise())
+
+        return PendingAdapter(self._client, find, told, self._context)
 
     @property
     def _context(self) -> int:
@@ -121,7 +174,9 @@ class EndpointLoader:
 
     @cached_property
     def _adapter(self) -> Adapter:
-        engine = self._client.run(self._recognise())
+        return self._adapter_of(self._client.run(self._recognise()))
+
+    def _adapter_of(self, engine: _Engine) -> Adapter:
         adapter: Any = getattr(importlib.import_module(f"unisono.backends.endpoint.{engine.module}"), engine.adapter)
         if not engine.own_tokenizer:
             return cast(Adapter, adapter(self._client, self._source, self._given))
@@ -130,7 +185,8 @@ class EndpointLoader:
                 f"member {self._request.name!r} names a tokenizer, but {self._client.address} gives its own",
                 hint="leave the key tokenizer out",
             )
-        return cast(Adapter, adapter(self._client, self._source))
+        direct = Direct(self._client.address, self._client.authorization)
+        return cast(Adapter, adapter(self._client, self._source.top, direct))
 
     async def _recognise(self) -> _Engine:
         for engine in _ENGINES:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from unisono.backends.base import TopLogprobs
 from unisono.backends.endpoint.adapter import Question
-from unisono.backends.endpoint.client import together
+from unisono.backends.endpoint.caller import together
 from unisono.errors import ModelError
 
 SLACK = 2e-6
@@ -29,12 +29,23 @@ class Row:
     """The least probability among the k likeliest."""
 
 
+class Due(Protocol):
+    @property
+    def is_due(self) -> bool:
+        """Whether the engine may have other weights than when that was last looked at."""
+        ...
+
+
 async def rows_of(
     questions: Sequence[Question],
     ask: Callable[[Question], Coroutine[Any, Any, list[Row]]],
     check_model: Callable[[], Coroutine[Any, Any, None]],
+    weights: Due,
 ) -> list[Row]:
-    """Ask about slots side by side, for their rows in order. Where a text begins, the model is checked meanwhile."""
+    """Ask about slots side by side, for their rows in order. Where a text begins, the model is checked meanwhile.
+
+    Where the engine was lost meanwhile, it is checked again before what it told counts.
+    """
 
     async def checked() -> list[Row]:
         await check_model()
@@ -43,7 +54,10 @@ async def rows_of(
     asked = [ask(question) for question in questions]
     if any(not question.held for question in questions):  # the engine may be another than before
         asked.append(checked())
-    return [row for rows in await together(asked) for row in rows]
+    told = [row for rows in await together(asked) for row in rows]
+    if weights.is_due:
+        await check_model()
+    return told
 
 
 def read_row(

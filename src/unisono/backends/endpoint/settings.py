@@ -27,6 +27,8 @@ class EndpointSource(ModelSource):
     """Seconds that a step may wait for its answer, retries included."""
     retries: int = RETRIES
     """How often a lost request is sent again within that time."""
+    wait: float | None = None
+    """Seconds for which a start waits for an engine that does not answer; ``None`` for `loader.WAIT`."""
 
     @property
     def address(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from unisono.backends.base import Truncation
 from unisono.backends.endpoint.adapter import Description, Question
-from unisono.backends.endpoint.client import together
+from unisono.backends.endpoint.caller import together
 from unisono.backends.endpoint.completions import ENTRY_BYTES, HEAD_BYTES, CompletionsAdapter
 from unisono.backends.endpoint.rows import Row, read_row
 from unisono.errors import ModelError

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unisono.backends.base import Array, TopLogprobs, Truncation
 from unisono.backends.endpoint.adapter import Description, Question
-from unisono.backends.endpoint.client import Answer, Client
-from unisono.backends.endpoint.direct import Direct, Refused, Unusual
-from unisono.backends.endpoint.settings import EndpointSource
+from unisono.backends.endpoint.caller import Answer, Caller
+from unisono.backends.endpoint.direct import Late, Refused, Steps, Unusual
+from unisono.backends.endpoint.row_memory import ClientMemory
 from unisono.backends.endpoint.worker_frames import TYPE, WORKER, Call, call_frame, read_rows_of, read_table
 from unisono.backends.endpoint.worker_tokenizer import WorkerTokenizer
 from unisono.backends.wire import Buffer, Frame, FrameError, read_frame
@@ -23,7 +25,7 @@ from unisono.vocab.tokenizer import TokenTable
 
 TABLE_BYTES = 1 << 28
 """The longest token table that is read."""
-CALL = "/v1/advance"
+ADVANCE = "/v1/advance"
 ROW_BYTES = 16
 """What an answer takes for each id of a distribution, at most."""
 HEAD_BYTES = 1 << 20
@@ -43,16 +45,19 @@ class _Member(BaseModel):
     context: int = Field(gt=0)
     slots: int = Field(gt=0)
     truncated: list[int] | None = Field(min_length=3, max_length=3)
+    keeps_prefixes: bool = False
     warnings: list[str]
 
 
 class WorkerAdapter:
     """The worker holds what its slots have read, by sessions: this is one."""
 
-    def __init__(self, client: Client, source: EndpointSource) -> None:
+    def __init__(self, client: Caller, top: int | None, direct: Steps) -> None:
+        """Let ``top`` ids be told of each distribution, or all; ``direct`` carries the calls of steps, where it can."""
         self._client = client
-        self._top = source.top
-        self._direct = Direct(client.address, client.authorization)
+        self._top = top
+        self._direct = direct
+        self._memory = ClientMemory(direct.is_near)
         self._session = secrets.token_hex(16)
         self._number = 0
         self._description: Description | None = None
@@ -69,24 +74,26 @@ class WorkerAdapter:
                 context=told.context,
                 slots=told.slots,
                 truncated=truncated,
+                keeps_prefixes=told.keeps_prefixes,
                 tokenizer=WorkerTokenizer(self._client, table, told.model),
                 notes=("whole rows: exact, sampling included" if truncated is None else f"top {truncated.top}",),
                 warnings=tuple(told.warnings),
             )
         return self._description
 
-    async def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
-        told = await self._described()
+    def ask(self, questions: Sequence[Question]) -> Array | TopLogprobs:
+        began = time.monotonic()
+        told = self._description or self._client.run(self.describe())
         if told.truncated is not None:
             questions = [_with_top(question, told.truncated.top) for question in questions]
         self._number += 1
-        number = self._number
-        call = call_frame(Call(self._session, number, told.model, questions))
+        call = Call(self._session, self._number, told.model, questions)
         wanted = sum(question.wanted for question in questions)
-        frame = await self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES)
-        self._check_head(frame.head, number, told.model, questions)
+        frame = self._post(call, wanted * told.rows * ROW_BYTES + HEAD_BYTES, told.truncated is None, began)
+        self._check_head(frame.head, call.number, told.model, questions)
         try:
-            rows = read_rows_of(frame, wanted, told.rows)
+            here = self._memory.read(frame, wanted, told.rows)
+            rows = read_rows_of(frame, wanted, told.rows) if here is None else here
         except FrameError as error:
             raise self._client.failed(f"its answer cannot be read: {error}") from None
         if isinstance(rows, np.ndarray) and rows.size and not np.isfinite(rows.max(axis=1)).all():
@@ -102,30 +109,37 @@ class WorkerAdapter:
         if head.get("lengths") != lengths or call != (self._session, number):
             raise self._client.failed("its answer is about another text")
 
-    async def _post(self, call: Sequence[memoryview], most: int) -> Frame:
+    def _post(self, call: Call, most: int, dense: bool, began: float) -> Frame:
         """The answer to a call. What the connection for steps cannot do is asked again, for this call or for good."""
         answered = None
         if self._direct.usable:
+            # What is asked again has its rows sent: a first call that is answered late writes nothing that is read.
+            here = replace(call, memory=self._memory.name) if dense else call
             try:
-                content = await self._direct.post(CALL, TYPE, call, most)
+                content = self._direct.ask(call_frame(here), most, began + self._client.timeout)
                 self._client.hear()
                 return self._read(content)
             except Refused as refused:
                 answered = Answer(refused.status, refused.headers, refused.content)
+            except Late:
+                raise self._client.late(began) from None
             except Unusual:
                 pass
+        body, headers = b"".join(call_frame(call)), {"content-type": TYPE}
         request = self._client.request(
-            "POST", CALL, b"".join(call), {"content-type": TYPE}, limit=most, accepted=(200, 409), answered=answered
+            "POST", ADVANCE, body, headers, limit=most, accepted=(200, 409), answered=answered
         )
-        return self._frame(await request)
+        return self._frame(self._client.run(request, began=began))
 
-    async def leave(self, slots: Sequence[int] | None) -> None:
-        self._number += 1
+    def leave(self, slots: Sequence[int] | None) -> Coroutine[Any, Any, None]:
+        self._number += 1  # now: a later call has a larger one, whichever is sent first
+        if slots is None:
+            self._direct.close()
         left = None if slots is None else list(slots)
-        await self._client.post("/v1/leave", {"session": self._session, "number": self._number, "slots": left})
+        return self._leave({"session": self._session, "number": self._number, "slots": left})
 
-    async def _described(self) -> Description:
-        return self._description or await self.describe()
+    async def _leave(self, said: Mapping[str, object]) -> None:
+        await self._client.post("/v1/leave", said)
 
     def _read_member(self, told: object) -> _Member:
         try:
@@ -188,7 +202,7 @@ def _with_top(question: Question, top: int) -> Question:
 def reason_of(answer: Answer) -> str:
     """The words of a worker's refusal."""
     try:
-        told: Any = json.loads(answer.content)
+        told: Any = json.loads(bytes(answer.content))
         return str(told["error"]["message"])
     except (ValueError, RecursionError, KeyError, TypeError):
         return f"it answers with the status {answer.status}"

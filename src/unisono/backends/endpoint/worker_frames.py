@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -16,10 +17,16 @@ from unisono.backends.endpoint.adapter import Question
 from unisono.backends.wire import Frame, FrameError, write_frame
 from unisono.vocab.tokenizer import Kind, Scheme, TokenTable
 
-WORKER = 1
+WORKER = 2
 """The version of what is said, beside that of frames."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TYPE = "application/x-unisono-frame"
+STEPS = "unisono-steps"
+"""The protocol to which a connection for calls is switched."""
+CALL = struct.Struct("<Q")
+"""Before a call on it: how many bytes its frame has."""
+ANSWER = struct.Struct("<IIQ")
+"""Before an answer: its status as of HTTP, seconds after which to try again or 0, and how many bytes it has."""
 
 
 class _TableHead(BaseModel):
@@ -110,11 +117,15 @@ class Call:
     model: str
     """The fingerprint of the model that it means."""
     questions: Sequence[Question]
+    memory: str | None = None
+    """The memory in which rows may be left; empty where the client could open one, and has none."""
 
 
 def call_frame(call: Call) -> list[memoryview]:
     asked = [[each.slot, each.held, each.wanted, each.top, list(each.also)] for each in call.questions]
     head = {"session": call.session, "number": call.number, "model": call.model, "questions": asked}
+    if call.memory is not None:
+        head["memory"] = call.memory
     return ids_frame(head, [each.ids for each in call.questions])
 
 
@@ -125,11 +136,14 @@ def read_call(frame: Frame) -> Call:
             pass
         case _:
             raise FrameError("it lacks one of session, number, model and questions")
+    memory = frame.head.get("memory")
+    if not isinstance(memory, str | None):
+        raise FrameError("its memory is no name")
     ids = read_ids(frame)
     if len(asked) != len(ids):
         raise FrameError(f"it has {len(asked)} questions and the ids of {len(ids)}")
     questions = [_read_question(each, its_ids) for each, its_ids in zip(asked, ids, strict=True)]
-    return Call(session, number, model, questions)
+    return Call(session, number, model, questions, memory)
 
 
 def rows_frame(head: Mapping[str, object], rows: Array | TopLogprobs) -> list[memoryview]:
@@ -143,6 +157,11 @@ def rows_frame(head: Mapping[str, object], rows: Array | TopLogprobs) -> list[me
         "kth": rows.kth_N,
     }
     return write_frame({**head, "rows": rows.rows}, told)
+
+
+def left_frame(head: Mapping[str, object], rows: int, memory: str) -> list[memoryview]:
+    """An answer whose logits over so many ids are left in the client's memory."""
+    return write_frame({**head, "rows": rows, "memory": memory}, {})
 
 
 def read_rows_of(frame: Frame, count: int, rows: int) -> Array | TopLogprobs:

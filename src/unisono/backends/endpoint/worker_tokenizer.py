@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from unisono.backends.endpoint.client import Client
+from unisono.backends.endpoint.caller import Caller
 from unisono.backends.endpoint.worker_frames import read_ids
 from unisono.backends.wire import FrameError, read_frame
 from unisono.errors import MemberUnavailable
@@ -33,7 +33,7 @@ ATTEMPTS = 5
 class WorkerTokenizer:
     """May be used by several threads, but not by the endpoints' own."""
 
-    def __init__(self, client: Client, table: TokenTable, model: str) -> None:
+    def __init__(self, client: Caller, table: TokenTable, model: str) -> None:
         """``model`` is the fingerprint of the model whose table it is."""
         self.table = table
         self._client = client

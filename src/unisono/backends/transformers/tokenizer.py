@@ -12,13 +12,16 @@ import tokenizers
 
 from unisono.backends.model_facts import check_ids
 from unisono.backends.transformers.native_tokenizer import read_native
-from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported
+from unisono.errors import ModelCorrupt, ModelError, ModelUnsupported, PromptError, shown
 from unisono.vocab.pieces import BYTE_TOKEN
 from unisono.vocab.spelling import encode_plain
 from unisono.vocab.tokenizer import Kind, Scheme, Tokenizer, TokenTable
 
 EXACT_NORMALIZERS = frozenset({"ByteLevel"})
 """Lossless normalizers. Replacing a space by ``▁`` is also allowed."""
+WORDS = 200
+"""Characters of the library's words that are told."""
+_AGAIN = "download its files again"
 LOSSY_PRETOKENIZERS = frozenset({"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit"})
 """Pre-tokenizers that drop characters."""
 
@@ -89,17 +92,24 @@ def read_tokenizer(tokenizer: Any, end_ids: Iterable[int], who: str) -> Tokenize
     }
     template = getattr(tokenizer, "chat_template", None)
     facts["chat_template"] = default_template(template)
-    facts["named_templates"] = dict(template) if isinstance(template, Mapping) else {}
+    facts["named_templates"] = named_templates(template, who)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return read_native(tokenizer, facts, who)
     content = json.loads(backend.to_str())
-    opening = opening_of(_ids(tokenizer, "a", True), _ids(tokenizer, "a", False))
+    try:
+        opening = opening_of(_ids(tokenizer, "a", True), _ids(tokenizer, "a", False))
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise ModelCorrupt(f"{who}: its tokenizer cannot encode: {_said(error)}", hint=_AGAIN) from error
     facts |= {"adds_bos": bos is not None and bos in opening}
     try:
         table = read_json_table(content, tokenizer.all_special_ids, **facts)
     except ModelError as error:
         raise type(error)(f"{who}: {error.message}", hint=error.hint) from error
+    if beyond := [each for each in opening if each >= len(table.texts)]:
+        raise ModelCorrupt(f"{who}: its tokenizer begins a text with the id {beyond[0]:,}, of no token", hint=_AGAIN)
     return JsonTokenizer(table, content, opening)
 
 
@@ -181,6 +191,24 @@ def default_template(template: object) -> str | None:
     return template if isinstance(template, str) else None
 
 
+def named_templates(template: object, who: str) -> dict[str, str]:
+    """Several templates by their names; none where there is one. Raises `ModelCorrupt` where one is no text."""
+    named = dict(template) if isinstance(template, Mapping) else {}
+    for name, text in named.items():
+        if not isinstance(text, str):
+            raise ModelCorrupt(f"{who}: its chat template {shown(name)} is {shown(text)}, not text", hint=_AGAIN)
+    return named
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the library broke off in its own code: what it raises then is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:WORDS]
+
+
 def _parts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = [content.get(key) or {} for key in ("normalizer", "pre_tokenizer", "decoder")]
     for part in found:  # which grows
@@ -247,7 +275,14 @@ def _build(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 def _encode(tokenizer: tokenizers.Tokenizer, text: str, controls: bool) -> list[int]:
     tokenizer.encode_special_tokens = not controls
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    try:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    except BaseException as error:  # such as an expression that goes back too often
+        if not is_panic(error):
+            raise
+        raise PromptError(
+            f"the tokenizer cannot encode this text: {_said(error)}", hint="write another text, or use another model"
+        ) from error
     return ids
 
 

@@ -1,0 +1,84 @@
+"""The calls of steps over a connection that has been switched to them: frames, with their lengths before them.
+
+The heads of HTTP take some 0.3 ms of a call to read and to write. So a client may ask for this once (an upgrade of a
+request, which passes the door as any other), and then sends calls one after the other, each when the last one is
+answered. A call is `CALL`, and that many bytes of a frame; an answer is `ANSWER`, and that many bytes: the frame, or
+what a refusal says in HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from unisono.backends.endpoint.worker_frames import ANSWER, CALL
+from unisono.server.connections import Phase
+from unisono.server.errors import Refusal
+from unisono.server.middleware import Send, refuse
+
+
+class Stream(Protocol):
+    """A connection that has been switched."""
+
+    transport: asyncio.Transport
+
+    def phase(self, phase: Phase) -> Refusal | None: ...
+
+    async def write(self, data: bytes | memoryview) -> None: ...
+
+
+class Steps:
+    """Reads the calls of one connection, and answers them one after the other."""
+
+    def __init__(self, stream: Stream, most: int, answer: Callable[[bytes, Send], Awaitable[None]]) -> None:
+        """``most`` is how many bytes a call may have; ``answer`` answers it as an ASGI app does."""
+        self._stream = stream
+        self._most = most
+        self._answer = answer
+        self._arrived = bytearray()
+        self._running: asyncio.Task[None] | None = None
+        self._head = b""
+
+    def take(self, data: bytes) -> None:
+        """Take what has arrived. A client that says more than it may is not heard on."""
+        if self._running is not None:
+            self._stream.transport.abort()
+            return
+        refused = None if self._arrived else self._stream.phase(Phase.READING)
+        self._arrived += data
+        if refused is None and len(self._arrived) < CALL.size:
+            return
+        length = CALL.unpack_from(self._arrived)[0] if refused is None else 0
+        if length > self._most:
+            words = f"the request has more than {self._most} bytes, which is what this worker takes"
+            refused = Refusal(413, words)
+        if refused is None and len(self._arrived) < CALL.size + length:
+            return
+        body, beyond = bytes(self._arrived[CALL.size : CALL.size + length]), len(self._arrived) > CALL.size + length
+        self._arrived = bytearray()
+        if refused is None and beyond:
+            self._stream.transport.abort()
+            return
+        self._stream.phase(Phase.SERVED)
+        self._running = asyncio.get_running_loop().create_task(self._run(body, refused))
+
+    async def _run(self, body: bytes, refused: Refusal | None) -> None:
+        if refused is None:
+            await self._answer(body, self._send)
+        else:
+            await refuse(self._send, refused)
+        self._running = None
+        self._stream.phase(Phase.WAITING)
+        if refused is not None:  # the rest of the call was not read
+            self._stream.transport.close()
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        """Send what an ASGI app sends; the head with the first bytes of the body."""
+        if message["type"] == "http.response.start":
+            headers = dict(message["headers"])
+            wait = int(headers.get(b"retry-after", 0))
+            self._head = ANSWER.pack(message["status"], wait, int(headers[b"content-length"]))
+            return
+        head, self._head, body = self._head, b"", message["body"]
+        await self._stream.write(head + bytes(body) if head else body)

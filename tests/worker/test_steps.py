@@ -1,0 +1,141 @@
+"""Connections that are switched to calls: who gets one, and what is said on it that is no call."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.fakes import make_fakes
+from support.workers import SESSION, Worker, working
+from unisono.backends.endpoint.adapter import Question
+from unisono.backends.endpoint.worker_frames import ANSWER, CALL, STEPS, Call, call_frame
+from unisono.backends.fake.backend import FAKE_MODELS
+from unisono.backends.wire import read_frame
+from unisono.server.limits import ServerLimits
+
+TOKEN = "a-token-of-some-length"
+UPGRADE = f"connection: upgrade\r\nupgrade: {STEPS}\r\n"
+OWN = f"authorization: Bearer {TOKEN}\r\n"
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    make_fakes()
+    limits = ServerLimits(body=4000, keep_alive=0.5, reading=0.2)
+    with working({"name": "a", "model": "fake:a"}, slots=4, token=TOKEN, limits=limits) as served:
+        yield served
+    FAKE_MODELS.clear()
+
+
+def connected(worker: Worker) -> socket.socket:
+    parts = urlsplit(worker.url)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), 10)
+
+
+def ask(own: socket.socket, headers: str, method: str = "GET", more: bytes = b"") -> bytes:
+    """The head of the answer to a request for steps, and what comes with it."""
+    own.sendall(f"{method} /v1/steps HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n".encode() + more)
+    return own.recv(4096)
+
+
+def switched(worker: Worker) -> socket.socket:
+    own = connected(worker)
+    assert ask(own, UPGRADE + OWN).startswith(b"HTTP/1.1 101 ")
+    return own
+
+
+def frame(worker: Worker, number: int = 1, model: str = "") -> bytes:
+    return b"".join(call_frame(Call(SESSION, number, model or worker.model, [Question(0, [1, 2], 0, 1)])))
+
+
+def answer(own: socket.socket) -> tuple[int, int, bytes]:
+    status, wait, length = ANSWER.unpack(own.recv(ANSWER.size, socket.MSG_WAITALL))
+    return status, wait, own.recv(length, socket.MSG_WAITALL)
+
+
+def is_closed(own: socket.socket) -> bool:
+    try:
+        return own.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_calls_are_answered_one_after_the_other(worker: Worker) -> None:
+    with switched(worker) as own:
+        for number in (1, 2):
+            body = frame(worker, number)
+            for part in (CALL.pack(len(body))[:3], CALL.pack(len(body))[3:] + body[:70], body[70:]):
+                own.sendall(part)
+                time.sleep(0.01)
+            status, wait, content = answer(own)
+            assert (status, wait, read_frame(content).head["number"]) == (200, 0, number)
+
+
+@pytest.mark.parametrize(
+    ("headers", "method", "status"),
+    [
+        (UPGRADE, "GET", 401),
+        (UPGRADE + "authorization: Bearer another-token-of-length\r\n", "GET", 401),
+        (OWN, "GET", 426),
+        (OWN + "connection: upgrade\r\nupgrade: websocket\r\n", "GET", 426),
+        (OWN + UPGRADE, "PUT", 426),
+    ],
+)
+def test_who_does_not_ask_for_them_as_he_should_has_none(
+    worker: Worker, headers: str, method: str, status: int
+) -> None:
+    with connected(worker) as own:
+        assert ask(own, headers, method).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_nothing_may_follow_the_request_unanswered(worker: Worker) -> None:
+    with connected(worker) as own:
+        assert ask(own, UPGRADE + OWN, more=CALL.pack(0)).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("length", [4001, 2**40, 2**64 - 1])
+def test_a_call_that_is_too_long_is_refused_before_it_is_read(worker: Worker, length: int) -> None:
+    with switched(worker) as own:
+        own.sendall(CALL.pack(length) + b"x" * 10)
+        status, _, content = answer(own)
+        assert (status, b"4000 bytes" in content) == (413, True)
+        assert is_closed(own)
+
+
+def test_a_call_that_is_refused_leaves_the_connection(worker: Worker) -> None:
+    with switched(worker) as own:
+        for body, expected in ((b"no frame", 400), (frame(worker, 3, "other"), 409), (frame(worker, 3), 200)):
+            own.sendall(CALL.pack(len(body)) + body)
+            assert answer(own)[0] == expected
+
+
+def test_who_says_more_than_a_call_is_not_heard_on(worker: Worker) -> None:
+    body = frame(worker, 4)
+    with switched(worker) as own:
+        own.sendall(CALL.pack(len(body)) + body + b"x")
+        assert is_closed(own)
+
+
+def test_a_connection_that_is_silent_or_slow_is_closed(worker: Worker) -> None:
+    with switched(worker) as silent, switched(worker) as slow:
+        slow.sendall(CALL.pack(100)[:4])
+        began = time.monotonic()
+        assert is_closed(silent)
+        assert is_closed(slow)
+        assert time.monotonic() - began < 5
+
+
+def test_a_full_worker_says_so_on_it_too(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = frame(worker, 5)
+    with switched(worker) as own:
+        monkeypatch.setattr(worker.service, "_running", 512)
+        own.sendall(CALL.pack(len(body)) + body)
+        status, wait, content = answer(own)
+        assert (status, wait, b"try again later" in content) == (503, 1, True)
+        monkeypatch.setattr(worker.service, "_running", 0)
+        own.sendall(CALL.pack(len(body)) + body)
+        assert answer(own)[0] == 200
