@@ -4,7 +4,7 @@
 
 SmolLM2 leads in this process; Gemma 3 is behind `unisono member serve`, and a relay between the two holds back each
 byte for half a delay in each direction (milliseconds; many kernels come without netem). Settings and delays take turns,
-text by text; calls of the worker and bytes are counted by the relay.
+text by text; the relay counts calls of the worker. Rows go through memory of this machine: bytes are in `moved.py`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One text. Calls of the far member, and kilobytes both ways, are those of a piece, the prompt's included."""
+    """One text. Calls of the far member are those of a piece, the prompt's included."""
 
     text: str
     milliseconds: float
     """A piece, after the first."""
     calls: float
-    kilobytes: float
     ensembled: float
 
 
@@ -59,7 +58,6 @@ class Row:
     spread: tuple[float, float]
     """10th and 90th percentile of that."""
     calls: float
-    kilobytes: float
     ensembled: float
     same: float
     """Share of texts equal to those of the shortest distance."""
@@ -99,7 +97,7 @@ def _pair(port: int) -> Ensemble:
 
 
 def _write(pair: Ensemble, relay: Relay, text: str, pieces: int, keys: dict[str, str]) -> Written:
-    calls, moved = relay.calls, relay.bytes
+    calls = relay.calls
     answer = pair.generate(text, max_new_tokens=pieces, **keys)
     count = answer.usage.pieces
     seconds = (answer.seconds.total - answer.seconds.first_piece) / (count - 1)
@@ -107,7 +105,6 @@ def _write(pair: Ensemble, relay: Relay, text: str, pieces: int, keys: dict[str,
         answer.text,
         1000 * seconds,
         (relay.calls - calls) / count,
-        (relay.bytes - moved) / 1000 / count,
         answer.usage.ensembled / count,
     )
 
@@ -124,7 +121,6 @@ def _row(delay: float, setting: str, written: dict[tuple[float, str], list[Writt
         statistics.median(speed),
         (speed[len(speed) // 10], speed[-1 - len(speed) // 10]),
         statistics.mean(each.calls for each in its),
-        statistics.mean(each.kilobytes for each in its),
         statistics.mean(each.ensembled for each in its),
         sum(same) / len(same),
     )
@@ -141,14 +137,14 @@ def main() -> None:
     if given.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    names = ("delay, ms", "setting", "ms a piece", "speed, of every step", "calls a piece", "kB a piece", "ensembled")
+    names = ("delay, ms", "setting", "ms a piece", "speed, of every step", "calls a piece", "ensembled")
     print(f"| {' | '.join(names)} | same text |")
     print("|---" * (len(names) + 1) + "|")
     for row in rows:
         low, high = row.spread
         print(
             f"| {row.delay:g} | `{row.setting}` | {row.milliseconds:.1f} | {row.speed:.2f} ({low:.2f} to {high:.2f}) "
-            f"| {row.calls:.2f} | {row.kilobytes:.0f} | {row.ensembled:.0%} | {row.same:.0%} |"
+            f"| {row.calls:.2f} | {row.ensembled:.0%} | {row.same:.0%} |"
         )
 
 

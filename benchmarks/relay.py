@@ -19,7 +19,6 @@ class Relay:
         self.delay = delay
         self.calls = 0
         """How often the listening side's clients began to send after they had been answered."""
-        self.bytes = 0
         self._to = to
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -58,7 +57,6 @@ class Relay:
                     data = source.recv(CHUNK)
                 except OSError:
                     data = b""
-                self.bytes += len(data)
                 if asks and answered.is_set() and data:
                     self.calls += 1
                     answered.clear()
