@@ -51,20 +51,7 @@ class RayLoader:
 
     def facts(self) -> ModelFacts:
         told = self.description
-        return ModelFacts(
-            architecture=told.engine,
-            rows=told.rows,
-            parameters=None,
-            context=told.context,
-            trained_context=told.context,
-            weight_bytes=0,
-            cache_bytes=0,
-            dtype="the actor's",
-            device=self._caller.address,
-            revision=told.model,
-            truncated=told.truncated,
-            warnings=told.warnings,
-        )
+        return told.facts(self._caller.address, "the actor's", told.context)
 
     def load(self, progress: Progress) -> RayBackend:
         progress(0.0, f"asking {self._caller.address}")

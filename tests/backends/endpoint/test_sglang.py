@@ -58,6 +58,17 @@ def test_a_block_is_one_request_where_the_server_tells_positions_of_the_prompt(s
     assert np.array_equal(rows.unseen_N, again.unseen_N)
 
 
+def tampering(server: SGLangStandIn, tamper: Callable[[dict[str, Any]], object]) -> Callable[[Request], Reply]:
+    """Answers as the server does, but for what is changed."""
+
+    def wrongly(request: Request) -> Reply:
+        told = json.loads(server.answer(request).content)
+        tamper(told["meta_info"])
+        return as_json(told)
+
+    return wrongly
+
+
 WRONG_BLOCKS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "too few positions": (lambda meta: meta["input_top_logprobs"].pop(), "within the prompt"),
     "too few ids": (lambda meta: meta["input_top_logprobs"][1].pop(), "told 7 ids where the 8"),
@@ -70,14 +81,9 @@ WRONG_BLOCKS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_a_wrong_block_is_an_error(server: SGLangStandIn, wrong: str) -> None:
     tamper, words = WRONG_BLOCKS[wrong]
 
-    def wrongly(request: Request) -> Reply:
-        told = json.loads(server.answer(request).content)
-        tamper(told["meta_info"])
-        return as_json(told)
-
     with server.serve() as url:
         backend = loader(url).load(lambda *_: None)
-        server.faults["/generate"] = [wrongly]
+        server.faults["/generate"] = [tampering(server, tamper)]
         with pytest.raises(MemberUnavailable, match=words):
             backend.advance([Feed(backend.open(), TEXTS[0], wanted=3)])
 
@@ -101,14 +107,9 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_a_wrong_answer_is_an_error(server: SGLangStandIn, wrong: str) -> None:
     tamper, words = WRONG[wrong]
 
-    def wrongly(request: Request) -> Reply:
-        told = json.loads(server.answer(request).content)
-        tamper(told["meta_info"])
-        return as_json(told)
-
     with server.serve() as url:
         backend = loader(url).load(lambda *_: None)
         unlikely = int(server.model.next_token(TEXTS[0]).argmin())
-        server.faults["/generate"] = [wrongly]
+        server.faults["/generate"] = [tampering(server, tamper)]
         with pytest.raises(MemberUnavailable, match=words):
             backend.advance([Feed(backend.open(), TEXTS[0], also=[unlikely])])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unisono.backends.base import Array, TopLogprobs, Truncation
+from unisono.backends.base import Array, ModelFacts, TopLogprobs, Truncation
 from unisono.vocab.tokenizer import Tokenizer
 
 
@@ -55,6 +55,23 @@ class Description:
     """What follows for exactness and cost, for `doctor`."""
     warnings: tuple[str, ...] = ()
     """What it warns of, as a model's files do."""
+
+    def facts(self, device: str, dtype: str, context: int) -> ModelFacts:
+        """What a loader tells of the model; its weights are not here."""
+        return ModelFacts(
+            architecture=self.engine,
+            rows=self.rows,
+            parameters=None,
+            context=context,
+            trained_context=self.context,
+            weight_bytes=0,
+            cache_bytes=0,
+            dtype=dtype,
+            device=device,
+            revision=self.model,
+            truncated=self.truncated,
+            warnings=self.warnings,
+        )
 
 
 class Adapter(Protocol):

@@ -75,21 +75,7 @@ class EndpointLoader:
         return self._given if own is None else own
 
     def facts(self) -> ModelFacts:
-        told = self.description
-        return ModelFacts(
-            architecture=told.engine,
-            rows=told.rows,
-            parameters=None,
-            context=self._context,
-            trained_context=told.context,
-            weight_bytes=0,
-            cache_bytes=0,
-            dtype="the engine's",
-            device=self._client.address,
-            revision=told.model,
-            truncated=told.truncated,
-            warnings=told.warnings,
-        )
+        return self.description.facts(self._client.address, "the engine's", self._context)
 
     def load(self, progress: Progress) -> EndpointBackend:
         progress(0.0, f"asking {self._client.address}")
