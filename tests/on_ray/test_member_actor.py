@@ -37,9 +37,17 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     thread = threading.Thread(target=made.run_forever)
     thread.start()
     yield made
+    portal.run(asyncio.sleep(0.1))  # what is sent without waiting has been sent by then
+    asyncio.run_coroutine_threadsafe(ended(), made).result(20)
     made.call_soon_threadsafe(made.stop)
     thread.join()
     made.close()
+
+
+async def ended() -> None:
+    """Wait for what still runs: nobody waits for the farewell of a backend."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Near(Caller):
