@@ -33,7 +33,8 @@ def without_long_arrays() -> Iterator[None]:
 
 def _shortened(reader: Any) -> Any:
     class ShortReader(reader):  # type: ignore[misc]
-        def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[Any]]:
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            """The size, the parts, which of them are items, and the kinds."""
             whole = super()._get_field_parts
             order = "<" if (sys.byteorder == "little") == (self.byte_order == "I") else ">"
             if raw_type != ARRAY:
